@@ -1,0 +1,112 @@
+"""Every exception that edgesearch raises on purpose.
+
+EdgesearchError                 what a person did or gave; the command line prints it as one sentence, exit code 2
+├── SpaceError                  a candidate, a space or a study file that is not valid
+├── DataError                   a data set that cannot be used
+├── GraphError                  a network that is not well formed, or that the DPU cannot hold
+│   └── LoweringError           a torch model with operations the DPU does not have; lists every one
+├── XmodelError                 a file that is not an xmodel, or one this program cannot read
+├── QuantizationError           weights, activations or calibration images that cannot be quantized
+├── TargetError                 an unknown DPU or board, or a board profile that is not valid
+├── MeasurementError            board measurements that are missing or impossible
+├── BoardError                  a board that does not answer, or refuses an xmodel
+├── StoreError                  the artifact store cannot be read or written
+├── TrainingError               a training that ended in NaN, out of memory or not at all
+└── StudyError                  a study that does not exist, changed, or cannot be stored
+
+Anything else that escapes is a bug: a traceback and exit code 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "BoardError",
+    "DataError",
+    "EdgesearchError",
+    "GraphError",
+    "LoweringError",
+    "LoweringProblem",
+    "MeasurementError",
+    "QuantizationError",
+    "SpaceError",
+    "StoreError",
+    "StudyError",
+    "TargetError",
+    "TrainingError",
+    "XmodelError",
+]
+
+
+class EdgesearchError(Exception):
+    """The root: one sentence saying what was given, what was expected and what to do."""
+
+
+class SpaceError(EdgesearchError):
+    """A candidate, a space or a study file that is not valid."""
+
+
+class DataError(EdgesearchError):
+    """A data set that cannot be used."""
+
+
+class GraphError(EdgesearchError):
+    """A network that is not well formed, or that the DPU cannot hold."""
+
+
+@dataclass(frozen=True)
+class LoweringProblem:
+    """One operation of a torch model that has no form on the DPU."""
+
+    where: str  # module path, or the name of the traced operation
+    operation: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.where} ({self.operation}): {self.reason}"
+
+
+class LoweringError(GraphError):
+    """A torch model with operations the DPU does not have."""
+
+    def __init__(self, model: str, problems: Sequence[LoweringProblem]) -> None:
+        self.model = model
+        self.problems = tuple(problems)
+        super().__init__(f"{model} does not fit on the DPU: " + "; ".join(str(p) for p in self.problems))
+
+    def __reduce__(self) -> tuple[type[LoweringError], tuple[str, tuple[LoweringProblem, ...]]]:
+        return type(self), (self.model, self.problems)
+
+
+class XmodelError(EdgesearchError):
+    """A file that is not an xmodel, or one this program cannot read."""
+
+
+class QuantizationError(EdgesearchError):
+    """Weights, activations or calibration images that cannot be quantized."""
+
+
+class TargetError(EdgesearchError):
+    """An unknown DPU or board, or a board profile that is not valid."""
+
+
+class MeasurementError(EdgesearchError):
+    """Board measurements that are missing or impossible."""
+
+
+class BoardError(EdgesearchError):
+    """A board that does not answer, or that refuses an xmodel."""
+
+
+class StoreError(EdgesearchError):
+    """The artifact store cannot be read or written."""
+
+
+class TrainingError(EdgesearchError):
+    """A training that ended in NaN, out of memory or not at all."""
+
+
+class StudyError(EdgesearchError):
+    """A study that does not exist, that changed, or that cannot be stored."""
