@@ -1,0 +1,180 @@
+"""A candidate: everything that decides which quantized network comes out, and nothing else.
+
+Two candidates that mean the same network have the same canonical form and so the same key: settings that have no effect (the
+temperature of no distillation, the ratio of no pruning) are reset to their defaults when a candidate is made canonical.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgesearch.errors import SpaceError
+from edgesearch.spaces._validation import explain
+
+#: Channels the DPU works on side by side (B4096); pruning to multiples of it is what makes a network faster.
+DPU_CHANNELS = 16
+DEPLOYABLE_BITS = 8
+
+#: Architectures of this project; anything else is an import path, `package.module:Class`.
+TORCHVISION_STUDENTS = ("mobilenet_v2", "resnet18", "resnet50", "squeezenet1_0", "squeezenet1_1")
+CNN_STUDENTS = ("cnn_large", "cnn_small", "cnn_tiny")
+STUDENTS = (*sorted((*TORCHVISION_STUDENTS, *CNN_STUDENTS, "mlp", "resnet20")),)
+#: Those that take a hidden layer before the logits.
+STUDENTS_WITH_HEAD = ("mobilenet_v2", "resnet18", "resnet50")
+
+
+class Settings(BaseModel):
+    """A frozen group of settings; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Student(Settings):
+    """The network that is trained."""
+
+    architecture: str
+    width: float = Field(default=1.0, gt=0.0, le=4.0)
+    input_size: int = Field(default=32, ge=4, le=1024)
+    stem: Literal["imagenet", "small"] = "small"
+    #: Neurons of a hidden layer before the logits; 0: none.
+    head: int = Field(default=0, ge=0, le=8192)
+    #: Where training starts: "" (random), "imagenet" (torchvision's weights) or a file (.safetensors, .npz, .pth).
+    weights: str = ""
+    #: SHA-256 of that file, filled in when a study is read, so that another file under the same name is another candidate.
+    weights_sha256: str = ""
+
+    @model_validator(mode="after")
+    def _known(self) -> Student:
+        if self.architecture not in STUDENTS and ":" not in self.architecture:
+            raise ValueError(
+                f"unknown student {self.architecture!r}; expected one of {', '.join(STUDENTS)} "
+                "or an import path such as my_pkg.models:Net"
+            )
+        return self
+
+
+class Distillation(Settings):
+    """How the student learns from the teacher (self: from an earlier training of its own architecture)."""
+
+    kind: Literal["none", "logit", "intermediate", "self"] = "none"
+    temperature: float = Field(default=4.0, gt=0.0, le=100.0)
+    #: Share of the cross-entropy with the labels; the rest goes to the teacher's logits.
+    alpha: float = Field(default=0.5, ge=0.0, le=1.0)
+    #: Weight of the feature maps' mean squared error (intermediate only).
+    beta: float = Field(default=0.5, ge=0.0, le=100.0)
+
+
+class Pruning(Settings):
+    """Structured pruning; `ratio` is the share of multiply-accumulates removed."""
+
+    method: Literal["none", "one_step", "iterative"] = "none"
+    ratio: float = Field(default=0.0, ge=0.0, le=0.95)
+    granularity: int = Field(default=DPU_CHANNELS, ge=1, le=256)
+    #: Prune-and-fine-tune rounds (iterative only).
+    steps: int = Field(default=3, ge=1, le=20)
+
+
+class Quantization(Settings):
+    """PTQ or QAT. 8 bits run on the DPU; 5 bits and 16 (float16) are for analysis and marked not deployable."""
+
+    method: Literal["ptq", "qat"] = "ptq"
+    bits: Literal[5, 8, 16] = 8
+    #: The PTQ algorithm; QAT starts from it.
+    algorithm: Literal["best", "vitis"] = "best"
+    #: QAT only: from the trained student, or from the student's own starting weights.
+    start: Literal["trained", "scratch"] = "trained"
+
+    @model_validator(mode="after")
+    def _possible(self) -> Quantization:
+        if self.method == "qat" and self.bits == 16:
+            raise ValueError("quantization-aware training with 16 bits (float16) does not exist; use method = 'ptq'")
+        return self
+
+
+class Candidate(Settings):
+    """One point of the search space."""
+
+    student: Student
+    distillation: Distillation = Distillation()
+    pruning: Pruning = Pruning()
+    quantization: Quantization = Quantization()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Candidate:
+        if self.quantization.method == "qat" and self.quantization.start == "scratch" and self.pruning.method != "none":
+            raise ValueError("QAT from scratch trains the unpruned student; pruning needs start = 'trained'")
+        return self
+
+    @property
+    def deployable(self) -> bool:
+        """Whether the DPU can run it: 8 bits only."""
+        return self.quantization.bits == DEPLOYABLE_BITS
+
+    def canonical(self) -> Candidate:
+        """The same network with every setting that has no effect at its default."""
+        distillation, pruning = self.distillation, self.pruning
+        if distillation.kind == "none":
+            distillation = Distillation()
+        elif distillation.kind != "intermediate":
+            distillation = distillation.model_copy(update={"beta": Distillation().beta})
+        if pruning.method == "none" or pruning.ratio == 0.0:
+            pruning = Pruning()
+        elif pruning.method == "one_step":
+            pruning = pruning.model_copy(update={"steps": Pruning().steps})
+        quantization = self.quantization
+        if quantization.method == "ptq" or quantization.start == "scratch":
+            default = Quantization()
+            keep = {"start": default.start} if quantization.method == "ptq" else {"algorithm": default.algorithm}
+            quantization = quantization.model_copy(update=keep)
+        if quantization.bits == 16:
+            quantization = quantization.model_copy(update={"algorithm": Quantization().algorithm})
+        student = self.student
+        if student.architecture not in TORCHVISION_STUDENTS:
+            student = student.model_copy(update={"stem": "small"})
+        if student.architecture not in STUDENTS_WITH_HEAD:
+            student = student.model_copy(update={"head": 0})
+        return Candidate(student=student, distillation=distillation, pruning=pruning, quantization=quantization)
+
+    def canonical_json(self) -> str:
+        """The canonical form as JSON with sorted keys: what `key` is the hash of."""
+        return json.dumps(self.canonical().model_dump(), sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of the canonical form, hexadecimal."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+    def __str__(self) -> str:
+        canonical = self.canonical()
+        student, distillation, pruning, quantization = (
+            canonical.student,
+            canonical.distillation,
+            canonical.pruning,
+            canonical.quantization,
+        )
+        words = [student.architecture.rpartition(":")[2]]
+        if student.width != 1.0:
+            words.append(f"x{student.width:g}")
+        words.append(f"@{student.input_size}")
+        if distillation.kind != "none":
+            words.append(f"{distillation.kind} T={distillation.temperature:g} a={distillation.alpha:g}")
+        if pruning.method != "none":
+            words.append(f"{pruning.method} {pruning.ratio:.0%}/{pruning.granularity}")
+        bits = {5: "int5", 8: "int8", 16: "fp16"}[quantization.bits]
+        words.append(f"{quantization.method} {bits}" + (" vitis" if quantization.algorithm == "vitis" else ""))
+        if quantization.method == "qat" and quantization.start == "scratch":
+            words.append("from scratch")
+        return " ".join(words)
+
+
+def parse_candidate(data: Any, where: str) -> Candidate:
+    """A Candidate from the tables of a TOML or JSON file; raises SpaceError naming the key and its value."""
+    try:
+        return Candidate.model_validate(data)
+    except ValidationError as error:
+        raise SpaceError(f"{where}: {explain(error)}") from error

@@ -1,0 +1,186 @@
+"""The space candidates are drawn from: choices per setting, asked for only where they matter.
+
+`Space.suggest` speaks to anything with Optuna's three `suggest_*` methods, and knows nothing else of Optuna.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
+
+from pydantic import Field, field_validator, model_validator
+
+from edgesearch.spaces._candidate import (
+    DPU_CHANNELS,
+    TORCHVISION_STUDENTS,
+    Candidate,
+    Distillation,
+    Pruning,
+    Quantization,
+    Settings,
+    Student,
+)
+
+
+class Suggester(Protocol):
+    """The part of an Optuna trial that a space needs."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of `choices`."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        """A number from `low` to `high`."""
+
+
+class Range(Settings):
+    """Numbers from `low` to `high`, both included; with `step` only multiples of it above `low`."""
+
+    low: float
+    high: float
+    step: float | None = Field(default=None, gt=0)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low:g} is above high = {self.high:g}; exchange them")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("a log range needs low > 0 and no step")
+        return self
+
+    def suggest(self, trial: Suggester, name: str) -> float:
+        """A number of the range, rounded to nine digits so that equal steps are equal numbers."""
+        return round(float(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)), 9)
+
+    @property
+    def size(self) -> float:
+        """How many different values there are."""
+        if self.step is None and self.low < self.high:
+            return math.inf
+        return 1 + round((self.high - self.low) / (self.step or 1.0))
+
+
+Choices: TypeAlias = Annotated[tuple[float, ...], Field(min_length=1)] | Range
+
+
+class StudentOverride(Settings):
+    """What one student is given instead of the space's own choices."""
+
+    width: Choices | None = None
+    input_size: tuple[int, ...] | None = None
+    stem: tuple[Literal["imagenet", "small"], ...] | None = None
+    head: int | None = None
+    weights: str | None = None
+
+
+class Space(Settings):
+    """Choices per setting. A single choice is not a parameter of the study."""
+
+    students: tuple[str, ...] = ("cnn_tiny",)
+    width: Choices = (1.0,)
+    input_size: Annotated[tuple[int, ...], Field(min_length=1)] = (32,)
+    stem: Annotated[tuple[Literal["imagenet", "small"], ...], Field(min_length=1)] = ("small",)
+    head: int = 0
+    weights: str = ""
+    distillation: Annotated[tuple[Literal["none", "logit", "intermediate", "self"], ...], Field(min_length=1)] = ("none",)
+    temperature: Choices = (4.0,)
+    alpha: Choices = (0.5,)
+    beta: Choices = (0.5,)
+    pruning: Annotated[tuple[Literal["none", "one_step", "iterative"], ...], Field(min_length=1)] = ("none",)
+    ratio: Choices = Range(low=0.1, high=0.9, step=0.1)
+    granularity: Annotated[tuple[int, ...], Field(min_length=1)] = (DPU_CHANNELS,)
+    steps: Annotated[tuple[int, ...], Field(min_length=1)] = (3,)
+    quantization: Annotated[tuple[Literal["ptq", "qat"], ...], Field(min_length=1)] = ("ptq",)
+    bits: Annotated[tuple[Literal[5, 8, 16], ...], Field(min_length=1)] = (8,)
+    algorithm: Annotated[tuple[Literal["best", "vitis"], ...], Field(min_length=1)] = ("best",)
+    qat_start: Annotated[tuple[Literal["trained", "scratch"], ...], Field(min_length=1)] = ("trained",)
+    #: Per student: other widths, sizes, stems, heads or weights.
+    student: dict[str, StudentOverride] = Field(default_factory=dict)
+
+    @field_validator("students")
+    @classmethod
+    def _students(cls, students: tuple[str, ...]) -> tuple[str, ...]:
+        if not students:
+            raise ValueError("no student given; name at least one")
+        for name in students:
+            Student(architecture=name)
+        return students
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Space:
+        for name in self.student:
+            if name not in self.students:
+                raise ValueError(f"student.{name} is not among students = {list(self.students)}; add it there or remove it")
+        _check_bounds("ratio", self.ratio, 0.0, 0.95)
+        _check_bounds("alpha", self.alpha, 0.0, 1.0)
+        _check_bounds("temperature", self.temperature, 1e-9, 100.0)
+        _check_bounds("width", self.width, 1e-9, 4.0)
+        return self
+
+    def suggest(self, trial: Suggester) -> Candidate:
+        """One candidate, asking `trial` only for what has more than one value and an effect."""
+        student, distillation, pruning = self._student(trial), self._distillation(trial), self._pruning(trial)
+        quantization = self._quantization(trial, pruned=pruning.method != "none" and pruning.ratio > 0)
+        return Candidate(student=student, distillation=distillation, pruning=pruning, quantization=quantization).canonical()
+
+    def _student(self, trial: Suggester) -> Student:
+        name = _pick(trial, "student", self.students)
+        own = self.student.get(name, StudentOverride())
+        prefix = name.rpartition(":")[2]
+
+        def choose(setting: str) -> Any:
+            override = getattr(own, setting)
+            if override is None:
+                return _pick(trial, setting, getattr(self, setting))
+            return _pick(trial, f"{prefix}.{setting}", override)
+
+        return Student(
+            architecture=name,
+            width=choose("width"),
+            input_size=int(choose("input_size")),
+            stem=choose("stem") if name in TORCHVISION_STUDENTS else "small",
+            head=self.head if own.head is None else own.head,
+            weights=self.weights if own.weights is None else own.weights,
+        )
+
+    def _distillation(self, trial: Suggester) -> Distillation:
+        kind = _pick(trial, "distillation", self.distillation)
+        if kind == "none":
+            return Distillation()
+        settings = {name: _pick(trial, name, getattr(self, name)) for name in ("temperature", "alpha")}
+        if kind == "intermediate":
+            settings["beta"] = _pick(trial, "beta", self.beta)
+        return Distillation(kind=kind, **settings)
+
+    def _pruning(self, trial: Suggester) -> Pruning:
+        method = _pick(trial, "pruning", self.pruning)
+        if method == "none":
+            return Pruning()
+        steps = {"steps": _pick(trial, "steps", self.steps)} if method == "iterative" else {}
+        return Pruning(
+            method=method,
+            ratio=_pick(trial, "ratio", self.ratio),
+            granularity=_pick(trial, "granularity", self.granularity),
+            **steps,
+        )
+
+    def _quantization(self, trial: Suggester, *, pruned: bool) -> Quantization:
+        bits = _pick(trial, "bits", self.bits)
+        method: Any = _pick(trial, "quantization", self.quantization) if bits != 16 else "ptq"
+        algorithm: Any = _pick(trial, "algorithm", self.algorithm) if bits != 16 else "best"
+        start: Any = _pick(trial, "qat_start", self.qat_start) if method == "qat" and not pruned else "trained"
+        return Quantization(method=method, bits=bits, algorithm=algorithm, start=start)
+
+
+def _pick(trial: Suggester, name: str, choices: Choices | Sequence[Any]) -> Any:
+    if isinstance(choices, Range):
+        return choices.low if choices.low == choices.high else choices.suggest(trial, name)
+    return choices[0] if len(choices) == 1 else trial.suggest_categorical(name, list(choices))
+
+
+def _check_bounds(name: str, choices: Choices, low: float, high: float) -> None:
+    values = (choices.low, choices.high) if isinstance(choices, Range) else choices
+    for value in values:
+        if not low <= value <= high:
+            raise ValueError(f"{name} = {value:g} is outside {low:g}..{high:g}")
