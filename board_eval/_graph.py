@@ -184,10 +184,24 @@ class Graph:
         """The same network with the named nodes replaced."""
         return self.map(lambda node: nodes.get(node.name, node))
 
-    @property
+    def fix_of(self, name: str) -> int | None:
+        """Fix position of a node's value; a reshape has that of what it reads. None: not rounded."""
+        node = self.by_name[name]
+        while isinstance(node, Reshape):
+            node = self.by_name[node.inputs[0]]
+        return node.fix
+
+    @cached_property
     def quantized(self) -> bool:
-        """Whether every node that needs a fix position has one."""
-        return self.output.fix is not None and self.input.fix is not None
+        """Whether every tensor that needs a fix position has one; a tensor only concats read needs none."""
+        for node in self.nodes:
+            if isinstance(node, _Weighted) and (node.weight_fix is None or (node.has_bias and node.bias_fix is None)):
+                return False
+            readers = self.consumers[node.name]
+            unrounded = readers and all(isinstance(reader, Concat | Reshape) for reader in readers)
+            if self.fix_of(node.name) is None and (isinstance(node, Input) or not unrounded):
+                return False
+        return True
 
     @cached_property
     def macs(self) -> int:
