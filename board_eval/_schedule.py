@@ -1,0 +1,148 @@
+"""From a Graph to the program a DPU would execute: fusion, placement, instructions. Weights are not needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from edgesearch.board_eval._allocation import Allocation, allocate, tensor_words
+from edgesearch.board_eval._emission import emit
+from edgesearch.board_eval._fusion import Layer, as_image, fuse
+from edgesearch.board_eval._graph import Activation, Concat, Conv, Depthwise, Graph, Linear, Node, Pool
+from edgesearch.board_eval._instructions import Instruction, Kind, Tape
+from edgesearch.board_eval._targets import Dpu
+from edgesearch.errors import GraphError
+
+#: Largest pooling kernel and stride per axis; global poolings of 224 px images are within it (Vitis AI 3.0, DPU operators).
+MAX_POOL = 256
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a DPU executes for one image."""
+
+    network: str
+    dpu: Dpu
+    image: str
+    allocation: Allocation
+    tape: Tape
+    #: Whether weights are loaded ahead of the layer that needs them: the compiler does so iff nothing spills.
+    prefetch: bool
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers in execution order."""
+        return self.allocation.layers
+
+    @property
+    def instructions(self) -> Iterator[Instruction]:
+        """The program, entry by entry."""
+        return self.tape.instructions(tuple(layer.name for layer in self.layers))
+
+    def __str__(self) -> str:
+        return "\n".join(f"{i:6d} {instruction}" for i, instruction in enumerate(self.instructions))
+
+    @cached_property
+    def columns(self) -> dict[str, npt.NDArray[np.int64]]:
+        """The program as arrays: kind, layer, repeat, bytes, words, cycles."""
+        names = ("kind", "layer", "repeat", "bytes", "words", "cycles")
+        return {name: np.array(getattr(self.tape, name), dtype=np.int64) for name in names}
+
+    def count(self, *kinds: Kind) -> int:
+        """Instructions of these kinds."""
+        return self._sum(kinds, None)
+
+    def bytes(self, *kinds: Kind) -> int:
+        """Bytes that instructions of these kinds move."""
+        return self._sum(kinds, "bytes")
+
+    def cycles(self, *kinds: Kind) -> int:
+        """Cycles of work in instructions of these kinds, without their issue."""
+        return self._sum(kinds, "cycles")
+
+    def _sum(self, kinds: tuple[Kind, ...], column: str | None) -> int:
+        chosen = np.isin(self.columns["kind"], kinds)
+        per_one = self.columns[column][chosen] if column else 1
+        return int((self.columns["repeat"][chosen] * per_one).sum())
+
+    @property
+    def weight_loads(self) -> int:
+        """LOADs of weights and biases."""
+        return self.count(Kind.LOAD_WEIGHTS, Kind.LOAD_BIAS)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights and biases loaded."""
+        return self.bytes(Kind.LOAD_WEIGHTS, Kind.LOAD_BIAS)
+
+    @property
+    def spilled_bytes(self) -> int:
+        """Bytes of feature maps read back from external memory."""
+        return self.bytes(Kind.LOAD_ROWS)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of the input image loaded, its columns repeated where the first convolution wants them so."""
+        return self.bytes(Kind.LOAD_IMAGE)
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes of feature maps written to external memory, the result included."""
+        return self.bytes(Kind.SAVE)
+
+    @property
+    def fits_on_chip(self) -> bool:
+        """Whether only the image and the result touch external memory."""
+        return self.prefetch
+
+
+def schedule(graph: Graph, dpu: Dpu) -> Program:
+    """The program of `graph` on `dpu`; raises GraphError naming the layer when the DPU cannot hold one."""
+    check_fits(graph, dpu)
+    fused = fuse(graph)
+    allocation = allocate(fused, dpu)
+    result = fused.result
+    prefetch = all(allocation.on_chip(layer.output) or layer.output == result for layer in allocation.layers)
+    tape = emit(allocation, fused.image, dpu, prefetch=prefetch)
+    return Program(graph.name, dpu, fused.image, allocation, tape, prefetch)
+
+
+def check_fits(graph: Graph, dpu: Dpu) -> None:
+    """Raise GraphError, naming the layer, when `dpu` cannot hold a shape of `graph`."""
+    for node in graph.nodes:
+        shapes = [as_image(graph.by_name[name].shape) for name in node.inputs]
+        _check_window(node, dpu)
+        _check_memory(node, shapes, dpu)
+
+
+def _check_window(node: Node, dpu: Dpu) -> None:
+    if isinstance(node, Conv | Depthwise | Pool):
+        kernel, stride = (MAX_POOL, MAX_POOL) if isinstance(node, Pool) else (dpu.max_kernel, dpu.max_stride)
+        if max(node.kernel) > kernel:
+            raise GraphError(f"layer {node.name!r}: kernel {node.kernel}; {dpu.name} takes 1..{kernel} per axis")
+        if max(node.stride) > stride:
+            raise GraphError(f"layer {node.name!r}: stride {node.stride}; {dpu.name} takes 1..{stride} per axis")
+
+
+def _check_memory(node: Node, shapes: list[tuple[int, int, int]], dpu: Dpu) -> None:
+    words = 0
+    if isinstance(node, Conv | Depthwise | Linear):
+        kernel = (1, 1) if isinstance(node, Linear) else node.kernel
+        channels = shapes[0][2]
+        words = kernel[0] * kernel[1] * -(-channels // dpu.input_parallel)
+        if words > dpu.bank_words:
+            raise GraphError(
+                f"layer {node.name!r}: the weights of one output channel, {kernel[0]} x {kernel[1]} x {channels}, take {words}"
+                f" words; a weight bank of {dpu.name} has {dpu.bank_words}: use fewer input channels or a smaller kernel"
+            )
+    if isinstance(node, Conv | Depthwise | Pool | Concat | Activation):
+        pixel = tensor_words((1, 1, as_image(node.shape)[2]), dpu)
+        if pixel > dpu.bank_words:
+            raise GraphError(
+                f"layer {node.name!r}: {as_image(node.shape)[2]} channels take {pixel} words a pixel; a bank of {dpu.name} has"
+                f" {dpu.bank_words}"
+            )
