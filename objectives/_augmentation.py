@@ -1,0 +1,85 @@
+"""Views: small random changes of training images that keep their class.
+
+A view says what happens to every image of the training set in one epoch. It is drawn from a seed and a number, never from a
+running generator, so that a resumed training sees what an uninterrupted one saw, and a teacher's logits can be stored for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["View", "choose_augmentation", "draw_view", "seed_from", "show"]
+
+Augmentation = Literal["none", "shift", "flip_crop"]
+
+#: The farthest move, as a share of the image's side: 1 pixel of 8, 4 of 32.
+_REACH = 8
+
+
+def seed_from(*parts: int) -> int:
+    """One 63-bit seed from several numbers, unlike for any change of any of them (splitmix64, G. Steele et al. 2014)."""
+    mask = (1 << 64) - 1
+    state = 0
+    for part in parts:
+        state = (state ^ (part & mask)) + 0x9E3779B97F4A7C15 & mask
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & mask
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & mask
+        state ^= state >> 31
+    return state >> 1
+
+
+def choose_augmentation(asked: Literal["none", "shift", "flip_crop", "auto"], data_name: str) -> Augmentation:
+    """What "auto" means for a data set: mirror images only where their class is known to survive it."""
+    if asked != "auto":
+        return asked
+    return "flip_crop" if data_name == "cifar10" else "shift"
+
+
+@dataclass(frozen=True)
+class View:
+    """For each of N images: rows and columns moved (N,), and whether it is mirrored (N,)."""
+
+    down: Tensor
+    right: Tensor
+    mirrored: Tensor
+    reflect: bool  # what lies outside the image is its mirror image, else its border
+
+
+def draw_view(kind: Augmentation, count: int, size: tuple[int, int], seed: int) -> View | None:
+    """The view of `count` images of `size` (height, width) pixels that `seed` gives; None where nothing changes."""
+    if kind == "none":
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    reach = [max(1, side // _REACH) for side in size]
+    down, right = (torch.randint(-far, far + 1, (count,), generator=generator) for far in reach)
+    flip = kind == "flip_crop"
+    mirrored = torch.rand(count, generator=generator) < 0.5 if flip else torch.zeros(count, dtype=torch.bool)
+    return View(down, right, mirrored, reflect=flip)
+
+
+def _inside(positions: Tensor, side: int, reflect: bool) -> Tensor:
+    if reflect:
+        positions = positions.abs()
+        positions = torch.where(positions >= side, 2 * (side - 1) - positions, positions)
+    return positions.clamp(0, side - 1)
+
+
+def show(images: Tensor, view: View | None, index: Tensor) -> Tensor:
+    """Images uint8 (N, H, W, C) number `index` (B,), as `view` shows them: (B, H, W, C), on the images' device."""
+    device = images.device
+    index = index.to(device)
+    if view is None:
+        return images[index]
+    _, height, width, channels = images.shape
+    down, right, mirrored = (part.to(device)[index][:, None] for part in (view.down, view.right, view.mirrored))
+    across = torch.arange(width, device=device)[None]
+    across = torch.where(mirrored, width - 1 - across, across)
+    rows = _inside(torch.arange(height, device=device)[None] + down, height, view.reflect)  # (B, H)
+    columns = _inside(across + right, width, view.reflect)  # (B, W)
+    pixel = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # (B, H * W)
+    flat = images.view(-1, height * width, channels)
+    return flat[index[:, None], pixel].view(-1, height, width, channels)

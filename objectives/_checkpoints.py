@@ -1,0 +1,59 @@
+"""The state of a training as named tensors and JSON, so that a store can keep it and a training can go on from it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Checkpoints", "pack", "unpack"]
+
+
+class Checkpoints(Protocol):
+    """Where a training keeps its state. A store implements it, for one training."""
+
+    def latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """Epochs done, tensors and meta as last saved; None if there is nothing or it is damaged."""
+
+    def save(self, epoch: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Keep the state after `epoch` epochs, whole or not at all. Tensors are on the CPU; meta is JSON."""
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A copy on the CPU that later steps do not change, with its numbers in reading order."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def pack(modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights and buffers of `modules` as PREFIX/NAME, and the optimizer's state as optimizer/PARAMETER/NAME."""
+    tensors = {
+        f"{prefix}/{name}": _own(value) for prefix, module in modules.items() for name, value in module.state_dict().items()
+    }
+    for place, parameter in enumerate(_parameters(optimizer)):
+        for name, value in optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                tensors[f"optimizer/{place}/{name}"] = _own(torch.as_tensor(value))
+    return tensors
+
+
+def unpack(tensors: dict[str, Tensor], modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:
+    """Puts `pack`'s tensors back, in the memory layout that a training without a break has."""
+    for prefix, module in modules.items():
+        head = f"{prefix}/"
+        module.load_state_dict({name.removeprefix(head): value for name, value in tensors.items() if name.startswith(head)})
+    parameters = _parameters(optimizer)
+    for name, value in tensors.items():
+        if not name.startswith("optimizer/"):
+            continue
+        _, place, key = name.split("/", 2)
+        parameter = parameters[int(place)]
+        if value.shape == parameter.shape and value.ndim:
+            kept = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        else:
+            kept = value.clone()
+        optimizer.state[parameter][key] = kept
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,0 +1,125 @@
+"""From stored pixels to what a network reads: resizing and normalisation.
+
+Resizing gives the bytes that Pillow's `resize(size, BILINEAR)` gives (antialiased when an image shrinks), because that is what
+the host program of a board does. Pillow adds integer weights of 22 fractional bits, first along rows, then along columns, and
+rounds to a byte after each. All sums stay below 2^53, so a matrix product in float64 is exact and the same on every device.
+Newer versions of Pillow go along columns first where that is less work, which is never so for square images that stay square;
+for others a byte may differ by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Normalisation", "prepare", "prepare_tensor", "resize", "resize_tensor"]
+
+#: Fractional bits of Pillow's weights for 8-bit images: 32 bits less 8 of the pixel less 2 of headroom.
+_WEIGHT_BITS = 22
+#: Bytes of float64 that one piece of a resize may take; larger batches are done in pieces.
+_PIECE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """A byte u becomes (u / 255 - mean) / std; one mean and std, or one for each channel. The default gives -1..1."""
+
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+
+
+@lru_cache(maxsize=64)
+def _weights(source: int, target: int) -> NDArray[np.float64]:
+    """Weights (source, target) of a bilinear, antialiased resize of one axis, as integers scaled by 2^22."""
+    scale = source / target
+    reach = max(scale, 1.0)  # the triangle's half width, in source pixels
+    weights = np.zeros((source, target))
+    for column in range(target):
+        centre = (column + 0.5) * scale
+        first, last = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), source)
+        distance = np.abs((np.arange(first, last) - centre + 0.5) / reach)
+        triangle = np.where(distance < 1.0, 1.0 - distance, 0.0)
+        weights[first:last, column] = np.floor(0.5 + triangle / triangle.sum() * (1 << _WEIGHT_BITS))
+    weights.setflags(write=False)
+    return weights
+
+
+def _as_pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _piece(channels: int, height: int, width: int) -> int:
+    return max(1, _PIECE_BYTES // (8 * channels * height * width))
+
+
+def resize(images: NDArray[np.uint8], size: int | tuple[int, int]) -> NDArray[np.uint8]:
+    """Images uint8 (N, H, W, C) brought to `size` (pixels, or (height, width)); equal to Pillow's bilinear resize."""
+    height, width = _as_pair(size)
+    if images.shape[1:3] == (height, width):
+        return images
+    rows, columns = _weights(images.shape[1], height), _weights(images.shape[2], width)
+    out = np.empty((len(images), height, width, images.shape[3]), np.uint8)
+    piece = _piece(images.shape[3], max(images.shape[1], height), max(images.shape[2], width))
+    for start in range(0, len(images), piece):
+        pixels = images[start : start + piece].transpose(0, 3, 1, 2).astype(np.float64)
+        if images.shape[2] != width:
+            pixels = _to_byte(pixels @ columns)
+        if images.shape[1] != height:
+            pixels = _to_byte(rows.T @ pixels)
+        out[start : start + piece] = pixels.transpose(0, 2, 3, 1)
+    return out
+
+
+def _to_byte(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    rounded: NDArray[np.float64] = np.clip(np.floor((sums + (1 << (_WEIGHT_BITS - 1))) / (1 << _WEIGHT_BITS)), 0, 255)
+    return rounded
+
+
+def prepare(images: NDArray[np.uint8], size: int | tuple[int, int] | None, normalisation: Normalisation) -> NDArray[np.float32]:
+    """Images uint8 (N, H, W, C) resized to `size` (None: as they are) and normalised: float32 (N, H', W', C)."""
+    pixels = images if size is None else resize(images, size)
+    mean, std = np.asarray(normalisation.mean, np.float32), np.asarray(normalisation.std, np.float32)
+    scaled: NDArray[np.float32] = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+    return scaled
+
+
+def resize_tensor(images: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """`resize` on a uint8 tensor (N, C, H, W), on its own device; the same bytes."""
+    import torch
+
+    height, width = _as_pair(size)
+    if images.shape[2:] == (height, width):
+        return images
+    rows = torch.tensor(_weights(images.shape[2], height), device=images.device).T
+    columns = torch.tensor(_weights(images.shape[3], width), device=images.device)
+    half, one = float(1 << (_WEIGHT_BITS - 1)), float(1 << _WEIGHT_BITS)
+    out = torch.empty((*images.shape[:2], height, width), dtype=torch.uint8, device=images.device)
+    piece = _piece(images.shape[1], max(images.shape[2], height), max(images.shape[3], width))
+    for start in range(0, len(images), piece):
+        pixels = images[start : start + piece].double()
+        if images.shape[3] != width:
+            pixels = torch.matmul(pixels, columns).add_(half).div_(one).floor_().clamp_(0, 255)
+        if images.shape[2] != height:
+            pixels = torch.matmul(rows, pixels).add_(half).div_(one).floor_().clamp_(0, 255)
+        out[start : start + piece] = pixels
+    return out
+
+
+def prepare_tensor(images: Tensor, size: int | tuple[int, int] | None, normalisation: Normalisation) -> Tensor:
+    """`prepare` on a uint8 tensor (N, H, W, C): the same numbers as float32 (N, C, H', W'), channels last in memory."""
+    import torch
+
+    pixels = images.permute(0, 3, 1, 2)
+    if size is not None:
+        pixels = resize_tensor(pixels, size)
+    mean = torch.tensor(normalisation.mean, device=images.device).view(1, -1, 1, 1)
+    std = torch.tensor(normalisation.std, device=images.device).view(1, -1, 1, 1)
+    scaled = pixels.to(torch.float32, memory_format=torch.channels_last)
+    return scaled.div_(255.0).sub_(mean).div_(std)

@@ -1,0 +1,38 @@
+"""How a network is trained."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["Recipe"]
+
+
+class Recipe(BaseModel):
+    """One training: `epochs` passes, linear warm-up over the first `warmup_epochs`, then a cosine to zero.
+
+    lr is the highest learning rate. Weight decay is decoupled for "adamw", part of the gradient otherwise, and never touches
+    biases and batch-norm. augmentation: "shift" moves images by up to an eighth, "flip_crop" moves and mirrors them, "auto"
+    takes what fits the data set. mixed_precision: bfloat16 where "auto" finds hardware for it, always or never.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    optimizer: Literal["adamw", "sgd", "adam"] = "adamw"
+    lr: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    warmup_epochs: float = Field(default=1.0, ge=0)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    augmentation: Literal["none", "shift", "flip_crop", "auto"] = "auto"
+    mixed_precision: Literal["auto", "off", "bf16"] = "auto"
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Recipe:
+        # The default warm-up is one epoch, also in a training of one epoch: that one then only warms up.
+        if "warmup_epochs" in self.model_fields_set and self.warmup_epochs > self.epochs:
+            raise ValueError(f"`warmup_epochs` is {self.warmup_epochs}, more than the {self.epochs} `epochs`")
+        return self
