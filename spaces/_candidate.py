@@ -142,7 +142,10 @@ class Candidate(Settings):
 
     def canonical_json(self) -> str:
         """The canonical form as JSON with sorted keys: what `key` is the hash of."""
-        return json.dumps(self.canonical().model_dump(), sort_keys=True, separators=(",", ":"))
+        content = self.canonical().model_dump()
+        if content["student"]["weights_sha256"]:  # the file counts, not where it lies
+            content["student"]["weights"] = ""
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
     @cached_property
     def key(self) -> str:

@@ -1,0 +1,34 @@
+"""The cheap objectives: speed, size and DPU support of a candidate, from its untrained network, before anything is trained."""
+
+from __future__ import annotations
+
+from edgesearch.board_eval import BoardProfile, lower
+from edgesearch.objectives._metrics import describe
+from edgesearch.objectives._pruning import pruned_shape
+from edgesearch.spaces import Candidate, build
+
+
+class Estimator:
+    """Estimates candidates for one data set and one board; equal networks are timed once."""
+
+    def __init__(self, *, channels: int, classes: int, board: BoardProfile) -> None:
+        self._channels, self._classes, self._board = channels, classes, board
+        self._known: dict[tuple[str, float, int, int], dict[str, float]] = {}
+
+    def estimate(self, candidate: Candidate) -> dict[str, float]:
+        """The metrics of `describe`. A pruned candidate is taken as evenly pruned to its ratio; which channels really go is
+        decided on trained weights.
+
+        Raises LoweringError naming operations the DPU does not have, GraphError, or SpaceError for a model that cannot be built.
+        """
+        student, pruning, bits = candidate.student, candidate.pruning, candidate.quantization.bits
+        ratio = 0.0 if pruning.method == "none" else pruning.ratio
+        key = (student.model_dump_json(), ratio, pruning.granularity if ratio else 0, bits)
+        if key not in self._known:
+            shape = (self._channels, student.input_size, student.input_size)
+            model = build(student, channels=self._channels, classes=self._classes)
+            graph = lower(model, shape)  # the unpruned network first: its errors name the user's own layers
+            if ratio:
+                graph = lower(pruned_shape(model, shape, ratio=ratio, granularity=pruning.granularity), shape)
+            self._known[key] = describe(graph, self._board, bits)
+        return dict(self._known[key])

@@ -1,0 +1,110 @@
+"""The pruned stage: prune a trained network, then fine-tune all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgesearch.objectives._checkpoints import Checkpoints
+from edgesearch.objectives._data import DataSet, Split
+from edgesearch.objectives._distillation import Distillation
+from edgesearch.objectives._evaluation import evaluate
+from edgesearch.objectives._images import prepare_tensor
+from edgesearch.objectives._pruning import Pruned, prune_iterative, prune_one_step, re_estimate_batch_norm
+from edgesearch.objectives._recipe import Recipe
+from edgesearch.objectives._training import Training, train
+from edgesearch.spaces import Pruning
+
+
+def prune(
+    model: nn.Module,
+    data: DataSet,
+    *,
+    pruning: Pruning,
+    search: Mapping[str, int],
+    recipe: Recipe,
+    input_size: int,
+    seed: int,
+    distillation: Distillation | None,
+    checkpoints: Checkpoints,
+    report: Callable[[str], None],
+    device: str,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The pruned and fine-tuned network, and what was done to it.
+
+    A share of `pruning.ratio` of the multiply-accumulates goes. Draws are scored on images that are trained on, never on the
+    validation images that the candidate is judged by.
+    """
+    shape = (data.channels, input_size, input_size)
+    scored = Split(data.train.images[: search["score_images"]], data.train.labels[: search["score_images"]])
+    pixels = torch.from_numpy(data.train.images[-search["recalibration_images"] :])
+    batch_norm_images = prepare_tensor(pixels, input_size, data.normalisation)
+
+    def score(network: nn.Module) -> float:
+        return evaluate(network, scored, input_size=input_size, normalisation=data.normalisation)
+
+    def fine_tune(network: nn.Module, settings: Recipe, step: int, keep: Checkpoints | None) -> Training:
+        return train(
+            network,
+            data,
+            recipe=settings,
+            input_size=input_size,
+            seed=seed + step,
+            distillation=distillation,
+            checkpoints=keep,
+            on_epoch=lambda epoch, loss: report(f"fine-tuning epoch {epoch}/{settings.epochs}  loss {loss:.4f}"),
+            device=device,
+        )
+
+    if pruning.method == "one_step":
+        pruned = prune_one_step(
+            model,
+            shape,
+            ratio=pruning.ratio,
+            granularity=pruning.granularity,
+            draws=search["draws"],
+            score=score,
+            recalibrate=lambda network: re_estimate_batch_norm(network, batch_norm_images),
+            seed=seed,
+        )
+    else:
+        between = shorter(recipe, pruning.steps)
+        pruned = prune_iterative(
+            model,
+            shape,
+            ratio=pruning.ratio,
+            granularity=pruning.granularity,
+            steps=pruning.steps,
+            score=score,
+            finetune=lambda network, step: void(fine_tune(network, between, step + 1, None)),
+            seed=seed,
+        )
+    report(f"pruned {pruned.reached_ratio:.1%} of the MACs ({pruned.macs_before:,} -> {pruned.macs_after:,})")
+    training = fine_tune(pruned.model, recipe, 0, checkpoints)
+    return pruned.model, _figures(pruned, pruning, training)
+
+
+def shorter(recipe: Recipe, parts: int) -> Recipe:
+    """The recipe with its epochs shared between the rounds of iterative pruning, at least one each."""
+    epochs = max(1, recipe.epochs // parts)
+    return recipe.model_copy(update={"epochs": epochs, "warmup_epochs": min(recipe.warmup_epochs, epochs)})
+
+
+def void(result: object) -> None:
+    """Drop a result where a callback must return nothing."""
+
+
+def _figures(pruned: Pruned, pruning: Pruning, training: Training) -> dict[str, Any]:
+    return {
+        "asked_ratio": pruning.ratio,
+        "reached_ratio": pruned.reached_ratio,
+        "macs_before": pruned.macs_before,
+        "macs_after": pruned.macs_after,
+        "channels": dict(pruned.channels),
+        "accuracy": training.accuracy,
+        "epochs_done": training.epochs_done,
+        "frozen_parameters": training.frozen_parameters,
+    }

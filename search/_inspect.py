@@ -1,0 +1,91 @@
+"""`edgesearch inspect`: what of a model the DPU runs, what it does not, and how fast."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from edgesearch.board_eval import BoardProfile, Finding, Graph, check_fits, load_profile, preflight, time_graph
+from edgesearch.errors import LoweringError
+from edgesearch.search._networks import find_network
+
+
+def inspect(
+    *,
+    model: str,
+    width: float,
+    input_size: int | None,
+    channels: int,
+    classes: int,
+    stem: str,
+    style: str,
+    board: str | None,
+) -> int:
+    """Print what lowers, what does not and the speed; returns the exit code (2 when the DPU cannot run the model)."""
+    profile = load_profile(board or "zcu104")
+    try:
+        graph, _ = find_network(model, width=width, input_size=input_size, channels=channels, classes=classes, stem=stem)
+    except LoweringError as error:
+        if style == "json":
+            problems = [{"where": p.where, "operation": p.operation, "reason": p.reason} for p in error.problems]
+            click.echo(json.dumps({"model": error.model, "runs": False, "problems": problems}, indent=1))
+        else:
+            click.echo(f"{error.model} does not run on the DPU; {len(error.problems)} operations have no form there:")
+            for problem in error.problems:
+                click.echo(f"  {problem}")
+        return 2
+    check_fits(graph, profile.dpu)
+    if style == "json":
+        click.echo(json.dumps(_facts(graph, profile, preflight(graph)), indent=1))
+    else:
+        _print(graph, profile, preflight(graph))
+    return 0
+
+
+def _facts(graph: Graph, profile: BoardProfile, findings: list[Finding]) -> dict[str, Any]:
+    timing = time_graph(graph, profile)
+    return {
+        "model": graph.name,
+        "runs": True,
+        "board": profile.name,
+        "input": list(graph.input.shape),
+        "output": list(graph.output.shape),
+        "macs": graph.macs,
+        "parameters": graph.parameters,
+        "fps": timing.throughput_fps,
+        "latency_ms": timing.latency_s * 1e3,
+        "latency_fps": timing.latency_fps,
+        "dpu_ms": timing.dpu_s * 1e3,
+        "fits_on_chip": timing.fits_on_chip,
+        "nodes": [{"name": n.name, "type": type(n).__name__, "shape": list(n.shape), "fix": n.fix} for n in graph],
+        "findings": [{"severity": f.severity, "layer": f.layer, "message": f.message} for f in findings],
+    }
+
+
+def _print(graph: Graph, profile: BoardProfile, findings: list[Finding]) -> None:
+    console = Console()
+    table = Table("layer", "operation", "output (H, W, C)", box=None, padding=(0, 2), header_style="bold")
+    for node in graph:
+        activation = getattr(node, "activation", "none")
+        kind = type(node).__name__.lower() + (f" + {activation}" if activation != "none" and kind_has(node) else "")
+        table.add_row(node.name, kind, " x ".join(map(str, node.shape)))
+    console.print(table)
+    timing = time_graph(graph, profile)
+    click.echo(
+        f"{graph.name}: every operation runs on the DPU. {graph.macs / 1e6:,.1f} million MACs, {graph.parameters:,} parameters"
+    )
+    click.echo(
+        f"{profile.name} (simulated): {timing.throughput_fps:,.0f} FPS with all {profile.cores} cores; one image in "
+        f"{timing.latency_s * 1e3:.2f} ms ({timing.latency_fps:,.0f} FPS), {timing.dpu_s * 1e3:.2f} ms of it on the DPU"
+    )
+    for finding in findings:
+        click.echo(f"{finding.severity}: {finding.layer + ': ' if finding.layer else ''}{finding.message}")
+
+
+def kind_has(node: object) -> bool:
+    """Whether the activation is fused into another operation."""
+    return type(node).__name__ != "Activation"

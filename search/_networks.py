@@ -1,0 +1,55 @@
+"""From what a person names on the command line to a Graph: a student, an import path, a candidate file or an xmodel."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+
+from edgesearch.board_eval import Graph, lower, read_xmodel
+from edgesearch.errors import SpaceError
+from edgesearch.spaces import STUDENTS, Candidate, Student, build, parse_candidate
+
+
+def read_candidate(path: Path) -> Candidate:
+    """The candidate of a TOML file; raises SpaceError when it is not one. Relative weights start at the file's folder."""
+    try:
+        tables = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SpaceError(f"candidate file {str(path)!r} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpaceError(f"{path} is not valid TOML: {error}") from error
+    student = tables.get("student")
+    if isinstance(student, dict) and student.get("weights") not in (None, "", "imagenet"):
+        student["weights"] = str(path.resolve().parent / Path(str(student["weights"])).expanduser())
+    return parse_candidate(tables, str(path))
+
+
+def import_from_here() -> None:
+    """Let `my_pkg.models:Net` be found in the folder that the command runs in."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+def find_network(
+    name: str, *, width: float, input_size: int | None, channels: int, classes: int, stem: str
+) -> tuple[Graph, Student | None]:
+    """The network called `name`, and its student settings unless it is an xmodel.
+
+    Raises SpaceError for an unknown name, XmodelError or LoweringError for what cannot be read or run.
+    """
+    if name.endswith(".xmodel"):
+        return read_xmodel(Path(name)), None
+    if name.endswith(".toml"):
+        student = read_candidate(Path(name)).student
+    elif name in STUDENTS or ":" in name:
+        size = input_size or (224 if stem == "imagenet" else 32)
+        fields = {"architecture": name, "width": width, "input_size": size, "stem": stem}
+        student = parse_candidate({"student": fields}, "the options given").student
+    else:
+        known = ", ".join(STUDENTS)
+        raise SpaceError(f"unknown network {name!r}; expected one of {known}, my_pkg.models:Net, a .xmodel or a candidate's .toml")
+    import_from_here()
+    model = build(student, channels=channels, classes=classes)
+    return lower(model, (channels, student.input_size, student.input_size)), student

@@ -1,0 +1,210 @@
+"""The study file: one TOML that says what is searched, on what, and for which board."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from edgesearch.errors import SpaceError, StudyError
+from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher
+from edgesearch.spaces import Candidate, Settings, Space, Student, explain, weights_fingerprint
+
+#: Objective -> direction. Accuracy is the quantized network's, top-1 on validation; fps is throughput with every core busy.
+OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
+    "accuracy": "maximize",
+    "fps": "maximize",
+    "latency_ms": "minimize",
+    "size_bytes": "minimize",
+    "macs": "minimize",
+}
+Objective = Literal["accuracy", "fps", "latency_ms", "size_bytes", "macs"]
+
+
+class Constraints(Settings):
+    """Hard limits. All but accuracy are known before anything is trained, and checked then."""
+
+    min_accuracy: float | None = Field(default=None, ge=0, le=1)
+    min_fps: float | None = Field(default=None, gt=0)
+    max_latency_ms: float | None = Field(default=None, gt=0)
+    max_size_bytes: float | None = Field(default=None, gt=0)
+
+    def violations(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Constraint -> by how much it is violated, for those that `metrics` speaks of and violates."""
+        amounts = {}
+        for name, limit in self.model_dump(exclude_none=True).items():
+            side, _, metric = name.partition("_")
+            if metric in metrics:
+                amount = limit - metrics[metric] if side == "min" else metrics[metric] - limit
+                if amount > 0:
+                    amounts[name] = amount
+        return amounts
+
+
+class SearchSettings(Settings):
+    """How candidates are proposed."""
+
+    sampler: Literal["tpe", "nsga2", "random", "gp"] = "tpe"
+    trials: int = Field(default=100, ge=1)
+    #: Trials drawn at random before TPE or GP starts to model.
+    startup_trials: int = Field(default=20, ge=1)
+    population: int = Field(default=24, ge=2)
+
+
+class TeacherTable(Student):
+    """[teacher]: a student's settings, whether its weights are trained already, and its own training."""
+
+    trained: bool = False
+    recipe: Recipe = Recipe()
+
+
+class StudyFile(Settings):
+    """A study, whole and validated."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    description: str = ""
+    seed: int = Field(default=0, ge=0)
+    data: DataSettings = DataSettings()
+    teacher: TeacherTable | None = None
+    train: Recipe = Recipe()
+    finetune: Recipe = Recipe(epochs=5, lr=1e-3)
+    qat: QatRecipe = QatRecipe()
+    prune: PruneSearch = PruneSearch()
+    space: Space | None = None
+    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("accuracy", "fps")
+    constraints: Constraints = Constraints()
+    search: SearchSettings = SearchSettings()
+    board: str = "zcu104"
+    #: Tried first, in this order. Without a [space] they are the whole study.
+    candidates: tuple[Candidate, ...] = ()
+
+    @field_validator("objectives")
+    @classmethod
+    def _distinct(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        if len(set(objectives)) != len(objectives):
+            raise ValueError(f"an objective is named twice in {list(objectives)}")
+        return objectives
+
+    @model_validator(mode="after")
+    def _complete(self) -> StudyFile:
+        if self.space is None and not self.candidates:
+            raise ValueError("a study needs a [space] or at least one [[candidates]]")
+        kinds = {c.distillation.kind for c in self.candidates} | set(self.space.distillation if self.space else ())
+        if self.teacher is None and kinds & {"logit", "intermediate"}:
+            raise ValueError("distillation from a teacher is in the space, but there is no [teacher]; add one")
+        return self
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What the stages need of this study."""
+        teacher = None
+        if self.teacher is not None:
+            fields = self.teacher.model_dump(exclude={"trained", "recipe"})
+            teacher = Teacher(student=Student(**fields), recipe=self.teacher.recipe, trained=self.teacher.trained)
+        return Pipeline(
+            data=self.data, teacher=teacher, train=self.train, finetune=self.finetune, qat=self.qat, prune=self.prune
+        )
+
+    @property
+    def directions(self) -> list[str]:
+        """Optuna's direction per objective."""
+        return [OBJECTIVES[name] for name in self.objectives]
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings as JSON."""
+        return self.model_dump(mode="json")
+
+
+def bundled_studies() -> list[str]:
+    """Names of the studies that come with edgesearch."""
+    folder = resources.files("edgesearch.studies")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_study(name_or_path: str) -> StudyFile:
+    """A study by the name of a bundled one or by its file.
+
+    Raises StudyError when there is none, SpaceError naming every key that is wrong with its value.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        try:
+            return parse_study(path.read_bytes(), where=str(path), folder=path.resolve().parent)
+        except OSError as error:
+            raise StudyError(f"study file {name_or_path!r} cannot be read: {error.strerror}") from error
+    if name_or_path not in bundled_studies():
+        raise StudyError(
+            f"unknown study {name_or_path!r}; expected one of {', '.join(bundled_studies())} or the path of a .toml file"
+        )
+    resource = resources.files("edgesearch.studies") / f"{name_or_path}.toml"
+    return parse_study(resource.read_bytes(), where=f"bundled study {name_or_path}", folder=Path.cwd())
+
+
+def parse_study(content: bytes, *, where: str, folder: Path) -> StudyFile:
+    """A StudyFile from TOML; relative paths in it start at `folder`."""
+    try:
+        tables = tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpaceError(f"{where} is not valid TOML: {error}") from error
+    _anchor_paths(tables, folder)
+    try:
+        study = StudyFile.model_validate(tables)
+    except ValidationError as error:
+        raise SpaceError(f"{where}: {explain(error, _known_keys())}") from error
+    return _with_fingerprints(study)
+
+
+def _anchor_paths(tables: dict[str, Any], folder: Path) -> None:
+    def anchor(table: Any, key: str) -> None:
+        value = table.get(key) if isinstance(table, dict) else None
+        if isinstance(value, str) and value not in ("", "imagenet"):
+            table[key] = str(folder / Path(value).expanduser())
+
+    anchor(tables.get("data"), "root")
+    anchor(tables.get("teacher"), "weights")
+    space = tables.get("space")
+    anchor(space, "weights")
+    if isinstance(space, dict) and isinstance(space.get("student"), dict):
+        for override in space["student"].values():
+            anchor(override, "weights")
+    candidates = tables.get("candidates")
+    for candidate in candidates if isinstance(candidates, list) else []:
+        anchor(candidate.get("student") if isinstance(candidate, dict) else None, "weights")
+    if isinstance(tables.get("board"), str) and tables["board"].endswith((".json", ".toml")):
+        tables["board"] = str(folder / tables["board"])
+
+
+def _with_fingerprints(study: StudyFile) -> StudyFile:
+    update: dict[str, Any] = {"candidates": tuple(with_fingerprint(candidate) for candidate in study.candidates)}
+    if study.teacher is not None and study.teacher.weights:
+        update["teacher"] = study.teacher.model_copy(update={"weights_sha256": weights_fingerprint(study.teacher.weights)})
+    return study.model_copy(update=update)
+
+
+def with_fingerprint(candidate: Candidate) -> Candidate:
+    """The candidate with the checksum of its weights file, if it names one."""
+    student = candidate.student
+    if not student.weights or student.weights_sha256:
+        return candidate
+    student = student.model_copy(update={"weights_sha256": weights_fingerprint(student.weights)})
+    return candidate.model_copy(update={"student": student})
+
+
+def _known_keys() -> dict[str, list[str]]:
+    tables: dict[str, Any] = {
+        "": StudyFile,
+        "data": DataSettings,
+        "teacher": TeacherTable,
+        "teacher.recipe": Recipe,
+        "train": Recipe,
+        "finetune": Recipe,
+        "qat": QatRecipe,
+        "prune": PruneSearch,
+        "space": Space,
+        "constraints": Constraints,
+        "search": SearchSettings,
+    }
+    return {table: list(model.model_fields) for table, model in tables.items()}
