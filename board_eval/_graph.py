@@ -263,7 +263,7 @@ def infer_shape(node: Node, inputs: list[Shape]) -> Shape:
             return _infer_window(node, _only(node, inputs))
         case Linear():
             source = _only(node, inputs)
-            if len(source) != 1:
+            if len(source) != 1 or len(node.shape) != 1:
                 raise GraphError(f"linear {node.name!r} reads a tensor of shape {source}, expected a vector")
             if node.weight is not None and node.weight.shape != (node.shape[0], source[0]):
                 raise GraphError(f"linear {node.name!r}: weights {node.weight.shape} on an input of {source}")
@@ -273,7 +273,7 @@ def infer_shape(node: Node, inputs: list[Shape]) -> Shape:
                 raise GraphError(f"add {node.name!r} reads shapes {inputs}, expected two equal ones")
             return inputs[0]
         case Concat():
-            first = inputs[0]
+            first = inputs[0] if inputs else ()
             if not 0 <= node.axis < len(first) or any(
                 len(s) != len(first) or any(a != b for i, (a, b) in enumerate(zip(s, first, strict=True)) if i != node.axis)
                 for s in inputs
@@ -298,8 +298,8 @@ def _only(node: Node, inputs: list[Shape]) -> Shape:
 
 
 def _infer_window(node: Conv | Depthwise | Pool, source: Shape) -> Shape:
-    if len(source) != 3:
-        raise GraphError(f"node {node.name!r} reads a tensor of shape {source}, expected (H, W, C)")
+    if len(source) != 3 or len(node.shape) != 3:
+        raise GraphError(f"node {node.name!r} makes {node.shape} of {source}, expected (H, W, C) of (H, W, C)")
     dilation = (1, 1) if isinstance(node, Pool) else node.dilation
     if min(node.kernel) < 1 or min(node.stride) < 1 or min(dilation) < 1 or min(node.padding) < 0:
         raise GraphError(f"node {node.name!r}: kernel {node.kernel}, stride {node.stride}, padding {node.padding}")

@@ -31,7 +31,7 @@ class Op:
         self._arguments: dict[str, list[str]] = {}
         for argument in message.args:
             self._arguments.setdefault(argument.arg_name, []).extend(argument.arg_ops)
-        if not self.shape or min(self.shape) < 1 or math.prod(self.shape) > MAX_ELEMENTS:
+        if not 0 < len(self.shape) <= 8 or min(self.shape) < 1 or math.prod(self.shape) > MAX_ELEMENTS:
             raise self.error(f"has the shape {list(self.shape)[:8]}, expected sizes of at least 1 and 2**28 elements at most")
 
     def error(self, problem: str) -> XmodelError:

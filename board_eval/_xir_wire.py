@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 _PACKAGE = "edgesearch_xir_v2"
 _Field = descriptor_pb2.FieldDescriptorProto
 
-#: Our own field: the names a Graph's nodes had before they were written. XIR does not know the number and skips it.
+#: Our own field of the root subgraph: the names a Graph's nodes had before they were written. XIR skips it.
 NODE_FIELD = 1000
 
 #: AttrValue's members: name -> (number, scalar type).
@@ -86,12 +86,12 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
     _add(subgraph, "op_name", 3, _Field.TYPE_STRING, repeated=True)
     _add_map(subgraph, "subg_attr", 5)
     _add(subgraph, "subg_child", 10, _Field.TYPE_MESSAGE, repeated=True, message="SubGraph")
+    _add(subgraph, "edgesearch_node", NODE_FIELD, _Field.TYPE_MESSAGE, repeated=True, message="EdgesearchNode")
     graph = file.message_type.add(name="Graph")
     _add(graph, "graph_name", 1, _Field.TYPE_STRING)
     _add(graph, "op_node", 5, _Field.TYPE_MESSAGE, repeated=True, message="OPNode")
     _add(graph, "subg_root", 10, _Field.TYPE_MESSAGE, message="SubGraph")
     _add_map(graph, "graph_attr", 11)
-    _add(graph, "edgesearch_node", NODE_FIELD, _Field.TYPE_MESSAGE, repeated=True, message="EdgesearchNode")
     node = file.message_type.add(name="EdgesearchNode")
     _add(node, "name", 1, _Field.TYPE_STRING)
     _add(node, "derived", 2, _Field.TYPE_BOOL)

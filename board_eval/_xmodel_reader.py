@@ -28,11 +28,13 @@ from edgesearch.board_eval._graph import (
 )
 from edgesearch.board_eval._integers import limits, round_activations
 from edgesearch.board_eval._xir_ops import MAX_FIX, Op
+from edgesearch.board_eval._xir_size import check_structure
 from edgesearch.board_eval._xir_wire import graph_message
 from edgesearch.errors import GraphError, XmodelError
 
 #: Files larger than this are not read: the largest classifiers of AMD's Model Zoo are below 300 MB uncompiled.
 MAX_FILE_BYTES = 1 << 30
+MAX_OPERATIONS = 50_000
 
 _ACTIVATIONS: dict[str, ActivationKind] = {"relu": "relu", "relu6": "relu6", "leaky-relu": "leaky_relu"}
 #: Operations that only exist after compilation.
@@ -45,30 +47,29 @@ def read_xmodel(path: str | Path) -> Graph:
     Raises XmodelError when the file cannot be read, is not an xmodel, is compiled, or holds operations the DPU does not have.
     """
     path = Path(path)
-    message = _parse(path)
     try:
-        return _Reader(message).run()
+        return _Reader(_parse(path)).run()
+    except OSError as error:
+        raise XmodelError(f"{path} cannot be read: {error.strerror or error}") from error
     except GraphError as error:
         raise XmodelError(f"{path} does not hold a well-formed network: {error}") from error
     except XmodelError as error:
-        raise XmodelError(f"{path} cannot be read: {error}") from None
+        raise XmodelError(f"{path} cannot be read as an xmodel: {error}") from error
 
 
 def _parse(path: Path) -> Any:
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise XmodelError(f"{path} has {size} bytes; xmodels of up to {MAX_FILE_BYTES} bytes are read")
-        data = path.read_bytes()
-    except OSError as error:
-        raise XmodelError(f"{path} cannot be read: {error.strerror or error}") from error
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise XmodelError(f"it has {size} bytes; files of up to {MAX_FILE_BYTES} bytes are read")
+    data = path.read_bytes()
+    check_structure(data)
     message = graph_message()()
     try:
         message.ParseFromString(data)
     except DecodeError as error:
-        raise XmodelError(f"{path} is not an xmodel: its bytes are not a protobuf message of XIR") from error
-    if not message.op_node:
-        raise XmodelError(f"{path} is not an xmodel: it holds no operations")
+        raise XmodelError("its bytes are not a protobuf message of XIR") from error
+    if not 0 < len(message.op_node) <= MAX_OPERATIONS:
+        raise XmodelError(f"it holds {len(message.op_node)} operations, expected 1..{MAX_OPERATIONS}")
     return message
 
 
@@ -110,6 +111,10 @@ class _Reader:
         if unknown:
             raise XmodelError(f"its operations {', '.join(repr(u[:50]) for u in unknown[:8])} have no form on the DPU")
 
+        named = set(self.message.subg_root.op_name)
+        if named != set(self.ops) and not self.message.subg_root.subg_child:
+            raise XmodelError(f"its root subgraph names {len(named)} of {len(self.ops)} operations; the file was cut off")
+
     def _ordered(self) -> list[Node]:
         read = {source for node in self.nodes.values() for source in node.inputs}
         outputs = [node.name for node in self.nodes.values() if node.name not in read]
@@ -120,7 +125,7 @@ class _Reader:
 
     def _named(self, nodes: list[Node]) -> tuple[Node, ...]:
         """The nodes under the names they had when this program wrote the file."""
-        stored = list(self.message.edgesearch_node)
+        stored = list(self.message.subg_root.edgesearch_node)
         if not stored:
             return tuple(nodes)
         if len(stored) != len(nodes) or len({s.name for s in stored}) != len(nodes):
@@ -157,6 +162,8 @@ class _Reader:
         node = self._node(op, source)
         if node.fix is not None or isinstance(node, Reshape):
             raise op.error("rounds a value that has been rounded already")
+        if self.readers[source] != 1:
+            raise op.error(f"rounds {source[:200]!r}, which others read unrounded")
         self.nodes[node.name] = dataclasses.replace(node, fix=position)
         self.values[op.name] = node.name
 
@@ -186,8 +193,9 @@ class _Reader:
         return tuple(self._node(op, source).name for source in sources)
 
     def _put(self, op: Op, node: Node) -> None:
-        if op.shape[0] != 1 or op.shape[1:] != node.shape:
-            raise op.error(f"has the shape {list(op.shape)}, its inputs make it {[1, *node.shape]}")
+        """Make the operation's result the node's; Graph checks that its shape follows from its inputs."""
+        if len(op.shape) < 2 or op.shape[0] != 1:
+            raise op.error(f"has the shape {list(op.shape)}, expected a batch of 1")
         self.nodes[node.name] = node
         self.values[op.name] = node.name
 
@@ -219,7 +227,7 @@ class _Reader:
             "dilation": (dilation_h, dilation_w),
             "padding": (pad[0], pad[1], pad[2], pad[3]),
         }
-        self._checked(op, Depthwise(weight=weight[0], **common) if depthwise else Conv(weight=weight, **common))
+        self._put(op, Depthwise(weight=weight[0], **common) if depthwise else Conv(weight=weight, **common))
 
     def matmul(self, op: Op) -> None:
         arguments = op.arguments("input")
@@ -228,7 +236,7 @@ class _Reader:
         (source,) = self._inputs(op, arguments[0])
         weight_name, weight, weight_fix = self._quantized_constant(op, arguments[1])
         common = self._bias(op, weight_name)
-        self._checked(op, Linear(inputs=(source,), shape=op.shape[1:], weight=weight, weight_fix=weight_fix, **common))
+        self._put(op, Linear(inputs=(source,), shape=op.shape[1:], weight=weight, weight_fix=weight_fix, **common))
 
     def _bias(self, op: Op, weight_name: str) -> dict[str, Any]:
         out: dict[str, Any] = {"name": op.name, "has_bias": bool(op.arguments("bias")), "op_names": (weight_name, op.name)}
@@ -239,10 +247,6 @@ class _Reader:
             out |= {"bias": bias, "bias_fix": bias_fix, "op_names": (weight_name, bias_name, op.name)}
         return out
 
-    def _checked(self, op: Op, node: Node) -> None:
-        """Put a node whose shape follows from its inputs, and check that it does."""
-        self._put(op, node)
-
     def activation(self, op: Op) -> None:
         kind = _ACTIVATIONS[op.type]
         if kind == "leaky_relu" and abs(op.real("alpha") - LEAKY_SLOPE) > 1e-6:
@@ -251,7 +255,9 @@ class _Reader:
         node = self._node(op, source)
         fusable = isinstance(node, Conv | Depthwise | Linear | Add) and node.fix is None and self.readers[source] == 1
         if not fusable:
-            self._put(op, Activation(name=op.name, inputs=(node.name,), shape=node.shape, activation=kind, op_names=(op.name,)))
+            self._put(
+                op, Activation(name=op.name, inputs=(node.name,), shape=op.shape[1:], activation=kind, op_names=(op.name,))
+            )
             return
         assert isinstance(node, Conv | Depthwise | Linear | Add)
         if node.activation != "none":
@@ -281,15 +287,15 @@ class _Reader:
             padding=(pad[0], pad[1], pad[2], pad[3]),
             ceil_mode=mode == "CEIL",
             is_global=op.boolean("global", False),
-            op_names=(op.name,),
+            op_names=() if average else (op.name,),  # an average's coefficient and mul come later
         )
-        self._checked(op, node)
+        self._put(op, node)
 
     def mul(self, op: Op) -> None:
         a, b = self._pair(op)
         node = self._node(op, a)
         factor = self.constants.get(b)
-        if not isinstance(node, Pool) or node.kind != "avg" or len(node.op_names) > 1 or node.fix is not None:
+        if not isinstance(node, Pool) or node.kind != "avg" or node.op_names or node.fix is not None:
             raise op.error("multiplies something other than an average pool; the DPU multiplies nothing else")
         if self.readers[a] != 1 or factor is None or factor.shape != (1,) or not 0 < float(factor[0]) < 2**16:
             raise op.error("multiplies an average pool with something other than one positive constant")

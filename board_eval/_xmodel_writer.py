@@ -84,7 +84,7 @@ class _Writer:
         root.op_name.extend(op.op_name for op in self.message.op_node)
         if any(node.name != self.names[node.name][-1] or not node.op_names for node in self.graph):
             for node in self.graph:
-                self.message.edgesearch_node.add(name=node.name, derived=self.names[node.name] != node.op_names)
+                root.edgesearch_node.add(name=node.name, derived=self.names[node.name] != node.op_names)
         return self.message
 
     # -- messages
