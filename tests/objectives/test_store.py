@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgesearch.errors import StoreError
+from edgesearch.objectives import Store
+
+KEY = "ab" * 32
+
+
+def put(store: Store, key: str = KEY, value: float = 1.0) -> None:
+    store.put(
+        "student",
+        key,
+        figures={"accuracy": value},
+        seconds=2.0,
+        recipe={"kind": "student"},
+        tensors={"weights": {"w": torch.full((4, 3), value), "empty": torch.zeros(0)}},
+    )
+
+
+def test_what_is_put_is_got(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.get("student", KEY) is None
+    put(store, value=0.5)
+    artifact = Store(tmp_path).get("student", KEY)
+    assert artifact is not None
+    assert artifact.figures == {"accuracy": 0.5}
+    assert torch.equal(artifact.tensors("weights")["w"], torch.full((4, 3), 0.5))
+    assert list(store) == [("student", KEY)]
+
+
+def test_the_first_of_two_writers_wins(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, value=1.0)
+    put(store, value=2.0)
+    artifact = store.get("student", KEY)
+    assert artifact is not None
+    assert artifact.figures["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("file", ["artifact.json", "weights.safetensors"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_entry_is_set_aside_said_so_and_can_be_made_again(tmp_path: Path, file: str, damage: str) -> None:
+    said: list[str] = []
+    store = Store(tmp_path, warn=said.append)
+    put(store)
+    path = tmp_path / "artifacts" / "student" / KEY / file
+    content = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    else:
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content[: len(content) // 2] if damage == "truncate" else content)
+    assert store.get("student", KEY) is None
+    if not (file == "artifact.json" and damage == "remove"):  # without a manifest there is no entry to speak of
+        assert len(said) == 1
+        assert "damaged" in said[0]
+        assert len(list((tmp_path / "corrupt").iterdir())) == 1
+        put(store)
+        assert store.get("student", KEY) is not None
+
+
+def test_nothing_is_pickled(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store)
+    store.checkpoints(KEY).save(1, {"w": torch.zeros(2)}, {"a": 1})
+    suffixes = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert suffixes == {".json", ".safetensors"}
+    json.loads((tmp_path / "artifacts" / "student" / KEY / "artifact.json").read_text())
+
+
+def test_checkpoints_keep_the_newest_epoch(tmp_path: Path) -> None:
+    checkpoints = Store(tmp_path).checkpoints(KEY)
+    assert checkpoints.latest() is None
+    for epoch in (1, 2):
+        checkpoints.save(epoch, {"w": torch.full((2,), float(epoch)), "step": torch.tensor(epoch)}, {"loss": 0.5})
+    latest = checkpoints.latest()
+    assert latest is not None
+    assert (latest[0], latest[2]) == (2, {"loss": 0.5})
+    assert torch.equal(latest[1]["w"], torch.full((2,), 2.0))
+    checkpoints.clear()
+    assert checkpoints.latest() is None
+
+
+def test_a_damaged_checkpoint_counts_as_none(tmp_path: Path) -> None:
+    checkpoints = Store(tmp_path).checkpoints(KEY)
+    checkpoints.save(3, {"w": torch.rand(64)}, {})
+    path = next((tmp_path / "checkpoints").rglob("*.safetensors"))
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    assert checkpoints.latest() is None
+
+
+def _write_for_ever(root: str, ready: object) -> None:
+    store = Store(Path(root))
+    number = 0
+    while True:
+        put(store, f"{number:064d}")
+        store.checkpoints("c").save(number, {"w": torch.rand(1000)}, {"n": number})
+        number += 1
+        if number == 3:
+            ready.set()  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_a_writer_killed_at_any_moment_leaves_whole_entries_only(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    for attempt in range(3):
+        ready = context.Event()
+        process = context.Process(target=_write_for_ever, args=(str(tmp_path / str(attempt)), ready))
+        process.start()
+        assert ready.wait(60)
+        process.join(0.013 * (attempt + 1))
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        said: list[str] = []
+        store = Store(tmp_path / str(attempt), warn=said.append)
+        entries = list(store)
+        assert len(entries) >= 3
+        assert all(store.get(kind, key) is not None for kind, key in entries)
+        assert said == []
+        latest = store.checkpoints("c").latest()
+        assert latest is not None
+        assert latest[2] == {"n": latest[0]}
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left on device; free some space"):
+        put(store)
+    monkeypatch.undo()
+    assert store.get("student", KEY) is None
+    assert list((tmp_path / "tmp").iterdir()) == []
+    put(store)
+    assert store.get("student", KEY) is not None

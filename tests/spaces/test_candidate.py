@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgesearch.errors import SpaceError
+from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student, parse_candidate
+
+STUDENT = Student(architecture="resnet18", input_size=32)
+
+distillations = st.builds(
+    Distillation,
+    kind=st.sampled_from(["none", "logit", "intermediate", "self"]),
+    temperature=st.sampled_from([1.0, 4.0]),
+    alpha=st.sampled_from([0.25, 0.5]),
+    beta=st.sampled_from([0.5, 1.0]),
+)
+prunings = st.builds(
+    Pruning,
+    method=st.sampled_from(["none", "one_step", "iterative"]),
+    ratio=st.sampled_from([0.0, 0.5, 0.95]),
+    granularity=st.sampled_from([8, 16]),
+    steps=st.sampled_from([1, 3]),
+)
+quantizations = st.builds(
+    Quantization,
+    method=st.just("ptq"),
+    bits=st.sampled_from([5, 8, 16]),
+    algorithm=st.sampled_from(["best", "vitis"]),
+    start=st.sampled_from(["trained", "scratch"]),
+)
+candidates = st.builds(
+    Candidate, student=st.just(STUDENT), distillation=distillations, pruning=prunings, quantization=quantizations
+)
+
+
+@given(candidates)
+def test_canonical_form_is_stable_and_shares_the_key(candidate: Candidate) -> None:
+    canonical = candidate.canonical()
+    assert canonical.canonical() == canonical
+    assert canonical.key == candidate.key
+    assert Candidate.model_validate(canonical.model_dump()) == canonical
+
+
+@given(candidates, candidates)
+def test_equal_keys_mean_equal_canonical_forms(a: Candidate, b: Candidate) -> None:
+    assert (a.key == b.key) == (a.canonical() == b.canonical())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"distillation": {"kind": "none", "temperature": 9.0}}, {}),
+        ({"distillation": {"kind": "logit", "beta": 2.0}}, {"distillation": {"kind": "logit"}}),
+        ({"pruning": {"method": "none", "ratio": 0.5}}, {}),
+        ({"pruning": {"method": "iterative", "ratio": 0.0}}, {}),
+        ({"pruning": {"method": "one_step", "ratio": 0.5, "steps": 7}}, {"pruning": {"method": "one_step", "ratio": 0.5}}),
+        ({"quantization": {"method": "ptq", "start": "scratch"}}, {}),
+        ({"quantization": {"bits": 16, "algorithm": "vitis"}}, {"quantization": {"bits": 16}}),
+    ],
+)
+def test_settings_without_effect_do_not_make_another_candidate(one: dict[str, Any], other: dict[str, Any]) -> None:
+    base = {"student": STUDENT.model_dump()}
+    assert parse_candidate(base | one, "a").key == parse_candidate(base | other, "b").key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"student": {"architecture": "resnet18", "input_size": 32, "width": 0.5}},
+        {"distillation": {"kind": "logit"}},
+        {"distillation": {"kind": "logit", "alpha": 0.1}},
+        {"pruning": {"method": "one_step", "ratio": 0.3}},
+        {"quantization": {"method": "qat"}},
+        {"quantization": {"bits": 5}},
+    ],
+)
+def test_settings_with_an_effect_make_another_candidate(change: dict[str, Any]) -> None:
+    base = {"student": STUDENT.model_dump()}
+    assert parse_candidate(base | change, "a").key != parse_candidate(base, "b").key
+
+
+def test_a_weights_file_counts_by_its_content_not_its_path() -> None:
+    def key(path: str, checksum: str) -> str:
+        return Candidate(student=STUDENT.model_copy(update={"weights": path, "weights_sha256": checksum})).key
+
+    assert key("a.npz", "1" * 64) == key("elsewhere/b.npz", "1" * 64)
+    assert key("a.npz", "1" * 64) != key("a.npz", "2" * 64)
+
+
+def test_only_eight_bits_are_deployable() -> None:
+    deployable = {bits: Candidate(student=STUDENT, quantization=Quantization(bits=bits)).deployable for bits in (5, 8, 16)}
+    assert deployable == {5: False, 8: True, 16: False}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"student": {"architecture": "resnet19"}}, ["resnet19", "resnet18"]),
+        (
+            {"student": {"architecture": "mlp"}, "pruning": {"method": "one_step", "ratio": 0.99}},
+            ["pruning.ratio", "0.99", "0.95"],
+        ),
+        ({"student": {"architecture": "mlp"}, "pruning": {"method": "magic"}}, ["pruning.method", "magic", "one_step"]),
+        ({"student": {"architecture": "mlp"}, "quantization": {"bits": 4}}, ["quantization.bits", "4", "5, 8 or 16"]),
+        ({"student": {"architecture": "mlp"}, "colour": 3}, ["colour", "3", "unknown"]),
+        ({"student": {"architecture": "mlp"}, "quantization": {"method": "qat", "bits": 16}}, ["float16", "ptq"]),
+        ({}, ["student", "missing"]),
+    ],
+)
+def test_errors_name_the_key_and_the_value(data: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(SpaceError) as caught:
+        parse_candidate(data, "file.toml")
+    assert all(word in str(caught.value) for word in ["file.toml", *words])
+    assert "\n" not in str(caught.value)

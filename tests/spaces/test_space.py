@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from edgesearch.spaces import Space
+
+
+class Dice:
+    """A suggester that draws at random and keeps what it was asked."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.asked: dict[str, Any] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        assert name not in self.asked, f"{name} was asked twice"
+        self.asked[name] = self.random.choice(choices)
+        return self.asked[name]
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        steps = round((high - low) / step) if step else 0
+        self.asked[name] = low + step * self.random.randint(0, steps) if step else self.random.uniform(low, high)
+        return float(self.asked[name])
+
+
+FULL = Space.model_validate(
+    {
+        "students": ["resnet18", "cnn_tiny", "mlp"],
+        "width": [0.5, 1.0],
+        "input_size": [16, 32],
+        "stem": ["small", "imagenet"],
+        "distillation": ["none", "logit", "intermediate", "self"],
+        "temperature": {"low": 1.0, "high": 8.0},
+        "alpha": [0.3, 0.7],
+        "beta": [0.1, 1.0],
+        "pruning": ["none", "one_step", "iterative"],
+        "ratio": {"low": 0.1, "high": 0.9, "step": 0.1},
+        "granularity": [8, 16],
+        "steps": [2, 3],
+        "quantization": ["ptq", "qat"],
+        "bits": [8, 5, 16],
+        "algorithm": ["best", "vitis"],
+        "qat_start": ["trained", "scratch"],
+        "student": {"mlp": {"width": [0.25, 2.0], "input_size": [28]}},
+    }
+)
+
+
+@given(st.integers(0, 10**9))
+def test_only_parameters_with_an_effect_are_asked(seed: int) -> None:
+    dice = Dice(seed)
+    candidate = FULL.suggest(dice)
+    asked = set(dice.asked)
+    assert candidate == candidate.canonical()
+    assert ("stem" in asked) == (candidate.student.architecture == "resnet18")
+    assert ("mlp.width" in asked) == (candidate.student.architecture == "mlp")
+    assert ("width" in asked) == (candidate.student.architecture != "mlp")
+    assert ("temperature" in asked) == ("alpha" in asked) == (candidate.distillation.kind != "none")
+    assert ("beta" in asked) == (candidate.distillation.kind == "intermediate")
+    assert ("ratio" in asked) == (candidate.pruning.method != "none")
+    assert ("steps" in asked) == (candidate.pruning.method == "iterative")
+    assert ("quantization" in asked) == (candidate.quantization.bits != 16)
+    assert ("qat_start" in asked) == (candidate.quantization.method == "qat" and candidate.pruning.method == "none")
+
+
+def test_a_single_choice_is_not_a_parameter() -> None:
+    dice = Dice(0)
+    candidate = Space(students=("mlp",), input_size=(28,)).suggest(dice)
+    assert dice.asked == {}
+    assert candidate.student.input_size == 28
+
+
+def test_steps_of_a_range_are_round_numbers() -> None:
+    ratios = {FULL.suggest(Dice(seed)).pruning.ratio for seed in range(300)} - {0.0}
+    assert ratios == {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"students": []},
+        {"students": ["resnet99"]},
+        {"ratio": [0.96]},
+        {"ratio": {"low": 0.5, "high": 0.99}},
+        {"ratio": {"low": 0.5, "high": 0.1}},
+        {"temperature": [0.0]},
+        {"alpha": [1.5]},
+        {"width": []},
+        {"bits": [7]},
+        {"student": {"resnet50": {"width": [1.0]}}},
+        {"temperature": {"low": 0.0, "high": 8.0, "log": True}},
+    ],
+)
+def test_impossible_spaces_are_refused(space: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Space.model_validate(space)
