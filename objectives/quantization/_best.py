@@ -1,0 +1,96 @@
+"""The quantizer to use: positions chosen for the network's output, biases corrected layer by layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear
+from edgesearch.objectives.quantization._assembly import assemble, to_tensor
+from edgesearch.objectives.quantization._checks import check_value
+from edgesearch.objectives.quantization._network import Network, activate, last_readers
+from edgesearch.objectives.quantization._positions import (
+    Positions,
+    obey_shift_limits,
+    owners,
+    owns_position,
+    round_half_away,
+    round_half_up,
+    search_position,
+    vote_position,
+)
+
+#: The largest tensor over all images that is kept while layers are corrected, in elements.
+_ELEMENTS = 64_000_000
+#: Positions of the output tried below and above the one of smallest squared error.
+_OUTPUT_BELOW, _OUTPUT_ABOVE = 3, 1
+
+
+def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int, seed: int) -> Graph:
+    """See `quantize`."""
+    network = Network.of(graph)
+    with torch.no_grad():
+        positions = _calibrate(network, to_tensor(images), bits)
+        obey_shift_limits(graph, positions)
+    return assemble(network, positions, bits)
+
+
+def _calibrate(network: Network, images: Tensor, bits: int) -> Positions:
+    """Every position by squared error, all before it rounded already; biases corrected on the way, in place."""
+    graph, owned_by, positions = network.graph, owners(network.graph), Positions()
+    images = images[: max(1, _ELEMENTS // max(int(np.prod(node.shape)) for node in graph))]
+    output = owned_by[graph.output.name][0]
+    exact: dict[str, Tensor] = {}
+    rounded: dict[str, Tensor] = {}
+    last = last_readers(graph)
+    for node in graph:
+        exact[node.name] = images
+        value = images
+        if node.inputs:
+            inputs = [rounded[name] for name in node.inputs]
+            reference = network.before_activation(node, [exact[name] for name in node.inputs])
+            check_value(node, reference)
+            if isinstance(node, Conv | Depthwise | Linear):
+                _round_layer(network, node, inputs[0], reference, positions, bits)
+            exact[node.name] = activate(getattr(node, "activation", "none"), reference)
+            value = network.compute(node, inputs)
+        if owns_position(node, owned_by):
+            fix = vote_position(value, bits)
+            if node.name == output:
+                fix = _output_position(value.flatten(1), exact[node.name].flatten(1), fix, bits)
+            positions.values[node.name] = fix
+            value = round_half_up(value, fix, bits)
+        rounded[node.name] = value
+        for name in dict.fromkeys(node.inputs):
+            if last[name] == node.name:
+                del exact[name], rounded[name]
+    return positions
+
+
+def _round_layer(
+    network: Network, node: Conv | Depthwise | Linear, x: Tensor, reference: Tensor, positions: Positions, bits: int
+) -> None:
+    """Round the layer's weights, then shift its bias so that every channel's mean is what it was, and round that."""
+    weight = network.weights[node.name]
+    positions.weights[node.name] = fix = search_position(weight, bits, weights=True)
+    network.weights[node.name] = round_half_away(weight, fix, bits)
+    if node.name not in network.biases:
+        return
+    error = network.before_activation(node, [x]) - reference
+    bias = network.biases[node.name] - error.mean([d for d in range(error.ndim) if d != 1])
+    positions.biases[node.name] = fix = search_position(bias, bits, weights=True)
+    network.biases[node.name] = round_half_away(bias, fix, bits)
+
+
+def _output_position(value: Tensor, reference: Tensor, fix: int, bits: int) -> int:
+    """The position at which the classes' probabilities move least from the float network's; ties: the finer."""
+    target = F.softmax(reference, 1)
+    candidates = range(fix + _OUTPUT_ABOVE, fix - _OUTPUT_BELOW - 1, -1)
+
+    def moved(candidate: int) -> float:  # total variation, at most 1 for an image: no single image decides
+        return float((F.softmax(round_half_up(value, candidate, bits), 1) - target).abs().sum())
+
+    return min(candidates, key=moved)

@@ -1,0 +1,69 @@
+"""What cannot be quantized, said before any work is done."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear, Node
+from edgesearch.board_eval._integers import check_finite
+from edgesearch.errors import QuantizationError
+
+#: Bits a fix tensor can have here; 8 is what the DPU stores.
+MIN_BITS, MAX_BITS = 2, 8
+
+
+def check_graph(graph: Graph) -> None:
+    """Raise QuantizationError unless every layer has finite weights, and a bias where it says so."""
+    for node in graph:
+        if not isinstance(node, Conv | Depthwise | Linear):
+            continue
+        if node.weight is None or (node.has_bias and node.bias is None):
+            raise QuantizationError(f"layer {node.name!r} has no weights, only shapes; load weights into the network first")
+        check_finite(node.name, "weight", node.weight)
+        if node.bias is not None:
+            check_finite(node.name, "bias", node.bias)
+            if node.bias.shape != (node.shape[-1],):
+                raise QuantizationError(
+                    f"layer {node.name!r}: bias has shape {node.bias.shape}, expected ({node.shape[-1]},), one per channel"
+                )
+
+
+def check_bits(bits: int) -> None:
+    """Raise QuantizationError unless integers of `bits` bits fit an int8."""
+    if not MIN_BITS <= bits <= MAX_BITS:
+        raise QuantizationError(f"{bits} bits were asked for; a fix tensor has {MIN_BITS} to {MAX_BITS} (8 run on the DPU)")
+
+
+def check_calibration(graph: Graph, images: npt.NDArray[np.generic], expected: int | None = None) -> None:
+    """Raise QuantizationError unless `images` can calibrate: float32 (N, *input), finite, enough, not constant."""
+    shape = graph.input.shape
+    if images.ndim != len(shape) + 1 or images.shape[1:] != shape or len(images) == 0:
+        raise QuantizationError(
+            f"calibration images have shape {images.shape}, the network's input {graph.input.name!r} takes "
+            f"(N, {', '.join(map(str, shape))}) with N >= 1"
+        )
+    if images.dtype != np.float32:
+        raise QuantizationError(f"calibration images are {images.dtype}, expected float32, already normalised")
+    if expected is not None and len(images) < expected:
+        raise QuantizationError(f"{expected} calibration images were asked for, {len(images)} are there; ask for fewer")
+    bad = ~np.isfinite(images).reshape(len(images), -1).all(axis=1)
+    if bad.any():
+        raise QuantizationError(f"calibration image {int(np.argmax(bad))} has NaN or infinite values; give real pixel values")
+    if float(images.min()) == float(images.max()):
+        raise QuantizationError(
+            f"every calibration pixel is {float(images.flat[0]):g}; constant images say nothing about the network's range, "
+            "give real images"
+        )
+
+
+def check_value(node: Node, value: Tensor) -> None:
+    """Raise QuantizationError naming the node when its value on the calibration images is not finite."""
+    if not torch.isfinite(value).all():
+        bad = value[~torch.isfinite(value)][0].item()
+        raise QuantizationError(
+            f"layer {node.name!r} puts out {bad} on the calibration images, expected finite values; its weights are too large "
+            "or the images are not normalised"
+        )

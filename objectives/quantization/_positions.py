@@ -1,0 +1,138 @@
+"""Fix positions: who has one, how one is found for a tensor, and the limits the DPU's shifts set."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from edgesearch.board_eval._graph import Concat, Conv, Depthwise, Graph, Input, Linear, Node, Reshape
+from edgesearch.board_eval._integers import limits
+
+#: No position is finer than this at 8 bits and below (pytorch_nndct).
+MAX_FIX = 12
+#: The position of a tensor that holds (almost) nothing but zeros, before MAX_FIX.
+_ZERO_FIX = 18
+#: Positions tried from the coarsest one that holds the whole range upwards.
+_CANDIDATES = 5
+#: The same for a vote of images, some of which are much smaller than the largest.
+_VOTE_CANDIDATES = 8
+_MAX_SHIFT_CUT = 16
+_MAX_SHIFT_BIAS = 16
+
+
+@dataclass
+class Positions:
+    """Node name -> fix position of its value, of its weights and of its bias."""
+
+    values: dict[str, int] = field(default_factory=dict)
+    weights: dict[str, int] = field(default_factory=dict)
+    biases: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> Positions:
+        """A copy of its own."""
+        return Positions(dict(self.values), dict(self.weights), dict(self.biases))
+
+
+def owners(graph: Graph) -> dict[str, tuple[str, ...]]:
+    """Node -> the nodes whose fix positions its value is rounded at: itself, or the concats that alone read it.
+
+    A reshape has none of its own: it owns what its source owns.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for node in reversed(graph.nodes):
+        readers = graph.consumers[node.name]
+        if readers and not isinstance(node, Input | Reshape) and all(isinstance(r, Concat) for r in readers):
+            found[node.name] = tuple(dict.fromkeys(name for r in readers for name in found[r.name]))
+        else:
+            found[node.name] = (node.name,)
+    for node in graph.nodes:
+        if isinstance(node, Reshape):
+            found[node.name] = found[node.inputs[0]]
+    return found
+
+
+def owns_position(node: Node, owned_by: dict[str, tuple[str, ...]]) -> bool:
+    """Whether the node's value has a fix position of its own."""
+    return owned_by[node.name] == (node.name,) and not isinstance(node, Reshape)
+
+
+def round_half_up(value: Tensor, fix: int, bits: int = 8) -> Tensor:
+    """Real values on the grid of `fix`, rounded half up and saturated: what the DPU does to activations."""
+    low, high = limits(bits)
+    return torch.floor(value * 2.0**fix + 0.5).clamp_(low, high).mul_(2.0**-fix)
+
+
+def round_half_away(value: Tensor, fix: int, bits: int = 8) -> Tensor:
+    """Real values on the grid of `fix`, rounded half away from zero and saturated: how weights and biases are stored."""
+    low, high = limits(bits)
+    scaled = value * 2.0**fix
+    return torch.trunc(scaled + torch.copysign(torch.full((), 0.5), scaled)).clamp_(low, high).mul_(2.0**-fix)
+
+
+def base_position(value: Tensor, bits: int = 8) -> int:
+    """The finest position at which nothing saturates by more than half a step (pytorch_nndct's start)."""
+    low, high = limits(bits)
+    step = max(float(value.min()) / (low - 0.5), float(value.max()) / (high + 0.5))
+    if step < 2.0**-_ZERO_FIX:
+        return _ZERO_FIX
+    return math.floor(-math.log2(step))
+
+
+def search_position(value: Tensor, bits: int = 8, *, weights: bool = False) -> int:
+    """The position with the smallest sum of squared errors among five from `base_position` up; ties: the coarser."""
+    base = base_position(value, bits)
+    if base >= MAX_FIX:
+        return MAX_FIX
+    rounding = round_half_away if weights else round_half_up
+    errors = [float((rounding(value, base + i, bits) - value).square().sum()) for i in range(_CANDIDATES)]
+    return min(base + errors.index(min(errors)), MAX_FIX)
+
+
+def vote_position(value: Tensor, bits: int = 8) -> int:
+    """The position that is best, by squared error, for most images of `value` (N, ...); ties: the coarser.
+
+    A few images with extreme values do not make the rest coarse, as they would in one sum over all images.
+    """
+    base = min(base_position(value, bits), MAX_FIX)
+    candidates = range(base, min(base + _VOTE_CANDIDATES - 1, MAX_FIX) + 1)
+    errors = torch.stack([(round_half_up(value, fix, bits) - value).square().flatten(1).sum(1) for fix in candidates])
+    votes = torch.bincount(errors.argmin(0), minlength=len(candidates))
+    return candidates[int(votes.argmax())]
+
+
+def obey_shift_limits(graph: Graph, positions: Positions) -> None:
+    """Lower the positions of outputs, weights and biases until every layer's shifts are what the DPU can do, in place.
+
+    shift_cut = weight + input - output lies in 0..16, shift_bias = weight + input - bias in min(0, shift_cut - 16)..16.
+    Lowering one layer's output may touch the next layer's shifts, so layers are gone through until nothing changes.
+    """
+    owned_by = owners(graph)
+    changed = True
+    while changed:
+        changed = False
+        for node in graph:
+            if isinstance(node, Conv | Depthwise | Linear):
+                for owner in owned_by[node.name]:
+                    changed |= _limit_layer(node, owned_by[node.inputs[0]][0], owner, positions)
+
+
+def _limit_layer(node: Conv | Depthwise | Linear, source: str, owner: str, positions: Positions) -> bool:
+    before = (positions.values[owner], positions.weights[node.name], positions.biases.get(node.name))
+    fix_in = positions.values[source]
+    shift_cut = positions.weights[node.name] + fix_in - positions.values[owner]
+    if shift_cut < 0:
+        positions.values[owner] += shift_cut
+    elif shift_cut > _MAX_SHIFT_CUT:
+        positions.weights[node.name] -= shift_cut - _MAX_SHIFT_CUT
+    if node.name in positions.biases:
+        shift_cut = positions.weights[node.name] + fix_in - positions.values[owner]
+        shift_bias = positions.weights[node.name] + fix_in - positions.biases[node.name]
+        lowest = min(0, -(24 - (8 + shift_cut)))
+        if shift_bias < lowest:
+            positions.biases[node.name] -= lowest - shift_bias
+        elif shift_bias > _MAX_SHIFT_BIAS:
+            positions.weights[node.name] -= shift_bias - _MAX_SHIFT_BIAS
+    return before != (positions.values[owner], positions.weights[node.name], positions.biases.get(node.name))

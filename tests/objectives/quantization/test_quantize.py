@@ -1,0 +1,167 @@
+"""Any network and any images: a Graph the DPU can run, close to the float one, or one clear error."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgesearch.board_eval._execute import execute
+from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear
+from edgesearch.board_eval._integers import weight_integers
+from edgesearch.board_eval._lowering import lower
+from edgesearch.errors import QuantizationError
+from edgesearch.objectives.quantization._assembly import to_tensor
+from edgesearch.objectives.quantization._network import Network
+from edgesearch.objectives.quantization._positions import owners
+from edgesearch.objectives.quantization._quantize import quantize
+
+METHODS = ["best"]
+
+
+class Fire(nn.Module):
+    """Residual add, concat, max and average pooling, relu6, depthwise, a convolution read twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.left, self.right = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, padding=1)
+        self.depthwise, self.relu6 = nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.ReLU6()
+        self.narrow, self.pool = nn.Conv2d(16, 8, 1), nn.MaxPool2d(2)
+        self.classes = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        y = torch.cat([torch.relu(self.left(x)), torch.relu(self.right(x))], 1)
+        y = self.narrow(self.relu6(self.depthwise(y))) + x
+        return self.classes(torch.flatten(nn.functional.adaptive_avg_pool2d(self.pool(y), 1), 1))
+
+
+@pytest.fixture
+def graph() -> Graph:
+    torch.manual_seed(0)
+    return lower(Fire(), (3, 8, 8))
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 0.5, (40, 8, 8, 3)).astype(np.float32)
+
+
+def float_logits(graph: Graph, images: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return Network.of(graph).logits(to_tensor(images)).numpy()
+
+
+def layers(graph: Graph) -> list[Conv | Depthwise | Linear]:
+    return [node for node in graph if isinstance(node, Conv | Depthwise | Linear)]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_integers_stay_close_to_the_float_network(graph: Graph, images: np.ndarray, method: str) -> None:
+    quantized = quantize(graph, images[:30], method=method)
+    assert quantized.quantized
+    expected = float_logits(graph, images)
+    assert np.abs(execute(quantized, images) - expected).max() < 0.15 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bits", [8, 5])
+def test_weights_are_integers_of_the_asked_bits_and_shifts_are_possible(
+    graph: Graph, images: np.ndarray, method: str, bits: int
+) -> None:
+    quantized = quantize(graph, images, method=method, bits=bits)
+    assert quantized.bits == bits
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    owned_by = owners(quantized)
+    for node in layers(quantized):
+        stored = np.ldexp(node.weight, node.weight_fix)
+        assert np.array_equal(stored, np.round(stored))
+        assert low <= stored.min() <= stored.max() <= high
+        assert np.array_equal(weight_integers(node, bits)[0], stored)
+        for owner in owned_by[node.name]:
+            cut = node.weight_fix + quantized.fix_of(node.inputs[0]) - quantized.fix_of(owner)
+            assert 0 <= cut <= 16
+            assert min(0, cut - 16) <= node.weight_fix + quantized.fix_of(node.inputs[0]) - node.bias_fix <= 16
+    assert execute(quantized, images).shape == (40, 4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_tensors_the_dpu_rounds_have_a_position(graph: Graph, images: np.ndarray, method: str) -> None:
+    quantized = quantize(graph, images, method=method)
+    without = {node.name for node in quantized if node.fix is None}
+    assert without == {"left", "right", "flatten"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_same_seed_gives_the_same_network(graph: Graph, images: np.ndarray, method: str) -> None:
+    one, two = (quantize(graph, images, method=method, seed=3) for _ in range(2))
+    for a, b in zip(one, two, strict=True):
+        assert a.fix == b.fix
+        if isinstance(a, Conv | Depthwise | Linear):
+            assert np.array_equal(a.weight, b.weight)
+            assert np.array_equal(a.bias, b.bias)
+
+
+def replace_layer(graph: Graph, name: str, **changes: object) -> Graph:
+    return graph.replace({name: dataclasses.replace(graph.by_name[name], **changes)})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_layers_of_zeros_are_quantized(graph: Graph, images: np.ndarray, method: str) -> None:
+    layer = graph.by_name["right"]
+    dead = replace_layer(graph, "right", weight=np.zeros_like(layer.weight), bias=np.zeros_like(layer.bias))
+    quantized = quantize(dead, images, method=method)
+    assert not quantized.by_name["right"].weight.any()
+    expected = float_logits(dead, images)
+    assert np.abs(execute(quantized, images) - expected).max() < 0.15 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "nan"), (np.inf, "inf")])
+def test_a_weight_that_is_not_a_number_names_its_layer(graph: Graph, images: np.ndarray, value: float, word: str) -> None:
+    weight = graph.by_name["narrow"].weight.copy()
+    weight[1, 0, 0, 2] = value
+    with pytest.raises(QuantizationError, match=rf"'narrow': weight is {word} at index \(1, 0, 0, 2\)"):
+        quantize(replace_layer(graph, "narrow", weight=weight), images)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_activations_that_overflow_name_their_layer(graph: Graph, images: np.ndarray, method: str) -> None:
+    huge = np.full_like(graph.by_name["left"].weight, 3e38)
+    with pytest.raises(QuantizationError, match="'left' puts out"):
+        quantize(replace_layer(graph, "left", weight=huge), images, method=method)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.zeros((4, 8, 8, 3), np.float32), "constant images"),
+        (np.full((4, 8, 8, 3), np.nan, np.float32), "image 0 has NaN"),
+        (np.zeros((4, 3, 8, 8), np.float32), "takes \\(N, 8, 8, 3\\)"),
+        (np.zeros((0, 8, 8, 3), np.float32), "N >= 1"),
+        (np.zeros((4, 8, 8, 3), np.uint8), "uint8, expected float32"),
+    ],
+)
+def test_images_that_cannot_calibrate(graph: Graph, bad: np.ndarray, message: str) -> None:
+    with pytest.raises(QuantizationError, match=message):
+        quantize(graph, bad)
+
+
+def test_fewer_images_than_asked(graph: Graph, images: np.ndarray) -> None:
+    with pytest.raises(QuantizationError, match="100 calibration images were asked for, 40 are there"):
+        quantize(graph, images, expected_images=100)
+
+
+def test_a_graph_without_weights(graph: Graph, images: np.ndarray) -> None:
+    with pytest.raises(QuantizationError, match=r"'stem.0' has no weights"):
+        quantize(replace_layer(graph, "stem.0", weight=None, bias=None), images)
+
+
+def test_bits_and_methods_that_do_not_exist(graph: Graph, images: np.ndarray) -> None:
+    with pytest.raises(QuantizationError, match="16 bits"):
+        quantize(graph, images, bits=16)
+    with pytest.raises(QuantizationError, match="'minmax' is unknown"):
+        quantize(graph, images, method="minmax")  # type: ignore[arg-type]
