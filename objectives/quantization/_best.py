@@ -11,7 +11,7 @@ from torch import Tensor
 from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear
 from edgesearch.objectives.quantization._assembly import assemble, to_tensor
 from edgesearch.objectives.quantization._checks import check_value
-from edgesearch.objectives.quantization._network import Network, activate, last_readers
+from edgesearch.objectives.quantization._network import Network, activate, activation_of, last_readers
 from edgesearch.objectives.quantization._positions import (
     Positions,
     obey_shift_limits,
@@ -33,12 +33,12 @@ def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int, s
     """See `quantize`."""
     network = Network.of(graph)
     with torch.no_grad():
-        positions = _calibrate(network, to_tensor(images), bits)
+        positions = calibrate(network, to_tensor(images), bits)
         obey_shift_limits(graph, positions)
     return assemble(network, positions, bits)
 
 
-def _calibrate(network: Network, images: Tensor, bits: int) -> Positions:
+def calibrate(network: Network, images: Tensor, bits: int) -> Positions:
     """Every position by squared error, all before it rounded already; biases corrected on the way, in place."""
     graph, owned_by, positions = network.graph, owners(network.graph), Positions()
     images = images[: max(1, _ELEMENTS // max(int(np.prod(node.shape)) for node in graph))]
@@ -55,7 +55,7 @@ def _calibrate(network: Network, images: Tensor, bits: int) -> Positions:
             check_value(node, reference)
             if isinstance(node, Conv | Depthwise | Linear):
                 _round_layer(network, node, inputs[0], reference, positions, bits)
-            exact[node.name] = activate(getattr(node, "activation", "none"), reference)
+            exact[node.name] = activate(activation_of(node), reference)
             value = network.compute(node, inputs)
         if owns_position(node, owned_by):
             fix = vote_position(value, bits)

@@ -67,7 +67,7 @@ class Network:
 
     def compute(self, node: Node, inputs: Sequence[Tensor]) -> Tensor:
         """The node's value from its inputs' values, activation included, not rounded."""
-        return activate(getattr(node, "activation", "none"), self.before_activation(node, inputs))
+        return activate(activation_of(node), self.before_activation(node, inputs))
 
     def before_activation(self, node: Node, inputs: Sequence[Tensor]) -> Tensor:
         """The node's value before its activation."""
@@ -106,6 +106,11 @@ class Network:
             )
 
         return self.graph.map(put)
+
+
+def activation_of(node: Node) -> ActivationKind:
+    """The activation a node ends with, "none" for those that have none."""
+    return node.activation if isinstance(node, Conv | Depthwise | Linear | Add | Activation) else "none"
 
 
 def last_readers(graph: Graph) -> Mapping[str, str]:
@@ -189,6 +194,8 @@ def _pool(node: Pool, x: Tensor) -> Tensor:
         x = F.pad(x, (left, right, top, bottom), value=-torch.inf if node.kind == "max" else 0.0)
     if node.kind == "max":
         return F.max_pool2d(x, node.kernel, node.stride)
+    # the sum first: of integers it is exact, and so is the product with m / 2**s
+    count = node.kernel[0] * node.kernel[1]
     if node.kernel == tuple(x.shape[2:]):
-        return x.mean((2, 3), keepdim=True) * node.factor
-    return F.avg_pool2d(x, node.kernel, node.stride) * node.factor
+        return x.sum((2, 3), keepdim=True) * (node.factor / count)
+    return F.avg_pool2d(x, node.kernel, node.stride, divisor_override=1) * (node.factor / count)

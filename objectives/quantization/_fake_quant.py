@@ -1,0 +1,85 @@
+"""Rounding with a gradient: the DPU's grid in the forward pass, straight through in the backward pass.
+
+Thresholds are trained as in TQT (arXiv 1903.08066): one number log2 t per tensor, of which the fix position
+bits - 1 - ceil(log2 t) is made, so that the scale is a power of two at every step.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgesearch.board_eval._integers import limits
+from edgesearch.errors import TrainingError
+from edgesearch.objectives.quantization._positions import MAX_FIX
+
+_LN2 = math.log(2.0)
+_MIN_FIX = -16
+
+
+def threshold_of(fix: int, bits: int) -> float:
+    """The log2 threshold in the middle of those that give `fix`."""
+    return bits - 1 - fix - 0.5
+
+
+def fix_of(threshold: Tensor, bits: int) -> int:
+    """The fix position a log2 threshold stands for."""
+    value = threshold.item()
+    if not math.isfinite(value):
+        raise TrainingError(f"a threshold became {value} in quantization-aware training; use a smaller learning rate")
+    return max(_MIN_FIX, min(MAX_FIX, bits - 1 - math.ceil(value)))
+
+
+class _RoundValue(torch.autograd.Function):
+    """relu, clamp at `top` and rounding half up in one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, threshold: Tensor, fix: int, low: int, high: int) -> Tensor:
+        y = torch.mul(x, 2.0**fix).add_(0.5).floor_().clamp_(low, high).mul_(2.0**-fix)
+        ctx.save_for_backward(x, y)
+        # a value that rounds to the end of the range without being clamped still passes its gradient
+        ctx.ends = ((low - 0.5) * 2.0**-fix if low else 0.0, (high + 0.5) * 2.0**-fix)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        x, y = ctx.saved_tensors
+        passed = torch.ops.aten.hardtanh_backward(grad, x, *ctx.ends)
+        slope = None
+        if ctx.needs_input_grad[1]:
+            # inside: rounded - x; clamped: the end itself (both times ln 2)
+            slope = ((grad * y).sum() - (passed * x).sum()).mul_(_LN2)
+        return passed, slope, None, None, None
+
+
+class _RoundWeight(torch.autograd.Function):
+    """Rounding half away from zero, saturating."""
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, threshold: Tensor, fix: int, low: int, high: int) -> Tensor:
+        scaled = w * 2.0**fix
+        y = torch.trunc(scaled + torch.copysign(torch.full_like(scaled, 0.5), scaled)).clamp_(low, high).mul_(2.0**-fix)
+        ctx.save_for_backward(w, y)
+        ctx.ends = ((low - 0.5) * 2.0**-fix, (high + 0.5) * 2.0**-fix)
+        return y
+
+    backward = _RoundValue.backward
+
+
+def round_value(x: Tensor, threshold: Tensor, bits: int, *, relu: bool = False, top: float | None = None) -> Tensor:
+    """`x` rounded half up at the threshold's position; with `relu` clamped at 0, and at `top` (6 for relu6), before."""
+    fix = fix_of(threshold, bits)
+    low, high = limits(bits)
+    if top is not None:
+        high = min(high, math.floor(top * 2.0**fix + 0.5))
+    rounded: Tensor = _RoundValue.apply(x, threshold, fix, 0 if relu else low, high)  # type: ignore[no-untyped-call]
+    return rounded
+
+
+def round_weight(w: Tensor, threshold: Tensor, bits: int) -> Tensor:
+    """`w` rounded half away from zero at the threshold's position."""
+    rounded: Tensor = _RoundWeight.apply(w, threshold, fix_of(threshold, bits), *limits(bits))  # type: ignore[no-untyped-call]
+    return rounded

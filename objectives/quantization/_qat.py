@@ -1,0 +1,209 @@
+"""Quantization-aware training: the DPU's arithmetic in the forward pass, batch-norm and positions frozen before the end."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgesearch.board_eval._graph import Graph
+from edgesearch.board_eval._lowering import lower_with_sources
+from edgesearch.errors import QuantizationError, TrainingError
+from edgesearch.objectives._checkpoints import Checkpoints, pack, unpack
+from edgesearch.objectives._device import choose_device
+from edgesearch.objectives.quantization._assembly import to_tensor
+from edgesearch.objectives.quantization._best import calibrate
+from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
+from edgesearch.objectives.quantization._network import Network
+from edgesearch.objectives.quantization._positions import Positions, obey_shift_limits
+from edgesearch.objectives.quantization._qat_network import QatNetwork
+
+#: Images (N, C, H, W), labels (N,), the teacher's logits (N, classes) or None.
+Batch: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
+
+#: Share of the epochs after which batch-norm statistics and fix positions stay as they are.
+FREEZE_AFTER = 0.6
+#: Thresholds learn faster than weights: they have to cross whole powers of two.
+_THRESHOLD_LR = 10.0
+#: Calibration images shown at a time when batch-norm statistics of an untrained network are measured.
+_STATISTICS_BATCH = 64
+
+
+def train_qat(
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    batches: Callable[[int], Iterable[Batch]],
+    *,
+    epochs: int,
+    lr: float,
+    calibration: npt.NDArray[np.float32],
+    start: Graph | None = None,
+    bits: int = 8,
+    temperature: float = 4.0,
+    alpha: float = 1.0,
+    teacher: nn.Module | None = None,
+    stage_lrs: Sequence[float] = (1.0,),
+    weight_decay: float = 1e-5,
+    seed: int = 0,
+    device: str = "cpu",
+    checkpoints: Checkpoints | None = None,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> Graph:
+    """Train `model` as the DPU will compute it and return the quantized Graph; the model itself is not changed.
+
+    `input_shape` is (C, H, W). `batches(epoch)` gives an epoch's batches. With `start`, the quantized Graph of this trained
+    model, training begins at its fix positions; without, the model is taken to be untrained: its batch-norm statistics are
+    measured on `calibration` (N, H, W, C) first and its positions found there. Loss: alpha * cross-entropy + (1 - alpha) *
+    temperature**2 * divergence from the logits in the batch, else of `teacher`; batches without either use cross-entropy alone.
+    `stage_lrs` are factors on the learning rate for equal parts of the layers, first to last. `on_epoch(epoch, mean loss)` is
+    called with epochs counted from 1. With `checkpoints` the training goes on where it was cut off, to the same result.
+    Raises QuantizationError for what cannot be quantized, TrainingError when the loss is no longer a number.
+    """
+    check_bits(bits)
+    if epochs < 1 or not stage_lrs:
+        raise QuantizationError(f"{epochs} epochs with stage rates {tuple(stage_lrs)} were asked for; give at least one")
+    if start is None:
+        model = _with_statistics(model, calibration)
+    lowered = lower_with_sources(model, input_shape)
+    check_graph(lowered.graph)
+    check_calibration(lowered.graph, calibration)
+    network = QatNetwork(model, lowered, bits)
+    network.set_positions(_start_positions(network, start, calibration, bits, seed))
+    place = choose_device(device)
+    network.to(place)
+    if teacher is not None:
+        teacher = copy.deepcopy(teacher).to(place).eval()
+    optimizer = _optimizer(network, lr, stage_lrs, weight_decay)
+    freeze_at = min(math.ceil(FREEZE_AFTER * epochs), epochs - 1) if start is not None else math.ceil(FREEZE_AFTER * epochs)
+    first = 0
+    saved = checkpoints.latest() if checkpoints is not None else None
+    if saved is not None:
+        first = saved[0]
+        unpack(saved[1], {"network": network}, optimizer)
+        if first > freeze_at:
+            network.freeze()
+    for epoch in range(first, epochs):
+        if epoch == freeze_at:
+            network.freeze()
+        _set_rate(optimizer, 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
+        loss = _epoch(network, optimizer, batches(epoch), teacher, temperature, alpha, place)
+        if checkpoints is not None:
+            checkpoints.save(epoch + 1, pack({"network": network}, optimizer), {})
+        if on_epoch is not None:
+            on_epoch(epoch + 1, loss)
+    return network.eval().to_graph()
+
+
+def _epoch(
+    network: QatNetwork,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[Batch],
+    teacher: nn.Module | None,
+    temperature: float,
+    alpha: float,
+    device: torch.device,
+) -> float:
+    network.train()
+    total, count = torch.zeros((), device=device), 0
+    for images, labels, logits in batches:
+        images, labels = images.to(device), labels.to(device)
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        if logits is None and teacher is not None and alpha < 1:
+            with torch.no_grad():
+                logits = teacher(images)
+        optimizer.zero_grad(set_to_none=True)
+        loss = qat_loss(network(images), labels, None if logits is None else logits.to(device), temperature, alpha)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.detach() * len(labels)
+        count += len(labels)
+    mean = float(total) / max(count, 1)
+    if not math.isfinite(mean):
+        raise TrainingError(f"the loss of quantization-aware training became {mean}; use a smaller learning rate")
+    return mean
+
+
+def qat_loss(logits: Tensor, labels: Tensor, target: Tensor | None, temperature: float, alpha: float) -> Tensor:
+    """Alpha * cross-entropy + (1 - alpha) * temperature**2 * divergence from `target`; without target cross-entropy alone."""
+    hard = F.cross_entropy(logits, labels)
+    if target is None or alpha == 1:
+        return hard
+    soft = F.kl_div(
+        F.log_softmax(logits / temperature, 1), F.log_softmax(target / temperature, 1), reduction="batchmean", log_target=True
+    )
+    return alpha * hard + (1 - alpha) * temperature**2 * soft
+
+
+def _start_positions(
+    network: QatNetwork, start: Graph | None, calibration: npt.NDArray[np.float32], bits: int, seed: int
+) -> Positions:
+    """The positions of `start`, or those found on the calibration images."""
+    if start is None:
+        with torch.no_grad():
+            positions = calibrate(Network.of(network.graph), to_tensor(calibration), bits)
+        obey_shift_limits(network.graph, positions)
+        return positions
+    if start.bits != bits or [n.name for n in start] != [n.name for n in network.graph] or not start.quantized:
+        raise QuantizationError(
+            f"training starts from network {start.name!r} with {start.bits} bits, expected this model quantized to {bits} bits"
+        )
+    found = Positions()
+    for node in start:
+        if node.fix is not None:
+            found.values[node.name] = node.fix
+        if (weight_fix := getattr(node, "weight_fix", None)) is not None:
+            found.weights[node.name] = weight_fix
+        if (bias_fix := getattr(node, "bias_fix", None)) is not None:
+            found.biases[node.name] = bias_fix
+    return found
+
+
+def _with_statistics(model: nn.Module, calibration: npt.NDArray[np.float32]) -> nn.Module:
+    """A copy of an untrained model whose batch-norms know the mean and variance of the calibration images."""
+    model = copy.deepcopy(model).cpu()
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    if not norms or len(calibration) < 2:
+        return model
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over batches
+    model.train()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for part in torch.split(to_tensor(calibration), _STATISTICS_BATCH):
+            if len(part) > 1:
+                model(part)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model.eval()
+
+
+def _optimizer(network: QatNetwork, lr: float, stage_lrs: Sequence[float], weight_decay: float) -> torch.optim.Optimizer:
+    layers = list(network.layers.values())
+    groups = []
+    for stage, factor in enumerate(stage_lrs):
+        part = layers[len(layers) * stage // len(stage_lrs) : len(layers) * (stage + 1) // len(stage_lrs)]
+        named = [(name, p) for layer in part for name, p in layer.named_parameters() if not name.endswith("_threshold")]
+        for decay, chosen in (
+            (weight_decay, [p for name, p in named if name == "weight"]),
+            (0.0, [p for name, p in named if name != "weight"]),
+        ):
+            if chosen:
+                groups.append({"params": chosen, "lr": lr * factor, "weight_decay": decay})
+    groups.append({"params": network.thresholds(), "lr": lr * _THRESHOLD_LR, "weight_decay": 0.0})
+    for group in groups:
+        group["highest"] = group["lr"]
+    return torch.optim.AdamW(groups)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["highest"] * share

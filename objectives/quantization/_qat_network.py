@@ -1,0 +1,213 @@
+"""A torch model as the DPU will compute it, trainable: convolution and batch-norm as one layer, every value on its grid."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Input, Linear, Node
+from edgesearch.board_eval._lowering import Lowered
+from edgesearch.objectives.quantization._assembly import assemble
+from edgesearch.objectives.quantization._fake_quant import fix_of, round_value, round_weight, threshold_of
+from edgesearch.objectives.quantization._network import Network, activate, activation_of, apply_layer, apply_node, last_readers
+from edgesearch.objectives.quantization._positions import Positions, obey_shift_limits, owners, owns_position
+
+#: A batch-norm that scales a channel by less than this has switched it off; dividing by it would only make noise.
+_DEAD = 1e-8
+
+
+_Norm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d
+
+
+class QatLayer(nn.Module):
+    """One convolution or linear layer with the batch-norm behind it, weights and bias on their grids."""
+
+    def __init__(self, node: Conv | Depthwise | Linear, weight: Tensor, bias: Tensor | None, norm: _Norm | None) -> None:
+        super().__init__()
+        self.node = node
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        self.norm = norm
+        self.weight_threshold = nn.Parameter(torch.zeros(()))
+        self.bias_threshold = nn.Parameter(torch.zeros(()))
+        self.frozen = norm is None
+
+    def scale(self) -> Tensor | None:
+        """What batch-norm multiplies each channel with, by its running statistics."""
+        norm = self.norm
+        if norm is None:
+            return None
+        assert norm.running_var is not None  # lowering has checked
+        scale = torch.rsqrt(norm.running_var + norm.eps)
+        return scale if norm.weight is None else scale * norm.weight
+
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        """Weights and bias with batch-norm folded in, not rounded."""
+        scale, norm = self.scale(), self.norm
+        if norm is None or scale is None:
+            return self.weight, self.bias
+        assert norm.running_mean is not None
+        shift = -norm.running_mean * scale if self.bias is None else (self.bias - norm.running_mean) * scale
+        return self.weight * _per_channel(scale, self.weight), shift if norm.bias is None else shift + norm.bias
+
+    def forward(self, x: Tensor, bits: int) -> Tensor:
+        """The layer's value before its activation."""
+        if self.frozen or not self.training:
+            weight, bias = self.folded()
+            weight = round_weight(weight, self.weight_threshold, bits)
+            return apply_layer(self.node, x, weight, None if bias is None else round_weight(bias, self.bias_threshold, bits))
+        scale = self.scale()
+        assert scale is not None
+        assert self.norm is not None
+        scale = scale.detach()
+        scale = _per_channel(torch.where(scale.abs() < _DEAD, torch.ones_like(scale), scale), self.weight)
+        # the weights are rounded as they will be stored, folded; batch statistics normalise what comes out
+        weight = round_weight(self.weight * scale, self.weight_threshold, bits) / scale
+        y: Tensor = self.norm(apply_layer(self.node, x, weight, self.bias))
+        return y
+
+
+def _per_channel(values: Tensor, weight: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (weight.ndim - 1))
+
+
+class QatNetwork(nn.Module):
+    """The network in training. In evaluation mode it computes what the integer executor computes."""
+
+    def __init__(self, model: nn.Module, lowered: Lowered, bits: int) -> None:
+        super().__init__()
+        self.graph: Graph = lowered.graph
+        self.bits = bits
+        self._owned_by = owners(self.graph)
+        self._last = last_readers(self.graph)
+        modules = dict(copy.deepcopy(model).cpu().named_modules())
+        floats = Network.of(self.graph)
+        self.layers = nn.ModuleDict()
+        self._keys: dict[str, str] = {}
+        self.value_thresholds = nn.ParameterDict()
+        for place, node in enumerate(self.graph):
+            key = self._keys[node.name] = f"n{place}"
+            if isinstance(node, Conv | Depthwise | Linear):
+                self.layers[key] = _layer(node, lowered, modules, floats)
+            if owns_position(node, self._owned_by):
+                self.value_thresholds[key] = nn.Parameter(torch.zeros(()))
+
+    def layer(self, name: str) -> QatLayer:
+        """The layer of a node."""
+        layer = self.layers[self._keys[name]]
+        assert isinstance(layer, QatLayer)
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) images to (N, classes) logits."""
+        values: dict[str, Tensor] = {}
+        for node in self.graph:
+            values[node.name] = self._value(node, x, [values[name] for name in node.inputs])
+            for name in node.inputs:
+                if self._last[name] == node.name:
+                    values.pop(name, None)
+        return values[self.graph.output.name].flatten(1)
+
+    def _value(self, node: Node, x: Tensor, inputs: list[Tensor]) -> Tensor:
+        if isinstance(node, Input):
+            value = x
+        elif isinstance(node, Conv | Depthwise | Linear):
+            value = self.layer(node.name)(inputs[0], self.bits)
+        else:
+            value = apply_node(node, inputs)
+        kind = activation_of(node)
+        key = self._keys[node.name]
+        if key not in self.value_thresholds:
+            return activate(kind, value)
+        if kind == "leaky_relu":
+            value = activate(kind, value)
+        relu = kind in ("relu", "relu6")
+        return round_value(value, self.value_thresholds[key], self.bits, relu=relu, top=6.0 if kind == "relu6" else None)
+
+    # -- positions
+
+    def positions(self) -> Positions:
+        """The fix positions the thresholds stand for."""
+        found = Positions()
+        for node in self.graph:
+            key = self._keys[node.name]
+            if key in self.value_thresholds:
+                found.values[node.name] = fix_of(self.value_thresholds[key], self.bits)
+            if isinstance(node, Conv | Depthwise | Linear):
+                layer = self.layer(node.name)
+                found.weights[node.name] = fix_of(layer.weight_threshold, self.bits)
+                if node.has_bias:
+                    found.biases[node.name] = fix_of(layer.bias_threshold, self.bits)
+        return found
+
+    @torch.no_grad()
+    def set_positions(self, positions: Positions) -> None:
+        """Put every threshold in the middle of its fix position."""
+        for name, fix in positions.values.items():
+            self.value_thresholds[self._keys[name]].fill_(threshold_of(fix, self.bits))
+        for name, fix in positions.weights.items():
+            self.layer(name).weight_threshold.fill_(threshold_of(fix, self.bits))
+        for name, fix in positions.biases.items():
+            self.layer(name).bias_threshold.fill_(threshold_of(fix, self.bits))
+
+    def thresholds(self) -> list[nn.Parameter]:
+        """Every trainable threshold."""
+        found = list(self.value_thresholds.values())
+        for layer in self.layers.values():
+            assert isinstance(layer, QatLayer)
+            found += [layer.weight_threshold, layer.bias_threshold]
+        return found
+
+    def freeze(self) -> None:
+        """From now on batch-norm is part of the weights and positions stay, within the limits of the DPU's shifts."""
+        for layer in self.layers.values():
+            assert isinstance(layer, QatLayer)
+            layer.frozen = True
+        positions = self.positions()
+        obey_shift_limits(self.graph, positions)
+        if positions != self.positions():
+            self.set_positions(positions)
+        for threshold in self.thresholds():
+            threshold.requires_grad_(False)
+
+    @torch.no_grad()
+    def to_network(self) -> Network:
+        """The weights and biases as they are now, batch-norm folded, not rounded."""
+        network = Network(self.graph)
+        for node in self.graph:
+            if isinstance(node, Conv | Depthwise | Linear):
+                weight, bias = self.layer(node.name).folded()
+                network.weights[node.name] = weight.detach().cpu().contiguous()
+                if bias is not None:
+                    network.biases[node.name] = bias.detach().cpu()
+        return network
+
+    def to_graph(self) -> Graph:
+        """The quantized Graph."""
+        network, positions = self.to_network(), self.positions()
+        obey_shift_limits(self.graph, positions)
+        return assemble(network, positions, self.bits)
+
+
+def _layer(node: Conv | Depthwise | Linear, lowered: Lowered, modules: dict[str, nn.Module], floats: Network) -> QatLayer:
+    """The layer behind a node: the torch layer's own weights and its batch-norm, or folded weights where there is none."""
+    weight, bias = floats.weights[node.name], floats.biases.get(node.name)
+    source = lowered.sources.get(node.name)
+    if source is None or source.batch_norm is None:
+        return QatLayer(node, weight, bias, None)
+    norm = copy.deepcopy(modules[source.batch_norm])
+    assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    layer = QatLayer(node, weight, None, norm)
+    module = modules[source.module]
+    scale = layer.scale()
+    assert scale is not None
+    own, own_bias = module.weight, module.bias
+    assert isinstance(own, Tensor)
+    if isinstance(node, Linear):  # lowering may have reordered its inputs; undo the folding instead
+        if float(scale.detach().abs().min()) < _DEAD:
+            return QatLayer(node, weight, bias, None)
+        own = weight / _per_channel(scale, weight)
+    return QatLayer(node, own, own_bias if isinstance(own_bias, Tensor) else None, norm)

@@ -1,0 +1,198 @@
+"""Training on the DPU's grid: what it computes is what the integers compute, and it repairs what rounding broke."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from edgesearch.board_eval._execute import execute
+from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear
+from edgesearch.board_eval._lowering import lower, lower_with_sources
+from edgesearch.errors import QuantizationError, TrainingError
+from edgesearch.objectives.quantization._qat import train_qat
+from edgesearch.objectives.quantization._qat_network import QatNetwork
+from edgesearch.objectives.quantization._quantize import quantize
+
+SHAPE = (1, 8, 8)
+
+
+class Net(nn.Module):
+    """conv-bn-relu, a residual add, relu6 and depthwise behind batch-norm, a linear layer with batch-norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
+        self.point = nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8))
+        self.wide = nn.Sequential(nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+        self.hidden = nn.Sequential(nn.Linear(64, 24), nn.BatchNorm1d(24), nn.ReLU())
+        self.pool, self.classes = nn.MaxPool2d(2), nn.Linear(24, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = torch.relu(self.point(self.depthwise(x)) + x)
+        return self.classes(self.hidden(torch.flatten(self.pool(self.wide(x)), 1)))
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    data = load_digits()
+    images = ((data.images / 16 - 0.5) / 0.5).astype(np.float32)[..., None]
+    return images, data.target.astype(np.int64)
+
+
+def batches_of(images: np.ndarray, labels: np.ndarray, teacher: nn.Module | None = None) -> Callable[[int], Iterable[Any]]:
+    x, y = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
+
+    def batches(epoch: int) -> Iterable[tuple[Tensor, Tensor, Tensor | None]]:
+        for index in torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch)).split(64):
+            logits = None
+            if teacher is not None:
+                with torch.no_grad():
+                    logits = teacher(x[index])
+            yield x[index], y[index], logits
+
+    return batches
+
+
+@pytest.fixture(scope="module")
+def trained(digits: tuple[np.ndarray, np.ndarray]) -> nn.Module:
+    torch.manual_seed(0)
+    model, batches = Net(), batches_of(digits[0][:1000], digits[1][:1000])
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    for epoch in range(4):
+        for x, y, _ in batches(epoch):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    return model.eval()
+
+
+def accuracy(graph: Graph, digits: tuple[np.ndarray, np.ndarray]) -> float:
+    return float((execute(graph, digits[0][1000:]).argmax(1) == digits[1][1000:]).mean())
+
+
+def same(one: Graph, two: Graph) -> bool:
+    return all(
+        a.fix == b.fix and (not isinstance(a, Conv | Depthwise | Linear) or np.array_equal(a.weight, b.weight))
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+@pytest.mark.parametrize("bits", [8, 5])
+def test_evaluation_computes_the_integers(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray], bits: int) -> None:
+    images = digits[0]
+    start = quantize(lower(trained, SHAPE), images[:100], bits=bits)
+    network = QatNetwork(trained, lower_with_sources(trained, SHAPE), bits)
+    positions = network.positions()
+    for node in start:
+        if node.fix is not None:
+            positions.values[node.name] = node.fix
+        if isinstance(node, Conv | Depthwise | Linear):
+            positions.weights[node.name], positions.biases[node.name] = node.weight_fix, node.bias_fix
+    network.set_positions(positions)
+    with torch.no_grad():
+        logits = network.eval()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    assert np.array_equal(logits, execute(network.to_graph(), images))
+
+
+def test_five_bits_are_repaired_and_stored_in_five_bits(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    images, labels = digits[0][:1000], digits[1][:1000]
+    start = quantize(lower(trained, SHAPE), images[:100], bits=5)
+    before = copy.deepcopy(trained.state_dict())
+    losses: list[float] = []
+    graph = train_qat(
+        trained,
+        SHAPE,
+        batches_of(images, labels, trained),
+        epochs=4,
+        lr=2e-3,
+        start=start,
+        calibration=images[:100],
+        bits=5,
+        alpha=0.5,
+        on_epoch=lambda epoch, loss: losses.append(loss),
+    )
+    assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+    assert graph.quantized
+    for node in graph:
+        if isinstance(node, Conv | Depthwise | Linear):
+            stored = np.ldexp(node.weight, node.weight_fix)
+            assert np.array_equal(stored, np.round(stored))
+            assert -16 <= stored.min() <= stored.max() <= 15
+    assert accuracy(graph, digits) > accuracy(start, digits) + 0.02
+
+
+def test_from_scratch(digits: tuple[np.ndarray, np.ndarray]) -> None:
+    torch.manual_seed(1)
+    images, labels = digits[0][:1000], digits[1][:1000]
+    graph = train_qat(Net(), SHAPE, batches_of(images, labels), epochs=5, lr=5e-3, calibration=images[:100])
+    assert accuracy(graph, digits) > 0.85
+
+
+class Memory:
+    """Keeps the last state."""
+
+    def __init__(self) -> None:
+        self.state: tuple[int, dict[str, Tensor], dict[str, Any]] | None = None
+        self.stop_after: int | None = None
+
+    def latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        return self.state
+
+    def save(self, epoch: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        self.state = (epoch, tensors, meta)
+        if epoch == self.stop_after:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_a_training_that_was_cut_off_ends_the_same(
+    trained: nn.Module, digits: tuple[np.ndarray, np.ndarray], stop_after: int
+) -> None:
+    images, labels = digits[0][:300], digits[1][:300]
+    start = quantize(lower(trained, SHAPE), images[:50])
+
+    def run(memory: Memory) -> Graph:
+        return train_qat(
+            trained,
+            SHAPE,
+            batches_of(images, labels),
+            epochs=4,
+            lr=1e-3,
+            start=start,
+            calibration=images[:50],
+            stage_lrs=(0.5, 1.0),
+            checkpoints=memory,
+        )
+
+    whole, memory = run(Memory()), Memory()
+    memory.stop_after = stop_after
+    with pytest.raises(KeyboardInterrupt):
+        run(memory)
+    memory.stop_after = None
+    assert same(run(memory), whole)
+
+
+def test_a_loss_that_is_not_a_number(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    images, labels = digits[0][:200], digits[1][:200]
+    start = quantize(lower(trained, SHAPE), images)
+    with pytest.raises((TrainingError, QuantizationError)):
+        train_qat(trained, SHAPE, batches_of(images, labels), epochs=3, lr=1e30, start=start, calibration=images)
+
+
+def test_a_start_of_another_network(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    images, labels = digits[0][:200], digits[1][:200]
+    start = quantize(lower(trained, SHAPE), images, bits=5)
+    with pytest.raises(QuantizationError, match="expected this model quantized to 8 bits"):
+        train_qat(trained, SHAPE, batches_of(images, labels), epochs=1, lr=1e-3, start=start, calibration=images)
