@@ -46,7 +46,9 @@ class Context:
         stage = self.stage.inputs[role]
         artifact = self.store.get(stage.kind, stage.key)
         if artifact is None:
-            raise StoreError(f"input {stage.kind}/{stage.key[:12]} of stage {self.stage.kind} is not in the store; run it again")
+            raise StoreError(
+                f"input {stage.kind}/{stage.key[:12]} of stage {self.stage.kind} is not in the store; run it again"
+            )
         return artifact
 
     def network(self, role: str) -> tuple[Student, nn.Module]:

@@ -91,7 +91,9 @@ def optimize(**options: Any) -> int:
 
 @cli.command()
 @click.argument("candidate", type=click.Path(path_type=Path))
-@click.option("--study", "study", default="quickstart", show_default=True, help="Study whose data, teacher and recipes are used.")
+@click.option(
+    "--study", "study", default="quickstart", show_default=True, help="Study whose data, teacher and recipes are used."
+)
 @click.option("--test/--no-test", default=False, help="Also measure on the test images.")
 @_BOARD
 @_HOME
@@ -141,7 +143,9 @@ def dashboard(**options: Any) -> int:
 @cli.command()
 @click.option("--trial", type=click.IntRange(min=0), help="This trial.")
 @click.option("--knee", is_flag=True, help="The front's knee: where more speed starts to cost much accuracy.")
-@click.option("--min-accuracy", type=click.FloatRange(0, 1), help="The fastest of the front with at least this accuracy (0..1).")
+@click.option(
+    "--min-accuracy", type=click.FloatRange(0, 1), help="The fastest of the front with at least this accuracy (0..1)."
+)
 @click.option("--min-fps", type=click.FloatRange(min=0), help="The most accurate of the front with at least these FPS.")
 @click.option("--front", is_flag=True, help="Every member of the front.")
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to.")
@@ -199,7 +203,9 @@ def simulate(**options: Any) -> int:
 @cli.command()
 @click.option("--measurements", type=click.Path(path_type=Path), required=True, help="CSV of your board's measurements.")
 @click.option("--name", default="my-board", show_default=True, help="The new profile's name.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The profile (JSON) to write.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The profile (JSON) to write."
+)
 @_BOARD
 def calibrate(**options: Any) -> int:
     """Fit the timing model's constants to measurements and write a board profile for --board."""

@@ -18,8 +18,6 @@ _TRAINING_MACS_PER_SECOND = 6e9
 _STEP_COST = 3
 
 
-
-
 def describe_cost(settings: StudyFile, data: DataSet, estimator: Estimator, place: Home, trials: int) -> str:
     """The candidates of a study, or a sample of its space, with the stages that are missing and their cost."""
     candidates, rejected = _candidates(settings, estimator, trials)
@@ -30,13 +28,19 @@ def describe_cost(settings: StudyFile, data: DataSet, estimator: Estimator, plac
         macs = estimator.estimate(candidate)["macs"]
         fps = estimator.estimate(candidate)["fps"]
         last = plan(candidate, settings.pipeline, data=data.fingerprint, seed=settings.seed, board={})
-        fresh = [s for s in last.walk() if s.key not in stages and s.kind != "measured" and not (store and store.has(s.kind, s.key))]
+        fresh = [
+            s for s in last.walk() if s.key not in stages and s.kind != "measured" and not (store and store.has(s.kind, s.key))
+        ]
         stages |= {s.key: (s, macs) for s in fresh}
         words = " ".join(f"{kind}" for kind in dict.fromkeys(s.kind for s in fresh)) or "nothing new"
         lines.append(f"  {candidate!s:<58} {macs / 1e6:>9,.1f} MMAC  ~{fps:>7,.0f} FPS  {words}")
     seconds = sum(_seconds(stage, macs, data, settings) for stage, macs in stages.values())
     kinds = Counter(stage.kind for stage, _ in stages.values())
-    what = "the study's own candidates" if settings.space is None else f"{trials} trials; the study's own candidates, then a sample"
+    what = (
+        "the study's own candidates"
+        if settings.space is None
+        else f"{trials} trials; the study's own candidates, then a sample"
+    )
     head = [
         f"study {settings.name}: {what}",
         f"data {data.name}: {len(data.train):,} training, {len(data.validation):,} validation, "

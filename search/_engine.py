@@ -86,9 +86,7 @@ class Engine:
         self._lost: Counter[str] = Counter()
         self._known: dict[str, Artifact] = {}
         self._seen: set[str] = set()  # candidate keys
-        self._counts: Counter[str] = Counter(
-            {name: int(study.user_attrs.get(name, 0)) for name in ("rejected", "repeats")}
-        )
+        self._counts: Counter[str] = Counter({name: int(study.user_attrs.get(name, 0)) for name in ("rejected", "repeats")})
         self._rejections: Counter[str] = Counter(study.user_attrs.get("rejections", {}))
         self._finished = self._failed = 0
         self._retry: list[Candidate] = []
@@ -284,7 +282,9 @@ class Engine:
         self._ended += 1
         if self._failed >= _HOPELESS and self._finished == 0:
             self._save_counts()
-            raise StudyError(f"the first {self._failed} trials all failed, the last with: {reason}; nothing is lost, mend it and go on")
+            raise StudyError(
+                f"the first {self._failed} trials all failed, the last with: {reason}; nothing is lost, mend it and go on"
+            )
 
     def _tell(self, trial: ActiveTrial, attributes: dict[str, Any], values: list[float] | None) -> None:
         self._active.remove(trial)

@@ -27,7 +27,9 @@ def evaluate(*, candidate: Path, study: str, test: bool, board: str | None, home
         settings = StudyFile.model_validate(settings.to_json() | {"board": board})
     prepared = prepare_study(settings)
     if settings.teacher is None and wanted.distillation.kind in ("logit", "intermediate"):
-        raise StudyError(f"{candidate} distils from a teacher, but study {settings.name!r} has no [teacher]; add one to the study")
+        raise StudyError(
+            f"{candidate} distils from a teacher, but study {settings.name!r} has no [teacher]; add one to the study"
+        )
     estimate = prepared.estimator.estimate(wanted)
     place = Home(home)
     place.prepare()
@@ -42,7 +44,9 @@ def evaluate(*, candidate: Path, study: str, test: bool, board: str | None, home
         _run(stage, settings, store, place)
     figures = store.get("measured", measured.key)
     assert figures is not None
-    click.echo(describe_metrics(figures.figures) + ("" if wanted.deployable else "  (not deployable: the DPU runs 8 bits only)"))
+    click.echo(
+        describe_metrics(figures.figures) + ("" if wanted.deployable else "  (not deployable: the DPU runs 8 bits only)")
+    )
     tested = store.get("tested", last.key) if test else None
     if tested is not None:
         click.echo(f"test accuracy {tested.figures['test_accuracy']:.2%}")
@@ -55,9 +59,7 @@ def _run(stage: Stage, settings: StudyFile, store: Store, place: Home) -> None:
         return
     started = time.perf_counter()
     log = place.logs("evaluate") / f"{stage.kind}-{stage.key[:16]}.log"
-    job = Job(
-        stage=stage.to_json(), data=settings.data.model_dump(mode="json"), store=str(store.root), log=str(log), threads=0
-    )
+    job = Job(stage=stage.to_json(), data=settings.data.model_dump(mode="json"), store=str(store.root), log=str(log), threads=0)
     result = run_job(asdict(job))
     if result["outcome"] != "done":
         raise StudyError(f"stage {stage.kind}: {result['message']} (log: {log})")

@@ -68,7 +68,9 @@ def _select(
         return found
     front = pareto_front(view)
     if not front:
-        raise StudyError(f"study {view.name!r} has no feasible, deployable trial yet; run more trials or loosen its constraints")
+        raise StudyError(
+            f"study {view.name!r} has no feasible, deployable trial yet; run more trials or loosen its constraints"
+        )
     if at_knee:
         chosen = knee(front)
         return [chosen] if chosen is not None else front[:1]
@@ -76,7 +78,9 @@ def _select(
         return list(front)
     best = choose(front, min_accuracy=min_accuracy, min_fps=min_fps)
     if best is None:
-        reach = ", ".join(f"{r.accuracy:.2%} at {r.fps:,.0f} FPS" for r in front if r.accuracy is not None and r.fps is not None)
+        reach = ", ".join(
+            f"{r.accuracy:.2%} at {r.fps:,.0f} FPS" for r in front if r.accuracy is not None and r.fps is not None
+        )
         raise StudyError(f"no member of the front keeps these limits; the front is {reach}")
     return [best]
 

@@ -49,7 +49,9 @@ def find_network(
         student = parse_candidate({"student": fields}, "the options given").student
     else:
         known = ", ".join(STUDENTS)
-        raise SpaceError(f"unknown network {name!r}; expected one of {known}, my_pkg.models:Net, a .xmodel or a candidate's .toml")
+        raise SpaceError(
+            f"unknown network {name!r}; expected one of {known}, my_pkg.models:Net, a .xmodel or a candidate's .toml"
+        )
     import_from_here()
     model = build(student, channels=channels, classes=classes)
     return lower(model, (channels, student.input_size, student.input_size)), student

@@ -108,7 +108,9 @@ def optimize(
         click.echo(f"study {settings.name}: {_in_words(summary)}")
         print_front(opened, console)
         click.echo(f"report: {save_report(opened, place)}")
-    click.echo(f"next: edgesearch export --study {settings.name} --knee -o DIR   or   edgesearch dashboard --study {settings.name}")
+    click.echo(
+        f"next: edgesearch export --study {settings.name} --knee -o DIR   or   edgesearch dashboard --study {settings.name}"
+    )
     return 0
 
 
@@ -180,7 +182,9 @@ def _test_front(prepared: Prepared, study: optuna.Study, place: Home, pool: Pool
         if str(record.number) in known or artifact is None:
             continue
         quantized = _stage_of(record.candidate, prepared).inputs["network"]
-        stages[str(record.number)] = Stage("tested", {}, prepared.settings.seed, prepared.data.fingerprint, {"network": quantized})
+        stages[str(record.number)] = Stage(
+            "tested", {}, prepared.settings.seed, prepared.data.fingerprint, {"network": quantized}
+        )
     waiting = set()
     for number, stage in stages.items():
         log = place.logs(prepared.settings.name) / f"tested-{number}.log"

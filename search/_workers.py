@@ -72,7 +72,9 @@ class RayPool:
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = f"--ray-address {address}" if address else "a local Ray"
-            raise StudyError(f"{where} does not start: {str(error).splitlines()[0]}; try --workers 0 to run without Ray") from error
+            raise StudyError(
+                f"{where} does not start: {str(error).splitlines()[0]}; try --workers 0 to run without Ray"
+            ) from error
         self.slots = workers
         remote: Any = ray.remote(num_cpus=1, num_gpus=gpus_per_job, max_retries=0, max_calls=1 if gpus_per_job else 0)
         self._task = remote(run_job)
