@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgesearch.board_eval import BoardProfile, lower
+from edgesearch.errors import SpaceError
 from edgesearch.objectives._metrics import describe
 from edgesearch.objectives._pruning import pruned_shape
 from edgesearch.spaces import Candidate, build
@@ -21,6 +22,8 @@ class Estimator:
 
         Raises LoweringError naming operations the DPU does not have, GraphError, or SpaceError for a model that cannot be built.
         """
+        if candidate.distillation.kind == "intermediate" and candidate.student.architecture == "mlp":
+            raise SpaceError("an mlp has no feature maps to compare with a teacher's; use logit distillation for it")
         student, pruning, bits = candidate.student, candidate.pruning, candidate.quantization.bits
         ratio = 0.0 if pruning.method == "none" else pruning.ratio
         key = (student.model_dump_json(), ratio, pruning.granularity if ratio else 0, bits)

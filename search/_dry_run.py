@@ -11,8 +11,7 @@ from edgesearch.search._proposals import Proposer
 from edgesearch.search._study_file import StudyFile
 from edgesearch.spaces import Candidate
 
-#: Multiply-accumulates per second that training reaches on one core, backward pass included; small networks on a 2 GHz x86 core.
-#: The estimate is of the order of magnitude only, and says so.
+#: Multiply-accumulates per second that a small network's training reaches on one x86 core. The order of magnitude only.
 _TRAINING_MACS_PER_SECOND = 6e9
 #: A training step costs about three forward passes.
 _STEP_COST = 3

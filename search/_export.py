@@ -18,7 +18,8 @@ import optuna
 from edgesearch.board_eval import Graph, write_onnx, write_xmodel
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Artifact, Store, load_data, load_graph
-from edgesearch.search._front import choose, knee, pareto_front
+from edgesearch.search._front import choose, pareto_front
+from edgesearch.search._front import knee as find_knee
 from edgesearch.search._home import Home
 from edgesearch.search._record import Record, StudyView, read_study
 from edgesearch.search._show import find_study
@@ -63,7 +64,7 @@ def _select(
         found = [record for record in view.records if record.number == trial]
         if not found:
             raise StudyError(f"study {view.name!r} has no trial {trial}; it has {len(view.records)}, numbered from 0")
-        if found[0].state != "COMPLETE":
+        if not found[0].complete:
             raise StudyError(f"trial {trial} of study {view.name!r} is {found[0].state}, only COMPLETE ones can be exported")
         return found
     front = pareto_front(view)
@@ -72,8 +73,8 @@ def _select(
             f"study {view.name!r} has no feasible, deployable trial yet; run more trials or loosen its constraints"
         )
     if at_knee:
-        chosen = knee(front)
-        return [chosen] if chosen is not None else front[:1]
+        chosen = find_knee(front, view.objectives)
+        return [chosen] if chosen is not None else []
     if min_accuracy is None and min_fps is None:
         return list(front)
     best = choose(front, min_accuracy=min_accuracy, min_fps=min_fps)
@@ -165,7 +166,7 @@ def _manifest(record: Record, study: optuna.Study, graph: Graph, folder: Path, s
             "fix_position": graph.input.fix,
             "mean": list(data.normalisation.mean),
             "std": list(data.normalisation.std),
-            "quantize": "q = clamp(floor(x * 2**fix_position + 0.5), -128, 127) with x = (u8 / 255 - mean) / std; saturate, do not wrap",
+            "quantize": "clamp(floor((u8 / 255 - mean) / std * 2**fix_position + 0.5), -128, 127): saturate, do not wrap",
         },
         "output": {"classes": graph.output.shape[-1], "fix_position": graph.output.fix},
         "seed": settings.seed,

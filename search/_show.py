@@ -44,13 +44,13 @@ def print_front(study: optuna.Study, console: Console) -> None:
     if front:
         console.print(front_table(view, front))
         return
-    misses = nearest_misses(view.records, view.constraints)
+    misses = nearest_misses(view)
     if not misses:
         click.echo(f"study {view.name} has no finished trial yet")
         return
     click.echo("no trial keeps every constraint; the nearest:")
-    for record, amounts in misses[:5]:
-        shown = ", ".join(f"{name} missed by {amount:g}" for name, amount in amounts.items())
+    for record in misses:
+        shown = ", ".join(f"{name} missed by {amount:g}" for name, amount in record.violations.items())
         click.echo(f"  trial {record.number}  {record.candidate}  {shown}")
 
 

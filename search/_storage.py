@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
 
 import optuna
@@ -69,7 +70,9 @@ def create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
     else:
         study = optuna.create_study(study_name=settings.name, storage=storage, directions=settings.directions)
     # The file comes last: a study killed between these lines is completed here by the next run.
-    study.set_metric_names(list(settings.objectives))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(settings.objectives))
     study.set_user_attr("study", settings.to_json())
     return study
 

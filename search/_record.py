@@ -1,0 +1,233 @@
+"""A study as it is read: one frozen `Record` per trial, and a `StudyView` of all of them.
+
+Nothing here writes. Trials that are still running or failed lack most attributes; what is missing is None or empty, never a
+guess. Everything that is shown of a study (front, tables, report, dashboard) is made from these two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from edgesearch.errors import StudyError
+from edgesearch.spaces import Candidate, parse_candidate
+
+#: Stage kinds in the order in which a candidate passes through them.
+STAGES = ("teacher", "student", "pruned", "quantized", "measured")
+#: Objectives whose ratios matter, not their differences: twice as fast is as good a step at 50 FPS as at 500.
+RATIO_SCALE = frozenset({"fps", "latency_fps", "latency_ms", "size_bytes", "macs", "parameters", "joules"})
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One of the study's metrics to be optimised."""
+
+    name: str
+    maximise: bool = True
+
+    def loss(self, value: float) -> float:
+        """The value, turned so that less is better."""
+        return -value if self.maximise else value
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether it is compared, and drawn, on a logarithmic scale."""
+        return self.name in RATIO_SCALE
+
+
+@dataclass(frozen=True)
+class Record:
+    """One trial.
+
+    `values` are those of `objectives`, in that order, and None unless the trial is COMPLETE. `metrics` holds every figure that
+    was recorded, by name: accuracy, float_accuracy (0..1), fps, latency_fps (images per second), latency_ms, size_bytes, macs,
+    parameters, estimated_fps and whatever else a board gives. `violations` maps each constraint that is not kept to the amount
+    by which it is missed.
+    """
+
+    number: int
+    state: str  # COMPLETE, FAIL or RUNNING
+    objectives: tuple[Objective, ...]
+    values: tuple[float, ...] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)  # the candidate as it was stored
+    candidate_key: str = ""
+    deployable: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    cache_hits: tuple[str, ...] = ()
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    violations: Mapping[str, float] = field(default_factory=dict)
+    failure: str = ""
+    ask_seconds: float = 0.0
+    started: datetime | None = None
+    finished: datetime | None = None
+
+    @cached_property
+    def candidate(self) -> Candidate:
+        """The candidate; raises SpaceError when the trial has none, or one of another version of this program."""
+        return parse_candidate(dict(self.settings), f"trial {self.number}")
+
+    @cached_property
+    def recipe(self) -> str:
+        """The candidate in words; empty when the trial has none that can be read."""
+        try:
+            return str(Candidate.model_validate(self.settings))
+        except ValueError:
+            return ""
+
+    @property
+    def architecture(self) -> str:
+        """The student's name without the package of an import path; empty when the trial has no candidate."""
+        student = self.settings.get("student")
+        name = student.get("architecture", "") if isinstance(student, Mapping) else ""
+        return str(name).rpartition(":")[2]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every objective has a value, and a finite one."""
+        return self.state == "COMPLETE" and self.values is not None and all(math.isfinite(value) for value in self.values)
+
+    @property
+    def is_feasible(self) -> bool:
+        """Complete, and every constraint is kept."""
+        return self.is_complete and not self.violations
+
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """The objectives' values, turned so that less is better; empty without values."""
+        return tuple(o.loss(v) for o, v in zip(self.objectives, self.values or (), strict=False))
+
+    def figure(self, name: str) -> float | None:
+        """A metric or an objective by its name; None when the trial has none."""
+        if name in self.metrics:
+            return self.metrics[name]
+        return next((v for o, v in zip(self.objectives, self.values or (), strict=False) if o.name == name), None)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Top-1 accuracy of the quantized network on the validation images, 0..1."""
+        return self.figure("accuracy")
+
+    @property
+    def float_accuracy(self) -> float | None:
+        """Top-1 accuracy before quantization, 0..1."""
+        return self.figure("float_accuracy")
+
+    @property
+    def fps(self) -> float | None:
+        """Images per second with every core of the board busy."""
+        return self.figure("fps")
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Milliseconds for one image."""
+        return self.figure("latency_ms")
+
+    @property
+    def size_bytes(self) -> float | None:
+        """Bytes of the weights as the DPU stores them."""
+        return self.figure("size_bytes")
+
+    @property
+    def macs(self) -> float | None:
+        """Multiply-accumulates for one image."""
+        return self.figure("macs")
+
+    @property
+    def parameters(self) -> float | None:
+        """Trained numbers in the network."""
+        return self.figure("parameters")
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """A study as it was when it was read."""
+
+    name: str
+    objectives: tuple[Objective, ...]
+    constraints: Mapping[str, float]
+    records: tuple[Record, ...]
+    rejected: int = 0
+    repeats: int = 0
+    rejections: Mapping[str, int] = field(default_factory=dict)  # why asks were rejected -> how many
+    test_accuracy: Mapping[int, float] = field(default_factory=dict)  # trial -> top-1 on the test images, front only
+    description: str = ""
+    board: str = ""
+
+    @cached_property
+    def counts(self) -> Mapping[str, int]:
+        """Trials by state: COMPLETE, FAIL and RUNNING, each there even when it is zero."""
+        found = Counter(record.state for record in self.records)
+        return {state: found[state] for state in ("COMPLETE", "FAIL", "RUNNING")}
+
+
+def read_study(study: optuna.Study) -> StudyView:
+    """All that is shown of a study. Raises StudyError for one that edgesearch did not make."""
+    attributes = study.user_attrs
+    settings = attributes.get("study")
+    if not isinstance(settings, dict):
+        raise StudyError(f"study {study.study_name!r} was not made by edgesearch; name another one")
+    objectives = _read_objectives(study, settings)
+    constraints = settings.get("constraints") or {}
+    return StudyView(
+        name=str(settings.get("name") or study.study_name),
+        objectives=objectives,
+        constraints={name: float(limit) for name, limit in constraints.items() if limit is not None},
+        records=tuple(_read_trial(trial, objectives) for trial in study.get_trials(deepcopy=False)),
+        rejected=int(attributes.get("rejected", 0)),
+        repeats=int(attributes.get("repeats", 0)),
+        rejections=dict(attributes.get("rejections", {})),
+        test_accuracy={int(number): float(value) for number, value in attributes.get("test_accuracy", {}).items()},
+        description=str(settings.get("description") or ""),
+        board=str(settings.get("board") or ""),
+    )
+
+
+def read_records(study: optuna.Study) -> list[Record]:
+    """One Record per trial, in the order of their numbers. Raises StudyError for a study that edgesearch did not make."""
+    return list(read_study(study).records)
+
+
+def _read_objectives(study: optuna.Study, settings: Mapping[str, Any]) -> tuple[Objective, ...]:
+    directions = study.directions
+    names = study.metric_names or list(settings.get("objectives", []))
+    if len(names) != len(directions):
+        raise StudyError(
+            f"study {study.study_name!r} has {len(directions)} objectives but names {len(names)}; it is damaged, name another one"
+        )
+    return tuple(Objective(name, d == StudyDirection.MAXIMIZE) for name, d in zip(names, directions, strict=True))
+
+
+def _read_trial(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> Record:
+    attributes = trial.user_attrs
+    return Record(
+        number=trial.number,
+        state=trial.state.name if trial.state in (TrialState.COMPLETE, TrialState.FAIL) else TrialState.RUNNING.name,
+        objectives=objectives,
+        values=tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
+        settings=attributes.get("candidate") or {},
+        candidate_key=attributes.get("candidate_key", ""),
+        deployable=bool(attributes.get("deployable", False)),
+        metrics={name: value for name, value in attributes.items() if _is_figure(name, value)},
+        stage_seconds=attributes.get("stage_seconds") or {},
+        cache_hits=tuple(attributes.get("cache_hits") or ()),
+        artifacts=attributes.get("artifacts") or {},
+        violations=attributes.get("violations") or {},
+        failure=str(attributes.get("failure") or ""),
+        ask_seconds=float(attributes.get("ask_seconds") or 0.0),
+        started=trial.datetime_start,
+        finished=trial.datetime_complete,
+    )
+
+
+def _is_figure(name: str, value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and name != "ask_seconds"
