@@ -64,7 +64,7 @@ def _select(
         found = [record for record in view.records if record.number == trial]
         if not found:
             raise StudyError(f"study {view.name!r} has no trial {trial}; it has {len(view.records)}, numbered from 0")
-        if not found[0].complete:
+        if not found[0].is_complete:
             raise StudyError(f"trial {trial} of study {view.name!r} is {found[0].state}, only COMPLETE ones can be exported")
         return found
     front = pareto_front(view)
@@ -73,7 +73,7 @@ def _select(
             f"study {view.name!r} has no feasible, deployable trial yet; run more trials or loosen its constraints"
         )
     if at_knee:
-        chosen = find_knee(front, view.objectives)
+        chosen = find_knee(front)
         return [chosen] if chosen is not None else []
     if min_accuracy is None and min_fps is None:
         return list(front)
@@ -151,7 +151,7 @@ def _manifest(record: Record, study: optuna.Study, graph: Graph, folder: Path, s
         "candidate_key": record.candidate.key,
         "deployable": record.candidate.deployable,
         "scores": {
-            **record.metrics,
+            **{name: value for name, value in record.metrics.items() if not name.startswith("estimated_")},
             "test_accuracy": dict(study.user_attrs.get("test_accuracy", {})).get(str(record.number)),
             "board": f"{settings.board}, simulated",
         },

@@ -1,154 +1,153 @@
-"""The Pareto front: who is on it, its knee, its hypervolume over time."""
+"""The Pareto front of a study, and choosing from it.
+
+All comparisons are on losses (`Record.losses`): every objective turned so that less is better. Distances are measured on the
+scale on which people compare the objective: accuracy by differences, frames per second, latency, sizes and energy by ratios.
+"""
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from edgesearch.search._record import Record, StudyView
+import numpy as np
+from numpy.typing import NDArray
 
-Point = tuple[float, ...]
-
-
-def losses(record: Record, objectives: Mapping[str, str]) -> Point | None:
-    """The objectives with their signs turned so that less is better; None when one is missing or not a number."""
-    values = []
-    for name, direction in objectives.items():
-        value = record.metrics.get(name)
-        if value is None or math.isnan(value):
-            return None
-        values.append(-value if direction == "maximize" else value)
-    return tuple(values)
+from edgesearch.search._record import Objective, Record, StudyView
 
 
-def non_dominated(points: Sequence[Point]) -> list[int]:
-    """Indices of the points that no other point beats (less is better), in the order of their first coordinate.
+def non_dominated(losses: NDArray[np.float64]) -> list[int]:
+    """Rows of `losses` (points, objectives) that no other row dominates, sorted by the first column.
 
-    Of equal points the first given counts. O(n log n) for one or two coordinates; n times the front's size for more.
+    A row dominates another when it is nowhere greater and somewhere less. Of equal rows the first is kept. Rows with NaN or
+    infinities are never kept. O(n log n) for one or two objectives; O(n * front) for more.
     """
-    order = sorted(range(len(points)), key=lambda i: (points[i], i))
+    finite = np.flatnonzero(np.isfinite(losses).all(axis=1))
+    order = finite[np.lexsort(losses[finite].T[::-1])] if finite.size else finite  # stable: equal rows stay in their order
+    if losses.shape[1] <= 2:
+        return _sweep(losses, order)
     kept: list[int] = []
-    if points and len(points[0]) <= 2:
-        best = math.inf
-        for i in order:
-            last = points[i][-1]
-            if last < best:
-                kept.append(i)
-                best = last
-        return kept[:1] if len(points[0]) == 1 else kept
-    for i in order:  # whoever dominates a point comes before it in this order
-        if not any(all(a <= b for a, b in zip(points[j], points[i], strict=True)) for j in kept):
-            kept.append(i)
+    front = np.empty((len(order), losses.shape[1]))
+    for row in order:  # whatever dominates a row comes before it
+        if not (front[: len(kept)] <= losses[row]).all(axis=1).any():
+            front[len(kept)] = losses[row]
+            kept.append(int(row))
     return kept
 
 
-def pareto_front(view: StudyView) -> list[Record]:
-    """The feasible and deployable trials that no other such trial beats in every objective, most accurate first."""
-    usable = [(r, losses(r, view.objectives)) for r in view.records if r.feasible and r.deployable]
-    known = [(record, point) for record, point in usable if point is not None]
-    return [known[i][0] for i in non_dominated([point for _, point in known])]
+def _sweep(losses: NDArray[np.float64], order: NDArray[np.intp]) -> list[int]:
+    kept: list[int] = []
+    least = math.inf
+    last = losses.shape[1] - 1
+    for row, second in zip(order.tolist(), losses[order, last].tolist(), strict=True):
+        if second < least:
+            kept.append(row)
+            least = second
+        if last == 0:  # one objective: the best alone
+            break
+    return kept
 
 
-def knee(front: Sequence[Record], objectives: Mapping[str, str]) -> Record | None:
-    """The member farthest above the line between the front's ends; None for an empty front.
+def pareto_front(view: StudyView, *, feasible_only: bool = True, deployable_only: bool = True) -> list[Record]:
+    """The trials that no other trial dominates, the best in the first objective first.
 
-    Over the first two objectives, scaled to 0..1. Speed, time and size are taken in logarithms: twice as fast is as much of a
-    gain for a slow network as for a fast one. A front of two is answered with its first, the more accurate.
+    Only complete trials whose values are finite. By default also only those that keep every constraint and that the DPU can
+    run. Of trials with exactly equal values the one with the lowest number stands for all.
+    """
+    records = front_candidates(view, feasible_only=feasible_only, deployable_only=deployable_only)
+    if not records:
+        return []
+    return [records[i] for i in non_dominated(loss_array(records))]
+
+
+def front_candidates(view: StudyView, *, feasible_only: bool = True, deployable_only: bool = True) -> list[Record]:
+    """The trials that may be on the front at all, by number."""
+    return sorted(
+        (
+            record
+            for record in view.records
+            if record.is_complete and (record.deployable or not deployable_only) and not (feasible_only and record.violations)
+        ),
+        key=lambda record: record.number,
+    )
+
+
+def loss_array(records: Sequence[Record]) -> NDArray[np.float64]:
+    """Losses (records, objectives)."""
+    return np.array([record.losses for record in records], dtype=np.float64)
+
+
+def scaled_losses(losses: NDArray[np.float64], objectives: Sequence[Objective]) -> NDArray[np.float64]:
+    """Losses (points, objectives) mapped to 0 (best there is) .. 1 (worst), ratio objectives by their logarithm.
+
+    A column without spread becomes 0. Values that are not positive are compared by differences, having no logarithm.
+    """
+    columns = []
+    for column, objective in zip(losses.T, objectives, strict=True):
+        scaled = column
+        magnitudes = np.abs(column)
+        if objective.is_ratio and (column != 0).all() and (np.sign(column) == (-1 if objective.maximise else 1)).all():
+            scaled = np.log(magnitudes) * (-1 if objective.maximise else 1)
+        span = scaled.max() - scaled.min()
+        columns.append((scaled - scaled.min()) / span if span > 0 else np.zeros_like(scaled))
+    return np.stack(columns, axis=1)
+
+
+def knee(front: Sequence[Record]) -> Record | None:
+    """The member that gives most for what it costs; None for an empty front.
+
+    It is the member farthest on the good side from the line between the front's two ends, after each objective was scaled to
+    0..1 over the front: by its logarithm for frames per second, latency, sizes and energy, linearly for accuracy. With more
+    than two objectives the line becomes the plane through the ends of the scales. A front that does not bulge has no such
+    member; then it is the first.
     """
     if not front:
         return None
-    names = list(objectives)[:2]
-    if len(names) < 2:
-        return front[0]
-    columns = []
-    for name in names:
-        sign = 1.0 if objectives[name] == "maximize" else -1.0
-        values = [record.metrics[name] for record in front]
-        scaled = values if name == "accuracy" or min(values) <= 0 else [math.log(value) for value in values]
-        low, high = min(scaled), max(scaled)
-        unit = [(value - low) / (high - low) if high > low else 0.0 for value in scaled]
-        columns.append([value if sign > 0 else 1.0 - value for value in unit])
-    heights = [a + b for a, b in zip(*columns, strict=True)]  # distance from the anti-diagonal, up to a constant factor
-    return front[max(range(len(front)), key=lambda i: (heights[i], -i))]
+    scaled = scaled_losses(loss_array(front), front[0].objectives)
+    # The line through (0, 1) and (1, 0) is x + y = 1; the distance from it falls with x + y. Rounding keeps ties ties.
+    return front[int(np.argmin(scaled.sum(axis=1).round(12)))]
 
 
 def choose(front: Iterable[Record], *, min_accuracy: float | None = None, min_fps: float | None = None) -> Record | None:
-    """The fastest member with at least `min_accuracy`; without that limit the most accurate with at least `min_fps`.
+    """The member that suits a demand; None when no member meets it.
 
-    None when no member keeps the limits.
+    With `min_accuracy` (0..1) alone: the fastest that is accurate enough. With `min_fps` (images per second), alone or with
+    `min_accuracy`: the most accurate that is fast enough. With neither: the knee.
     """
-    kept = [
-        record
-        for record in front
-        if record.metrics["accuracy"] >= (min_accuracy or 0.0) and record.metrics["fps"] >= (min_fps or 0.0)
+    members = list(front)
+    if min_accuracy is None and min_fps is None:
+        return knee(members)
+    fitting = [
+        (record.accuracy, record.fps, record)
+        for record in members
+        if record.accuracy is not None
+        and record.fps is not None
+        and (min_accuracy is None or record.accuracy >= min_accuracy)
+        and (min_fps is None or record.fps >= min_fps)
     ]
-    if not kept:
+    if not fitting:
         return None
-    by = "fps" if min_accuracy is not None else "accuracy"
-    return max(kept, key=lambda record: record.metrics[by])
+    if min_fps is None:
+        return max(fitting, key=lambda found: (found[1], found[0], -found[2].number))[2]
+    return max(fitting, key=lambda found: (found[0], found[1], -found[2].number))[2]
 
 
-def nearest_misses(view: StudyView, count: int = 5) -> list[Record]:
-    """The complete, infeasible trials that break their constraints by the smallest shares of the limits, nearest first."""
+class Miss(NamedTuple):
+    """A trial that breaks constraints, and by how much each."""
 
-    def share(record: Record) -> float:
-        return sum(amount / max(abs(view.constraints.get(name, 1.0)), 1e-12) for name, amount in record.violations.items())
-
-    return sorted((r for r in view.records if r.complete and r.violations), key=share)[:count]
+    record: Record
+    amounts: dict[str, float]
 
 
-class Hypervolume:
-    """The area that a growing set of points (less is better) dominates below a reference point; two coordinates.
+def nearest_misses(records: Iterable[Record], constraints: Mapping[str, float], *, limit: int | None = None) -> list[Miss]:
+    """Complete, deployable trials that break constraints, those that miss by least first.
 
-    Adding a point costs O(log n) and the points that it replaces.
+    Misses are compared by their sum relative to the limits: 5 % too slow is as near as 5 % too large.
     """
-
-    def __init__(self, reference: tuple[float, float]) -> None:
-        self._reference = reference
-        self._front: list[tuple[float, float]] = []  # rising in x, falling in y
-        self.value = 0.0
-
-    def add(self, point: tuple[float, float]) -> None:
-        """Take a point into account."""
-        x, y = point
-        if x >= self._reference[0] or y >= self._reference[1]:
-            return
-        front = self._front
-        at = bisect.bisect_left(front, point)
-        if (at and front[at - 1][1] <= y) or (at < len(front) and front[at] == point):
-            return
-        end = at
-        ceiling = front[at - 1][1] if at else self._reference[1]
-        left, height = x, ceiling
-        while end < len(front) and front[end][1] >= y:
-            self.value += (front[end][0] - left) * (height - y)
-            left, height = front[end][0], front[end][1]
-            end += 1
-        right = front[end][0] if end < len(front) else self._reference[0]
-        self.value += (right - left) * (height - y)
-        front[at:end] = [point]
-
-
-def hypervolume_history(view: StudyView) -> list[tuple[int, float]]:
-    """(trial number, share of the box spanned by all results that is dominated so far), for the first two objectives.
-
-    The box reaches from the worst to the best value of each objective; fps, latency and size are taken in logarithms.
-    """
-    names = list(view.objectives)[:2]
-    usable = [r for r in view.records if r.feasible and r.deployable and losses(r, view.objectives) is not None]
-    if len(names) < 2 or not usable:
-        return []
-    columns = []
-    for name in names:
-        values = [record.metrics[name] for record in usable]
-        scaled = values if name == "accuracy" or min(values) <= 0 else [math.log(value) for value in values]
-        low, high = min(scaled), max(scaled)
-        unit = [(value - low) / (high - low) if high > low else 1.0 for value in scaled]
-        columns.append([1.0 - value if view.objectives[name] == "maximize" else value for value in unit])
-    area = Hypervolume((1.0 + 1e-9, 1.0 + 1e-9))
-    history = []
-    for record, x, y in sorted(zip(usable, *columns, strict=True), key=lambda entry: entry[0].number):
-        area.add((x, y))
-        history.append((record.number, area.value))
-    return history
+    misses = [
+        (sum(amount / (abs(constraints.get(name, 0.0)) or 1.0) for name, amount in record.violations.items()), record)
+        for record in records
+        if record.is_complete and record.deployable and record.violations
+    ]
+    misses.sort(key=lambda miss: (miss[0], miss[1].number))
+    return [Miss(record, dict(record.violations)) for _, record in misses[:limit]]

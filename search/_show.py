@@ -12,7 +12,6 @@ from edgesearch.errors import StudyError
 from edgesearch.search._front import nearest_misses, pareto_front
 from edgesearch.search._home import Home
 from edgesearch.search._record import StudyView, read_study
-from edgesearch.search._report import write_report
 from edgesearch.search._storage import open_storage, open_study, study_names
 from edgesearch.search._table import front_csv, front_json, front_table
 
@@ -44,18 +43,20 @@ def print_front(study: optuna.Study, console: Console) -> None:
     if front:
         console.print(front_table(view, front))
         return
-    misses = nearest_misses(view)
+    misses = nearest_misses(view.records, view.constraints, limit=5)
     if not misses:
         click.echo(f"study {view.name} has no finished trial yet")
         return
     click.echo("no trial keeps every constraint; the nearest:")
-    for record in misses:
-        shown = ", ".join(f"{name} missed by {amount:g}" for name, amount in record.violations.items())
-        click.echo(f"  trial {record.number}  {record.candidate}  {shown}")
+    for miss in misses:
+        shown = ", ".join(f"{name} missed by {amount:g}" for name, amount in miss.record.violations.items())
+        click.echo(f"  trial {miss.record.number}  {miss.record.recipe}  {shown}")
 
 
 def save_report(study: optuna.Study, place: Home, output: Path | None = None) -> Path:
     """Write the study's report and return its path."""
+    from edgesearch.search._report import write_report
+
     view = read_study(study)
     path = output or place.report(view.name)
     try:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from edgesearch.search._record import METRICS, Record, StudyView
+from edgesearch.search._record import Record, StudyView
+
+_METRICS = ("accuracy", "float_accuracy", "fps", "latency_ms", "latency_fps", "size_bytes", "macs", "parameters")
 
 
 def front_table(view: StudyView, front: Sequence[Record]) -> Table:
@@ -40,7 +42,7 @@ def _row(view: StudyView, record: Record) -> dict[str, object]:
     return {
         "trial": record.number,
         "recipe": str(record.candidate),
-        **{name: record.metrics.get(name) for name in METRICS},
+        **{name: record.metrics.get(name) for name in _METRICS},
         "test_accuracy": view.test_accuracy.get(record.number),
     }
 
@@ -54,7 +56,7 @@ def front_json(view: StudyView, front: Sequence[Record]) -> str:
 def front_csv(view: StudyView, front: Sequence[Record]) -> str:
     """A heading and a line per member."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, ["trial", "recipe", *METRICS, "test_accuracy"], lineterminator="\n")
+    writer = csv.DictWriter(text, ["trial", "recipe", *_METRICS, "test_accuracy"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(_row(view, record) for record in front)
     return text.getvalue()
