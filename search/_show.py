@@ -13,7 +13,7 @@ from edgesearch.search._front import nearest_misses, pareto_front
 from edgesearch.search._home import Home
 from edgesearch.search._record import StudyView, read_study
 from edgesearch.search._storage import open_storage, open_study, study_names
-from edgesearch.search._table import front_csv, front_json, front_table
+from edgesearch.search._table import front_csv, front_json, print_table
 
 
 def find_study(study_name: str | None, storage: str | None, home: Path) -> optuna.Study:
@@ -41,7 +41,7 @@ def print_front(study: optuna.Study, console: Console) -> None:
     view = read_study(study)
     front = pareto_front(view)
     if front:
-        console.print(front_table(view, front))
+        print_table(view, front, console)
         return
     misses = nearest_misses(view.records, view.constraints, limit=5)
     if not misses:

@@ -153,7 +153,11 @@ def make_trial(
             amount = 0.0 if limit is None else (limit - figures[metric] if side == "min" else figures[metric] - limit)
             if amount > 0:
                 violations[name] = amount
-        attributes |= {**figures, "artifacts": keys, "violations": violations}
+        attributes |= {
+            **{n: v for n, v in figures.items() if n != "joules" or n in objectives},
+            "artifacts": keys,
+            "violations": violations,
+        }
         system = {
             f"constraints:{name}": float(limit - figures[metric] if side == "min" else figures[metric] - limit)
             for name, limit in limits.items()
