@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
 from edgesearch.objectives._macs import layer_macs
-from edgesearch.objectives._pruning import prune_iterative, prune_one_step, pruned_shape, re_estimate_batch_norm
+from edgesearch.objectives._pruning import PrunableShape, prune_iterative, prune_one_step, pruned_shape, re_estimate_batch_norm
 from edgesearch.objectives._pruning_groups import find_groups, layers_of, remove_channels
 from edgesearch.objectives._pruning_ratio import approach, even_keys, levels, round_to_levels
 from edgesearch.spaces._torchvision import import_torchvision
@@ -175,6 +175,14 @@ def test_real_networks_reach_their_ratio(name: str, ratio: float, granularity: i
         if isinstance(module, nn.Conv2d) and isinstance(before, nn.Conv2d) and module.out_channels != before.out_channels:
             assert module.out_channels % granularity == 0
     assert [module.training for module in model.modules()] == modes
+
+
+def test_one_shape_answers_for_every_ratio() -> None:
+    model = residual()
+    shape = PrunableShape(model, SHAPE)
+    for ratio, granularity in ((0.3, 1), (0.7, 8), (0.0, 16)):
+        once = pruned_shape(model, SHAPE, ratio=ratio, granularity=granularity)
+        assert layer_macs(shape.at(ratio=ratio, granularity=granularity), SHAPE) == layer_macs(once, SHAPE)
 
 
 def test_a_ratio_out_of_reach_ends_at_the_floor() -> None:
