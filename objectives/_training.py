@@ -94,7 +94,8 @@ def train(
     Raises TrainingError for a loss that is not finite, for lack of memory, and for a device that is not there.
     """
     started = time.perf_counter()
-    run = _Run(model, data, recipe, input_size, seed, distillation, choose_device(device), select)
+    with _explained(0, recipe):
+        run = _Run(model, data, recipe, input_size, seed, distillation, choose_device(device), select)
     last = recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)
     try:
         run.resume(checkpoints, last)
