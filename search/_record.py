@@ -201,9 +201,7 @@ def _read_objectives(study: optuna.Study, settings: Mapping[str, Any]) -> tuple[
     directions = study.directions
     names = study.metric_names or list(settings.get("objectives", []))
     if len(names) != len(directions):
-        raise StudyError(
-            f"study {study.study_name!r} has {len(directions)} objectives but names {len(names)}; it is damaged"
-        )
+        raise StudyError(f"study {study.study_name!r} has {len(directions)} objectives but names {len(names)}; it is damaged")
     return tuple(Objective(name, d == StudyDirection.MAXIMIZE) for name, d in zip(names, directions, strict=True))
 
 
