@@ -24,6 +24,9 @@ AUGMENTED_ROW_BYTES = 2048
 BETWEEN_WORDS = 1344
 #: Stripes in flight between two engines: the buffers of moved rows and of fused windows are this deep.
 BUFFERED_STRIPES = 2
+#: With prefetch, the LOADs of a layer start at the earliest when the layer this many places before it is done. Chosen among 2
+#: to 6 and no limit by the measured times of networks that fit on chip; nothing in the instructions shows it.
+PREFETCH_LAYERS = 6
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -71,17 +74,19 @@ class _Emitter:
         self.tape = Tape()
         #: Tensor -> position of the instruction that completes it, on chip or in memory.
         self.complete: dict[str, tuple[int, ...]] = {image: ()}
-        self.arithmetic: tuple[int, ...] = ()
+        #: Per layer done: position of its last CONV (without one: of its last step), and of its last step.
+        self.last_convs: list[int] = []
+        self.last_steps: list[int] = []
         #: Weights on chip, oldest first: words, and the CONV that is the last to use them.
         self.weights: deque[list[int]] = deque()
         self.weight_words = 0
 
     def layer(self, number: int, layer: Layer) -> None:
         self.number = number
-        self.first_load = () if self.prefetch else self.arithmetic
+        self.first_load = self._held_back()
         self.stripe_ends: list[int] = []
-        self.last_save: int | None = None
-        self.last_arithmetic: int | None = None
+        self.stripe_steps: list[int] = []
+        self.last_save = self.last_arithmetic = -1
         self.source_external = not self.allocation.on_chip(layer.source)
         self.skip_external = layer.skip is not None and not self.allocation.on_chip(layer.skip)
         self.external = not self.allocation.on_chip(layer.output)
@@ -91,22 +96,31 @@ class _Emitter:
             self._alone(layer)
         self._finish(layer)
 
+    def _held_back(self) -> tuple[int, ...]:
+        """What the first weight LOAD of a layer waits for."""
+        if self.prefetch:
+            return (self.last_steps[-PREFETCH_LAYERS],) if len(self.last_steps) >= PREFETCH_LAYERS else ()
+        return (self.last_convs[-1],) if self.last_convs else ()
+
     def _finish(self, layer: Layer) -> None:
         done = self.last_save if self.external else self.last_arithmetic
-        if done is not None:
+        if done >= 0:
             self.complete[layer.output] = (done,)
             whole = self.allocation.written_into.get(layer.output)
             while whole is not None:  # SAVEs run in order: the last part completes the whole
                 self.complete[whole] = (done,)
                 whole = self.allocation.written_into.get(whole)
-        if self.last_arithmetic is not None:
-            self.arithmetic = (self.last_arithmetic,)
+        if self.last_arithmetic >= 0:
+            self.last_convs.append(self.stripe_steps[-1])
+            self.last_steps.append(self.last_arithmetic)
 
     # -- moving data
 
     def _load(self, kind: Kind, after: tuple[int, ...], **work: int) -> int:
-        at = self.tape.emit(kind, self.number, after + self.first_load, **work)
-        self.first_load = ()
+        if kind in (Kind.LOAD_WEIGHTS, Kind.LOAD_BIAS):
+            after += self.first_load
+            self.first_load = ()
+        at = self.tape.emit(kind, self.number, after, **work)
         return at
 
     def _parameters(self, layer: Layer, window: Window, channels: int, bias: bool) -> None:
@@ -123,8 +137,8 @@ class _Emitter:
         words = columns * ceil_div(width, self.dpu.input_parallel)
         pieces = ceil_div(words, SEGMENT_WORDS)
         after = self.complete.get(tensor, ())
-        if len(self.stripe_ends) >= BUFFERED_STRIPES:
-            after += (self.stripe_ends[-BUFFERED_STRIPES],)
+        if len(self.stripe_steps) >= BUFFERED_STRIPES:
+            after += (self.stripe_steps[-BUFFERED_STRIPES],)
         return self._load(
             Kind.LOAD_IMAGE if tensor == self.image else Kind.LOAD_ROWS,
             after,
@@ -134,13 +148,13 @@ class _Emitter:
             words=ceil_div(words, pieces),
         )
 
-    def _save(self, stripe: int, rows: int, columns: int, channels: int, after: int) -> None:
+    def _save(self, stripe: int, rows: int, columns: int, channels: int, after: tuple[int, ...]) -> None:
         words = columns * ceil_div(channels, self.dpu.input_parallel)
         pieces = ceil_div(words, SEGMENT_WORDS)
         self.last_save = self.tape.emit(
             Kind.SAVE,
             self.number,
-            (after,),
+            after,
             stripe=stripe,
             repeat=rows * pieces,
             bytes=ceil_div(columns * channels, pieces),
@@ -227,10 +241,11 @@ class _Emitter:
     ) -> int:
         """What is fused behind a convolution, for as many rows as its stripe completes, and the SAVEs. Returns rows done."""
         end = at
+        self.stripe_steps.append(at)
         if layer.post == "none":
             if self.external:
-                self._save(stripe, bottom - top, tile.out, channels, at)
-                end = self.last_save if self.last_save is not None else at
+                self._save(stripe, bottom - top, tile.out, channels, (at,))
+                end = self.last_save
             done = bottom
         else:
             limit = bottom if layer.post == "add" else _rows_ready(layer, bottom)
@@ -243,8 +258,8 @@ class _Emitter:
                     after += self.complete.get(layer.skip, ())
                 end = at = self._misc(layer.post, layer.post_window, stripe, tile.out, channels, after)
                 if self.external:
-                    self._save(stripe, rows, tile.out, channels, at)
-                    end = self.last_save if self.last_save is not None else at
+                    self._save(stripe, rows, tile.out, channels, (at,))
+                    end = self.last_save
                 done += rows
         self.last_arithmetic = at
         self.stripe_ends.append(end)
@@ -324,15 +339,15 @@ class _Emitter:
         if len(self.stripe_ends) >= BUFFERED_STRIPES:
             after += (self.stripe_ends[-BUFFERED_STRIPES],)
         if layer.kind == "copy":
-            for at in after[:1] or (len(self.tape) - 1,):
-                self._save(stripe, rows, width, channels, at)
+            self._save(stripe, rows, width, channels, after)
+            step = end = self.last_save
         else:
-            self.last_arithmetic = self._misc(layer.kind, layer.window, stripe, width, channels, after)
+            step = end = self.last_arithmetic = self._misc(layer.kind, layer.window, stripe, width, channels, after)
             if self.external:
-                self._save(stripe, rows, width, channels, self.last_arithmetic)
-        end = self.last_save if self.external else self.last_arithmetic
-        if end is not None:
-            self.stripe_ends.append(end)
+                self._save(stripe, rows, width, channels, (step,))
+                end = self.last_save
+        self.stripe_steps.append(step)
+        self.stripe_ends.append(end)
 
 
 class _RowCounter:

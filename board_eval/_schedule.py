@@ -132,7 +132,7 @@ def _check_memory(node: Node, shapes: list[tuple[int, int, int]], dpu: Dpu) -> N
     words = 0
     if isinstance(node, Conv | Depthwise | Linear):
         kernel = (1, 1) if isinstance(node, Linear) else node.kernel
-        channels = shapes[0][2]
+        channels = 1 if isinstance(node, Depthwise) else shapes[0][2]
         words = kernel[0] * kernel[1] * -(-channels // dpu.input_parallel)
         if words > dpu.bank_words:
             raise GraphError(

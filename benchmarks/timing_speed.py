@@ -1,0 +1,67 @@
+"""How long a prediction takes on one core: ResNet-50, MobileNetV2, and 1,000 random pruned variants of ResNet-18."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import numpy as np
+from _published import thesis_network, with_widths
+from _report import finish
+
+from edgesearch.board_eval._graph import Conv, Graph
+from edgesearch.board_eval._targets import load_profile
+from edgesearch.board_eval._timing import time_graph
+
+PROFILE = load_profile("zcu104")
+
+
+def milliseconds(graph: Graph, repeats: int = 15) -> float:
+    """Median of whole predictions, schedule and table by layer included, after one to warm up."""
+    time_graph(graph, PROFILE)
+    spent = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        time_graph(graph, PROFILE)
+        spent.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(spent)
+
+
+def groups(graph: Graph) -> list[list[str]]:
+    """Convolutions whose channels must stay equal in ResNet-18: those of a stage's sums, and each first convolution alone."""
+    tied: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        if isinstance(node, Conv):
+            stage = "layer1" if node.name == "conv1" else node.name.split(".")[0]
+            tied.setdefault(node.name if node.name.endswith(".conv1") else stage, []).append(node.name)
+    return list(tied.values())
+
+
+def main() -> None:
+    resnet50, mobilenet = milliseconds(thesis_network("resnet50")), milliseconds(thesis_network("mobilenet_v2"))
+    print(f"ResNet-50 {resnet50:.1f} ms, MobileNetV2 {mobilenet:.1f} ms per prediction")
+    resnet18 = thesis_network("resnet18")
+    tied, random = groups(resnet18), np.random.default_rng(0)
+    start = time.perf_counter()
+    fps = []
+    for _ in range(1000):
+        widths = {}
+        for group in tied:
+            keep = random.uniform(0.2, 1.0)
+            for name in group:
+                widths[name] = max(1, round(keep * resnet18.by_name[name].shape[-1]))
+        fps.append(time_graph(with_widths(resnet18, widths), PROFILE, layers=False).latency_fps)
+    seconds = time.perf_counter() - start
+    print(f"1,000 pruned ResNet-18: {seconds:.1f} s, {min(fps):.0f} to {max(fps):.0f} frames per second")
+    finish(
+        {
+            "benchmark": "timing_speed",
+            "resnet50_ms": round(resnet50, 2),
+            "mobilenet_v2_ms": round(mobilenet, 2),
+            "variants_1000_s": round(seconds, 2),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()
