@@ -42,6 +42,7 @@ def convolve(node: Conv | Depthwise | Linear, x: torch.Tensor, weight: torch.Ten
     padding = (top, left)
     if (left, top) != (right, bottom):
         x, padding = F.pad(x, node.padding), (0, 0)
+    x = unambiguous(x)
     groups = weight.shape[0] if isinstance(node, Depthwise) else 1
     if x.device.type == "cpu" and (_DIRECT_ONEDNN or groups > 1):
         return F.conv2d(x, weight, offset, node.stride, padding, node.dilation, groups)
@@ -49,6 +50,15 @@ def convolve(node: Conv | Depthwise | Linear, x: torch.Tensor, weight: torch.Ten
         with torch.backends.cudnn.flags(enabled=False):
             return F.conv2d(x, weight, offset, node.stride, padding, node.dilation, groups)
     return convolve_by_matmul(node, x, weight, offset, padding)
+
+
+def unambiguous(x: torch.Tensor) -> torch.Tensor:
+    """The images in a memory layout that torch's convolution handles.
+
+    With one channel, row or column, channels-last strides also fit other layouts; torch 2.13 with oneDNN then computes wrong
+    values or crashes. Such images are copied into plain (N, C, H, W) order.
+    """
+    return x if min(x.shape[1:]) > 1 else x.clone(memory_format=torch.contiguous_format)
 
 
 def convolve_by_matmul(

@@ -15,9 +15,9 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from edgesearch.board_eval._exact import convolve, exact_arithmetic
+from edgesearch.board_eval._float import run_float
 from edgesearch.board_eval._graph import (
     LEAKY_SLOPE,
     Activation,
@@ -32,8 +32,8 @@ from edgesearch.board_eval._graph import (
     Node,
     Pool,
     Reshape,
-    window_output,
 )
+from edgesearch.board_eval._images import batch_size, check_images, to_numpy
 from edgesearch.board_eval._integers import (
     average_ratio,
     limits,
@@ -42,7 +42,10 @@ from edgesearch.board_eval._integers import (
     weight_integers,
 )
 from edgesearch.board_eval._names import fix_names
+from edgesearch.board_eval._windows import concat_dimension, pool_sums_or_maxima, reshape_value
 from edgesearch.errors import QuantizationError
+
+__all__ = ["Executor", "execute", "execute_all", "run_float"]
 
 #: Integers up to here, and everything a power of two times them, are exact in each type.
 _EXACT = {torch.float32: 2**24, torch.float64: 2**53}
@@ -51,9 +54,6 @@ _EXACT = {torch.float32: 2**24, torch.float64: 2**53}
 _Key = tuple[str, int]
 _Range = tuple[int, int]
 _Function = Callable[..., torch.Tensor]
-
-#: Images are run in batches whose largest tensor has about this many elements: small enough for caches.
-_BATCH_ELEMENTS = 2_000_000
 
 
 def execute(graph: Graph, images: npt.NDArray[np.generic], *, batch: int | None = None, device: str = "cpu") -> Array:
@@ -100,12 +100,12 @@ class Executor:
     def logits(self, images: npt.NDArray[np.generic], *, batch: int | None = None) -> Array:
         """See `execute`."""
         check_images(self.graph, images)
-        size = batch or self._batch_size()
+        size = batch or batch_size(self.graph)
         out = np.empty((len(images), *self.graph.output.shape), np.float32)
         with exact_arithmetic(), torch.inference_mode():
             for start in range(0, len(images), size):
                 values = self._run(images[start : start + size], keep=False)
-                out[start : start + size] = _to_numpy(values[self._output])
+                out[start : start + size] = to_numpy(values[self._output])
         return np.ldexp(out, -self._output[1])
 
     def fix_tensors(self, images: npt.NDArray[np.generic]) -> dict[str, npt.NDArray[np.int8]]:
@@ -122,7 +122,7 @@ class Executor:
                 if bias is not None:
                     out[names[node.name].bias] = bias.astype(np.int8)
             if node.fix is not None and not isinstance(node, Reshape):
-                out[names[node.name].output] = _to_numpy(values[node.name, node.fix]).astype(np.int8)
+                out[names[node.name].output] = to_numpy(values[node.name, node.fix]).astype(np.int8)
         return out
 
     def _run(self, images: npt.NDArray[np.generic], *, keep: bool) -> dict[_Key, torch.Tensor]:
@@ -143,9 +143,6 @@ class Executor:
         tensor = tensor.float()
         return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor  # channels_last without a copy
 
-    def _batch_size(self) -> int:
-        return max(1, _BATCH_ELEMENTS // max(int(np.prod(node.shape)) for node in self.graph))
-
     def _with_frees(self, steps: list[_Step]) -> list[_Step]:
         last = {source: i for i, step in enumerate(steps) for source in step.sources}
         frees: list[list[_Key]] = [[] for _ in steps]
@@ -153,31 +150,6 @@ class Executor:
             if key != self._output:
                 frees[i].append(key)
         return [_Step(s.key, s.function, s.sources, tuple(f)) for s, f in zip(steps, frees, strict=True)]
-
-
-def check_images(graph: Graph, images: npt.NDArray[np.generic]) -> None:
-    """Raise QuantizationError unless `images` is float32 or int8, (N, *input shape), finite and within the graph's bits."""
-    expected = graph.input.shape
-    if images.ndim != len(expected) + 1 or images.shape[1:] != expected or len(images) == 0:
-        raise QuantizationError(f"images have shape {images.shape}, expected (N, {', '.join(map(str, expected))}) with N >= 1")
-    if images.dtype == np.float32:
-        bad = ~np.isfinite(images).reshape(len(images), -1).all(axis=1)
-        if bad.any():
-            raise QuantizationError(f"image {int(np.argmax(bad))} has NaN or infinite values; normalise real pixel values")
-    elif images.dtype == np.int8:
-        low, high = limits(graph.bits)
-        if images.min() < low or images.max() > high:
-            raise QuantizationError(
-                f"quantized images reach {images.min()}..{images.max()}, {graph.bits} bits hold {low}..{high}"
-            )
-    else:
-        raise QuantizationError(f"images are {images.dtype}, expected float32 (already normalised) or int8 (already quantized)")
-
-
-def _to_numpy(tensor: torch.Tensor) -> Array:
-    if tensor.ndim == 4:
-        tensor = tensor.permute(0, 2, 3, 1)
-    return np.ascontiguousarray(tensor.cpu().numpy())
 
 
 class _Compiler:
@@ -229,7 +201,7 @@ class _Compiler:
             case Activation():
                 return _activation(node, fix - sources[0][1], low, high)
             case Reshape():
-                return _reshape(node)
+                return lambda x: reshape_value(node, x)
         raise QuantizationError(f"node {node.name!r} of type {type(node).__name__} cannot be executed")
 
 
@@ -245,7 +217,8 @@ def _weighted(
     shift = fix_weight + fix_in - fix
     scaled = torch.from_numpy(np.ldexp(_torch_layout(node, weight).astype(np.float64), -shift))
     offset = torch.from_numpy(np.ldexp(bias.astype(np.float64), fix - fix_bias) + (0.0 if leaky else 0.5))
-    scaled, offset = scaled.to(device, dtype), offset.to(device, dtype)
+    scaled = scaled.clone(memory_format=torch.contiguous_format).to(device, dtype)
+    offset = offset.to(device, dtype)
     low, high = output_limits(node, fix, bits)
 
     def apply(x: torch.Tensor) -> torch.Tensor:
@@ -300,60 +273,32 @@ def _leaky(y: torch.Tensor) -> torch.Tensor:
 
 def _rescale(x: torch.Tensor, up: int, low: int, high: int) -> torch.Tensor:
     """Integers moved `up` fix positions, rounded half up and clamped; a new tensor."""
-    if up >= 0:
+    if up == 0:
+        return x.clamp(low, high)
+    if up > 0:
         return (x * 2.0**up).clamp_(low, high)
     return (x * 2.0**up).add_(0.5).floor_().clamp_(low, high)
 
 
-def _windows(node: Pool, source: Sequence[int]) -> tuple[tuple[int, int, int, int] | None, tuple[int, int], bool]:
-    """How torch can slide the pool's windows: (left, right, top, bottom) to pad with first or None, its padding, ceil_mode."""
-    (height, width), (out_h, out_w) = source[:2], node.shape[:2]
-    left, _, top, _ = node.padding
-    for ceil in (False, True):
-        if 2 * left > node.kernel[1] or 2 * top > node.kernel[0]:
-            break
-        counts = (
-            window_output(height, 2 * top, node.kernel[0], node.stride[0], ceil=ceil),
-            window_output(width, 2 * left, node.kernel[1], node.stride[1], ceil=ceil),
-        )
-        # torch drops a last window that starts in the padding; the DPU does not
-        starts_inside = (out_h - 1) * node.stride[0] < height + top and (out_w - 1) * node.stride[1] < width + left
-        if counts == (out_h, out_w) and (starts_inside or not ceil):
-            return None, (top, left), ceil
-    right = (out_w - 1) * node.stride[1] + node.kernel[1] - width - left
-    bottom = (out_h - 1) * node.stride[0] + node.kernel[0] - height - top
-    return (left, right, top, bottom), (0, 0), False
-
-
 def _max_pool(node: Pool, up: int, low: int, high: int, source: Sequence[int]) -> _Function:
-    pads, padding, ceil = _windows(node, source)
+    padded = node.ceil_mode or any(node.padding)  # a window of nothing but padding is minus infinity until it is clamped
 
     def apply(x: torch.Tensor) -> torch.Tensor:
-        if pads is not None:
-            x = F.pad(x, pads, value=-torch.inf)
-        y = F.max_pool2d(x, node.kernel, node.stride, padding, ceil_mode=ceil)
-        return y if up == 0 and pads is None else _rescale(y, up, low, high)
+        y = pool_sums_or_maxima(node, x, source)
+        return _rescale(y, up, low, high) if up or padded else y
 
     return apply
 
 
 def _average_pool(node: Pool, up: int, low: int, high: int, source: Sequence[int]) -> _Function:
     ratio = average_ratio(node.kernel, node.factor) * Fraction(2) ** up
-    pads, padding, ceil = _windows(node, source)
-    count = node.kernel[0] * node.kernel[1]
-    whole = pads is None and padding == (0, 0) and node.kernel == tuple(source[:2]) and node.shape[:2] == (1, 1)
-    dtype = torch.float32 if count * 128 < _EXACT[torch.float32] else torch.float64
-    if 2 * (ratio.numerator * count * 128 + ratio.denominator) >= _EXACT[torch.float64]:
+    largest = node.kernel[0] * node.kernel[1] * 128
+    if 2 * ratio.numerator * largest + ratio.denominator >= _EXACT[torch.float64]:
         raise QuantizationError(f"pool {node.name!r}: factor {node.factor} with these fix positions cannot be computed exactly")
+    dtype = torch.float32 if largest < _EXACT[torch.float32] else torch.float64
 
     def apply(x: torch.Tensor) -> torch.Tensor:
-        x = x.to(dtype)
-        if pads is not None:
-            x = F.pad(x, pads)
-        if whole:
-            y = x.sum((2, 3), keepdim=True)
-        else:
-            y = F.avg_pool2d(x, node.kernel, node.stride, padding, ceil_mode=ceil, divisor_override=1)
+        y = pool_sums_or_maxima(node, x.to(dtype), source)
         # half up of y * n / d = floor((2 n y + d) / 2 d): one division of exact integers, so floor is exact
         y = y.double().mul_(2 * ratio.numerator).add_(ratio.denominator).div_(2 * ratio.denominator)
         return y.floor_().clamp_(low, high).float()
@@ -383,7 +328,7 @@ def _add(node: Add, fix_a: int, fix_b: int, fix: int, low: int, high: int) -> _F
 
 
 def _concat(node: Concat, ups: Sequence[int], low: int, high: int) -> _Function:
-    dim = {0: 2, 1: 3, 2: 1}[node.axis] if len(node.shape) == 3 else node.axis + 1
+    dim = concat_dimension(node)
 
     def apply(*parts: torch.Tensor) -> torch.Tensor:
         return torch.cat([p if up == 0 else _rescale(p, up, low, high) for p, up in zip(parts, ups, strict=True)], dim)
@@ -396,13 +341,5 @@ def _activation(node: Activation, up: int, low: int, high: int) -> _Function:
         if node.activation == "leaky_relu":
             return _leaky(x.double()).mul_(2.0**up).add_(0.5).floor_().clamp_(low, high).float()
         return _rescale(x, up, low, high)
-
-    return apply
-
-
-def _reshape(node: Reshape) -> _Function:
-    def apply(x: torch.Tensor) -> torch.Tensor:
-        y = (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).reshape(len(x), *node.shape)
-        return y.permute(0, 3, 1, 2) if y.ndim == 4 else y
 
     return apply
