@@ -11,6 +11,7 @@ from edgesearch.board_eval._graph import Graph
 from edgesearch.errors import QuantizationError
 from edgesearch.objectives.quantization._best import quantize_best
 from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
+from edgesearch.objectives.quantization._vitis import quantize_vitis
 
 Method: TypeAlias = Literal["vitis", "best"]
 
@@ -38,5 +39,7 @@ def quantize(
     match method:
         case "best":
             return quantize_best(graph, images, bits=bits, seed=seed)
+        case "vitis":
+            return quantize_vitis(graph, images, bits=bits)
         case _:
             raise QuantizationError(f"quantization method {method!r} is unknown; choose 'vitis' or 'best'")

@@ -19,7 +19,7 @@ from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._positions import owners
 from edgesearch.objectives.quantization._quantize import quantize
 
-METHODS = ["best"]
+METHODS = ["best", "vitis"]
 
 
 class Fire(nn.Module):

@@ -1,0 +1,73 @@
+"""Cross-layer equalization as pytorch_nndct 3.5 does it before it calibrates: once, in float32, pair by pair."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from edgesearch.board_eval._graph import Activation, Conv, Depthwise, Graph, Node, Pool
+from edgesearch.objectives.quantization._network import Network, activation_of
+
+#: Channels whose two ranges sum to less stay as they are.
+_NEGLIGIBLE = 0.5
+
+
+def equalize_as_vitis(network: Network) -> None:
+    """Move range from the output channels of every pair's first convolution to the input channels of its second, in place."""
+    for first, second in equalized_pairs(network.graph):
+        _equalize(network, first.name, second)
+
+
+def equalized_pairs(graph: Graph) -> list[tuple[Conv | Depthwise, Conv | Depthwise]]:
+    """Convolutions joined by nothing but ReLU and pooling, each read once, in execution order."""
+    pairs = []
+    for node in graph:
+        if isinstance(node, Conv | Depthwise) and activation_of(node) in ("none", "relu"):
+            second = _next_convolution(graph, node)
+            if second is not None:
+                pairs.append((node, second))
+    return pairs
+
+
+def _next_convolution(graph: Graph, node: Node) -> Conv | Depthwise | None:
+    while True:
+        readers = graph.consumers[node.name]
+        if len(readers) != 1:
+            return None
+        node = readers[0]
+        if isinstance(node, Conv | Depthwise):
+            return node
+        if not (isinstance(node, Pool) or (isinstance(node, Activation) and node.activation == "relu")):
+            return None
+
+
+def _equalize(network: Network, first: str, second: Conv | Depthwise) -> None:
+    weight, bias = network.weights[first], network.biases.get(first)
+    after = network.weights[second.name]
+    range_out = weight.abs().amax((1, 2, 3))
+    if bias is not None:
+        range_out = torch.maximum(range_out, bias.abs() / bias_shrink(weight, bias))
+    range_in = after.abs().amax((1, 2, 3) if isinstance(second, Depthwise) else (0, 2, 3))
+    scale = range_out / torch.sqrt(range_out * range_in)
+    keep = (range_out + range_in < _NEGLIGIBLE) | (range_out * range_in == 0)  # a channel of zeros has no range to move
+    scale = torch.where(keep, torch.ones_like(scale), scale)
+    network.weights[first] = weight / scale.reshape(-1, 1, 1, 1)
+    if bias is not None:
+        network.biases[first] = bias / scale
+    shape = (-1, 1, 1, 1) if isinstance(second, Depthwise) else (1, -1, 1, 1)
+    network.weights[second.name] = after * scale.reshape(shape)
+
+
+def bias_shrink(weight: Tensor, bias: Tensor) -> float:
+    """How much of a bias counts as range: it is divided by this before it is compared with the weights."""
+    largest_bias, largest_weight = float(bias.abs().max()), float(weight.abs().max())
+    ratio = bias.abs() / weight.abs().amax((1, 2, 3))
+    ratio = ratio[torch.isfinite(ratio)]
+    if not len(ratio):
+        return 5.0
+    median, mean = float(ratio.median()), float(ratio.mean())
+    if largest_bias < 10 and largest_bias < 20 * largest_weight:
+        return 5.0 if median > 100 or mean > 1000 else 2.0
+    if median > 30 or mean > 500:
+        return 20.0
+    return 10.0 if median > 15 or mean > 100 else 5.0
