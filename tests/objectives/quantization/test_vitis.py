@@ -74,10 +74,10 @@ def test_every_image_proposes_nndcts_positions_and_corrects_nndcts_biases(
         equalize_as_vitis(network)
         calibration = Calibration(network, 8)
         for number, image in enumerate(to_tensor(cifar10("train_1", 0, 30)).split(1)):
-            calibration.show(image)
+            calibration.show(image.contiguous())
             for name, bias in network.biases.items():
-                # an eighth of the finest step, 2**-8: convolutions that sum in another order round a few values differently
-                np.testing.assert_allclose(bias.numpy(), trace[f"ResNet20::{name}.bias"][number + 1], rtol=0, atol=5e-4)
+                # a fortieth of the finest step, 2**-8, and far above float32's noise
+                np.testing.assert_allclose(bias.numpy(), trace[f"ResNet20::{name}.bias"][number + 1], rtol=0, atol=1e-4)
     for ours, theirs in zip(calibration.history.values(), history, strict=True):
         assert ours == theirs[:30]
 
