@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,10 @@ import numpy.typing as npt
 from edgesearch.board_eval._graph import Graph
 from edgesearch.board_eval._schedule import Program, schedule
 from edgesearch.board_eval._targets import BoardProfile, HostOverhead, TimingConstants
-from edgesearch.board_eval._timing import input_pixels, instruction_costs, run, throughput
+from edgesearch.board_eval._timing import Runner, input_pixels, instruction_costs, run, throughput
 from edgesearch.errors import EdgesearchError, MeasurementError
+
+What: TypeAlias = Literal["latency", "throughput"]
 
 #: Columns of a measurement file. `runner` belongs to latency rows, `cores` to throughput rows; `family` may be left out.
 COLUMNS = ("network", "what", "fps", "runner", "cores", "family")
@@ -27,6 +29,8 @@ PRIOR = 0.02
 #: Relative error above which a measurement counts less (soft L1): one wrong row must not bend the fit.
 OUTLIER = 0.03
 _FPS_LIMIT = 1e6
+_WHAT: Mapping[str, What] = {"latency": "latency", "throughput": "throughput"}
+_RUNNERS: Mapping[str, Runner] = {"": "python", "python": "python", "cpp": "cpp"}
 _FITTED = tuple(TimingConstants.model_fields)
 
 
@@ -35,9 +39,9 @@ class MeasurementRow:
     """One measured figure: latency is one thread with one image in flight, throughput is all of `cores` busy."""
 
     network: str
-    what: Literal["latency", "throughput"]
+    what: What
     fps: float
-    runner: Literal["python", "cpp"] = "python"
+    runner: Runner = "python"
     cores: int | None = None  # None: as many as the board has
     family: str = ""
 
@@ -96,13 +100,14 @@ def _row(path: Path, line: int, record: Mapping[str, str | None]) -> Measurement
     def fail(message: str) -> MeasurementError:
         return MeasurementError(f"{path}, line {line}: {message}")
 
-    network, what, runner = value("network"), value("what"), value("runner") or "python"
+    network = value("network")
     if not network:
         raise fail("no network")
-    if what != "latency" and what != "throughput":
-        raise fail(f"what is {what!r}, expected 'latency' or 'throughput'")
-    if runner != "python" and runner != "cpp":
-        raise fail(f"runner is {runner!r}, expected 'python' or 'cpp'")
+    what, runner = _WHAT.get(value("what")), _RUNNERS.get(value("runner"))
+    if what is None:
+        raise fail(f"what is {value('what')!r}, expected 'latency' or 'throughput'")
+    if runner is None:
+        raise fail(f"runner is {value('runner')!r}, expected 'python' or 'cpp'")
     try:
         fps = float(value("fps"))
     except ValueError as error:

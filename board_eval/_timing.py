@@ -24,6 +24,7 @@ class LayerTime:
     kind: str
     nodes: tuple[str, ...]
     in_shape: tuple[int, int, int]
+    mid_shape: tuple[int, int, int]  # of the main operation, before what is fused behind it
     out_shape: tuple[int, int, int]
     seconds: float
     load_s: float
@@ -183,6 +184,7 @@ def layer_times(
                 kind=layer.kind if layer.post == "none" else f"{layer.kind}+{layer.post}",
                 nodes=layer.nodes,
                 in_shape=layer.in_shape,
+                mid_shape=layer.mid_shape,
                 out_shape=layer.out_shape,
                 seconds=load_s + save_s + conv_s + misc_s,
                 load_s=load_s,
