@@ -1,0 +1,105 @@
+"""The bundled study, as a new user runs it: 100 trials through the command line.
+
+Figures: seconds in all, seconds to the first finished trial, peak memory of all its processes together (resident, pages that
+processes share counted once), how many trials trained a student, the front.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import optuna
+import psutil
+from _report import finish
+
+from edgesearch.search._front import pareto_front
+from edgesearch.search._record import StudyView, read_study
+
+
+def memory_gb(process: psutil.Process) -> float:
+    """GiB of a process and all below it: proportional set size, which counts shared pages once."""
+    total = 0
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            total += member.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return total / 2**30
+
+
+def run_study(home: Path, *arguments: str) -> tuple[float, float]:
+    """(seconds, peak GiB) of `edgesearch optimize quickstart`."""
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "edgesearch.search", "optimize", "quickstart", "--home", str(home), *arguments]
+    child = subprocess.Popen(command)
+    peak = 0.0
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        process = psutil.Process(child.pid)
+        while not done.wait(0.5):
+            try:
+                peak = max(peak, memory_gb(process))
+            except psutil.NoSuchProcess:
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    code = child.wait()
+    done.set()
+    watcher.join()
+    if code != 0:
+        sys.exit(f"edgesearch ended with {code}")
+    return time.perf_counter() - started, peak
+
+
+def view(home: Path) -> StudyView:
+    storage = optuna.storages.RDBStorage(f"sqlite:///{home / 'studies.db'}")
+    return read_study(optuna.load_study(study_name="quickstart", storage=storage))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=100)
+    trials = parser.parse_args().trials
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"running the quickstart study for {trials} trials in {folder}", flush=True)
+        begun = time.time()
+        seconds, peak = run_study(Path(folder), "--trials", str(trials))
+        study = view(Path(folder))
+    complete = [record for record in study.records if record.is_complete]
+    first = min(record.finished.timestamp() for record in complete if record.finished is not None) - begun
+    front = pareto_front(study)
+    accuracies = [record.accuracy or 0.0 for record in front]
+    fps = [record.fps or 0.0 for record in front]
+    # Two standard errors of the difference of two accuracies on 400 images each, at the front's mean.
+    mean = sum(accuracies) / len(accuracies)
+    noise = 2 * math.sqrt(2 * mean * (1 - mean) / 400)
+    finish(
+        {
+            "benchmark": "quickstart",
+            "trials": len(complete),
+            "seconds": round(seconds, 1),
+            "first_trial_seconds": round(first, 1),
+            "peak_rss_gb": round(peak, 2),
+            "students_trained": sum("student" in record.stage_seconds for record in complete),
+            "best_accuracy": round(max(accuracies), 4),
+            "front_size": len(front),
+            "front_fps_span": round(max(fps) / min(fps), 2),
+            "front_accuracy_span": round(max(accuracies) - min(accuracies), 4),
+            "accuracy_noise": round(noise, 4),
+            "front_test_accuracy": {str(r.number): study.test_accuracy.get(r.number) for r in front},
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

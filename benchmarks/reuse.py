@@ -1,0 +1,106 @@
+"""What the store is worth: the quickstart study with it, and beside it the same candidates each with an empty store.
+
+The second run goes through the candidates of the first, in the same order, on the same number of workers; every trial computes
+all of its stages, teacher included, as a study without a store would. Only the engine's time is taken, not Ray's start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import optuna
+import ray
+from _report import finish
+from rich.console import Console
+
+from edgesearch.board_eval import load_profile
+from edgesearch.objectives import Estimator, Stage, Store, load_data, plan
+from edgesearch.search._engine import Engine
+from edgesearch.search._home import Home
+from edgesearch.search._jobs import Job, run_job
+from edgesearch.search._progress import PlainProgress
+from edgesearch.search._storage import create_or_resume, open_storage
+from edgesearch.search._study_file import load_study
+from edgesearch.search._workers import RayPool
+from edgesearch.spaces import Candidate
+
+
+def run_chain(stages: list[dict[str, object]], data: dict[str, object], folder: str) -> list[str]:
+    """All stages of one candidate in a store of its own; returns how each ended."""
+    with tempfile.TemporaryDirectory(dir=folder) as own:
+        jobs = [Job(stage=stage, data=data, store=f"{own}/store", log=f"{own}/log", threads=1) for stage in stages]
+        return [str(run_job(asdict(job))["outcome"]) for job in jobs]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    settings = load_study("quickstart")
+    data, board = load_data(settings.data), load_profile(settings.board)
+    with tempfile.TemporaryDirectory() as folder:
+        home = Home(Path(folder))
+        home.prepare()
+        study = create_or_resume(open_storage(home.database), settings)
+        pool = RayPool(arguments.workers)
+        engine = Engine(
+            study=study,
+            settings=settings,
+            fingerprint=data.fingerprint,
+            board=board,
+            estimator=Estimator(channels=data.channels, classes=len(data.classes), board=board),
+            store=Store(home.store),
+            pool=pool,
+            progress=PlainProgress(Console(quiet=True)),
+            logs=home.logs(settings.name),
+            threads=1,
+        )
+        # One job first, so that both runs find their workers started and torch imported.
+        task = ray.remote(num_cpus=1, max_retries=0)(run_chain)
+        ray.get([task.remote([], {}, folder) for _ in range(arguments.workers)])
+        print(f"{arguments.trials} trials with the store", flush=True)
+        started = time.perf_counter()
+        engine.run(arguments.trials)
+        with_store = time.perf_counter() - started
+        trials = [t for t in study.get_trials() if t.state == optuna.trial.TrialState.COMPLETE]
+        print(f"  {with_store:.1f} s; the same {len(trials)} candidates, each with an empty store", flush=True)
+        chains = [
+            stages_of(Candidate.model_validate(t.user_attrs["candidate"]), settings, data.fingerprint, board) for t in trials
+        ]
+        started = time.perf_counter()
+        data_settings = settings.data.model_dump(mode="json")
+        ended = ray.get([task.remote(chain, data_settings, folder) for chain in chains])
+        without_store = time.perf_counter() - started
+        pool.close()
+        if any(outcome != "done" for chain in ended for outcome in chain):
+            raise SystemExit(f"a stage failed: {ended}")
+    print(f"  {without_store:.1f} s", flush=True)
+    finish(
+        {
+            "benchmark": "reuse",
+            "trials": len(trials),
+            "seconds_with_store": round(with_store, 1),
+            "seconds_without": round(without_store, 1),
+            "speedup": round(without_store / with_store, 2),
+        }
+    )
+
+
+def stages_of(candidate: Candidate, settings: object, fingerprint: str, board: object) -> list[dict[str, object]]:
+    last: Stage = plan(
+        candidate,
+        settings.pipeline,  # type: ignore[attr-defined]
+        data=fingerprint,
+        seed=settings.seed,  # type: ignore[attr-defined]
+        board=board.model_dump(mode="json", exclude={"origin"}),  # type: ignore[attr-defined]
+    )
+    return [stage.to_json() for stage in last.walk()]
+
+
+if __name__ == "__main__":
+    main()
