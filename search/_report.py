@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from contextlib import suppress
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -25,7 +26,10 @@ from edgesearch.search._report_html import (
 )
 
 #: The browser itself refuses every request, so that nothing in the page can make one.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; "
+    "base-uri 'none'; form-action 'none'"
+)
 
 
 def write_report(view: StudyView, path: Path) -> None:
@@ -40,7 +44,8 @@ def write_report(view: StudyView, path: Path) -> None:
         temporary.write_text(content, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise StudyError(f"the report cannot be written to {path} ({error.strerror}); name another file") from error
 
 
