@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgesearch.board_eval._boards import Board, Measurement, SimulatedBoard
+    from edgesearch.board_eval._calibrate import Calibration, calibrate_file
     from edgesearch.board_eval._execute import execute, execute_all, run_float
     from edgesearch.board_eval._graph import Graph, Node
+    from edgesearch.board_eval._layer_report import LayerReport, layer_report
     from edgesearch.board_eval._lowering import lower, lower_with_sources
     from edgesearch.board_eval._onnx import write_onnx
     from edgesearch.board_eval._preflight import Finding, preflight
@@ -20,18 +22,22 @@ if TYPE_CHECKING:
 __all__ = [
     "Board",
     "BoardProfile",
+    "Calibration",
     "Dpu",
     "Finding",
     "Graph",
+    "LayerReport",
     "Measurement",
     "Node",
     "SimulatedBoard",
     "Timing",
+    "calibrate_file",
     "check_fits",
     "execute",
     "execute_all",
     "graph_from_json",
     "graph_to_json",
+    "layer_report",
     "load_profile",
     "lower",
     "lower_with_sources",
@@ -48,18 +54,22 @@ __all__ = [
 _MODULES = {
     "Board": "_boards",
     "BoardProfile": "_targets",
+    "Calibration": "_calibrate",
     "Dpu": "_targets",
     "Finding": "_preflight",
     "Graph": "_graph",
+    "LayerReport": "_layer_report",
     "Measurement": "_boards",
     "Node": "_graph",
     "SimulatedBoard": "_boards",
     "Timing": "_timing",
+    "calibrate_file": "_calibrate",
     "check_fits": "_schedule",
     "execute": "_execute",
     "execute_all": "_execute",
     "graph_from_json": "_serialise",
     "graph_to_json": "_serialise",
+    "layer_report": "_layer_report",
     "load_profile": "_targets",
     "lower": "_lowering",
     "lower_with_sources": "_lowering",

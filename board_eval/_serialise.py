@@ -50,7 +50,7 @@ def graph_from_json(content: Mapping[str, Any], arrays: Mapping[str, Array]) -> 
     try:
         for fields in content["nodes"]:
             kind = _TYPES[fields["type"]]
-            values = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items() if key != "type"}
+            values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items() if key != "type"}
             for name in ("weight", "bias"):
                 if f"{values['name']}/{name}" in arrays:
                     values[name] = arrays[f"{values['name']}/{name}"]

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -29,14 +30,14 @@ def doctor(*, board: str | None, storage: str | None, home: Path) -> int:
     """Run every check; returns 2 when one that is needed fails, 0 otherwise."""
     place = Home(home)
     checks: list[tuple[str, bool, Callable[[], str]]] = [
-        *((name, True, lambda name=name: metadata.version(name)) for name in _PACKAGES),  # type: ignore[misc]
+        *((name, True, partial(metadata.version, name)) for name in _PACKAGES),
         ("torchvision models", True, _torchvision_models),
         ("device", True, _device),
         ("cores and memory", True, _machine),
         ("home", True, lambda: _home(place)),
         ("studies", True, lambda: ", ".join(study_names(open_storage(storage or place.database))) or "none yet"),
         ("board", True, lambda: _board(board or "zcu104")),
-        *((name, False, lambda name=name: _optional(name)) for name in _OPTIONAL),  # type: ignore[misc]
+        *((name, False, partial(_optional, name)) for name in _OPTIONAL),
         ("vai_c_xir", False, _compiler),
     ]
     failed = False

@@ -19,7 +19,7 @@ from edgesearch.search._engine import Engine, Summary
 from edgesearch.search._home import Home
 from edgesearch.search._jobs import Job
 from edgesearch.search._progress import make_progress
-from edgesearch.search._show import print_front, save_report
+from edgesearch.search._show import make_console, print_front, save_report
 from edgesearch.search._storage import create_or_resume, open_storage
 from edgesearch.search._study_file import StudyFile, load_study
 from edgesearch.search._workers import Pool, make_pool
@@ -82,7 +82,7 @@ def optimize(
     home: Path,
 ) -> int:
     """Run or resume a study; returns the exit code."""
-    console = Console()
+    console = make_console()
     overrides = {"name": name, "seed": seed, "board": board}
     settings = load_study(study)
     settings = StudyFile.model_validate(settings.to_json() | {key: v for key, v in overrides.items() if v is not None})

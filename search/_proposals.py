@@ -62,7 +62,7 @@ class Proposer:
 
     def __init__(self, settings: StudyFile) -> None:
         self._settings = settings
-        self._mirror = optuna.create_study(directions=settings.directions)
+        self._mirror = optuna.create_study(directions=list(settings.directions))
 
     def observe(self, trial: FrozenTrial) -> None:
         """Learn from a finished trial."""

@@ -15,6 +15,9 @@ from edgesearch.search._record import StudyView, read_study
 from edgesearch.search._storage import open_storage, open_study, study_names
 from edgesearch.search._table import front_csv, front_json, print_table
 
+#: Columns of a table that is written to a file or a pipe.
+_FILE_WIDTH = 150
+
 
 def find_study(study_name: str | None, storage: str | None, home: Path) -> optuna.Study:
     """The named study, or the one whose last trial is the newest; raises StudyError when there is none."""
@@ -34,6 +37,12 @@ def find_study(study_name: str | None, storage: str | None, home: Path) -> optun
 def _last_change(study: optuna.Study) -> float:
     moments = [t.datetime_complete or t.datetime_start for t in study.get_trials(deepcopy=False)]
     return max((moment.timestamp() for moment in moments if moment is not None), default=0.0)
+
+
+def make_console() -> Console:
+    """A console as wide as the terminal; wide enough for a front's table where output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_FILE_WIDTH)
 
 
 def print_front(study: optuna.Study, console: Console) -> None:
@@ -72,7 +81,7 @@ def pareto(*, style: str, study_name: str | None, storage: str | None, home: Pat
     study = find_study(study_name, storage, home)
     view: StudyView = read_study(study)
     if style == "table":
-        print_front(study, Console())
+        print_front(study, make_console())
     else:
         click.echo((front_json if style == "json" else front_csv)(view, pareto_front(view)).rstrip("\n"))
     return 0

@@ -31,8 +31,8 @@ def open_storage(url: str) -> RDBStorage:
     except ArgumentError as error:
         raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
     except ImportError as error:
-        hint = "pip install 'edgesearch[postgresql]'" if "psycopg" in str(error) else "install its driver"
-        raise StudyError(f"--storage {shown} needs a driver that is not installed ({error}); {hint}") from error
+        hint = "pip install 'edgesearch[postgresql]'" if "psycopg" in url else "install its driver"
+        raise StudyError(f"--storage {shown} needs a driver that is not installed; {hint}") from error
     except (SQLAlchemyError, OSError, RuntimeError) as error:
         raise StudyError(f"--storage {shown} does not connect: {_first_line(error)}; check the URL and that it runs") from error
     except Exception as error:  # sqlite3's and drivers' own errors, for files that are no database

@@ -109,7 +109,7 @@ class StudyFile(Settings):
         )
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Literal["maximize", "minimize"]]:
         """Optuna's direction per objective."""
         return [OBJECTIVES[name] for name in self.objectives]
 
