@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgesearch.board_eval._files import write_atomically
 from edgesearch.board_eval._graph import (
     LEAKY_SLOPE,
     Activation,
@@ -45,23 +44,9 @@ def write_xmodel(graph: Graph, path: str | Path) -> None:
     path = Path(path)
     data = _Writer(graph).run().SerializeToString(deterministic=True)
     try:
-        _write_atomically(path, data)
+        write_atomically(path, data)
     except OSError as error:
         raise XmodelError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 class _Writer:

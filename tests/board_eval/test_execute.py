@@ -13,19 +13,10 @@ from hypothesis import strategies as st
 from edgesearch.board_eval import _exact
 from edgesearch.board_eval._execute import Executor, execute, execute_all, run_float
 from edgesearch.board_eval._graph import (
-    Activation,
-    Add,
-    Concat,
     Conv,
-    Depthwise,
     Graph,
     Input,
-    Linear,
-    Node,
-    Pool,
     Reshape,
-    average_factor,
-    infer_shape,
 )
 from edgesearch.board_eval._integers import round_activations, round_weights
 from edgesearch.board_eval._lowering import lower
@@ -77,167 +68,11 @@ def test_logits_of_resnet20_equal_nndcts_on_all_test_images(golden: Any, cifar10
 
 # -- random networks against the slow reference
 
-POSITIONS = st.integers(-3, 9)
-ACTIVATIONS = st.sampled_from(["none", "relu", "relu6", "leaky_relu"])
-
-
-def _pads(largest: int = 2) -> st.SearchStrategy[tuple[int, ...]]:
-    return st.tuples(*[st.integers(0, largest)] * 4)
-
-
-class _Builder:
-    """Draws a network node by node; every tensor that is not read ends up in the final concat."""
-
-    def __init__(self, draw: st.DrawFn, bits: int) -> None:
-        self.draw = draw
-        self.bits = bits
-        shape = (draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(st.integers(1, 3)))
-        self.nodes: list[Node] = [Input(name="in", inputs=(), shape=shape, fix=draw(POSITIONS))]
-
-    def put(self, node: Node) -> str | None:
-        """Add the node if its shape works out."""
-        by_name = {n.name: n for n in self.nodes}
-        sources = [by_name[s].shape for s in node.inputs]
-        try:
-            shape = infer_shape(node, sources)
-        except Exception:
-            return None
-        self.nodes.append(dataclasses.replace(node, shape=shape))
-        return node.name
-
-    def integers(self, shape: tuple[int, ...], fix: int) -> np.ndarray:
-        low, high = -(2 ** (self.bits - 1)), 2 ** (self.bits - 1) - 1
-        rng = np.random.default_rng(self.draw(st.integers(0, 2**32)))
-        values = rng.integers(low, high + 1, shape) if self.draw(st.booleans()) else rng.integers(-2, 3, shape)
-        return np.ldexp(values, -fix).astype(np.float32)
-
-    def layer(self, source: Node, *, fix: int | None, same: bool = False) -> str | None:
-        """A convolution; `same`: of the source's height and width."""
-        draw, name = self.draw, f"n{len(self.nodes)}"
-        weight_fix, bias_fix = draw(POSITIONS), draw(POSITIONS)
-        common = {
-            "name": name,
-            "inputs": (source.name,),
-            "weight_fix": weight_fix,
-            "bias_fix": bias_fix,
-            "fix": fix,
-            "activation": draw(ACTIVATIONS),
-        }
-        size = st.just(1) if same else st.integers(1, 2)
-        kernel = (
-            (draw(st.sampled_from([1, 3])), draw(st.sampled_from([1, 3]))) if same else (draw(size), draw(st.integers(1, 3)))
-        )
-        half = (kernel[1] // 2, kernel[1] // 2, kernel[0] // 2, kernel[0] // 2)
-        window = {
-            "kernel": kernel,
-            "stride": (draw(size), draw(size)),
-            "padding": half if same else draw(_pads()),
-            "dilation": (draw(size), draw(size)),
-        }
-        channels, bias_of = source.shape[-1], lambda n: self.integers((n,), bias_fix)
-        if draw(st.booleans()):
-            weight = self.integers((*kernel, channels), weight_fix)
-            node: Node = Depthwise(shape=(1, 1, channels), weight=weight, bias=bias_of(channels), **common, **window)
-        else:
-            out = draw(st.integers(1, 3))
-            weight = self.integers((out, *kernel, channels), weight_fix)
-            node = Conv(shape=(1, 1, out), weight=weight, bias=bias_of(out), **common, **window)
-        return self.put(node)
-
-    def pool(self, source: Node) -> str | None:
-        draw = self.draw
-        kind = draw(st.sampled_from(["max", "avg"]))
-        kernel = source.shape[:2] if draw(st.booleans()) else (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
-        factor = draw(st.sampled_from([1.0, average_factor(kernel)])) if kind == "avg" else 1.0
-        node = Pool(
-            name=f"n{len(self.nodes)}",
-            inputs=(source.name,),
-            shape=source.shape,
-            kind=kind,
-            kernel=kernel,
-            stride=(draw(st.integers(1, 3)), draw(st.integers(1, 3))),
-            padding=draw(_pads(1)),
-            ceil_mode=draw(st.booleans()),
-            factor=factor,
-            fix=draw(POSITIONS),
-        )
-        return self.put(node)
-
-    def step(self) -> None:
-        draw = self.draw
-        images = [n for n in self.nodes if len(n.shape) == 3 and n.fix is not None]
-        source = draw(st.sampled_from(images))
-        match draw(st.sampled_from(["layer", "layer", "pool", "add", "concat", "activation"])):
-            case "layer":
-                self.layer(source, fix=draw(POSITIONS))
-            case "pool":
-                self.pool(source)
-            case "add":
-                other = draw(st.sampled_from([n for n in images if n.shape == source.shape]))
-                name, kind = f"n{len(self.nodes)}", draw(ACTIVATIONS)
-                both = (source.name, other.name)
-                self.put(Add(name=name, inputs=both, shape=source.shape, activation=kind, fix=draw(POSITIONS)))
-            case "activation":
-                kind, fix = draw(st.sampled_from(["relu", "relu6", "leaky_relu"])), draw(POSITIONS)
-                name = f"n{len(self.nodes)}"
-                self.put(Activation(name=name, inputs=(source.name,), shape=source.shape, activation=kind, fix=fix))
-            case "concat":
-                self.concat(source, images)
-
-    def concat(self, source: Node, images: list[Node]) -> None:
-        """Of a rounded tensor and, where one fits, a layer that only the concat reads and rounds."""
-        draw, axis = self.draw, self.draw(st.sampled_from([0, 1, 2, 2]))
-        fitting = [n for n in images if all(n.shape[i] == source.shape[i] for i in range(3) if i != axis)]
-        parts = [source.name, *draw(st.lists(st.sampled_from([n.name for n in fitting]), max_size=2))]
-        if axis == 2:
-            unrounded = self.layer(source, fix=None, same=True)
-            assert unrounded is not None
-            parts.append(unrounded)
-        self.put(Concat(name=f"n{len(self.nodes)}", inputs=tuple(parts), shape=source.shape, axis=axis, fix=draw(POSITIONS)))
-
-    def graph(self) -> Graph:
-        """All tensors that nobody reads, flattened, joined and multiplied."""
-        draw = self.draw
-        read = {s for n in self.nodes for s in n.inputs}
-        flat = []
-        for node in [n for n in self.nodes if n.name not in read]:
-            flat.append(f"flat_{node.name}")
-            self.nodes.append(Reshape(name=flat[-1], inputs=(node.name,), shape=(int(np.prod(node.shape)),)))
-        total = sum(self.nodes[-i - 1].shape[0] for i in range(len(flat)))
-        self.nodes.append(Concat(name="all", inputs=tuple(flat), shape=(total,), axis=0, fix=draw(POSITIONS)))
-        weight_fix = draw(POSITIONS)
-        weight, bias = self.integers((3, total), weight_fix), self.integers((3,), 2)
-        self.nodes.append(
-            Linear(
-                name="fc",
-                inputs=("all",),
-                shape=(3,),
-                weight=weight,
-                bias=bias,
-                weight_fix=weight_fix,
-                bias_fix=2,
-                fix=draw(POSITIONS),
-                activation=draw(ACTIVATIONS),
-            )
-        )
-        return Graph("Random", tuple(self.nodes), self.bits)
-
-
-@st.composite
-def networks(draw: st.DrawFn) -> tuple[Graph, np.ndarray]:
-    builder = _Builder(draw, draw(st.sampled_from([8, 8, 8, 5])))
-    for _ in range(draw(st.integers(1, 5))):
-        builder.step()
-    graph = builder.graph()
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    half = 2 ** (graph.bits - 1)
-    return graph, rng.integers(-half, half, (2, *graph.input.shape)).astype(np.int8)
-
 
 @settings(max_examples=100, deadline=None)
-@given(case=networks())
-def test_random_networks_equal_the_slow_reference(case: tuple[Graph, np.ndarray]) -> None:
-    graph, images = case
+@given(data=st.data())
+def test_random_networks_equal_the_slow_reference(random_networks: Any, data: st.DataObject) -> None:
+    graph, images = data.draw(random_networks)
     ours, names = execute_all(graph, images), fix_names(graph)
     for i, image in enumerate(images):
         for node, expected in reference_values(graph, image).items():
@@ -247,9 +82,9 @@ def test_random_networks_equal_the_slow_reference(case: tuple[Graph, np.ndarray]
 
 
 @settings(max_examples=40, deadline=None)
-@given(case=networks())
-def test_the_form_used_on_other_devices_computes_the_same(case: tuple[Graph, np.ndarray]) -> None:
-    graph, images = case
+@given(data=st.data())
+def test_the_form_used_on_other_devices_computes_the_same(random_networks: Any, data: st.DataObject) -> None:
+    graph, images = data.draw(random_networks)
     before = _exact._DIRECT_ONEDNN
     expected = execute(graph, images)
     try:
