@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,20 +13,9 @@ from _zoo import ZOO
 from torch import nn
 
 from edgesearch.board_eval._calibrate import MeasurementRow
-from edgesearch.board_eval._graph import (
-    Activation,
-    Add,
-    Concat,
-    Conv,
-    Depthwise,
-    Graph,
-    Linear,
-    Node,
-    Pool,
-    Reshape,
-    without_weights,
-)
+from edgesearch.board_eval._graph import Conv, Graph, Linear, without_weights
 from edgesearch.board_eval._lowering import lower
+from edgesearch.board_eval._widths import with_widths
 from edgesearch.spaces._torchvision import import_torchvision
 
 #: Rows of Table I: name -> (network, widths in thesis_pruned_channels.json or "", frames per second, one thread, Python).
@@ -65,34 +52,17 @@ def thesis_network(name: str) -> Graph:
     return without_weights(lower(model, (3, 224, 224), name=name))
 
 
-def with_widths(graph: Graph, widths: Mapping[str, int]) -> Graph:
-    """The same network with the given output channels; everything else follows from its inputs."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        shape = node.shape
-        inputs = [shapes[name] for name in node.inputs]
-        if isinstance(node, Conv | Linear):
-            shape = (*shape[:-1], widths.get(node.name, shape[-1]))
-        elif isinstance(node, Reshape):
-            shape = (math.prod(inputs[0]),)
-        elif isinstance(node, Depthwise | Pool | Add | Activation):
-            shape = (*shape[:-1], inputs[0][-1])
-        elif isinstance(node, Concat):
-            shape = (*shape[:-1], sum(i[-1] for i in inputs))
-        shapes[node.name] = shape
-        nodes.append(dataclasses.replace(node, shape=shape))
-    return Graph(graph.name, tuple(nodes), graph.bits)
-
-
 def table_one() -> dict[str, tuple[Graph, float]]:
     """Row of Table I -> graph, frames per second."""
     widths = json.loads((REFERENCE_DATA / "dpu" / "thesis_pruned_channels.json").read_text())
     base = {name: thesis_network(name) for name in {network for network, _, _ in TABLE_I.values()}}
-    return {
-        row: (with_widths(base[network], widths[pruned]) if pruned else base[network], fps)
-        for row, (network, pruned, fps) in TABLE_I.items()
-    }
+    out = {}
+    for row, (network, pruned, fps) in TABLE_I.items():
+        graph = base[network]
+        # depthwise layers are listed too; theirs are their producers' channels
+        chosen = {name: n for name, n in widths.get(pruned, {}).items() if isinstance(graph.by_name[name], Conv | Linear)}
+        out[row] = (with_widths(graph, chosen), fps)
+    return out
 
 
 def zoo_fps() -> dict[tuple[str, str], tuple[float, float]]:

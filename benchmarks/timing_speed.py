@@ -6,12 +6,13 @@ import statistics
 import time
 
 import numpy as np
-from _published import thesis_network, with_widths
+from _published import thesis_network
 from _report import finish
 
-from edgesearch.board_eval._graph import Conv, Graph
+from edgesearch.board_eval._graph import Graph
 from edgesearch.board_eval._targets import load_profile
 from edgesearch.board_eval._timing import time_graph
+from edgesearch.board_eval._widths import channel_groups, with_widths
 
 PROFILE = load_profile("zcu104")
 
@@ -27,26 +28,16 @@ def milliseconds(graph: Graph, repeats: int = 15) -> float:
     return 1e3 * statistics.median(spent)
 
 
-def groups(graph: Graph) -> list[list[str]]:
-    """Convolutions whose channels must stay equal in ResNet-18: those of a stage's sums, and each first convolution alone."""
-    tied: dict[str, list[str]] = {}
-    for node in graph.nodes:
-        if isinstance(node, Conv):
-            stage = "layer1" if node.name == "conv1" else node.name.split(".")[0]
-            tied.setdefault(node.name if node.name.endswith(".conv1") else stage, []).append(node.name)
-    return list(tied.values())
-
-
 def main() -> None:
     resnet50, mobilenet = milliseconds(thesis_network("resnet50")), milliseconds(thesis_network("mobilenet_v2"))
     print(f"ResNet-50 {resnet50:.1f} ms, MobileNetV2 {mobilenet:.1f} ms per prediction")
     resnet18 = thesis_network("resnet18")
-    tied, random = groups(resnet18), np.random.default_rng(0)
+    groups, random = channel_groups(resnet18), np.random.default_rng(0)
     start = time.perf_counter()
     fps = []
     for _ in range(1000):
         widths = {}
-        for group in tied:
+        for group in groups:
             keep = random.uniform(0.2, 1.0)
             for name in group:
                 widths[name] = max(1, round(keep * resnet18.by_name[name].shape[-1]))

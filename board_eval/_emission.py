@@ -205,6 +205,14 @@ class _Emitter:
             for s, top in enumerate(range(0, height, dpu.pixel_parallel)):
                 bottom = min(top + dpu.pixel_parallel, height)
                 waits = self._conv_inputs(layer, loader, s, bottom, bottom - top, tile, channels)
+                last = t == len(tiles) - 1 and bottom == height
+                if not last and (t > 0 or s > 0):  # no loads in between, weights still needed: nothing to tell groups apart
+                    cycles = tile.mid * steps
+                    at = self.tape.emit(
+                        Kind.CONV, self.number, waits, stripe=s, group=block.start, repeat=len(block), cycles=cycles
+                    )
+                    done_out = self._after_stripe(layer, s, top, bottom, done_out, tile, channels, at)
+                    continue
                 for group in block:
                     if t == 0 and s == 0:
                         lanes = min(dpu.output_parallel, layer.mid_shape[2] - group * dpu.output_parallel)

@@ -1,7 +1,7 @@
 """The instructions of a DPU program: one typed list, kept as columns so that timing a network stays cheap.
 
-Equal instructions in a row (the weight LOADs of one group of output channels, the rows of one stripe) are one entry with a
-`repeat`; nothing else is merged.
+Equal instructions in a row are one entry with a `repeat`: the weight LOADs of one group of output channels, the rows of one
+stripe, the CONVs of a stripe that neither follow a LOAD nor are the last to use their weights. Nothing else is merged.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ ENGINE_OF = (
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """`repeat` equal instructions; bytes, words and cycles are of one of them.
+    """`repeat` equal instructions; bytes, words and cycles are of one of them, repeated CONVs of the groups from `group` on.
 
     `after` are the positions in the program of what must have ended before the first of them starts, apart from what precedes
     it on its own engine.

@@ -17,8 +17,12 @@ from edgesearch.board_eval._instructions import Instruction, Kind, Tape
 from edgesearch.board_eval._targets import Dpu
 from edgesearch.errors import GraphError
 
-#: Largest pooling kernel and stride per axis; global poolings of 224 px images are within it (Vitis AI 3.0, DPU operators).
+#: Largest pooling kernel and stride per axis: UG1414 gives 1..256 for the kernels of depthwise windows, which the same engine
+#: does; taken for pooling too, whose global windows exceed 16.
 MAX_POOL = 256
+#: A layer has at most this many groups of output channels, and dilation x input channels is at most this many groups of those
+#: (Vitis AI user guide UG1414, "Currently Supported Operators").
+MAX_GROUPS = 256
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,15 @@ def _check_memory(node: Node, shapes: list[tuple[int, int, int]], dpu: Dpu) -> N
             raise GraphError(
                 f"layer {node.name!r}: the weights of one output channel, {kernel[0]} x {kernel[1]} x {channels}, take {words}"
                 f" words; a weight bank of {dpu.name} has {dpu.bank_words}: use fewer input channels or a smaller kernel"
+            )
+    if isinstance(node, Conv | Linear) and node.shape[-1] > MAX_GROUPS * dpu.output_parallel:
+        limit = MAX_GROUPS * dpu.output_parallel
+        raise GraphError(f"layer {node.name!r}: {node.shape[-1]} output channels; {dpu.name} takes at most {limit}")
+    if isinstance(node, Conv | Depthwise) and max(node.dilation) > 1:
+        limit = MAX_GROUPS * dpu.input_parallel
+        if max(node.dilation) * shapes[0][2] > limit:
+            raise GraphError(
+                f"layer {node.name!r}: dilation {node.dilation} of {shapes[0][2]} channels; their product is limited to {limit}"
             )
     if isinstance(node, Conv | Depthwise | Pool | Concat | Activation):
         pixel = tensor_words((1, 1, as_image(node.shape)[2]), dpu)

@@ -171,7 +171,7 @@ def layer_times(
     spent = np.zeros((len(program.layers), len(Engine)))
     position = int(np.argmax(ends)) if ends else -1
     while position >= 0:
-        spent[tape.layer[position], ENGINE_OF[Kind(tape.kind[position])]] += cost[position]
+        spent[tape.layer[position], ENGINE_OF[tape.kind[position]]] += cost[position]
         position = bounds[position]
     moved = _per_layer(program, "bytes")
     conv = _per_layer(program, "cycles")[:, Kind.CONV]

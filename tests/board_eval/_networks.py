@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
 
 from edgesearch.board_eval._graph import Activation, Add, Concat, Conv, Depthwise, Graph, Input, Linear, Node, Pool, Reshape
 
@@ -81,22 +79,3 @@ def residual_net(size: int, widths: tuple[int, int, int], channels: int = 3) -> 
     x = net.concat(net.conv(x, widths[1], 1), net.conv(x, widths[1], 3))
     x = net.conv(net.depthwise(net.conv(x, 2 * widths[0], 1)), widths[2], 1)
     return net.head(x)
-
-
-def with_widths(graph: Graph, widths: Mapping[str, int]) -> Graph:
-    """The same network with other output channels of the named layers."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    nodes: list[Node] = []
-    for node in graph.nodes:
-        shape, inputs = node.shape, [shapes[name] for name in node.inputs]
-        if isinstance(node, Conv | Linear):
-            shape = (*shape[:-1], widths.get(node.name, shape[-1]))
-        elif isinstance(node, Reshape):
-            shape = (math.prod(inputs[0]),)
-        elif isinstance(node, Depthwise | Pool | Add | Activation):
-            shape = (*shape[:-1], inputs[0][-1])
-        elif isinstance(node, Concat):
-            shape = (*shape[:-1], sum(i[-1] for i in inputs))
-        shapes[node.name] = shape
-        nodes.append(dataclasses.replace(node, shape=shape))
-    return Graph(graph.name, tuple(nodes), graph.bits)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -47,3 +49,14 @@ def test_accuracy_needs_labels_and_a_quantized_network() -> None:
         board.measure(mlp(), images, np.zeros(3, np.int64))
     with pytest.raises(BoardError, match="not quantized"):
         board.measure(mlp(), images, np.zeros(2, np.int64))
+
+
+def test_an_xmodel_is_measured_with_its_images(reference_data: Path) -> None:
+    folder = reference_data / "golden" / "resnet20"
+    images = (np.load(folder / "images_u8_0_19.npy").astype(np.float32) / 255 - 0.5) / 0.5
+    logits = np.load(folder / "logits_0_19.npy")
+    labels = np.load(folder / "labels_0_19.npy")
+    measurement = SimulatedBoard(load_profile("zcu104")).measure(folder / "ResNet20_int.xmodel", images, labels)
+    assert measurement.accuracy == np.mean(logits.argmax(axis=1) == labels)
+    assert measurement.conditions["images"] == "20"
+    assert measurement.throughput_fps > measurement.latency_fps > 100

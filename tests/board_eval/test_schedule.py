@@ -18,10 +18,11 @@ from edgesearch.board_eval._lowering import lower
 from edgesearch.board_eval._schedule import Program, check_fits, schedule
 from edgesearch.board_eval._targets import DPUS, load_profile
 from edgesearch.board_eval._timing import instruction_costs, run
+from edgesearch.board_eval._widths import with_widths
 from edgesearch.errors import GraphError
 from edgesearch.spaces._torchvision import import_torchvision
 
-from ._networks import Net, residual_net, with_widths
+from ._networks import Net, residual_net
 
 B4096 = DPUS["B4096"]
 
@@ -204,6 +205,14 @@ def single(node: Conv | Depthwise | Pool | Linear, shape: tuple[int, ...]) -> Gr
         (
             single(Conv(name="deep", inputs=("image",), shape=(6, 6, 8), kernel=(3, 3)), (8, 8, 4096)),
             "'deep': the weights of one output channel, 3 x 3 x 4096, take 2304 words",
+        ),
+        (
+            single(Conv(name="many", inputs=("image",), shape=(4, 4, 5000), kernel=(1, 1)), (4, 4, 16)),
+            "'many': 5000 output channels; B4096 takes at most 4096",
+        ),
+        (
+            single(Conv(name="holes", inputs=("image",), shape=(28, 28, 8), kernel=(3, 3), dilation=(2, 2)), (32, 32, 3000)),
+            "'holes': dilation",
         ),
         (single(Linear(name="long", inputs=("image",), shape=(10,)), (40000,)), "'long': the weights of one output channel"),
         (

@@ -11,8 +11,9 @@ from edgesearch.board_eval._instructions import ENGINE_OF, Engine
 from edgesearch.board_eval._schedule import Program, schedule
 from edgesearch.board_eval._targets import DPUS, load_profile
 from edgesearch.board_eval._timing import instruction_costs, run, time_graph
+from edgesearch.board_eval._widths import with_widths
 
-from ._networks import Net, residual_net, with_widths
+from ._networks import Net, residual_net
 
 PROFILE = load_profile("zcu104")
 _WIDTHS = st.tuples(*[st.integers(17, 300)] * 3)
