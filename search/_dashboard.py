@@ -1,91 +1,139 @@
-"""`edgesearch dashboard`: optuna-dashboard on a copy of the study, so that nothing done there can touch the study itself."""
+"""`edgesearch dashboard`: optuna-dashboard on one study, for this machine only, unable to change anything.
+
+Nothing that the browser sends can write: requests other than reading ones are refused before they reach the dashboard, the
+storage it is given refuses to write (`ReadOnlyStudy`), and a SQLite database is open for reading only. The driver that runs the
+study is not disturbed: with the write-ahead log that it uses, readers and the writer do not wait for each other.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import sqlite3
-import tempfile
-import threading
+import ipaddress
+import json
+import logging
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import click
 import optuna
 
 from edgesearch.errors import StudyError
+from edgesearch.search._front import knee, nearest_misses, pareto_front
+from edgesearch.search._read_only import ReadOnlyStudy, open_read_only
+from edgesearch.search._record import Record, read_study
+from edgesearch.search._table import number, percent
 
-_HOST = "127.0.0.1"
-#: Seconds between two looks at the study by a dashboard on SQLite.
-_REFRESH = 5.0
+_Environment = dict[str, Any]
+_Application = Callable[[_Environment, Callable[..., Any]], Iterable[bytes]]
 
 
-def serve_dashboard(url: str, study_name: str, *, port: int) -> None:
-    """Serve until interrupted, to this machine only. Raises StudyError when the port is taken.
+class _Server(ThreadingMixIn, WSGIServer):
+    """One thread per request, all of which end with the program."""
 
-    A SQLite study is copied with SQLite's own backup, which a running study does not notice, and copied again as it grows.
-    Another database is read directly; give the dashboard a role that may only read there.
+    daemon_threads = True
+
+
+class _QuietHandler(WSGIRequestHandler):
+    """Prints no line per request."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def serve_dashboard(storage_url: str, study_name: str, *, host: str = "127.0.0.1", port: int = 8080) -> None:
+    """Serve the study until interrupted.
+
+    Raises StudyError when the port is taken, `host` is not a loopback address, or the storage or the study is not there.
     """
-    _check_port(port)
-    with _snapshot(url) as shown:
-        from optuna_dashboard import run_server
-
-        click.echo(f"study {study_name}: http://{_HOST}:{port}/dashboard  (Ctrl-C stops it)")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            run_server(shown, host=_HOST, port=port)
-
-
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with open_dashboard(storage_url, study_name, host=host, port=port) as server:
+        # It logs a traceback for every plot that a young study cannot fill yet; the page says so itself.
+        logging.getLogger("optuna_dashboard").setLevel(logging.CRITICAL)
+        click.echo(f"study {study_name}: http://{host}:{server.server_port}/dashboard  (read-only; Ctrl-C stops it)")
         try:
-            probe.bind((_HOST, port))
-        except OSError as error:
-            raise StudyError(f"port {port} is taken or not allowed ({error.strerror}); give another --port") from error
+            server.serve_forever()
+        except KeyboardInterrupt:
+            click.echo("stopped")
 
 
-@contextlib.contextmanager
-def _snapshot(url: str) -> Iterator[optuna.storages.BaseStorage]:
-    """The storage to show: a copy that follows a SQLite file, or the storage itself."""
-    if not url.startswith("sqlite:///"):
-        yield optuna.storages.RDBStorage(url)
-        return
-    source = Path(url.removeprefix("sqlite:///"))
-    with tempfile.TemporaryDirectory(prefix="edgesearch-dashboard-") as folder:
-        copy = Path(folder) / "studies.db"
-        copy_database(source, copy)
-        stop = threading.Event()
-        thread = threading.Thread(target=_follow, args=(source, copy, stop), daemon=True)
-        thread.start()
-        try:
-            yield optuna.storages.RDBStorage(f"sqlite:///{copy}")
-        finally:
-            stop.set()
-            thread.join()
+def open_dashboard(storage_url: str, study_name: str, *, host: str = "127.0.0.1", port: int = 8080) -> WSGIServer:
+    """The server, listening but not serving yet; port 0 takes a free one. Raises StudyError as `serve_dashboard`."""
+    _refuse_other_hosts(host)
+    storage = ReadOnlyStudy(open_read_only(storage_url), study_name, study_note)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it imports experimental and deprecated parts of Optuna
+        from optuna_dashboard._app import create_app
+
+        application = create_app(storage)
+    try:
+        return make_server(host, port, _reading_only(application, host), server_class=_Server, handler_class=_QuietHandler)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StudyError(f"port {port} cannot be used ({reason}); stop what listens there, or give another --port") from error
 
 
-def copy_database(source: Path, target: Path) -> None:
-    """A consistent copy of a SQLite database, also while it is written; the source is opened for reading only."""
-    with (
-        contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as read,
-        contextlib.closing(sqlite3.connect(target)) as write,
-    ):
-        read.backup(write)
+def _refuse_other_hosts(host: str) -> None:
+    try:
+        loopback = host == "localhost" or ipaddress.IPv4Address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise StudyError(f"the dashboard has no passwords and is served to this machine only; host {host!r} is not 127.0.0.1")
 
 
-def _follow(source: Path, target: Path, stop: threading.Event) -> None:
-    seen = _changed(source)
-    while not stop.wait(_REFRESH):
-        now = _changed(source)
-        if now != seen:
-            with contextlib.suppress(sqlite3.Error):  # a reader of the copy is in the way: next time
-                copy_database(source, target)
-                seen = now
+def _reading_only(application: _Application, host: str) -> _Application:
+    """Let reading requests through that were made to this machine by its own name.
+
+    A page elsewhere whose name was made to point here (DNS rebinding) sends its own name, and gets nothing.
+    """
+    names = {host, "localhost", "127.0.0.1"}
+
+    def guarded(environment: _Environment, start: Callable[..., Any]) -> Iterable[bytes]:
+        if environment.get("HTTP_HOST", "").rpartition(":")[0] not in names and environment.get("HTTP_HOST") not in names:
+            return _refusal(start, "403 Forbidden", "this dashboard answers to localhost only")
+        if environment["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return _refusal(start, "403 Forbidden", "this dashboard is read-only; `edgesearch optimize` alone writes the study")
+        return application(environment, start)
+
+    return guarded
 
 
-def _changed(source: Path) -> tuple[float, ...]:
-    """Moments of the last writes: to the database, and to its write-ahead log."""
-    files = (source, source.with_name(source.name + "-wal"))
-    return tuple(file.stat().st_mtime for file in files if file.exists())
+def _refusal(start: Callable[..., Any], status: str, reason: str) -> Iterable[bytes]:
+    body = json.dumps({"reason": reason}).encode()
+    start(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def study_note(study: optuna.Study) -> str:
+    """The study in Markdown: constraints, the front's ends and knee, or the nearest misses."""
+    view = read_study(study)
+    goals = ", ".join(f"{'maximise' if o.maximise else 'minimise'} {o.name}" for o in view.objectives)
+    lines = [f"**{_quoted(view.name)}**: {goals}. Read-only view by edgesearch.", ""]
+    for name, limit in sorted(view.constraints.items()):
+        broken = sum(name in record.violations for record in view.records if record.is_complete)
+        lines.append(f"- constraint `{name}` = {limit:g}: broken by {broken} of {view.counts['COMPLETE']} complete trials")
+    if not view.constraints:
+        lines.append("- no constraints")
+    lines.append(f"- {view.rejected} asks were rejected before any training, {view.repeats} answered from the record")
+    front = pareto_front(view)
+    if front:
+        lines += ["", f"The front has {len(front)} members that keep every constraint and that the DPU can run:", ""]
+        middle = knee(front)
+        ends = {"first": front[0], "knee": middle, "last": front[-1]} if middle is not None else {}
+        lines += [f"- {name}: {_member(record)}" for name, record in ends.items()]
+    else:
+        misses = nearest_misses(view.records, view.constraints, limit=5)
+        lines += ["", "Nothing keeps every constraint; the nearest:", ""] if misses else []
+        for record, amounts in misses:
+            lines.append(f"- {_member(record)}; misses " + ", ".join(f"`{n}` by {a:g}" for n, a in amounts.items()))
+    return "\n".join(lines)
+
+
+def _member(record: Record) -> str:
+    return f"trial {record.number}, {_quoted(record.recipe)}, {percent(record.accuracy)} at {number(record.fps)} FPS"
+
+
+def _quoted(text: str) -> str:
+    """As code, in which Markdown has no meaning."""
+    return f"`{text.replace('`', chr(39))}`"

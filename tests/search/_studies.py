@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from edgesearch.search._record import Objective, Record
@@ -141,9 +142,10 @@ def make_trial(
         "ask_seconds": round(float(rng.uniform(0.01, 0.08)), 4),
     }
     begin = START + timedelta(seconds=20 * number)
+    drawn: dict[str, Any] = {"params": params_of(candidate), "distributions": DISTRIBUTIONS}
     if rng.random() < failing:
         attributes["failure"] = REASONS[number % len(REASONS)].format(key=candidate.key[:16])
-        trial = create_trial(state=TrialState.FAIL, user_attrs=attributes)
+        trial = create_trial(state=TrialState.FAIL, user_attrs=attributes, **drawn)
     else:
         stored.update(keys.values())
         figures = figures_of(candidate, rng)
@@ -165,10 +167,32 @@ def make_trial(
             for side, _, metric in [name.partition("_")]
         }
         trial = create_trial(
-            values=[figures[o] for o in objectives], user_attrs=attributes, system_attrs=system, state=TrialState.COMPLETE
+            values=[figures[o] for o in objectives],
+            user_attrs=attributes,
+            system_attrs=system,
+            state=TrialState.COMPLETE,
+            **drawn,
         )
     trial.datetime_start, trial.datetime_complete = begin, begin + timedelta(seconds=sum(seconds.values()))
     return trial
+
+
+#: What the sampler drew: the candidate's settings that vary.
+DISTRIBUTIONS = {
+    "student": CategoricalDistribution(list(NETWORKS)),
+    "width": CategoricalDistribution([0.5, 0.75, 1.0]),
+    "distillation": CategoricalDistribution(["none", "logit", "self"]),
+    "ratio": FloatDistribution(0.0, 0.9),
+}
+
+
+def params_of(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "student": candidate.student.architecture,
+        "width": candidate.student.width,
+        "distillation": candidate.distillation.kind,
+        "ratio": candidate.pruning.ratio,
+    }
 
 
 def stage_keys(candidate: Candidate) -> dict[str, str]:

@@ -1,0 +1,190 @@
+"""A study's storage that can be read and not written, by Optuna's own interface."""
+
+from __future__ import annotations
+
+import copy
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from edgesearch.errors import StudyError
+
+#: Where Optuna 5 keeps constraints (one attribute each, under their names) and where optuna-dashboard looks for them (a list).
+_CONSTRAINTS = "constraints"
+#: The note is made anew when it is older than this many seconds.
+_NOTE_AGE = 10.0
+
+
+def open_read_only(url: str) -> BaseStorage:
+    """The storage at a SQLAlchemy URL, for reading; what was read of finished trials is kept.
+
+    SQLite files are opened with mode=ro: SQLite itself refuses every write. PostgreSQL sessions are made read-only. For other
+    databases nothing but `ReadOnlyStudy` stands between the reader and the data; give the URL of a role that may only read.
+    Raises StudyError when there is no such database or it is not Optuna's.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
+    shown = parsed.render_as_string(hide_password=True)
+    try:
+        storage = RDBStorage(*_read_only_engine(url, parsed), skip_table_creation=True)
+    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, sqlite3.Error) as error:
+        cause = error.__cause__ or error
+        reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
+        raise StudyError(f"--storage {shown} cannot be read: {reason}; check the URL") from error
+    return optuna.storages.get_storage(storage)
+
+
+def _read_only_engine(url: str, parsed: URL) -> tuple[str, dict[str, Any]]:
+    if parsed.get_backend_name() == "sqlite":
+        path = Path(parsed.database or "")
+        if not path.is_file():
+            raise StudyError(f"there is no database {str(path)!r}; run `edgesearch optimize` first, or check --storage")
+
+        def connect() -> sqlite3.Connection:
+            return sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, check_same_thread=False)
+
+        return "sqlite:///read-only", {"creator": connect, "poolclass": QueuePool}
+    if parsed.get_backend_name() == "postgresql":
+        return url, {"connect_args": {"options": "-c default_transaction_read_only=on"}}
+    return url, {}
+
+
+class ReadOnlyStudy(BaseStorage):
+    """One study of a storage, as a storage of its own: every method that writes raises StudyError.
+
+    Two things are added while reading, because optuna-dashboard does not show Optuna 5's constraints: the values of each
+    trial's constraints in the form that it reads (at most zero: kept), in the order of their names, and a note about the study.
+    """
+
+    def __init__(self, backend: BaseStorage, study_name: str, note: Callable[[optuna.Study], str]) -> None:
+        names = sorted(study.study_name for study in backend.get_all_studies())
+        if study_name not in names:
+            raise StudyError(f"there is no study {study_name!r} here (there is: {', '.join(names) or 'none'})")
+        self._backend, self._name, self._make_note = backend, study_name, note
+        self._note, self._noted = "", float("-inf")
+        self._lock = threading.Lock()
+
+    # --- reading
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """This study alone, with the note."""
+        studies = [copy.copy(study) for study in self._backend.get_all_studies() if study.study_name == self._name]
+        for study in studies:
+            study.system_attrs = study.system_attrs | self._note_attributes()
+        return studies
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """The trials, with constraints as a list."""
+        return [_with_constraint_list(t) for t in self._backend.get_all_trials(study_id, deepcopy=deepcopy, states=states)]
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """A trial, with constraints as a list."""
+        return _with_constraint_list(self._backend.get_trial(trial_id))
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """Optuna's own attributes of the study, and the note."""
+        return dict(self._backend.get_study_system_attrs(study_id)) | self._note_attributes()
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        """Optuna's number for the study."""
+        return self._backend.get_study_id_from_name(study_name)
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        """The study's name."""
+        return self._backend.get_study_name_from_id(study_id)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """Whether each objective is maximised or minimised."""
+        return self._backend.get_study_directions(study_id)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """The attributes that edgesearch gave the study."""
+        return self._backend.get_study_user_attrs(study_id)
+
+    def remove_session(self) -> None:
+        """Give the thread's connection back."""
+        self._backend.remove_session()
+
+    def _note_attributes(self) -> dict[str, Any]:
+        """The note as optuna-dashboard stores one; made anew now and then, since it counts trials."""
+        with self._lock:
+            if time.monotonic() - self._noted > _NOTE_AGE:
+                self._note = self._make_note(optuna.load_study(study_name=self._name, storage=self._backend))
+                self._noted = time.monotonic()
+            return {"dashboard:note_ver": 1, "dashboard:note_str:0": self._note}
+
+    # --- writing
+
+    def _refuse(self) -> NoReturn:
+        raise StudyError(f"study {self._name!r} is shown here, not changed; `edgesearch optimize` alone writes it")
+
+    def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
+        """Refused."""
+        self._refuse()
+
+    def delete_study(self, study_id: int) -> None:
+        """Refused."""
+        self._refuse()
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Refused."""
+        self._refuse()
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Refused."""
+        self._refuse()
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """Refused."""
+        self._refuse()
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        """Refused."""
+        self._refuse()
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """Refused."""
+        self._refuse()
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        """Refused."""
+        self._refuse()
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Refused."""
+        self._refuse()
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Refused."""
+        self._refuse()
+
+
+def _with_constraint_list(trial: FrozenTrial) -> FrozenTrial:
+    constraints = trial.constraints
+    if not constraints:
+        return trial
+    shown = copy.copy(trial)
+    others = {name: value for name, value in trial.system_attrs.items() if not name.startswith(f"{_CONSTRAINTS}:")}
+    shown._system_attrs = others | {_CONSTRAINTS: [constraints[name] for name in sorted(constraints)]}
+    return shown
