@@ -53,7 +53,7 @@ def lower_with_sources(model: nn.Module, input_shape: tuple[int, int, int], *, n
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return _Lowering(_trace(model, name), name, input_shape).run()
+        return _Lowering(model, _trace(model, name), name, input_shape).run()
     finally:
         for module, mode in training.items():
             module.training = mode

@@ -54,7 +54,8 @@ class Source:
 class Layers:
     """The nodes made so far. `values` maps each operation of the trace to the node whose value it stands for."""
 
-    def __init__(self, traced: fx.GraphModule, name: str, input_shape: tuple[int, int, int]) -> None:
+    def __init__(self, model: nn.Module, traced: fx.GraphModule, name: str, input_shape: tuple[int, int, int]) -> None:
+        self.model = model
         self.traced = traced
         self.name = name
         channels, height, width = input_shape
@@ -96,10 +97,7 @@ class Layers:
         parts, prefix = [self.name], ""
         for part in path.split(".") if path else ():
             prefix = f"{prefix}.{part}" if prefix else part
-            try:
-                kind = type(self.traced.get_submodule(prefix)).__name__
-            except AttributeError:  # the module itself is not called, so the trace left it out
-                kind = "Module"
+            kind = type(self.model.get_submodule(prefix)).__name__  # the trace has lost the containers' classes
             parts.append(f"{kind}[{part}]")
         return sanitize(f"{self.name}::{'/'.join(parts)}/ret.{self.order[at]}")
 

@@ -82,7 +82,7 @@ def golden(reference_data: Path) -> Callable[[str], Golden]:
     return load
 
 
-class _Block(nn.Module):
+class BasicBlock(nn.Module):
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
@@ -113,7 +113,9 @@ class ResNet20(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         widths = (16, 16, 32, 64)
         for i in (1, 2, 3):
-            blocks = [_Block(widths[i - 1] if j == 0 else widths[i], widths[i], 2 if i > 1 and j == 0 else 1) for j in range(3)]
+            blocks = [
+                BasicBlock(widths[i - 1] if j == 0 else widths[i], widths[i], 2 if i > 1 and j == 0 else 1) for j in range(3)
+            ]
             self.add_module(f"layer{i}", nn.Sequential(*blocks))
         self.avgpool = nn.AvgPool2d(8)
         self.fc = nn.Linear(64, 10)

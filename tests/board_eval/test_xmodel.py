@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from edgesearch.board_eval._graph import Add, Concat, Conv, Depthwise, Graph, Linear, Node, Pool
+from edgesearch.board_eval._graph import Add, Concat, Conv, Depthwise, Graph, Input, Linear, Node, Pool, without_weights
 from edgesearch.board_eval._lowering import lower
+from edgesearch.board_eval._names import fix_names, op_names
 from edgesearch.board_eval._xir_wire import graph_message
 from edgesearch.board_eval._xmodel import read_xmodel, write_xmodel
+from edgesearch.errors import QuantizationError, XmodelError
 
 Differences = Callable[[Path, Path], int]
 
@@ -106,3 +111,74 @@ def test_what_is_written_for_squeezenet_equals_amds_export(
     weights = {k: v for file in files for k, v in np.load(reference.folder / file).items()}
     write_xmodel(with_parameters(graph, weights, _corrections(reference.folder)), tmp_path / "a.xmodel")
     assert structural_differences(reference.xmodel, tmp_path / "a.xmodel") == 0
+
+
+# -- names
+
+
+def test_nodes_of_a_lowered_network_keep_their_names(golden: Any, resnet20_float: Any, tmp_path: Path) -> None:
+    graph = with_positions_of(lower(resnet20_float, (3, 32, 32)), golden("resnet20").graph)
+    write_xmodel(graph, tmp_path / "a.xmodel")
+    again = read_xmodel(tmp_path / "a.xmodel")
+    assert [node.name for node in again] == [node.name for node in graph]
+    assert again.by_name["layer1.0.conv1"].op_names == graph.by_name["layer1.0.conv1"].op_names
+    write_xmodel(again, tmp_path / "b.xmodel")
+    assert (tmp_path / "b.xmodel").read_bytes() == (tmp_path / "a.xmodel").read_bytes()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_network_survives_a_round_trip(random_networks: Any, tmp_path: Path, data: st.DataObject) -> None:
+    graph, _ = data.draw(random_networks)
+    write_xmodel(graph, tmp_path / "a.xmodel")
+    assert_same(graph, read_xmodel(tmp_path / "a.xmodel"))
+
+
+def test_operations_of_nodes_whose_names_sanitise_alike_stay_apart() -> None:
+    nodes = (
+        Input(name="a.b", inputs=(), shape=(4,), fix=3),
+        Add(name="a_b", inputs=("a.b", "a.b"), shape=(4,), fix=3),
+        Add(name="a-b", inputs=("a_b", "a.b"), shape=(4,), fix=3),
+        Add(name="a_b_fix", inputs=("a-b", "a.b"), shape=(4,), fix=3),
+    )
+    names = [names.output for names in fix_names(Graph("G", nodes)).values()]
+    operations = [name for group in op_names(Graph("G", nodes)).values() for name in group]
+    assert len(set(names + operations)) == 8
+    assert all(re.fullmatch("[0-9A-Za-z_]+", name) for name in names + operations)
+
+
+# -- bad input
+
+
+def test_a_network_that_is_not_quantized_cannot_be_written(resnet20_float: Any, tmp_path: Path) -> None:
+    graph = lower(resnet20_float, (3, 32, 32))
+    with pytest.raises(QuantizationError, match=r"'fc' of 'ResNet20' has no fix position; quantize it first"):
+        write_xmodel(graph, tmp_path / "a.xmodel")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_without_weights_cannot_be_written(golden: Any, tmp_path: Path) -> None:
+    with pytest.raises(QuantizationError, match="has no weights, only shapes"):
+        write_xmodel(without_weights(golden("tiny").graph), tmp_path / "a.xmodel")
+
+
+def test_weights_off_the_grid_are_written_rounded(golden: Any, tmp_path: Path) -> None:
+    graph = golden("tiny").graph
+    node = graph.by_name["fc"]
+    shifted = dataclasses.replace(node, weight=node.weight + np.float32(0.3 * 2.0**-node.weight_fix))
+    write_xmodel(graph.replace({"fc": shifted}), tmp_path / "a.xmodel")
+    assert_same(graph, read_xmodel(tmp_path / "a.xmodel"))
+
+
+def test_a_failed_write_leaves_the_file_that_was_there(golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.xmodel"
+    path.write_bytes(b"before")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(XmodelError, match="cannot be written: No space left"):
+        write_xmodel(golden("tiny").graph, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.xmodel"]
+    assert path.read_bytes() == b"before"
