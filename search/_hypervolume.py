@@ -74,7 +74,8 @@ def _volume_by_slices(losses: NDArray[np.float64], reference: NDArray[np.float64
     losses = losses[np.argsort(losses[:, -1], kind="stable")]
     depths = np.diff(losses[:, -1], append=reference[-1]).tolist()
     if len(reference) > 3:
-        return sum(volume(losses[: i + 1, :-1], reference[:-1]) * depth for i, depth in enumerate(depths) if depth > 0)
+        widths = (volume(losses[: i + 1, :-1], reference[:-1]) for i in range(len(losses)))
+        return float(sum(width * depth for width, depth in zip(widths, depths, strict=True)))
     stairs = Staircase((float(reference[0]), float(reference[1])))
     total = 0.0
     for (x, y), depth in zip(losses[:, :2].tolist(), depths, strict=True):

@@ -92,8 +92,8 @@ def _winners(view: StudyView, picture: FrontPicture) -> list[str]:
     accurate = max((r for r in picture.front if r.accuracy is not None), key=lambda r: r.accuracy or 0.0, default=None)
     fastest = max((r for r in picture.front if r.fps is not None), key=lambda r: r.fps or 0.0, default=None)
     found = [
-        _card("Best accuracy", percent(accurate and accurate.accuracy), _who(accurate)),
-        _card("Fastest", f"{number(fastest and fastest.fps)}<small> FPS</small>" if fastest else "-", _who(fastest)),
+        _card("Best accuracy", percent(accurate.accuracy if accurate else None), _who(accurate)),
+        _card("Fastest", f"{number(fastest.fps)}<small> FPS</small>" if fastest else "-", _who(fastest)),
     ]
     knee, value = picture.knee, "-"
     if knee is not None:
