@@ -92,7 +92,7 @@ class _Writer:
         from onnx import numpy_helper
 
         if name not in self.constants:
-            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+            self.constants[name] = numpy_helper.from_array(np.asarray(values, order="C"), name)
         return name
 
     def _scalar(self, name: str, value: float) -> str:
