@@ -62,9 +62,8 @@ def test_names_are_escaped_and_one_trial_is_enough(tmp_path: Path) -> None:
 def test_trials_that_cover_each_other_are_drawn_once(tmp_path: Path) -> None:
     view = read_study(make_study(60))
     crowd = replace(view, records=tuple(replace(r, number=r.number + 1000 * i) for i in range(5) for r in view.records))
-    assert len(list(_draw(crowd, tmp_path).iter())) == len(list(_draw(view, tmp_path).iter())) or len(
-        list(_draw(crowd, tmp_path).iter())
-    ) <= len(list(_draw(view, tmp_path).iter())) + len(pareto_front(view))
+    copies_of_members = len(pareto_front(view))  # the copy that is not on the front is a dot below its ring
+    assert len(list(_draw(crowd, tmp_path).iter())) <= len(list(_draw(view, tmp_path).iter())) + copies_of_members
 
 
 def test_nothing_to_draw_is_one_sentence(tmp_path: Path) -> None:
