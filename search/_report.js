@@ -124,7 +124,7 @@
     const above = data.y.maximise ? (y - low) / (high - low) < 0.9 : (y - low) / (high - low) < 0.1;
     return [{
       x, y, text: `knee: trial ${data.knee}`, ax: outwards ? 48 : -48, ay: above ? -30 : 30, arrowcolor: css("--soft"), arrowwidth: 1,
-      arrowhead: 0, standoff: 9, font: { color: css("--ink"), size: 13 }, bgcolor: css("--surface"), borderpad: 2,
+      arrowhead: 0, standoff: 9, font: { color: css("--ink"), size: 13 },
     }];
   };
   const drawFront = () => {
