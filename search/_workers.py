@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import warnings
 from collections import deque
 from dataclasses import asdict
@@ -66,6 +67,7 @@ class RayPool:
 
         self._ray: Any = ray
         options: dict[str, Any] = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
+        on_terminate = signal.getsignal(signal.SIGTERM)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -75,6 +77,7 @@ class RayPool:
             raise StudyError(
                 f"{where} does not start: {str(error).splitlines()[0]}; try --workers 0 to run without Ray"
             ) from error
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray puts one in its place that ends this process
         self.slots = workers
         remote: Any = ray.remote(num_cpus=1, num_gpus=gpus_per_job, max_retries=0, max_calls=1 if gpus_per_job else 0)
         self._task = remote(run_job)
