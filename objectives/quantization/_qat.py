@@ -70,12 +70,12 @@ def train_qat(
     if epochs < 1 or not stage_lrs:
         raise QuantizationError(f"{epochs} epochs with stage rates {tuple(stage_lrs)} were asked for; give at least one")
     if start is None:
-        model = _with_statistics(model, calibration)
+        model = _with_statistics(model, calibration, seed)
     lowered = lower_with_sources(model, input_shape)
     check_graph(lowered.graph)
     check_calibration(lowered.graph, calibration)
     network = QatNetwork(model, lowered, bits)
-    network.set_positions(_start_positions(network, start, calibration, bits, seed))
+    network.set_positions(start_positions(network, start, calibration, bits))
     place = choose_device(device)
     network.to(place)
     if teacher is not None:
@@ -142,9 +142,7 @@ def qat_loss(logits: Tensor, labels: Tensor, target: Tensor | None, temperature:
     return alpha * hard + (1 - alpha) * temperature**2 * soft
 
 
-def _start_positions(
-    network: QatNetwork, start: Graph | None, calibration: npt.NDArray[np.float32], bits: int, seed: int
-) -> Positions:
+def start_positions(network: QatNetwork, start: Graph | None, calibration: npt.NDArray[np.float32], bits: int) -> Positions:
     """The positions of `start`, or those found on the calibration images."""
     if start is None:
         with torch.no_grad():
@@ -166,7 +164,7 @@ def _start_positions(
     return found
 
 
-def _with_statistics(model: nn.Module, calibration: npt.NDArray[np.float32]) -> nn.Module:
+def _with_statistics(model: nn.Module, calibration: npt.NDArray[np.float32], seed: int) -> nn.Module:
     """A copy of an untrained model whose batch-norms know the mean and variance of the calibration images."""
     model = copy.deepcopy(model).cpu()
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
@@ -178,6 +176,7 @@ def _with_statistics(model: nn.Module, calibration: npt.NDArray[np.float32]) -> 
         norm.momentum = None  # the plain average over batches
     model.train()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # dropout
         for part in torch.split(to_tensor(calibration), _STATISTICS_BATCH):
             if len(part) > 1:
                 model(part)
