@@ -1,4 +1,4 @@
-"""Data sets, training, distillation, pruning, quantization; the stages that a candidate goes through and the store of their results."""
+"""Data, training, distillation, pruning, quantization; the stages a candidate goes through and the store of their results."""
 
 from __future__ import annotations
 

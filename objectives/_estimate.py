@@ -21,7 +21,7 @@ class Estimator:
         """The metrics of `describe`. A pruned candidate is taken as evenly pruned to its ratio; which channels really go is
         decided on trained weights.
 
-        Raises LoweringError naming operations the DPU does not have, GraphError, or SpaceError for a model that cannot be built.
+        Raises LoweringError naming operations the DPU does not have, GraphError, or SpaceError if it cannot be built.
         """
         if candidate.distillation.kind == "intermediate" and candidate.student.architecture == "mlp":
             raise SpaceError("an mlp has no feature maps to compare with a teacher's; use logit distillation for it")

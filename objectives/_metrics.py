@@ -6,7 +6,7 @@ from edgesearch.board_eval import BoardProfile, Graph, check_fits, time_graph
 
 
 def describe(graph: Graph, board: BoardProfile, bits: int) -> dict[str, float]:
-    """fps (throughput, every core busy), latency_ms and latency_fps (one image at a time, host included), size, MACs.
+    """Fps (throughput, every core busy), latency_ms and latency_fps (one image at a time, host included), size, MACs.
 
     size_bytes counts weights and biases at `bits` bits. Raises GraphError for a network that the DPU cannot hold.
     """

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgesearch.board_eval import Graph, lower
+from edgesearch.objectives import quantization as quantizer
 from edgesearch.objectives._augmentation import choose_augmentation, draw_view, seed_from, show
 from edgesearch.objectives._checkpoints import Checkpoints
 from edgesearch.objectives._data import DataSet
@@ -16,7 +17,6 @@ from edgesearch.objectives._distillation import Distillation, stored_view
 from edgesearch.objectives._evaluation import evaluate
 from edgesearch.objectives._images import prepare, prepare_tensor
 from edgesearch.objectives._pipeline import QatRecipe
-from edgesearch.objectives import quantization as quantizer
 from edgesearch.spaces import Quantization
 
 
@@ -77,9 +77,7 @@ def quantize_network(
 class _Batches:
     """Called with an epoch: its batches of images (B, C, S, S), labels (B,) and, when distilling, the teacher's logits."""
 
-    def __init__(
-        self, data: DataSet, input_size: int, batch_size: int, seed: int, distillation: Distillation | None
-    ) -> None:
+    def __init__(self, data: DataSet, input_size: int, batch_size: int, seed: int, distillation: Distillation | None) -> None:
         self._data, self._size, self._batch_size, self._seed = data, input_size, batch_size, seed
         self._images, self._labels = torch.from_numpy(data.train.images), torch.from_numpy(data.train.labels)
         stored = distillation.stored_logits if distillation else None
