@@ -11,7 +11,7 @@ from edgesearch.board_eval._integers import limits
 from edgesearch.errors import QuantizationError
 
 #: Images are run in batches whose largest tensor has about this many elements: small enough for caches.
-_BATCH_ELEMENTS = 2_000_000
+_BATCH_ELEMENTS = 4_000_000
 
 
 def batch_size(graph: Graph) -> int:
