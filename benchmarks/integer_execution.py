@@ -1,8 +1,8 @@
 """Integer execution on the golden networks: are the integers those of AMD's tools, and how long beside torch in float32?
 
 Run: python benchmarks/integer_execution.py. Needs the reference data (EDGESEARCH_REFERENCE_DATA). About a minute.
-Both sides run the same images on the same machine with the same number of threads, equally often and in turns; the shortest time
-of each counts. The float model runs in both memory layouts and in three batch sizes. The tiny network has no torch model; its
+Both sides run the same images on the same machine with the same number of threads, equally often and in turns; the shortest
+time of each counts. The float model runs in both memory layouts and in three batch sizes. The tiny network has no torch model; its
 Graph in float32 stands in.
 """
 
