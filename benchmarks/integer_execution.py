@@ -2,8 +2,8 @@
 
 Run: python benchmarks/integer_execution.py. Needs the reference data (EDGESEARCH_REFERENCE_DATA). About a minute.
 Both sides run the same images on the same machine with the same number of threads, equally often and in turns; the shortest
-time of each counts. The float model runs in both memory layouts and in three batch sizes. The tiny network has no torch model; its
-Graph in float32 stands in.
+time of each counts. The float model runs in both memory layouts and in three batch sizes. The tiny network has no torch model;
+its Graph in float32 stands in.
 """
 
 from __future__ import annotations
