@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear
-from edgesearch.objectives.quantization._assembly import assemble, dpu_rounding, to_tensor, with_rounded_weights
+from edgesearch.objectives.quantization._assembly import assemble, to_tensor
 from edgesearch.objectives.quantization._checks import check_value
-from edgesearch.objectives.quantization._network import Network, Rounding, activate, activation_of, last_readers
+from edgesearch.objectives.quantization._network import Network, activate, activation_of, last_readers
 from edgesearch.objectives.quantization._output_error import OutputError, nearest
 from edgesearch.objectives.quantization._positions import (
     Positions,
@@ -24,52 +22,30 @@ from edgesearch.objectives.quantization._positions import (
     search_position,
     vote_position,
 )
-from edgesearch.objectives.quantization._refinement import refine_positions
 
 #: The largest tensor over all images that is kept while layers are corrected, in elements.
 _ELEMENTS = 64_000_000
 #: Positions of the output tried below and above the one of smallest squared error.
 _OUTPUT_BELOW, _OUTPUT_ABOVE = 3, 1
-_BATCH = 32
-#: Multiply-accumulates of one look at the network's answers; it sets how many images that takes.
-_MACS = 5e10
-_FEWEST_IMAGES = 16
 
 
 def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int, seed: int) -> Graph:
     """See `quantize`."""
     shown = to_tensor(images)
     shown = shown[torch.randperm(len(shown), generator=torch.Generator().manual_seed(seed))]
-    count = max(_FEWEST_IMAGES, min(len(shown), int(_MACS / max(graph.macs, 1))))
     with torch.no_grad():
         network = Network.of(graph)
-        reference = _logits(network, shown[:count])
-        first = network.copy()
-        positions = calibrate(first, shown, bits)
+        positions = calibrate(network, shown, bits)
         obey_shift_limits(graph, positions)
-        rounded = with_rounded_weights(first, positions, bits)
-        refined = refine_positions(rounded, positions, shown[:count], reference, bits)
-        again = network.copy()
-        corrected = calibrate(again, shown, bits, refined.values)
-        obey_shift_limits(graph, corrected)
-        # corrections build on each other from layer to layer and may run away, so what they made is compared, not trusted
-        candidates = [(rounded, refined), (again, corrected), (rounded, positions)]
-        error = OutputError(reference)
-        errors = [error(_logits(n, shown[:count], dpu_rounding(graph, p, bits))) for n, p in candidates]
-        chosen, fixes = candidates[errors.index(min(errors))]
-    return assemble(chosen, fixes, bits)
+    return assemble(network, positions, bits)
 
 
-def _logits(network: Network, images: Tensor, rounding: Rounding | None = None) -> Tensor:
-    return torch.cat([network.logits(part, rounding) for part in torch.split(images, _BATCH)])
-
-
-def calibrate(network: Network, images: Tensor, bits: int, values: Mapping[str, int] | None = None) -> Positions:
+def calibrate(network: Network, images: Tensor, bits: int) -> Positions:
     """Positions and corrected biases, in execution order, everything before a layer already rounded.
 
     Each layer's weights are rounded and its bias shifted until every channel's mean is the float network's; both in place.
-    Positions of activations are those of `values`, or else what most images vote for; the output's is the one at which the
-    answers are nearest to the float network's.
+    Positions of activations are what most images vote for; the output's is the one at which the answers are nearest to the
+    float network's.
     """
     graph, owned_by, positions = network.graph, owners(network.graph), Positions()
     images = images[: max(1, _ELEMENTS // max(int(np.prod(node.shape)) for node in graph))]
@@ -88,13 +64,10 @@ def calibrate(network: Network, images: Tensor, bits: int, values: Mapping[str, 
             exact[node.name] = activate(activation_of(node), reference)
             value = network.compute(node, inputs)
         if owns_position(node, owned_by):
-            if values is not None:
-                fix = values[node.name]
-            else:
-                fix = vote_position(value, bits)
-                if node.name == output:
-                    candidates = range(fix + _OUTPUT_ABOVE, fix - _OUTPUT_BELOW - 1, -1)
-                    fix = nearest(candidates, value.flatten(1), OutputError(exact[node.name].flatten(1)), bits)
+            fix = vote_position(value, bits)
+            if node.name == output:
+                candidates = range(fix + _OUTPUT_ABOVE, fix - _OUTPUT_BELOW - 1, -1)
+                fix = nearest(candidates, value.flatten(1), OutputError(exact[node.name].flatten(1)), bits)
             positions.values[node.name] = fix
             value = round_half_up(value, fix, bits)
         rounded[node.name] = value
