@@ -113,7 +113,7 @@ def resize_tensor(images: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 
 def prepare_tensor(images: Tensor, size: int | tuple[int, int] | None, normalisation: Normalisation) -> Tensor:
-    """`prepare` on a uint8 tensor (N, H, W, C): the same numbers as float32 (N, C, H', W'), channels last in memory."""
+    """`prepare` on a uint8 tensor (N, H, W, C): the same numbers as float32 (N, C, H', W'), channels last in memory if there are several."""
     import torch
 
     pixels = images.permute(0, 3, 1, 2)
@@ -121,5 +121,8 @@ def prepare_tensor(images: Tensor, size: int | tuple[int, int] | None, normalisa
         pixels = resize_tensor(pixels, size)
     mean = torch.tensor(normalisation.mean, device=images.device).view(1, -1, 1, 1)
     std = torch.tensor(normalisation.std, device=images.device).view(1, -1, 1, 1)
-    scaled = pixels.to(torch.float32, memory_format=torch.channels_last)
+    # Grey images stay in plain order: with one channel the strides of channels-last fit other layouts too, which torch 2.13's
+    # convolutions on the CPU do not always tell apart.
+    layout = torch.channels_last if pixels.shape[1] > 1 else torch.contiguous_format
+    scaled = pixels.to(torch.float32, memory_format=layout)
     return scaled.div_(255.0).sub_(mean).div_(std)
