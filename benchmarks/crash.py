@@ -36,7 +36,14 @@ def run_to_end(home: Path, trials: int) -> None:
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
-    return [child for child in process.children(recursive=True) if "ray::" in " ".join(child.cmdline()[:1])]
+    found = []
+    for child in process.children(recursive=True):
+        try:
+            if "ray::" in " ".join(child.cmdline()[:1]):
+                found.append(child)
+        except psutil.Error:  # it ended meanwhile
+            continue
+    return found
 
 
 def kill(process: psutil.Process, what: str) -> None:
