@@ -94,7 +94,7 @@ def main() -> None:
         while kills < arguments.kills:
             what = ("driver", "worker", "everything")[kills % 3]
             child = subprocess.Popen(command(rough, arguments.trials), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(dice.uniform(4.0, 14.0))
+            time.sleep(dice.uniform(8.0, 30.0))
             if child.poll() is not None:
                 print("the study finished before the next kill", flush=True)
                 break

@@ -113,7 +113,10 @@ def resize_tensor(images: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 
 def prepare_tensor(images: Tensor, size: int | tuple[int, int] | None, normalisation: Normalisation) -> Tensor:
-    """`prepare` on a uint8 tensor (N, H, W, C): the same numbers as float32 (N, C, H', W'), channels last in memory if there are several."""
+    """`prepare` on a uint8 tensor (N, H, W, C): the same numbers as float32 (N, C, H', W').
+
+    Channels are last in memory if there are several.
+    """
     import torch
 
     pixels = images.permute(0, 3, 1, 2)
