@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgesearch.board_eval._serialise import graph_from_json, graph_to_json
     from edgesearch.board_eval._targets import BoardProfile, Dpu, load_profile
     from edgesearch.board_eval._timing import Timing, time_graph
+    from edgesearch.board_eval._widths import pruned_estimate
     from edgesearch.board_eval._xmodel import read_xmodel, write_xmodel
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "lower",
     "lower_with_sources",
     "preflight",
+    "pruned_estimate",
     "read_xmodel",
     "run_float",
     "schedule",
@@ -74,6 +76,7 @@ _MODULES = {
     "lower": "_lowering",
     "lower_with_sources": "_lowering",
     "preflight": "_preflight",
+    "pruned_estimate": "_widths",
     "read_xmodel": "_xmodel",
     "run_float": "_execute",
     "schedule": "_schedule",

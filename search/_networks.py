@@ -7,9 +7,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-from edgesearch.board_eval import Graph, lower, read_xmodel
+from edgesearch.board_eval import Graph, lower, pruned_estimate, read_xmodel
 from edgesearch.errors import SpaceError
-from edgesearch.spaces import STUDENTS, Candidate, Student, build, parse_candidate
+from edgesearch.spaces import STUDENTS, Candidate, Pruning, Student, build, parse_candidate
 
 
 def read_candidate(path: Path) -> Candidate:
@@ -41,8 +41,10 @@ def find_network(
     """
     if name.endswith(".xmodel"):
         return read_xmodel(Path(name)), None
+    pruning = Pruning()
     if name.endswith(".toml"):
-        student = read_candidate(Path(name)).student
+        candidate = read_candidate(Path(name)).canonical()
+        student, pruning = candidate.student, candidate.pruning
     elif name in STUDENTS or ":" in name:
         size = input_size or (224 if stem == "imagenet" else 32)
         fields = {"architecture": name, "width": width, "input_size": size, "stem": stem}
@@ -54,4 +56,7 @@ def find_network(
         )
     import_from_here()
     model = build(student, channels=channels, classes=classes)
-    return lower(model, (channels, student.input_size, student.input_size)), student
+    graph = lower(model, (channels, student.input_size, student.input_size))
+    if pruning.ratio:  # which channels go is decided on trained weights; until then, evenly
+        graph = pruned_estimate(graph, pruning.ratio, granularity=pruning.granularity)
+    return graph, student

@@ -34,6 +34,15 @@ def test_a_faster_board_is_faster() -> None:
     assert two["throughput_fps"] > 1.5 * one["throughput_fps"]  # one core, two cores
 
 
+def test_a_pruned_candidate_is_timed_pruned(tmp_path: Path) -> None:
+    student = 'student = { architecture = "resnet18", input_size = 32 }\n'
+    (tmp_path / "whole.toml").write_text(student)
+    (tmp_path / "pruned.toml").write_text(student + 'pruning = { method = "one_step", ratio = 0.6 }\n')
+    whole, pruned = (json.loads(run("bench", tmp_path / f"{n}.toml", "--format", "json")) for n in ("whole", "pruned"))
+    assert 1 - pruned["macs"] / whole["macs"] == pytest.approx(0.6, abs=0.05)  # in steps of sixteen channels
+    assert pruned["throughput_fps"] > 1.2 * whole["throughput_fps"]
+
+
 def test_bench_shows_every_layer_and_a_picture(tmp_path: Path) -> None:
     picture = tmp_path / "layers.html"
     facts = json.loads(
