@@ -11,10 +11,10 @@ from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear
 from edgesearch.objectives.quantization._assembly import assemble, to_tensor
 from edgesearch.objectives.quantization._checks import check_value
 from edgesearch.objectives.quantization._network import Network, activate, activation_of, last_readers
-from edgesearch.objectives.quantization._output_error import OutputError, nearest
 from edgesearch.objectives.quantization._positions import (
     Positions,
     obey_shift_limits,
+    output_position,
     owners,
     owns_position,
     round_half_away,
@@ -22,11 +22,10 @@ from edgesearch.objectives.quantization._positions import (
     search_position,
     vote_position,
 )
+from edgesearch.objectives.quantization._reconstruction import reconstruct
 
 #: The largest tensor over all images that is kept while layers are corrected, in elements.
 _ELEMENTS = 64_000_000
-#: Positions of the output tried below and above the one of smallest squared error.
-_OUTPUT_BELOW, _OUTPUT_ABOVE = 3, 1
 
 
 def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int, seed: int) -> Graph:
@@ -35,17 +34,18 @@ def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int, s
     shown = shown[torch.randperm(len(shown), generator=torch.Generator().manual_seed(seed))]
     with torch.no_grad():
         network = Network.of(graph)
-        positions = calibrate(network, shown, bits)
+        rounded = network.copy()
+        positions = calibrate(rounded, shown, bits)
         obey_shift_limits(graph, positions)
-    return assemble(network, positions, bits)
+    learnt = reconstruct(network, rounded.biases, positions, shown, bits, seed)
+    return assemble(learnt, positions, bits)
 
 
 def calibrate(network: Network, images: Tensor, bits: int) -> Positions:
     """Positions and corrected biases, in execution order, everything before a layer already rounded.
 
-    Each layer's weights are rounded and its bias shifted until every channel's mean is the float network's; both in place.
-    Positions of activations are what most images vote for; the output's is the one at which the answers are nearest to the
-    float network's.
+    Each layer's weights are rounded and its bias shifted by what that moved its mean, both in place.
+    Positions of activations are what most images vote for; the output's see `output_position`.
     """
     graph, owned_by, positions = network.graph, owners(network.graph), Positions()
     images = images[: max(1, _ELEMENTS // max(int(np.prod(node.shape)) for node in graph))]
@@ -60,14 +60,11 @@ def calibrate(network: Network, images: Tensor, bits: int) -> Positions:
             reference = network.before_activation(node, [exact[name] for name in node.inputs])
             check_value(node, reference)
             if isinstance(node, Conv | Depthwise | Linear):
-                _round_layer(network, node, inputs[0], reference, positions, bits)
+                _round_layer(network, node, inputs[0], positions, bits)
             exact[node.name] = activate(activation_of(node), reference)
             value = network.compute(node, inputs)
         if owns_position(node, owned_by):
-            fix = vote_position(value, bits)
-            if node.name == output:
-                candidates = range(fix + _OUTPUT_ABOVE, fix - _OUTPUT_BELOW - 1, -1)
-                fix = nearest(candidates, value.flatten(1), OutputError(exact[node.name].flatten(1)), bits)
+            fix = output_position(value, bits) if node.name == output else vote_position(value, bits)
             positions.values[node.name] = fix
             value = round_half_up(value, fix, bits)
         rounded[node.name] = value
@@ -77,16 +74,20 @@ def calibrate(network: Network, images: Tensor, bits: int) -> Positions:
     return positions
 
 
-def _round_layer(
-    network: Network, node: Conv | Depthwise | Linear, x: Tensor, reference: Tensor, positions: Positions, bits: int
-) -> None:
-    """Round the layer's weights, then shift its bias so that every channel's mean is what it was, and round that."""
+def _round_layer(network: Network, node: Conv | Depthwise | Linear, x: Tensor, positions: Positions, bits: int) -> None:
+    """Round the layer's weights, then shift its bias by what that moves every channel's mean, and round that; in place.
+
+    `x` is the layer's input as the layers before leave it. Only this layer's own error is put right: making good the errors
+    before it as well lets the corrections grow from layer to layer.
+    """
     weight = network.weights[node.name]
     positions.weights[node.name] = fix = search_position(weight, bits, weights=True)
-    network.weights[node.name] = round_half_away(weight, fix, bits)
     if node.name not in network.biases:
+        network.weights[node.name] = round_half_away(weight, fix, bits)
         return
-    error = network.before_activation(node, [x]) - reference
+    exact = network.before_activation(node, [x])
+    network.weights[node.name] = round_half_away(weight, fix, bits)
+    error = network.before_activation(node, [x]) - exact
     bias = network.biases[node.name] - error.mean([d for d in range(error.ndim) if d != 1])
     positions.biases[node.name] = fix = search_position(bias, bits, weights=True)
     network.biases[node.name] = round_half_away(bias, fix, bits)

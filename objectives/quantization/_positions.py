@@ -19,6 +19,8 @@ _ZERO_FIX = 18
 _CANDIDATES = 5
 #: The same for a vote of images, some of which are much smaller than the largest.
 _VOTE_CANDIDATES = 8
+#: Share of the images whose logits may saturate.
+_SATURATED = 0.01
 _MAX_SHIFT_CUT = 16
 _MAX_SHIFT_BIAS = 16
 
@@ -101,6 +103,17 @@ def vote_position(value: Tensor, bits: int = 8) -> int:
     errors = torch.stack([(round_half_up(value, fix, bits) - value).square().flatten(1).sum(1) for fix in candidates])
     votes = torch.bincount(errors.argmin(0), minlength=len(candidates))
     return candidates[int(votes.argmax())]
+
+
+def output_position(value: Tensor, bits: int = 8) -> int:
+    """The finest position at which no logit of 99 % of the images in `value` (N, ...) saturates.
+
+    Logits are there to be compared: saturated ones tie whatever their difference, and so do those rounded more coarsely.
+    """
+    share = torch.tensor(1 - _SATURATED)
+    flat = value.flatten(1)
+    ends = torch.stack([-torch.quantile(-flat.amin(1), share), torch.quantile(flat.amax(1), share)])
+    return min(base_position(ends, bits), MAX_FIX)
 
 
 def obey_shift_limits(graph: Graph, positions: Positions) -> None:

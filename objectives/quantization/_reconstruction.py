@@ -1,0 +1,71 @@
+"""Adaptive rounding for the network's output: which way weights and biases round is learnt from the float network's logits.
+
+Weights move by a fraction of their grid's step, so that only those near the middle between two integers change theirs. The
+loss is read behind the DPU's own arithmetic, all layers at once, unlike AdaRound (arXiv 2004.10568), which goes layer by layer.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from edgesearch.board_eval._lowering import Lowered
+from edgesearch.objectives.quantization._network import Network
+from edgesearch.objectives.quantization._positions import Positions
+from edgesearch.objectives.quantization._qat_network import QatLayer, QatNetwork
+
+#: Adam's step as a share of the step of the tensor's grid.
+_RATE = 3e-3
+_BATCH = 32
+_EPOCHS = 8
+#: Multiply-accumulates of the forward and backward passes; large networks get fewer epochs.
+_MACS = 5e12
+_PASSES = 3  # a backward pass costs two forward passes
+
+
+def reconstruct(
+    network: Network, biases: dict[str, Tensor], positions: Positions, images: Tensor, bits: int, seed: int
+) -> Network:
+    """Weights and biases that round, at `positions`, to a network with logits near those of `network` on `images`.
+
+    `biases` are the corrected ones to start from. Returns `network` with these biases where nothing can be learnt.
+    """
+    start = Network(network.graph, dict(network.weights), dict(biases))
+    with torch.no_grad():
+        target = torch.cat([network.logits(part) for part in torch.split(images, _BATCH)])
+    spread = float(target.var()) if target.numel() > 1 else 0.0
+    epochs = min(_EPOCHS, int(_MACS / (_PASSES * len(images) * max(network.graph.macs, 1))))
+    if spread == 0 or epochs == 0 or not network.weights:
+        return start
+    trained = QatNetwork(nn.Module(), Lowered(start.to_graph(), {}), bits)
+    trained.set_positions(positions)
+    trained.freeze()
+    optimizer = torch.optim.Adam(_groups(trained, positions))
+    order = torch.Generator().manual_seed(seed)
+    steps = epochs * -(-len(images) // _BATCH)
+    step = 0
+    for _ in range(epochs):
+        for index in torch.split(torch.randperm(len(images), generator=order), _BATCH):
+            for group in optimizer.param_groups:
+                group["lr"] = group["highest"] * 0.5 * (1 + math.cos(math.pi * step / steps))
+            optimizer.zero_grad(set_to_none=True)
+            shown = images[index]
+            if shown.ndim == 4:
+                shown = shown.contiguous(memory_format=torch.channels_last)
+            loss = (trained(shown) - target[index]).square().mean() / spread
+            loss.backward()
+            optimizer.step()
+            step += 1
+    return trained.to_network()
+
+
+def _groups(trained: QatNetwork, positions: Positions) -> list[dict[str, object]]:
+    groups: list[dict[str, object]] = []
+    for name, fix in positions.weights.items():
+        layer: QatLayer = trained.layer(name)
+        groups.append({"params": [layer.weight], "highest": _RATE * 2.0**-fix})
+        if layer.bias is not None:
+            groups.append({"params": [layer.bias], "highest": _RATE * 2.0 ** -positions.biases[name]})
+    return groups
