@@ -7,6 +7,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 
 demo: .venv/installed
 	$(BIN)/edgesearch optimize quickstart --trials 20 --home runs
+	$(BIN)/edgesearch export --study quickstart --knee --home runs -o runs/deploy
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -1,7 +1,7 @@
 """The bundled study, as a new user runs it: 100 trials through the command line.
 
-Figures: seconds in all, seconds to the first finished trial, peak memory of all its processes together (resident, pages that
-processes share counted once), how many trials trained a student, the front.
+Figures: seconds in all, seconds to the first finished trial, peak memory of all its processes together (resident, where a page
+that processes share counts in each; and with such pages counted once), how many trials trained a student, the front.
 """
 
 from __future__ import annotations
@@ -23,33 +23,35 @@ from edgesearch.search._front import pareto_front
 from edgesearch.search._record import StudyView, read_study
 
 
-def memory_gb(process: psutil.Process) -> float:
-    """GiB of a process and all below it: proportional set size, which counts shared pages once."""
-    total = 0
+def memory_gb(process: psutil.Process) -> tuple[float, float]:
+    """GiB of a process and all below it: resident, and proportional, which counts shared pages once."""
+    resident = proportional = 0
     for member in [process, *process.children(recursive=True)]:
         try:
-            total += member.memory_full_info().pss
+            memory = member.memory_full_info()
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return total / 2**30
+        resident, proportional = resident + memory.rss, proportional + memory.pss
+    return resident / 2**30, proportional / 2**30
 
 
-def run_study(home: Path, *arguments: str) -> tuple[float, float]:
-    """(seconds, peak GiB) of `edgesearch optimize quickstart`."""
+def run_study(home: Path, *arguments: str) -> tuple[float, float, float]:
+    """(seconds, peak GiB resident, peak GiB proportional) of `edgesearch optimize quickstart`."""
     started = time.perf_counter()
     command = [sys.executable, "-m", "edgesearch.search", "optimize", "quickstart", "--home", str(home), *arguments]
     child = subprocess.Popen(command)
-    peak = 0.0
+    resident = proportional = 0.0
     done = threading.Event()
 
     def watch() -> None:
-        nonlocal peak
+        nonlocal resident, proportional
         process = psutil.Process(child.pid)
         while not done.wait(0.5):
             try:
-                peak = max(peak, memory_gb(process))
+                now = memory_gb(process)
             except psutil.NoSuchProcess:
                 return
+            resident, proportional = max(resident, now[0]), max(proportional, now[1])
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -58,7 +60,7 @@ def run_study(home: Path, *arguments: str) -> tuple[float, float]:
     watcher.join()
     if code != 0:
         sys.exit(f"edgesearch ended with {code}")
-    return time.perf_counter() - started, peak
+    return time.perf_counter() - started, resident, proportional
 
 
 def view(home: Path) -> StudyView:
@@ -73,7 +75,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         print(f"running the quickstart study for {trials} trials in {folder}", flush=True)
         begun = time.time()
-        seconds, peak = run_study(Path(folder), "--trials", str(trials))
+        seconds, resident, proportional = run_study(Path(folder), "--trials", str(trials))
         study = view(Path(folder))
     complete = [record for record in study.records if record.is_complete]
     first = min(record.finished.timestamp() for record in complete if record.finished is not None) - begun
@@ -89,7 +91,8 @@ def main() -> None:
             "trials": len(complete),
             "seconds": round(seconds, 1),
             "first_trial_seconds": round(first, 1),
-            "peak_rss_gb": round(peak, 2),
+            "peak_rss_gb": round(resident, 2),
+            "peak_pss_gb": round(proportional, 2),
             "students_trained": sum("student" in record.stage_seconds for record in complete),
             "best_accuracy": round(max(accuracies), 4),
             "front_size": len(front),

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgesearch.board_eval import BoardProfile, Graph, execute, graph_from_json, graph_to_json, lower, run_float
+from edgesearch.board_eval import BoardProfile, Graph, execute, graph_from_json, graph_to_json, run_float
 from edgesearch.errors import DataError, StoreError
 from edgesearch.objectives._data import DataSet, DataSettings, Split, load_data
 from edgesearch.objectives._distillation import Distillation, teacher_logits
 from edgesearch.objectives._evaluation import evaluate
-from edgesearch.objectives._images import prepare, prepare_tensor
+from edgesearch.objectives._images import prepare
 from edgesearch.objectives._metrics import describe
 from edgesearch.objectives._prune_stage import prune
 from edgesearch.objectives._recipe import Recipe
@@ -208,11 +208,6 @@ def _run_pruned(context: Context) -> _Result:
     return _Result(figures, _weights(model))
 
 
-def calibration_images(data: DataSet, input_size: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The calibration split as the network reads it: float32 (N, S, S, C)."""
-    return prepare(data.calibration.images, input_size, data.normalisation)
-
-
 def _run_quantized(context: Context) -> _Result:
     from edgesearch.objectives._quantize_stage import quantize_network
 
@@ -278,16 +273,6 @@ def _run_measured(context: Context) -> _Result:
 def _run_tested(context: Context) -> _Result:
     graph = load_graph(context.input("network"))
     return _Result({"test_accuracy": accuracy_of(graph, context.data.test, context.data)}, {})
-
-
-def lower_network(model: nn.Module, data: DataSet, input_size: int) -> Graph:
-    """A network for this data set as the DPU sees it."""
-    return lower(model, (data.channels, input_size, input_size))
-
-
-def prepared(split: Split, data: DataSet, input_size: int) -> torch.Tensor:
-    """A split as float32 (N, C, S, S)."""
-    return prepare_tensor(torch.from_numpy(split.images), input_size, data.normalisation)
 
 
 _RUNNERS: dict[StageKind, Callable[[Context], _Result]] = {

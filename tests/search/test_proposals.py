@@ -27,10 +27,6 @@ def study(sampler: str = "tpe") -> StudyFile:
     return parse_study(SPACE.replace("SAMPLER", sampler).encode(), where="s", folder=Path())
 
 
-def first_of(proposer: Proposer, number: int) -> object:
-    return next(iter(proposer.proposals(number)))
-
-
 def teach(proposer: Proposer, count: int) -> None:
     """Tell of `count` trials, every third of them failed; accuracy and speed follow from the number."""
     for number in range(count):

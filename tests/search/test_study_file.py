@@ -6,13 +6,6 @@ import pytest
 
 from edgesearch.errors import EdgesearchError, SpaceError, StudyError
 from edgesearch.search._study_file import Constraints, bundled_studies, load_study, parse_study
-from edgesearch.spaces import Candidate
-
-MINIMAL = b"""
-name = "small"
-[space]
-students = ["mlp"]
-"""
 
 
 def parse(text: str, folder: Path = Path("/base")) -> object:
@@ -95,9 +88,3 @@ def test_constraints_say_by_how_much_they_are_missed() -> None:
         {"min_accuracy": 0.05, "max_latency_ms": 2.5}
     )
     assert constraints.violations({"fps": 100.0}) == {}  # a limit that is just met is kept; accuracy is not known yet
-
-
-def test_a_candidate_file_is_a_candidate_of_the_study() -> None:
-    study = parse_study(MINIMAL, where="x", folder=Path())
-    assert study.space is not None
-    assert Candidate.model_validate({"student": {"architecture": "mlp"}}).student.architecture in study.space.students
