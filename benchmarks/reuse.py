@@ -38,7 +38,7 @@ def run_chain(stages: list[dict[str, object]], data: dict[str, object], folder: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     settings = load_study("quickstart")
