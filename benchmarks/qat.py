@@ -14,16 +14,15 @@ import _golden
 import numpy as np
 import torch
 import torch.nn.functional as F
-from _report import REFERENCE_DATA, finish
-from ptq import pixels
+from _report import finish
+from _trained import labels, pixels
 from torch import Tensor, nn
 
 from edgesearch.board_eval._execute import execute
-from edgesearch.board_eval._lowering import lower, lower_with_sources
+from edgesearch.board_eval._lowering import lower_with_sources
 from edgesearch.objectives.quantization._assembly import to_tensor
-from edgesearch.objectives.quantization._qat import start_positions
+from edgesearch.objectives.quantization._qat import start
 from edgesearch.objectives.quantization._qat_network import QatNetwork
-from edgesearch.objectives.quantization._quantize import quantize
 
 SHAPE = (3, 32, 32)
 BATCH, STEPS, TEST = 64, 12, 2000
@@ -53,15 +52,14 @@ def batches(seed: int, images: Tensor, labels: Tensor) -> Iterable[tuple[Tensor,
 
 def main() -> None:
     images = _golden.normalise(pixels("train_1")[:2000])
-    labels = torch.from_numpy(np.load(REFERENCE_DATA / "cifar10" / "train_labels.npy")[:2000].astype(np.int64))
+    truth = torch.from_numpy(labels("train")[:2000])
     model = _golden.float_model("resnet20")
-    start = quantize(lower(model, SHAPE), images[:128])
     network = QatNetwork(model, lower_with_sources(model, SHAPE), 8)
-    network.set_positions(start_positions(network, start, images[:128], 8))
+    start(network, images[:128], 8, 0, scale=True)
     floats = _golden.float_model("resnet20").to(memory_format=torch.channels_last)
     inputs = to_tensor(images)
-    steps = {"float": stepper(floats.train(), batches(0, inputs, labels))}
-    steps["training"] = stepper(network.train(), batches(0, inputs, labels))
+    steps = {"float": stepper(floats.train(), batches(0, inputs, truth))}
+    steps["training"] = stepper(network.train(), batches(0, inputs, truth))
     times: dict[str, list[float]] = {name: [] for name in (*steps, "frozen")}
     for phase in ("training", "frozen"):
         if phase == "frozen":

@@ -47,12 +47,8 @@ def quantize_network(
     graph = lower(model, shape)
     if quantization.bits == 16:
         return quantizer.quantize_fp16(graph), figures
-    start: Graph | None = None
-    if trained:
-        start = quantizer.quantize(graph, images, method=quantization.algorithm, bits=quantization.bits, seed=seed)
     if quantization.method == "ptq":
-        assert start is not None
-        return start, figures
+        return quantizer.quantize(graph, images, method=quantization.algorithm, bits=quantization.bits, seed=seed), figures
     settings = QatRecipe.model_validate(recipe)
     epochs = settings.epochs if trained else max(settings.epochs, scratch_epochs or 0)
     result = quantizer.train_qat(
@@ -61,7 +57,8 @@ def quantize_network(
         _Batches(data, input_size, settings.batch_size, seed, distillation),
         epochs=epochs,
         lr=settings.lr,
-        start=start,
+        trained=trained,
+        method=quantization.algorithm,
         calibration=images,
         bits=quantization.bits,
         temperature=distillation.temperature if distillation else 1.0,

@@ -20,7 +20,7 @@ VERSIONS: Mapping[StageKind, int] = {
     "logits": 1,
     "student": 1,
     "pruned": 1,
-    "quantized": 2,
+    "quantized": 3,
     "measured": 1,
     "tested": 1,
 }

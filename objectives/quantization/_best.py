@@ -1,6 +1,9 @@
-"""The quantizer to use: positions chosen for the network's output, biases corrected layer by layer."""
+"""The quantizer to use: channels scaled and positions chosen for the network's output, biases corrected, rounding learnt."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -9,23 +12,28 @@ from torch import Tensor
 
 from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear
 from edgesearch.objectives.quantization._assembly import assemble, to_tensor
+from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._checks import check_value
+from edgesearch.objectives.quantization._equalization import equalizing_scales, scaled
+from edgesearch.objectives.quantization._grids import choose_grids
 from edgesearch.objectives.quantization._network import Network, activate, activation_of, last_readers
 from edgesearch.objectives.quantization._positions import (
     Positions,
-    obey_shift_limits,
+    obey_limits,
     output_position,
     owners,
     owns_position,
     round_half_away,
     round_half_up,
     search_position,
-    vote_position,
 )
 from edgesearch.objectives.quantization._reconstruction import reconstruct
+from edgesearch.objectives.quantization._sensitivity import measure
 
 #: The largest tensor over all images that is kept while layers are corrected, in elements.
 _ELEMENTS = 64_000_000
+#: Images that ranges and costs are measured on.
+_IMAGES = 32
 
 
 def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int, seed: int) -> Graph:
@@ -33,19 +41,43 @@ def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int, s
     shown = to_tensor(images)
     shown = shown[torch.randperm(len(shown), generator=torch.Generator().manual_seed(seed))]
     with torch.no_grad():
-        network = Network.of(graph)
-        rounded = network.copy()
-        positions = calibrate(rounded, shown, bits)
-        obey_shift_limits(graph, positions)
-    learnt = reconstruct(network, rounded.biases, positions, shown, bits, seed)
+        found = find_grids(Network.of(graph), shown, bits, seed)
+        rounded = found.network.copy()
+        positions = calibrate(rounded, shown, bits, found.positions)
+        obey_limits(graph, positions)
+    learnt = reconstruct(found.network, rounded.biases, positions, shown, bits, seed)
     return assemble(learnt, positions, bits)
 
 
-def calibrate(network: Network, images: Tensor, bits: int) -> Positions:
+@dataclass(frozen=True)
+class Grids:
+    """A network with scaled channels, the scale of every channel id, and the positions of its values but the output's."""
+
+    network: Network
+    scales: Tensor
+    positions: dict[str, int]
+
+
+def find_grids(network: Network, images: Tensor, bits: int, seed: int, *, scale: bool = True) -> Grids:
+    """The grids that cost least at the logits; without `scale` the weights stay as they are."""
+    channels, shown = find_channels(network.graph), images[:_IMAGES]
+    sensitivity = measure(network, shown, seed)
+    if not scale:
+        _, positions = choose_grids(network, channels, [], sensitivity, shown, bits)
+        return Grids(network, torch.ones(channels.count, dtype=torch.float64), positions)
+    scales = equalizing_scales(network, channels, sensitivity)
+    equalized = scaled(network, channels, torch.exp2(scales))
+    sensitivity = measure(equalized, shown, seed)
+    moves, positions = choose_grids(equalized, channels, channels.movable, sensitivity, shown, bits)
+    scales = torch.exp2(scales + moves)
+    return Grids(scaled(network, channels, scales), scales, positions)
+
+
+def calibrate(network: Network, images: Tensor, bits: int, values: Mapping[str, int]) -> Positions:
     """Positions and corrected biases, in execution order, everything before a layer already rounded.
 
     Each layer's weights are rounded and its bias shifted by what that moved its mean, both in place.
-    Positions of activations are what most images vote for; the output's see `output_position`.
+    Positions of activations are those of `values`; the output's see `output_position`.
     """
     graph, owned_by, positions = network.graph, owners(network.graph), Positions()
     images = images[: max(1, _ELEMENTS // max(int(np.prod(node.shape)) for node in graph))]
@@ -64,7 +96,7 @@ def calibrate(network: Network, images: Tensor, bits: int) -> Positions:
             exact[node.name] = activate(activation_of(node), reference)
             value = network.compute(node, inputs)
         if owns_position(node, owned_by):
-            fix = output_position(value, bits) if node.name == output else vote_position(value, bits)
+            fix = output_position(value, bits) if node.name == output else values[node.name]
             positions.values[node.name] = fix
             value = round_half_up(value, fix, bits)
         rounded[node.name] = value

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from edgesearch.board_eval._graph import Concat, Conv, Depthwise, Graph, Input, Linear, Node, Reshape
+from edgesearch.board_eval._graph import Add, Concat, Conv, Depthwise, Graph, Input, Linear, Node, Reshape
 from edgesearch.board_eval._integers import limits
 
 #: No position is finer than this at 8 bits and below (pytorch_nndct).
@@ -17,10 +17,10 @@ MAX_FIX = 12
 _ZERO_FIX = 18
 #: Positions tried from the coarsest one that holds the whole range upwards.
 _CANDIDATES = 5
-#: The same for a vote of images, some of which are much smaller than the largest.
-_VOTE_CANDIDATES = 8
 #: Share of the images whose logits may saturate.
 _SATURATED = 0.01
+#: An adder has two guard bits: of inputs further apart the finer one loses its lowest bits.
+_ADD_DISTANCE = 2
 _MAX_SHIFT_CUT = 16
 _MAX_SHIFT_BIAS = 16
 
@@ -93,18 +93,6 @@ def search_position(value: Tensor, bits: int = 8, *, weights: bool = False) -> i
     return min(base + errors.index(min(errors)), MAX_FIX)
 
 
-def vote_position(value: Tensor, bits: int = 8) -> int:
-    """The position that is best, by squared error, for most images of `value` (N, ...); ties: the coarser.
-
-    A few images with extreme values do not make the rest coarse, as they would in one sum over all images.
-    """
-    base = min(base_position(value, bits), MAX_FIX)
-    candidates = range(base, min(base + _VOTE_CANDIDATES - 1, MAX_FIX) + 1)
-    errors = torch.stack([(round_half_up(value, fix, bits) - value).square().flatten(1).sum(1) for fix in candidates])
-    votes = torch.bincount(errors.argmin(0), minlength=len(candidates))
-    return candidates[int(votes.argmax())]
-
-
 def output_position(value: Tensor, bits: int = 8) -> int:
     """The finest position at which no logit of 99 % of the images in `value` (N, ...) saturates.
 
@@ -114,6 +102,22 @@ def output_position(value: Tensor, bits: int = 8) -> int:
     flat = value.flatten(1)
     ends = torch.stack([-torch.quantile(-flat.amin(1), share), torch.quantile(flat.amax(1), share)])
     return min(base_position(ends, bits), MAX_FIX)
+
+
+def obey_limits(graph: Graph, positions: Positions) -> None:
+    """`obey_shift_limits`, and the inputs of every add at most two positions apart, in place."""
+    owned_by = owners(graph)
+    changed = True
+    while changed:
+        obey_shift_limits(graph, positions)
+        changed = False
+        for node in graph:
+            if isinstance(node, Add):
+                sources = [owner for source in node.inputs for owner in owned_by[source]]
+                finest = min(positions.values[source] for source in sources) + _ADD_DISTANCE
+                for source in sources:
+                    if positions.values[source] > finest:
+                        positions.values[source], changed = finest, True
 
 
 def obey_shift_limits(graph: Graph, positions: Positions) -> None:

@@ -19,10 +19,10 @@ from edgesearch.errors import QuantizationError, TrainingError
 from edgesearch.objectives._checkpoints import Checkpoints, pack, unpack
 from edgesearch.objectives._device import choose_device
 from edgesearch.objectives.quantization._assembly import to_tensor
-from edgesearch.objectives.quantization._best import calibrate
+from edgesearch.objectives.quantization._best import calibrate, find_grids
 from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
-from edgesearch.objectives.quantization._network import Network
-from edgesearch.objectives.quantization._positions import Positions, obey_shift_limits
+from edgesearch.objectives.quantization._method import Method
+from edgesearch.objectives.quantization._positions import obey_limits
 from edgesearch.objectives.quantization._qat_network import QatNetwork
 
 #: Images (N, C, H, W), labels (N,), the teacher's logits (N, classes) or None.
@@ -44,7 +44,8 @@ def train_qat(
     epochs: int,
     lr: float,
     calibration: npt.NDArray[np.float32],
-    start: Graph | None = None,
+    trained: bool = True,
+    method: Method = "best",
     bits: int = 8,
     temperature: float = 4.0,
     alpha: float = 1.0,
@@ -58,10 +59,11 @@ def train_qat(
 ) -> Graph:
     """Train `model` as the DPU will compute it and return the quantized Graph; the model itself is not changed.
 
-    `input_shape` is (C, H, W). `batches(epoch)` gives an epoch's batches. With `start`, the quantized Graph of this trained
-    model, training begins at its fix positions; without, the model is taken to be untrained: its batch-norm statistics are
-    measured on `calibration` (N, H, W, C) first and its positions found there. Loss: alpha * cross-entropy + (1 - alpha) *
-    temperature**2 * divergence from the logits in the batch, else of `teacher`; batches without either use cross-entropy alone.
+    `input_shape` is (C, H, W). `batches(epoch)` gives an epoch's batches. A model that is `trained` begins where PTQ by
+    `method` "best" would, its channels scaled and its positions found on `calibration` (N, H, W, C); with "vitis" its
+    channels stay as they are. Of a model that is not trained, batch-norm statistics are measured there first.
+    Loss: alpha * cross-entropy + (1 - alpha) * temperature**2 * divergence from the logits in the batch, else of `teacher`;
+    batches without either use cross-entropy alone.
     `stage_lrs` are factors on the learning rate for equal parts of the layers, first to last. `on_epoch(epoch, mean loss)` is
     called with epochs counted from 1. With `checkpoints` the training goes on where it was cut off, to the same result.
     Raises QuantizationError for what cannot be quantized, TrainingError when the loss is no longer a number.
@@ -69,19 +71,19 @@ def train_qat(
     check_bits(bits)
     if epochs < 1 or not stage_lrs:
         raise QuantizationError(f"{epochs} epochs with stage rates {tuple(stage_lrs)} were asked for; give at least one")
-    if start is None:
+    if not trained:
         model = _with_statistics(model, calibration, seed)
     lowered = lower_with_sources(model, input_shape)
     check_graph(lowered.graph)
     check_calibration(lowered.graph, calibration)
     network = QatNetwork(model, lowered, bits)
-    network.set_positions(start_positions(network, start, calibration, bits))
+    start(network, calibration, bits, seed, scale=trained and method == "best")
     place = choose_device(device)
     network.to(place)
     if teacher is not None:
         teacher = copy.deepcopy(teacher).to(place).eval()
     optimizer = _optimizer(network, lr, stage_lrs, weight_decay)
-    freeze_at = min(math.ceil(FREEZE_AFTER * epochs), epochs - 1) if start is not None else math.ceil(FREEZE_AFTER * epochs)
+    freeze_at = min(math.ceil(FREEZE_AFTER * epochs), epochs - 1) if trained else math.ceil(FREEZE_AFTER * epochs)
     first = 0
     saved = checkpoints.latest() if checkpoints is not None else None
     if saved is not None:
@@ -142,26 +144,16 @@ def qat_loss(logits: Tensor, labels: Tensor, target: Tensor | None, temperature:
     return alpha * hard + (1 - alpha) * temperature**2 * soft
 
 
-def start_positions(network: QatNetwork, start: Graph | None, calibration: npt.NDArray[np.float32], bits: int) -> Positions:
-    """The positions of `start`, or those found on the calibration images."""
-    if start is None:
-        with torch.no_grad():
-            positions = calibrate(Network.of(network.graph), to_tensor(calibration), bits)
-        obey_shift_limits(network.graph, positions)
-        return positions
-    if start.bits != bits or [n.name for n in start] != [n.name for n in network.graph] or not start.quantized:
-        raise QuantizationError(
-            f"training starts from network {start.name!r} with {start.bits} bits, expected this model quantized to {bits} bits"
-        )
-    found = Positions()
-    for node in start:
-        if node.fix is not None:
-            found.values[node.name] = node.fix
-        if (weight_fix := getattr(node, "weight_fix", None)) is not None:
-            found.weights[node.name] = weight_fix
-        if (bias_fix := getattr(node, "bias_fix", None)) is not None:
-            found.biases[node.name] = bias_fix
-    return found
+def start(network: QatNetwork, calibration: npt.NDArray[np.float32], bits: int, seed: int, *, scale: bool) -> None:
+    """Put the network at the grids that PTQ would choose, with its channels scaled for them or not."""
+    images = to_tensor(calibration)
+    with torch.no_grad():
+        grids = find_grids(network.to_network(), images, bits, seed, scale=scale)
+        if scale:
+            network.rescale(grids.scales)
+        positions = calibrate(grids.network.copy(), images, bits, grids.positions)
+    obey_limits(network.graph, positions)
+    network.set_positions(positions)
 
 
 def _with_statistics(model: nn.Module, calibration: npt.NDArray[np.float32], seed: int) -> nn.Module:

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Input, Linear, Node
 from edgesearch.board_eval._lowering import Lowered
 from edgesearch.objectives.quantization._assembly import assemble
+from edgesearch.objectives.quantization._channels import find_channels
+from edgesearch.objectives.quantization._equalization import layer_factors
 from edgesearch.objectives.quantization._fake_quant import fix_of, round_value, round_weight, threshold_of
 from edgesearch.objectives.quantization._network import Network, activate, activation_of, apply_layer, apply_node, last_readers
-from edgesearch.objectives.quantization._positions import Positions, obey_shift_limits, owners, owns_position
+from edgesearch.objectives.quantization._positions import Positions, obey_limits, owners, owns_position
 
 #: A batch-norm that scales a channel by less than this has switched it off; dividing by it would only make noise.
 _DEAD = 1e-8
@@ -52,6 +54,21 @@ class QatLayer(nn.Module):
         assert norm.running_mean is not None
         shift = -norm.running_mean * scale if self.bias is None else (self.bias - norm.running_mean) * scale
         return self.weight * _per_channel(scale, self.weight), shift if norm.bias is None else shift + norm.bias
+
+    @torch.no_grad()
+    def rescale(self, reads: Tensor, makes: Tensor) -> None:
+        """Multiply what is read, and divide what is made, channel by channel; batch-norm's statistics stay true."""
+        rest = [1] * (self.weight.ndim - 2)
+        self.weight.mul_(reads.reshape(*((-1, 1) if isinstance(self.node, Depthwise) else (1, -1)), *rest))
+        if self.norm is None:
+            self.weight.div_(_per_channel(makes, self.weight))
+            if self.bias is not None:
+                self.bias.div_(makes)
+            return
+        if not self.norm.affine:
+            self.norm.weight, self.norm.bias = nn.Parameter(torch.ones_like(makes)), nn.Parameter(torch.zeros_like(makes))
+        self.norm.weight.div_(makes)
+        self.norm.bias.div_(makes)
 
     def forward(self, x: Tensor, bits: int) -> Tensor:
         """The layer's value before its activation."""
@@ -153,6 +170,13 @@ class QatNetwork(nn.Module):
         for name, fix in positions.biases.items():
             self.layer(name).bias_threshold.fill_(threshold_of(fix, self.bits))
 
+    def rescale(self, scales: Tensor) -> None:
+        """Divide every channel by its scale where it is made, multiply it where it is read; `scales` as from `find_grids`."""
+        channels = find_channels(self.graph)
+        for node in self.graph:
+            if isinstance(node, Conv | Depthwise | Linear):
+                self.layer(node.name).rescale(*layer_factors(channels, node, scales))
+
     def thresholds(self) -> list[nn.Parameter]:
         """Every trainable threshold."""
         found = list(self.value_thresholds.values())
@@ -167,7 +191,7 @@ class QatNetwork(nn.Module):
             assert isinstance(layer, QatLayer)
             layer.frozen = True
         positions = self.positions()
-        obey_shift_limits(self.graph, positions)
+        obey_limits(self.graph, positions)
         if positions != self.positions():
             self.set_positions(positions)
         for threshold in self.thresholds():
@@ -175,20 +199,20 @@ class QatNetwork(nn.Module):
 
     @torch.no_grad()
     def to_network(self) -> Network:
-        """The weights and biases as they are now, batch-norm folded, not rounded."""
+        """Copies of the weights and biases as they are now, batch-norm folded, not rounded."""
         network = Network(self.graph)
         for node in self.graph:
             if isinstance(node, Conv | Depthwise | Linear):
                 weight, bias = self.layer(node.name).folded()
-                network.weights[node.name] = weight.detach().cpu().contiguous()
+                network.weights[node.name] = weight.detach().cpu().clone(memory_format=torch.contiguous_format)
                 if bias is not None:
-                    network.biases[node.name] = bias.detach().cpu()
+                    network.biases[node.name] = bias.detach().cpu().clone()
         return network
 
     def to_graph(self) -> Graph:
         """The quantized Graph."""
         network, positions = self.to_network(), self.positions()
-        obey_shift_limits(self.graph, positions)
+        obey_limits(self.graph, positions)
         return assemble(network, positions, self.bits)
 
 

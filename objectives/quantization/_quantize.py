@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 import numpy.typing as npt
 
@@ -11,9 +9,8 @@ from edgesearch.board_eval._graph import Graph
 from edgesearch.errors import QuantizationError
 from edgesearch.objectives.quantization._best import quantize_best
 from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
+from edgesearch.objectives.quantization._method import Method
 from edgesearch.objectives.quantization._vitis import quantize_vitis
-
-Method: TypeAlias = Literal["vitis", "best"]
 
 
 def quantize(

@@ -17,11 +17,13 @@ from edgesearch.objectives.quantization._positions import Positions
 from edgesearch.objectives.quantization._qat_network import QatLayer, QatNetwork
 
 #: Adam's step as a share of the step of the tensor's grid.
-_RATE = 3e-3
+_RATE = 1e-2
 _BATCH = 32
 _EPOCHS = 8
 #: Multiply-accumulates of the forward and backward passes; large networks get fewer epochs.
 _MACS = 5e12
+#: The least error that counts as usual, as a share of the logits' variance.
+_TINY = 1e-12
 _PASSES = 3  # a backward pass costs two forward passes
 
 
@@ -36,6 +38,7 @@ def reconstruct(
     with torch.no_grad():
         target = torch.cat([network.logits(part) for part in torch.split(images, _BATCH)])
     spread = float(target.var()) if target.numel() > 1 else 0.0
+    usual: Tensor | None = None
     epochs = min(_EPOCHS, int(_MACS / (_PASSES * len(images) * max(network.graph.macs, 1))))
     if spread == 0 or epochs == 0 or not network.weights:
         return start
@@ -54,11 +57,21 @@ def reconstruct(
             shown = images[index]
             if shown.ndim == 4:
                 shown = shown.contiguous(memory_format=torch.channels_last)
-            loss = (trained(shown) - target[index]).square().mean() / spread
-            loss.backward()
+            error = _error(trained(shown) - target[index])
+            if usual is None:
+                usual = error.detach().median().clamp_min(_TINY * spread)
+            # the logarithm: an image that is far off, whose answer is mostly beyond doubt, does not drown the others
+            (error / usual).log1p().mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             step += 1
     return trained.to_network()
+
+
+def _error(difference: Tensor) -> Tensor:
+    """Mean square of (N, classes) per image, apart from what raises all logits alike."""
+    if difference.shape[1] > 1:
+        difference = difference - difference.mean(1, keepdim=True)
+    return difference.square().mean(1)
 
 
 def _groups(trained: QatNetwork, positions: Positions) -> list[dict[str, object]]:

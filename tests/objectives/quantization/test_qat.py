@@ -17,7 +17,8 @@ from edgesearch.board_eval._execute import execute
 from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear
 from edgesearch.board_eval._lowering import lower, lower_with_sources
 from edgesearch.errors import QuantizationError, TrainingError
-from edgesearch.objectives.quantization._qat import train_qat
+from edgesearch.objectives.quantization._assembly import to_tensor
+from edgesearch.objectives.quantization._qat import start, train_qat
 from edgesearch.objectives.quantization._qat_network import QatNetwork
 from edgesearch.objectives.quantization._quantize import quantize
 
@@ -90,23 +91,27 @@ def same(one: Graph, two: Graph) -> bool:
 @pytest.mark.parametrize("bits", [8, 5])
 def test_evaluation_computes_the_integers(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray], bits: int) -> None:
     images = digits[0]
-    start = quantize(lower(trained, SHAPE), images[:100], bits=bits)
     network = QatNetwork(trained, lower_with_sources(trained, SHAPE), bits)
-    positions = network.positions()
-    for node in start:
-        if node.fix is not None:
-            positions.values[node.name] = node.fix
-        if isinstance(node, Conv | Depthwise | Linear):
-            positions.weights[node.name], positions.biases[node.name] = node.weight_fix, node.bias_fix
-    network.set_positions(positions)
+    start(network, images[:100], bits, 0, scale=True)
     with torch.no_grad():
         logits = network.eval()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     assert np.array_equal(logits, execute(network.to_graph(), images))
 
 
+def test_scaled_channels_leave_the_float_network_as_it_was(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray]) -> None:
+    images = to_tensor(digits[0][:100])
+    network = QatNetwork(trained, lower_with_sources(trained, SHAPE), 8)
+    before = network.to_network()
+    start(network, digits[0][:100], 8, 0, scale=True)
+    after = network.to_network()
+    assert any(not torch.allclose(after.weights[name], weight) for name, weight in before.weights.items())
+    with torch.no_grad():
+        assert torch.allclose(after.logits(images), before.logits(images), atol=1e-4)
+
+
 def test_five_bits_are_repaired_and_stored_in_five_bits(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray]) -> None:
     images, labels = digits[0][:1000], digits[1][:1000]
-    start = quantize(lower(trained, SHAPE), images[:100], bits=5)
+    untrained = quantize(lower(trained, SHAPE), images[:100], method="vitis", bits=5)
     before = copy.deepcopy(trained.state_dict())
     losses: list[float] = []
     graph = train_qat(
@@ -115,7 +120,6 @@ def test_five_bits_are_repaired_and_stored_in_five_bits(trained: nn.Module, digi
         batches_of(images, labels, trained),
         epochs=4,
         lr=2e-3,
-        start=start,
         calibration=images[:100],
         bits=5,
         alpha=0.5,
@@ -130,13 +134,13 @@ def test_five_bits_are_repaired_and_stored_in_five_bits(trained: nn.Module, digi
             stored = np.ldexp(node.weight, node.weight_fix)
             assert np.array_equal(stored, np.round(stored))
             assert -16 <= stored.min() <= stored.max() <= 15
-    assert accuracy(graph, digits) > accuracy(start, digits) + 0.01
+    assert accuracy(graph, digits) > accuracy(untrained, digits) + 0.01
 
 
 def test_from_scratch(digits: tuple[np.ndarray, np.ndarray]) -> None:
     torch.manual_seed(1)
     images, labels = digits[0][:1000], digits[1][:1000]
-    graph = train_qat(Net(), SHAPE, batches_of(images, labels), epochs=5, lr=5e-3, calibration=images[:100])
+    graph = train_qat(Net(), SHAPE, batches_of(images, labels), epochs=5, lr=5e-3, calibration=images[:100], trained=False)
     assert accuracy(graph, digits) > 0.85
 
 
@@ -161,7 +165,6 @@ def test_a_training_that_was_cut_off_ends_the_same(
     trained: nn.Module, digits: tuple[np.ndarray, np.ndarray], stop_after: int
 ) -> None:
     images, labels = digits[0][:300], digits[1][:300]
-    start = quantize(lower(trained, SHAPE), images[:50])
 
     def run(memory: Memory) -> Graph:
         return train_qat(
@@ -170,7 +173,6 @@ def test_a_training_that_was_cut_off_ends_the_same(
             batches_of(images, labels),
             epochs=4,
             lr=1e-3,
-            start=start,
             calibration=images[:50],
             stage_lrs=(0.5, 1.0),
             checkpoints=memory,
@@ -186,13 +188,5 @@ def test_a_training_that_was_cut_off_ends_the_same(
 
 def test_a_loss_that_is_not_a_number(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray]) -> None:
     images, labels = digits[0][:200], digits[1][:200]
-    start = quantize(lower(trained, SHAPE), images)
     with pytest.raises((TrainingError, QuantizationError)):
-        train_qat(trained, SHAPE, batches_of(images, labels), epochs=3, lr=1e30, start=start, calibration=images)
-
-
-def test_a_start_of_another_network(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray]) -> None:
-    images, labels = digits[0][:200], digits[1][:200]
-    start = quantize(lower(trained, SHAPE), images, bits=5)
-    with pytest.raises(QuantizationError, match="expected this model quantized to 8 bits"):
-        train_qat(trained, SHAPE, batches_of(images, labels), epochs=1, lr=1e-3, start=start, calibration=images)
+        train_qat(trained, SHAPE, batches_of(images, labels), epochs=3, lr=1e30, calibration=images)
