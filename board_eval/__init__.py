@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgesearch.board_eval._layer_report import LayerReport, layer_report
     from edgesearch.board_eval._lowering import lower, lower_with_sources
     from edgesearch.board_eval._onnx import write_onnx
-    from edgesearch.board_eval._preflight import Finding, preflight
+    from edgesearch.board_eval._preflight import Finding, leaked_images, preflight
     from edgesearch.board_eval._schedule import check_fits, schedule
     from edgesearch.board_eval._serialise import graph_from_json, graph_to_json
     from edgesearch.board_eval._targets import BoardProfile, Dpu, load_profile
@@ -39,6 +39,7 @@ __all__ = [
     "graph_from_json",
     "graph_to_json",
     "layer_report",
+    "leaked_images",
     "load_profile",
     "lower",
     "lower_with_sources",
@@ -75,6 +76,7 @@ _MODULES = {
     "load_profile": "_targets",
     "lower": "_lowering",
     "lower_with_sources": "_lowering",
+    "leaked_images": "_preflight",
     "preflight": "_preflight",
     "pruned_estimate": "_widths",
     "read_xmodel": "_xmodel",

@@ -55,7 +55,7 @@ def preflight(
     if calibration is not None and graph.quantized:
         findings += _logits(graph, calibration[:_LOGIT_IMAGES])
     if calibration is not None and test is not None:
-        findings += _leaks(calibration, test)
+        findings += leaked_images(calibration, test)
     if model is not None:
         findings += _frozen(model)
     return sorted(findings, key=lambda finding: finding.severity != "warning")
@@ -158,19 +158,23 @@ def _logits(graph: Graph, images: npt.NDArray[np.float32]) -> Iterator[Finding]:
         )
 
 
-def _leaks(calibration: npt.NDArray[np.float32], test: npt.NDArray[np.float32]) -> Iterator[Finding]:
+def leaked_images(calibration: npt.NDArray[np.generic], test: npt.NDArray[np.generic]) -> list[Finding]:
+    """A warning when images of `calibration` lie in `test` too, bit for bit; both (N, ...), prepared alike."""
     known = set(_digests(test))
     leaked = [i for i, digest in enumerate(_digests(calibration)) if digest in known]
-    if leaked:
-        yield Finding(
+    if not leaked:
+        return []
+    return [
+        Finding(
             "warning",
             "",
             f"{len(leaked)} of {len(calibration)} calibration images are test images (first: number {leaked[0]}); accuracy on "
             "the test split will look better than it is; calibrate with training images",
         )
+    ]
 
 
-def _digests(images: npt.NDArray[np.float32]) -> Iterable[bytes]:
+def _digests(images: npt.NDArray[np.generic]) -> Iterable[bytes]:
     return (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
 
 
@@ -180,7 +184,8 @@ def _frozen(model: nn.Module) -> Iterator[Finding]:
         yield Finding(
             "warning",
             names[0].rpartition(".")[0],
-            f"{len(names)} parameters are frozen ({_listed(names)}) and no training stage will change them; set requires_grad",
+            f"{len(names)} parameters are frozen ({_listed(names)}) as the model is built; every training stage here trains "
+            "them all the same, a script of your own would not; set requires_grad",
         )
 
 

@@ -28,7 +28,7 @@ def inspect(
     """Print what lowers, what does not and the speed; returns the exit code (2 when the DPU cannot run the model)."""
     profile = load_profile(board or "zcu104")
     try:
-        graph, _ = find_network(model, width=width, input_size=input_size, channels=channels, classes=classes, stem=stem)
+        graph, built = find_network(model, width=width, input_size=input_size, channels=channels, classes=classes, stem=stem)
     except LoweringError as error:
         if style == "json":
             problems = [{"where": p.where, "operation": p.operation, "reason": p.reason} for p in error.problems]
@@ -39,10 +39,11 @@ def inspect(
                 click.echo(f"  {problem}")
         return 2
     check_fits(graph, profile.dpu)
+    findings = preflight(graph, model=built)
     if style == "json":
-        click.echo(json.dumps(_facts(graph, profile, preflight(graph)), indent=1))
+        click.echo(json.dumps(_facts(graph, profile, findings), indent=1))
     else:
-        _print(graph, profile, preflight(graph))
+        _print(graph, profile, findings)
     return 0
 
 

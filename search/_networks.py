@@ -6,10 +6,14 @@ import os
 import sys
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgesearch.board_eval import Graph, lower, pruned_estimate, read_xmodel
 from edgesearch.errors import SpaceError
-from edgesearch.spaces import STUDENTS, Candidate, Pruning, Student, build, parse_candidate
+from edgesearch.spaces import STUDENTS, Candidate, Pruning, build, parse_candidate
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def read_candidate(path: Path) -> Candidate:
@@ -34,8 +38,8 @@ def import_from_here() -> None:
 
 def find_network(
     name: str, *, width: float, input_size: int | None, channels: int, classes: int, stem: str
-) -> tuple[Graph, Student | None]:
-    """The network called `name`, and its student settings unless it is an xmodel.
+) -> tuple[Graph, nn.Module | None]:
+    """The network called `name`, and the untrained model behind it unless it is an xmodel.
 
     Raises SpaceError for an unknown name, XmodelError or LoweringError for what cannot be read or run.
     """
@@ -59,4 +63,4 @@ def find_network(
     graph = lower(model, (channels, student.input_size, student.input_size))
     if pruning.ratio:  # which channels go is decided on trained weights; until then, evenly
         graph = pruned_estimate(graph, pruning.ratio, granularity=pruning.granularity)
-    return graph, student
+    return graph, model

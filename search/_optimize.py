@@ -18,6 +18,7 @@ from edgesearch.search._dry_run import describe_cost
 from edgesearch.search._engine import Engine, Summary
 from edgesearch.search._home import Home
 from edgesearch.search._jobs import Job
+from edgesearch.search._preflight import study_findings
 from edgesearch.search._progress import make_progress
 from edgesearch.search._show import make_console, print_front, save_report
 from edgesearch.search._storage import create_or_resume, open_storage
@@ -90,6 +91,8 @@ def optimize(
     prepared = prepare_study(settings)
     for sentence in check_students(prepared):
         click.echo(f"left out: {sentence}", err=True)
+    for sentence in study_findings(settings, prepared.data):
+        click.echo(sentence, err=True)
     place = Home(home)
     if dry_run:
         click.echo(describe_cost(prepared.settings, prepared.data, prepared.estimator, place, wanted))

@@ -1,0 +1,53 @@
+"""What is known to cost accuracy or speed in a study, said before it starts."""
+
+from __future__ import annotations
+
+from edgesearch.board_eval import leaked_images, lower, preflight
+from edgesearch.errors import EdgesearchError
+from edgesearch.objectives import DataSet, prepare
+from edgesearch.search._study_file import StudyFile
+from edgesearch.spaces import Student, build
+
+
+def study_findings(settings: StudyFile, data: DataSet) -> list[str]:
+    """Sentences, warnings first, each said once: of the data's splits, and of every student at its largest.
+
+    Students that the DPU cannot run are passed over; what is wrong with them is said elsewhere.
+    """
+    found = {f"{f.severity}: {f.message}": f.severity for f in leaked_images(data.calibration.images, data.test.images)}
+    images = prepare(data.calibration.images, data.size, data.normalisation)
+    for student in _students(settings):
+        model = build(student, channels=data.channels, classes=len(data.classes))
+        try:
+            graph = lower(model, (data.channels, student.input_size, student.input_size))
+        except EdgesearchError:
+            continue
+        for finding in preflight(graph, calibration=images, model=model):
+            of_input = finding.layer == graph.input.name  # the same for all students
+            where = "" if of_input else f"{student.architecture.rpartition(':')[2]}: "
+            found.setdefault(f"{finding.severity}: {where}{finding.message}", finding.severity)
+    return sorted(found, key=lambda sentence: found[sentence] != "warning")
+
+
+def _students(settings: StudyFile) -> list[Student]:
+    """One of each architecture that the study names: the widest, with the largest input."""
+    named = [candidate.student for candidate in settings.candidates]
+    space = settings.space
+    if space is not None:
+        for name in space.students:
+            own = space.student.get(name)
+            sizes = own.input_size if own is not None and own.input_size else space.input_size
+            widths = own.width if own is not None and own.width else space.width
+            stems = own.stem if own is not None and own.stem else space.stem
+            width = max(widths) if isinstance(widths, tuple) else widths.high
+            named += [Student(architecture=name, width=width, input_size=max(sizes), stem=stems[0])]
+    largest: dict[str, Student] = {}
+    for student in named:
+        known = largest.get(student.architecture)
+        if known is None or _size(student) > _size(known):
+            largest[student.architecture] = student
+    return list(largest.values())
+
+
+def _size(student: Student) -> float:
+    return student.width * student.input_size
