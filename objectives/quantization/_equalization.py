@@ -12,7 +12,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from edgesearch.board_eval._graph import Conv, Depthwise, Linear
@@ -23,8 +26,7 @@ from edgesearch.objectives.quantization._sensitivity import Sensitivity
 
 #: The exponent with which a norm stands for a maximum while there are gradients.
 _NORM = 16.0
-_STEPS = 300
-_RATE = 0.05
+_OPTIONS = {"maxiter": 60, "ftol": 1e-5}
 #: The most that a channel is scaled by, either way: 2**6.
 _LIMIT = 6.0
 #: A ReLU6 channel may be enlarged until its largest value on the images is this share of 6.
@@ -44,7 +46,7 @@ def scaled(network: Network, channels: Channels, scales: Tensor) -> Network:
         reads, makes = layer_factors(channels, node, scales)
         weight = result.weights[node.name]
         rest = [1] * (weight.ndim - 2)
-        result.weights[node.name] = weight * reads.reshape(*_read_shape(node), *rest) / makes.reshape(-1, 1, *rest)
+        result.weights[node.name] = weight * reads.reshape(*read_shape(node), *rest) / makes.reshape(-1, 1, *rest)
         if node.name in result.biases:
             result.biases[node.name] = result.biases[node.name] / makes
     return result
@@ -56,7 +58,7 @@ def layer_factors(channels: Channels, node: Conv | Depthwise | Linear, scales: T
     return reads, makes
 
 
-def _read_shape(node: Conv | Depthwise | Linear) -> tuple[int, int]:
+def read_shape(node: Conv | Depthwise | Linear) -> tuple[int, int]:
     """Where the channels read lie among the first two axes of weights in torch's layout."""
     return (-1, 1) if isinstance(node, Depthwise) else (1, -1)
 
@@ -116,19 +118,20 @@ class _Problem:
 
     def solve(self) -> Tensor:
         """log2 of the scale of every id."""
-        scales = torch.zeros(len(self._low), dtype=torch.float64, requires_grad=True)
-        if float(self.cost(scales.detach())) == 0:  # nothing reaches the logits
-            return scales.detach()
-        optimizer = torch.optim.Adam([scales], _RATE)
+        start = torch.zeros(len(self._low), dtype=torch.float64)
+        if float(self.cost(start)) == 0:  # nothing reaches the logits
+            return start
+        bounds = list(zip(self._low.tolist(), self._high.tolist(), strict=True))
+        found = minimize(self._with_gradient, start.numpy(), jac=True, method="L-BFGS-B", bounds=bounds, options=_OPTIONS)
+        return torch.from_numpy(found.x)
+
+    def _with_gradient(self, point: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        """Log of the cost, and its gradient."""
+        scales = torch.from_numpy(point).requires_grad_(True)
         with torch.enable_grad():
-            for step in range(_STEPS):
-                optimizer.param_groups[0]["lr"] = _RATE * 0.5 * (1 + math.cos(math.pi * step / _STEPS))
-                optimizer.zero_grad()
-                self.cost(scales).log().backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                with torch.no_grad():
-                    scales.clamp_(self._low, self._high)
-        return scales.detach()
+            value = self.cost(scales).log()
+        (gradient,) = torch.autograd.grad(value, scales)
+        return float(value.detach()), gradient.numpy()
 
     def cost(self, scales: Tensor) -> Tensor:
         """What rounding costs at the logits, up to a factor, with steps as real numbers."""

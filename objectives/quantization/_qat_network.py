@@ -6,13 +6,14 @@ import copy
 from typing import TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Input, Linear, Node
 from edgesearch.board_eval._lowering import Lowered
 from edgesearch.objectives.quantization._assembly import assemble
 from edgesearch.objectives.quantization._channels import find_channels
-from edgesearch.objectives.quantization._equalization import layer_factors
+from edgesearch.objectives.quantization._equalization import layer_factors, read_shape
 from edgesearch.objectives.quantization._fake_quant import fix_of, round_value, round_weight, threshold_of
 from edgesearch.objectives.quantization._network import Network, activate, activation_of, apply_layer, apply_node, last_readers
 from edgesearch.objectives.quantization._positions import Positions, obey_limits, owners, owns_position
@@ -25,7 +26,14 @@ _Norm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d
 
 
 class QatLayer(nn.Module):
-    """One convolution or linear layer with the batch-norm behind it, weights and bias on their grids."""
+    """One convolution or linear layer with the batch-norm behind it, weights and bias on their grids.
+
+    Parameters are those of the float network, `reads` and `makes` the scales of the channels it reads and makes. Scales belong
+    to the grids and not to the parameters: an optimizer that normalises its steps would train scaled channels at scaled rates.
+    """
+
+    reads: Tensor
+    makes: Tensor
 
     def __init__(self, node: Conv | Depthwise | Linear, weight: Tensor, bias: Tensor | None, norm: _Norm | None) -> None:
         super().__init__()
@@ -35,6 +43,8 @@ class QatLayer(nn.Module):
         self.norm = norm
         self.weight_threshold = nn.Parameter(torch.zeros(()))
         self.bias_threshold = nn.Parameter(torch.zeros(()))
+        self.register_buffer("reads", torch.ones([1] * weight.ndim))
+        self.register_buffer("makes", torch.ones(len(weight)))
         self.frozen = norm is None
 
     def scale(self) -> Tensor | None:
@@ -47,28 +57,22 @@ class QatLayer(nn.Module):
         return scale if norm.weight is None else scale * norm.weight
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
-        """Weights and bias with batch-norm folded in, not rounded."""
+        """Weights and bias with batch-norm folded in and channels scaled, not rounded."""
         scale, norm = self.scale(), self.norm
-        if norm is None or scale is None:
-            return self.weight, self.bias
-        assert norm.running_mean is not None
-        shift = -norm.running_mean * scale if self.bias is None else (self.bias - norm.running_mean) * scale
-        return self.weight * _per_channel(scale, self.weight), shift if norm.bias is None else shift + norm.bias
+        weight: Tensor = self.weight * self.reads
+        bias: Tensor | None = self.bias
+        if norm is not None and scale is not None:
+            assert norm.running_mean is not None
+            weight = weight * _per_channel(scale, weight)
+            bias = -norm.running_mean * scale if bias is None else (bias - norm.running_mean) * scale
+            bias = bias if norm.bias is None else bias + norm.bias
+        return weight / _per_channel(self.makes, weight), None if bias is None else bias / self.makes
 
     @torch.no_grad()
     def rescale(self, reads: Tensor, makes: Tensor) -> None:
-        """Multiply what is read, and divide what is made, channel by channel; batch-norm's statistics stay true."""
-        rest = [1] * (self.weight.ndim - 2)
-        self.weight.mul_(reads.reshape(*((-1, 1) if isinstance(self.node, Depthwise) else (1, -1)), *rest))
-        if self.norm is None:
-            self.weight.div_(_per_channel(makes, self.weight))
-            if self.bias is not None:
-                self.bias.div_(makes)
-            return
-        if not self.norm.affine:
-            self.norm.weight, self.norm.bias = nn.Parameter(torch.ones_like(makes)), nn.Parameter(torch.zeros_like(makes))
-        self.norm.weight.div_(makes)
-        self.norm.bias.div_(makes)
+        """Multiply the channels read and divide those made by these scales, (channels,) each."""
+        self.reads = reads.reshape(*read_shape(self.node), *[1] * (self.weight.ndim - 2))
+        self.makes = makes
 
     def forward(self, x: Tensor, bits: int) -> Tensor:
         """The layer's value before its activation."""
@@ -81,10 +85,19 @@ class QatLayer(nn.Module):
         assert self.norm is not None
         scale = scale.detach()
         scale = _per_channel(torch.where(scale.abs() < _DEAD, torch.ones_like(scale), scale), self.weight)
-        # the weights are rounded as they will be stored, folded; batch statistics normalise what comes out
-        weight = round_weight(self.weight * scale, self.weight_threshold, bits) / scale
-        y: Tensor = self.norm(apply_layer(self.node, x, weight, self.bias))
-        return y
+        # the weights are rounded as they will be stored, folded and scaled; batch statistics normalise what comes out
+        stored = scale / _per_channel(self.makes, self.weight)
+        weight = round_weight(self.weight * (self.reads * stored), self.weight_threshold, bits) / stored
+        return self._normalise(self.norm, apply_layer(self.node, x, weight, self.bias))
+
+    def _normalise(self, norm: _Norm, y: Tensor) -> Tensor:
+        """Batch-norm by the statistics of `y`, its channels divided by the scales of what the layer makes."""
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.add_(1)
+        share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+        weight = 1 / self.makes if norm.weight is None else norm.weight / self.makes
+        bias = None if norm.bias is None else norm.bias / self.makes
+        return F.batch_norm(y, norm.running_mean, norm.running_var, weight, bias, training=True, momentum=share, eps=norm.eps)
 
 
 def _per_channel(values: Tensor, weight: Tensor) -> Tensor:
