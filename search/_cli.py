@@ -167,6 +167,8 @@ def export(**options: Any) -> int:
 @click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
 @click.option("--stem", type=click.Choice(["imagenet", "small"]), default="imagenet", show_default=True)
 @click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--images", type=click.Path(path_type=Path), help="Calibration images to look at too: float32 NHWC, normalised.")
+@click.option("--test-images", type=click.Path(path_type=Path), help="Test images that --images must not be among.")
 @_BOARD
 def inspect(**options: Any) -> int:
     """Say what of MODEL the DPU runs, what it does not, and how fast. MODEL: a student, my_pkg.models:Net or an .xmodel."""

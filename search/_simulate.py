@@ -11,15 +11,15 @@ from edgesearch.board_eval import execute, read_xmodel
 from edgesearch.errors import DataError
 
 
-def read_array(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    """The array of a .npy file; raises DataError when it is not one."""
+def read_array(path: Path, option: str = "--images") -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    """The array of the .npy file given as `option`; raises DataError when it is not one."""
     try:
         with path.open("rb") as file:
             array: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
-        raise DataError(f"--images {str(path)!r} cannot be read: {error.strerror}") from error
+        raise DataError(f"{option} {str(path)!r} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise DataError(f"--images {str(path)!r} is not a .npy array ({error}); save it with numpy.save") from error
+        raise DataError(f"{option} {str(path)!r} is not a .npy array ({error}); save it with numpy.save") from error
     return array
 
 

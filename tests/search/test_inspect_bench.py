@@ -3,11 +3,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from edgesearch.board_eval import load_profile
-from edgesearch.errors import EdgesearchError, LoweringError
+from edgesearch.errors import DataError, EdgesearchError, LoweringError
 from edgesearch.search._cli import cli
 
 
@@ -27,6 +28,24 @@ def test_inspect_says_how_fast_a_student_is() -> None:
 
 def test_inspect_warns_of_relu6() -> None:
     assert "ReLU6" in run("inspect", "mobilenet_v2", "--stem", "small", "--input-size", 32)
+
+
+def test_inspect_looks_at_images_when_it_is_given_some(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).uniform(-1, 0.9, (4, 8, 8, 3)).astype(np.float32)
+    images[2, 1, 1, 0] = 1.0
+    np.save(tmp_path / "calibration.npy", images)
+    np.save(tmp_path / "test.npy", images[3:])
+    student = ("inspect", "cnn_tiny", "--input-size", 8, "--format", "json", "--images", tmp_path / "calibration.npy")
+    messages = [f["message"] for f in json.loads(run(*student, "--test-images", tmp_path / "test.npy"))["findings"]]
+    assert any("saturate" in message and "25%" in message for message in messages)
+    assert any("1 of 4 calibration images are test images (first: number 3)" in message for message in messages)
+    assert not any("saturate" in f["message"] for f in json.loads(run(*student[:6]))["findings"])
+
+
+def test_inspect_refuses_images_that_do_not_fit(tmp_path: Path) -> None:
+    np.save(tmp_path / "small.npy", np.zeros((2, 4, 4, 3), np.float32))
+    with pytest.raises(DataError, match=r"--images .*\(2, 4, 4, 3\).* N x 8 x 8 x 3"):
+        run("inspect", "cnn_tiny", "--input-size", 8, "--images", tmp_path / "small.npy")
 
 
 def test_a_faster_board_is_faster() -> None:
