@@ -44,11 +44,12 @@ def quantize_network(
     accuracy = evaluate(model.eval(), data.validation, input_size=size, normalisation=normalisation) if trained else None
     figures = {"float_accuracy": accuracy, "bits": quantization.bits, "method": quantization.method}
     images = prepare(data.calibration.images, input_size, data.normalisation)
-    graph = lower(model, shape)
     if quantization.bits == 16:
-        return quantizer.quantize_fp16(graph), figures
+        return quantizer.quantize_fp16(lower(model, shape)), figures
     if quantization.method == "ptq":
-        return quantizer.quantize(graph, images, method=quantization.algorithm, bits=quantization.bits, seed=seed), figures
+        return quantizer.quantize(
+            lower(model, shape), images, method=quantization.algorithm, bits=quantization.bits, seed=seed
+        ), figures
     settings = QatRecipe.model_validate(recipe)
     epochs = settings.epochs if trained else max(settings.epochs, scratch_epochs or 0)
     result = quantizer.train_qat(

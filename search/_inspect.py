@@ -66,6 +66,8 @@ def _read_images(path: Path, option: str, graph: Graph) -> npt.NDArray[np.float3
             f"{option} {str(path)!r} holds {array.dtype} of shape {array.shape}; "
             f"expected normalised float32 images, N x {expected}"
         )
+    if not np.isfinite(array).all():
+        raise DataError(f"{option} {str(path)!r} holds NaN or infinite values; give real pixel values")
     return array.astype(np.float32, copy=False)
 
 

@@ -8,20 +8,23 @@ from edgesearch.objectives import DataSet, prepare
 from edgesearch.search._study_file import StudyFile
 from edgesearch.spaces import Student, build
 
+#: Calibration images that are looked at.
+_IMAGES = 64
+
 
 def study_findings(settings: StudyFile, data: DataSet) -> list[str]:
-    """Sentences, warnings first, each said once: of the data's splits, and of every student at its largest.
+    """Sentences, warnings first, each said once: of the data's splits, and of every student at its narrowest.
 
     Students that the DPU cannot run are passed over; what is wrong with them is said elsewhere.
     """
     found = {f"{f.severity}: {f.message}": f.severity for f in leaked_images(data.calibration.images, data.test.images)}
-    images = prepare(data.calibration.images, data.size, data.normalisation)
     for student in _students(settings):
-        model = build(student, channels=data.channels, classes=len(data.classes))
         try:
+            model = build(student, channels=data.channels, classes=len(data.classes))
             graph = lower(model, (data.channels, student.input_size, student.input_size))
         except EdgesearchError:
             continue
+        images = prepare(data.calibration.images[:_IMAGES], student.input_size, data.normalisation)
         for finding in preflight(graph, calibration=images, model=model):
             of_input = finding.layer == graph.input.name  # the same for all students
             where = "" if of_input else f"{student.architecture.rpartition(':')[2]}: "
@@ -30,7 +33,7 @@ def study_findings(settings: StudyFile, data: DataSet) -> list[str]:
 
 
 def _students(settings: StudyFile) -> list[Student]:
-    """One of each architecture that the study names: the widest, with the largest input."""
+    """One of each architecture that the study names: the narrowest, which is quickly built, with the largest input."""
     named = [candidate.student for candidate in settings.candidates]
     space = settings.space
     if space is not None:
@@ -39,15 +42,9 @@ def _students(settings: StudyFile) -> list[Student]:
             sizes = own.input_size if own is not None and own.input_size else space.input_size
             widths = own.width if own is not None and own.width else space.width
             stems = own.stem if own is not None and own.stem else space.stem
-            width = max(widths) if isinstance(widths, tuple) else widths.high
+            width = min(widths) if isinstance(widths, tuple) else widths.low
             named += [Student(architecture=name, width=width, input_size=max(sizes), stem=stems[0])]
-    largest: dict[str, Student] = {}
-    for student in named:
-        known = largest.get(student.architecture)
-        if known is None or _size(student) > _size(known):
-            largest[student.architecture] = student
-    return list(largest.values())
-
-
-def _size(student: Student) -> float:
-    return student.width * student.input_size
+    chosen: dict[str, Student] = {}
+    for student in sorted(named, key=lambda s: (s.width, -s.input_size)):
+        chosen.setdefault(student.architecture, student)
+    return list(chosen.values())

@@ -84,7 +84,7 @@ class Quantization(Settings):
 
     method: Literal["ptq", "qat"] = "ptq"
     bits: Literal[5, 8, 16] = 8
-    #: The PTQ algorithm; QAT starts from it.
+    #: The PTQ algorithm. QAT of a trained network scales channels first with "best", and leaves them as they are with "vitis".
     algorithm: Literal["best", "vitis"] = "best"
     #: QAT only: from the trained student, or from the student's own starting weights.
     start: Literal["trained", "scratch"] = "trained"

@@ -32,21 +32,28 @@ from edgesearch.objectives.quantization._sensitivity import measure
 
 #: The largest tensor over all images that is kept while layers are corrected, in elements.
 _ELEMENTS = 64_000_000
+#: Images computed at a time where all are looked at.
+_PART = 16
 #: Images that ranges and costs are measured on.
 _IMAGES = 32
 
 
 def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int, seed: int) -> Graph:
     """See `quantize`."""
-    shown = to_tensor(images)
-    shown = shown[torch.randperm(len(shown), generator=torch.Generator().manual_seed(seed))]
+    shown = shuffled(to_tensor(images), seed)
+    exact = Network.of(graph)
     with torch.no_grad():
-        found = find_grids(Network.of(graph), shown, bits, seed)
+        found = find_grids(exact, shown, bits, seed)
         rounded = found.network.copy()
         positions = calibrate(rounded, shown, bits, found.positions)
         obey_limits(graph, positions)
-    learnt = reconstruct(found.network, rounded.biases, positions, shown, bits, seed)
+    learnt = reconstruct(exact, found.network, rounded.biases, positions, shown, bits, seed)
     return assemble(learnt, positions, bits)
+
+
+def shuffled(images: Tensor, seed: int) -> Tensor:
+    """The images in an order in which the first are a fair sample."""
+    return images[torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))]
 
 
 @dataclass(frozen=True)
@@ -58,19 +65,37 @@ class Grids:
     positions: dict[str, int]
 
 
-def find_grids(network: Network, images: Tensor, bits: int, seed: int, *, scale: bool = True) -> Grids:
-    """The grids that cost least at the logits; without `scale` the weights stay as they are."""
+def find_grids(
+    network: Network, images: Tensor, bits: int, seed: int, *, scale: bool = True, scale_relu6: bool = True
+) -> Grids:
+    """The grids that cost least at the logits; without `scale` the weights stay as they are.
+
+    Channels behind a ReLU6 are scaled only as far as no image reaches the clip, or with `scale_relu6` False not at all.
+    """
     channels, shown = find_channels(network.graph), images[:_IMAGES]
     sensitivity = measure(network, shown, seed)
     if not scale:
         _, positions = choose_grids(network, channels, [], sensitivity, shown, bits)
         return Grids(network, torch.ones(channels.count, dtype=torch.float64), positions)
-    scales = equalizing_scales(network, channels, sensitivity)
+    peaks = relu6_peaks(network, images) if scale_relu6 else None
+    scales = equalizing_scales(network, channels, sensitivity, peaks)
     equalized = scaled(network, channels, torch.exp2(scales))
     sensitivity = measure(equalized, shown, seed)
     moves, positions = choose_grids(equalized, channels, channels.movable, sensitivity, shown, bits)
     scales = torch.exp2(scales + moves)
     return Grids(scaled(network, channels, scales), scales, positions)
+
+
+def relu6_peaks(network: Network, images: Tensor) -> dict[str, Tensor]:
+    """Of every node with a ReLU6, the largest value of each channel (C,) on all images."""
+    names = [node.name for node in network.graph if activation_of(node) == "relu6"]
+    peaks: dict[str, Tensor] = {}
+    for part in torch.split(images, _PART) if names else ():
+        for name, value in network.run(part, keep=names).items():
+            if name in names:
+                peak = value.transpose(0, 1).flatten(1).amax(1)
+                peaks[name] = torch.maximum(peaks[name], peak) if name in peaks else peak
+    return peaks
 
 
 def calibrate(network: Network, images: Tensor, bits: int, values: Mapping[str, int]) -> Positions:

@@ -86,7 +86,7 @@ def _ids(node: Node, inputs: list[Ids], graph: Graph, union: _Union, pinned: lis
             return inputs[0]
         case Reshape():
             channels = len(inputs[0])
-            if node.shape[-1] % channels == 0 and np.prod(node.shape[:-1]) * node.shape[-1] >= channels:
+            if node.shape[-1] % channels == 0:
                 return np.tile(inputs[0], node.shape[-1] // channels)
             pinned.append(inputs[0])  # what was one channel becomes parts of several
             new = union.new(node.shape[-1])

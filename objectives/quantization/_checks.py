@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear, Node
 from edgesearch.board_eval._integers import check_finite
 from edgesearch.errors import QuantizationError
 
+#: Values beyond it are no network's; their squares would leave float32.
+LARGEST = 1e15
 #: Bits a fix tensor can have here; 8 is what the DPU stores.
 MIN_BITS, MAX_BITS = 2, 8
 
@@ -60,10 +61,12 @@ def check_calibration(graph: Graph, images: npt.NDArray[np.generic], expected: i
 
 
 def check_value(node: Node, value: Tensor) -> None:
-    """Raise QuantizationError naming the node when its value on the calibration images is not finite."""
-    if not torch.isfinite(value).all():
-        bad = value[~torch.isfinite(value)][0].item()
+    """Raise QuantizationError naming the node when its value on the calibration images is not finite, or absurdly large."""
+    sane = value.abs() <= LARGEST
+    if not sane.all():
+        bad = value[~sane][0].item()
         raise QuantizationError(
-            f"layer {node.name!r} puts out {bad} on the calibration images, expected finite values; its weights are too large "
+            f"layer {node.name!r} puts out {bad:g} on the calibration images, expected finite values up to {LARGEST:g}; "
+            "its weights are too large "
             "or the images are not normalised"
         )

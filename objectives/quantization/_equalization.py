@@ -2,14 +2,15 @@
 
 With one power-of-two step a tensor, channels of small range get few of the integers. Dividing a channel where it is made and
 multiplying it where it is read changes nothing in real numbers, but which channels share which grid (cf. arXiv 1906.04721,
-which looks at pairs of weights only). Chosen here are all scales of a network at once: the sum of what the roundings of all
-values and weights cost at the logits is made small, first with steps as real numbers, by gradient, then with powers of two,
-tensor by tensor.
+which looks at pairs of weights only); a ReLU6 then clips elsewhere, beyond all that the images make it see. Chosen here are
+all scales of a network at once: the sum of what the roundings of all values and weights cost at the logits is made small,
+first with steps as real numbers, by gradient, then with powers of two, tensor by tensor.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,9 +35,14 @@ _HEADROOM = 0.85
 _TINY = 1e-12
 
 
-def equalizing_scales(network: Network, channels: Channels, sensitivity: Sensitivity) -> Tensor:
-    """log2 of the scale of every channel id, float64."""
-    return _Problem(network, channels, sensitivity).solve()
+def equalizing_scales(
+    network: Network, channels: Channels, sensitivity: Sensitivity, peaks: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """log2 of the scale of every channel id, float64.
+
+    `peaks`: for every node with a ReLU6, the largest value of each channel (C,). Without them, channels behind a ReLU6 stay.
+    """
+    return _Problem(network, channels, sensitivity, peaks).solve()
 
 
 def scaled(network: Network, channels: Channels, scales: Tensor) -> Network:
@@ -90,7 +96,9 @@ class _Weights:
 class _Problem:
     """The cost of rounding as a function of log2 of the scales."""
 
-    def __init__(self, network: Network, channels: Channels, sensitivity: Sensitivity) -> None:
+    def __init__(
+        self, network: Network, channels: Channels, sensitivity: Sensitivity, peaks: Mapping[str, Tensor] | None
+    ) -> None:
         graph, owned_by = network.graph, owners(network.graph)
         index = {name: torch.from_numpy(ids) for name, ids in channels.of.items()}
         self.values = [
@@ -102,24 +110,19 @@ class _Problem:
             _Value(index[name], _log2(bias.abs()), sensitivity.bias_cost[name]) for name, bias in network.biases.items()
         ]
         self.weights = [_weights(network, index, sensitivity, node) for node in network.layers()]
-        self._low = torch.where(torch.from_numpy(channels.pinned), 0.0, -_LIMIT).double()
-        self._high = -self._low
-        for node in graph:
-            if channels.capped[channels.of[node.name]].any():
-                self._cap(index[node.name], channels, sensitivity.peak[node.name].amax(0))
-
-    def _cap(self, ids: Tensor, channels: Channels, peak: Tensor) -> None:
-        """Channels behind a ReLU6 may only be enlarged, and only while the largest value seen stays below 6."""
-        capped = torch.from_numpy(channels.capped)[ids]
-        lowest = _log2(peak / (6 * _HEADROOM)).clamp(-_LIMIT, 0.0)
-        bound = torch.where(capped, lowest, torch.full_like(lowest, -torch.inf))
-        self._low = self._low.scatter_reduce(0, ids, bound, "amax")  # an id may lie in a tensor more than once
-        self._high[ids[capped]] = 0.0
+        capped = torch.from_numpy(channels.capped)
+        fixed = torch.from_numpy(channels.pinned) | (capped if peaks is None else torch.zeros_like(capped))
+        self._low = torch.where(fixed, 0.0, -_LIMIT).double()
+        # channels behind a ReLU6 may only be enlarged, and only while the largest value seen stays below 6
+        self._high = torch.where(fixed | capped, 0.0, _LIMIT).double()
+        for name, peak in (peaks or {}).items():
+            lowest = _log2(peak / (6 * _HEADROOM)).clamp(-_LIMIT, 0.0)
+            self._low = self._low.scatter_reduce(0, index[name], lowest, "amax")  # an id may lie in a tensor more than once
 
     def solve(self) -> Tensor:
         """log2 of the scale of every id."""
         start = torch.zeros(len(self._low), dtype=torch.float64)
-        if float(self.cost(start)) == 0:  # nothing reaches the logits
+        if bool((self._low == self._high).all()) or float(self.cost(start)) == 0:  # nothing may move, or reaches the logits
             return start
         bounds = list(zip(self._low.tolist(), self._high.tolist(), strict=True))
         found = minimize(self._with_gradient, start.numpy(), jac=True, method="L-BFGS-B", bounds=bounds, options=_OPTIONS)
@@ -127,7 +130,7 @@ class _Problem:
 
     def _with_gradient(self, point: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         """Log of the cost, and its gradient."""
-        scales = torch.from_numpy(point).requires_grad_(True)
+        scales = torch.tensor(point, requires_grad=True)
         with torch.enable_grad():
             value = self.cost(scales).log()
         (gradient,) = torch.autograd.grad(value, scales)

@@ -1,4 +1,4 @@
-"""Which grid every tensor is rounded on: fix positions, and scales of whole tensors, chosen for the network's output.
+"""Which grid every value is rounded on: fix positions, and scales of whole tensors, chosen for the network's output.
 
 For every tensor a table tells what rounding it costs at the logits of every image, by step. The costs of all tensors add up to
 an image's noise. What is made small is the mean over images of its logarithm: an image that is far off anyway does not decide
@@ -50,28 +50,28 @@ class Table:
     error: list[Tensor]
 
 
-def value_table(value: Tensor, cost: Tensor, bits: int) -> Table:
+def value_table(value: Tensor, cost: Tensor, bits: int, fractions: int = _FRACTIONS) -> Table:
     """The table of a value (N, C, P); `cost` (N, C) is what an error of size 1 at every position costs."""
     each = cost.float().unsqueeze(2) / value.shape[2]
 
     def error(scaled: Tensor, fix: int) -> Tensor:
         return ((round_half_up(scaled, fix, bits) - scaled).square_() * each).flatten(1).sum(1).double()
 
-    return _table(value, error, bits)
+    return _table(value, error, bits, fractions)
 
 
-def parameter_table(parameter: Tensor, cost: Tensor, noise: Tensor, bits: int) -> Table:
+def parameter_table(parameter: Tensor, cost: Tensor, noise: Tensor, bits: int, fractions: int = _FRACTIONS) -> Table:
     """The table of weights or biases; `cost` in their shape, `noise` (N,) is what an image suffers where the mean suffers 1."""
 
     def error(scaled: Tensor, fix: int) -> Tensor:
         return ((round_half_away(scaled, fix, bits) - scaled).double().square_() * cost).sum() * noise
 
-    return _table(parameter, error, bits)
+    return _table(parameter, error, bits, fractions)
 
 
-def _table(value: Tensor, error: Callable[[Tensor, int], Tensor], bits: int) -> Table:
+def _table(value: Tensor, error: Callable[[Tensor, int], Tensor], bits: int, fractions: int) -> Table:
     table = Table([], [])
-    for fraction in range(_FRACTIONS):
+    for fraction in range(fractions):
         factor = 2.0 ** (-fraction / _FRACTIONS)
         scaled = value * factor
         base = min(base_position(scaled, bits), MAX_FIX)
@@ -86,23 +86,33 @@ def choose_grids(
 ) -> tuple[Tensor, dict[str, int]]:
     """log2 of a scale for every channel id, equal within each of the `movable` components, and the positions of all values.
 
+    Weights and biases are given positions too while scales are looked for, but their final ones are found when they are
+    rounded, layer by layer.
+
     `images` (N, C, H, W) are those of `sensitivity`; the output's position is left to the caller.
     """
     graph, owned_by = network.graph, owners(network.graph)
     component = channels.components
     output = owned_by[graph.output.name][0]
+
+    def fractions_of(*components: int) -> int:
+        """How many scales a tensor between these components can get."""
+        return _FRACTIONS if any(c in movable for c in components) else 1
+
     terms: list[_Term] = []
     for name, value in _samples(network, images, [n.name for n in graph if owns_position(n, owned_by)]).items():
         if name != output:
             place = int(component[channels.of[name][0]])
-            terms.append(_Term(name, None, place, value_table(value, sensitivity.cost[name], bits)))
+            terms.append(_Term(name, None, place, value_table(value, sensitivity.cost[name], bits, fractions_of(place))))
     noise = sensitivity.noise
     for node in network.layers():
         reads, makes = (int(component[ids[0]]) for ids in layer_channels(channels, node))
-        table = parameter_table(network.weights[node.name], sensitivity.weight_cost[node.name], noise, bits)
+        count = fractions_of(reads, makes)
+        table = parameter_table(network.weights[node.name], sensitivity.weight_cost[node.name], noise, bits, count)
         terms.append(_Term(node.name, reads, makes, table))
         if node.name in network.biases:
-            table = parameter_table(network.biases[node.name], sensitivity.bias_cost[node.name], noise, bits)
+            count = fractions_of(makes)
+            table = parameter_table(network.biases[node.name], sensitivity.bias_cost[node.name], noise, bits, count)
             terms.append(_Term(node.name, _FIXED, makes, table))
     fractions = _descend(terms, movable)
     found = {t.name: t.table.base[fractions.get(t.makes, 0)] + t.choice for t in terms if t.reads is None}
@@ -141,7 +151,8 @@ def _descend(terms: list[_Term], movable: list[int]) -> dict[int, int]:
     groups += [(c, [t for t in terms if c in (t.reads, t.makes)]) for c in movable]
     for _ in range(_SWEEPS):
         for place, own in groups:
-            rest = total - sum((term.errors(fractions)[term.choice] for term in own), torch.zeros((), dtype=torch.float64))
+            taken = sum((term.errors(fractions)[term.choice] for term in own), torch.zeros((), dtype=torch.float64))
+            rest = (total - taken).clamp_min(0)  # not a hair below, for the logarithm's sake
             tried = []
             for fraction in range(_FRACTIONS) if place is not None else (0,):
                 moved = fractions if place is None else {**fractions, place: fraction}

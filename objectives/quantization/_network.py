@@ -76,7 +76,7 @@ class Network:
         return apply_node(node, inputs)
 
     def run(self, images: Tensor, rounding: Rounding | None = None, keep: Iterable[str] = ()) -> dict[str, Tensor]:
-        """The values of the nodes named in `keep`, and of the output under its own name."""
+        """The values of the nodes named in `keep`, and of the output under its own name, in the graph's order."""
         wanted = {*keep, self.graph.output.name}
         last = last_readers(self.graph)
         values: dict[str, Tensor] = {}
@@ -86,7 +86,7 @@ class Network:
             for name in node.inputs:
                 if last[name] == node.name and name not in wanted:
                     values.pop(name, None)
-        return {name: values[name] for name in wanted}
+        return {node.name: values[node.name] for node in self.graph if node.name in wanted}
 
     def logits(self, images: Tensor, rounding: Rounding | None = None) -> Tensor:
         """The output's value, (N, classes)."""

@@ -19,7 +19,7 @@ from edgesearch.errors import QuantizationError, TrainingError
 from edgesearch.objectives._checkpoints import Checkpoints, pack, unpack
 from edgesearch.objectives._device import choose_device
 from edgesearch.objectives.quantization._assembly import to_tensor
-from edgesearch.objectives.quantization._best import calibrate, find_grids
+from edgesearch.objectives.quantization._best import calibrate, find_grids, shuffled
 from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
 from edgesearch.objectives.quantization._method import Method
 from edgesearch.objectives.quantization._positions import obey_limits
@@ -60,8 +60,9 @@ def train_qat(
     """Train `model` as the DPU will compute it and return the quantized Graph; the model itself is not changed.
 
     `input_shape` is (C, H, W). `batches(epoch)` gives an epoch's batches. A model that is `trained` begins where PTQ by
-    `method` "best" would, its channels scaled and its positions found on `calibration` (N, H, W, C); with "vitis" its
-    channels stay as they are. Of a model that is not trained, batch-norm statistics are measured there first.
+    `method` "best" would before it learns rounding, its channels scaled (but not those behind a ReLU6) and its positions and
+    biases found on `calibration` (N, H, W, C); with "vitis" its channels stay as they are. Of a model that is not trained,
+    batch-norm statistics are measured there first.
     Loss: alpha * cross-entropy + (1 - alpha) * temperature**2 * divergence from the logits in the batch, else of `teacher`;
     batches without either use cross-entropy alone.
     `stage_lrs` are factors on the learning rate for equal parts of the layers, first to last. `on_epoch(epoch, mean loss)` is
@@ -77,7 +78,9 @@ def train_qat(
     check_graph(lowered.graph)
     check_calibration(lowered.graph, calibration)
     network = QatNetwork(model, lowered, bits)
-    start(network, calibration, bits, seed, scale=trained and method == "best")
+    saved = checkpoints.latest() if checkpoints is not None else None
+    if saved is None:
+        start(network, calibration, bits, seed, scale=trained and method == "best")
     place = choose_device(device)
     network.to(place)
     if teacher is not None:
@@ -85,7 +88,6 @@ def train_qat(
     optimizer = _optimizer(network, lr, stage_lrs, weight_decay)
     freeze_at = min(math.ceil(FREEZE_AFTER * epochs), epochs - 1) if trained else math.ceil(FREEZE_AFTER * epochs)
     first = 0
-    saved = checkpoints.latest() if checkpoints is not None else None
     if saved is not None:
         first = saved[0]
         unpack(saved[1], {"network": network}, optimizer)
@@ -145,13 +147,16 @@ def qat_loss(logits: Tensor, labels: Tensor, target: Tensor | None, temperature:
 
 
 def start(network: QatNetwork, calibration: npt.NDArray[np.float32], bits: int, seed: int, *, scale: bool) -> None:
-    """Put the network at the grids that PTQ would choose, with its channels scaled for them or not."""
-    images = to_tensor(calibration)
+    """Put the network at the grids and biases that PTQ would choose, with its channels scaled for them or not."""
+    images = shuffled(to_tensor(calibration), seed)
     with torch.no_grad():
-        grids = find_grids(network.to_network(), images, bits, seed, scale=scale)
+        # what a ReLU6 clips must not depend on scales here, since training moves it
+        grids = find_grids(network.to_network(), images, bits, seed, scale=scale, scale_relu6=False)
         if scale:
             network.rescale(grids.scales)
-        positions = calibrate(grids.network.copy(), images, bits, grids.positions)
+        rounded = grids.network.copy()
+        positions = calibrate(rounded, images, bits, grids.positions)
+        network.correct(rounded.biases)
     obey_limits(network.graph, positions)
     network.set_positions(positions)
 

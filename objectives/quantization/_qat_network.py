@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import torch
@@ -43,7 +44,7 @@ class QatLayer(nn.Module):
         self.norm = norm
         self.weight_threshold = nn.Parameter(torch.zeros(()))
         self.bias_threshold = nn.Parameter(torch.zeros(()))
-        self.register_buffer("reads", torch.ones([1] * weight.ndim))
+        self.register_buffer("reads", self._along_read(torch.ones(weight.shape[0 if isinstance(node, Depthwise) else 1])))
         self.register_buffer("makes", torch.ones(len(weight)))
         self.frozen = norm is None
 
@@ -71,8 +72,11 @@ class QatLayer(nn.Module):
     @torch.no_grad()
     def rescale(self, reads: Tensor, makes: Tensor) -> None:
         """Multiply the channels read and divide those made by these scales, (channels,) each."""
-        self.reads = reads.reshape(*read_shape(self.node), *[1] * (self.weight.ndim - 2))
-        self.makes = makes
+        self.reads, self.makes = self._along_read(reads), makes
+
+    def _along_read(self, values: Tensor) -> Tensor:
+        """One value for each channel read, in a shape that multiplies weights."""
+        return values.reshape(*read_shape(self.node), *[1] * (self.weight.ndim - 2))
 
     def forward(self, x: Tensor, bits: int) -> Tensor:
         """The layer's value before its activation."""
@@ -190,6 +194,14 @@ class QatNetwork(nn.Module):
             if isinstance(node, Conv | Depthwise | Linear):
                 self.layer(node.name).rescale(*layer_factors(channels, node, scales))
 
+    @torch.no_grad()
+    def correct(self, biases: Mapping[str, Tensor]) -> None:
+        """Take over the biases of a scaled network in layers without batch-norm, which finds its own shifts in training."""
+        for name, bias in biases.items():
+            layer = self.layer(name)
+            if layer.norm is None and layer.bias is not None:
+                layer.bias.copy_(bias * layer.makes)
+
     def thresholds(self) -> list[nn.Parameter]:
         """Every trainable threshold."""
         found = list(self.value_thresholds.values())
@@ -235,7 +247,7 @@ def _layer(node: Conv | Depthwise | Linear, lowered: Lowered, modules: dict[str,
     source = lowered.sources.get(node.name)
     if source is None or source.batch_norm is None:
         return QatLayer(node, weight, bias, None)
-    norm = copy.deepcopy(modules[source.batch_norm])
+    norm = copy.deepcopy(modules[source.batch_norm]).requires_grad_(True)
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     layer = QatLayer(node, weight, None, norm)
     module = modules[source.module]

@@ -26,7 +26,7 @@ def quantize(
 
     `images` is float32 (N, H, W, C), normalised as in training. "vitis" does what pytorch_nndct 3.5 does by default, one image
     at a time in the order given; "best" uses the same arithmetic and looks at the network's output instead. Both are
-    deterministic; `seed` chooses the images and patches "best" learns from. `bits` other than 8 are for analysis.
+    deterministic; `seed` chooses the images "best" looks at, and their order. `bits` other than 8 are for analysis.
     Raises QuantizationError naming the layer or image that cannot be quantized, and when there are fewer than
     `expected_images`.
     """

@@ -28,15 +28,16 @@ _PASSES = 3  # a backward pass costs two forward passes
 
 
 def reconstruct(
-    network: Network, biases: dict[str, Tensor], positions: Positions, images: Tensor, bits: int, seed: int
+    exact: Network, network: Network, biases: dict[str, Tensor], positions: Positions, images: Tensor, bits: int, seed: int
 ) -> Network:
-    """Weights and biases that round, at `positions`, to a network with logits near those of `network` on `images`.
+    """Weights and biases near those of `network` that round, at `positions`, to logits near those of `exact` on `images`.
 
-    `biases` are the corrected ones to start from. Returns `network` with these biases where nothing can be learnt.
+    `network` is `exact` with its channels scaled; `biases` are the corrected ones to start from. Returns `network` with these
+    biases where nothing can be learnt.
     """
     start = Network(network.graph, dict(network.weights), dict(biases))
     with torch.no_grad():
-        target = torch.cat([network.logits(part) for part in torch.split(images, _BATCH)])
+        target = torch.cat([exact.logits(part) for part in torch.split(images, _BATCH)])
     spread = float(target.var()) if target.numel() > 1 else 0.0
     usual: Tensor | None = None
     epochs = min(_EPOCHS, int(_MACS / (_PASSES * len(images) * max(network.graph.macs, 1))))

@@ -48,6 +48,12 @@ def test_inspect_refuses_images_that_do_not_fit(tmp_path: Path) -> None:
         run("inspect", "cnn_tiny", "--input-size", 8, "--images", tmp_path / "small.npy")
 
 
+def test_inspect_refuses_pixels_that_are_no_numbers(tmp_path: Path) -> None:
+    np.save(tmp_path / "inf.npy", np.full((2, 8, 8, 3), np.inf, np.float32))
+    with pytest.raises(DataError, match="NaN or infinite"):
+        run("inspect", "cnn_tiny", "--input-size", 8, "--images", tmp_path / "inf.npy")
+
+
 def test_a_faster_board_is_faster() -> None:
     one, two = (json.loads(run("bench", "resnet18", "--board", b, "--format", "json")) for b in ("kv260", "zcu104"))
     assert two["throughput_fps"] > 1.5 * one["throughput_fps"]  # one core, two cores

@@ -24,12 +24,18 @@ def data() -> DataSet:
 
 
 def test_relu6_and_odd_channels_are_named_with_their_student(data: DataSet) -> None:
-    found = study_findings(study('"mobilenet_v2", "cnn_tiny"'), data)
+    found = study_findings(study('"mobilenet_v2", "resnet20"'), data)
     (relu6,) = [sentence for sentence in found if "ReLU6" in sentence]
     assert relu6.startswith("warning: mobilenet_v2: 35 ReLU6")
     assert found.index(relu6) == 0  # warnings first
     assert any(sentence.startswith("note: mobilenet_v2:") and "no multiple of 16" in sentence for sentence in found)
-    assert not any("cnn_tiny" in sentence for sentence in found)
+    assert any(sentence.startswith("note: resnet20:") and "conv1 8" in sentence for sentence in found)  # at half its width
+
+
+def test_a_student_that_cannot_be_built_is_passed_over(data: DataSet) -> None:
+    found = study_findings(study('"no_such_package:Net", "mobilenet_v2"'), data)
+    assert found[0].startswith("warning: mobilenet_v2:")
+    assert not any("no_such_package" in sentence for sentence in found)
 
 
 def test_calibration_images_among_the_test_images(data: DataSet) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgesearch.board_eval._graph import Add, Graph
 from edgesearch.board_eval._lowering import lower
-from edgesearch.objectives.quantization._best import calibrate, find_grids
+from edgesearch.objectives.quantization._best import calibrate, find_grids, relu6_peaks
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._equalization import equalizing_scales
 from edgesearch.objectives.quantization._grids import parameter_table, value_table
@@ -93,12 +93,51 @@ def test_integers_of_a_network_with_unlike_channels_come_closer_to_it() -> None:
 def test_relu6_channels_are_only_enlarged_and_stay_below_six() -> None:
     network = Network.of(graph_of(relu6=True))
     channels, sensitivity = find_channels(network.graph), measure(network, IMAGES, 0)
-    scales = torch.exp2(equalizing_scales(network, channels, sensitivity))
+    scales = torch.exp2(equalizing_scales(network, channels, sensitivity, relu6_peaks(network, IMAGES)))
     ids = torch.from_numpy(channels.of["add"])
     assert (scales[ids] <= 1).all()
     assert scales[ids].min() < 0.5
     unclipped = sensitivity.peak["add"].amax(0) < 6
     assert (sensitivity.peak["add"].amax(0) / scales[ids])[unclipped].max() <= 6
+
+
+def test_channels_behind_a_relu6_stay_when_its_peaks_are_not_given() -> None:
+    network = Network.of(graph_of(relu6=True))
+    channels, sensitivity = find_channels(network.graph), measure(network, IMAGES, 0)
+    assert (equalizing_scales(network, channels, sensitivity) == 0).all()
+
+
+def test_the_headroom_of_a_relu6_is_that_of_what_it_puts_out() -> None:
+    class Far(nn.Module):
+        """The ReLU6 sees small values, the tensors that are added for it large ones."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b, self.classes = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1), nn.Linear(8, 4)
+            with torch.no_grad():
+                self.a.bias.fill_(9.0), self.b.bias.fill_(-9.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = nn.functional.relu6(self.a(x) + self.b(x))
+            return self.classes(torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1))
+
+    network = Network.of(lower(Far(), (3, 8, 8)))
+    channels, sensitivity = find_channels(network.graph), measure(network, IMAGES, 0)
+    peaks = relu6_peaks(network, IMAGES)
+    assert sensitivity.peak["a"].max() > 6 > max(float(peak.max()) for peak in peaks.values())
+    assert (equalizing_scales(network, channels, sensitivity, peaks) < 0).any()
+
+
+def test_a_network_whose_channels_are_all_pinned_is_quantized() -> None:
+    network = lower(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), (3, 8, 8))
+    assert quantize(network, IMAGES.permute(0, 2, 3, 1).numpy()).quantized
+
+
+def test_values_come_in_the_graphs_order_whatever_was_asked_for_first() -> None:
+    network = Network.of(graph_of())
+    names = [node.name for node in network.graph]
+    assert list(network.run(IMAGES, keep=reversed(names))) == names
 
 
 def test_a_layer_that_reaches_no_logit_does_not_matter() -> None:

@@ -18,6 +18,7 @@ from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear
 from edgesearch.board_eval._lowering import lower, lower_with_sources
 from edgesearch.errors import QuantizationError, TrainingError
 from edgesearch.objectives.quantization._assembly import to_tensor
+from edgesearch.objectives.quantization._best import find_grids
 from edgesearch.objectives.quantization._qat import start, train_qat
 from edgesearch.objectives.quantization._qat_network import QatNetwork
 from edgesearch.objectives.quantization._quantize import quantize
@@ -102,11 +103,28 @@ def test_scaled_channels_leave_the_float_network_as_it_was(trained: nn.Module, d
     images = to_tensor(digits[0][:100])
     network = QatNetwork(trained, lower_with_sources(trained, SHAPE), 8)
     before = network.to_network()
-    start(network, digits[0][:100], 8, 0, scale=True)
+    with torch.no_grad():
+        network.rescale(find_grids(before, images, 8, 0).scales)
     after = network.to_network()
     assert any(not torch.allclose(after.weights[name], weight) for name, weight in before.weights.items())
     with torch.no_grad():
         assert torch.allclose(after.logits(images), before.logits(images), atol=1e-4)
+
+
+def test_corrected_biases_are_taken_where_no_batch_norm_finds_its_own(
+    trained: nn.Module, digits: tuple[np.ndarray, np.ndarray]
+) -> None:
+    network = QatNetwork(trained, lower_with_sources(trained, SHAPE), 8)
+    before = network.to_network().biases
+    start(network, digits[0][:100], 8, 0, scale=False)
+    changed = {name for name, bias in network.to_network().biases.items() if not torch.allclose(bias, before[name], rtol=1e-3)}
+    assert changed == {network.graph.output.name}
+
+
+def test_every_parameter_trains_even_if_the_model_was_frozen(trained: nn.Module) -> None:
+    frozen = copy.deepcopy(trained).requires_grad_(False)
+    network = QatNetwork(frozen, lower_with_sources(frozen, SHAPE), 8)
+    assert all(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_five_bits_are_repaired_and_stored_in_five_bits(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray]) -> None:
