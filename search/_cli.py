@@ -5,7 +5,9 @@ Exit codes: 0 done; 1 a bug (a traceback); 2 what was given is wrong (one senten
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +35,8 @@ _BOARD = click.option("--board", help="zcu104, zcu102, kv260 or a board profile 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     signal.signal(signal.SIGTERM, _terminate)
+    if os.getcwd() not in sys.path:  # my_pkg.models:Net is looked for in the folder that the command runs in
+        sys.path.append(os.getcwd())
     try:
         result = cli.main(args=list(arguments), prog_name="edgesearch", standalone_mode=False)
     except EdgesearchError as error:

@@ -12,7 +12,7 @@ from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage, Store, plan
 from edgesearch.search._home import Home
 from edgesearch.search._jobs import Job, run_job
-from edgesearch.search._networks import import_from_here, read_candidate
+from edgesearch.search._networks import read_candidate
 from edgesearch.search._optimize import prepare_study
 from edgesearch.search._progress import describe_metrics
 from edgesearch.search._study_file import StudyFile, load_study, with_fingerprint
@@ -20,7 +20,6 @@ from edgesearch.search._study_file import StudyFile, load_study, with_fingerprin
 
 def evaluate(*, candidate: Path, study: str, test: bool, board: str | None, home: Path) -> int:
     """Run the missing stages of one candidate and print its scores; returns the exit code."""
-    import_from_here()
     wanted = with_fingerprint(read_candidate(candidate)).canonical()
     settings = load_study(study)
     if board is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,12 +28,6 @@ def read_candidate(path: Path) -> Candidate:
     return parse_candidate(tables, str(path))
 
 
-def import_from_here() -> None:
-    """Let `my_pkg.models:Net` be found in the folder that the command runs in."""
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-
-
 def find_network(
     name: str, *, width: float, input_size: int | None, channels: int, classes: int, stem: str
 ) -> tuple[Graph, nn.Module | None]:
@@ -58,7 +50,6 @@ def find_network(
         raise SpaceError(
             f"unknown network {name!r}; expected one of {known}, my_pkg.models:Net, a .xmodel or a candidate's .toml"
         )
-    import_from_here()
     model = build(student, channels=channels, classes=classes)
     graph = lower(model, (channels, student.input_size, student.input_size))
     if pruning.ratio:  # which channels go is decided on trained weights; until then, evenly

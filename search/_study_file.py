@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edgesearch.errors import SpaceError, StudyError
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher
-from edgesearch.spaces import Candidate, Settings, Space, Student, explain, weights_fingerprint
+from edgesearch.spaces import Candidate, Settings, Space, Student, explain, source_fingerprint, weights_fingerprint
 
 #: Objective -> direction. Accuracy is the quantized network's, top-1 on validation; fps is throughput with every core busy.
 OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
@@ -179,18 +179,22 @@ def _anchor_paths(tables: dict[str, Any], folder: Path) -> None:
 
 def _with_fingerprints(study: StudyFile) -> StudyFile:
     update: dict[str, Any] = {"candidates": tuple(with_fingerprint(candidate) for candidate in study.candidates)}
-    if study.teacher is not None and study.teacher.weights:
-        update["teacher"] = study.teacher.model_copy(update={"weights_sha256": weights_fingerprint(study.teacher.weights)})
+    if study.teacher is not None:
+        update["teacher"] = study.teacher.model_copy(update=_fingerprints(study.teacher))
     return study.model_copy(update=update)
 
 
 def with_fingerprint(candidate: Candidate) -> Candidate:
-    """The candidate with the checksum of its weights file, if it names one."""
-    student = candidate.student
-    if not student.weights or student.weights_sha256:
-        return candidate
-    student = student.model_copy(update={"weights_sha256": weights_fingerprint(student.weights)})
+    """The candidate with the checksums of its weights file and its model's source file, if it names them."""
+    student = candidate.student.model_copy(update=_fingerprints(candidate.student))
     return candidate.model_copy(update={"student": student})
+
+
+def _fingerprints(student: Student) -> dict[str, str]:
+    return {
+        "weights_sha256": student.weights_sha256 or weights_fingerprint(student.weights),
+        "source_sha256": student.source_sha256 or source_fingerprint(student.architecture),
+    }
 
 
 def _known_keys() -> dict[str, list[str]]:

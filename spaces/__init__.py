@@ -19,7 +19,7 @@ from edgesearch.spaces._space import Range, Space, StudentOverride, Suggester
 from edgesearch.spaces._validation import explain
 
 if TYPE_CHECKING:
-    from edgesearch.spaces._architectures import build
+    from edgesearch.spaces._architectures import build, source_fingerprint
     from edgesearch.spaces._torchvision import import_torchvision
     from edgesearch.spaces._weights import load_weights, weights_fingerprint
 
@@ -41,6 +41,7 @@ __all__ = [
     "import_torchvision",
     "load_weights",
     "parse_candidate",
+    "source_fingerprint",
     "weights_fingerprint",
 ]
 
@@ -49,6 +50,7 @@ _LATE = {
     "build": "_architectures",
     "import_torchvision": "_torchvision",
     "load_weights": "_weights",
+    "source_fingerprint": "_architectures",
     "weights_fingerprint": "_weights",
 }
 

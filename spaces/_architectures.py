@@ -6,9 +6,10 @@ multiples of eight channels, never below eight.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -17,6 +18,7 @@ from edgesearch.errors import SpaceError
 from edgesearch.spaces._candidate import STUDENTS, Student
 from edgesearch.spaces._networks import CifarResNet, Mlp, SmallCnn, make_head
 from edgesearch.spaces._torchvision import import_torchvision
+from edgesearch.spaces._weights import file_fingerprint
 
 _ROUND_TO = 8
 
@@ -131,6 +133,17 @@ def _mlp(student: Student, channels: int, classes: int) -> nn.Module:
 
 def _resnet20(student: Student, channels: int, classes: int) -> nn.Module:
     return CifarResNet(channels, classes, (scaled(16, student.width), scaled(32, student.width), scaled(64, student.width)))
+
+
+def source_fingerprint(architecture: str) -> str:
+    """SHA-256 of the file behind an import path; "" for this project's own networks, and for what Python does not find."""
+    if ":" not in architecture:
+        return ""
+    try:
+        found = importlib.util.find_spec(architecture.partition(":")[0])
+        return "" if found is None or found.origin is None else file_fingerprint(Path(found.origin))
+    except (ImportError, ValueError, OSError):
+        return ""  # building it says what is wrong
 
 
 def _build_custom(student: Student, channels: int, classes: int) -> nn.Module:

@@ -47,6 +47,8 @@ class Student(Settings):
     weights: str = ""
     #: SHA-256 of that file, filled in when a study is read, so that another file under the same name is another candidate.
     weights_sha256: str = ""
+    #: SHA-256 of the file that a model by import path comes from, filled in likewise: other code is another candidate.
+    source_sha256: str = ""
 
     @model_validator(mode="after")
     def _known(self) -> Student:

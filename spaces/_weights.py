@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,20 @@ def weights_fingerprint(path: str) -> str:
     if path in ("", "imagenet"):
         return ""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return file_fingerprint(Path(path))
     except OSError as error:
         raise SpaceError(f"weights {path!r} cannot be read ({error.strerror}); expected a file or 'imagenet'") from error
+
+
+def file_fingerprint(path: Path) -> str:
+    """SHA-256 of a file, read anew only when its size or time of change is another. Raises OSError."""
+    status = path.stat()
+    return _digest(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, changed: int, size: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_weights(model: nn.Module, student: Student) -> tuple[str, ...]:

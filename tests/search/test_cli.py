@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
+
+from edgesearch.search._record import read_study
 
 STUDY = """
 name = "tiny"
@@ -79,6 +82,24 @@ def test_help_needs_none_of_the_heavy_imports() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.rstrip().endswith("[]")
+
+
+@pytest.mark.slow
+def test_a_network_of_the_users_own_is_found_beside_the_study_and_made_anew_when_its_code_changes(tmp_path: Path) -> None:
+    own = (
+        "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self, num_classes, in_channels):\n"
+        "        super().__init__(nn.Conv2d(in_channels, WIDTH, 3), nn.Flatten(), nn.Linear(WIDTH * 36, num_classes))\n"
+    )
+    (tmp_path / "own.toml").write_text(STUDY.partition("[space]")[0] + '[space]\nstudents = ["nets:Net"]\ninput_size = [8]\n')
+    command = [Path(sys.executable).with_name("edgesearch"), "optimize", "own.toml", "--workers", "1", "--trials"]
+    for trials, width in ((1, 8), (2, 16)):
+        (tmp_path / "nets.py").write_text(own.replace("WIDTH", str(width)))
+        done = subprocess.run([*command, str(trials)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+    view = read_study(optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'runs' / 'studies.db'}"))
+    small, large = (record.metrics["parameters"] for record in view.records)
+    assert small == 80 + 8 * 36 * 10 + 10
+    assert large == 160 + 16 * 36 * 10 + 10
 
 
 @pytest.mark.slow

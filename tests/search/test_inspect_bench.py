@@ -102,7 +102,7 @@ def test_what_the_dpu_cannot_run_is_an_error_for_bench(tmp_path: Path, monkeypat
         "    def __init__(self, num_classes):\n"
         "        super().__init__(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 900, num_classes))\n"
     )
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(LoweringError, match="Tanh"):
         run("bench", "odd_networks:Net", "--input-size", 32)
     with pytest.raises(EdgesearchError, match=r"missing\.csv"):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edgesearch.errors import SpaceError
-from edgesearch.spaces import STUDENTS, Student, build
+from edgesearch.spaces import STUDENTS, Student, build, source_fingerprint
 
 
 def parameters(model: nn.Module) -> int:
@@ -75,6 +75,11 @@ def test_a_model_of_the_users_own_is_given_what_it_asks_for(tmp_path: Path, monk
     for name, words in {"broken": "no such thing", "number": "int", "absent": "absent"}.items():
         with pytest.raises(SpaceError, match=words):
             build(Student(architecture=f"my_networks:{name}"), channels=1, classes=3)
+    before = source_fingerprint("my_networks:Net")
+    (tmp_path / "my_networks.py").write_text((tmp_path / "my_networks.py").read_text() + "\n")
+    assert len(before) == 64
+    assert source_fingerprint("my_networks:Net") not in ("", before)
+    assert source_fingerprint("cnn_tiny") == source_fingerprint("not_there:Net") == source_fingerprint("a.b:Net") == ""
     with pytest.raises(SpaceError, match="not_there"):
         build(Student(architecture="not_there:Net"), channels=1, classes=3)
     sys.modules.pop("my_networks")
