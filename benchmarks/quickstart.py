@@ -71,11 +71,13 @@ def view(home: Path) -> StudyView:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=100)
-    trials = parser.parse_args().trials
+    parser.add_argument("--seed", type=int, default=0, help="of the study: of its proposals, splits stay the same")
+    arguments = parser.parse_args()
+    trials = arguments.trials
     with tempfile.TemporaryDirectory() as folder:
         print(f"running the quickstart study for {trials} trials in {folder}", flush=True)
         begun = time.time()
-        seconds, resident, proportional = run_study(Path(folder), "--trials", str(trials))
+        seconds, resident, proportional = run_study(Path(folder), "--trials", str(trials), "--seed", str(arguments.seed))
         study = view(Path(folder))
     complete = [record for record in study.records if record.is_complete]
     first = min(record.finished.timestamp() for record in complete if record.finished is not None) - begun
@@ -89,6 +91,7 @@ def main() -> None:
         {
             "benchmark": "quickstart",
             "trials": len(complete),
+            "seed": arguments.seed,
             "seconds": round(seconds, 1),
             "first_trial_seconds": round(first, 1),
             "peak_rss_gb": round(resident, 2),
