@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,11 +25,15 @@ class Teacher(_Settings):
 
 
 class QatRecipe(_Settings):
-    """Quantization-aware training: `epochs` at a highest learning rate of `lr`."""
+    """Quantization-aware training: `epochs` at a highest learning rate of `lr`.
+
+    stage_lrs: factors on `lr` for equal parts of the layers, first to last.
+    """
 
     epochs: int = Field(default=5, ge=1, le=1000)
     lr: float = Field(default=1e-3, gt=0, le=1)
     batch_size: int = Field(default=64, ge=2)
+    stage_lrs: Annotated[tuple[Annotated[float, Field(ge=0, le=1000)], ...], Field(min_length=1)] = (1.0,)
 
 
 class PruneSearch(_Settings):

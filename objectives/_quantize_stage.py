@@ -58,6 +58,7 @@ def quantize_network(
         _Batches(data, input_size, settings.batch_size, seed, distillation),
         epochs=epochs,
         lr=settings.lr,
+        stage_lrs=settings.stage_lrs,
         trained=trained,
         method=quantization.algorithm,
         calibration=images,
