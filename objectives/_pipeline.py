@@ -131,7 +131,16 @@ class _Maker:
             "search": self.pipeline.prune.model_dump(),
             "distillation": self.candidate.distillation.model_dump() if self.teacher() else None,
         }
-        return self.stage("pruned", parameters, network=self.student(), logits=self.logits())
+        sensitivity = self.sensitivity() if pruning.method == "iterative" else None
+        return self.stage("pruned", parameters, network=self.student(), logits=self.logits(), sensitivity=sensitivity)
+
+    def sensitivity(self) -> Stage:
+        """How the student's accuracy falls as it loses channels: the same for every ratio that it is pruned to."""
+        parameters = {
+            "granularity": self.candidate.pruning.granularity,
+            "score_images": self.pipeline.prune.score_images,
+        }
+        return self.stage("sensitivity", parameters, network=self.student())
 
     def quantized(self) -> Stage:
         quantization = self.candidate.quantization

@@ -13,7 +13,14 @@ from edgesearch.objectives._data import DataSet, Split
 from edgesearch.objectives._distillation import Distillation
 from edgesearch.objectives._evaluation import evaluate
 from edgesearch.objectives._images import prepare_tensor
-from edgesearch.objectives._pruning import Pruned, prune_iterative, prune_one_step, re_estimate_batch_norm
+from edgesearch.objectives._pruning import (
+    Pruned,
+    Sensitivity,
+    measure_sensitivity,
+    prune_iterative,
+    prune_one_step,
+    re_estimate_batch_norm,
+)
 from edgesearch.objectives._recipe import Recipe
 from edgesearch.objectives._training import Training, train
 from edgesearch.spaces import Pruning
@@ -29,6 +36,7 @@ def prune(
     input_size: int,
     seed: int,
     distillation: Distillation | None,
+    sensitivity: Sensitivity | None,
     checkpoints: Checkpoints,
     report: Callable[[str], None],
     device: str,
@@ -36,15 +44,12 @@ def prune(
     """The pruned and fine-tuned network, and what was done to it.
 
     A share of `pruning.ratio` of the multiply-accumulates goes. Draws are scored on images that are trained on, never on the
-    validation images that the candidate is judged by.
+    validation images that the candidate is judged by. `sensitivity` is that of `model`, for iterative pruning where known.
     """
     shape = (data.channels, input_size, input_size)
-    scored = Split(data.train.images[: search["score_images"]], data.train.labels[: search["score_images"]])
+    score = _scoring(data, input_size, search["score_images"])
     pixels = torch.from_numpy(data.train.images[-search["recalibration_images"] :])
     batch_norm_images = prepare_tensor(pixels, input_size, data.normalisation)
-
-    def score(network: nn.Module) -> float:
-        return evaluate(network, scored, input_size=input_size, normalisation=data.normalisation)
 
     def fine_tune(network: nn.Module, settings: Recipe, step: int, keep: Checkpoints | None) -> Training:
         return train(
@@ -81,10 +86,24 @@ def prune(
             score=score,
             finetune=lambda network, step: void(fine_tune(network, between, step + 1, None)),
             seed=seed,
+            sensitivity=sensitivity,
         )
     report(f"pruned {pruned.reached_ratio:.1%} of the MACs ({pruned.macs_before:,} -> {pruned.macs_after:,})")
     training = fine_tune(pruned.model, recipe, 0, checkpoints)
     return pruned.model, _figures(pruned, pruning, training)
+
+
+def sensitivity_of(
+    model: nn.Module, data: DataSet, *, granularity: int, score_images: int, input_size: int, seed: int
+) -> Sensitivity:
+    """How the accuracy of a trained network on images that it was trained on falls as it loses channels, group by group."""
+    shape, score = (data.channels, input_size, input_size), _scoring(data, input_size, score_images)
+    return measure_sensitivity(model.eval(), shape, granularity=granularity, score=score, seed=seed)
+
+
+def _scoring(data: DataSet, input_size: int, images: int) -> Callable[[nn.Module], float]:
+    scored = Split(data.train.images[:images], data.train.labels[:images])
+    return lambda network: evaluate(network, scored, input_size=input_size, normalisation=data.normalisation)
 
 
 def shorter(recipe: Recipe, parts: int) -> Recipe:

@@ -9,9 +9,10 @@ fewer channels than the granularity, or than it has; the network's outputs stay.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ __all__ = [
     "HIGHEST_RATIO",
     "PrunableShape",
     "Pruned",
+    "Sensitivity",
+    "measure_sensitivity",
     "prune_iterative",
     "prune_one_step",
     "pruned_shape",
@@ -48,6 +51,18 @@ _SENSITIVITY_RATIOS = np.arange(1, 10) / 10
 _PRIOR = 0.01
 
 
+#: (channels kept, score) of a group, fewer and fewer channels.
+Curve: TypeAlias = tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """A network's score, and by group of channels what it becomes when only that group is pruned."""
+
+    base: float
+    curves: Mapping[str, Curve]
+
+
 @dataclass(frozen=True)
 class Pruned:
     """A pruned network. `channels`: outputs kept by every convolution and linear layer, in order of execution."""
@@ -58,7 +73,7 @@ class Pruned:
     macs_after: int
     asked_ratio: float
     scores: tuple[float, ...] = ()  # of the draws, in one_step
-    sensitivity: dict[str, tuple[tuple[int, float], ...]] = field(default_factory=dict)  # iterative: group -> (kept, score)
+    sensitivity: Mapping[str, Curve] = field(default_factory=dict)  # iterative: by group, of the first round
 
     @property
     def reached_ratio(self) -> float:
@@ -200,46 +215,63 @@ def prune_iterative(
     score: Callable[[nn.Module], float],
     finetune: Callable[[nn.Module, int], None],
     seed: int,
+    sensitivity: Sensitivity | None = None,
 ) -> Pruned:
     """`model`, which is not changed, less `ratio` of its MACs in `steps` rounds of the same proportion.
 
     Each round measures how `score` falls as every group alone loses 10 to 90 % of its channels, finds the fall to allow so that
     the round's MACs are met, prunes every group to it, and, but for the last round, calls `finetune(network, round)`, rounds
-    counted from 0. The last network is returned for its final training. `sensitivity` is that of the first round. Raises
-    SpaceError for a ratio outside 0..0.95.
+    counted from 0. The last network is returned for its final training. `sensitivity` is that of `model` where it was measured
+    before; with it, the first round measures nothing. Raises SpaceError for a ratio outside 0..0.95.
     """
     _check(ratio, granularity)
     current = copy.deepcopy(model)
     whole = sum(layer_macs(model, input_shape).values())
-    first: dict[str, tuple[tuple[int, float], ...]] = {}
+    first: Mapping[str, Curve] = {}
     for step in range(max(1, steps)):
         groups = find_groups(current, input_shape)
         layers = layers_of(current, input_shape, groups)
         with _seeded(seed + step):
-            measured = [_sensitivity(current, groups, place, granularity, score) for place in range(len(groups))]
-            base = float(score(current))
-            keys = [_fall_keys(group, curve, base, granularity) for group, curve in zip(groups, measured, strict=True)]
+            known = sensitivity if step == 0 else None
+            measured = known or _measure(current, groups, granularity, score)
+            keys = [_fall_keys(group, measured.curves[group.name], measured.base, granularity) for group in groups]
             kept = approach(layers, keys, granularity, whole * (1 - ratio) ** ((step + 1) / max(1, steps)))
             current = remove_channels(current, groups, kept.tolist())
             if step < steps - 1:
                 finetune(current, step)
         if step == 0:
-            first = {group.name: tuple(curve) for group, curve in zip(groups, measured, strict=True)}
+            first = measured.curves
     done = _finish(model, current, input_shape, ratio)
     return Pruned(done.model, done.channels, done.macs_before, done.macs_after, ratio, sensitivity=first)
 
 
-def _sensitivity(
-    model: nn.Module, groups: list[Group], place: int, granularity: int, score: Callable[[nn.Module], float]
-) -> list[tuple[int, float]]:
-    """(channels kept, score) with only group `place` pruned, at the levels nearest to 10..90 %."""
-    group = groups[place]
+def measure_sensitivity(
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    *,
+    granularity: int,
+    score: Callable[[nn.Module], float],
+    seed: int,
+) -> Sensitivity:
+    """How `score` falls as every group of `model` alone loses 10 to 90 % of its channels; the network is not changed."""
+    _check(0.0, granularity)
+    with _seeded(seed):
+        return _measure(model, find_groups(model, input_shape), granularity, score)
+
+
+def _measure(model: nn.Module, groups: list[Group], granularity: int, score: Callable[[nn.Module], float]) -> Sensitivity:
+    curves = {group.name: _curve(model, group, granularity, score) for group in groups}
+    return Sensitivity(float(score(model)), curves)
+
+
+def _curve(model: nn.Module, group: Group, granularity: int, score: Callable[[nn.Module], float]) -> Curve:
+    """(channels kept, score) with only `group` pruned, at the levels nearest to 10..90 %."""
     kept = round_to_levels(_SENSITIVITY_RATIOS[:, None], [group.channels], granularity)[:, 0]
     wanted = sorted(set(kept.tolist()) - {group.channels}, reverse=True)
-    return [(count, float(score(remove_channels(model, [group], [count])))) for count in wanted]
+    return tuple((count, float(score(remove_channels(model, [group], [count])))) for count in wanted)
 
 
-def _fall_keys(group: Group, curve: list[tuple[int, float]], base: float, granularity: int) -> NDArray[np.float64]:
+def _fall_keys(group: Group, curve: Curve, base: float, granularity: int) -> NDArray[np.float64]:
     """For each step down of a group: the fall in score at which it is due, between the measured points on straight lines."""
     shares = np.array([0.0, *(1 - count / group.channels for count, _ in curve)])
     falls = np.maximum.accumulate([0.0, *(base - value for _, value in curve)])

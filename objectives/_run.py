@@ -19,7 +19,8 @@ from edgesearch.objectives._distillation import Distillation, teacher_logits
 from edgesearch.objectives._evaluation import evaluate
 from edgesearch.objectives._images import prepare
 from edgesearch.objectives._metrics import describe
-from edgesearch.objectives._prune_stage import prune
+from edgesearch.objectives._prune_stage import prune, sensitivity_of
+from edgesearch.objectives._pruning import Sensitivity
 from edgesearch.objectives._recipe import Recipe
 from edgesearch.objectives._resize import resize_to
 from edgesearch.objectives._stage import Stage, StageKind
@@ -189,6 +190,27 @@ def _run_student(context: Context) -> _Result:
     return _Result(_training_figures(training), _weights(model))
 
 
+def _run_sensitivity(context: Context) -> _Result:
+    student, model = context.network("network")
+    found = sensitivity_of(
+        model,
+        context.data,
+        granularity=context.stage.parameters["granularity"],
+        score_images=context.stage.parameters["score_images"],
+        input_size=student.input_size,
+        seed=context.stage.random_seed,
+    )
+    return _Result({"accuracy": found.base, "curves": {name: list(curve) for name, curve in found.curves.items()}}, {})
+
+
+def _sensitivity(context: Context) -> Sensitivity | None:
+    if "sensitivity" not in context.stage.inputs:
+        return None
+    figures = context.input("sensitivity").figures
+    curves = {name: tuple((int(kept), float(score)) for kept, score in curve) for name, curve in figures["curves"].items()}
+    return Sensitivity(figures["accuracy"], curves)
+
+
 def _run_pruned(context: Context) -> _Result:
     student, model = context.network("network")
     parameters = context.stage.parameters
@@ -201,6 +223,7 @@ def _run_pruned(context: Context) -> _Result:
         input_size=student.input_size,
         seed=context.stage.random_seed,
         distillation=context.distillation(),
+        sensitivity=_sensitivity(context),
         checkpoints=context.store.checkpoints(context.stage.key),
         report=context.report,
         device=context.device,
@@ -279,6 +302,7 @@ _RUNNERS: dict[StageKind, Callable[[Context], _Result]] = {
     "teacher": _run_teacher,
     "logits": _run_logits,
     "student": _run_student,
+    "sensitivity": _run_sensitivity,
     "pruned": _run_pruned,
     "quantized": _run_quantized,
     "measured": _run_measured,

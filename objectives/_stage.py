@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
-StageKind: TypeAlias = Literal["teacher", "logits", "student", "pruned", "quantized", "measured", "tested"]
+StageKind: TypeAlias = Literal["teacher", "logits", "student", "sensitivity", "pruned", "quantized", "measured", "tested"]
 
 #: Raised by one whenever a stage's code changes its result; old artifacts are then no longer found.
 VERSIONS: Mapping[StageKind, int] = {
     "teacher": 1,
     "logits": 1,
     "student": 1,
+    "sensitivity": 1,
     "pruned": 1,
     "quantized": 3,
     "measured": 1,

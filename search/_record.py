@@ -22,7 +22,7 @@ from edgesearch.errors import StudyError
 from edgesearch.spaces import Candidate, parse_candidate
 
 #: Stage kinds in the order in which a candidate passes through them.
-STAGES = ("teacher", "student", "pruned", "quantized", "measured")
+STAGES = ("teacher", "student", "sensitivity", "pruned", "quantized", "measured")
 #: Objectives whose ratios matter, not their differences: twice as fast is as good a step at 50 FPS as at 500.
 RATIO_SCALE = frozenset({"fps", "latency_fps", "latency_ms", "size_bytes", "macs", "parameters", "joules"})
 

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
 from edgesearch.objectives._macs import layer_macs
-from edgesearch.objectives._pruning import PrunableShape, prune_iterative, prune_one_step, pruned_shape, re_estimate_batch_norm
+from edgesearch.objectives._pruning import (
+    PrunableShape,
+    Sensitivity,
+    measure_sensitivity,
+    prune_iterative,
+    prune_one_step,
+    pruned_shape,
+    re_estimate_batch_norm,
+)
 from edgesearch.objectives._pruning_groups import find_groups, layers_of, remove_channels
 from edgesearch.objectives._pruning_ratio import approach, even_keys, levels, round_to_levels
 from edgesearch.spaces._torchvision import import_torchvision
@@ -275,6 +283,26 @@ def test_iterative_spares_the_sensitive_group() -> None:
     assert {value for _, value in pruned.sensitivity["inner"]} == {0.1}
     assert {value for _, value in pruned.sensitivity["side"]} == {1.0}
     assert [kept for kept, _ in pruned.sensitivity["inner"]] == [58, 51, 45, 38, 32, 26, 19, 13, 6]
+
+
+def test_iterative_with_a_known_sensitivity_ends_the_same_and_measures_less() -> None:
+    model = residual()
+    scored: list[int] = []
+
+    def score(network: nn.Module) -> float:
+        scored.append(total(network))
+        return sum(float(p.detach().abs().sum()) for p in network.parameters()) / 1e4
+
+    def ends(sensitivity: Sensitivity | None) -> dict[str, int]:
+        scored.clear()
+        options = {"ratio": 0.4, "granularity": 4, "steps": 2, "finetune": lambda network, step: None, "seed": 0}
+        return prune_iterative(model, SHAPE, score=score, sensitivity=sensitivity, **options).channels  # type: ignore[arg-type]
+
+    known = measure_sensitivity(model, SHAPE, granularity=4, score=score, seed=0)
+    alone = ends(None)
+    measured = len(scored)
+    assert ends(known) == alone
+    assert len(scored) == measured - 1 - sum(len(curve) for curve in known.curves.values())
 
 
 def test_nothing_asked_nothing_removed() -> None:

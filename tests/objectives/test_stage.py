@@ -35,6 +35,15 @@ def test_one_student_serves_every_pruning_and_quantization_below_it() -> None:
     assert a["quantized"].key != b["quantized"].key
 
 
+def test_one_measurement_of_sensitivity_serves_every_ratio() -> None:
+    a, b = (chain(Candidate(student=STUDENT, pruning=Pruning(method="iterative", ratio=r))) for r in (0.3, 0.6))
+    assert list(a) == ["student", "sensitivity", "pruned", "quantized", "measured"]
+    assert a["sensitivity"].key == b["sensitivity"].key
+    assert a["pruned"].key != b["pruned"].key
+    finer = chain(Candidate(student=STUDENT, pruning=Pruning(method="iterative", ratio=0.3, granularity=4)))
+    assert finer["sensitivity"].key != a["sensitivity"].key
+
+
 def test_one_teacher_serves_every_student() -> None:
     wide = STUDENT.model_copy(update={"width": 2.0})
     a, b = (chain(Candidate(student=s, distillation=Distillation(kind="logit"))) for s in (STUDENT, wide))
