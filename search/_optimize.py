@@ -111,9 +111,9 @@ def optimize(
         click.echo(f"study {settings.name}: {_in_words(summary)}")
         print_front(opened, console)
         click.echo(f"report: {save_report(opened, place)}")
-    click.echo(
-        f"next: edgesearch export --study {settings.name} --knee -o DIR   or   edgesearch dashboard --study {settings.name}"
-    )
+    where = f"--study {settings.name}" + (f" --home {home}" if home != Path("runs") else "")
+    where += f" --storage {storage}" if storage else ""
+    click.echo(f"next: edgesearch export {where} --knee -o DIR   or   edgesearch dashboard {where}")
     return 0
 
 

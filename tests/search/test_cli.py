@@ -69,6 +69,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, study_file: Path) -> Path:
     result = edgesearch("optimize", study_file, "--trials", 6, "--workers", 0, "--home", path)
     assert result.returncode == 0, result.stderr
     assert "report: " in result.stdout
+    assert f"edgesearch export --study tiny --home {path} --knee" in result.stdout
     assert (path / "reports" / "tiny.html").stat().st_size > 100_000
     return path
 
