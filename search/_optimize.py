@@ -10,6 +10,7 @@ from typing import Any
 import click
 import optuna
 from rich.console import Console
+from sqlalchemy import make_url
 
 from edgesearch.board_eval import BoardProfile, load_profile
 from edgesearch.errors import EdgesearchError, StudyError
@@ -112,7 +113,7 @@ def optimize(
         print_front(opened, console)
         click.echo(f"report: {save_report(opened, place)}")
     where = f"--study {settings.name}" + (f" --home {home}" if home != Path("runs") else "")
-    where += f" --storage {storage}" if storage else ""
+    where += f" --storage {make_url(storage).render_as_string(hide_password=True)}" if storage else ""
     click.echo(f"next: edgesearch export {where} --knee -o DIR   or   edgesearch dashboard {where}")
     return 0
 
