@@ -43,7 +43,8 @@ _ELEMENTS = 1 << 15
 class Table:
     """What rounding one tensor costs: error[fraction] is (positions, images) for positions `base[fraction]`, + 1, ...
 
-    A tensor that is divided by 2**(fraction / 8) where it is made is rounded on the grid of that fraction.
+    A tensor that is divided by 2**(fraction / 8) where it is made is rounded on the grid of that fraction. Tensors whose scale
+    is fixed have the fraction 0 alone.
     """
 
     base: list[int]
