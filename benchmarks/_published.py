@@ -12,10 +12,9 @@ from _report import REFERENCE_DATA
 from _zoo import ZOO
 from torch import nn
 
-from edgesearch.board_eval._calibrate import MeasurementRow
-from edgesearch.board_eval._graph import Conv, Graph, Linear, without_weights
-from edgesearch.board_eval._lowering import lower
-from edgesearch.board_eval._widths import with_widths
+from edgesearch.board_eval.graph import Conv, Graph, Linear, without_weights
+from edgesearch.board_eval.lowering import lower, with_widths
+from edgesearch.board_eval.timing import MeasurementRow
 from edgesearch.spaces._torchvision import import_torchvision
 
 #: Rows of Table I: name -> (network, widths in thesis_pruned_channels.json or "", frames per second, one thread, Python).
@@ -99,7 +98,7 @@ def measurements(board: str = "ZCU104", *, without: str = "") -> tuple[tuple[Mea
 
 def write(folder: Path, rows: tuple[MeasurementRow, ...], graphs: Mapping[str, Graph]) -> Path:
     """The measurements as the files that `edgesearch calibrate` reads; returns the path of the CSV file."""
-    from edgesearch.board_eval._serialise import graph_to_json
+    from edgesearch.board_eval.graph import graph_to_json
 
     files = {}
     for number, (name, graph) in enumerate(graphs.items()):

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import nn
 
 from edgesearch.objectives import DataSet, Store, load_data, plan
-from edgesearch.objectives._resize import resize_to
-from edgesearch.objectives._run import run_stage
-from edgesearch.search._study_file import load_study
+from edgesearch.objectives.pruning import resize_to
+from edgesearch.objectives.stages import run_stage
+from edgesearch.search.study import load_study
 from edgesearch.spaces import Student, build
 
 #: Where trained networks are kept between runs.

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Literal
 
-from edgesearch.board_eval._graph import Add, Concat, Conv, Depthwise, Graph, Input, Linear, Node, Pool, Reshape
+from edgesearch.board_eval.graph import Add, Concat, Conv, Depthwise, Graph, Input, Linear, Node, Pool, Reshape
 
 
 class Net:

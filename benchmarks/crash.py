@@ -22,8 +22,7 @@ import psutil
 from _report import finish
 
 from edgesearch.objectives import Store
-from edgesearch.search._front import pareto_front
-from edgesearch.search._record import StudyView, read_study
+from edgesearch.search.study import StudyView, pareto_front, read_study
 
 
 def command(home: Path, trials: int) -> list[str]:

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from _report import finish
 
-from edgesearch.board_eval._execute import Executor, execute_all, run_float
-from edgesearch.board_eval._xmodel import read_xmodel
+from edgesearch.board_eval.execution import Executor, execute_all, run_float
+from edgesearch.board_eval.xmodel import read_xmodel
 
 REPETITIONS = 5
 #: How many images are timed; the golden ones are repeated.

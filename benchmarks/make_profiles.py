@@ -12,8 +12,8 @@ from pathlib import Path
 from _published import measurements, write
 from _report import finish
 
-from edgesearch.board_eval._calibrate import calibrate_file
-from edgesearch.board_eval._targets import BoardProfile, HostOverhead, TimingConstants, load_dpu
+from edgesearch.board_eval.targets import BoardProfile, HostOverhead, TimingConstants, load_dpu
+from edgesearch.board_eval.timing import calibrate_file
 
 #: Where the fit starts: the constants of a first fit to eight networks.
 START = BoardProfile(

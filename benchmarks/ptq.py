@@ -23,10 +23,10 @@ from _report import finish
 from _trained import labels, pixels, trained
 from PIL import Image
 
-from edgesearch.board_eval._execute import Executor
-from edgesearch.board_eval._graph import Graph
-from edgesearch.board_eval._lowering import lower
-from edgesearch.objectives._images import prepare as resized
+from edgesearch.board_eval.execution import Executor
+from edgesearch.board_eval.graph import Graph
+from edgesearch.board_eval.lowering import lower
+from edgesearch.objectives.data import prepare as resized
 from edgesearch.objectives.quantization._assembly import to_tensor
 from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._quantize import quantize

@@ -18,8 +18,8 @@ from _report import finish
 from _trained import labels, pixels
 from torch import Tensor, nn
 
-from edgesearch.board_eval._execute import execute
-from edgesearch.board_eval._lowering import lower_with_sources
+from edgesearch.board_eval.execution import execute
+from edgesearch.board_eval.lowering import lower_with_sources
 from edgesearch.objectives.quantization._assembly import to_tensor
 from edgesearch.objectives.quantization._qat import start
 from edgesearch.objectives.quantization._qat_network import QatNetwork

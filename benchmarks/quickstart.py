@@ -19,8 +19,7 @@ import optuna
 import psutil
 from _report import finish
 
-from edgesearch.search._front import pareto_front
-from edgesearch.search._record import StudyView, read_study
+from edgesearch.search.study import StudyView, pareto_front, read_study
 
 
 def memory_gb(process: psutil.Process) -> tuple[float, float]:

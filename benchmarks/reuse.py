@@ -19,13 +19,8 @@ from rich.console import Console
 
 from edgesearch.board_eval import load_profile
 from edgesearch.objectives import Estimator, Stage, Store, load_data, plan
-from edgesearch.search._engine import Engine
-from edgesearch.search._home import Home
-from edgesearch.search._jobs import Job, run_job
-from edgesearch.search._progress import PlainProgress
-from edgesearch.search._storage import create_or_resume, open_storage
-from edgesearch.search._study_file import load_study
-from edgesearch.search._workers import RayPool
+from edgesearch.search.engine import Engine, Job, PlainProgress, RayPool, run_job
+from edgesearch.search.study import Home, create_or_resume, load_study, open_storage
 from edgesearch.spaces import Candidate
 
 

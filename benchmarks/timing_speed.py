@@ -9,10 +9,10 @@ import numpy as np
 from _published import thesis_network
 from _report import finish
 
-from edgesearch.board_eval._graph import Graph
-from edgesearch.board_eval._targets import load_profile
-from edgesearch.board_eval._timing import time_graph
-from edgesearch.board_eval._widths import channel_groups, with_widths
+from edgesearch.board_eval.graph import Graph
+from edgesearch.board_eval.lowering import channel_groups, with_widths
+from edgesearch.board_eval.targets import load_profile
+from edgesearch.board_eval.timing import time_graph
 
 PROFILE = load_profile("zcu104")
 

@@ -8,8 +8,8 @@ import numpy as np
 from _published import FITTED_ROWS, table_one
 from _report import REFERENCE_DATA, finish
 
-from edgesearch.board_eval._targets import load_profile
-from edgesearch.board_eval._timing import time_graph
+from edgesearch.board_eval.targets import load_profile
+from edgesearch.board_eval.timing import time_graph
 
 
 def main() -> None:

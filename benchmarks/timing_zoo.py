@@ -15,10 +15,9 @@ from _zoo import PARTLY_ON_CPU, ZOO
 from make_profiles import START
 from scipy.stats import spearmanr
 
-from edgesearch.board_eval._calibrate import calibrate
-from edgesearch.board_eval._graph import Graph
-from edgesearch.board_eval._targets import BoardProfile, load_profile
-from edgesearch.board_eval._timing import time_graph
+from edgesearch.board_eval.graph import Graph
+from edgesearch.board_eval.targets import BoardProfile, load_profile
+from edgesearch.board_eval.timing import calibrate, time_graph
 
 
 def errors(profile: BoardProfile, graphs: dict[str, Graph]) -> dict[str, tuple[float, float]]:

@@ -9,7 +9,7 @@ import sys
 def main() -> None:
     """Run the command line; see `_cli.run` for exit codes."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    from edgesearch.search._cli import run
+    from edgesearch.search.commands import run
 
     sys.exit(run(sys.argv[1:]))
 

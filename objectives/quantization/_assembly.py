@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import torch
 
-from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear, Node
+from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Linear, Node
 from edgesearch.objectives.quantization._network import Network, Rounding
 from edgesearch.objectives.quantization._positions import (
     Positions,

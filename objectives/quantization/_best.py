@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear
+from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Linear
 from edgesearch.objectives.quantization._assembly import assemble, to_tensor
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._checks import check_value

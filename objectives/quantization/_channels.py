@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from edgesearch.board_eval._graph import Activation, Add, Concat, Conv, Depthwise, Graph, Linear, Node, Pool, Reshape
+from edgesearch.board_eval.graph import Activation, Add, Concat, Conv, Depthwise, Graph, Linear, Node, Pool, Reshape
 from edgesearch.objectives.quantization._network import activation_of
 
 Ids = npt.NDArray[np.int64]

@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear, Node
-from edgesearch.board_eval._integers import check_finite
+from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Linear, Node, check_finite
 from edgesearch.errors import QuantizationError
 
 #: Values beyond it are no network's; their squares would leave float32.

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgesearch.board_eval._integers import limits
+from edgesearch.board_eval.graph import limits
 from edgesearch.errors import TrainingError
 from edgesearch.objectives.quantization._positions import MAX_FIX
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear, Node
+from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Linear, Node
 from edgesearch.errors import QuantizationError
 from edgesearch.objectives.quantization._checks import check_graph
 

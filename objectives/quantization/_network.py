@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgesearch.board_eval._graph import (
+from edgesearch.board_eval.graph import (
     LEAKY_SLOPE,
     Activation,
     ActivationKind,

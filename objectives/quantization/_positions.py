@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from edgesearch.board_eval._graph import Add, Concat, Conv, Depthwise, Graph, Input, Linear, Node, Reshape
-from edgesearch.board_eval._integers import limits
+from edgesearch.board_eval.graph import Add, Concat, Conv, Depthwise, Graph, Input, Linear, Node, Reshape, limits
 
 #: No position is finer than this at 8 bits and below (pytorch_nndct).
 MAX_FIX = 12

@@ -13,17 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgesearch.board_eval._graph import Graph
-from edgesearch.board_eval._lowering import lower_with_sources
+from edgesearch.board_eval.graph import Graph
+from edgesearch.board_eval.lowering import lower_with_sources
 from edgesearch.errors import QuantizationError, TrainingError
-from edgesearch.objectives._checkpoints import Checkpoints, pack, unpack
-from edgesearch.objectives._device import choose_device
 from edgesearch.objectives.quantization._assembly import to_tensor
 from edgesearch.objectives.quantization._best import calibrate, find_grids, shuffled
 from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
 from edgesearch.objectives.quantization._method import Method
 from edgesearch.objectives.quantization._positions import obey_limits
 from edgesearch.objectives.quantization._qat_network import QatNetwork
+from edgesearch.objectives.training import Checkpoints, choose_device, pack, unpack
 
 #: Images (N, C, H, W), labels (N,), the teacher's logits (N, classes) or None.
 Batch: TypeAlias = tuple[Tensor, Tensor, Tensor | None]

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Input, Linear, Node
-from edgesearch.board_eval._lowering import Lowered
+from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Input, Linear, Node
+from edgesearch.board_eval.lowering import Lowered
 from edgesearch.objectives.quantization._assembly import assemble
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._equalization import layer_factors, read_shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from edgesearch.board_eval._graph import Graph
+from edgesearch.board_eval.graph import Graph
 from edgesearch.errors import QuantizationError
 from edgesearch.objectives.quantization._best import quantize_best
 from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph

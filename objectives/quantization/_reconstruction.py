@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from edgesearch.board_eval._lowering import Lowered
+from edgesearch.board_eval.lowering import Lowered
 from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._positions import Positions
 from edgesearch.objectives.quantization._qat_network import QatLayer, QatNetwork

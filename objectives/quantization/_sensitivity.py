@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from edgesearch.board_eval._graph import Input
+from edgesearch.board_eval.graph import Input
 from edgesearch.objectives.quantization._checks import check_value
 from edgesearch.objectives.quantization._network import Network
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgesearch.board_eval._graph import Activation, Add, Conv, Depthwise, Graph, Input, Linear, Node
+from edgesearch.board_eval.graph import Activation, Add, Conv, Depthwise, Graph, Input, Linear, Node
 from edgesearch.objectives.quantization._assembly import assemble, to_tensor
 from edgesearch.objectives.quantization._checks import check_value
 from edgesearch.objectives.quantization._network import Network, activate, apply_layer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edgesearch.board_eval._graph import Activation, Conv, Depthwise, Graph, Node, Pool
+from edgesearch.board_eval.graph import Activation, Conv, Depthwise, Graph, Node, Pool
 from edgesearch.objectives.quantization._network import Network, activation_of
 
 #: Channels whose two ranges sum to less stay as they are.

@@ -2,6 +2,7 @@
 
 EdgesearchError                 what a person did or gave; the command line prints it as one sentence, exit code 2
 ├── SpaceError                  a candidate, a space or a study file that is not valid
+├── PluginError                 a name or an import path that leads to nothing, or to code that cannot be used
 ├── DataError                   a data set that cannot be used
 ├── GraphError                  a network that is not well formed, or that the DPU cannot hold
 │   └── LoweringError           a torch model with operations the DPU does not have; lists every one
@@ -30,6 +31,7 @@ __all__ = [
     "LoweringError",
     "LoweringProblem",
     "MeasurementError",
+    "PluginError",
     "QuantizationError",
     "SpaceError",
     "StoreError",
@@ -46,6 +48,10 @@ class EdgesearchError(Exception):
 
 class SpaceError(EdgesearchError):
     """A candidate, a space or a study file that is not valid."""
+
+
+class PluginError(EdgesearchError):
+    """A name or an import path that leads to nothing, or to code that cannot be used."""
 
 
 class DataError(EdgesearchError):

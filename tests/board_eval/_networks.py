@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import math
 
-from edgesearch.board_eval._graph import Activation, Add, Concat, Conv, Depthwise, Graph, Input, Linear, Node, Pool, Reshape
+from edgesearch.board_eval.graph._graph import (
+    Activation,
+    Add,
+    Concat,
+    Conv,
+    Depthwise,
+    Graph,
+    Input,
+    Linear,
+    Node,
+    Pool,
+    Reshape,
+)
 
 
 class Net:

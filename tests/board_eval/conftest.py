@@ -16,7 +16,7 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from edgesearch.board_eval._graph import (
+from edgesearch.board_eval.graph._graph import (
     Activation,
     Add,
     Concat,
@@ -31,8 +31,8 @@ from edgesearch.board_eval._graph import (
     average_factor,
     infer_shape,
 )
-from edgesearch.board_eval._xir_wire import attribute, graph_message
-from edgesearch.board_eval._xmodel import read_xmodel
+from edgesearch.board_eval.xmodel._reader import read_xmodel
+from edgesearch.board_eval.xmodel._wire import attribute, graph_message
 from edgesearch.errors import GraphError
 
 _FILES = {"squeezenet": "SqueezeNet_int.xmodel", "resnet20": "ResNet20_int.xmodel", "tiny": "tiny.xmodel"}

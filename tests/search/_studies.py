@@ -14,7 +14,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from edgesearch.search._record import Objective, Record
+from edgesearch.search.study._record import Objective, Record
 from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from edgesearch.board_eval._graph import Graph
-from edgesearch.board_eval._lowering import lower
+from edgesearch.board_eval.graph._graph import Graph
+from edgesearch.board_eval.lowering._trace import lower
 
 Images = npt.NDArray[np.float32]
 

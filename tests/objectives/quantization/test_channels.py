@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edgesearch.board_eval._graph import Graph
-from edgesearch.board_eval._lowering import lower
+from edgesearch.board_eval.graph._graph import Graph
+from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._equalization import scaled
 from edgesearch.objectives.quantization._network import Network

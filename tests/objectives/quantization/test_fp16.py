@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from edgesearch.board_eval._lowering import lower
+from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.errors import QuantizationError
 from edgesearch.objectives.quantization._fp16 import quantize_fp16
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgesearch.board_eval._graph import Add, Graph
-from edgesearch.board_eval._lowering import lower
+from edgesearch.board_eval.graph._graph import Add, Graph
+from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.objectives.quantization._best import calibrate, find_grids, relu6_peaks
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._equalization import equalizing_scales
@@ -82,7 +82,7 @@ def test_equalized_channels_have_like_ranges() -> None:
 def test_integers_of_a_network_with_unlike_channels_come_closer_to_it() -> None:
     graph = graph_of()
     shown = IMAGES.permute(0, 2, 3, 1).numpy()
-    from edgesearch.board_eval._execute import execute
+    from edgesearch.board_eval.execution._execute import execute
 
     with torch.no_grad():
         expected = Network.of(graph).logits(IMAGES).numpy()

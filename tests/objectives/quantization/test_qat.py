@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from edgesearch.board_eval._execute import execute
-from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear
-from edgesearch.board_eval._lowering import lower, lower_with_sources
+from edgesearch.board_eval.execution._execute import execute
+from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Linear
+from edgesearch.board_eval.lowering._trace import lower, lower_with_sources
 from edgesearch.errors import QuantizationError, TrainingError
 from edgesearch.objectives.quantization._assembly import to_tensor
 from edgesearch.objectives.quantization._best import find_grids

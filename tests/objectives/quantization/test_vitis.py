@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from edgesearch.board_eval._execute import execute
-from edgesearch.board_eval._graph import Conv, Depthwise, Graph, Linear
-from edgesearch.board_eval._lowering import lower
+from edgesearch.board_eval.execution._execute import execute
+from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Linear
+from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.objectives.quantization._assembly import to_tensor
 from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._quantize import quantize

@@ -1,0 +1,197 @@
+"""What is known to cost accuracy or speed on a DPU, looked for before anything is trained or deployed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from edgesearch.board_eval.graph import Add, Conv, Depthwise, Graph, Linear, Node
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Severity: TypeAlias = Literal["warning", "note"]
+
+#: The DPU computes this many output channels at a time.
+CHANNELS_AT_ONCE = 16
+#: The adder keeps two guard bits: inputs further apart lose their lowest bits.
+ADD_GUARD_BITS = 2
+#: A tied top-1 is a coin toss; at this share of the images accuracy visibly depends on it.
+TIED_SHARE = 0.005
+#: Images run to look at the logits.
+_LOGIT_IMAGES = 200
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing worth knowing: a warning costs accuracy, a note costs speed or is for information. `layer` may be empty."""
+
+    severity: Severity
+    layer: str
+    message: str
+
+
+def preflight(
+    graph: Graph,
+    *,
+    calibration: npt.NDArray[np.float32] | None = None,
+    test: npt.NDArray[np.float32] | None = None,
+    model: nn.Module | None = None,
+) -> list[Finding]:
+    """Findings about a network, quantized or not, warnings first.
+
+    `calibration` and `test` are images (N, H, W, C), normalised alike; `model` is the torch model the graph came from. What
+    they are needed for is skipped where they are not given.
+    """
+    findings = [*_relu6(graph), *_adds(graph), *_channels(graph)]
+    findings += _input(graph, calibration)
+    if calibration is not None and graph.quantized:
+        findings += _logits(graph, calibration[:_LOGIT_IMAGES])
+    if calibration is not None and test is not None:
+        findings += leaked_images(calibration, test)
+    if model is not None:
+        findings += _frozen(model)
+    return sorted(findings, key=lambda finding: finding.severity != "warning")
+
+
+def _relu6(graph: Graph) -> Iterator[Finding]:
+    names = [node.name for node in graph if getattr(node, "activation", "none") == "relu6"]
+    if names:
+        yield Finding(
+            "warning",
+            names[0],
+            f"{len(names)} ReLU6 ({_listed(names)}): Vitis AI replaces each by ReLU before it quantizes, which can cost many "
+            "points of accuracy; they are kept here, and method = 'vitis' shows what would be lost",
+        )
+
+
+def _adds(graph: Graph) -> Iterator[Finding]:
+    for node in graph:
+        if not isinstance(node, Add):
+            continue
+        a, b = (graph.fix_of(source) for source in node.inputs)
+        if a is not None and b is not None and abs(a - b) > ADD_GUARD_BITS:
+            yield Finding(
+                "warning",
+                node.name,
+                f"adds tensors at fix positions {a} and {b}; the DPU keeps {ADD_GUARD_BITS} guard bits, so the low bits of the "
+                "finer one are cut off; choose positions at most 2 apart",
+            )
+
+
+def _channels(graph: Graph) -> Iterator[Finding]:
+    layers = [n for n in graph if isinstance(n, Conv | Depthwise | Linear) and not _is_output(graph, n)]
+    odd = [node for node in layers if node.shape[-1] % CHANNELS_AT_ONCE]
+    if odd:
+        listed = _listed([f"{node.name} {node.shape[-1]}" for node in odd])
+        yield Finding(
+            "note",
+            odd[0].name,
+            f"{len(odd)} layers have channels that are no multiple of {CHANNELS_AT_ONCE} ({listed}); the DPU computes the next "
+            "multiple in the same time",
+        )
+
+
+def _is_output(graph: Graph, node: Node) -> bool:
+    """Whether nothing but shapes, pools and activations stands between the layer and the network's output."""
+    while readers := graph.consumers[node.name]:
+        if len(readers) > 1 or isinstance(readers[0], Conv | Depthwise | Linear | Add):
+            return False
+        node = readers[0]
+    return True
+
+
+def _input(graph: Graph, images: npt.NDArray[np.float32] | None) -> Iterator[Finding]:
+    name, fix = graph.input.name, graph.input.fix
+    if images is None:
+        if fix == 7:
+            yield Finding(
+                "note",
+                name,
+                "the input's fix position is 7: +1.0 is 128 and saturates at 127; a host program that casts instead of "
+                "saturating turns it into -128",
+            )
+        return
+    if fix is None:
+        fix = _usual_position(images)
+    over = images >= 127.5 / 2.0**fix
+    if over.any():
+        per_image = over.reshape(len(images), -1).any(axis=1)
+        yield Finding(
+            "warning",
+            name,
+            f"values up to {images.max():g} do not fit fix position {fix}: {over.mean():.2%} of the values in "
+            f"{per_image.mean():.0%} of the images saturate at 127; a host program that casts instead turns them into -128",
+        )
+
+
+def _usual_position(images: npt.NDArray[np.float32]) -> int:
+    """The position that Vitis AI gives an input of these images: the one that most of them ask for by themselves."""
+    flat = images.reshape(len(images), -1)
+    steps = np.maximum(flat.min(axis=1) / -128.5, flat.max(axis=1) / 127.5)
+    steps = steps[steps > 0]
+    if not len(steps):
+        return 7
+    positions, votes = np.unique(np.floor(np.log2(1 / steps)).astype(int), return_counts=True)
+    return int(positions[votes.argmax()])  # ties: the coarser, which comes first
+
+
+def _logits(graph: Graph, images: npt.NDArray[np.float32]) -> Iterator[Finding]:
+    from edgesearch.board_eval.execution import execute
+
+    logits = execute(graph, images)
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        return
+    top = np.sort(logits, axis=1)[:, -2:]
+    tied = top[:, 0] == top[:, 1]
+    fix = graph.fix_of(graph.output.name) or 0
+    saturated = tied & (top[:, 1] * 2.0**fix >= 2 ** (graph.bits - 1) - 1)
+    if tied.mean() >= TIED_SHARE:
+        why = "most of them saturated: lower" if saturated.sum() * 2 > tied.sum() else "steps too coarse: raise"
+        yield Finding(
+            "warning",
+            graph.output.name,
+            f"the two best classes have equal logits on {tied.mean():.1%} of {len(images)} images, {why} the output's fix "
+            f"position (now {fix})",
+        )
+
+
+def leaked_images(calibration: npt.NDArray[np.generic], test: npt.NDArray[np.generic]) -> list[Finding]:
+    """A warning when images of `calibration` lie in `test` too, bit for bit; both (N, ...), prepared alike."""
+    known = set(_digests(test))
+    leaked = [i for i, digest in enumerate(_digests(calibration)) if digest in known]
+    if not leaked:
+        return []
+    return [
+        Finding(
+            "warning",
+            "",
+            f"{len(leaked)} of {len(calibration)} calibration images are test images (first: number {leaked[0]}); accuracy on "
+            "the test split will look better than it is; calibrate with training images",
+        )
+    ]
+
+
+def _digests(images: npt.NDArray[np.generic]) -> Iterable[bytes]:
+    return (hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
+
+
+def _frozen(model: nn.Module) -> Iterator[Finding]:
+    names = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    if names:
+        yield Finding(
+            "warning",
+            names[0].rpartition(".")[0],
+            f"{len(names)} parameters are frozen ({_listed(names)}) as the model is built; every training stage here trains "
+            "them all the same, a script of your own would not; set requires_grad",
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -1,0 +1,7 @@
+"""Running a graph: in the DPU's integers, bit for bit, or in floating point."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,7 @@
+"""The graph, the only form of a network below torch: its nodes, arithmetic, names and serialised form."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

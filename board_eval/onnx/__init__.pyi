@@ -1,0 +1,1 @@
+from ._writer import write_onnx as write_onnx

@@ -1,0 +1,7 @@
+"""What a DPU can hold and run, and the boards that carry one."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,386 @@
+"""From placed layers to instructions: stripes of rows, groups of output channels, what waits for what.
+
+Laws: one CONV is `pixel_parallel` rows of one group of `output_parallel` channels; a weight LOAD is one output channel; feature
+maps move row by row; pooling, depthwise and elementwise work runs `alu_rows` rows at a time. They were read off compiled
+xmodels of AMD's compiler (ISA1, B4096); for other geometries the same laws are applied with their parallelisms.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edgesearch.board_eval.targets import Dpu
+from edgesearch.board_eval.timing._allocation import Allocation
+from edgesearch.board_eval.timing._fusion import Layer, Window
+from edgesearch.board_eval.timing._instructions import Kind, Tape
+
+#: A LOAD or SAVE moves at most this many words; longer rows are cut.
+SEGMENT_WORDS = 1024
+#: Bytes of one image row, with its columns spread out for the first convolution, above which the image is done in two halves.
+AUGMENTED_ROW_BYTES = 2048
+#: Words per bank that three stripes between a convolution and the window fused behind it may take.
+BETWEEN_WORDS = 1344
+#: Stripes in flight between two engines: the buffers of moved rows and of fused windows are this deep.
+BUFFERED_STRIPES = 2
+#: With prefetch, the LOADs of a layer start at the earliest when the layer this many places before it is done. Chosen among 2
+#: to 6 and no limit by the measured times of networks that fit on chip; nothing in the instructions shows it.
+PREFETCH_LAYERS = 6
+
+
+def ceil_div(a: int, b: int) -> int:
+    """The quotient of a and b, rounded up."""
+    return -(-a // b)
+
+
+def is_augmented(layer: Layer, image: str, dpu: Dpu) -> bool:
+    """Whether the columns of the first convolution's kernel are folded into its input channels."""
+    return layer.kind == "conv" and layer.source == image and layer.window.kernel[1] * layer.in_shape[2] <= dpu.augmented_inputs
+
+
+def conv_steps(layer: Layer, image: str, dpu: Dpu) -> int:
+    """Cycles per column of one CONV, and words of one group's weights in their bank."""
+    kernel_h, kernel_w = layer.window.kernel
+    channels = layer.in_shape[2]
+    if is_augmented(layer, image, dpu):
+        return kernel_h * ceil_div(kernel_w * channels, dpu.input_parallel)
+    return kernel_h * kernel_w * ceil_div(channels, dpu.input_parallel)
+
+
+def emit(allocation: Allocation, image: str, dpu: Dpu, *, prefetch: bool) -> Tape:
+    """The instructions of all layers; with `prefetch`, weights are loaded as soon as their memory is free."""
+    emitter = _Emitter(allocation, image, dpu, prefetch)
+    for number, layer in enumerate(allocation.layers):
+        emitter.layer(number, layer)
+    return emitter.tape
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """A range of columns a layer is done in: columns of the main operation, of the output, and of the input it reads."""
+
+    mid: int
+    out: int
+    read: int
+
+
+class _Emitter:
+    def __init__(self, allocation: Allocation, image: str, dpu: Dpu, prefetch: bool) -> None:
+        self.allocation = allocation
+        self.image = image
+        self.dpu = dpu
+        self.prefetch = prefetch
+        self.tape = Tape()
+        #: Tensor -> position of the instruction that completes it, on chip or in memory.
+        self.complete: dict[str, tuple[int, ...]] = {image: ()}
+        #: Per layer done: position of its last CONV (without one: of its last step), and of its last step.
+        self.last_convs: list[int] = []
+        self.last_steps: list[int] = []
+        #: Weights on chip, oldest first: words, and the CONV that is the last to use them.
+        self.weights: deque[list[int]] = deque()
+        self.weight_words = 0
+
+    def layer(self, number: int, layer: Layer) -> None:
+        self.number = number
+        self.first_load = self._held_back()
+        self.stripe_ends: list[int] = []
+        self.stripe_steps: list[int] = []
+        self.last_save = self.last_arithmetic = -1
+        self.source_external = not self.allocation.on_chip(layer.source)
+        self.skip_external = layer.skip is not None and not self.allocation.on_chip(layer.skip)
+        self.external = not self.allocation.on_chip(layer.output)
+        if layer.kind == "conv":
+            self._conv(layer)
+        else:
+            self._alone(layer)
+        self._finish(layer)
+
+    def _held_back(self) -> tuple[int, ...]:
+        """What the first weight LOAD of a layer waits for."""
+        if self.prefetch:
+            return (self.last_steps[-PREFETCH_LAYERS],) if len(self.last_steps) >= PREFETCH_LAYERS else ()
+        return (self.last_convs[-1],) if self.last_convs else ()
+
+    def _finish(self, layer: Layer) -> None:
+        done = self.last_save if self.external else self.last_arithmetic
+        if done >= 0:
+            self.complete[layer.output] = (done,)
+            whole = self.allocation.written_into.get(layer.output)
+            while whole is not None:  # SAVEs run in order: the last part completes the whole
+                self.complete[whole] = (done,)
+                whole = self.allocation.written_into.get(whole)
+        if self.last_arithmetic >= 0:
+            self.last_convs.append(self.stripe_steps[-1])
+            self.last_steps.append(self.last_arithmetic)
+
+    # -- moving data
+
+    def _load(self, kind: Kind, after: tuple[int, ...], **work: int) -> int:
+        if kind in (Kind.LOAD_WEIGHTS, Kind.LOAD_BIAS):
+            after += self.first_load
+            self.first_load = ()
+        at = self.tape.emit(kind, self.number, after, **work)
+        return at
+
+    def _parameters(self, layer: Layer, window: Window, channels: int, bias: bool) -> None:
+        """Weights and bias of a depthwise convolution."""
+        lanes = ceil_div(channels, self.dpu.input_parallel)
+        size = window.kernel[0] * window.kernel[1]
+        self._load(Kind.LOAD_BIAS, (), bytes=size * channels, words=size * lanes)
+        if bias:
+            self._load(Kind.LOAD_BIAS, (), bytes=channels, words=lanes)
+
+    def _rows(self, tensor: str, stripe: int, rows: int, columns: int, channels: int, *, augmented: int = 0) -> int:
+        """LOADs of `rows` rows; returns the position of the last."""
+        width = augmented or channels
+        words = columns * ceil_div(width, self.dpu.input_parallel)
+        pieces = ceil_div(words, SEGMENT_WORDS)
+        after = self.complete.get(tensor, ())
+        if len(self.stripe_steps) >= BUFFERED_STRIPES:
+            after += (self.stripe_steps[-BUFFERED_STRIPES],)
+        return self._load(
+            Kind.LOAD_IMAGE if tensor == self.image else Kind.LOAD_ROWS,
+            after,
+            stripe=stripe,
+            repeat=rows * pieces,
+            bytes=ceil_div(columns * width, pieces),
+            words=ceil_div(words, pieces),
+        )
+
+    def _save(self, stripe: int, rows: int, columns: int, channels: int, after: tuple[int, ...]) -> None:
+        words = columns * ceil_div(channels, self.dpu.input_parallel)
+        pieces = ceil_div(words, SEGMENT_WORDS)
+        self.last_save = self.tape.emit(
+            Kind.SAVE,
+            self.number,
+            after,
+            stripe=stripe,
+            repeat=rows * pieces,
+            bytes=ceil_div(columns * channels, pieces),
+            words=ceil_div(words, pieces),
+        )
+
+    def _group_weights(self, group: int, channels: int, steps: int, size: int) -> tuple[int, list[int]]:
+        """LOADs of one group's weights, once there is room for them."""
+        after: tuple[int, ...] = ()
+        while self.weight_words + steps > self.dpu.bank_words:
+            words, last_use = self.weights.popleft()
+            self.weight_words -= words
+            after = (last_use,)
+        entry = [steps, -1]
+        self.weights.append(entry)
+        self.weight_words += steps
+        at = self._load(Kind.LOAD_WEIGHTS, after, group=group, repeat=channels, bytes=size, words=steps)
+        return at, entry
+
+    # -- convolutions
+
+    def _conv(self, layer: Layer) -> None:
+        dpu = self.dpu
+        channels = layer.mid_shape[2]
+        if layer.has_bias:
+            self._load(Kind.LOAD_BIAS, (), bytes=channels, words=ceil_div(channels, dpu.output_parallel))
+        if layer.post == "depthwise":
+            self._parameters(layer, layer.post_window, channels, layer.post_bias)
+        steps = conv_steps(layer, self.image, dpu)
+        per_block = dpu.bank_words // steps
+        groups = ceil_div(channels, dpu.output_parallel)
+        tiles = list(self._tiles(layer))
+        for first in range(0, groups, per_block):
+            block = range(first, min(first + per_block, groups))
+            self._block(layer, block, tiles, steps)
+
+    def _block(self, layer: Layer, block: range, tiles: list[_Tile], steps: int) -> None:
+        dpu = self.dpu
+        kernel_h, kernel_w = layer.window.kernel
+        size = kernel_h * kernel_w * layer.in_shape[2]
+        channels = min(layer.mid_shape[2], block.stop * dpu.output_parallel) - block.start * dpu.output_parallel
+        entries: list[list[int]] = []
+        height = layer.mid_shape[0]
+        at = -1
+        for t, tile in enumerate(tiles):
+            loader = _RowCounter(layer)
+            done_out = 0
+            for s, top in enumerate(range(0, height, dpu.pixel_parallel)):
+                bottom = min(top + dpu.pixel_parallel, height)
+                waits = self._conv_inputs(layer, loader, s, bottom, bottom - top, tile, channels)
+                last = t == len(tiles) - 1 and bottom == height
+                if not last and (t > 0 or s > 0):  # no loads in between, weights still needed: nothing to tell groups apart
+                    cycles = tile.mid * steps
+                    at = self.tape.emit(
+                        Kind.CONV, self.number, waits, stripe=s, group=block.start, repeat=len(block), cycles=cycles
+                    )
+                    done_out = self._after_stripe(layer, s, top, bottom, done_out, tile, channels, at)
+                    continue
+                for group in block:
+                    if t == 0 and s == 0:
+                        lanes = min(dpu.output_parallel, layer.mid_shape[2] - group * dpu.output_parallel)
+                        loaded, entry = self._group_weights(group, lanes, steps, size)
+                        entries.append(entry)
+                        waits = (*waits, loaded)
+                    at = self.tape.emit(Kind.CONV, self.number, waits, stripe=s, group=group, cycles=tile.mid * steps)
+                    entries[group - block.start][1] = at
+                    waits = ()
+                done_out = self._after_stripe(layer, s, top, bottom, done_out, tile, channels, at)
+
+    def _conv_inputs(
+        self, layer: Layer, loader: _RowCounter, stripe: int, bottom: int, rows: int, tile: _Tile, channels: int
+    ) -> tuple[int, ...]:
+        """LOADs of the rows a stripe newly needs; what its first CONV waits for."""
+        waits: tuple[int, ...] = ()
+        if self.source_external:
+            needed = loader.new_rows(bottom)
+            if needed:
+                augmented = is_augmented(layer, self.image, self.dpu)
+                width = layer.window.kernel[1] * layer.in_shape[2] if augmented else 0
+                columns = tile.mid if augmented else tile.read
+                waits += (self._rows(layer.source, stripe, needed, columns, layer.in_shape[2], augmented=width),)
+        elif stripe == 0:
+            waits += self.complete.get(layer.source, ())
+        if self.skip_external and layer.skip is not None:
+            waits += (self._rows(layer.skip, stripe, rows, tile.mid, channels),)
+        if len(self.stripe_ends) >= BUFFERED_STRIPES:
+            waits += (self.stripe_ends[-BUFFERED_STRIPES],)
+        return waits
+
+    def _after_stripe(
+        self, layer: Layer, stripe: int, top: int, bottom: int, done: int, tile: _Tile, channels: int, at: int
+    ) -> int:
+        """What is fused behind a convolution, for as many rows as its stripe completes, and the SAVEs. Returns rows done."""
+        end = at
+        self.stripe_steps.append(at)
+        if layer.post == "none":
+            if self.external:
+                self._save(stripe, bottom - top, tile.out, channels, (at,))
+                end = self.last_save
+            done = bottom
+        else:
+            limit = bottom if layer.post == "add" else _rows_ready(layer, bottom)
+            while done < limit:
+                rows = min(self.dpu.alu_rows, layer.out_shape[0] - done)
+                if done + rows > limit:
+                    break
+                after: tuple[int, ...] = (at,)
+                if layer.post == "add" and layer.skip is not None and done == 0:
+                    after += self.complete.get(layer.skip, ())
+                end = at = self._misc(layer.post, layer.post_window, stripe, tile.out, channels, after)
+                if self.external:
+                    self._save(stripe, rows, tile.out, channels, (at,))
+                    end = self.last_save
+                done += rows
+        self.last_arithmetic = at
+        self.stripe_ends.append(end)
+        return done
+
+    def _tiles(self, layer: Layer) -> Iterator[_Tile]:
+        """Columns are done in one piece unless a buffer is too small for a row."""
+        columns, out = layer.mid_shape[1], layer.out_shape[1]
+        pieces = self._pieces(layer)
+        if pieces == 1:
+            yield _Tile(columns, out, self._read_columns(layer, columns))
+            return
+        post = layer.post_window if layer.post in ("depthwise", "pool") else Window()
+        for i in range(pieces):
+            first, last = out * i // pieces, out * (i + 1) // pieces
+            left = max(0, first * post.stride[1] - post.padding[0])
+            right = min(columns, (last - 1) * post.stride[1] - post.padding[0] + (post.kernel[1] - 1) * post.dilation[1] + 1)
+            yield _Tile(right - left, last - first, self._read_columns(layer, right - left))
+
+    def _pieces(self, layer: Layer) -> int:
+        dpu = self.dpu
+        width = layer.mid_shape[1]
+        pieces = 1
+        if is_augmented(layer, self.image, dpu):
+            pieces = ceil_div(width * layer.window.kernel[1] * layer.in_shape[2], AUGMENTED_ROW_BYTES)
+        elif self.source_external:
+            rows = (dpu.pixel_parallel - 1) * layer.window.stride[0] + layer.window.rows
+            stored = min(rows, layer.in_shape[0])
+            words = ceil_div(stored, dpu.pixel_parallel) * layer.in_shape[1] * ceil_div(layer.in_shape[2], dpu.input_parallel)
+            pieces = ceil_div(words, dpu.bank_words)
+        if layer.post in ("depthwise", "pool"):
+            row = width * ceil_div(layer.mid_shape[2], dpu.output_parallel)
+            stripes = min(3, ceil_div(layer.mid_shape[0], dpu.pixel_parallel))
+            pieces = max(pieces, ceil_div(row * stripes, BETWEEN_WORDS * dpu.bank_words // 2048))
+        return max(1, min(pieces, layer.out_shape[1]))
+
+    def _read_columns(self, layer: Layer, columns: int) -> int:
+        window = layer.window
+        span = (window.kernel[1] - 1) * window.dilation[1] + 1
+        if window.stride[1] >= span:
+            return min(layer.in_shape[1], columns * window.kernel[1])
+        return min(layer.in_shape[1], (columns - 1) * window.stride[1] + span)
+
+    # -- everything else
+
+    def _misc(self, what: str, window: Window, stripe: int, columns: int, channels: int, after: tuple[int, ...]) -> int:
+        words = columns * ceil_div(channels, self.dpu.input_parallel)
+        if what in ("depthwise", "pool"):
+            steps = words * window.kernel[0] * window.kernel[1]
+            return self.tape.emit(Kind.ALU, self.number, after, stripe=stripe, words=words, cycles=steps)
+        operands = 2 if what == "add" else 1
+        return self.tape.emit(Kind.ELEW, self.number, after, stripe=stripe, words=words, cycles=words * operands)
+
+    def _alone(self, layer: Layer) -> None:
+        height, width, channels = layer.out_shape
+        if layer.kind == "depthwise":
+            self._parameters(layer, layer.window, channels, layer.has_bias)
+        loader = _RowCounter(layer)
+        columns = self._read_columns(layer, width)
+        for stripe, top in enumerate(range(0, height, self.dpu.alu_rows)):
+            rows = min(self.dpu.alu_rows, height - top)
+            after: tuple[int, ...] = ()
+            if self.source_external:
+                needed = loader.new_rows(top + rows)
+                if needed:
+                    after += (self._rows(layer.source, stripe, needed, columns, layer.in_shape[2]),)
+            elif stripe == 0:
+                after += self.complete.get(layer.source, ())
+            if layer.skip is not None and self.skip_external:
+                after += (self._rows(layer.skip, stripe, rows, width, channels),)
+            elif layer.skip is not None and stripe == 0:
+                after += self.complete.get(layer.skip, ())
+            self._alone_step(layer, stripe, rows, after)
+
+    def _alone_step(self, layer: Layer, stripe: int, rows: int, after: tuple[int, ...]) -> None:
+        _, width, channels = layer.out_shape
+        if len(self.stripe_ends) >= BUFFERED_STRIPES:
+            after += (self.stripe_ends[-BUFFERED_STRIPES],)
+        if layer.kind == "copy":
+            self._save(stripe, rows, width, channels, after)
+            step = end = self.last_save
+        else:
+            step = end = self.last_arithmetic = self._misc(layer.kind, layer.window, stripe, width, channels, after)
+            if self.external:
+                self._save(stripe, rows, width, channels, (step,))
+                end = self.last_save
+        self.stripe_steps.append(step)
+        self.stripe_ends.append(end)
+
+
+class _RowCounter:
+    """How many rows of its input a layer newly needs as its output grows."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.window = layer.window
+        self.height = layer.in_shape[0]
+        self.loaded = 0
+
+    def new_rows(self, bottom: int) -> int:
+        """Rows to load before the output has `bottom` rows."""
+        window = self.window
+        if window.stride[0] >= window.rows:
+            needed = min(self.height, bottom * window.kernel[0])
+        else:
+            needed = min(self.height, (bottom - 1) * window.stride[0] - window.padding[2] + window.rows)
+        new = max(0, needed - self.loaded)
+        self.loaded += new
+        return new
+
+
+def _rows_ready(layer: Layer, bottom: int) -> int:
+    """Output rows of a fused window that are complete once the convolution has made `bottom` rows."""
+    if bottom >= layer.mid_shape[0]:
+        return layer.out_shape[0]
+    window = layer.post_window
+    return max(0, min(layer.out_shape[0], (bottom + window.padding[2] - window.rows) // window.stride[0] + 1))

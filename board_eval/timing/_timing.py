@@ -1,0 +1,208 @@
+"""How long a program takes: four in-order engines that wait for each other where data demands it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edgesearch.board_eval.graph import Graph
+from edgesearch.board_eval.targets import BoardProfile, TimingConstants
+from edgesearch.board_eval.timing._instructions import ENGINE_OF, Engine, Kind
+from edgesearch.board_eval.timing._schedule import Program, schedule
+
+Runner = Literal["python", "cpp"]
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer's share of the DPU time: the stretches of the critical path that run through it, by engine."""
+
+    name: str
+    kind: str
+    nodes: tuple[str, ...]
+    in_shape: tuple[int, int, int]
+    mid_shape: tuple[int, int, int]  # of the main operation, before what is fused behind it
+    out_shape: tuple[int, int, int]
+    seconds: float
+    load_s: float
+    save_s: float
+    conv_s: float
+    misc_s: float
+    loaded_bytes: int
+    saved_bytes: int
+    conv_cycles: int
+    spilled: bool
+
+    @property
+    def bound_by(self) -> str:
+        """The engine most of the layer's time goes to: load, save, conv or misc."""
+        times = {"conv": self.conv_s, "misc": self.misc_s, "load": self.load_s, "save": self.save_s}
+        return max(times, key=times.__getitem__)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The time of one network on one board. Times in seconds, for one image."""
+
+    network: str
+    board: str
+    #: The DPU's own time, from its start to its interrupt.
+    dpu_s: float
+    #: Host work around one image, for the named runner.
+    host_s: float
+    runner: Runner
+    #: One image, one thread: DPU, job and host.
+    latency_s: float
+    #: All cores busy, many threads.
+    throughput_fps: float
+    layers: tuple[LayerTime, ...]
+    loaded_bytes: int
+    saved_bytes: int
+    weight_bytes: int
+    spilled_bytes: int
+    fits_on_chip: bool
+
+    @property
+    def latency_fps(self) -> float:
+        """Images per second of one thread."""
+        return 1.0 / self.latency_s
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes read from and written to external memory."""
+        return self.loaded_bytes + self.saved_bytes
+
+
+def time_graph(graph: Graph, profile: BoardProfile, *, runner: Runner = "python", layers: bool = True) -> Timing:
+    """The time of `graph` on a board; `latency_s` includes the host's work with the given runner (default Python).
+
+    Raises GraphError when the DPU cannot hold the network. `layers=False` leaves out the table by layer and is faster.
+    """
+    program = schedule(graph, profile.dpu)
+    return time_program(program, profile, pixels=input_pixels(graph), runner=runner, layers=layers)
+
+
+def input_pixels(graph: Graph) -> int:
+    """Height x width of the input image; 1 for a vector."""
+    shape = graph.input.shape
+    return shape[0] * shape[1] if len(shape) == 3 else 1
+
+
+def time_program(
+    program: Program, profile: BoardProfile, *, pixels: int, runner: Runner = "python", layers: bool = True
+) -> Timing:
+    """Like `time_graph`, for a program; `pixels` is the size of the input image, height x width."""
+    cost = instruction_costs(program, profile.constants)
+    ends, bounds = run(program, cost)
+    seconds = 1e-6 / profile.clock_mhz
+    dpu_s = float(max(ends, default=0.0)) * seconds
+    host_s = (profile.host_python if runner == "python" else profile.host_cpp).of(pixels)
+    return Timing(
+        network=program.network,
+        board=profile.name,
+        dpu_s=dpu_s,
+        host_s=host_s,
+        runner=runner,
+        latency_s=dpu_s + profile.job_seconds + host_s,
+        throughput_fps=throughput(dpu_s, profile),
+        layers=layer_times(program, cost, ends, bounds, seconds) if layers else (),
+        loaded_bytes=program.weight_bytes + program.spilled_bytes + program.image_bytes,
+        saved_bytes=program.saved_bytes,
+        weight_bytes=program.weight_bytes,
+        spilled_bytes=program.spilled_bytes,
+        fits_on_chip=program.fits_on_chip,
+    )
+
+
+def throughput(dpu_s: float, profile: BoardProfile) -> float:
+    """Images per second with all cores busy."""
+    efficiency = profile.multi_core_efficiency if profile.cores > 1 else 1.0
+    return profile.cores * efficiency / (dpu_s + profile.job_seconds)
+
+
+def instruction_costs(program: Program, constants: TimingConstants) -> npt.NDArray[np.float64]:
+    """Cycles each entry of a program occupies its engine."""
+    c = constants
+    column = program.columns
+    kind, size, words, cycles = column["kind"], column["bytes"], column["words"], column["cycles"]
+    one = np.zeros(len(kind))
+    load = kind <= Kind.LOAD_IMAGE
+    one[load] = c.load + np.maximum(c.load_word * words[load], size[load] / c.load_bytes_per_cycle)
+    for what, issue, per_unit, units in (
+        (Kind.SAVE, c.save, c.save_word, words),
+        (Kind.CONV, c.conv, 1.0, cycles),
+        (Kind.ALU, c.alu, c.alu_step, cycles),
+        (Kind.ELEW, c.elew, c.elew_step, cycles),
+    ):
+        chosen = kind == what
+        one[chosen] = issue + per_unit * units[chosen]
+    return one * column["repeat"]
+
+
+def run(program: Program, cost: npt.NDArray[np.float64]) -> tuple[list[float], list[int]]:
+    """When each entry ends, in cycles, and which earlier entry it waited for last (-1: none)."""
+    free = [0.0] * len(Engine)
+    last = [-1] * len(Engine)
+    ends: list[float] = []
+    bounds: list[int] = []
+    engine_of = [int(engine) for engine in ENGINE_OF]
+    for position, (kind, after, cycles) in enumerate(zip(program.tape.kind, program.tape.after, cost.tolist(), strict=True)):
+        engine = engine_of[kind]
+        start, bound = free[engine], last[engine]
+        for other in after:
+            if ends[other] > start:
+                start, bound = ends[other], other
+        end = start + cycles
+        ends.append(end)
+        bounds.append(bound)
+        free[engine] = end
+        last[engine] = position
+    return ends, bounds
+
+
+def layer_times(
+    program: Program, cost: npt.NDArray[np.float64], ends: list[float], bounds: list[int], seconds: float
+) -> tuple[LayerTime, ...]:
+    """The critical path, cut by layer and engine: the times add up to the whole."""
+    tape = program.tape
+    spent = np.zeros((len(program.layers), len(Engine)))
+    position = int(np.argmax(ends)) if ends else -1
+    while position >= 0:
+        spent[tape.layer[position], ENGINE_OF[tape.kind[position]]] += cost[position]
+        position = bounds[position]
+    moved = _per_layer(program, "bytes")
+    conv = _per_layer(program, "cycles")[:, Kind.CONV]
+    out = []
+    for i, layer in enumerate(program.layers):
+        load_s, save_s, conv_s, misc_s = (spent[i] * seconds).tolist()
+        out.append(
+            LayerTime(
+                name=layer.name,
+                kind=layer.kind if layer.post == "none" else f"{layer.kind}+{layer.post}",
+                nodes=layer.nodes,
+                in_shape=layer.in_shape,
+                mid_shape=layer.mid_shape,
+                out_shape=layer.out_shape,
+                seconds=load_s + save_s + conv_s + misc_s,
+                load_s=load_s,
+                save_s=save_s,
+                conv_s=conv_s,
+                misc_s=misc_s,
+                loaded_bytes=int(moved[i, : Kind.SAVE].sum()),
+                saved_bytes=int(moved[i, Kind.SAVE]),
+                conv_cycles=int(conv[i]),
+                spilled=not program.allocation.on_chip(layer.output),
+            )
+        )
+    return tuple(out)
+
+
+def _per_layer(program: Program, column: str) -> npt.NDArray[np.int64]:
+    """(layers, kinds) sums of a column."""
+    table = np.zeros((len(program.layers), len(Kind)), dtype=np.int64)
+    c = program.columns
+    np.add.at(table, (c["layer"], c["kind"]), c["repeat"] * c[column])
+    return table

@@ -1,0 +1,112 @@
+"""One operation of an xmodel as it stands in the file, with checked access to its attributes and arguments.
+
+Every mistake in the file becomes an XmodelError that names the operation.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from edgesearch.board_eval.graph import Array, Shape
+from edgesearch.board_eval.xmodel._wire import attribute
+from edgesearch.errors import XmodelError
+
+#: Larger tensors than this many elements are a mistake in the file: no DPU holds them, and they must not be allocated.
+MAX_ELEMENTS = 2**28
+#: Fix positions beyond this are a mistake in the file; nndct's lie in -20..20.
+MAX_FIX = 64
+
+
+class Op:
+    """An operation: type, arguments by name, attributes, output shape. Wraps one OPNode message."""
+
+    def __init__(self, message: Any) -> None:
+        self.name: str = message.op_name
+        self.type: str = message.op_type
+        self.shape: Shape = tuple(int(size) for size in message.output_tensor.tensor_dim)
+        self._attributes = message.op_attr
+        self._arguments: dict[str, list[str]] = {}
+        for argument in message.args:
+            self._arguments.setdefault(argument.arg_name, []).extend(argument.arg_ops)
+        if not 0 < len(self.shape) <= 8 or min(self.shape) < 1 or math.prod(self.shape) > MAX_ELEMENTS:
+            raise self.error(f"has the shape {list(self.shape)[:8]}, expected sizes of at least 1 and 2**28 elements at most")
+
+    def error(self, problem: str) -> XmodelError:
+        """An XmodelError about this operation."""
+        return XmodelError(f"operation {self.name[:200]!r} ({self.type[:50]}) {problem}")
+
+    @property
+    def reads(self) -> list[str]:
+        """Names of all operations this one reads."""
+        return [name for names in self._arguments.values() for name in names]
+
+    def arguments(self, name: str) -> list[str]:
+        """Operations given as argument `name`; empty where there is none."""
+        return self._arguments.get(name, [])
+
+    def argument(self, name: str) -> str:
+        """The one operation given as argument `name`."""
+        given = self.arguments(name)
+        if len(given) != 1:
+            raise self.error(f"has {len(given)} arguments {name!r}, expected one")
+        return given[0]
+
+    def _value(self, name: str) -> Any:
+        return attribute(self._attributes[name]) if name in self._attributes else None
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """An integer attribute."""
+        value = self._value(name)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.error(f"has {_shown(value)} for attribute {name!r}, expected an integer")
+        return value
+
+    def boolean(self, name: str, default: bool) -> bool:
+        """A yes-or-no attribute."""
+        value = self._value(name)
+        value = default if value is None else value
+        if not isinstance(value, bool):
+            raise self.error(f"has {_shown(value)} for attribute {name!r}, expected true or false")
+        return value
+
+    def text(self, name: str, default: str) -> str:
+        """A string attribute."""
+        value = self._value(name)
+        value = default if value is None else value
+        if not isinstance(value, str):
+            raise self.error(f"has {_shown(value)} for attribute {name!r}, expected text")
+        return value
+
+    def real(self, name: str) -> float:
+        """A floating-point attribute."""
+        value = self._value(name)
+        if not isinstance(value, float) or not math.isfinite(value):
+            raise self.error(f"has {_shown(value)} for attribute {name!r}, expected a number")
+        return value
+
+    def integers(self, name: str, count: int, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+        """An attribute that is a list of `count` integers, each within 0..65535."""
+        value = self._value(name)
+        value = list(default) if value is None and default is not None else value
+        if not isinstance(value, list) or len(value) != count or any(type(v) is not int or not 0 <= v < 65536 for v in value):
+            raise self.error(f"has {_shown(value)} for attribute {name!r}, expected {count} integers within 0..65535")
+        return tuple(value)
+
+    def constant(self) -> Array:
+        """The values of a `const` operation."""
+        data, kind = self._value("data"), self.text("data_type", "float32")
+        if kind.lower() != "float32":
+            raise self.error(f"holds {kind!r} values, expected float32: compiled xmodels cannot be read")
+        expected = 4 * math.prod(self.shape)
+        if not isinstance(data, bytes) or len(data) != expected:
+            found = len(data) if isinstance(data, bytes) else 0
+            raise self.error(f"holds {found} bytes, its shape {list(self.shape)} makes {expected}")
+        return np.frombuffer(data, "<f4").astype(np.float32).reshape(self.shape)
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else repr(value)[:60]

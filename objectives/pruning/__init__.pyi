@@ -1,0 +1,10 @@
+from ._macs import layer_macs as layer_macs
+from ._macs import quiet as quiet
+from ._prune import PrunableShape as PrunableShape
+from ._prune import Pruned as Pruned
+from ._prune import Sensitivity as Sensitivity
+from ._prune import measure_sensitivity as measure_sensitivity
+from ._prune import prune_iterative as prune_iterative
+from ._prune import prune_one_step as prune_one_step
+from ._prune import re_estimate_batch_norm as re_estimate_batch_norm
+from ._resize import resize_to as resize_to

@@ -1,0 +1,233 @@
+"""Which channels of a network must go together, which matter least, and what is left of it without them.
+
+The groups come from Torch-Pruning's dependency graph (G. Fang et al. 2023): a channel that a convolution makes is also a
+channel of the batch-norm behind it, an input of every layer that reads it, and, across an addition, a channel of the other
+branch. Torch-Pruning is asked once for every group; channels are then removed in one go, by index, so that any number of
+variants of a network costs a copy each.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgesearch.objectives.pruning._macs import layer_macs, quiet
+from edgesearch.objectives.pruning._resize import is_depthwise, set_tensors
+
+__all__ = ["Group", "Layers", "Member", "find_groups", "layers_of", "remove_channels"]
+
+Integers = NDArray[np.int64]
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One side of one layer in a group: channel `index[i]` there belongs to channel `root[i]` of the group."""
+
+    layer: str
+    side: Literal["out", "in"]  # batch-norms and depthwise convolutions have one side, "out"
+    index: Integers
+    root: Integers
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that exist in several layers at once. `importance` (channels,) is their mean L1 norm."""
+
+    name: str  # the first layer that makes them
+    channels: int
+    members: tuple[Member, ...]
+    importance: NDArray[np.float64]
+
+
+def find_groups(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Group]:
+    """The groups of `model` that may be pruned, in order of execution. `input_shape` is (channels, height, width).
+
+    Left out: the network's outputs; groups that reach a layer whose channels cannot simply be removed (grouped convolutions
+    that are not depthwise, layer-norm, bare parameters); and groups that the dependency graph gets wrong, as it does behind a
+    concat that is flattened: a network without some of their channels would not be the network that ignores them.
+    """
+    import torch_pruning
+
+    traced = copy.deepcopy(model).cpu().float().requires_grad_(True).eval()
+    with torch.enable_grad():
+        graph = torch_pruning.DependencyGraph().build_dependency(traced, torch.zeros(1, *input_shape), verbose=False)
+    names = {module: name for name, module in traced.named_modules()}
+    importance = torch_pruning.importance.GroupMagnitudeImportance(p=1, normalizer=None)
+    order = {name: place for place, name in enumerate(layer_macs(traced, input_shape))}
+    groups = []
+    for found in graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]):
+        members = _members(found, graph, names)
+        if members is None:
+            continue
+        makers = [m.layer for m in members if m.side == "out" and m.layer in order]
+        name = min(makers, key=order.__getitem__)
+        channels = len(found[0].idxs)
+        groups.append(Group(name, channels, tuple(members), importance(found).double().numpy()))
+    groups.sort(key=lambda group: order[group.name])
+    if _sound(traced, groups, input_shape):
+        return groups
+    groups = [group for group in groups if _sound(traced, [group], input_shape)]
+    return groups if _sound(traced, groups, input_shape) else []
+
+
+def _sound(model: nn.Module, groups: Sequence[Group], input_shape: tuple[int, int, int]) -> bool:
+    """Whether removing a quarter of each group's channels does what zero weights at all their readers do."""
+    kept = [max(1, group.channels * 3 // 4) for group in groups]
+    images = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    ignoring = copy.deepcopy(model)
+    modules = dict(ignoring.named_modules())
+    with quiet(model), quiet(ignoring):
+        for group, count in zip(groups, kept, strict=True):
+            lost = _least(group, count)
+            for member in group.members:
+                if member.side == "in":
+                    _weight(modules[member.layer])[:, member.index[lost[member.root]]] = 0
+        pruned = remove_channels(model, groups, kept)
+        for kind in (torch.float32, torch.float64):  # the second where rounding alone may have parted them
+            expected = ignoring.to(kind)(images.to(kind))
+            try:
+                got = pruned.to(kind)(images.to(kind))
+            except RuntimeError:  # shapes that no longer fit together
+                return False
+            if got.shape != expected.shape:
+                return False
+            differs = (
+                (expected[0] - expected[1]).abs().max()
+            )  # between two images: what a network says, less what it always says
+            if bool((got - expected).abs().max() <= 1e-3 * differs):
+                return True
+    return False
+
+
+def _members(found: Any, graph: Any, names: dict[nn.Module, str]) -> list[Member] | None:
+    """The layers of a group; None if it cannot be pruned."""
+    from torch_pruning.ops import OPTYPE
+
+    members = []
+    for item in found.items:
+        node, module = item.dep.target, item.dep.target.module
+        if node.type in (OPTYPE.OUTPUT, OPTYPE.PARAMETER):
+            return None
+        if module not in names:  # an operation without weights: add, concat, reshape
+            continue
+        plain = isinstance(module, (nn.Conv2d, nn.Linear)) and not is_depthwise(module)
+        reads = plain and not graph.is_out_channel_pruning_fn(item.dep.handler)
+        if not reads and not node.outputs:  # the network's answer
+            return None
+        if not plain and not is_depthwise(module) and not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if next(module.parameters(), None) is not None:
+                return None
+            continue
+        if isinstance(module, nn.Conv2d) and module.groups > 1 and plain:
+            return None
+        index, root = np.asarray(item.idxs, np.int64), np.asarray(item.root_idxs, np.int64)
+        members.append(Member(names[module], "in" if reads else "out", index, root))
+    return members
+
+
+def _least(group: Group, count: int) -> NDArray[np.bool_]:
+    """(channels,) true for those that go when the `count` most important stay."""
+    lost = np.zeros(group.channels, bool)
+    lost[np.argsort(group.importance, kind="stable")[: group.channels - count]] = True
+    return lost
+
+
+def remove_channels(model: Network, groups: Sequence[Group], kept: Sequence[int]) -> Network:
+    """A copy of `model` with the `kept[g]` most important channels of each group, in their old order."""
+    pruned = copy.deepcopy(model)
+    modules = dict(pruned.named_modules())
+    gone: dict[tuple[str, str], list[Integers]] = {}
+    for group, count in zip(groups, kept, strict=True):
+        if count >= group.channels:
+            continue
+        lost = _least(group, count)
+        for member in group.members:
+            gone.setdefault((member.layer, member.side), []).append(member.index[lost[member.root]])
+    for name in dict.fromkeys(layer for layer, _ in gone):
+        module = modules[name]
+        out, into = (_remaining(module, side, gone.get((name, side), [])) for side in ("out", "in"))
+        set_tensors(module, _cut(module, out, into), name)
+    return pruned
+
+
+def _remaining(module: nn.Module, side: str, gone: Sequence[Integers]) -> Tensor:
+    weight = module.weight
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        weight = weight if weight is not None else module.running_mean
+    assert isinstance(weight, Tensor)
+    width = weight.shape[0] if side == "out" or weight.ndim == 1 else weight.shape[1]
+    stays = np.ones(width, bool)
+    for index in gone:
+        stays[index] = False
+    return torch.from_numpy(np.flatnonzero(stays)).to(weight.device)
+
+
+def _cut(module: nn.Module, out: Tensor, into: Tensor) -> dict[str, Tensor]:
+    """The tensors of a layer at the outputs `out` and, where its weight has them, the inputs `into`."""
+    tensors = {}
+    for key, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        if value.ndim == 0:
+            tensors[key] = value.detach()
+            continue
+        part = value.detach()[out]
+        tensors[key] = part[:, into] if value.ndim > 1 and not is_depthwise(module) else part
+    return tensors
+
+
+@dataclass(frozen=True)
+class Layers:
+    """MACs of every layer as a function of the channels kept in each group, for many variants at once."""
+
+    names: tuple[str, ...]
+    out: Integers  # (L,) output channels, unpruned
+    into: Integers  # (L,) input channels; 1 for depthwise
+    each: Integers  # (L,) MACs for one pair of an output and an input channel
+    out_share: NDArray[np.float64]  # (L, G) output channels of a layer for each channel of a group
+    into_share: NDArray[np.float64]  # (L, G)
+    channels: Integers  # (G,)
+
+    def widths(self, kept: NDArray[np.int64]) -> Integers:
+        """Output channels (L,) where the groups keep `kept` (G,)."""
+        return np.rint(self.out - self.out_share @ (self.channels - kept)).astype(np.int64)
+
+    def macs(self, kept: NDArray[np.int64]) -> NDArray[np.float64]:
+        """MACs (...) of variants whose groups keep `kept` (..., G) channels."""
+        lost = (self.channels - kept).astype(np.float64)
+        total: NDArray[np.float64] = ((self.out - lost @ self.out_share.T) * (self.into - lost @ self.into_share.T)) @ self.each
+        return total
+
+
+def layers_of(model: nn.Module, input_shape: tuple[int, int, int], groups: Sequence[Group]) -> Layers:
+    """The convolutions and linear layers of `model` in order of execution, and how the groups reach into them."""
+    macs = layer_macs(model, input_shape)
+    modules = dict(model.named_modules())
+    place = {name: row for row, name in enumerate(macs)}
+    shares = {side: np.zeros((len(place), len(groups))) for side in ("out", "in")}
+    for column, group in enumerate(groups):
+        for member in group.members:
+            if member.layer in place:
+                shares[member.side][place[member.layer], column] += len(member.index) / group.channels
+    shapes = [tuple(_weight(modules[name]).shape) for name in macs]
+    out, into = (np.array([shape[side] for shape in shapes], np.int64) for side in (0, 1))
+    return Layers(
+        names=tuple(macs),
+        out=out,
+        into=into,
+        each=np.array(list(macs.values()), np.int64) // (out * into),
+        out_share=shares["out"],
+        into_share=shares["in"],
+        channels=np.array([group.channels for group in groups], np.int64),
+    )
+
+
+def _weight(module: nn.Module) -> Tensor:
+    assert isinstance(module.weight, Tensor)
+    return module.weight

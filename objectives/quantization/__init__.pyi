@@ -1,0 +1,3 @@
+from ._fp16 import quantize_fp16 as quantize_fp16
+from ._qat import train_qat as train_qat
+from ._quantize import quantize as quantize

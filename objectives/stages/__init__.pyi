@@ -1,0 +1,13 @@
+from ._estimate import Estimator as Estimator
+from ._pipeline import Pipeline as Pipeline
+from ._pipeline import PruneSearch as PruneSearch
+from ._pipeline import QatRecipe as QatRecipe
+from ._pipeline import Teacher as Teacher
+from ._pipeline import plan as plan
+from ._pipeline import teacher_stage as teacher_stage
+from ._run import accuracy_of as accuracy_of
+from ._run import load_graph as load_graph
+from ._run import run_stage as run_stage
+from ._stage import Stage as Stage
+from ._store import Artifact as Artifact
+from ._store import Store as Store

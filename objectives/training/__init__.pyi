@@ -1,0 +1,11 @@
+from ._checkpoints import Checkpoints as Checkpoints
+from ._checkpoints import pack as pack
+from ._checkpoints import unpack as unpack
+from ._device import choose_device as choose_device
+from ._distillation import Distillation as Distillation
+from ._distillation import stored_view as stored_view
+from ._distillation import teacher_logits as teacher_logits
+from ._evaluation import evaluate as evaluate
+from ._recipe import Recipe as Recipe
+from ._train import Training as Training
+from ._train import train as train

@@ -1,0 +1,66 @@
+"""What a float network answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgesearch.errors import TrainingError
+from edgesearch.objectives.data import Normalisation, Split, View, prepare_tensor, show
+from edgesearch.objectives.pruning import quiet
+from edgesearch.objectives.training._device import choose_device, out_of_memory
+
+__all__ = ["evaluate", "predict_logits"]
+
+#: Bytes that one batch of prepared images may take.
+_BATCH_BYTES = 64 << 20
+
+
+def predict_logits(
+    model: nn.Module,
+    images: NDArray[np.uint8] | Tensor,
+    *,
+    input_size: int | tuple[int, int] | None,
+    normalisation: Normalisation,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+    view: View | None = None,
+) -> NDArray[np.float32]:
+    """Logits float32 (N, classes) of images uint8 (N, H, W, C), resized to `input_size` and normalised; eval mode, float32.
+
+    `model` must be on `device`. Raises TrainingError where there is not enough memory for a batch.
+    """
+    pixels = images if isinstance(images, Tensor) else torch.tensor(images)
+    where = device if isinstance(device, torch.device) else choose_device(device)
+    height, width = (input_size, input_size) if isinstance(input_size, int) else input_size or pixels.shape[1:3]
+    batch_size = max(1, min(batch_size, _BATCH_BYTES // (4 * height * width * pixels.shape[3])))
+    parts = []
+    with quiet(model):
+        for index in torch.split(torch.arange(len(pixels)), batch_size):
+            try:
+                batch = prepare_tensor(show(pixels, view, index).to(where), input_size, normalisation)
+                parts.append(model(batch).float().cpu())
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                raise TrainingError(f"out of memory while predicting {len(index)} images; use a smaller batch") from error
+    logits: NDArray[np.float32] = torch.cat(parts).numpy()
+    return logits
+
+
+def evaluate(
+    model: nn.Module,
+    split: Split,
+    *,
+    input_size: int | tuple[int, int] | None,
+    normalisation: Normalisation,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+) -> float:
+    """The share of the split's images whose greatest logit is their label's; the first of equals counts."""
+    logits = predict_logits(
+        model, split.images, input_size=input_size, normalisation=normalisation, batch_size=batch_size, device=device
+    )
+    return float((logits.argmax(1) == split.labels).mean())

@@ -1,0 +1,310 @@
+"""Training: one loop for teachers, students, and networks that were pruned.
+
+The whole data set is one tensor of bytes. Images are chosen, moved and normalised many batches at a time, so that a network
+that takes a millisecond for a step does not wait for its data. Every random number comes from the seed and the epoch: a
+training that goes on from a checkpoint gives the weights, bit for bit, of one that never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from edgesearch.errors import TrainingError
+from edgesearch.objectives.data import DataSet, View, choose_augmentation, draw_view, prepare_tensor, seed_from, show
+from edgesearch.objectives.training._checkpoints import Checkpoints, pack, unpack
+from edgesearch.objectives.training._device import choose_device, out_of_memory, use_bfloat16
+from edgesearch.objectives.training._distillation import Batch, Distillation, Loss, stored_view
+from edgesearch.objectives.training._evaluation import evaluate
+from edgesearch.objectives.training._recipe import Recipe
+
+__all__ = ["Epoch", "Training", "learning_rate", "train"]
+
+#: Bytes of prepared images that are made at a time.
+_CHUNK_BYTES = 32 << 20
+# Streams of random numbers within one epoch.
+_ORDER, _VIEW, _DROPOUT = 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the training images: mean loss, validation accuracy if it was measured, seconds."""
+
+    loss: float
+    accuracy: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training did. The network itself was changed in place, and is on the CPU in eval mode."""
+
+    history: tuple[Epoch, ...]
+    epochs_done: int  # of the recipe's schedule, earlier runs included
+    accuracy: float  # on the validation images, with the weights that were kept
+    kept_epoch: int  # 1-based: the last, or with select="best" the most accurate one
+    parameters: int
+    frozen_parameters: int  # always 0: every stage trains everything
+    device: str
+    precision: Literal["float32", "bfloat16"]
+    seconds: float  # of this run, with its validation
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The rate at `step` (from 0), where an epoch has `steps`: a linear warm-up, then a cosine that ends at zero."""
+    total, warm = recipe.epochs * steps, min(recipe.warmup_epochs, recipe.epochs) * steps
+    if step < warm:
+        return recipe.lr * min(1.0, (step + 1) / warm)
+    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, total - warm)))
+
+
+def train(
+    model: nn.Module,
+    data: DataSet,
+    *,
+    recipe: Recipe,
+    input_size: int | None,
+    seed: int,
+    distillation: Distillation | None = None,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_seconds: float = 10.0,
+    stop_after: int | None = None,
+    on_epoch: Callable[[int, float], None] | None = None,
+    device: str = "auto",
+    select: Literal["last", "best"] = "last",
+) -> Training:
+    """Trains every parameter of `model` in place on `data.train`, and measures it on `data.validation`.
+
+    input_size: pixels of a side that the network reads; None for the data set's own.
+    checkpoints: where to go on from and to save to, after an epoch if `checkpoint_seconds` have passed since the last time.
+    stop_after: stop after so many epochs of the recipe's schedule, and save; the rest can follow later. A checkpoint beyond it
+    is not used.
+    on_epoch: called with the epochs done and the mean loss.
+    select: keep the weights of the last epoch, or of the one with the best validation accuracy.
+
+    Raises TrainingError for a loss that is not finite, for lack of memory, and for a device that is not there.
+    """
+    started = time.perf_counter()
+    with _explained(0, recipe):
+        run = _Run(model, data, recipe, input_size, seed, distillation, choose_device(device), select)
+    last = recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)
+    try:
+        run.resume(checkpoints, last)
+        saved = time.perf_counter()
+        while run.epoch < last:
+            with _explained(run.epoch, recipe):
+                run.one_epoch()
+            if on_epoch is not None:
+                on_epoch(run.epoch, run.history[-1].loss)
+            stopping = run.epoch == last and last < recipe.epochs
+            if checkpoints is not None and (stopping or time.perf_counter() - saved >= checkpoint_seconds):
+                checkpoints.save(run.epoch, *run.state())
+                saved = time.perf_counter()
+        accuracy, kept = run.finish()
+    finally:
+        run.close()
+    parameters = list(model.parameters())
+    return Training(
+        history=tuple(run.history),
+        epochs_done=run.epoch,
+        accuracy=accuracy,
+        kept_epoch=kept,
+        parameters=sum(p.numel() for p in parameters),
+        frozen_parameters=sum(p.numel() for p in parameters if not p.requires_grad),
+        device=str(run.device),
+        precision="bfloat16" if run.bfloat16 else "float32",
+        seconds=time.perf_counter() - started,
+    )
+
+
+@contextmanager
+def _explained(epoch: int, recipe: Recipe) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"out of memory in epoch {epoch + 1} at batch size {recipe.batch_size}; use a smaller batch, input or network"
+        ) from error
+
+
+class _Run:
+    """One training under way: what changes from epoch to epoch, and what a checkpoint must hold."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: DataSet,
+        recipe: Recipe,
+        input_size: int | None,
+        seed: int,
+        distillation: Distillation | None,
+        device: torch.device,
+        select: Literal["last", "best"],
+    ) -> None:
+        self.model, self.data, self.recipe, self.seed, self.device, self.select = model, data, recipe, seed, device, select
+        self.size = data.size if input_size is None else (input_size, input_size)
+        shape = (data.channels, *self.size)
+        self.bfloat16 = use_bfloat16(recipe.mixed_precision, device, model, shape, recipe.batch_size)
+        model.requires_grad_(True).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = Loss(
+            model,
+            distillation,
+            data=data,
+            input_size=self.size,
+            label_smoothing=recipe.label_smoothing,
+            device=device,
+            seed=seed,
+        )
+        self.optimizer = _make_optimizer(recipe, [model, self.loss.projections])
+        self.augmentation = choose_augmentation(recipe.augmentation, data.name)
+        self.images = torch.tensor(data.train.images, device=device)
+        self.labels = torch.tensor(data.train.labels, device=device)
+        self.steps = math.ceil(len(data.train) / recipe.batch_size)
+        self.epoch = 0
+        self.history: list[Epoch] = []
+        self.best: tuple[float, int, dict[str, Tensor]] | None = None  # accuracy, epoch, weights
+
+    # --- epochs ---
+
+    def one_epoch(self) -> None:
+        started = time.perf_counter()
+        cuda = [self.device] if self.device.type == "cuda" else []
+        self.model.train()
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(seed_from(self.seed, self.epoch, _DROPOUT))
+            losses = [self._step(batch, step) for step, batch in enumerate(self._batches())]
+        loss = float(torch.stack(losses).mean())
+        if not math.isfinite(loss):  # a GPU is asked only here, so that it need not wait after every step
+            raise TrainingError(self._not_finite(None))
+        self.epoch += 1
+        accuracy = self._validate() if self.select == "best" else None
+        if accuracy is not None and (self.best is None or accuracy >= self.best[0]):
+            self.best = (accuracy, self.epoch, {name: v.detach().clone() for name, v in self.model.state_dict().items()})
+        self.history.append(Epoch(loss, accuracy, time.perf_counter() - started))
+
+    def _step(self, batch: Batch, step: int) -> Tensor:
+        rate = learning_rate(self.recipe, self.epoch * self.steps + step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            loss = self.loss(batch)
+        if self.device.type == "cpu" and not math.isfinite(float(loss.detach())):
+            raise TrainingError(self._not_finite(batch))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def _view(self) -> tuple[View | None, int]:
+        """How the images are shown in this epoch, and the number of the stored logits that belong to it."""
+        count = len(self.images)
+        if self.loss.views is not None:
+            number = self.epoch % self.loss.views
+            return stored_view(self.augmentation, count, self.data.size, number), number
+        return draw_view(self.augmentation, count, self.data.size, seed_from(self.seed, self.epoch, _VIEW)), 0
+
+    def _batches(self) -> Iterator[Batch]:
+        """The epoch's batches. Their sizes differ by one at most: a last batch of one image has no batch statistics."""
+        generator = torch.Generator().manual_seed(seed_from(self.seed, self.epoch, _ORDER))
+        batches = torch.randperm(len(self.images), generator=generator).tensor_split(self.steps)
+        view, number = self._view()
+        bytes_each = 4 * self.data.channels * self.size[0] * self.size[1] * self.recipe.batch_size
+        at_once = max(1, _CHUNK_BYTES // bytes_each)
+        for start in range(0, len(batches), at_once):
+            chunk = batches[start : start + at_once]
+            index = torch.cat(chunk).to(self.device)
+            pixels = show(self.images, view, index)
+            whole = (pixels, prepare_tensor(pixels, self.size, self.data.normalisation), self.labels[index], index)
+            sizes = [len(batch) for batch in chunk]
+            for pixels, inputs, labels, places in zip(*(torch.split(tensor, sizes) for tensor in whole), strict=True):
+                yield Batch(pixels, inputs, labels, places, number)
+
+    def _not_finite(self, batch: Batch | None) -> str:
+        where = "" if batch is None else _first_not_finite(self.model, batch.inputs)
+        return (
+            f"the loss is not a finite number in epoch {self.epoch + 1}{where}; use a lower `lr` (it is {self.recipe.lr}) "
+            "or a longer warm-up"
+        )
+
+    def _validate(self) -> float:
+        return evaluate(
+            self.model, self.data.validation, input_size=self.size, normalisation=self.data.normalisation, device=self.device
+        )
+
+    # --- state ---
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "projections": self.loss.projections}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = pack(self._modules(), self.optimizer)
+        meta: dict[str, Any] = {"history": [asdict(epoch) for epoch in self.history], "best": None}
+        if self.best is not None:
+            tensors |= {f"best/{name}": value.cpu().contiguous() for name, value in self.best[2].items()}
+            meta["best"] = {"accuracy": self.best[0], "epoch": self.best[1]}
+        return tensors, meta
+
+    def resume(self, checkpoints: Checkpoints | None, last: int) -> None:
+        latest = None if checkpoints is None else checkpoints.latest()
+        if latest is None or latest[0] > last:
+            return
+        epoch, tensors, meta = latest
+        unpack({k: v for k, v in tensors.items() if not k.startswith("best/")}, self._modules(), self.optimizer)
+        self.epoch, self.history = epoch, [Epoch(**each) for each in meta["history"]]
+        if meta["best"] is not None:
+            weights = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
+            self.best = (meta["best"]["accuracy"], meta["best"]["epoch"], weights)
+
+    def finish(self) -> tuple[float, int]:
+        """Puts the weights to keep into the model: their validation accuracy and epoch."""
+        if self.best is None:
+            return self._validate(), self.epoch
+        self.model.load_state_dict(self.best[2])
+        return self.best[0], self.best[1]
+
+    def close(self) -> None:
+        self.loss.close()
+        self.model.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+
+
+def _make_optimizer(recipe: Recipe, modules: list[nn.Module]) -> torch.optim.Optimizer:
+    """Weight decay for matrices and kernels only. The fused step is the fastest there is, also for a CPU."""
+    parameters = [p for module in modules for p in module.parameters()]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=recipe.lr, fused=True)
+
+
+def _first_not_finite(model: nn.Module, inputs: Tensor) -> str:
+    """Names the first layer, in order of execution, whose output has NaN or infinity in it."""
+    found: list[str] = []
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, _: Any, output: Any) -> None:
+            if not found and isinstance(output, Tensor) and not bool(torch.isfinite(output).all()):
+                found.append(name)
+
+        return hook
+
+    leaves = [(name, module) for name, module in model.named_modules() if next(module.children(), None) is None]
+    handles = [module.register_forward_hook(watch(name)) for name, module in leaves]
+    with torch.no_grad():
+        model(inputs)
+    for handle in handles:
+        handle.remove()
+    return f" (first in the output of {found[0]})" if found and found[0] else ""

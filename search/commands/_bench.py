@@ -1,0 +1,60 @@
+"""`edgesearch bench` and `edgesearch calibrate`: how fast a network is, where its time goes, a board profile of one's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from edgesearch.board_eval import LayerReport, calibrate_file, layer_report, load_profile
+from edgesearch.errors import TargetError
+from edgesearch.search.commands._networks import find_network
+
+#: Lines of a report's text that speak of the whole network.
+_SUMMARY_LINES = 2
+
+
+def bench(*, network: str, per_layer: bool, style: str, picture: Path | None, input_size: int | None, board: str | None) -> int:
+    """Time a network on the simulated board; returns the exit code."""
+    profile = load_profile(board or "zcu104")
+    graph, _ = find_network(network, width=1.0, input_size=input_size, channels=3, classes=10, stem="imagenet")
+    report = layer_report(graph, profile)
+    if style == "json":
+        facts = json.loads(report.to_json()) | {"macs": graph.macs, "parameters": graph.parameters, "simulated": True}
+        kept = {name: value for name, value in facts.items() if per_layer or name not in ("layers", "advice")}
+        click.echo(json.dumps(kept, indent=1))
+    else:
+        lines = report.to_text().splitlines()
+        click.echo("\n".join(lines if per_layer else lines[:_SUMMARY_LINES]))
+    if picture is not None:
+        _draw(report, picture)
+        click.echo(f"picture: {picture}", err=style == "json")
+    return 0
+
+
+def _draw(report: LayerReport, picture: Path) -> None:
+    from edgesearch.board_eval.timing import figure
+
+    try:
+        figure(report).write_html(picture, include_plotlyjs=True, full_html=True)
+    except OSError as error:
+        raise TargetError(f"--picture {str(picture)!r} cannot be written: {error.strerror}") from error
+
+
+def calibrate(*, measurements: Path, name: str, output: Path, board: str | None) -> int:
+    """Fit a board's constants to measurements and write its profile; returns the exit code."""
+    result = calibrate_file(measurements, load_profile(board or "zcu104"), name=name)
+    for error in result.errors:
+        click.echo(
+            f"  {error.row.network}  {error.row.what}  measured {error.row.fps:,.1f} FPS, model {error.predicted_fps:,.1f}  "
+            f"({error.relative:+.1%} time)"
+        )
+    try:
+        output.write_text(result.profile.to_json() + "\n")
+    except OSError as error:
+        raise TargetError(f"the profile cannot be written to {output}: {error.strerror}; give another -o") from error
+    click.echo(
+        f"mean absolute error {result.mean_absolute:.1%} over {len(result.errors)} measurements; use it with --board {output}"
+    )
+    return 0

@@ -1,0 +1,231 @@
+"""The command line. It only reads arguments; every command's work is in a module of its own, imported when it runs.
+
+Exit codes: 0 done; 1 a bug (a traceback); 2 what was given is wrong (one sentence); 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from edgesearch.errors import EdgesearchError
+
+_HOME = click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs"),
+    envvar="EDGESEARCH_HOME",
+    show_default=True,
+    show_envvar=True,
+    help="Folder of studies, artifacts, logs and reports.",
+)
+_STORAGE = click.option("--storage", help="Database URL of the studies; default: SQLite in --home.")
+_STUDY = click.option("--study", "study_name", help="Name of the study; default: the one used last.")
+_BOARD = click.option("--board", help="zcu104, zcu102, kv260 or a board profile (JSON); default: the study's, else zcu104.")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if os.getcwd() not in sys.path:  # my_pkg.models:Net is looked for in the folder that the command runs in
+        sys.path.append(os.getcwd())
+    try:
+        result = cli.main(args=list(arguments), prog_name="edgesearch", standalone_mode=False)
+    except EdgesearchError as error:
+        click.echo(f"error: {error}", err=True)
+        return 2
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped; the same command goes on from here", err=True)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        return 0
+    return int(result or 0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+class _Commands(click.Group):
+    """Lists commands in the order they are used, not alphabetically."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(metadata.version("edgesearch"))
+def cli() -> None:
+    """Find the networks worth putting on an FPGA: accuracy of integers against frames per second on the board."""
+
+
+@cli.command()
+@click.argument("study", default="quickstart")
+@click.option("--trials", type=click.IntRange(min=1), help="Trials the study is to have in all; default: as the study says.")
+@click.option("--name", help="Another name for the study, to keep it apart from one of the same file.")
+@click.option("--workers", type=click.IntRange(min=0), help="Stages that run side by side; default: one per core. 0: no Ray.")
+@click.option("--ray-address", help="Use a running Ray cluster, for example auto or ray://head:10001.")
+@click.option("--gpus-per-stage", type=click.FloatRange(min=0), default=0.0, help="Share of a GPU that each stage is given.")
+@click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")
+@click.option("--retry-failed", is_flag=True, help="Try the candidates of failed trials again first.")
+@click.option("--dry-run", is_flag=True, help="List what would be trained and what it is expected to cost; train nothing.")
+@_BOARD
+@_STORAGE
+@_HOME
+def optimize(**options: Any) -> int:
+    """Run STUDY (a bundled study's name or a .toml file) until it has enough trials; resume it if it was begun."""
+    from edgesearch.search.commands._optimize import optimize as work
+
+    return work(**options)
+
+
+@cli.command()
+@click.argument("candidate", type=click.Path(path_type=Path))
+@click.option(
+    "--study", "study", default="quickstart", show_default=True, help="Study whose data, teacher and recipes are used."
+)
+@click.option("--test/--no-test", default=False, help="Also measure on the test images.")
+@_BOARD
+@_HOME
+def evaluate(**options: Any) -> int:
+    """Take one candidate (a .toml file) through the whole pipeline and print its scores."""
+    from edgesearch.search.commands._evaluate import evaluate as work
+
+    return work(**options)
+
+
+@cli.command()
+@click.option("--format", "style", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@_STUDY
+@_STORAGE
+@_HOME
+def pareto(**options: Any) -> int:
+    """Print the front: the candidates that no other beats in every objective."""
+    from edgesearch.search.commands._show import pareto as work
+
+    return work(**options)
+
+
+@cli.command()
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: reports/STUDY.html in --home.")
+@_STUDY
+@_STORAGE
+@_HOME
+def report(**options: Any) -> int:
+    """Write the study's report: one HTML file that opens without a network."""
+    from edgesearch.search.commands._show import report as work
+
+    return work(**options)
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+@_STUDY
+@_STORAGE
+@_HOME
+def dashboard(**options: Any) -> int:
+    """Serve optuna-dashboard on this study, to this machine only."""
+    from edgesearch.search.commands._show import dashboard as work
+
+    return work(**options)
+
+
+@cli.command()
+@click.option("--trial", type=click.IntRange(min=0), help="This trial.")
+@click.option("--knee", is_flag=True, help="The front's knee: where more speed starts to cost much accuracy.")
+@click.option(
+    "--min-accuracy", type=click.FloatRange(0, 1), help="The fastest of the front with at least this accuracy (0..1)."
+)
+@click.option("--min-fps", type=click.FloatRange(min=0), help="The most accurate of the front with at least these FPS.")
+@click.option("--front", is_flag=True, help="Every member of the front.")
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to.")
+@_STUDY
+@_STORAGE
+@_HOME
+def export(**options: Any) -> int:
+    """Write xmodel, ONNX, float weights and a manifest of one trial or of the whole front."""
+    from edgesearch.search.commands._export import export as work
+
+    return work(**options)
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--width", type=float, default=1.0, show_default=True)
+@click.option("--input-size", type=click.IntRange(min=4), help="Pixels of a side; default: 224 for an ImageNet stem, else 32.")
+@click.option("--channels", type=click.IntRange(min=1), default=3, show_default=True, help="Channels of the image.")
+@click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
+@click.option("--stem", type=click.Choice(["imagenet", "small"]), default="imagenet", show_default=True)
+@click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--images", type=click.Path(path_type=Path), help="Calibration images to look at too: float32 NHWC, normalised.")
+@click.option("--test-images", type=click.Path(path_type=Path), help="Test images that --images must not be among.")
+@_BOARD
+def inspect(**options: Any) -> int:
+    """Say what of MODEL the DPU runs, what it does not, and how fast. MODEL: a student, my_pkg.models:Net or an .xmodel."""
+    from edgesearch.search.commands._inspect import inspect as work
+
+    return work(**options)
+
+
+@cli.command()
+@click.argument("network")
+@click.option("--per-layer", is_flag=True, help="Where the time goes, layer by layer, and what would help.")
+@click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture (HTML) of cycles and bytes.")
+@click.option("--input-size", type=click.IntRange(min=4), help="For a student's name: pixels of a side.")
+@_BOARD
+def bench(**options: Any) -> int:
+    """Time NETWORK on the simulated board: an .xmodel, a candidate's .toml, or a student's name."""
+    from edgesearch.search.commands._bench import bench as work
+
+    return work(**options)
+
+
+@cli.command()
+@click.argument("xmodel", type=click.Path(path_type=Path))
+@click.option("--images", type=click.Path(path_type=Path), required=True, help="float32 NHWC, normalised; or int8, quantized.")
+@click.option("--logits", type=click.Path(path_type=Path), required=True, help="Where float32 (N, classes) is written.")
+def simulate(**options: Any) -> int:
+    """Execute an uncompiled XMODEL, AMD's own included, in the DPU's integers."""
+    from edgesearch.search.commands._simulate import simulate as work
+
+    return work(**options)
+
+
+@cli.command()
+@click.option("--measurements", type=click.Path(path_type=Path), required=True, help="CSV of your board's measurements.")
+@click.option("--name", default="my-board", show_default=True, help="The new profile's name.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The profile (JSON) to write."
+)
+@_BOARD
+def calibrate(**options: Any) -> int:
+    """Fit the timing model's constants to measurements and write a board profile for --board."""
+    from edgesearch.search.commands._bench import calibrate as work
+
+    return work(**options)
+
+
+@cli.command()
+@_BOARD
+@_STORAGE
+@_HOME
+def doctor(**options: Any) -> int:
+    """Check this installation: packages, memory, Ray, the database, the store, Vitis AI."""
+    from edgesearch.search.commands._doctor import doctor as work
+
+    return work(**options)

@@ -1,0 +1,116 @@
+"""`edgesearch inspect`: what of a model the DPU runs, what it does not, and how fast."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from edgesearch.board_eval import BoardProfile, Finding, Graph, check_fits, load_profile, preflight, time_graph
+from edgesearch.errors import DataError, LoweringError
+from edgesearch.search.commands._networks import find_network
+from edgesearch.search.commands._simulate import read_array
+
+
+def inspect(
+    *,
+    model: str,
+    width: float,
+    input_size: int | None,
+    channels: int,
+    classes: int,
+    stem: str,
+    style: str,
+    board: str | None,
+    images: Path | None,
+    test_images: Path | None,
+) -> int:
+    """Print what lowers, what does not, the speed and what is known to cost accuracy.
+
+    `images` and `test_images` are .npy files of normalised images. Returns the exit code (2 when the DPU cannot run the model).
+    """
+    profile = load_profile(board or "zcu104")
+    try:
+        graph, built = find_network(model, width=width, input_size=input_size, channels=channels, classes=classes, stem=stem)
+    except LoweringError as error:
+        if style == "json":
+            problems = [{"where": p.where, "operation": p.operation, "reason": p.reason} for p in error.problems]
+            click.echo(json.dumps({"model": error.model, "runs": False, "problems": problems}, indent=1))
+        else:
+            click.echo(f"{error.model} does not run on the DPU; {len(error.problems)} operations have no form there:")
+            for problem in error.problems:
+                click.echo(f"  {problem}")
+        return 2
+    check_fits(graph, profile.dpu)
+    calibration = None if images is None else _read_images(images, "--images", graph)
+    test = None if test_images is None else _read_images(test_images, "--test-images", graph)
+    findings = preflight(graph, calibration=calibration, test=test, model=built)
+    if style == "json":
+        click.echo(json.dumps(_facts(graph, profile, findings), indent=1))
+    else:
+        _print(graph, profile, findings)
+    return 0
+
+
+def _read_images(path: Path, option: str, graph: Graph) -> npt.NDArray[np.float32]:
+    array = read_array(path, option)
+    if array.dtype != np.float32 or array.shape[1:] != graph.input.shape or not len(array):
+        expected = " x ".join(map(str, graph.input.shape))
+        raise DataError(
+            f"{option} {str(path)!r} holds {array.dtype} of shape {array.shape}; "
+            f"expected normalised float32 images, N x {expected}"
+        )
+    if not np.isfinite(array).all():
+        raise DataError(f"{option} {str(path)!r} holds NaN or infinite values; give real pixel values")
+    return array.astype(np.float32, copy=False)
+
+
+def _facts(graph: Graph, profile: BoardProfile, findings: list[Finding]) -> dict[str, Any]:
+    timing = time_graph(graph, profile)
+    return {
+        "model": graph.name,
+        "runs": True,
+        "board": profile.name,
+        "input": list(graph.input.shape),
+        "output": list(graph.output.shape),
+        "macs": graph.macs,
+        "parameters": graph.parameters,
+        "fps": timing.throughput_fps,
+        "latency_ms": timing.latency_s * 1e3,
+        "latency_fps": timing.latency_fps,
+        "dpu_ms": timing.dpu_s * 1e3,
+        "fits_on_chip": timing.fits_on_chip,
+        "nodes": [{"name": n.name, "type": type(n).__name__, "shape": list(n.shape), "fix": n.fix} for n in graph],
+        "findings": [{"severity": f.severity, "layer": f.layer, "message": f.message} for f in findings],
+    }
+
+
+def _print(graph: Graph, profile: BoardProfile, findings: list[Finding]) -> None:
+    console = Console()
+    table = Table("layer", "operation", "output (H, W, C)", box=None, padding=(0, 2), header_style="bold")
+    for node in graph:
+        activation = getattr(node, "activation", "none")
+        kind = type(node).__name__.lower() + (f" + {activation}" if activation != "none" and kind_has(node) else "")
+        table.add_row(node.name, kind, " x ".join(map(str, node.shape)))
+    console.print(table)
+    timing = time_graph(graph, profile)
+    click.echo(
+        f"{graph.name}: every operation runs on the DPU. {graph.macs / 1e6:,.1f} million MACs, {graph.parameters:,} parameters"
+    )
+    click.echo(
+        f"{profile.name} (simulated): {timing.throughput_fps:,.0f} FPS with all {profile.cores} cores; one image in "
+        f"{timing.latency_s * 1e3:.2f} ms ({timing.latency_fps:,.0f} FPS), {timing.dpu_s * 1e3:.2f} ms of it on the DPU"
+    )
+    for finding in findings:
+        click.echo(f"{finding.severity}: {finding.layer + ': ' if finding.layer else ''}{finding.message}")
+
+
+def kind_has(node: object) -> bool:
+    """Whether the activation is fused into another operation."""
+    return type(node).__name__ != "Activation"

@@ -1,0 +1,11 @@
+from ._engine import Engine as Engine
+from ._engine import Summary as Summary
+from ._jobs import Job as Job
+from ._jobs import run_job as run_job
+from ._progress import PlainProgress as PlainProgress
+from ._progress import describe_metrics as describe_metrics
+from ._progress import make_progress as make_progress
+from ._proposals import Proposer as Proposer
+from ._workers import Pool as Pool
+from ._workers import RayPool as RayPool
+from ._workers import make_pool as make_pool

@@ -1,0 +1,187 @@
+"""The front as one small SVG picture, for a README or a slide: no script, no font, nothing to load."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from edgesearch.errors import StudyError
+from edgesearch.search.report._data import ON_FRONT, Axis, FrontPicture, front_picture
+from edgesearch.search.report._table import number
+from edgesearch.search.study import Record, StudyView
+
+_WIDTH, _HEIGHT = 920, 500
+_LEFT, _RIGHT, _TOP, _BOTTOM = 74, 26, 92, 62
+#: Light and dark; the report uses the same eight and the same grey for whatever comes after them.
+_LIGHT = ("#2a78d6", "#eb6834", "#1baf7a", "#c98a00", "#d6599a", "#4a3aa7", "#008300", "#e34948", "#8b8a83")
+_DARK = ("#4b95ee", "#e8703f", "#22a97a", "#d39a17", "#dd6ca3", "#9a8ff0", "#3d9e3d", "#ea6b6b", "#85847c")
+_INK = {"page": "#fdfdfc", "edge": "#e3e2dd", "grid": "#ebeae5", "ink": "#14140f", "soft": "#5c5b54"}
+_INK_DARK = {"page": "#1a1a18", "edge": "#32312d", "grid": "#2b2a27", "ink": "#f6f5f0", "soft": "#b5b4ab"}
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Values of an axis to pixels."""
+
+    axis: Axis
+    low: float
+    high: float
+    start: float
+    end: float
+
+    @classmethod
+    def over(cls, axis: Axis, values: list[float], start: float, end: float) -> _Scale:
+        """With a twentieth of room on both sides."""
+        flat = [math.log10(v) for v in values] if axis.log else values
+        room = 0.05 * (max(flat) - min(flat)) or abs(flat[0]) * 0.05 or 1.0
+        return cls(axis, min(flat) - room, max(flat) + room, start, end)
+
+    def __call__(self, value: float) -> float:
+        flat = math.log10(value) if self.axis.log else value
+        return round(self.start + (flat - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+
+    def ticks(self) -> Iterator[float]:
+        """Round values within the axis: 1, 2, 5 and their powers of ten where it is logarithmic."""
+        if self.axis.log:
+            for power in range(math.floor(self.low) - 1, math.ceil(self.high) + 1):
+                yield from (d * 10.0**power for d in (1, 2, 5) if self.low <= math.log10(d * 10.0**power) <= self.high)
+            return
+        raw = (self.high - self.low) / 6
+        unit = 10.0 ** math.floor(math.log10(raw))
+        step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= raw)
+        for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1):
+            yield i * step
+
+    def label(self, value: float) -> str:
+        """The value as it stands beside its tick."""
+        return f"{100 * value:.4g} %" if self.axis.is_share else f"{value:,.6g}"
+
+
+def write_front_svg(view: StudyView, path: Path) -> None:
+    """Draw the study's front into an SVG file; raises StudyError when there is nothing to draw or it cannot be written."""
+    picture = front_picture(view)
+    if not picture.records:
+        raise StudyError(f"study {view.name!r} has no complete trial to draw; run more trials")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(front_svg(view, picture), encoding="utf-8")
+    except OSError as error:
+        raise StudyError(f"the picture cannot be written to {path} ({error.strerror}); name another file") from error
+
+
+def front_svg(view: StudyView, picture: FrontPicture) -> str:
+    """The picture as SVG, light or dark as the reader's system asks for."""
+    xs = [_get(r, picture.x) for r in picture.records]
+    ys = [_get(r, picture.y) for r in picture.records]
+    x = _Scale.over(picture.x, xs, _LEFT, _WIDTH - _RIGHT)
+    y = _Scale.over(picture.y, ys, _HEIGHT - _BOTTOM, _TOP)
+    tried = f"{len(picture.records):,} network{'' if len(picture.records) == 1 else 's'} tried"
+    title = f"{tried}, {len(picture.front):,} worth putting on the board"
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labelledby="t">',
+            f'<title id="t">{escape(view.name)}: {title}</title>',
+            f"<style>{_style()}</style>",
+            f'<rect class="page" x=".5" y=".5" width="{_WIDTH - 1}" height="{_HEIGHT - 1}" rx="10"/>',
+            f'<text class="head" x="24" y="34">{title}</text>',
+            *_legend(picture),
+            *_axes(x, y),
+            *_dots(picture, x, y),
+            *_line(picture, x, y),
+            *_members(picture, x, y),
+            "</svg>",
+            "",
+        ]
+    )
+
+
+def _get(record: Record, axis: Axis) -> float:
+    return record.figure(axis.name) or 0.0
+
+
+def _style() -> str:
+    def rules(inks: dict[str, str], colours: tuple[str, ...]) -> str:
+        fixed = (
+            f".page{{fill:{inks['page']};stroke:{inks['edge']}}}.grid{{stroke:{inks['grid']}}}.front{{stroke:{inks['ink']};fill:none}}"
+            f"text{{fill:{inks['soft']}}}.head,.point{{fill:{inks['ink']}}}.halo{{stroke:{inks['page']}}}.m{{stroke:{inks['ink']}}}"
+        )
+        return fixed + "".join(f".c{i}{{fill:{c}}}.h{i}{{stroke:{c}}}" for i, c in enumerate(colours))
+
+    return (
+        "text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',sans-serif}"
+        ".head{font-size:17px;font-weight:600}.point{font-weight:600}.halo{stroke-width:4;paint-order:stroke;stroke-linejoin:round}"
+        ".d{fill-opacity:.45}.hollow{fill:none;stroke-opacity:.5}.front{stroke-width:1.6}.m{stroke-width:1.5}"
+        f"{rules(_INK, _LIGHT)}@media(prefers-color-scheme:dark){{{rules(_INK_DARK, _DARK)}}}"
+    )
+
+
+def _colours(picture: FrontPicture) -> dict[str, int]:
+    return {name: min(i, len(_LIGHT) - 1) for i, name in enumerate(picture.architectures)}
+
+
+def _legend(picture: FrontPicture) -> Iterator[str]:
+    left = 24.0
+    for name, colour in list(_colours(picture).items())[: len(_LIGHT)]:
+        text = (name or "unknown") if colour < len(_LIGHT) - 1 else "others"
+        yield f'<circle class="c{colour}" cx="{left + 5:.0f}" cy="58" r="5"/>'
+        yield f'<text x="{left + 16:.0f}" y="62">{escape(text)}</text>'
+        left += 34 + 7.3 * len(text)
+
+
+def _axes(x: _Scale, y: _Scale) -> Iterator[str]:
+    bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+    for tick in x.ticks():
+        yield f'<path class="grid" d="M{x(tick)} {_TOP}V{bottom}"/>'
+        yield f'<text x="{x(tick)}" y="{bottom + 20}" text-anchor="middle">{x.label(tick)}</text>'
+    for tick in y.ticks():
+        yield f'<path class="grid" d="M{_LEFT} {y(tick)}H{right}"/>'
+        yield f'<text x="{_LEFT - 10}" y="{y(tick) + 4.5:.1f}" text-anchor="end">{y.label(tick)}</text>'
+    scale = ", log scale" if x.axis.log else ""
+    yield f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 18}" text-anchor="middle">{escape(x.axis.title)}{scale}</text>'
+    middle = (_TOP + bottom) / 2
+    yield f'<text transform="translate(20 {middle}) rotate(-90)" text-anchor="middle">{escape(y.axis.title)}</text>'
+
+
+def _dots(picture: FrontPicture, x: _Scale, y: _Scale) -> Iterator[str]:
+    """Trials off the front; those that would cover each other within a pixel or two are drawn once."""
+    on_front, colours = frozenset(r.number for r in picture.front), _colours(picture)
+    drawn = set()
+    for record in picture.records:
+        if picture.kind(record, on_front) == ON_FRONT:
+            continue
+        hollow = bool(record.violations) or not record.deployable
+        px, py, colour = x(_get(record, picture.x)), y(_get(record, picture.y)), colours[record.architecture]
+        spot = (round(px / 2), round(py / 2), colour, hollow)
+        if spot not in drawn:
+            drawn.add(spot)
+            yield f'<circle class="{f"hollow h{colour}" if hollow else f"d c{colour}"}" cx="{px}" cy="{py}" r="3.5"/>'
+
+
+def _line(picture: FrontPicture, x: _Scale, y: _Scale) -> Iterator[str]:
+    if picture.steps:
+        yield f'<path class="front" d="M{"L".join(f"{x(px)} {y(py)}" for px, py in picture.steps)}"/>'
+
+
+def _members(picture: FrontPicture, x: _Scale, y: _Scale) -> Iterator[str]:
+    colours = _colours(picture)
+    for record in picture.front:
+        px, py = x(_get(record, picture.x)), y(_get(record, picture.y))
+        yield f'<circle class="m c{colours[record.architecture]}" cx="{px}" cy="{py}" r="6"/>'
+    knee = picture.knee
+    if knee is None:
+        return
+    px, py = x(_get(knee, picture.x)), y(_get(knee, picture.y))
+    # Beside the front, away from what it dominates, where there is room.
+    at_left = px > _WIDTH - 260 if picture.x.maximise else px > 260
+    anchor, dx = ("end", -12) if at_left else ("start", 12)
+    text = f"{_in_words(knee, picture.y)} at {_in_words(knee, picture.x)}"
+    yield f'<text class="point halo" x="{px + dx:.1f}" y="{max(py - 12, _TOP + 10):.1f}" text-anchor="{anchor}">{text}</text>'
+
+
+def _in_words(record: Record, axis: Axis) -> str:
+    value = _get(record, axis)
+    units = {"fps": "FPS", "latency_ms": "ms", "size_bytes": "bytes", "joules": "J"}
+    return f"{100 * value:.1f} %" if axis.is_share else f"{number(value)} {units.get(axis.name, axis.name)}"

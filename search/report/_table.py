@@ -1,0 +1,160 @@
+"""The front as a table for people, as JSON and as CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from edgesearch.search.study import Record, StudyView
+
+#: What stands where a trial has no such figure.
+MISSING = "-"
+
+
+def percent(value: float | None) -> str:
+    """An accuracy, 0..1, as a percentage with two decimals."""
+    return MISSING if value is None or not math.isfinite(value) else f"{value:.2%}"
+
+
+def number(value: float | None) -> str:
+    """Three or four significant digits, thousands separated."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if abs(value) >= 1000 or value == 0:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:#.3g}"
+
+
+def scaled(value: float | None, *, base: int = 1000, unit: str = "") -> str:
+    """With a prefix: 1,820,000 is 1.82 M; with base 1024 and the unit B, 65,536 is 64.0 KiB."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    infix = "i" if base == 1024 and unit else ""
+    prefixes = ["", "K" if base == 1024 else "k", "M", "G", "T"]
+    power = 0
+    while abs(value) >= base * 0.9995 and power < len(prefixes) - 1:
+        value, power = value / base, power + 1
+    digits = f"{value:.0f}" if power == 0 or abs(value) >= 100 else (f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}")
+    return f"{digits} {prefixes[power]}{infix if power else ''}{unit}".rstrip()
+
+
+def size(value: float | None) -> str:
+    """Bytes, in KiB or MiB."""
+    return scaled(value, base=1024, unit="B")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its heading, its name in files, what a record has there and how that is shown."""
+
+    heading: str
+    name: str
+    value: Callable[[Record], Any]
+    show: Callable[[Any], str]
+    is_number: bool = True
+
+
+def columns(view: StudyView) -> list[Column]:
+    """The columns of a front. Test accuracy and energy have one only if there are any."""
+    found = [
+        Column("trial", "trial", lambda r: r.number, str),
+        Column("candidate", "candidate", lambda r: r.recipe, str, is_number=False),
+        Column("accuracy", "accuracy", lambda r: r.accuracy, percent),
+    ]
+    if view.test_accuracy:
+        found.append(Column("test", "test_accuracy", lambda r: view.test_accuracy.get(r.number), percent))
+    found += [
+        Column("FPS", "fps", lambda r: r.fps, number),
+        Column("latency ms", "latency_ms", lambda r: r.latency_ms, number),
+        Column("size", "size_bytes", lambda r: r.size_bytes, size),
+        Column("MACs", "macs", lambda r: r.macs, scaled),
+        Column("params", "parameters", lambda r: r.parameters, scaled),
+    ]
+    if any("joules" in record.metrics for record in view.records):
+        found.append(
+            Column("mJ/image", "joules", lambda r: r.figure("joules"), lambda j: number(None if j is None else 1e3 * j))
+        )
+    return found
+
+
+def front_table(view: StudyView, front: Sequence[Record]) -> Table:
+    """The front for a terminal; long candidates wrap."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    for column in columns(view):
+        wraps = column.name == "candidate"
+        table.add_column(column.heading, justify="right" if column.is_number else "left", no_wrap=not wraps)
+    for record in front:
+        table.add_row(*[Text(column.show(column.value(record))) for column in columns(view)])
+    return table
+
+
+def front_text(view: StudyView, front: Sequence[Record]) -> str:
+    """The front as lines of plain text of any width, for pipes and logs. Columns are two blanks apart."""
+    shown = columns(view)
+    rows = [[column.heading for column in shown]]
+    rows += [[_one_line(column.show(column.value(record))) for column in shown] for record in front]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(shown))]
+    lines = []
+    for row in rows:
+        cells = zip(row, widths, shown, strict=True)
+        lines.append("  ".join(f"{t:>{w}}" if c.is_number else f"{t:<{w}}" for t, w, c in cells).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def print_table(view: StudyView, front: Sequence[Record], console: Console) -> None:
+    """The front, as `front_table` on a terminal and as `front_text` elsewhere, where nothing must be cut off."""
+    if console.is_terminal:
+        console.print(front_table(view, front))
+    else:
+        console.print(Text(front_text(view, front)), soft_wrap=True, end="")
+
+
+def front_csv(view: StudyView, front: Sequence[Record]) -> str:
+    """One line per member under a heading, numbers as they were recorded; a figure that is missing is an empty cell."""
+    shown = columns(view)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([column.name for column in shown])
+    for record in front:
+        writer.writerow([_finite(column.value(record)) for column in shown])
+    return buffer.getvalue()
+
+
+def front_json(view: StudyView, front: Sequence[Record]) -> str:
+    """The front with the study's objectives and constraints; figures that are missing or not finite are null."""
+    content = {
+        "study": view.name,
+        "objectives": [{"name": o.name, "direction": "maximize" if o.maximise else "minimize"} for o in view.objectives],
+        "constraints": dict(view.constraints),
+        "trials": dict(view.counts) | {"rejected": view.rejected, "repeats": view.repeats},
+        "front": [_as_json(view, record) for record in front],
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _as_json(view: StudyView, record: Record) -> dict[str, Any]:
+    values = {column.name: _finite(column.value(record)) for column in columns(view)}
+    return values | {
+        "candidate_key": record.candidate_key,
+        "deployable": record.deployable,
+        "violations": dict(record.violations),
+        "metrics": {name: _finite(value) for name, value in record.metrics.items()},
+        "settings": dict(record.settings),
+    }
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,105 @@
+"""Opening Optuna's storage, and a study in it: made, resumed, or refused because its settings changed."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from edgesearch.errors import StudyError
+from edgesearch.search.study._file import StudyFile
+from edgesearch.search.study._home import use_write_ahead_log
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+#: Settings that may differ when a study is resumed: they say how far to go, not what is searched.
+_MAY_CHANGE = {("search", "trials"), ("description",)}
+
+
+def open_storage(url: str) -> RDBStorage:
+    """The storage at a SQLAlchemy URL; raises StudyError when it does not connect."""
+    try:
+        shown = make_url(url).render_as_string(hide_password=True)
+        if url.startswith("sqlite:///"):
+            use_write_ahead_log(url)
+        return RDBStorage(url)
+    except ArgumentError as error:
+        raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
+    except ImportError as error:
+        hint = "pip install 'edgesearch[postgresql]'" if "psycopg" in url else "install its driver"
+        raise StudyError(f"--storage {shown} needs a driver that is not installed; {hint}") from error
+    except (SQLAlchemyError, OSError, RuntimeError) as error:
+        raise StudyError(f"--storage {shown} does not connect: {_first_line(error)}; check the URL and that it runs") from error
+    except Exception as error:  # sqlite3's and drivers' own errors, for files that are no database
+        if type(error).__module__.split(".")[0] not in ("sqlite3", "psycopg", "psycopg2", "pymysql", "optuna"):
+            raise
+        raise StudyError(f"--storage {shown} cannot be used: {_first_line(error)}; check the URL") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(getattr(error, "orig", None) or error).splitlines()[0]
+
+
+def study_names(storage: RDBStorage) -> list[str]:
+    """All studies in the storage."""
+    return sorted(optuna.get_all_study_names(storage))
+
+
+def open_study(storage: RDBStorage, name: str) -> optuna.Study:
+    """An existing study; raises StudyError naming those there are."""
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError as error:
+        names = ", ".join(study_names(storage)) or "none"
+        raise StudyError(f"there is no study {name!r} here (there is: {names}); run `edgesearch optimize` first") from error
+
+
+def create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
+    """The study of this file; raises StudyError showing the difference when it was started with other settings."""
+    if settings.name in study_names(storage):
+        study = open_study(storage, settings.name)
+        stored = study.user_attrs.get("study")
+        if stored is not None:
+            _refuse_changes(settings.name, stored, settings.to_json())
+            return study
+    else:
+        study = optuna.create_study(study_name=settings.name, storage=storage, directions=settings.directions)
+    # The file comes last: a study killed between these lines is completed here by the next run.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(list(settings.objectives))
+    study.set_user_attr("study", settings.to_json())
+    return study
+
+
+def stored_settings(study: optuna.Study) -> StudyFile:
+    """The study file that a study was started with; raises StudyError for a study that is not edgesearch's."""
+    content = study.user_attrs.get("study")
+    if content is None:
+        raise StudyError(f"study {study.study_name!r} was not made by edgesearch; name another one")
+    return StudyFile.model_validate(content)
+
+
+def _refuse_changes(name: str, stored: dict[str, Any], given: dict[str, Any]) -> None:
+    changes = [
+        f"{'.'.join(path)}: was {json.dumps(old)}, is {json.dumps(new)}"
+        for path, old, new in _differences(stored, given)
+        if path not in _MAY_CHANGE
+    ]
+    if changes:
+        raise StudyError(
+            f"study {name!r} was started with other settings ({'; '.join(changes)}); "
+            "restore them to go on, or give the changed study another --name"
+        )
+
+
+def _differences(old: Any, new: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [d for key in keys for d in _differences(old.get(key), new.get(key), (*path, key))]
+    return [] if old == new else [(path, old, new)]

@@ -1,0 +1,11 @@
+"""Things given by name or by import path: a registry for each seam, and the code of a user's own that is found beside a study.
+
+An import path is `package.module:Thing`. It is looked for in the study's folder first, then where Python looks.
+"""
+
+from __future__ import annotations
+
+from edgesearch.plugins._loading import is_import_path, load, source_fingerprint
+from edgesearch.plugins._registry import Registry
+
+__all__ = ["Registry", "is_import_path", "load", "source_fingerprint"]

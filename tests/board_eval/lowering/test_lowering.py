@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgesearch.board_eval.execution._execute import run_float
+from edgesearch.board_eval.graph._graph import Activation, Add, Concat, Conv, Depthwise, Graph, Linear, Pool, Reshape
+from edgesearch.board_eval.graph._names import op_names
+from edgesearch.board_eval.lowering._trace import lower, lower_with_sources
+from edgesearch.board_eval.xmodel._wire import graph_message
+from edgesearch.errors import LoweringError
+
+
+def kinds(graph: Graph) -> list[str]:
+    return [type(node).__name__ for node in graph]
+
+
+def assert_computes_the_same(model: nn.Module, shape: tuple[int, int, int] = (3, 12, 12)) -> Graph:
+    """Lower the model and compare the float network of the Graph with torch on random images."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.running_mean.uniform_(-1, 1)
+            module.running_var.uniform_(0.5, 2)
+    model.eval()
+    graph = lower(model, shape)
+    images = torch.randn(2, *shape)
+    with torch.inference_mode():
+        expected = model(images.clone())
+    expected = expected.permute(0, 2, 3, 1) if expected.ndim == 4 else expected
+    ours = run_float(graph, images.permute(0, 2, 3, 1).contiguous().numpy())
+    np.testing.assert_allclose(ours, expected.numpy(), atol=2e-4, rtol=1e-4)
+    return graph
+
+
+def refusals(model: nn.Module, shape: tuple[int, int, int] = (3, 12, 12)) -> dict[str, str]:
+    """Where -> operation and reason of everything that lowering refuses."""
+    with pytest.raises(LoweringError) as caught:
+        lower(model, shape)
+    return {p.where: f"{p.operation}: {p.reason}" for p in caught.value.problems}
+
+
+class Function(nn.Module):
+    """A module whose forward is the given function of (module, x); layers are attributes."""
+
+    def __init__(self, forward: Any, **layers: nn.Module) -> None:
+        super().__init__()
+        self.function = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(self, x)
+
+
+# -- networks of torchvision
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet18", 64), ("resnet50", 64), ("squeezenet1_0", 64), ("squeezenet1_1", 64), ("mobilenet_v2", 64)]
+)
+def test_torchvision_networks_compute_the_same(name: str, size: int) -> None:
+    from edgesearch.spaces._torchvision import import_torchvision
+
+    model = getattr(import_torchvision().models, name)(num_classes=10)
+    graph = assert_computes_the_same(model, (3, size, size))
+    assert graph.parameters > sum(p.numel() for n, p in model.named_parameters() if "bn" not in n) * 0.99
+    assert "BatchNorm" not in " ".join(kinds(graph))
+
+
+def test_names_of_operations_are_nndcts(golden: Any, resnet20_float: nn.Module, squeezenet_float: nn.Module) -> None:
+    for name, model, size in (("resnet20", resnet20_float, 32), ("squeezenet", squeezenet_float, 224)):
+        theirs = {bare(op) for op in xmodel_op_names(golden(name).xmodel)}
+        ours = {bare(op) for names in op_names(lower(model, (3, size, size))).values() for op in names}
+        assert ours <= theirs
+        assert len(ours) > 60
+
+
+def xmodel_op_names(path: Path) -> list[str]:
+    message = graph_message()()
+    message.ParseFromString(path.read_bytes())
+    return [op.op_name for op in message.op_node]
+
+
+def bare(name: str) -> str:
+    """Without the number that nndct's tracer gave the value."""
+    return re.sub(r"_(_?ret(_\d+)?|_\d+)(?=(_i\d)?$)", "", name)
+
+
+# -- fusion
+
+
+def test_conv_batch_norm_and_relu_are_one_node() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+    lowered = lower_with_sources(model, (3, 12, 12))
+    assert kinds(lowered.graph) == ["Input", "Conv"]
+    assert lowered.sources["0"].module == "0"
+    assert lowered.sources["0"].batch_norm == "1"
+    assert_computes_the_same(model)
+
+
+def test_a_conv_that_is_read_twice_keeps_its_own_value() -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return y + F.relu(y)
+
+    graph = assert_computes_the_same(Function(forward, conv=nn.Conv2d(3, 4, 3)))
+    assert kinds(graph) == ["Input", "Conv", "Activation", "Add"]
+
+
+def test_an_in_place_relu_changes_what_later_readers_see() -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        z = F.relu(y, inplace=True)
+        return self.last(z) + y
+
+    graph = assert_computes_the_same(Function(forward, conv=nn.Conv2d(3, 4, 3), last=nn.Conv2d(4, 4, 1)))
+    assert graph.by_name["conv"].activation == "relu"
+
+
+def test_an_in_place_relu_leaves_what_was_read_before() -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        before = self.last(y)
+        z = F.relu(y, inplace=True)
+        return self.last(y) + z + before
+
+    assert_computes_the_same(Function(forward, conv=nn.Conv2d(3, 4, 3), last=nn.Conv2d(4, 4, 1)))
+
+
+def test_an_in_place_add_changes_what_later_readers_see() -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        z = y.add_(self.b(x))
+        return self.c(z) + y
+
+    layers = {"a": nn.Conv2d(3, 4, 1), "b": nn.Conv2d(3, 4, 1), "c": nn.Conv2d(4, 4, 1)}
+    assert_computes_the_same(Function(forward, **layers))
+
+
+def test_a_reader_behind_dropout_counts_as_a_reader() -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return F.relu(self.drop(y)) + y
+
+    graph = assert_computes_the_same(Function(forward, conv=nn.Conv2d(3, 4, 3), drop=nn.Dropout()))
+    assert graph.by_name["conv"].activation == "none"
+
+
+def test_batch_norm_without_a_layer_before_it_becomes_depthwise() -> None:
+    model = nn.Sequential(nn.MaxPool2d(2), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 1))
+    graph = assert_computes_the_same(model)
+    assert kinds(graph) == ["Input", "Pool", "Depthwise", "Conv"]
+
+
+def test_batch_norm_behind_linear_and_depthwise_is_folded() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 3, 3, groups=3), nn.BatchNorm2d(3), nn.ReLU6(), nn.Flatten(), nn.Linear(300, 5), nn.BatchNorm1d(5)
+    )
+    assert kinds(assert_computes_the_same(model)) == ["Input", "Depthwise", "Reshape", "Linear"]
+
+
+def test_one_layer_used_twice_becomes_two_nodes() -> None:
+    conv = nn.Conv2d(3, 3, 3, padding=1)
+    graph = assert_computes_the_same(nn.Sequential(conv, nn.ReLU(), conv))
+    assert len({name for names in op_names(graph).values() for name in names}) == sum(map(len, op_names(graph).values()))
+
+
+# -- flatten
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda self, x: self.fc(torch.flatten(self.conv(x), 1)),
+        lambda self, x: self.fc(self.conv(x).flatten(1)),
+        lambda self, x: self.fc(self.conv(x).view(x.size(0), -1)),
+        lambda self, x: self.fc(self.conv(x).view(x.shape[0], 4 * 10 * 10)),
+        lambda self, x: self.fc(self.conv(x).reshape(-1, 400)),
+        lambda self, x: self.fc(self.drop(F.relu(torch.flatten(self.conv(x), 1)))),
+    ],
+)
+def test_a_flatten_is_merged_into_the_linear_layer(forward: Any) -> None:
+    graph = assert_computes_the_same(
+        Function(forward, conv=nn.Conv2d(3, 4, 3), fc=nn.Linear(400, 5), drop=nn.Dropout(), relu=nn.ReLU())
+    )
+    assert isinstance(graph.output, Linear)
+    assert sum(isinstance(node, Reshape) for node in graph) == 1
+
+
+def test_a_flattened_image_may_not_be_the_output() -> None:
+    assert "reads a flattened image" in refusals(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()))["output"]
+
+
+# -- pooling
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda self, x: F.max_pool2d(x, 3, 2, 1),
+        lambda self, x: F.max_pool2d(x, 2, ceil_mode=True),
+        lambda self, x: F.adaptive_avg_pool2d(x, 1),
+        lambda self, x: F.adaptive_avg_pool2d(x, (3, 4)),
+        lambda self, x: F.adaptive_avg_pool2d(x, 12),
+        lambda self, x: F.avg_pool2d(x, 3, 2, 1),
+        lambda self, x: F.avg_pool2d(x, x.size()[2:]),
+        lambda self, x: F.avg_pool2d(x, x.size(3)),
+        lambda self, x: x.mean((2, 3)),
+        lambda self, x: torch.mean(x, dim=[-1, -2], keepdim=True),
+        lambda self, x: torch.cat([F.max_pool2d(x, 2), F.avg_pool2d(x, 2)], dim=1),
+        lambda self, x: torch.cat([x, x], -1),
+    ],
+)
+def test_pools_and_concats_compute_the_same(forward: Any) -> None:
+    assert_computes_the_same(Function(forward))
+
+
+def test_only_adaptive_pooling_to_one_is_global() -> None:
+    """As in the vendor's own export, where an AvgPool2d of the whole image is not."""
+    for pool, expected in ((nn.AvgPool2d(12), False), (nn.AdaptiveAvgPool2d(1), True), (nn.AdaptiveAvgPool2d(2), False)):
+        node = lower(nn.Sequential(pool), (3, 12, 12)).output
+        assert isinstance(node, Pool)
+        assert node.is_global is expected
+
+
+# -- what the DPU does not have
+
+
+def test_every_unsupported_operation_is_named_with_its_place() -> None:
+    class Bad(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Conv2d(4, 4, 3))
+            self.out = nn.Softmax(1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(x * self.body(x))
+
+    found = refusals(Bad())
+    assert set(found) == {"body.1", "mul", "out"}
+    assert "GELU: no form on the DPU" in found["body.1"]
+    assert "Softmax: runs on the CPU" in found["out"]
+
+
+@pytest.mark.parametrize(
+    ("model", "where", "reason"),
+    [
+        (nn.Sequential(nn.Softmax(1)), "0", "return the logits"),
+        (nn.Sequential(nn.Conv2d(4, 4, 3)), "0", "expects 4 channels, is given 3"),
+        (nn.Sequential(nn.Conv2d(3, 6, 3, groups=3)), "0", "full and depthwise convolutions only"),
+        (nn.Sequential(nn.Conv2d(3, 4, 17)), "0", "kernels of 1..16"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")), "0", "'reflect'"),
+        (nn.Sequential(nn.Conv2d(3, 4, 13)), "0", "kernel (13, 13) on an input of 12 x 12"),
+        (nn.Sequential(nn.LeakyReLU(0.3)), "0", "slope 0.3"),
+        (nn.Sequential(nn.Hardtanh(-1, 1)), "0", "ReLU6 only"),
+        (nn.Sequential(nn.Linear(12, 3)), "0", "expects 12 features"),
+        (nn.Sequential(nn.AdaptiveAvgPool2d(5)), "0", "do not divide"),
+        (nn.Sequential(nn.MaxPool2d(2, return_indices=True)), "0", "returns indices"),
+        (nn.Sequential(nn.AvgPool2d(3, 2, 1, count_include_pad=False)), "0", "leaves out its padding"),
+        (nn.Sequential(nn.AvgPool2d(5, 2, ceil_mode=True)), "0", "whose last window is cut"),
+        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(5)), "1", "expects 5 channels, is given 4"),
+        (nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)), "0", "without running statistics"),
+        (Function(lambda self, x: torch.add(x, x, alpha=2)), "add", "with a factor"),
+        (Function(lambda self, x: x + 1), "add", "the constant 1"),
+        (Function(lambda self, x: torch.cat([x, x])), "cat", "along the batch"),
+        (Function(lambda self, x: x.mean(1)), "mean", "other dimensions"),
+        (Function(lambda self, x: x.view(-1, 6, 6, 12)), "view", "other than to (batch, features)"),
+        (Function(lambda self, x: (x, x)), "output", "more than one tensor"),
+        (Function(lambda self, x: x if x.sum() > 0 else -x), "Function", "cannot be traced"),
+    ],
+)
+def test_reasons_are_given(model: nn.Module, where: str, reason: str) -> None:
+    assert reason in refusals(model)[where]
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout()).train()
+    model[1].eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    graph = lower(model, (3, 12, 12))
+    graph.by_name["0"].weight[:] = 0  # the Graph has copies
+    assert [m.training for m in model] == [True, False, True]
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_kinds_of_nodes_are_covered() -> None:
+    """A network with every kind of node, so that a kind that loses its form is noticed."""
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        y = torch.cat([F.relu6(y), self.depthwise(y)], 1)
+        return self.fc((y + y).mean((2, 3)))
+
+    layers = {"conv": nn.Conv2d(3, 4, 3), "depthwise": nn.Conv2d(4, 4, 1, groups=4), "fc": nn.Linear(8, 3)}
+    graph = assert_computes_the_same(Function(forward, **layers))
+    expected = (Conv, Activation, Depthwise, Concat, Add, Pool, Reshape, Linear)
+    assert {type(node) for node in graph} >= set(expected)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import strategies as st
+
+from edgesearch.board_eval.execution._execute import execute
+from edgesearch.board_eval.graph._graph import Graph
+from edgesearch.board_eval.onnx._writer import write_onnx
+from edgesearch.errors import GraphError, QuantizationError
+
+ort = pytest.importorskip("onnxruntime")
+
+
+def run(path: Path, images: np.ndarray, *, optimise: bool = True) -> np.ndarray:
+    """Logits from onnxruntime on the CPU for images (N, H, W, C)."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return session.run(None, {"input": np.ascontiguousarray(images.transpose(0, 3, 1, 2))})[0]
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "resnet20", "tiny"])
+@pytest.mark.parametrize("optimise", [True, False])
+def test_onnxruntime_computes_amds_logits_without_a_warning(
+    name: str, optimise: bool, golden: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    network = golden(name)
+    write_onnx(network.graph, tmp_path / "a.onnx")
+    onnx.checker.check_model(onnx.load(tmp_path / "a.onnx"), full_check=True)
+    np.testing.assert_array_equal(run(tmp_path / "a.onnx", network.images[:4], optimise=optimise), network.logits[:4])
+    captured = capfd.readouterr()
+    assert captured.err + captured.out == ""
+
+
+@pytest.mark.slow
+def test_top_1_of_resnet20_is_the_same_on_all_test_images(golden: Any, reference_data: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    grid = np.asarray(Image.open(reference_data / "cifar10" / "test.webp").convert("RGB"))
+    images = grid.reshape(100, 32, 100, 32, 3).swapaxes(1, 2).reshape(10000, 32, 32, 3)
+    images = ((images.astype(np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)).astype(np.float32)
+    network = golden("resnet20")
+    write_onnx(network.graph, tmp_path / "a.onnx")
+    logits = np.concatenate([run(tmp_path / "a.onnx", images[i : i + 500]) for i in range(0, 10000, 500)])
+    expected = np.load(network.folder / "nndct_logits_test10000.npz")["nndct_logits"]
+    assert (logits.argmax(1) == expected.argmax(1)).mean() >= 0.999
+    assert (logits == expected).mean() >= 0.9999
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_random_networks_run_as_the_dpu_does(random_networks: Any, tmp_path: Path, data: st.DataObject) -> None:
+    graph, images = data.draw(random_networks)
+    graph = dataclasses.replace(graph, bits=8)
+    try:
+        write_onnx(graph, tmp_path / "a.onnx")
+    except QuantizationError as error:
+        if "lie in the padding" not in str(error):
+            raise
+        reject()
+    reals = np.ldexp(images.astype(np.float32), -graph.input.fix)
+    ours, theirs = execute(graph, images), run(tmp_path / "a.onnx", reals)
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_input_values_half_way_between_integers_go_up(golden: Any, tmp_path: Path) -> None:
+    graph = golden("tiny").graph
+    write_onnx(graph, tmp_path / "a.onnx")
+    ties = (np.arange(27 * 27 * 3).reshape(1, 27, 27, 3) % 256 - 127.5).astype(np.float32) / 2**graph.input.fix
+    np.testing.assert_array_equal(run(tmp_path / "a.onnx", ties), execute(graph, ties))
+
+
+def test_a_network_that_is_not_quantized_to_8_bits_is_refused(golden: Any, tmp_path: Path) -> None:
+    graph = golden("tiny").graph
+    unrounded = dataclasses.replace(graph.output, fix=None)
+    with pytest.raises(QuantizationError, match="has no fix position"):
+        write_onnx(graph.replace({graph.output.name: unrounded}), tmp_path / "a.onnx")
+    with pytest.raises(QuantizationError, match="5 bits"):
+        write_onnx(Graph(graph.name, graph.nodes, 5), tmp_path / "a.onnx")
+    with pytest.raises(GraphError, match="cannot be written: No such file"):
+        write_onnx(graph, tmp_path / "nowhere" / "a.onnx")
+    assert list(tmp_path.iterdir()) == []

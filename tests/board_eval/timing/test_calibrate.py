@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgesearch.board_eval.graph._graph import Graph
+from edgesearch.board_eval.graph._serialise import graph_to_json
+from edgesearch.board_eval.targets._targets import BoardProfile, HostOverhead, load_profile
+from edgesearch.board_eval.timing._calibrate import MeasurementRow, calibrate, calibrate_file, read_measurements
+from edgesearch.board_eval.timing._timing import time_graph
+from edgesearch.errors import MeasurementError
+
+from .._networks import residual_net
+
+PROFILE = load_profile("zcu104")
+
+
+def networks() -> dict[str, Graph]:
+    sizes = ((16, (16, 32, 48)), (64, (32, 64, 128)), (32, (128, 256, 256)), (112, (32, 48, 64)), (96, (64, 64, 256)))
+    return {f"net{i}": residual_net(size, widths) for i, (size, widths) in enumerate(sizes)}
+
+
+def truth() -> BoardProfile:
+    constants = PROFILE.constants.model_copy(update={"load": 45.0, "load_bytes_per_cycle": 18.0})
+    changes = {
+        "constants": constants, "job_seconds": 2e-4, "multi_core_efficiency": 0.8, "host_python": HostOverhead(seconds=2e-3),
+        "host_cpp": HostOverhead(seconds=3e-4, seconds_per_pixel=1e-8),
+    }  # fmt: skip
+    return PROFILE.model_copy(update=changes)
+
+
+def measured(profile: BoardProfile) -> list[MeasurementRow]:
+    rows = []
+    for name, graph in networks().items():
+        alone = time_graph(graph, profile.model_copy(update={"cores": 1}))
+        rows.append(MeasurementRow(name, "throughput", alone.throughput_fps, cores=1))
+        rows.append(MeasurementRow(name, "throughput", time_graph(graph, profile).throughput_fps))
+        rows.append(MeasurementRow(name, "latency", alone.latency_fps, runner="python"))
+        rows.append(MeasurementRow(name, "latency", time_graph(graph, profile, runner="cpp").latency_fps, runner="cpp"))
+    return rows
+
+
+def test_a_board_that_follows_the_model_is_recovered() -> None:
+    found = calibrate(measured(truth()), networks(), PROFILE, name="mine")
+    assert found.profile.name == "mine"
+    assert found.mean_absolute < 0.01
+    assert calibrate(measured(truth()), networks(), PROFILE).mean_absolute == found.mean_absolute  # no randomness
+    assert found.profile.multi_core_efficiency == pytest.approx(0.8, rel=0.03)
+    assert found.profile.host_python.seconds == pytest.approx(2e-3, rel=0.05)
+    assert found.profile.host_cpp.seconds_per_pixel == pytest.approx(1e-8, rel=0.2)
+    unfitted = [abs(row.fps * time_graph(networks()[row.network], PROFILE).latency_s - 1) for row in measured(truth())[2::4]]
+    assert max(unfitted) > 0.2  # what there was to fit
+
+
+def test_what_no_row_speaks_of_stays() -> None:
+    rows = [row for row in measured(truth()) if row.runner == "cpp"]
+    found = calibrate(rows, networks(), PROFILE).profile
+    assert found.constants == PROFILE.constants
+    assert found.multi_core_efficiency == PROFILE.multi_core_efficiency
+    assert found.host_cpp != PROFILE.host_cpp
+
+
+def test_a_file_with_graphs_beside_it(tmp_path: Path) -> None:
+    name, graph = next(iter(networks().items()))
+    (tmp_path / f"{name}.json").write_text(json.dumps(graph_to_json(graph)[0]))
+    path = tmp_path / "measurements.csv"
+    path.write_text(f"network,what,fps,runner,cores\n{name}.json,latency,400,python,\n{name}.json,throughput,900,,2\n")
+    found = calibrate_file(path, PROFILE)
+    assert [error.row.fps for error in found.errors] == [400, 900]
+    assert found.errors[0].relative == pytest.approx(0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("network,what\na,latency\n", "no column 'fps'"),
+        ("network,what,fps\n", "no measurements"),
+        ("network,what,fps\na,latency,10\n,latency,10\n", "line 3: no network"),
+        ("network,what,fps\na,speed,10\n", "line 2: what is 'speed'"),
+        ("network,what,fps\na,latency,fast\n", "line 2: fps is 'fast'"),
+        ("network,what,fps\na,latency,\n", "line 2: fps is ''"),
+        ("network,what,fps\na,latency,-3\n", "line 2: fps is -3"),
+        ("network,what,fps\na,latency,nan\n", "line 2: fps is nan"),
+        ("network,what,fps\na,latency,inf\n", "line 2: fps is inf"),
+        ("network,what,fps,runner\na,latency,10,java\n", "line 2: runner is 'java'"),
+        ("network,what,fps,cores\na,throughput,10,0\n", "line 2: cores is '0'"),
+    ],
+)
+def test_wrong_rows_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text(text)
+    with pytest.raises(MeasurementError, match=message):
+        read_measurements(path)
+
+
+def test_networks_that_are_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_text("network,what,fps\nnone.xmodel,latency,10\n")
+    with pytest.raises(MeasurementError, match=r"'none.xmodel': there is no file"):
+        calibrate_file(path, PROFILE)
+    (tmp_path / "none.xmodel").write_bytes(b"nonsense")
+    with pytest.raises(MeasurementError, match=r"'none.xmodel'"):
+        calibrate_file(path, PROFILE)
+    with pytest.raises(MeasurementError, match="cannot be read"):
+        read_measurements(tmp_path / "missing.csv")
+    with pytest.raises(MeasurementError, match="no such network"):
+        calibrate([MeasurementRow("a", "latency", 10.0)], {}, PROFILE)
+    with pytest.raises(MeasurementError, match="at least one row"):
+        calibrate([], {}, PROFILE)

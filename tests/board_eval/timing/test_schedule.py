@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Input, Linear, Pool, without_weights
+from edgesearch.board_eval.lowering._trace import lower
+from edgesearch.board_eval.lowering._widths import with_widths
+from edgesearch.board_eval.targets._targets import DPUS, load_profile
+from edgesearch.board_eval.timing._fusion import fuse
+from edgesearch.board_eval.timing._instructions import Engine, Kind
+from edgesearch.board_eval.timing._schedule import Program, check_fits, schedule
+from edgesearch.board_eval.timing._timing import instruction_costs, run
+from edgesearch.errors import GraphError
+from edgesearch.spaces._torchvision import import_torchvision
+
+from .._networks import Net, residual_net
+
+B4096 = DPUS["B4096"]
+
+
+# -- what is fused
+
+
+def test_a_convolution_takes_in_a_depthwise_a_pool_or_an_addition() -> None:
+    net = Net(32, 32, 3)
+    x = net.pool(net.conv("image", 16))
+    x = net.depthwise(net.conv(x, 32, 1))
+    a = net.conv(x, 16, 1)
+    b = net.conv(net.conv(a, 16), 16, name="last")
+    net.add(b, a)
+    layers = fuse(net.graph()).layers
+    assert [(layer.kind, layer.post) for layer in layers] == [
+        ("conv", "pool"), ("conv", "depthwise"), ("conv", "none"), ("conv", "none"), ("conv", "add"),
+    ]  # fmt: skip
+    assert layers[-1].name == "last"
+    assert layers[-1].skip == a
+
+
+def test_an_addition_joins_the_later_of_its_two_convolutions() -> None:
+    net = Net(8, 8, 16)
+    first = net.conv("image", 16, name="first")
+    second = net.conv("image", 16, name="second")
+    net.add(second, first)
+    assert [(layer.name, layer.post, layer.skip) for layer in fuse(net.graph()).layers] == [
+        ("first", "none", None),
+        ("second", "add", "first"),
+    ]
+
+
+def test_a_convolution_read_twice_stays_alone() -> None:
+    net = Net(8, 8, 16)
+    x = net.conv("image", 16)
+    net.add(net.pool(x, "max", 1, 1), x)
+    assert [(layer.kind, layer.post) for layer in fuse(net.graph()).layers] == [
+        ("conv", "none"),
+        ("pool", "none"),
+        ("add", "none"),
+    ]
+
+
+def test_a_max_pool_behind_a_concat_moves_onto_its_branches() -> None:
+    net = Net(16, 16, 16)
+    x = net.conv("image", 16)
+    net.pool(net.concat(net.conv(x, 16, 1), net.conv(x, 32)))
+    layers = fuse(net.graph()).layers
+    assert [(layer.post, layer.out_shape) for layer in layers[1:]] == [("pool", (8, 8, 16)), ("pool", (8, 8, 32))]
+
+
+def test_an_average_pool_behind_a_concat_stays_there() -> None:
+    net = Net(16, 16, 16)
+    x = net.conv("image", 16)
+    net.pool(net.concat(net.conv(x, 16, 1), net.conv(x, 32)), "avg")
+    assert [layer.kind for layer in fuse(net.graph()).layers] == ["conv", "conv", "conv", "pool"]
+
+
+def test_a_concat_of_the_image_copies_it() -> None:
+    net = Net(8, 8, 3)
+    net.concat("image", net.conv("image", 16))
+    program = schedule(net.graph(), B4096)
+    assert [layer.kind for layer in program.layers] == ["conv", "copy"]
+    assert program.saved_bytes == 8 * 8 * 19
+
+
+def test_a_concat_inside_a_concat_is_written_once() -> None:
+    net = Net(8, 8, 16)
+    x = net.conv("image", 16)
+    inner = net.concat(net.conv(x, 16, 1), net.conv(x, 16, 3))
+    net.concat(inner, net.conv(x, 32, 1))
+    program = schedule(net.graph(), B4096)
+    assert all(layer.kind == "conv" for layer in program.layers)
+    assert program.saved_bytes == 8 * 8 * 64
+
+
+def test_a_flattened_image_goes_through_memory_a_flattened_pixel_does_not() -> None:
+    net = Net(8, 8, 3)
+    net.linear(net.flatten(net.conv("image", 16)), 10)
+    assert schedule(net.graph(), B4096).spilled_bytes == 8 * 8 * 16
+    assert schedule(residual_net(8, (16, 16, 16)), B4096).layers[-1].kind == "conv"
+
+
+def test_a_strided_1x1_convolution_on_chip_is_thinned_out_first() -> None:
+    net = Net(16, 16, 16)
+    x = net.conv("image", 16)
+    net.conv(x, 32, 1, 2)
+    program = schedule(net.graph(), B4096)
+    assert [layer.kind for layer in program.layers] == ["conv", "downsample", "conv"]
+    assert program.layers[2].in_shape == (8, 8, 16)
+
+
+# -- laws of single layers
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(33, 80), st.integers(1, 80), st.sampled_from([1, 3, 5]))
+@settings(deadline=None, max_examples=40)
+def test_cycles_of_a_convolution(height: int, width: int, inputs: int, outputs: int, kernel: int) -> None:
+    net = Net(height, width, inputs)
+    net.conv("image", outputs, kernel)
+    program = schedule(net.graph(), B4096)
+    expected = math.ceil(height / 8) * width * kernel**2 * math.ceil(inputs / 16) * math.ceil(outputs / 16)
+    assert program.cycles(Kind.CONV) == expected
+    assert program.weight_loads == outputs + 1
+    assert program.weight_bytes == kernel**2 * inputs * outputs + outputs
+
+
+@given(st.sampled_from(sorted(DPUS)), st.integers(8, 40), st.tuples(*[st.integers(1, 70)] * 3), st.integers(1, 4))
+@settings(deadline=None, max_examples=40)
+def test_any_network_on_any_target_moves_its_weights_once_and_waits_only_for_the_past(
+    target: str, size: int, widths: tuple[int, int, int], channels: int
+) -> None:
+    graph = residual_net(size, widths, channels)
+    program = schedule(graph, DPUS[target])
+    assert program.weight_bytes == graph.parameters
+    assert program.saved_bytes >= 10
+    instructions = list(program.instructions)
+    assert all(0 <= other < at for at, instruction in enumerate(instructions) for other in instruction.after)
+    assert all(instruction.repeat >= 1 for instruction in instructions)
+
+
+def test_weights_that_do_not_fit_together_make_a_spilled_input_be_read_again() -> None:
+    net = Net(56, 56, 256)
+    net.conv(net.conv("image", 256, 1), 512, 3)  # 144 words a group: 14 of 32 groups at a time, three blocks
+    program = schedule(net.graph(), B4096)
+    rows = 56 * 56 * 256
+    assert program.spilled_bytes == 3 * rows
+    assert not program.fits_on_chip
+
+
+@given(st.integers(8, 40), st.tuples(*[st.integers(16, 600)] * 3))
+@settings(deadline=None, max_examples=15)
+def test_weights_on_chip_never_exceed_their_banks(size: int, widths: tuple[int, int, int]) -> None:
+    program = schedule(residual_net(size, widths), B4096)
+    costs = instruction_costs(program, load_profile("zcu104").constants)
+    ends, _ = run(program, costs)
+    tape = program.tape
+    in_use_until: dict[tuple[int, int], float] = {}
+    for kind, layer, group, end in zip(tape.kind, tape.layer, tape.group, ends, strict=True):
+        if kind == Kind.CONV:
+            in_use_until[layer, group] = end
+    loaded: list[tuple[int, float]] = []
+    for at, (kind, layer, group, words) in enumerate(zip(tape.kind, tape.layer, tape.group, tape.words, strict=True)):
+        if kind == Kind.LOAD_WEIGHTS:
+            loaded.append((words, in_use_until[layer, group]))
+            start = ends[at] - costs[at]
+            assert sum(words for words, until in loaded if until > start + 1e-6) <= B4096.bank_words
+
+
+def test_the_program_prints() -> None:
+    text = str(schedule(residual_net(16, (16, 16, 16)), B4096))
+    assert "CONV" in text
+    assert "LOAD_WEIGHTS x16" in text
+    assert {i.engine for i in schedule(residual_net(16, (16, 16, 16)), B4096).instructions} == set(Engine)
+
+
+# -- what the DPU cannot hold
+
+
+def single(node: Conv | Depthwise | Pool | Linear, shape: tuple[int, ...]) -> Graph:
+    return Graph("one", (Input(name="image", inputs=(), shape=shape), node))
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (
+            single(Conv(name="big", inputs=("image",), shape=(16, 16, 8), kernel=(17, 17)), (32, 32, 3)),
+            r"'big': kernel \(17, 17\)",
+        ),
+        (
+            single(Conv(name="far", inputs=("image",), shape=(4, 4, 8), kernel=(1, 1), stride=(9, 9)), (32, 32, 3)),
+            r"'far': stride \(9, 9\)",
+        ),
+        (
+            single(Depthwise(name="wide", inputs=("image",), shape=(16, 16, 3), kernel=(17, 17)), (32, 32, 3)),
+            r"'wide': kernel \(17, 17\)",
+        ),
+        (
+            single(Conv(name="deep", inputs=("image",), shape=(6, 6, 8), kernel=(3, 3)), (8, 8, 4096)),
+            "'deep': the weights of one output channel, 3 x 3 x 4096, take 2304 words",
+        ),
+        (
+            single(Conv(name="many", inputs=("image",), shape=(4, 4, 5000), kernel=(1, 1)), (4, 4, 16)),
+            "'many': 5000 output channels; B4096 takes at most 4096",
+        ),
+        (
+            single(Conv(name="holes", inputs=("image",), shape=(28, 28, 8), kernel=(3, 3), dilation=(2, 2)), (32, 32, 3000)),
+            "'holes': dilation",
+        ),
+        (single(Linear(name="long", inputs=("image",), shape=(10,)), (40000,)), "'long': the weights of one output channel"),
+        (
+            single(
+                Pool(name="huge", inputs=("image",), shape=(1, 1, 3), kind="avg", kernel=(300, 300), stride=(1, 1)),
+                (300, 300, 3),
+            ),
+            "'huge': kernel",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(graph: Graph, message: str) -> None:
+    with pytest.raises(GraphError, match=message):
+        check_fits(graph, B4096)
+    with pytest.raises(GraphError, match=message):
+        schedule(graph, B4096)
+
+
+def test_what_fits_depends_on_the_target() -> None:
+    graph = single(Linear(name="fc", inputs=("image",), shape=(10,)), (25088,))
+    check_fits(graph, B4096)
+    with pytest.raises(GraphError, match="B512"):
+        check_fits(graph, DPUS["B512"])
+
+
+# -- compiled networks
+
+
+def compiled(name: str, folder: Path) -> Program:
+    models = import_torchvision().models
+    if name == "MobileNetV2_ptq":
+        model = models.mobilenet_v2(weights=None)
+        model.classifier = nn.Sequential(nn.Linear(1280, 128), nn.ReLU(), nn.Linear(128, 10))
+    elif name == "SqueezeNet_ptq":
+        model = models.squeezenet1_0(weights=None)
+        model.classifier[1] = nn.Conv2d(512, 10, 1)
+    else:
+        model = models.resnet50(weights=None)
+        model.fc = nn.Sequential(nn.Linear(2048, 256), nn.ReLU(), nn.Linear(256, 256), nn.Linear(256, 10))
+    graph = without_weights(lower(model, (3, 224, 224), name=name))
+    if name == "ResNet_os095":
+        graph = with_widths(graph, json.loads((folder / "thesis_pruned_channels.json").read_text())["ResNet-50 one-step 95 %"])
+    return schedule(graph, B4096)
+
+
+@pytest.mark.parametrize("name", ["ResNet_os095", "MobileNetV2_ptq", "SqueezeNet_ptq"])
+def test_counts_of_the_compilers_own_output(name: str, reference_data: Path) -> None:
+    torch.manual_seed(0)
+    folder = reference_data / "dpu"
+    with (folder / "xmodel_summary.csv").open(newline="") as file:
+        row = next(row for row in csv.DictReader(file) if row["xmodel"] == name)
+    program = compiled(name, folder)
+    exact = {
+        "weight_LOADs": program.weight_loads,
+        "weight_bytes": program.weight_bytes,
+        "img_LOADs": program.count(Kind.LOAD_IMAGE),
+        "img_bytes": program.image_bytes,
+        "fm_LOADs": program.count(Kind.LOAD_ROWS),
+        "fm_bytes": program.spilled_bytes,
+        "n_SAVE": program.count(Kind.SAVE),
+        "save_bytes": program.saved_bytes,
+        "alu_cycles": program.cycles(Kind.ALU),
+        "n_ELEW": program.count(Kind.ELEW),
+        "elew_cycles": program.cycles(Kind.ELEW),
+    }
+    assert exact == {key: int(row[key]) for key in exact}
+    assert program.prefetch == (row["if_prefetch"] == "True")
+    assert program.cycles(Kind.CONV) == pytest.approx(int(row["conv_cycles"]), rel=0.01)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from edgesearch.board_eval.graph._graph import Conv, Graph
+from edgesearch.board_eval.lowering._widths import with_widths
+from edgesearch.board_eval.targets._targets import DPUS, load_profile
+from edgesearch.board_eval.timing._instructions import ENGINE_OF, Engine
+from edgesearch.board_eval.timing._schedule import Program, schedule
+from edgesearch.board_eval.timing._timing import instruction_costs, run, time_graph
+
+from .._networks import Net, residual_net
+
+PROFILE = load_profile("zcu104")
+_WIDTHS = st.tuples(*[st.integers(17, 300)] * 3)
+
+
+def slow_run(program: Program) -> float:
+    """The obvious way: every single instruction, unmerged, starts when its engine and its semaphores allow it."""
+    costs = instruction_costs(program, PROFILE.constants)
+    engine_free = dict.fromkeys(Engine, 0.0)
+    ends: list[float] = []
+    for instruction, cost in zip(program.instructions, costs, strict=True):
+        engine = ENGINE_OF[instruction.kind]
+        for number in range(instruction.repeat):
+            ready = max((ends[other] for other in instruction.after), default=0.0) if number == 0 else 0.0
+            engine_free[engine] = max(engine_free[engine], ready) + cost / instruction.repeat
+        ends.append(engine_free[engine])
+    return max(ends)
+
+
+@given(st.integers(8, 64), _WIDTHS, st.sampled_from(sorted(DPUS)))
+@settings(deadline=None, max_examples=25)
+def test_merged_instructions_take_the_time_of_single_ones(size: int, widths: tuple[int, int, int], target: str) -> None:
+    program = schedule(residual_net(size, widths), DPUS[target])
+    ends, bounds = run(program, instruction_costs(program, PROFILE.constants))
+    assert max(ends) == pytest.approx(slow_run(program))
+    assert all(bound < at for at, bound in enumerate(bounds))
+
+
+@given(st.integers(8, 64), _WIDTHS)
+@settings(deadline=None, max_examples=25)
+def test_the_layers_add_up_to_the_whole_and_no_engine_is_faster_than_its_work(size: int, widths: tuple[int, int, int]) -> None:
+    graph = residual_net(size, widths)
+    timing = time_graph(graph, PROFILE)
+    assert sum(layer.seconds for layer in timing.layers) == pytest.approx(timing.dpu_s)
+    program = schedule(graph, PROFILE.dpu)
+    costs = instruction_costs(program, PROFILE.constants)
+    for engine in Engine:
+        work = sum(cost for cost, kind in zip(costs, program.tape.kind, strict=True) if ENGINE_OF[kind] is engine)
+        assert timing.dpu_s >= work * 1e-6 / PROFILE.clock_mhz * (1 - 1e-9)
+    assert timing.bytes_moved == sum(layer.loaded_bytes + layer.saved_bytes for layer in timing.layers)
+
+
+@given(st.integers(8, 96), _WIDTHS, st.integers(0, 5))
+@settings(deadline=None, max_examples=60)
+def test_removing_sixteen_channels_never_makes_a_network_slower(size: int, widths: tuple[int, int, int], which: int) -> None:
+    graph = residual_net(size, widths)
+    convs = [node for node in graph.nodes if isinstance(node, Conv)]
+    chosen = convs[which]
+    tied = (
+        [n for n in convs if n.name in (convs[2].name, convs[3].name)] if which in (2, 3) else [chosen]
+    )  # summed: equal widths
+    assume(chosen.shape[-1] > 16)
+    smaller = with_widths(graph, {node.name: node.shape[-1] - 16 for node in tied})
+    assert time_graph(smaller, PROFILE, layers=False).dpu_s <= 1.01 * time_graph(graph, PROFILE, layers=False).dpu_s
+
+
+@given(st.integers(8, 120), st.integers(1, 40), _WIDTHS)
+@settings(deadline=None, max_examples=60)
+def test_a_smaller_input_is_never_slower(size: int, more: int, widths: tuple[int, int, int]) -> None:
+    small, large = (time_graph(residual_net(s, widths), PROFILE, layers=False).dpu_s for s in (size, size + more))
+    assert small <= 1.01 * large
+
+
+def test_latency_names_its_parts() -> None:
+    timing = time_graph(residual_net(32, (16, 32, 32)), PROFILE)
+    assert timing.runner == "python"
+    assert timing.host_s == PROFILE.host_python.seconds
+    assert timing.latency_s == pytest.approx(timing.dpu_s + PROFILE.job_seconds + timing.host_s)
+    cpp = time_graph(residual_net(32, (16, 32, 32)), PROFILE, runner="cpp")
+    assert cpp.dpu_s == timing.dpu_s
+    assert cpp.host_s == pytest.approx(PROFILE.host_cpp.seconds + 32 * 32 * PROFILE.host_cpp.seconds_per_pixel)
+
+
+def test_more_cores_give_more_throughput_and_the_same_latency() -> None:
+    graph = residual_net(32, (16, 32, 32))
+    two, one = time_graph(graph, PROFILE), time_graph(graph, PROFILE.model_copy(update={"cores": 1}))
+    assert two.latency_s == one.latency_s
+    assert two.throughput_fps == pytest.approx(2 * PROFILE.multi_core_efficiency * one.throughput_fps)
+
+
+def test_half_the_clock_is_twice_the_time() -> None:
+    graph = residual_net(32, (16, 32, 32))
+    slow = time_graph(graph, PROFILE.model_copy(update={"clock_mhz": PROFILE.clock_mhz / 2}))
+    assert slow.dpu_s == pytest.approx(2 * time_graph(graph, PROFILE).dpu_s)
+
+
+def test_channels_just_above_a_multiple_cost_a_whole_group() -> None:
+    def time(channels: int) -> float:
+        net = Net(56, 56, 64)
+        return time_graph(net.head(net.conv("image", channels)), PROFILE).dpu_s
+
+    assert time(65) > 1.15 * time(64)
+    assert time(80) < 1.05 * time(65)
+
+
+def networks() -> list[Graph]:
+    mlp = Net(28, 28, 1)
+    mlp.linear(mlp.linear(mlp.flatten("image"), 64), 10)
+    alone = Net(8, 8, 1)
+    x = alone.conv("image", 5, 3)
+    alone.add(alone.relu(x), x)
+    vector = Graph("vector", residual_net(8, (16, 16, 16)).nodes[:1])
+    pooled = Net(32, 32, 3)
+    pooled.pool(pooled.depthwise("image", 3), "avg", 4, 4)
+    return [mlp.graph(), alone.graph(), vector, pooled.graph(), residual_net(8, (1, 2, 3), channels=1)]
+
+
+@pytest.mark.parametrize("graph", networks())
+def test_unusual_networks_have_a_time(graph: Graph) -> None:
+    timing = time_graph(graph, PROFILE)
+    assert math.isfinite(timing.latency_s)
+    assert timing.latency_s > 0
+    assert timing.throughput_fps > 0

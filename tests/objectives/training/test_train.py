@@ -1,0 +1,268 @@
+"""Training learns, is the same for the same seed, goes on where it stopped, and says why it fails."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from edgesearch.errors import TrainingError
+from edgesearch.objectives.data._dataset import DataSet, DataSettings, load_data
+from edgesearch.objectives.pruning._macs import layer_macs, quiet
+from edgesearch.objectives.training._distillation import Distillation
+from edgesearch.objectives.training._evaluation import evaluate, predict_logits
+from edgesearch.objectives.training._recipe import Recipe
+from edgesearch.objectives.training._train import Training, learning_rate, train
+
+
+def network(width: int = 6, classes: int = 10, seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 3, 2, 1),
+        nn.BatchNorm2d(2 * width),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(2 * width, classes),
+    )
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSet:
+    return load_data(DataSettings(train_images=300, validation_images=100))
+
+
+class Memory:
+    """Checkpoints in memory."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, tuple[dict[str, Tensor], dict[str, Any]]] = {}
+
+    def latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        return (max(self.kept), *self.kept[max(self.kept)]) if self.kept else None
+
+    def save(self, epoch: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        self.kept[epoch] = (tensors, meta)
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    other_state = other.state_dict()
+    return all(torch.equal(value, other_state[name]) for name, value in one.state_dict().items())
+
+
+def run(model: nn.Module, data: DataSet, **changes: Any) -> Training:
+    options: dict[str, Any] = {"recipe": Recipe(epochs=4), "input_size": None, "seed": 3, "device": "cpu"}
+    return train(model, data, **(options | changes))
+
+
+def test_it_learns_and_reports(digits: DataSet) -> None:
+    model = network(16)
+    model[8] = nn.Identity()
+    for parameter in model[0].parameters():
+        parameter.requires_grad_(False)  # frozen by whoever made it
+    before = model[0].weight.clone()
+    training = run(model, digits, recipe=Recipe(epochs=15, lr=2e-2, batch_size=32))
+    assert training.accuracy > 0.85
+    assert training.accuracy == evaluate(model, digits.validation, input_size=None, normalisation=digits.normalisation)
+    assert training.history[-1].loss < 0.5 * training.history[0].loss
+    assert (training.epochs_done, training.kept_epoch, len(training.history)) == (15, 15, 15)
+    assert training.frozen_parameters == 0
+    assert not torch.equal(before, model[0].weight)
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_a_resumed_training_gives_the_same_bits(digits: DataSet, optimizer: str, select: str) -> None:
+    recipe = Recipe(epochs=4, optimizer=optimizer, label_smoothing=0.1)  # type: ignore[arg-type]
+    whole, rung = network(), network()
+    straight = run(whole, digits, recipe=recipe, select=select)
+    memory = Memory()
+    first = run(rung, digits, recipe=recipe, select=select, checkpoints=memory, stop_after=2)
+    assert (first.epochs_done, list(memory.kept)) == (2, [2])
+    resumed = network(seed=9)  # its own weights must not matter
+    second = run(resumed, digits, recipe=recipe, select=select, checkpoints=memory)
+    assert same(whole, resumed)
+    assert [e.loss for e in second.history] == [e.loss for e in straight.history]
+    assert second.accuracy == straight.accuracy
+
+
+def test_a_killed_training_goes_on_from_its_last_epoch(digits: DataSet) -> None:
+    whole, killed, memory = network(), network(), Memory()
+    run(whole, digits)
+
+    def kill(epoch: int, loss: float) -> None:
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(killed, digits, checkpoints=memory, checkpoint_seconds=0, on_epoch=kill)
+    assert list(memory.kept) == [1, 2]
+    resumed = network(seed=5)
+    run(resumed, digits, checkpoints=memory)
+    assert same(whole, resumed)
+
+
+def test_intermediate_distillation_resumes_with_its_projections(digits: DataSet) -> None:
+    taught = Distillation(kind="intermediate", teacher=network(9, seed=7))
+    whole, rung, memory = network(), network(), Memory()
+    run(whole, digits, distillation=taught)
+    run(rung, digits, distillation=taught, checkpoints=memory, stop_after=2)
+    run(rung, digits, distillation=taught, checkpoints=memory)
+    assert same(whole, rung)
+    assert any(name.startswith("projections/") for name in memory.kept[2][0])
+
+
+def test_a_checkpoint_beyond_the_rung_is_not_used(digits: DataSet) -> None:
+    memory, late, early, reference = Memory(), network(), network(), network()
+    run(late, digits, checkpoints=memory, stop_after=3)
+    run(early, digits, checkpoints=memory, stop_after=1)
+    run(reference, digits, stop_after=1)
+    assert same(early, reference)
+
+
+def test_the_seed_decides(digits: DataSet) -> None:
+    one, again, other = network(), network(), network()
+    state = torch.get_rng_state()
+    run(one, digits)
+    torch.manual_seed(99)  # what else happens in the process must not matter
+    run(again, digits)
+    run(other, digits, seed=4)
+    assert same(one, again)
+    assert not same(one, other)
+    torch.set_rng_state(state)
+
+
+def test_a_training_leaves_the_random_state_alone(digits: DataSet) -> None:
+    before = torch.get_rng_state()
+    model = network()
+    torch.set_rng_state(before)
+    run(model, digits, stop_after=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_best_epoch_is_kept(digits: DataSet) -> None:
+    model = network()
+    training = run(model, digits, recipe=Recipe(epochs=6, lr=0.2, warmup_epochs=0), select="best")
+    accuracies = [epoch.accuracy for epoch in training.history]
+    assert training.accuracy == max(a for a in accuracies if a is not None)
+    assert accuracies[training.kept_epoch - 1] == training.accuracy
+    assert evaluate(model, digits.validation, input_size=None, normalisation=digits.normalisation) == training.accuracy
+
+
+def test_other_input_sizes_and_channels_and_a_last_batch_of_one() -> None:
+    rng = np.random.default_rng(0)
+    data = load_data(DataSettings(train_images=65, validation_images=20))
+    colour = nn.Sequential(
+        nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 10)
+    )
+    training = run(colour, data, recipe=Recipe(epochs=1, batch_size=64), input_size=20)
+    assert math.isfinite(training.history[0].loss)
+    images = rng.integers(0, 256, (9, 8, 8, 1), dtype=np.uint8)
+    options: dict[str, Any] = {"input_size": 20, "normalisation": data.normalisation}
+    logits = predict_logits(colour, images, **options)
+    assert logits.shape == (9, 10)
+    assert np.allclose(logits, predict_logits(colour, images, **options, batch_size=2), atol=1e-5)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "shift", "flip_crop"])
+def test_an_epoch_shows_every_image_once(digits: DataSet, augmentation: str) -> None:
+    class Count(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(10))
+            self.seen: list[Tensor] = []
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                self.seen.append(x.detach().clone())
+            return self.weight[None].repeat(len(x), 1)
+
+    model = Count()
+    run(model, digits, recipe=Recipe(epochs=1, augmentation=augmentation, batch_size=50))  # type: ignore[arg-type]
+    shown = torch.cat(model.seen)
+    assert [len(batch) for batch in model.seen] == [50] * 6
+    stored = torch.tensor(digits.train.images).permute(0, 3, 1, 2) / 255 * 2 - 1
+    sums = [torch.sort(images.flatten(1).sum(1)).values for images in (shown, stored)]
+    assert torch.allclose(*sums, atol=1e-3) == (augmentation == "none")
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    recipe = Recipe(epochs=10, lr=1.0, warmup_epochs=2)
+    rates = [learning_rate(recipe, step, 5) for step in range(50)]
+    assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
+    assert all(a >= b for a, b in itertools.pairwise(rates[9:]))
+    assert 0 < rates[-1] < 0.01
+    assert learning_rate(Recipe(epochs=1, lr=1.0, warmup_epochs=0), 0, 5) == 1.0
+
+
+def test_a_loss_that_is_not_finite_names_epoch_and_layer(digits: DataSet) -> None:
+    model = network()
+    with torch.no_grad():
+        model[3].weight[0, 0, 0, 0] = math.inf
+    with pytest.raises(TrainingError, match=r"epoch 1 .*output of 3"):
+        run(model, digits)
+    with pytest.raises(TrainingError, match="not a finite number"):
+        run(network(), digits, recipe=Recipe(epochs=9, lr=1e30, optimizer="sgd", warmup_epochs=0))
+
+
+@pytest.mark.parametrize("raised", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
+def test_lack_of_memory_is_said(digits: DataSet, raised: Exception) -> None:
+    class Greedy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                raise raised
+            return x.flatten(1)[:, :10] * self.weight
+
+    with pytest.raises(TrainingError, match="out of memory in epoch 1 at batch size 64"):
+        run(Greedy(), digits, recipe=Recipe(epochs=1, mixed_precision="off"))
+
+
+def test_other_errors_are_not_disguised(digits: DataSet) -> None:
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        run(nn.Sequential(nn.Flatten(), nn.Linear(3, 10)), digits, recipe=Recipe(mixed_precision="off"))
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "warp"])
+def test_a_device_that_is_not_there(digits: DataSet, device: str) -> None:
+    with pytest.raises(TrainingError, match="cannot be used here"):
+        run(network(), digits, device=device)
+
+
+def test_bfloat16_when_asked(digits: DataSet) -> None:
+    model = network()
+    training = run(model, digits, recipe=Recipe(epochs=2, mixed_precision="bf16"))
+    assert training.precision == "bfloat16"
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert run(network(), digits, recipe=Recipe(epochs=1, mixed_precision="off")).precision == "float32"
+    assert run(network(), digits, recipe=Recipe(epochs=1)).precision == "float32"  # far too small to gain by it
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": -1}, {"optimizer": "lion"}, {"warmup_epochs": 30}, {"batchsize": 3}])
+def test_recipes_are_validated(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Recipe(**wrong)
+
+
+def test_macs_by_hand() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, groups=8), nn.Flatten(), nn.Linear(8 * 2 * 2, 5))
+    assert list(layer_macs(model, (3, 8, 8)).values()) == [3 * 8 * 9 * 16, 8 * 9 * 4, 8 * 4 * 5]
+    model[1].eval()
+    with quiet(model):
+        assert not model.training
+    assert model.training
+    assert not model[1].training

@@ -1,0 +1,230 @@
+"""The real command line, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+
+from edgesearch.search.study._record import read_study
+
+STUDY = """
+name = "tiny"
+[data]
+name = "digits"
+train_images = 120
+validation_images = 100
+calibration_images = 20
+[train]
+epochs = 1
+[finetune]
+epochs = 1
+[qat]
+epochs = 1
+[prune]
+draws = 2
+score_images = 50
+recalibration_images = 50
+[space]
+students = ["mlp", "cnn_tiny"]
+width = [0.5, 1.0]
+input_size = [8]
+pruning = ["none", "one_step"]
+ratio = [0.5]
+granularity = [8]
+quantization = ["ptq", "qat"]
+"""
+
+
+def edgesearch(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgesearch.search", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, check=False)
+
+
+def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+@pytest.fixture(scope="module")
+def study_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "tiny.toml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, study_file: Path) -> Path:
+    """A finished study of six trials."""
+    path = tmp_path_factory.mktemp("home")
+    result = edgesearch("optimize", study_file, "--trials", 6, "--workers", 0, "--home", path)
+    assert result.returncode == 0, result.stderr
+    assert "report: " in result.stdout
+    assert f"edgesearch export --study tiny --home {path} --knee" in result.stdout
+    assert (path / "reports" / "tiny.html").stat().st_size > 100_000
+    return path
+
+
+def test_help_needs_none_of_the_heavy_imports() -> None:
+    code = (
+        "import sys; sys.argv = ['edgesearch', '--help']\n"
+        "from edgesearch.search.commands._cli import run\n"
+        "assert run(['--help']) == 0\n"
+        "print([m for m in ('torch', 'ray', 'optuna', 'plotly', 'numpy', 'pydantic') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.rstrip().endswith("[]")
+
+
+@pytest.mark.slow
+def test_a_network_of_the_users_own_is_found_beside_the_study_and_made_anew_when_its_code_changes(tmp_path: Path) -> None:
+    own = (
+        "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self, num_classes, in_channels):\n"
+        "        super().__init__(nn.Conv2d(in_channels, WIDTH, 3), nn.Flatten(), nn.Linear(WIDTH * 36, num_classes))\n"
+    )
+    (tmp_path / "own.toml").write_text(STUDY.partition("[space]")[0] + '[space]\nstudents = ["nets:Net"]\ninput_size = [8]\n')
+    command = [Path(sys.executable).with_name("edgesearch"), "optimize", "own.toml", "--workers", "1", "--trials"]
+    for trials, width in ((1, 8), (2, 16)):
+        (tmp_path / "nets.py").write_text(own.replace("WIDTH", str(width)))
+        done = subprocess.run([*command, str(trials)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+    view = read_study(optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'runs' / 'studies.db'}"))
+    small, large = (record.metrics["parameters"] for record in view.records)
+    assert small == 80 + 8 * 36 * 10 + 10
+    assert large == 160 + 16 * 36 * 10 + 10
+
+
+@pytest.mark.slow
+def test_the_same_command_again_changes_nothing_and_more_trials_go_on(home: Path, study_file: Path) -> None:
+    before = json.loads(edgesearch("pareto", "--home", home, "--format", "json").stdout)
+    again = edgesearch("optimize", study_file, "--trials", 6, "--workers", 0, "--home", home)
+    assert "0 trials finished now" in again.stdout
+    assert json.loads(edgesearch("pareto", "--home", home, "--format", "json").stdout) == before
+    more = edgesearch("optimize", study_file, "--trials", 7, "--workers", 0, "--home", home)
+    assert "1 trials finished now" in more.stdout
+
+
+def test_a_front_is_shown_in_three_ways(home: Path) -> None:
+    table = edgesearch("pareto", "--home", home)
+    rows = json.loads(edgesearch("pareto", "--home", home, "--format", "json").stdout)["front"]
+    csv = edgesearch("pareto", "--home", home, "--format", "csv").stdout.splitlines()
+    assert table.returncode == 0
+    assert len(csv) == len(rows) + 1
+    assert all(0 <= row["accuracy"] <= 1 and row["fps"] > 0 for row in rows)
+    assert all(row["test_accuracy"] is not None for row in rows)
+
+
+@pytest.mark.slow
+def test_an_exported_xmodel_simulates_to_the_logits_of_its_onnx(home: Path, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    result = edgesearch("export", "--home", home, "--front", "-o", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    folders = sorted((tmp_path / "out").iterdir())
+    assert folders
+    for folder in folders:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert set(manifest["sha256"]) == {path.name for path in folder.iterdir()} - {"manifest.json"}
+        assert "vai_c_xir" in manifest["compile"]
+        images = np.random.default_rng(0).uniform(-1, 1, (20, *manifest["input"]["shape"])).astype(np.float32)
+        np.save(tmp_path / "images.npy", images)
+        xmodel = next(folder.glob("*.xmodel"))
+        done = edgesearch("simulate", xmodel, "--images", tmp_path / "images.npy", "--logits", tmp_path / "logits.npy")
+        assert done.returncode == 0, done.stderr
+        session = onnxruntime.InferenceSession(str(next(folder.glob("*.onnx"))), providers=["CPUExecutionProvider"])
+        feed = images if session.get_inputs()[0].shape[-1] == images.shape[-1] else images.transpose(0, 3, 1, 2)
+        (theirs,) = session.run(None, {session.get_inputs()[0].name: feed})
+        ours = np.load(tmp_path / "logits.npy")
+        assert (ours.argmax(1) == theirs.reshape(ours.shape).argmax(1)).mean() >= 0.95
+
+
+def test_one_way_of_choosing_a_trial_is_needed(home: Path, tmp_path: Path) -> None:
+    refused(edgesearch("export", "--home", home, "-o", tmp_path), "--knee")
+    refused(edgesearch("export", "--home", home, "--trial", 99, "-o", tmp_path), "no trial 99")
+    refused(edgesearch("export", "--home", home, "--min-accuracy", 1.0, "--min-fps", 1e9, "-o", tmp_path), "the front is")
+
+
+def test_a_changed_study_file_is_refused(home: Path, study_file: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "tiny.toml"
+    changed.write_text(STUDY.replace("epochs = 1\n[finetune]", "epochs = 2\n[finetune]"))
+    refused(edgesearch("optimize", changed, "--trials", 6, "--workers", 0, "--home", home), "train.epochs: was 1, is 2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["optimize", "nonsense"], ["nonsense", "quickstart"]),
+        (["optimize", "--trials", "0"], ["0"]),
+        (["optimise"], ["optimize"]),
+        (["pareto", "--home", "/nonexistent"], ["/nonexistent", "optimize"]),
+        (["inspect", "resnet19"], ["resnet19", "resnet18"]),
+        (["bench", "resnet18", "--board", "zcu999"], ["zcu999", "zcu104"]),
+        (["simulate", "missing.xmodel", "--images", "x.npy", "--logits", "y.npy"], ["missing.xmodel"]),
+        (["evaluate", "missing.toml"], ["missing.toml"]),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments: list[str], words: list[str], tmp_path: Path) -> None:
+    refused(edgesearch(*arguments, cwd=tmp_path), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_xmodel_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.xmodel").write_bytes(b"certainly not a network")
+    np.save(tmp_path / "images.npy", np.zeros((1, 8, 8, 1), np.float32))
+    refused(
+        edgesearch("simulate", tmp_path / "x.xmodel", "--images", tmp_path / "images.npy", "--logits", tmp_path / "l"),
+        "x.xmodel",
+    )
+
+
+def test_inspect_names_what_the_dpu_cannot_run(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Sequential):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(8 * 900, num_classes))\n"
+    )
+    result = edgesearch("inspect", "nets:Net", "--input-size", 32, "--format", "json", cwd=tmp_path)
+    assert result.returncode == 2
+    problems = json.loads(result.stdout)["problems"]
+    assert [problem["operation"] for problem in problems] == ["GELU"]
+
+
+def test_a_dry_run_lists_and_trains_nothing(study_file: Path, tmp_path: Path) -> None:
+    result = edgesearch("optimize", study_file, "--dry-run", "--trials", 4, "--home", tmp_path / "h")
+    assert result.returncode == 0, result.stderr
+    assert "expected cost" in result.stdout
+    assert result.stdout.count("FPS") == 4
+    assert not (tmp_path / "h").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_study_goes_on_with_the_same_command(study_file: Path, tmp_path: Path, number: signal.Signals) -> None:
+    arguments = ["optimize", str(study_file), "--trials", "5", "--workers", "1", "--home", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "edgesearch.search", *arguments], stderr=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("store/artifacts/student/*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.kill(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    if number != signal.SIGKILL:
+        assert process.returncode == 130
+        assert "goes on from here" in errors
+        assert "Traceback" not in errors
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("store/artifacts/*/*/artifact.json")}
+    result = edgesearch(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items())
+    rows = json.loads(edgesearch("pareto", "--home", tmp_path, "--format", "json").stdout)
+    assert rows

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from edgesearch.board_eval import load_profile
+from edgesearch.errors import DataError, EdgesearchError, LoweringError
+from edgesearch.search.commands._cli import cli
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(cli, [str(a) for a in arguments], standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+def test_inspect_says_how_fast_a_student_is() -> None:
+    facts = json.loads(run("inspect", "resnet18", "--stem", "small", "--input-size", 32, "--format", "json"))
+    assert facts["runs"]
+    assert facts["macs"] == 555_422_720  # ResNet-18 with a 3x3 stem on 32 x 32 images, ten classes
+    assert facts["latency_fps"] == pytest.approx(1000 / facts["latency_ms"])
+
+
+def test_inspect_warns_of_relu6() -> None:
+    assert "ReLU6" in run("inspect", "mobilenet_v2", "--stem", "small", "--input-size", 32)
+
+
+def test_inspect_looks_at_images_when_it_is_given_some(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).uniform(-1, 0.9, (4, 8, 8, 3)).astype(np.float32)
+    images[2, 1, 1, 0] = 1.0
+    np.save(tmp_path / "calibration.npy", images)
+    np.save(tmp_path / "test.npy", images[3:])
+    student = ("inspect", "cnn_tiny", "--input-size", 8, "--format", "json", "--images", tmp_path / "calibration.npy")
+    messages = [f["message"] for f in json.loads(run(*student, "--test-images", tmp_path / "test.npy"))["findings"]]
+    assert any("saturate" in message and "25%" in message for message in messages)
+    assert any("1 of 4 calibration images are test images (first: number 3)" in message for message in messages)
+    assert not any("saturate" in f["message"] for f in json.loads(run(*student[:6]))["findings"])
+
+
+def test_inspect_refuses_images_that_do_not_fit(tmp_path: Path) -> None:
+    np.save(tmp_path / "small.npy", np.zeros((2, 4, 4, 3), np.float32))
+    with pytest.raises(DataError, match=r"--images .*\(2, 4, 4, 3\).* N x 8 x 8 x 3"):
+        run("inspect", "cnn_tiny", "--input-size", 8, "--images", tmp_path / "small.npy")
+
+
+def test_inspect_refuses_pixels_that_are_no_numbers(tmp_path: Path) -> None:
+    np.save(tmp_path / "inf.npy", np.full((2, 8, 8, 3), np.inf, np.float32))
+    with pytest.raises(DataError, match="NaN or infinite"):
+        run("inspect", "cnn_tiny", "--input-size", 8, "--images", tmp_path / "inf.npy")
+
+
+def test_a_faster_board_is_faster() -> None:
+    one, two = (json.loads(run("bench", "resnet18", "--board", b, "--format", "json")) for b in ("kv260", "zcu104"))
+    assert two["throughput_fps"] > 1.5 * one["throughput_fps"]  # one core, two cores
+
+
+def test_a_pruned_candidate_is_timed_pruned(tmp_path: Path) -> None:
+    student = 'student = { architecture = "resnet18", input_size = 32 }\n'
+    (tmp_path / "whole.toml").write_text(student)
+    (tmp_path / "pruned.toml").write_text(student + 'pruning = { method = "one_step", ratio = 0.6 }\n')
+    whole, pruned = (json.loads(run("bench", tmp_path / f"{n}.toml", "--format", "json")) for n in ("whole", "pruned"))
+    assert 1 - pruned["macs"] / whole["macs"] == pytest.approx(0.6, abs=0.05)  # in steps of sixteen channels
+    assert pruned["throughput_fps"] > 1.2 * whole["throughput_fps"]
+
+
+def test_bench_shows_every_layer_and_a_picture(tmp_path: Path) -> None:
+    picture = tmp_path / "layers.html"
+    facts = json.loads(
+        run("bench", "squeezenet1_1", "--per-layer", "--format", "json", "--picture", picture).partition("picture:")[0]
+    )
+    assert sum(layer["seconds"] for layer in facts["layers"]) == pytest.approx(facts["dpu_s"], rel=1e-6)
+    assert picture.stat().st_size > 1_000_000  # plotly.js is inside: the page needs no network
+    assert "layers" not in json.loads(run("bench", "squeezenet1_1", "--format", "json"))
+
+
+def test_a_calibrated_profile_can_be_used(tmp_path: Path) -> None:
+    from edgesearch.board_eval import graph_to_json, lower
+    from edgesearch.spaces import Student, build
+
+    rows = ["network,what,fps"]
+    for name, speed in (("resnet18", 150.0), ("squeezenet1_1", 700.0)):
+        model = build(Student(architecture=name, input_size=224, stem="imagenet"), channels=3, classes=10)
+        content, _ = graph_to_json(lower(model, (3, 224, 224)))
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        rows.append(f"{name}.json,latency,{speed}")
+    (tmp_path / "mine.csv").write_text("\n".join(rows) + "\n")
+    profile = tmp_path / "board.json"
+    assert "mean absolute error" in run("calibrate", "--measurements", tmp_path / "mine.csv", "-o", profile)
+    assert load_profile(profile).name == "my-board"
+    facts = json.loads(run("bench", "resnet18", "--board", profile, "--format", "json"))
+    assert facts["board"] == "my-board"
+
+
+def test_what_the_dpu_cannot_run_is_an_error_for_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "odd_networks.py").write_text(
+        "from torch import nn\nclass Net(nn.Sequential):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 900, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(LoweringError, match="Tanh"):
+        run("bench", "odd_networks:Net", "--input-size", 32)
+    with pytest.raises(EdgesearchError, match=r"missing\.csv"):
+        run("calibrate", "--measurements", "missing.csv", "-o", "x.json")

@@ -1,0 +1,251 @@
+"""The loop with real stages on tiny digits, in this process: no Ray, so that a test can see every step."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from edgesearch.board_eval import load_profile
+from edgesearch.errors import StudyError
+from edgesearch.objectives import Estimator, Store, load_data
+from edgesearch.search.engine._engine import Engine, Summary
+from edgesearch.search.engine._jobs import Job, JobResult
+from edgesearch.search.engine._workers import InlinePool, Pool
+from edgesearch.search.study._file import StudyFile, parse_study
+from edgesearch.search.study._home import Home
+from edgesearch.search.study._storage import create_or_resume, open_storage
+from edgesearch.spaces import Candidate
+
+TEXT = """
+name = "tiny"
+[data]
+name = "digits"
+train_images = 120
+validation_images = 100
+calibration_images = 20
+[train]
+epochs = 1
+[finetune]
+epochs = 1
+[prune]
+draws = 2
+score_images = 50
+recalibration_images = 50
+[space]
+students = ["mlp", "cnn_tiny"]
+width = [0.5, 1.0]
+input_size = [8]
+pruning = ["none", "one_step"]
+ratio = [0.5]
+granularity = [8]
+"""
+
+
+class Quiet:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.ended: list[tuple[int, str | None]] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def update(self, done: int, wanted: int, running: Mapping[int, str]) -> None:
+        assert done <= wanted
+
+    def finished(self, number: int, candidate: Candidate, metrics: Mapping[str, Any], failure: str | None) -> None:
+        self.ended.append((number, failure))
+
+
+class Bench:
+    """A study in a folder, run by as many engines as a test likes."""
+
+    def __init__(self, folder: Path, text: str = TEXT) -> None:
+        self.home = Home(folder)
+        self.home.prepare()
+        self.settings: StudyFile = parse_study(text.encode(), where="t", folder=folder)
+        self.progress = Quiet()
+
+    def study(self) -> optuna.Study:
+        return create_or_resume(open_storage(self.home.database), self.settings)
+
+    def run(self, trials: int, pool: Pool | None = None, *, retry_failed: bool = False) -> Summary:
+        data = load_data(self.settings.data)
+        board = load_profile(self.settings.board)
+        engine = Engine(
+            study=self.study(),
+            settings=self.settings,
+            fingerprint=data.fingerprint,
+            board=board,
+            estimator=Estimator(channels=data.channels, classes=len(data.classes), board=board),
+            store=Store(self.home.store, warn=self.progress.note),
+            pool=pool or InlinePool(),
+            progress=self.progress,
+            logs=self.home.logs(self.settings.name),
+            threads=1,
+            retry_failed=retry_failed,
+        )
+        return engine.run(trials)
+
+    def results(self) -> list[tuple[str, tuple[float, ...] | None]]:
+        return [(t.user_attrs["candidate_key"], tuple(t.values) if t.values else None) for t in self.study().get_trials()]
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+class Spy(InlinePool):
+    """An inline pool that calls `event` with the number of the job before running it."""
+
+    def __init__(self, event: Callable[[int, Job], JobResult | None]) -> None:
+        super().__init__()
+        self.event, self.count = event, 0
+
+    def wait(self, timeout: float) -> list[JobResult]:
+        if not self._jobs:
+            return []
+        self.count += 1
+        result = self.event(self.count, self._jobs[0])
+        if result is not None:
+            self._jobs.popleft()
+            return [result]
+        return super().wait(timeout)
+
+
+def test_trials_record_all_that_is_known_of_them(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    summary = bench.run(3)
+    assert (summary.finished, summary.failed) == (3, 0)
+    for trial in bench.study().get_trials():
+        attributes = trial.user_attrs
+        assert trial.state == TrialState.COMPLETE
+        assert trial.values == [attributes["accuracy"], attributes["fps"]]
+        assert {"candidate", "latency_ms", "size_bytes", "macs", "parameters", "estimated_fps", "artifacts"} <= set(attributes)
+        ran, reused = set(attributes["stage_seconds"]), set(attributes["cache_hits"])
+        assert ran | reused == set(attributes["artifacts"])
+
+
+def test_nothing_is_computed_twice_in_this_study_or_another(tmp_path: Path) -> None:
+    first = Bench(tmp_path)
+    first.run(4)
+    second = Bench(tmp_path, TEXT.replace('"tiny"', '"other"'))
+    computed: list[str] = []
+    second.run(4, Spy(lambda _, job: computed.append(job.key)))
+    assert computed == []
+    assert [values for _, values in second.results()] == [values for _, values in first.results()]
+
+
+def test_a_study_goes_on_with_more_trials_and_has_no_duplicates(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.run(2)
+    bench.run(6)
+    keys = [key for key, _ in bench.results()]
+    assert len(keys) == len(set(keys)) == 6
+
+
+def test_an_exhausted_space_ends_the_study(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    summary = bench.run(50)
+    assert summary.exhausted
+    assert len(bench.results()) == 8  # two students, two widths, pruned or not
+
+
+def test_a_driver_killed_at_any_job_leaves_a_study_that_ends_the_same(tmp_path: Path) -> None:
+    whole = Bench(tmp_path / "whole")
+    whole.run(5)
+    broken = Bench(tmp_path / "broken")
+
+    def kill_at(limit: int) -> Callable[[int, Job], None]:
+        def event(count: int, job: Job) -> None:
+            if count == limit:
+                raise Killed
+
+        return event
+
+    for limit in (1, 2, 1, 3, 2):
+        try:
+            broken.run(5, Spy(kill_at(limit)))
+        except Killed:
+            assert sum(t.state == TrialState.RUNNING for t in broken.study().get_trials()) <= 1
+    broken.run(5)
+    assert broken.results() == whole.results()
+
+
+def test_a_worker_that_dies_is_replaced_and_the_trial_does_not_notice(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    summary = bench.run(
+        2, Spy(lambda count, job: JobResult(job.key, "lost", 0.0, "the worker died") if count in (1, 3) else None)
+    )
+    assert (summary.finished, summary.failed) == (2, 0)
+    assert sum("trying again" in note for note in bench.progress.notes) == 2
+
+
+def test_a_stage_that_kills_every_worker_fails_its_trial_only(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    doomed: set[str] = set()
+
+    def event(count: int, job: Job) -> JobResult | None:
+        if count == 1:
+            doomed.add(job.key)
+        return JobResult(job.key, "lost", 0.0, "the worker died") if job.key in doomed else None
+
+    summary = bench.run(3, Spy(event))
+    assert (summary.finished, summary.failed) == (2, 1)
+    failed = [t for t in bench.study().get_trials() if t.state == TrialState.FAIL]
+    assert "the worker died" in failed[0].user_attrs["failure"]
+
+
+def test_failed_candidates_are_tried_again_when_asked(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    refuse = Spy(lambda count, job: JobResult(job.key, "refused", 0.0, "no luck") if count == 1 else None)
+    bench.run(2, refuse)
+    failed = next(t for t in bench.study().get_trials() if t.state == TrialState.FAIL)
+    bench.run(3, retry_failed=True)
+    last = bench.study().get_trials()[-1]
+    assert last.user_attrs["candidate_key"] == failed.user_attrs["candidate_key"]
+    assert last.state == TrialState.COMPLETE
+
+
+def test_a_study_in_which_everything_fails_stops_with_the_reason(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, TEXT.replace("width = [0.5, 1.0]", "width = { low = 0.5, high = 4.0 }"))
+    with pytest.raises(StudyError, match="no luck"):
+        bench.run(50, Spy(lambda _, job: JobResult(job.key, "refused", 0.0, "no luck")))
+
+
+def test_candidates_that_break_a_constraint_are_rejected_before_training_and_are_no_trials(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, TEXT + "\n[constraints]\nmax_size_bytes = 5000\n")
+    summary = bench.run(50)
+    trials = bench.study().get_trials()
+    assert summary.rejected > 0
+    assert len(trials) + summary.rejected == 8
+    assert all(t.user_attrs["size_bytes"] <= 5000 for t in trials)
+    assert bench.study().user_attrs["rejections"] == {"max_size_bytes": summary.rejected}
+
+
+def test_accuracy_below_its_limit_is_recorded_as_a_violation(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, TEXT + "\n[constraints]\nmin_accuracy = 0.999\n")
+    bench.run(2)
+    for trial in bench.study().get_trials():
+        assert trial.user_attrs["violations"] == pytest.approx({"min_accuracy": 0.999 - trial.user_attrs["accuracy"]})
+        assert trial.system_attrs["constraints:min_accuracy"] > 0
+
+
+def test_a_damaged_store_entry_is_made_again_and_said_so(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.run(2)
+    before = bench.results()
+    for file in (tmp_path / "store" / "artifacts").rglob("weights.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+    shutil.copytree(tmp_path / "store", tmp_path / "again" / "store")
+    again = Bench(tmp_path / "again")
+    again.run(2)
+    assert again.results() == before
+    assert any("damaged" in note for note in again.progress.notes)

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from edgesearch.search.engine._proposals import MAX_ATTEMPTS, Proposer, derive_seed
+from edgesearch.search.study._file import StudyFile, parse_study
+
+SPACE = """
+name = "s"
+[space]
+students = ["mlp", "cnn_tiny"]
+width = [0.5, 1.0, 2.0]
+input_size = [8, 16]
+pruning = ["none", "one_step"]
+[search]
+sampler = "SAMPLER"
+startup_trials = 4
+population = 4
+"""
+
+
+def study(sampler: str = "tpe") -> StudyFile:
+    return parse_study(SPACE.replace("SAMPLER", sampler).encode(), where="s", folder=Path())
+
+
+def teach(proposer: Proposer, count: int) -> None:
+    """Tell of `count` trials, every third of them failed; accuracy and speed follow from the number."""
+    for number in range(count):
+        proposal = next(iter(proposer.proposals(number)))
+        failed = number % 3 == 2
+        proposer.observe(
+            create_trial(
+                state=TrialState.FAIL if failed else TrialState.COMPLETE,
+                values=None if failed else [0.5 + 0.01 * (number % 7), 100.0 + number],
+                params=proposal.params,
+                distributions=proposal.distributions,
+                system_attrs=proposal.system_attrs,
+            )
+        )
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "gp"])
+def test_every_sampler_lives_with_failed_trials(sampler: str) -> None:
+    proposer = Proposer(study(sampler))
+    teach(proposer, 12)
+    proposal = next(iter(proposer.proposals(12)))
+    assert proposal.candidate == proposal.candidate.canonical()
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_resumed_study_proposes_what_the_uninterrupted_one_would(sampler: str) -> None:
+    whole, resumed = Proposer(study(sampler)), Proposer(study(sampler))
+    teach(whole, 10)
+    list(zip(range(5), whole.proposals(10), strict=False))  # turned-down proposals leave no trace
+    teach(resumed, 10)
+    a, b = next(iter(whole.proposals(11))), next(iter(resumed.proposals(11)))
+    assert (a.candidate, a.params) == (b.candidate, b.params)
+
+
+def test_attempts_differ_so_that_a_turned_down_candidate_is_not_drawn_for_ever() -> None:
+    proposals = [p.candidate.key for _, p in zip(range(40), Proposer(study()).proposals(0), strict=False)]
+    assert len(set(proposals)) > 10
+
+
+def test_attempts_end() -> None:
+    assert sum(1 for _ in Proposer(study("random")).proposals(0)) == MAX_ATTEMPTS
+
+
+def test_the_studys_own_candidates_come_first() -> None:
+    text = (
+        SPACE.replace("SAMPLER", "tpe") + '\n[[candidates]]\nstudent = { architecture = "mlp", width = 4.0, input_size = 8 }\n'
+    )
+    proposer = Proposer(parse_study(text.encode(), where="s", folder=Path()))
+    assert next(iter(proposer.proposals(0))).candidate.student.width == 4.0
+
+
+def test_seeds_differ_by_every_part() -> None:
+    seeds = {derive_seed(*parts) for parts in [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 10), (0, 1)]}
+    assert len(seeds) == 6
+    assert all(0 <= seed < 2**31 for seed in seeds)
+
+
+def test_the_mirror_is_quiet() -> None:
+    assert optuna.logging.get_verbosity() >= optuna.logging.ERROR

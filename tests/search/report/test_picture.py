@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from _studies import make_study, plain_record
+
+from edgesearch.errors import StudyError
+from edgesearch.search.report._picture import write_front_svg
+from edgesearch.search.study._front import knee, pareto_front
+from edgesearch.search.study._record import StudyView, read_study
+
+_SVG = "{http://www.w3.org/2000/svg}"
+
+
+def _draw(view: StudyView, folder: Path) -> ElementTree.Element:
+    path = folder / "front.svg"
+    write_front_svg(view, path)
+    return ElementTree.fromstring(path.read_text(encoding="utf-8"))
+
+
+def _members(root: ElementTree.Element) -> list[ElementTree.Element]:
+    return [c for c in root.iter(f"{_SVG}circle") if c.get("class", "").startswith("m ")]
+
+
+@pytest.mark.parametrize("objectives", [("accuracy", "fps"), ("accuracy", "latency_ms"), ("accuracy", "fps", "size_bytes")])
+def test_the_front_is_ringed_and_ordered(objectives: tuple[str, ...], tmp_path: Path) -> None:
+    view = read_study(make_study(90, objectives=objectives, constraints={"min_fps": 400.0}))
+    front = pareto_front(view)
+    root = _draw(view, tmp_path)
+    ringed = _members(root)
+    assert len(ringed) == len(front)
+    heights = [float(c.get("cy", "nan")) for c in ringed]
+    assert heights == sorted(heights)  # the most accurate first, and highest
+    lines = [p for p in root.iter(f"{_SVG}path") if p.get("class") == "front"]
+    assert len(lines) == (len(objectives) == 2)
+    texts = ["".join(t.itertext()) for t in root.iter(f"{_SVG}text")]
+    chosen = knee(front)
+    assert chosen is not None
+    assert any(text.startswith(f"{chosen.accuracy:.1%}".replace("%", " %")) for text in texts)
+    assert any("log scale" in text for text in texts)
+
+
+def test_everything_is_inside_the_picture(tmp_path: Path) -> None:
+    root = _draw(read_study(make_study(90)), tmp_path)
+    _, _, width, height = map(float, root.get("viewBox", "").split())
+    for circle in root.iter(f"{_SVG}circle"):
+        assert 0 < float(circle.get("cx", "nan")) < width
+        assert 0 < float(circle.get("cy", "nan")) < height
+
+
+def test_names_are_escaped_and_one_trial_is_enough(tmp_path: Path) -> None:
+    record = plain_record(0, (0.9, 100.0), settings={"student": {"architecture": "pkg:<b>&Net"}})
+    root = _draw(StudyView("<s>", record.objectives, {}, (record,)), tmp_path)
+    texts = ["".join(t.itertext()) for t in root.iter(f"{_SVG}text")]
+    assert "<b>&Net" in texts
+    assert "1 network tried, 1 worth putting on the board" in texts
+
+
+def test_trials_that_cover_each_other_are_drawn_once(tmp_path: Path) -> None:
+    view = read_study(make_study(60))
+    crowd = replace(view, records=tuple(replace(r, number=r.number + 1000 * i) for i in range(5) for r in view.records))
+    copies_of_members = len(pareto_front(view))  # the copy that is not on the front is a dot below its ring
+    assert len(list(_draw(crowd, tmp_path).iter())) <= len(list(_draw(view, tmp_path).iter())) + copies_of_members
+
+
+def test_nothing_to_draw_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="no complete trial to draw"):
+        write_front_svg(read_study(make_study(0)), tmp_path / "front.svg")
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match="cannot be written"):
+        write_front_svg(read_study(make_study(20)), tmp_path / "file" / "front.svg")

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+import pytest
+from _studies import make_study, plain_record
+from rich.console import Console
+
+from edgesearch.search.report._table import front_csv, front_json, front_text, number, print_table, scaled, size
+from edgesearch.search.study._front import pareto_front
+from edgesearch.search.study._record import Record, StudyView, read_study
+
+
+@pytest.fixture(scope="module")
+def view() -> StudyView:
+    return read_study(make_study(80, constraints={"min_fps": 250.0}))
+
+
+@pytest.fixture(scope="module")
+def front(view: StudyView) -> list[Record]:
+    return pareto_front(view)
+
+
+def _printed(view: StudyView, front: list[Record], *, terminal: bool, width: int) -> str:
+    buffer = io.StringIO()
+    print_table(view, front, Console(file=buffer, force_terminal=terminal, width=width, color_system=None))
+    return buffer.getvalue()
+
+
+def test_csv_has_one_line_per_member_with_the_recorded_numbers(view: StudyView, front: list[Record]) -> None:
+    rows = list(csv.DictReader(io.StringIO(front_csv(view, front))))
+    assert [int(row["trial"]) for row in rows] == [r.number for r in front]
+    assert list(rows[0]) == ["trial", "candidate", "accuracy", "fps", "latency_ms", "size_bytes", "macs", "parameters"]
+    for row, record in zip(rows, front, strict=True):
+        assert row["candidate"] == str(record.candidate)
+        assert float(row["fps"]) == record.fps
+        assert float(row["accuracy"]) == record.accuracy
+        assert int(row["size_bytes"]) == record.size_bytes
+
+
+def test_json_is_complete_and_says_what_was_optimised(view: StudyView, front: list[Record]) -> None:
+    content = json.loads(front_json(view, front))
+    assert content["study"] == "demo"
+    assert content["objectives"][0] == {"name": "accuracy", "direction": "maximize"}
+    assert content["constraints"] == {"min_fps": 250.0}
+    assert content["trials"]["rejected"] == view.rejected
+    assert [member["trial"] for member in content["front"]] == [r.number for r in front]
+    first = content["front"][0]
+    assert first["settings"] == front[0].candidate.model_dump()
+    assert first["metrics"]["estimated_fps"] == front[0].metrics["estimated_fps"]
+
+
+def test_json_and_csv_have_no_nan() -> None:
+    record = plain_record(0, (0.5, math.nan), metrics={"macs": math.inf})
+    odd = StudyView("s", record.objectives, {}, (record,))
+    member = json.loads(front_json(odd, [record]))["front"][0]
+    assert member["fps"] is None
+    assert member["macs"] is None
+    assert "nan" not in front_csv(odd, [record])
+
+
+def test_plain_text_is_never_cut_however_narrow_the_console(view: StudyView, front: list[Record]) -> None:
+    lines = _printed(view, front, terminal=False, width=20).splitlines()
+    assert len(lines) == len(front) + 1
+    assert lines[0].split() == ["trial", "candidate", "accuracy", "FPS", "latency", "ms", "size", "MACs", "params"]
+    for line, record in zip(lines[1:], front, strict=True):
+        assert str(record.candidate) in line
+        assert f"{record.accuracy:.2%}" in line
+    assert "\n".join(lines) + "\n" == front_text(view, front)
+
+
+def test_a_terminal_keeps_every_number_and_wraps_the_candidate(view: StudyView, front: list[Record]) -> None:
+    text = _printed(view, front, terminal=True, width=90)
+    assert max(map(len, text.splitlines())) <= 90
+    for record in front:
+        assert f"{record.accuracy:.2%}" in text
+        assert number(record.fps) in text
+
+
+def test_markup_in_a_name_is_shown_not_obeyed() -> None:
+    settings = {"student": {"architecture": "pkg:[red]Net[/red]", "input_size": 32}}
+    record = plain_record(0, (0.5, 10.0), settings=settings)
+    odd = StudyView("s", record.objectives, {}, (record,))
+    for terminal in (True, False):
+        assert "[red]Net[/red]" in _printed(odd, [record], terminal=terminal, width=120)
+
+
+def test_missing_figures_are_a_dash() -> None:
+    record = plain_record(3, (0.5, 10.0))
+    line = front_text(StudyView("s", record.objectives, {}, (record,)), [record]).splitlines()[1]
+    assert line.split() == ["3", "50.00%", "10.0", "-", "-", "-", "-"]
+
+
+def test_test_accuracy_and_energy_get_a_column_when_there_are_any() -> None:
+    record = plain_record(3, (0.5, 10.0), metrics={"joules": 0.0123})
+    view = StudyView("s", record.objectives, {}, (record,), test_accuracy={3: 0.4875})
+    heading, line = front_text(view, [record]).splitlines()
+    assert "test" in heading
+    assert "mJ/image" in heading
+    assert "48.75%" in line
+    assert line.endswith("12.3")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1234567.0, "1,234,567"), (999.94, "999.9"), (83.52, "83.5"), (7.0, "7.00"), (0.0123, "0.0123"), (None, "-")],
+)
+def test_numbers_have_three_or_four_digits(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+def test_sizes_and_counts_have_prefixes() -> None:
+    assert [size(v) for v in (512, 65536, 999_999, 23_500_000)] == ["512 B", "64.0 KiB", "977 KiB", "22.4 MiB"]
+    assert [scaled(v) for v in (0, 999, 999_900, 1_820_000, 41_000_000)] == ["0", "999", "1.00 M", "1.82 M", "41.0 M"]

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgesearch.errors import EdgesearchError, SpaceError, StudyError
+from edgesearch.search.study._file import Constraints, bundled_studies, load_study, parse_study
+
+
+def parse(text: str, folder: Path = Path("/base")) -> object:
+    return parse_study(text.encode(), where="my.toml", folder=folder)
+
+
+def test_the_bundled_studies_are_valid() -> None:
+    assert bundled_studies() == ["cifar10", "mnist_mlp", "quickstart", "thesis"]
+    for name in bundled_studies():
+        assert load_study(name).name == name
+
+
+def test_the_thesis_study_holds_every_experiment_once() -> None:
+    candidates = load_study("thesis").candidates
+    assert len({candidate.key for candidate in candidates}) == len(candidates) == 23
+    table = candidates[:11]  # Table I
+    assert [c.student.architecture for c in table].count("resnet50") == 5
+    assert sum(c.pruning.method == "iterative" for c in table) == 1
+    assert {c.pruning.ratio for c in candidates if c.pruning.method == "one_step"} == {0.2, 0.4, 0.6, 0.8, 0.95}
+
+
+def test_a_study_survives_json() -> None:
+    for name in bundled_studies():
+        study = load_study(name)
+        assert type(study).model_validate(study.to_json()) == study
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('name = "a"\n', ["space", "candidates"]),
+        ('name = "a b"\n[space]\nstudents = ["mlp"]\n', ["name", "a b"]),
+        ('name = "a"\n[space]\nstudents = ["resnet19"]\n', ["resnet19", "resnet18"]),
+        ('name = "a"\n[space]\nstudents = ["mlp"]\nwidths = [1]\n', ["space.widths", "did you mean width"]),
+        ('name = "a"\n[space]\nstudents = ["mlp"]\nratio = [0.99]\n', ["ratio", "0.99", "0.95"]),
+        ('name = "a"\n[space]\nstudents = ["mlp"]\npruning = ["some"]\n', ["pruning", "some", "one_step"]),
+        ('name = "a"\nobjectives = ["speed"]\n[space]\nstudents = ["mlp"]\n', ["objectives", "speed", "accuracy"]),
+        ('name = "a"\nobjectives = ["fps", "fps"]\n[space]\nstudents = ["mlp"]\n', ["twice"]),
+        ('name = "a"\n[space]\nstudents = ["mlp"]\ndistillation = ["logit"]\n', ["teacher"]),
+        ('name = "a"\n[train]\nepochs = 0\n[space]\nstudents = ["mlp"]\n', ["train.epochs", "0"]),
+        (
+            'name = "a"\n[constraints]\nmin_acuracy = 0.9\n[space]\nstudents = ["mlp"]\n',
+            ["min_acuracy", "did you mean min_accuracy"],
+        ),
+        ("name = ", ["TOML"]),
+    ],
+)
+def test_mistakes_are_named_with_key_and_value(text: str, words: list[str]) -> None:
+    with pytest.raises(SpaceError) as caught:
+        parse(text)
+    assert all(word in str(caught.value) for word in ["my.toml", *words]), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_studies_and_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="quickstart"):
+        load_study("quickstrat")
+    with pytest.raises(StudyError, match=r"missing\.toml"):
+        load_study(str(tmp_path / "missing.toml"))
+
+
+def test_relative_paths_start_at_the_study_file(tmp_path: Path) -> None:
+    (tmp_path / "weights.npz").write_bytes(b"1")
+    (tmp_path / "study.toml").write_text(
+        'name = "a"\n[data]\nname = "npz"\nroot = "images.npz"\n'
+        '[[candidates]]\nstudent = { architecture = "mlp", weights = "weights.npz" }\n'
+    )
+    study = load_study(str(tmp_path / "study.toml"))
+    assert study.data.root == tmp_path / "images.npz"
+    assert study.candidates[0].student.weights == str(tmp_path / "weights.npz")
+    assert len(study.candidates[0].student.weights_sha256) == 64
+    (tmp_path / "weights.npz").unlink()
+    with pytest.raises(EdgesearchError, match=r"weights\.npz"):
+        load_study(str(tmp_path / "study.toml"))
+
+
+def test_constraints_say_by_how_much_they_are_missed() -> None:
+    constraints = Constraints(min_accuracy=0.9, min_fps=100, max_latency_ms=5)
+    assert constraints.violations({"accuracy": 0.85, "fps": 120, "latency_ms": 7.5}) == pytest.approx(
+        {"min_accuracy": 0.05, "max_latency_ms": 2.5}
+    )
+    assert constraints.violations({"fps": 100.0}) == {}  # a limit that is just met is kept; accuracy is not known yet

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import optuna
+import pytest
+from _studies import make_study
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
+
+from edgesearch.errors import StudyError
+from edgesearch.search.study._read_only import ReadOnlyStudy, open_read_only
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    url = f"sqlite:///{tmp_path_factory.mktemp('study') / 'studies.db'}"
+    make_study(20, constraints={"min_fps": 600.0, "min_accuracy": 0.8}, storage=url)
+    make_study(1, storage=url, name="other")
+    return url
+
+
+@pytest.mark.parametrize("name", ["studies.db", "odd #1 name {x}.db"])
+def test_the_database_itself_refuses_writes(url: str, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    shutil.copy(url.removeprefix("sqlite:///"), path)
+    storage = open_read_only(f"sqlite:///{path}")
+    study = optuna.load_study(study_name="demo", storage=storage)
+    assert len(study.trials) == 21
+    before = path.read_bytes()
+    with pytest.raises(StorageInternalError):
+        storage.set_study_user_attr(study._study_id, "rejected", 0)
+    assert path.read_bytes() == before
+
+
+def test_every_writing_method_is_refused(url: str) -> None:
+    storage = ReadOnlyStudy(open_read_only(url), "demo", lambda study: "")
+    study_id = storage.get_study_id_from_name("demo")
+    trial_id = storage.get_all_trials(study_id)[-1]._trial_id
+    distribution = optuna.distributions.IntDistribution(0, 1)
+    for write in (
+        lambda: storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "new"),
+        lambda: storage.delete_study(study_id),
+        lambda: storage.set_study_user_attr(study_id, "a", 1),
+        lambda: storage.set_study_system_attr(study_id, "a", 1),
+        lambda: storage.create_new_trial(study_id),
+        lambda: storage.set_trial_param(trial_id, "x", 0.0, distribution),
+        lambda: storage.set_trial_state_values(trial_id, TrialState.FAIL),
+        lambda: storage.set_trial_intermediate_value(trial_id, 0, 0.0),
+        lambda: storage.set_trial_user_attr(trial_id, "a", 1),
+        lambda: storage.set_trial_system_attr(trial_id, "a", 1),
+    ):
+        with pytest.raises(StudyError, match="shown here, not changed"):
+            write()
+
+
+def test_only_the_named_study_is_there_with_its_note(url: str) -> None:
+    storage = ReadOnlyStudy(open_read_only(url), "demo", lambda study: f"note on {study.study_name}")
+    (study,) = storage.get_all_studies()
+    assert study.study_name == "demo"
+    assert study.system_attrs["dashboard:note_str:0"] == "note on demo"
+    assert storage.get_study_system_attrs(study._study_id)["dashboard:note_ver"] == 1
+    with pytest.raises(StudyError, match="no study 'third' here \\(there is: demo, other\\)"):
+        ReadOnlyStudy(open_read_only(url), "third", lambda study: "")
+
+
+def test_constraints_are_given_in_the_order_of_their_names_and_the_trials_are_not_touched(url: str) -> None:
+    backend = open_read_only(url)
+    storage = ReadOnlyStudy(backend, "demo", lambda study: "")
+    study_id = storage.get_study_id_from_name("demo")
+    for shown, stored in zip(storage.get_all_trials(study_id), backend.get_all_trials(study_id), strict=True):
+        if stored.state == TrialState.COMPLETE:
+            expected = [stored.constraints["min_accuracy"], stored.constraints["min_fps"]]
+            assert shown.system_attrs["constraints"] == expected
+            assert list(shown.constraints.values()) == expected
+            assert [value > 0 for value in expected] == [
+                name in stored.user_attrs["violations"] for name in sorted(stored.constraints)
+            ]
+            assert set(stored.constraints) == {"min_accuracy", "min_fps"}
+            assert storage.get_trial(shown._trial_id).system_attrs == shown.system_attrs
+        else:
+            assert "constraints" not in shown.system_attrs
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("sqlite:///{folder}/none.db", "there is no database"),
+        ("sqlite:///{folder}/text.db", "cannot be read: file is not a database"),
+        ("sqlite:///{folder}/empty.db", "cannot be read"),
+        ("nonsense", "is not a database URL"),
+    ],
+)
+def test_a_storage_that_cannot_be_read_is_one_sentence(tmp_path: Path, url: str, words: str) -> None:
+    (tmp_path / "text.db").write_text("not a database, but long enough to look like one" * 40)
+    sqlite3.connect(tmp_path / "empty.db").close()
+    with pytest.raises(StudyError, match=words) as caught:
+        open_read_only(url.format(folder=tmp_path))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "none.db").exists()

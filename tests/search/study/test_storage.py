@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgesearch.errors import StudyError
+from edgesearch.search.study._file import StudyFile, load_study
+from edgesearch.search.study._home import Home
+from edgesearch.search.study._storage import create_or_resume, open_storage, open_study, study_names
+
+
+def settings(**change: object) -> StudyFile:
+    return StudyFile.model_validate(load_study("quickstart").to_json() | change)
+
+
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'studies.db'}"
+
+
+def test_a_study_is_made_and_resumed(tmp_path: Path) -> None:
+    storage = open_storage(url(tmp_path))
+    made = create_or_resume(storage, settings())
+    again = create_or_resume(open_storage(url(tmp_path)), settings())
+    assert made._study_id == again._study_id
+    assert made.metric_names == ["accuracy", "fps"]
+    assert study_names(storage) == ["quickstart"]
+
+
+def test_a_changed_study_file_is_refused_with_the_difference(tmp_path: Path) -> None:
+    storage = open_storage(url(tmp_path))
+    create_or_resume(storage, settings())
+    changed = settings(seed=7, train=settings().train.model_copy(update={"lr": 0.5}).model_dump())
+    with pytest.raises(StudyError) as caught:
+        create_or_resume(storage, changed)
+    assert all(words in str(caught.value) for words in ("seed: was 0, is 7", "train.lr", "is 0.5", "--name"))
+
+
+def test_more_trials_are_no_change(tmp_path: Path) -> None:
+    storage = open_storage(url(tmp_path))
+    create_or_resume(storage, settings())
+    more = settings(search=settings().search.model_copy(update={"trials": 5000}).model_dump())
+    create_or_resume(storage, more)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "nonsense",
+        "sqlite:////no/such/folder/x.db",
+        "postgresql+psycopg://user:secret@127.0.0.1:1/none",
+        "oracle+nodriver://x/y",
+    ],
+)
+def test_storages_that_do_not_connect_are_one_sentence(bad: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        open_storage(bad)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "studies.db").write_text("this is not a database, but long enough to be looked at" * 20)
+    with pytest.raises(StudyError, match="not a database"):
+        open_storage(url(tmp_path))
+
+
+def test_an_absent_study_names_those_there_are(tmp_path: Path) -> None:
+    storage = open_storage(url(tmp_path))
+    create_or_resume(storage, settings())
+    with pytest.raises(StudyError, match="quickstart"):
+        open_study(storage, "other")
+
+
+def test_only_one_process_writes_a_study(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.prepare()
+    with home.lease("a"), home.lease("b"), pytest.raises(StudyError, match="already"), home.lease("a"):
+        pass
+    with home.lease("a"):
+        pass
