@@ -1,6 +1,4 @@
 from ._architectures import build as build
-from ._architectures import source_fingerprint as source_fingerprint
-from ._candidate import DPU_CHANNELS as DPU_CHANNELS
 from ._candidate import STUDENTS as STUDENTS
 from ._candidate import Candidate as Candidate
 from ._candidate import Distillation as Distillation
@@ -9,6 +7,10 @@ from ._candidate import Quantization as Quantization
 from ._candidate import Settings as Settings
 from ._candidate import Student as Student
 from ._candidate import parse_candidate as parse_candidate
+from ._custom import complete as complete
+from ._custom import with_declared_parameters as with_declared_parameters
+from ._identity import digest as digest
+from ._identity import identity as identity
 from ._space import Range as Range
 from ._space import Space as Space
 from ._space import StudentOverride as StudentOverride

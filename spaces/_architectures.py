@@ -6,31 +6,30 @@ multiples of eight channels, never below eight.
 
 from __future__ import annotations
 
-import importlib.util
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from edgesearch.errors import SpaceError
+from edgesearch.plugins import is_import_path
 from edgesearch.spaces._candidate import STUDENTS, Student
+from edgesearch.spaces._custom import build_custom
 from edgesearch.spaces._networks import CifarResNet, Mlp, SmallCnn, make_head
 from edgesearch.spaces._torchvision import import_torchvision
-from edgesearch.spaces._weights import file_fingerprint
 
 _ROUND_TO = 8
 
 
-def build(student: Student, *, channels: int, classes: int) -> nn.Module:
+def build(student: Student, *, channels: int, classes: int, folder: Path | None = None) -> nn.Module:
     """The untrained network of `student` for images of `channels` channels; maps (N, channels, S, S) to (N, classes).
 
-    Starting weights are not read here (see `load_weights`). Raises SpaceError for a model of the user's own that cannot be
-    imported or called.
+    A model by import path is looked for in `folder` first. Starting weights are not read here (see `load_weights`). Raises
+    PluginError for a model that cannot be imported, or whose code is not what `student.source_sha256` says; SpaceError for one
+    that cannot be made or is no network.
     """
-    if ":" in student.architecture:
-        return _build_custom(student, channels, classes)
+    if is_import_path(student.architecture):
+        return build_custom(student, channels, classes, folder)
     return _BUILDERS[student.architecture](student, channels, classes)
 
 
@@ -133,44 +132,6 @@ def _mlp(student: Student, channels: int, classes: int) -> nn.Module:
 
 def _resnet20(student: Student, channels: int, classes: int) -> nn.Module:
     return CifarResNet(channels, classes, (scaled(16, student.width), scaled(32, student.width), scaled(64, student.width)))
-
-
-def source_fingerprint(architecture: str) -> str:
-    """SHA-256 of the file behind an import path; "" for this project's own networks, and for what Python does not find."""
-    if ":" not in architecture:
-        return ""
-    try:
-        found = importlib.util.find_spec(architecture.partition(":")[0])
-        return "" if found is None or found.origin is None else file_fingerprint(Path(found.origin))
-    except (ImportError, ValueError, OSError):
-        return ""  # building it says what is wrong
-
-
-def _build_custom(student: Student, channels: int, classes: int) -> nn.Module:
-    where = student.architecture
-    module_name, _, attribute = where.partition(":")
-    try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SpaceError(
-            f"student {where!r} cannot be imported ({error}); expected package.module:Class that Python finds from here"
-        ) from error
-    offered = {
-        "num_classes": classes,
-        "classes": classes,
-        "in_channels": channels,
-        "channels": channels,
-        "width": student.width,
-        "input_size": student.input_size,
-    }
-    accepted = inspect.signature(factory).parameters
-    try:
-        model = factory(**{name: value for name, value in offered.items() if name in accepted})
-    except Exception as error:  # whatever the user's own constructor raises
-        raise SpaceError(f"student {where!r} cannot be built: {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise SpaceError(f"student {where!r} made a {type(model).__name__}, expected a torch.nn.Module")
-    return model
 
 
 _BUILDERS: dict[str, Callable[[Student, int, int], nn.Module]] = {

@@ -6,18 +6,15 @@ temperature of no distillation, the ratio of no pruning) are reset to their defa
 
 from __future__ import annotations
 
-import hashlib
-import json
 from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgesearch.errors import SpaceError
+from edgesearch.spaces._identity import digest, identity
 from edgesearch.spaces._validation import explain
 
-#: Channels the DPU works on side by side (B4096); pruning to multiples of it is what makes a network faster.
-DPU_CHANNELS = 16
 DEPLOYABLE_BITS = 8
 
 #: Architectures of this project; anything else is an import path, `package.module:Class`.
@@ -47,8 +44,10 @@ class Student(Settings):
     weights: str = ""
     #: SHA-256 of that file, filled in when a study is read, so that another file under the same name is another candidate.
     weights_sha256: str = ""
-    #: SHA-256 of the file that a model by import path comes from, filled in likewise: other code is another candidate.
+    #: SHA-256 over the files that a model by import path comes from, filled in likewise: other code is another candidate.
     source_sha256: str = ""
+    #: Arguments of its own that a model by import path is made with.
+    parameters: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _known(self) -> Student:
@@ -57,6 +56,8 @@ class Student(Settings):
                 f"unknown student {self.architecture!r}; expected one of {', '.join(STUDENTS)} "
                 "or an import path such as my_pkg.models:Net"
             )
+        if self.parameters and ":" not in self.architecture:
+            raise ValueError(f"{self.architecture} takes no parameters of its own; a network by import path may")
         return self
 
 
@@ -76,7 +77,8 @@ class Pruning(Settings):
 
     method: Literal["none", "one_step", "iterative"] = "none"
     ratio: float = Field(default=0.0, ge=0.0, le=0.95)
-    granularity: int = Field(default=DPU_CHANNELS, ge=1, le=256)
+    #: Every layer keeps a multiple of this many channels; None: as many as the DPU works on side by side.
+    granularity: int | None = Field(default=None, ge=1, le=256)
     #: Prune-and-fine-tune rounds (iterative only).
     steps: int = Field(default=3, ge=1, le=20)
 
@@ -142,17 +144,16 @@ class Candidate(Settings):
             student = student.model_copy(update={"head": 0})
         return Candidate(student=student, distillation=distillation, pruning=pruning, quantization=quantization)
 
-    def canonical_json(self) -> str:
-        """The canonical form as JSON with sorted keys: what `key` is the hash of."""
-        content = self.canonical().model_dump()
-        if content["student"]["weights_sha256"]:  # the file counts, not where it lies
-            content["student"]["weights"] = ""
-        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+    def resolved(self, *, granularity: int) -> Candidate:
+        """The candidate with what is left to the DPU filled in: the channels that it works on side by side."""
+        if self.pruning.method == "none" or self.pruning.granularity is not None:
+            return self
+        return self.model_copy(update={"pruning": self.pruning.model_copy(update={"granularity": granularity})})
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 of the canonical form, hexadecimal."""
-        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+        """SHA-256 of the canonical form's identity, hexadecimal."""
+        return digest(identity(self.canonical()))
 
     def __str__(self) -> str:
         canonical = self.canonical()
@@ -163,13 +164,15 @@ class Candidate(Settings):
             canonical.quantization,
         )
         words = [student.architecture.rpartition(":")[2]]
+        words += [f"{name}={value}" for name, value in student.parameters.items()]
         if student.width != 1.0:
             words.append(f"x{student.width:g}")
         words.append(f"@{student.input_size}")
         if distillation.kind != "none":
             words.append(f"{distillation.kind} T={distillation.temperature:g} a={distillation.alpha:g}")
         if pruning.method != "none":
-            words.append(f"{pruning.method} {pruning.ratio:.0%}/{pruning.granularity}")
+            of = f"/{pruning.granularity}" if pruning.granularity else ""
+            words.append(f"{pruning.method} {pruning.ratio:.0%}{of}")
         bits = {5: "int5", 8: "int8", 16: "fp16"}[quantization.bits]
         words.append(f"{quantization.method} {bits}" + (" vitis" if quantization.algorithm == "vitis" else ""))
         if quantization.method == "qat" and quantization.start == "scratch":

@@ -9,10 +9,9 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edgesearch.spaces._candidate import (
-    DPU_CHANNELS,
     TORCHVISION_STUDENTS,
     Candidate,
     Distillation,
@@ -21,6 +20,7 @@ from edgesearch.spaces._candidate import (
     Settings,
     Student,
 )
+from edgesearch.spaces._validation import explain
 
 
 class Suggester(Protocol):
@@ -72,6 +72,17 @@ class StudentOverride(Settings):
     stem: tuple[Literal["imagenet", "small"], ...] | None = None
     head: int | None = None
     weights: str | None = None
+    #: Arguments of a model by import path: choices, or a range of numbers.
+    parameters: dict[str, Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)] | Range] = Field(
+        default_factory=dict
+    )
+
+    @field_validator("input_size", "stem")
+    @classmethod
+    def _some(cls, choices: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        if choices is not None and not choices:
+            raise ValueError("no choice given; name at least one or leave it out")
+        return choices
 
 
 class Space(Settings):
@@ -89,13 +100,14 @@ class Space(Settings):
     beta: Choices = (0.5,)
     pruning: Annotated[tuple[Literal["none", "one_step", "iterative"], ...], Field(min_length=1)] = ("none",)
     ratio: Choices = Range(low=0.1, high=0.9, step=0.1)
-    granularity: Annotated[tuple[int, ...], Field(min_length=1)] = (DPU_CHANNELS,)
+    #: None: as many channels as the DPU works on side by side.
+    granularity: Annotated[tuple[Annotated[int, Field(ge=1, le=256)], ...], Field(min_length=1)] | None = None
     steps: Annotated[tuple[int, ...], Field(min_length=1)] = (3,)
     quantization: Annotated[tuple[Literal["ptq", "qat"], ...], Field(min_length=1)] = ("ptq",)
     bits: Annotated[tuple[Literal[5, 8, 16], ...], Field(min_length=1)] = (8,)
     algorithm: Annotated[tuple[Literal["best", "vitis"], ...], Field(min_length=1)] = ("best",)
     qat_start: Annotated[tuple[Literal["trained", "scratch"], ...], Field(min_length=1)] = ("trained",)
-    #: Per student: other widths, sizes, stems, heads or weights.
+    #: Per student: other widths, sizes, stems, heads or weights, and parameters of its own.
     student: dict[str, StudentOverride] = Field(default_factory=dict)
 
     @field_validator("students")
@@ -104,7 +116,7 @@ class Space(Settings):
         if not students:
             raise ValueError("no student given; name at least one")
         for name in students:
-            Student(architecture=name)
+            _valid(Student, architecture=name)
         return students
 
     @model_validator(mode="after")
@@ -115,7 +127,15 @@ class Space(Settings):
         _check_bounds("ratio", self.ratio, 0.0, 0.95)
         _check_bounds("alpha", self.alpha, 0.0, 1.0)
         _check_bounds("temperature", self.temperature, 1e-9, 100.0)
-        _check_bounds("width", self.width, 1e-9, 4.0)
+        _check_bounds("beta", self.beta, 0.0, 100.0)
+        for name in self.students:
+            _check_bounds("width", self.choices(name, "width"), 1e-9, 4.0)
+            for size in self.choices(name, "input_size"):
+                _valid(Student, architecture=name, input_size=size, head=self.choices(name, "head"))
+            parameters = self.student.get(name, StudentOverride()).parameters
+            _valid(Student, architecture=name, parameters=dict.fromkeys(parameters, 0))
+        for steps in self.steps:
+            _valid(Pruning, steps=steps)
         return self
 
     def suggest(self, trial: Suggester) -> Candidate:
@@ -124,25 +144,42 @@ class Space(Settings):
         quantization = self._quantization(trial, pruned=pruning.method != "none" and pruning.ratio > 0)
         return Candidate(student=student, distillation=distillation, pruning=pruning, quantization=quantization).canonical()
 
+    def choices(self, student: str, setting: str) -> Any:
+        """What may be chosen for a `setting` (width, input_size, stem, head, weights) of one student of the space."""
+        own = getattr(self.student.get(student), setting, None)
+        return getattr(self, setting) if own is None else own
+
+    def narrowest(self, student: str) -> Student:
+        """The student at its least width and largest input, with the first of its other choices: quickly built."""
+        override = self.student.get(student, StudentOverride())
+        parameters = {name: c.low if isinstance(c, Range) else c[0] for name, c in override.parameters.items()}
+        width, size = _least(self.choices(student, "width")), max(self.choices(student, "input_size"))
+        return self._make(student, width, size, self.choices(student, "stem")[0], parameters)
+
+    def _make(self, name: str, width: float, input_size: int, stem: Any, parameters: dict[str, Any]) -> Student:
+        return Student(
+            architecture=name,
+            width=width,
+            input_size=input_size,
+            stem=stem if name in TORCHVISION_STUDENTS else "small",
+            head=self.choices(name, "head"),
+            weights=self.choices(name, "weights"),
+            parameters=parameters,
+        )
+
     def _student(self, trial: Suggester) -> Student:
         name = _pick(trial, "student", self.students)
-        own = self.student.get(name, StudentOverride())
+        override = self.student.get(name, StudentOverride())
         prefix = name.rpartition(":")[2]
 
         def choose(setting: str) -> Any:
-            override = getattr(own, setting)
-            if override is None:
-                return _pick(trial, setting, getattr(self, setting))
-            return _pick(trial, f"{prefix}.{setting}", override)
+            label = setting if getattr(override, setting) is None else f"{prefix}.{setting}"
+            return _pick(trial, label, self.choices(name, setting))
 
-        return Student(
-            architecture=name,
-            width=choose("width"),
-            input_size=int(choose("input_size")),
-            stem=choose("stem") if name in TORCHVISION_STUDENTS else "small",
-            head=self.head if own.head is None else own.head,
-            weights=self.weights if own.weights is None else own.weights,
-        )
+        width, input_size = choose("width"), int(choose("input_size"))
+        stem = choose("stem") if name in TORCHVISION_STUDENTS else "small"
+        parameters = {key: _pick(trial, f"{prefix}.{key}", choices) for key, choices in override.parameters.items()}
+        return self._make(name, width, input_size, stem, parameters)
 
     def _distillation(self, trial: Suggester) -> Distillation:
         kind = _pick(trial, "distillation", self.distillation)
@@ -161,7 +198,7 @@ class Space(Settings):
         return Pruning(
             method=method,
             ratio=_pick(trial, "ratio", self.ratio),
-            granularity=_pick(trial, "granularity", self.granularity),
+            granularity=None if self.granularity is None else _pick(trial, "granularity", self.granularity),
             **steps,
         )
 
@@ -177,6 +214,18 @@ def _pick(trial: Suggester, name: str, choices: Choices | Sequence[Any]) -> Any:
     if isinstance(choices, Range):
         return choices.low if choices.low == choices.high else choices.suggest(trial, name)
     return choices[0] if len(choices) == 1 else trial.suggest_categorical(name, list(choices))
+
+
+def _valid(kind: type[Settings], **fields: Any) -> None:
+    """Raise ValueError, in one sentence, for what settings of this kind would refuse."""
+    try:
+        kind(**fields)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from error
+
+
+def _least(choices: Choices) -> float:
+    return choices.low if isinstance(choices, Range) else min(choices)
 
 
 def _check_bounds(name: str, choices: Choices, low: float, high: float) -> None:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgesearch.errors import TrainingError
+from edgesearch.errors import OutOfMemory
 from edgesearch.objectives.data import Normalisation, Split, View, prepare_tensor, show
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._device import choose_device, out_of_memory
@@ -45,7 +45,7 @@ def predict_logits(
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                raise TrainingError(f"out of memory while predicting {len(index)} images; use a smaller batch") from error
+                raise OutOfMemory(f"out of memory while predicting {len(index)} images; use a smaller batch") from error
     logits: NDArray[np.float32] = torch.cat(parts).numpy()
     return logits
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from edgesearch.errors import TrainingError
+from edgesearch.errors import OutOfMemory, TrainingError
 from edgesearch.objectives.data import DataSet, View, choose_augmentation, draw_view, prepare_tensor, seed_from, show
 from edgesearch.objectives.training._checkpoints import Checkpoints, pack, unpack
 from edgesearch.objectives.training._device import choose_device, out_of_memory, use_bfloat16
@@ -131,7 +131,7 @@ def _explained(epoch: int, recipe: Recipe) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise TrainingError(
+        raise OutOfMemory(
             f"out of memory in epoch {epoch + 1} at batch size {recipe.batch_size}; use a smaller batch, input or network"
         ) from error
 

@@ -12,7 +12,8 @@ EdgesearchError                 what a person did or gave; the command line prin
 ├── MeasurementError            board measurements that are missing or impossible
 ├── BoardError                  a board that does not answer, or refuses an xmodel
 ├── StoreError                  the artifact store cannot be read or written
-├── TrainingError               a training that ended in NaN, out of memory or not at all
+├── TrainingError               a training that ended in NaN or not at all
+│   └── OutOfMemory             no memory left for a training or an evaluation; elsewhere it may fit
 └── StudyError                  a study that does not exist, changed, or cannot be stored
 
 Anything else that escapes is a bug: a traceback and exit code 1.
@@ -31,6 +32,7 @@ __all__ = [
     "LoweringError",
     "LoweringProblem",
     "MeasurementError",
+    "OutOfMemory",
     "PluginError",
     "QuantizationError",
     "SpaceError",
@@ -111,7 +113,11 @@ class StoreError(EdgesearchError):
 
 
 class TrainingError(EdgesearchError):
-    """A training that ended in NaN, out of memory or not at all."""
+    """A training that ended in NaN or not at all."""
+
+
+class OutOfMemory(TrainingError):
+    """No memory left for a training or an evaluation; elsewhere, or at another time, it may fit."""
 
 
 class StudyError(EdgesearchError):

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
 
-from edgesearch.errors import SpaceError
-from edgesearch.spaces import STUDENTS, Student, build, source_fingerprint
+from edgesearch.spaces import STUDENTS, Student, build
 
 
 def parameters(model: nn.Module) -> int:
@@ -58,28 +54,3 @@ def test_the_thesis_networks_have_its_heads() -> None:
     assert [tuple(p.shape) for p in head.parameters() if p.ndim == 2] == [(256, 512), (10, 256)]
     mlp = build(Student(architecture="mlp", input_size=28), channels=1, classes=10)
     assert [tuple(p.shape) for p in mlp.parameters() if p.ndim == 2] == [(64, 784), (64, 64), (10, 64)]
-
-
-def test_a_model_of_the_users_own_is_given_what_it_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_networks.py").write_text(
-        "from torch import nn\n"
-        "class Net(nn.Sequential):\n"
-        "    def __init__(self, num_classes, in_channels=3):\n"
-        "        super().__init__(nn.Conv2d(in_channels, 4, 3), nn.Flatten(), nn.Linear(4 * 36, num_classes))\n"
-        "def broken():\n    raise RuntimeError('no such thing')\n"
-        "def number():\n    return 5\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    net = build(Student(architecture="my_networks:Net", input_size=8), channels=1, classes=3)
-    assert net(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
-    for name, words in {"broken": "no such thing", "number": "int", "absent": "absent"}.items():
-        with pytest.raises(SpaceError, match=words):
-            build(Student(architecture=f"my_networks:{name}"), channels=1, classes=3)
-    before = source_fingerprint("my_networks:Net")
-    (tmp_path / "my_networks.py").write_text((tmp_path / "my_networks.py").read_text() + "\n")
-    assert len(before) == 64
-    assert source_fingerprint("my_networks:Net") not in ("", before)
-    assert source_fingerprint("cnn_tiny") == source_fingerprint("not_there:Net") == source_fingerprint("a.b:Net") == ""
-    with pytest.raises(SpaceError, match="not_there"):
-        build(Student(architecture="not_there:Net"), channels=1, classes=3)
-    sys.modules.pop("my_networks")

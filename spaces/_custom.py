@@ -1,0 +1,104 @@
+"""A network of the user's own, by import path: what it takes, what it declares, and how it is made.
+
+Its class is called with those of `num_classes`, `in_channels`, `width` and `input_size` that it takes, and with parameters of
+its own, which it may declare together with their choices:
+
+    class Net(torch.nn.Module):
+        search_space = {"depth": [2, 3, 4], "dropout": {"low": 0.0, "high": 0.5}}
+        def __init__(self, num_classes: int, depth: int, dropout: float): ...
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from torch import nn
+
+from edgesearch.errors import PluginError, SpaceError
+from edgesearch.plugins import is_import_path, load, source_fingerprint
+from edgesearch.spaces._candidate import Student
+from edgesearch.spaces._space import Space, StudentOverride
+from edgesearch.spaces._validation import explain
+from edgesearch.spaces._weights import weights_fingerprint
+
+
+def complete(student: Student, *, folder: Path | None = None) -> Student:
+    """The student with the checksums of its weights file and of its code, and without a width that it does not take.
+
+    Checksums that are there stay. Code that cannot be imported is left to `build`, which says why. Raises SpaceError for
+    weights that cannot be read.
+    """
+    update: dict[str, Any] = {"weights_sha256": student.weights_sha256 or weights_fingerprint(student.weights)}
+    if is_import_path(student.architecture):
+        update["source_sha256"] = student.source_sha256 or source_fingerprint(student.architecture, folder=folder)
+        if student.width != 1.0 and not _takes_width(student.architecture, folder):
+            update["width"] = 1.0
+    return student.model_copy(update=update)
+
+
+def _takes_width(architecture: str, folder: Path | None) -> bool:
+    try:
+        accepted = inspect.signature(_factory(architecture, folder)).parameters
+    except (PluginError, TypeError, ValueError):
+        return True
+    return "width" in accepted or any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+
+
+def with_declared_parameters(space: Space, *, folder: Path | None = None) -> Space:
+    """The space with the parameters that its networks by import path declare as `search_space`; given choices come first.
+
+    Code that cannot be imported is left to `build`. Raises SpaceError for a declaration that is none.
+    """
+    overrides = dict(space.student)
+    for name in filter(is_import_path, space.students):
+        try:
+            declared = getattr(_factory(name, folder), "search_space", None)
+        except PluginError:
+            continue
+        if declared is None:
+            continue
+        override = overrides.get(name, StudentOverride())
+        if not isinstance(declared, Mapping):
+            raise SpaceError(f"search_space of student {name!r} is {declared!r}; expected a dict of parameter: choices")
+        try:
+            choices = StudentOverride.model_validate({"parameters": dict(declared)}).parameters
+        except ValidationError as error:
+            raise SpaceError(f"search_space of student {name!r}: {explain(error)}") from error
+        overrides[name] = override.model_copy(update={"parameters": choices | override.parameters})
+    return space if overrides == space.student else space.model_copy(update={"student": overrides})
+
+
+def _factory(architecture: str, folder: Path | None, expected_sha256: str = "") -> Callable[..., Any]:
+    thing = load(architecture, folder=folder, noun="student", expected_sha256=expected_sha256)
+    if not callable(thing):
+        raise PluginError(
+            f"student {architecture!r} is a {type(thing).__name__}; expected a torch.nn.Module class or a function making one"
+        )
+    return thing
+
+
+def build_custom(student: Student, channels: int, classes: int, folder: Path | None) -> nn.Module:
+    """The network that a user's class or function makes of what it takes of the student's settings."""
+    where = student.architecture
+    factory = _factory(where, folder, student.source_sha256)
+    offered = {
+        "num_classes": classes,
+        "classes": classes,
+        "in_channels": channels,
+        "channels": channels,
+        "width": student.width,
+        "input_size": student.input_size,
+    }
+    try:
+        accepted = inspect.signature(factory).parameters
+        taken = {name: value for name, value in offered.items() if name in accepted}
+        model = factory(**taken, **student.parameters)
+    except Exception as error:  # whatever the user's own constructor raises
+        raise SpaceError(f"student {where!r} cannot be made: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise SpaceError(f"student {where!r} made a {type(model).__name__}, expected a torch.nn.Module")
+    return model

@@ -1,0 +1,126 @@
+"""Networks of the user's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgesearch.errors import EdgesearchError, PluginError, SpaceError
+from edgesearch.spaces import Range, Space, Student, StudentOverride, build, complete, with_declared_parameters
+
+CODE = """
+from torch import nn
+class Net(nn.Sequential):
+    search_space = {"depth": [1, 2], "rate": {"low": 0.0, "high": 0.5}}
+    def __init__(self, num_classes, in_channels=3, depth=1, rate=0.0):
+        layers = [nn.Conv2d(in_channels if i == 0 else 4, 4, 3, padding=1) for i in range(depth)]
+        super().__init__(*layers, nn.Flatten(), nn.Dropout(rate), nn.Linear(4 * 64, num_classes))
+class Wide(Net):
+    search_space = None
+    def __init__(self, num_classes, width):
+        super().__init__(num_classes)
+class Odd(Net):
+    search_space = ["depth"]
+class Worse(Net):
+    search_space = {"depth": []}
+def broken():
+    raise RuntimeError("no such thing")
+def number():
+    return 5
+CONSTANT = 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "my_networks.py").write_text(CODE)
+    yield tmp_path
+    sys.modules.pop("my_networks", None)
+
+
+def make(folder: Path, name: str, **settings: Any) -> torch.nn.Module:
+    return build(Student(architecture=f"my_networks:{name}", input_size=8, **settings), channels=1, classes=3, folder=folder)
+
+
+def test_it_is_given_what_it_asks_for(folder: Path) -> None:
+    assert make(folder, "Net")(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
+    convolutions = [m for m in make(folder, "Net", parameters={"depth": 2}).modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(convolutions) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("broken", SpaceError, "no such thing"),
+        ("number", SpaceError, "int"),
+        ("absent", PluginError, "absent"),
+        ("CONSTANT", PluginError, "class or a function"),
+    ],
+)
+def test_what_makes_no_network_is_one_sentence(folder: Path, name: str, kind: type[EdgesearchError], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        make(folder, name)
+
+
+def test_parameters_that_it_does_not_take_are_one_sentence(folder: Path) -> None:
+    with pytest.raises(SpaceError, match="colour"):
+        make(folder, "Net", parameters={"colour": 1})
+
+
+def test_code_that_changed_since_its_fingerprint_was_taken_is_refused(folder: Path) -> None:
+    student = complete(Student(architecture="my_networks:Net", input_size=8), folder=folder)
+    assert len(student.source_sha256) == 64
+    build(student, channels=1, classes=3, folder=folder)
+    (folder / "my_networks.py").write_text(CODE + "\n")
+    with pytest.raises(PluginError, match="changed while the study ran"):
+        build(student, channels=1, classes=3, folder=folder)
+    fresh = complete(Student(architecture="my_networks:Net", input_size=8), folder=folder)
+    assert fresh.source_sha256 != student.source_sha256
+
+
+def test_a_width_that_it_does_not_take_makes_no_other_candidate(folder: Path) -> None:
+    widths = {name: [complete(Student(architecture=f"my_networks:{name}", width=w), folder=folder).width for w in (0.5, 1.0)]
+              for name in ("Net", "Wide", "absent")}  # fmt: skip
+    assert widths == {"Net": [1.0, 1.0], "Wide": [0.5, 1.0], "absent": [0.5, 1.0]}
+
+
+def test_its_own_parameters_are_searched(folder: Path) -> None:
+    space = Space(students=("my_networks:Net", "cnn_tiny"))
+    declared = with_declared_parameters(space, folder=folder).student["my_networks:Net"].parameters
+    assert declared == {"depth": (1, 2), "rate": Range(low=0.0, high=0.5)}
+    given = space.model_copy(update={"student": {"my_networks:Net": StudentOverride(parameters={"depth": (3,)})}})
+    assert with_declared_parameters(given, folder=folder).student["my_networks:Net"].parameters["depth"] == (3,)
+    assert with_declared_parameters(Space(students=("cnn_tiny",)), folder=folder) == Space(students=("cnn_tiny",))
+
+
+class First:
+    """Suggests the first choice or the lower end, and notes what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        self.asked.append(name)
+        return choices[0]
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        self.asked.append(name)
+        return low
+
+
+def test_a_space_asks_for_them_under_the_networks_name(folder: Path) -> None:
+    space = with_declared_parameters(Space(students=("my_networks:Net",)), folder=folder)
+    trial = First()
+    assert space.suggest(trial).student.parameters == {"depth": 1, "rate": 0.0}
+    assert trial.asked == ["Net.depth", "Net.rate"]
+
+
+@pytest.mark.parametrize("name", ["Odd", "Worse"])
+def test_a_declaration_that_is_none_is_refused(folder: Path, name: str) -> None:
+    with pytest.raises(SpaceError, match="search_space of student"):
+        with_declared_parameters(Space(students=(f"my_networks:{name}",)), folder=folder)
