@@ -11,7 +11,7 @@ from _report import REFERENCE_DATA
 from PIL import Image
 from torch import nn
 
-from edgesearch.objectives import DataSet, Store, load_data, plan
+from edgesearch.objectives import Conditions, DataSet, Store, load_data, plan
 from edgesearch.objectives.pruning import resize_to
 from edgesearch.objectives.stages import run_stage
 from edgesearch.search.study import load_study
@@ -51,7 +51,8 @@ def trained(name: str, home: Path = HOME) -> tuple[nn.Module, Student, DataSet]:
     settings = load_study(str(Path(__file__).with_name(f"{name}.toml")))
     settings = settings.model_copy(update={"data": settings.data.model_copy(update={"root": cifar10_file(home)})})
     data = load_data(settings.data)
-    stages = plan(settings.candidates[0], settings.pipeline, data=data.fingerprint, seed=settings.seed, board={}).walk()
+    conditions = Conditions.of(data, settings.pipeline, board={}, granularity=16, seed=settings.seed)
+    stages = plan(settings.candidates[0], settings.pipeline, conditions).walk()
     stage = next(stage for stage in stages if stage.kind == "student")
     store = Store(home / "store")
     if store.get("student", stage.key) is None:

@@ -18,7 +18,7 @@ from _report import finish
 from rich.console import Console
 
 from edgesearch.board_eval import load_profile
-from edgesearch.objectives import Estimator, Stage, Store, load_data, plan
+from edgesearch.objectives import Conditions, Estimator, Pipeline, Store, load_data, plan
 from edgesearch.search.engine import Engine, Job, PlainProgress, RayPool, run_job
 from edgesearch.search.study import Home, create_or_resume, load_study, open_storage
 from edgesearch.spaces import Candidate
@@ -38,6 +38,8 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = load_study("quickstart")
     data, board = load_data(settings.data), load_profile(settings.board)
+    content = board.model_dump(mode="json", exclude={"origin"})
+    conditions = Conditions.of(data, settings.pipeline, board=content, granularity=16, seed=settings.seed)
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         home.prepare()
@@ -46,8 +48,7 @@ def main() -> None:
         engine = Engine(
             study=study,
             settings=settings,
-            fingerprint=data.fingerprint,
-            board=board,
+            conditions=conditions,
             estimator=Estimator(channels=data.channels, classes=len(data.classes), board=board),
             store=Store(home.store),
             pool=pool,
@@ -64,9 +65,7 @@ def main() -> None:
         with_store = time.perf_counter() - started
         trials = [t for t in study.get_trials() if t.state == optuna.trial.TrialState.COMPLETE]
         print(f"  {with_store:.1f} s; the same {len(trials)} candidates, each with an empty store", flush=True)
-        chains = [
-            stages_of(Candidate.model_validate(t.user_attrs["candidate"]), settings, data.fingerprint, board) for t in trials
-        ]
+        chains = [stages_of(Candidate.model_validate(t.user_attrs["candidate"]), settings.pipeline, conditions) for t in trials]
         started = time.perf_counter()
         data_settings = settings.data.model_dump(mode="json")
         ended = ray.get([task.remote(chain, data_settings, folder) for chain in chains])
@@ -86,15 +85,8 @@ def main() -> None:
     )
 
 
-def stages_of(candidate: Candidate, settings: object, fingerprint: str, board: object) -> list[dict[str, object]]:
-    last: Stage = plan(
-        candidate,
-        settings.pipeline,  # type: ignore[attr-defined]
-        data=fingerprint,
-        seed=settings.seed,  # type: ignore[attr-defined]
-        board=board.model_dump(mode="json", exclude={"origin"}),  # type: ignore[attr-defined]
-    )
-    return [stage.to_json() for stage in last.walk()]
+def stages_of(candidate: Candidate, pipeline: Pipeline, conditions: Conditions) -> list[dict[str, object]]:
+    return [stage.to_json() for stage in plan(candidate, pipeline, conditions).walk()]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from ._custom import complete as complete
 from ._custom import with_declared_parameters as with_declared_parameters
 from ._identity import digest as digest
 from ._identity import identity as identity
+from ._identity import without_paths as without_paths
 from ._space import Range as Range
 from ._space import Space as Space
 from ._space import StudentOverride as StudentOverride

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 def identity(settings: BaseModel) -> dict[str, Any]:
     """The settings as JSON values, without defaults and without paths of files whose checksum is given."""
-    content: dict[str, Any] = _without_paths(settings.model_dump(mode="json", exclude_defaults=True))
+    content: dict[str, Any] = without_paths(settings.model_dump(mode="json", exclude_defaults=True))
     return content
 
 
@@ -26,10 +26,11 @@ def digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _without_paths(content: Any) -> Any:
+def without_paths(content: Any) -> Any:
+    """JSON values without the paths of files whose checksum stands beside them: the file counts, not where it lies."""
     if not isinstance(content, Mapping):
         return content
-    kept = {name: _without_paths(value) for name, value in content.items()}
+    kept = {name: without_paths(value) for name, value in content.items()}
     if kept.get("weights_sha256"):
         kept.pop("weights", None)
     return kept

@@ -9,6 +9,7 @@ the networks of the final front.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -81,6 +82,7 @@ class DataSet:
     calibration: Split
     test: Split
     fingerprint: str
+    fingerprints: Mapping[str, str]
     normalisation: Normalisation = field(default_factory=Normalisation)
 
 
@@ -97,7 +99,12 @@ def load_data(settings: DataSettings) -> DataSet:
     height, width, channels = train.images.shape[1:]
     normalisation = Normalisation()
     digest = hashlib.sha256(repr((raw.classes, normalisation)).encode())
-    for split in (train, validation, calibration, test):
+    splits = {"train": train, "validation": validation, "calibration": calibration, "test": test}
+    fingerprints = {"meta": hashlib.sha256(repr((raw.classes, (height, width, channels), normalisation)).encode()).hexdigest()}
+    for part, split in splits.items():
+        content = repr(split.images.shape).encode() + split.images.tobytes() + split.labels.tobytes()
+        fingerprints[part] = hashlib.sha256(content).hexdigest()
+    for split in splits.values():
         digest.update(repr(split.images.shape).encode())
         digest.update(np.ascontiguousarray(split.images).data)
         digest.update(np.ascontiguousarray(split.labels).data)
@@ -111,6 +118,7 @@ def load_data(settings: DataSettings) -> DataSet:
         calibration=calibration,
         test=test,
         fingerprint=digest.hexdigest(),
+        fingerprints=fingerprints,
         normalisation=normalisation,
     )
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from torch import nn
+
 from edgesearch.board_eval import BoardProfile, Graph, lower
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning import PrunableShape
@@ -12,8 +16,11 @@ from edgesearch.spaces import Candidate, Student, build
 class Estimator:
     """Estimates candidates for one data set and one board; equal networks are timed once."""
 
-    def __init__(self, *, channels: int, classes: int, board: BoardProfile) -> None:
+    def __init__(
+        self, *, channels: int, classes: int, board: BoardProfile, granularity: int = 16, folder: Path | None = None
+    ) -> None:
         self._channels, self._classes, self._board = channels, classes, board
+        self._granularity, self._folder = granularity, folder
         self._known: dict[tuple[str, float, int, int], dict[str, float]] = {}
         self._shapes: dict[str, PrunableShape] = {}  # by student: which channels go together is found once
 
@@ -21,24 +28,36 @@ class Estimator:
         """The metrics of `describe`. A pruned candidate is taken as evenly pruned to its ratio; which channels really go is
         decided on trained weights.
 
-        Raises LoweringError naming operations the DPU does not have, GraphError, or SpaceError if it cannot be built.
+        Raises LoweringError naming operations the DPU does not have, GraphError, SpaceError if it cannot be built or does not
+        tell the data set's classes apart, PluginError if its code cannot be imported.
         """
         if candidate.distillation.kind == "intermediate" and candidate.student.architecture == "mlp":
             raise SpaceError("an mlp has no feature maps to compare with a teacher's; use logit distillation for it")
         student, pruning, bits = candidate.student, candidate.pruning, candidate.quantization.bits
         ratio = 0.0 if pruning.method == "none" else pruning.ratio
-        key = (student.model_dump_json(), ratio, pruning.granularity if ratio else 0, bits)
+        granularity = pruning.granularity or self._granularity
+        key = (student.model_dump_json(), ratio, granularity if ratio else 0, bits)
         if key not in self._known:
-            self._known[key] = describe(self._graph(student, ratio, pruning.granularity), self._board, bits)
+            self._known[key] = describe(self._graph(student, ratio, granularity), self._board, bits)
         return dict(self._known[key])
 
     def _graph(self, student: Student, ratio: float, granularity: int) -> Graph:
         shape = (self._channels, student.input_size, student.input_size)
         if not ratio:
-            return lower(build(student, channels=self._channels, classes=self._classes), shape)
+            return self._unpruned(student)[1]
         key = student.model_dump_json()
         if key not in self._shapes:
-            model = build(student, channels=self._channels, classes=self._classes)
-            lower(model, shape)  # the unpruned network first: its errors name the user's own layers
+            model, _ = self._unpruned(student)  # its errors name the user's own layers
             self._shapes[key] = PrunableShape(model, shape)
         return lower(self._shapes[key].at(ratio=ratio, granularity=granularity), shape)
+
+    def _unpruned(self, student: Student) -> tuple[nn.Module, Graph]:
+        model = build(student, channels=self._channels, classes=self._classes, folder=self._folder)
+        graph = lower(model, (self._channels, student.input_size, student.input_size))
+        outputs = graph.output.shape[-1]
+        if outputs != self._classes:
+            raise SpaceError(
+                f"student {student.architecture!r} has {outputs} outputs, but the data set {self._classes} classes; "
+                "give its class an argument `num_classes` and use it for the last layer"
+            )
+        return model, graph

@@ -1,57 +1,52 @@
-"""A stage: a pure function of its inputs' keys, its own parameters, a seed, the data and its version.
+"""A stage: a pure function of its inputs' keys, its own settings, the data it reads, a seed, and the version of its code.
 
-The key is the hash of exactly those; equal keys mean equal results, so a stage is computed once.
+The key is the hash of exactly those; equal keys mean equal results, so a stage is computed once. Settings at their defaults are
+not in it (see `edgesearch.spaces.identity`), nor is anything that a stage does not read: the seed of one that draws nothing,
+the images of other splits, the place of a file.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-StageKind: TypeAlias = Literal["teacher", "logits", "student", "sensitivity", "pruned", "quantized", "measured", "tested"]
-
-#: Raised by one whenever a stage's code changes its result; old artifacts are then no longer found.
-VERSIONS: Mapping[StageKind, int] = {
-    "teacher": 1,
-    "logits": 1,
-    "student": 1,
-    "sensitivity": 1,
-    "pruned": 1,
-    "quantized": 3,
-    "measured": 1,
-    "tested": 1,
-}
+from edgesearch.spaces import digest, without_paths
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a candidate's pipeline. `inputs` maps a role ("student", "teacher", ...) to the stage that fills it."""
+    """One step of a candidate's pipeline. `inputs` maps a role ("network", "teacher", ...) to the stage that fills it."""
 
-    kind: StageKind
-    parameters: Mapping[str, Any]
-    seed: int
-    data: str  # the data set's fingerprint
+    kind: str
+    version: int  # of the kind's code: raised by one whenever it changes the result
+    parameters: Mapping[str, Any]  # the kind's settings as JSON, without those at their defaults
+    data: Mapping[str, str]  # part of the data set that is read (train, validation, ...) -> its fingerprint
+    seed: int | None = None  # the study's; None where nothing is drawn
+    threads: int = 1  # sums come out in another order, and so otherwise in the last digits, with another number of them
     inputs: Mapping[str, Stage] = field(default_factory=dict)
 
     @cached_property
     def key(self) -> str:
         """SHA-256, hexadecimal."""
-        return hashlib.sha256(json.dumps(self.recipe(), sort_keys=True).encode()).hexdigest()
+        return digest(self.recipe())
 
     def recipe(self) -> dict[str, Any]:
         """What the key is the hash of."""
-        return {
+        content: dict[str, Any] = {
             "kind": self.kind,
-            "version": VERSIONS[self.kind],
+            "version": self.version,
             "inputs": {role: stage.key for role, stage in self.inputs.items()},
-            "parameters": _identity(dict(self.parameters)),
-            "seed": self.seed,
-            "data": self.data,
+            "parameters": without_paths(dict(self.parameters)),
+            "data": dict(self.data),
         }
+        if self.seed is not None:
+            content["seed"] = self.seed
+        if self.threads != 1:
+            content["threads"] = self.threads
+        return content
 
     @property
     def random_seed(self) -> int:
@@ -76,9 +71,11 @@ class Stage:
         """As JSON, to hand it to another process."""
         return {
             "kind": self.kind,
+            "version": self.version,
             "parameters": dict(self.parameters),
+            "data": dict(self.data),
             "seed": self.seed,
-            "data": self.data,
+            "threads": self.threads,
             "inputs": {role: stage.to_json() for role, stage in self.inputs.items()},
         }
 
@@ -86,14 +83,4 @@ class Stage:
     def from_json(cls, content: Mapping[str, Any]) -> Stage:
         """The inverse of `to_json`."""
         inputs = {role: cls.from_json(stage) for role, stage in content["inputs"].items()}
-        return cls(content["kind"], content["parameters"], content["seed"], content["data"], inputs)
-
-
-def _identity(parameters: Any) -> Any:
-    """The parameters with every weights file named by its checksum instead of its path, so that it may be moved."""
-    if not isinstance(parameters, Mapping):
-        return parameters
-    named = {name: _identity(value) for name, value in parameters.items()}
-    if named.get("weights_sha256"):
-        named["weights"] = ""
-    return named
+        return cls(**{**content, "inputs": inputs})

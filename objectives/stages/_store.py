@@ -2,9 +2,11 @@
 
 Layout below the root folder:
 
-    artifacts/KIND/KEY/artifact.json     what it is: stage, inputs, parameters, figures, and the checksum of every file
+    artifacts/KIND/KEY/artifact.json     what it is: stage, inputs, settings, figures, what made it, every file's checksum
     artifacts/KIND/KEY/*.safetensors     its tensors
     checkpoints/KEY/last.safetensors     the newest epoch of a training that has not finished
+    failures/KIND/KEY.json               why a stage fails, and would fail again
+    leases/KEY                           who makes that stage now
     corrupt/                             entries whose checksums failed, kept for a look; they are computed again
 
 An artifact is written to a temporary folder, flushed to the disk and renamed: it is there whole or not at all, whatever is
@@ -14,29 +16,41 @@ killed when. Nothing is pickled.
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from edgesearch.errors import StoreError
+from edgesearch.files import write_atomically
+from edgesearch.objectives.stages._checkpoints import StoredCheckpoints
+from edgesearch.objectives.stages._entries import (
+    MANIFEST,
+    damage,
+    json_checksum,
+    state_of,
+    sync,
+    write_synced,
+    write_tensors,
+    writing,
+)
+from edgesearch.objectives.stages._leases import file_lease
+from edgesearch.plugins import load
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_MANIFEST = "artifact.json"
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a stage made: figures as JSON, and files of tensors."""
+    """What a stage made: figures as JSON, and files of tensors. `made_by`: versions, device and threads that made it."""
 
     kind: str
     key: str
@@ -44,6 +58,7 @@ class Artifact:
     figures: Mapping[str, Any]
     seconds: float
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    made_by: Mapping[str, Any] = field(default_factory=dict)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """The tensors of the file `name`.safetensors."""
@@ -52,32 +67,18 @@ class Artifact:
         return load_file(self.path / f"{name}.safetensors")
 
 
-class Store:
-    """A folder of artifacts. Many processes may use one at the same time."""
+class ArtifactStore(Protocol):
+    """Where artifacts are kept. Many processes may use one at the same time."""
 
-    def __init__(self, root: Path, *, warn: Callable[[str], None] = lambda message: None) -> None:
-        self.root = root
-        self._warn = warn
-        with _disk(f"the store at {root}"):
-            for name in ("artifacts", "checkpoints", "tmp"):
-                (root / name).mkdir(parents=True, exist_ok=True)
+    @property
+    def location(self) -> str:
+        """What `open_store` opens it by, in another process too."""
 
     def get(self, kind: str, key: str) -> Artifact | None:
         """The artifact, or None when it is not there. A damaged one is set aside, said so, and counts as not there."""
-        folder = self._folder(kind, key)
-        manifest = folder / _MANIFEST
-        if not manifest.exists():
-            return None
-        problem = _damage(folder)
-        if problem is not None:
-            self._set_aside(kind, key, problem)
-            return None
-        content = json.loads(manifest.read_text())
-        return Artifact(kind, key, folder, content["figures"], content["seconds"], content["recipe"])
 
     def has(self, kind: str, key: str) -> bool:
         """Whether the artifact is there; its checksums are not looked at."""
-        return (self._folder(kind, key) / _MANIFEST).exists()
 
     def put(
         self,
@@ -88,15 +89,120 @@ class Store:
         seconds: float,
         recipe: Mapping[str, Any],
         tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
+        made_by: Mapping[str, Any] | None = None,
+    ) -> Artifact:
+        """Store an artifact; `tensors` maps a file's name to its tensors. The first of two writers of one key wins."""
+
+    def checkpoints(self, key: str) -> StoredCheckpoints:
+        """The checkpoints of the training whose stage has this key."""
+
+    def lease(self, key: str, *, waiting: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Hold a key while its stage runs, waiting for whoever holds it; `waiting` is told who that is."""
+
+    def failure(self, kind: str, key: str) -> Mapping[str, Any] | None:
+        """Why the stage failed ("message") and what ran it ("made_by"), where it would fail again."""
+
+    def record_failure(self, kind: str, key: str, *, message: str, made_by: Mapping[str, Any]) -> None:
+        """Remember that the stage fails, so that it is not tried for every candidate above it."""
+
+    def forget_failure(self, kind: str, key: str) -> None:
+        """Let the stage be tried again."""
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """(kind, key) of every artifact."""
+
+
+def open_store(
+    location: str | Path, *, warn: Callable[[str], None] = lambda message: None, folder: Path | None = None
+) -> ArtifactStore:
+    """The store at `location`: a folder, or pkg.module:Class+LOCATION for a store of the user's own.
+
+    Such a class, looked for in `folder` first, is called with (LOCATION, warn=...). Raises StoreError for a folder that cannot
+    be written, PluginError for a class that cannot be imported.
+    """
+    path, plus, rest = str(location).partition("+")
+    if plus and ":" in path:
+        return cast("Callable[..., ArtifactStore]", load(path, folder=folder, noun="store"))(rest, warn=warn)
+    return Store(Path(location), warn=warn)
+
+
+class Store:
+    """A folder of artifacts. Many processes may use one at the same time."""
+
+    def __init__(self, root: Path, *, warn: Callable[[str], None] = lambda message: None) -> None:
+        self.root = root.resolve()  # a worker may run in another folder
+        self._warn = warn
+        self._verified: dict[Path, object] = {}  # entry -> its files as they were when their checksums were right
+        with writing(f"the store at {root}"):
+            for name in ("artifacts", "checkpoints", "tmp"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+
+    @property
+    def location(self) -> str:
+        """The folder."""
+        return str(self.root)
+
+    def get(self, kind: str, key: str) -> Artifact | None:
+        """The artifact, or None when it is not there. A damaged one is set aside, said so, and counts as not there."""
+        folder = self._folder(kind, key)
+        try:
+            state = state_of(folder)
+        except FileNotFoundError:
+            return None
+        if self._verified.get(folder) != state:
+            problem = damage(folder)
+            if problem is not None:
+                self._set_aside(kind, key, problem)
+                return None
+            self._verified[folder] = state
+        content = json.loads((folder / MANIFEST).read_text())
+        return Artifact(
+            kind, key, folder, content["figures"], content["seconds"], content["recipe"], content.get("made_by", {})
+        )
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the artifact is there; its checksums are not looked at."""
+        return (self._folder(kind, key) / MANIFEST).exists()
+
+    def put(
+        self,
+        kind: str,
+        key: str,
+        *,
+        figures: Mapping[str, Any],
+        seconds: float,
+        recipe: Mapping[str, Any],
+        tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
+        made_by: Mapping[str, Any] | None = None,
     ) -> Artifact:
         """Store an artifact; `tensors` maps a file's name to its tensors. The first of two writers of one key wins."""
         folder = self._folder(kind, key)
+        for _ in range(2):  # a damaged entry in the way is set aside by `get`, then there is room
+            self._write(folder, kind, key, figures, seconds, recipe, tensors or {}, made_by or {})
+            stored = self.get(kind, key)
+            if stored is not None:
+                return stored
+        raise StoreError(f"artifact {kind}/{key[:12]} was written to {folder} but cannot be read back; check the disk")
+
+    def _write(
+        self,
+        folder: Path,
+        kind: str,
+        key: str,
+        figures: Mapping[str, Any],
+        seconds: float,
+        recipe: Mapping[str, Any],
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        made_by: Mapping[str, Any],
+    ) -> None:
         temporary = self.root / "tmp" / uuid.uuid4().hex
-        with _disk(f"artifact {kind}/{key[:12]}"):
+        with writing(f"artifact {kind}/{key[:12]}"):
             temporary.mkdir(parents=True)
             try:
-                checksums = {f"{name}.safetensors": _write_tensors(temporary / f"{name}.safetensors", content)
-                             for name, content in (tensors or {}).items()}  # fmt: skip
+                files = {
+                    f"{name}.safetensors": write_tensors(temporary / f"{name}.safetensors", content)
+                    for name, content in tensors.items()
+                }
                 body = {
                     "format": _FORMAT,
                     "kind": kind,
@@ -104,30 +210,53 @@ class Store:
                     "figures": figures,
                     "seconds": seconds,
                     "recipe": recipe,
-                    "files": checksums,
+                    "made_by": made_by,
+                    "files": files,
                 }
-                text = json.dumps({**body, "sha256": _json_checksum(body)}, indent=1)
-                _write_synced(temporary / _MANIFEST, text.encode())
+                text = json.dumps({**body, "sha256": json_checksum(body)}, indent=1)
+                write_synced(temporary / MANIFEST, text.encode())
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 _rename(temporary, folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-        stored = self.get(kind, key)
-        if stored is None:
-            raise StoreError(f"artifact {kind}/{key[:12]} was written to {folder} but cannot be read back; check the disk")
-        return stored
 
     def checkpoints(self, key: str) -> StoredCheckpoints:
         """The checkpoints of the training whose stage has this key."""
         return StoredCheckpoints(self.root / "checkpoints" / key)
 
+    def lease(self, key: str, *, waiting: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Hold a key while its stage runs, waiting for whoever holds it; `waiting` is told who that is."""
+        return file_lease(self.root / "leases" / key, waiting=waiting)
+
+    def failure(self, kind: str, key: str) -> Mapping[str, Any] | None:
+        """Why the stage failed ("message") and what ran it ("made_by"), where it would fail again."""
+        try:
+            content = json.loads(self._failure_file(kind, key).read_text())
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) and {"message", "made_by"} <= content.keys() else None
+
+    def record_failure(self, kind: str, key: str, *, message: str, made_by: Mapping[str, Any]) -> None:
+        """Remember that the stage fails, so that it is not tried for every candidate above it."""
+        file = self._failure_file(kind, key)
+        with writing(f"the failure of {kind}/{key[:12]}"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, json.dumps({"message": message, "made_by": dict(made_by)}, indent=1).encode())
+
+    def forget_failure(self, kind: str, key: str) -> None:
+        """Let the stage be tried again."""
+        self._failure_file(kind, key).unlink(missing_ok=True)
+
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """(kind, key) of every artifact."""
-        for manifest in sorted((self.root / "artifacts").glob(f"*/*/{_MANIFEST}")):
+        for manifest in sorted((self.root / "artifacts").glob(f"*/*/{MANIFEST}")):
             yield manifest.parent.parent.name, manifest.parent.name
 
     def _folder(self, kind: str, key: str) -> Path:
         return self.root / "artifacts" / kind / key
+
+    def _failure_file(self, kind: str, key: str) -> Path:
+        return self.root / "failures" / kind / f"{key}.json"
 
     def _set_aside(self, kind: str, key: str, problem: str) -> None:
         target = self.root / "corrupt" / f"{kind}-{key}-{uuid.uuid4().hex[:8]}"
@@ -139,119 +268,6 @@ class Store:
         self._warn(f"store entry {kind}/{key[:12]} is damaged ({problem}); it was moved to {target} and is computed again")
 
 
-class StoredCheckpoints:
-    """The newest epoch of one training: written beside the old one and renamed over it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "last.safetensors"
-
-    def latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-        """(epochs done, tensors, meta) of the newest checkpoint; None when there is none or it is damaged."""
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(self._file, framework="pt") as file:
-                meta = json.loads(file.metadata()["meta"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        except FileNotFoundError:
-            return None
-        except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError):
-            return None
-        if meta["sha256"] != _tensor_checksum(tensors):
-            return None
-        return int(meta["epoch"]), tensors, dict(meta["meta"])
-
-    def save(self, epoch: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Keep this epoch instead of the one before."""
-        from safetensors.torch import save_file
-
-        with _disk(f"a checkpoint in {self._file.parent}"):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._file.with_name(f"{uuid.uuid4().hex}.tmp")
-            plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            text = json.dumps({"epoch": epoch, "meta": dict(meta), "sha256": _tensor_checksum(plain)})
-            try:
-                save_file(plain, temporary, metadata={"meta": text})
-                _sync(temporary)
-                os.replace(temporary, self._file)
-            finally:
-                temporary.unlink(missing_ok=True)
-
-    def clear(self) -> None:
-        """Forget the training; its stage has finished."""
-        shutil.rmtree(self._file.parent, ignore_errors=True)
-
-
-@contextmanager
-def _disk(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        hint = (
-            "free some space and run the same command again" if error.errno == errno.ENOSPC else "check the path and its rights"
-        )
-        raise StoreError(f"{what} could not be written: {error.strerror or error}; {hint}") from error
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":  # how safetensors reports a failed write
-            raise
-        raise StoreError(f"{what} could not be written: {error}; free some space and run the same command again") from error
-
-
-def _damage(folder: Path) -> str | None:
-    try:
-        content = json.loads((folder / _MANIFEST).read_text())
-        claimed = content.pop("sha256")
-        if claimed != _json_checksum(content):
-            return f"{_MANIFEST} does not match its checksum"
-        for name, checksum in content["files"].items():
-            if _file_checksum(folder / name) != checksum:
-                return f"{name} does not match its checksum"
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _json_checksum(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _file_checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _tensor_checksum(tensors: Mapping[str, Tensor]) -> str:
-    import torch
-
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return digest.hexdigest()
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    from safetensors.torch import save_file
-
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
-    _sync(path)
-    return _file_checksum(path)
-
-
-def _write_synced(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _rename(temporary: Path, folder: Path) -> None:
     try:
         os.rename(temporary, folder)
@@ -259,4 +275,4 @@ def _rename(temporary: Path, folder: Path) -> None:
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
             raise
         return  # another process stored the same key first
-    _sync(folder.parent)
+    sync(folder.parent)

@@ -2,10 +2,12 @@ from ._checkpoints import Checkpoints as Checkpoints
 from ._checkpoints import pack as pack
 from ._checkpoints import unpack as unpack
 from ._device import choose_device as choose_device
-from ._distillation import Distillation as Distillation
+from ._device import multiplies_bfloat16 as multiplies_bfloat16
+from ._distillation import Supervision as Supervision
 from ._distillation import stored_view as stored_view
 from ._distillation import teacher_logits as teacher_logits
 from ._evaluation import evaluate as evaluate
 from ._recipe import Recipe as Recipe
+from ._train import STEP_PASSES as STEP_PASSES
 from ._train import Training as Training
 from ._train import train as train

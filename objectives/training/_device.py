@@ -12,7 +12,7 @@ from torch import nn
 from edgesearch.errors import TrainingError
 from edgesearch.objectives.pruning import layer_macs
 
-__all__ = ["choose_device", "out_of_memory", "use_bfloat16"]
+__all__ = ["choose_device", "multiplies_bfloat16", "out_of_memory", "use_bfloat16"]
 
 #: Below this many MACs in a batch, casting costs a CPU what bfloat16 saves. Measured on a Zen 4 core, one thread: a step of
 #: 15 MMAC takes 3.4 ms in float32 and 3.9 in bfloat16, one of 240 MMAC 25 and 16.
@@ -44,20 +44,27 @@ def _cpu_multiplies_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+@lru_cache(maxsize=1)
+def multiplies_bfloat16() -> bool:
+    """Whether this machine has hardware for bfloat16: its GPU, or its processor. Without, torch emulates it, slowly."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return _cpu_multiplies_bfloat16()
+
+
 def use_bfloat16(
     asked: Literal["auto", "off", "bf16"],
-    device: torch.device,
     model: nn.Module,
     input_shape: tuple[int, int, int],
     batch_size: int,
 ) -> bool:
-    """Whether to train with bfloat16 autocast. `input_shape` is (channels, height, width)."""
+    """Whether to train with bfloat16 autocast: by the network and its batch alone, so that a key says what was computed.
+
+    "auto" means where it pays on hardware that has it; a plan asks for "off" where it does not (see `multiplies_bfloat16`).
+    `input_shape` is (channels, height, width).
+    """
     if asked != "auto":
         return asked == "bf16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu" or not _cpu_multiplies_bfloat16():
-        return False
     # oneDNN's depthwise convolutions are slow in bfloat16: a step of MobileNetV2 takes 2.2 times as long as in float32.
     if any(isinstance(m, nn.Conv2d) and m.groups > 1 and m.groups == m.in_channels for m in model.modules()):
         return False

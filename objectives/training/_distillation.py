@@ -35,7 +35,7 @@ from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._device import choose_device
 from edgesearch.objectives.training._evaluation import predict_logits
 
-__all__ = ["Batch", "Distillation", "Loss", "find_stages", "stored_view", "teacher_logits"]
+__all__ = ["Batch", "Loss", "Supervision", "find_stages", "stored_view", "teacher_logits"]
 
 #: Views for which logits are stored come from this seed, so that one teacher's logits serve students of every seed.
 _VIEW_SEED = 0x7EAC
@@ -44,8 +44,10 @@ _STAGES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distillation:
-    """How a student is taught. `alpha` weighs the labels, `temperature` softens both sides, `beta` weighs the stages.
+class Supervision:
+    """Whom a student learns from beside the labels, and how.
+
+    `alpha` weighs the labels, `temperature` softens both sides, `beta` weighs the stages.
 
     teacher: the network; for "self" an earlier network of the same architecture. May be left out where its logits are stored,
     except for "intermediate", which compares features.
@@ -179,7 +181,7 @@ class Loss:
     def __init__(
         self,
         model: nn.Module,
-        distillation: Distillation | None,
+        supervision: Supervision | None,
         *,
         data: DataSet,
         input_size: tuple[int, int],
@@ -188,19 +190,19 @@ class Loss:
         seed: int,
     ) -> None:
         self.projections: nn.ModuleList = nn.ModuleList()
-        self._model, self._distillation, self._smoothing = model, distillation, label_smoothing
+        self._model, self._supervision, self._smoothing = model, supervision, label_smoothing
         self._normalisation: Normalisation = data.normalisation
         self._input_size = input_size
         self._stored: Tensor | None = None
         self._taps: tuple[_Features, _Features] | None = None
-        if distillation is None:
+        if supervision is None:
             return
-        if distillation.stored_logits is not None:
-            self._stored = self._check_stored(distillation.stored_logits, data).to(device)
-        if distillation.teacher is not None and (self._stored is None or distillation.kind == "intermediate"):
-            distillation.teacher.to(device).eval()
-        if distillation.kind == "intermediate":
-            self._attach(distillation, data.channels, device, seed)
+        if supervision.stored_logits is not None:
+            self._stored = self._check_stored(supervision.stored_logits, data).to(device)
+        if supervision.teacher is not None and (self._stored is None or supervision.kind == "intermediate"):
+            supervision.teacher.to(device).eval()
+        if supervision.kind == "intermediate":
+            self._attach(supervision, data.channels, device, seed)
 
     @property
     def views(self) -> int | None:
@@ -219,20 +221,20 @@ class Loss:
         return torch.tensor(logits)
 
     def _teacher_size(self) -> tuple[int, int]:
-        assert self._distillation is not None
-        size = self._distillation.teacher_input_size
+        assert self._supervision is not None
+        size = self._supervision.teacher_input_size
         return self._input_size if size is None else (size, size)
 
-    def _attach(self, distillation: Distillation, channels: int, device: torch.device, seed: int) -> None:
-        teacher = distillation.teacher
+    def _attach(self, supervision: Supervision, channels: int, device: torch.device, seed: int) -> None:
+        teacher = supervision.teacher
         assert teacher is not None
         of_student = find_stages(self._model, (channels, *self._input_size))
         of_teacher = find_stages(teacher, (channels, *self._teacher_size()))
-        if distillation.stages is None:
+        if supervision.stages is None:
             count = min(len(of_student), len(of_teacher), _STAGES)
             pairs = [(s[0], t[0]) for s, t in zip(of_student[-count:], of_teacher[-count:], strict=True)] if count else []
         else:
-            pairs = list(distillation.stages)
+            pairs = list(supervision.stages)
         if not pairs:
             raise TrainingError(
                 f"intermediate distillation compares feature maps, and {type(self._model).__name__} or "
@@ -254,7 +256,7 @@ class Loss:
         """The mean loss of a batch, a scalar."""
         logits = self._model(batch.inputs).float()
         loss = F.cross_entropy(logits, batch.labels, label_smoothing=self._smoothing)
-        how = self._distillation
+        how = self._supervision
         if how is None:
             return loss
         soft = self._targets(batch, logits.shape[1])
@@ -268,8 +270,8 @@ class Loss:
         return loss if self._taps is None else loss + how.beta * self._stage_loss()
 
     def _targets(self, batch: Batch, classes: int) -> Tensor:
-        assert self._distillation is not None
-        teacher = self._distillation.teacher
+        assert self._supervision is not None
+        teacher = self._supervision.teacher
         answer: Tensor | None = None
         if teacher is not None and (self._stored is None or self._taps is not None):
             inputs = batch.inputs

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from edgesearch.spaces import Settings
 
 __all__ = ["Recipe"]
 
 
-class Recipe(BaseModel):
+class Recipe(Settings):
     """One training: `epochs` passes, linear warm-up over the first `warmup_epochs`, then a cosine to zero.
 
     lr is the highest learning rate. Weight decay is decoupled for "adamw", part of the gradient otherwise, and never touches
     biases and batch-norm. augmentation: "shift" moves images by up to an eighth, "flip_crop" moves and mirrors them, "auto"
-    takes what fits the data set. mixed_precision: bfloat16 where "auto" finds hardware for it, always or never.
+    takes what fits the data set; in a study [train] decides it for every network but the teacher. mixed_precision: bfloat16
+    where "auto" finds that it pays, always or never.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=64, ge=2)

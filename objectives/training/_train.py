@@ -21,12 +21,14 @@ from edgesearch.errors import OutOfMemory, TrainingError
 from edgesearch.objectives.data import DataSet, View, choose_augmentation, draw_view, prepare_tensor, seed_from, show
 from edgesearch.objectives.training._checkpoints import Checkpoints, pack, unpack
 from edgesearch.objectives.training._device import choose_device, out_of_memory, use_bfloat16
-from edgesearch.objectives.training._distillation import Batch, Distillation, Loss, stored_view
+from edgesearch.objectives.training._distillation import Batch, Loss, Supervision, stored_view
 from edgesearch.objectives.training._evaluation import evaluate
 from edgesearch.objectives.training._recipe import Recipe
 
-__all__ = ["Epoch", "Training", "learning_rate", "train"]
+__all__ = ["STEP_PASSES", "Epoch", "Training", "learning_rate", "train"]
 
+#: A training step costs about three forward passes: one forward, two backward.
+STEP_PASSES = 3
 #: Bytes of prepared images that are made at a time.
 _CHUNK_BYTES = 32 << 20
 # Streams of random numbers within one epoch.
@@ -72,7 +74,7 @@ def train(
     recipe: Recipe,
     input_size: int | None,
     seed: int,
-    distillation: Distillation | None = None,
+    supervision: Supervision | None = None,
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float = 10.0,
     stop_after: int | None = None,
@@ -93,7 +95,7 @@ def train(
     """
     started = time.perf_counter()
     with _explained(0, recipe):
-        run = _Run(model, data, recipe, input_size, seed, distillation, choose_device(device), select)
+        run = _Run(model, data, recipe, input_size, seed, supervision, choose_device(device), select)
     last = recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)
     try:
         run.resume(checkpoints, last)
@@ -146,18 +148,18 @@ class _Run:
         recipe: Recipe,
         input_size: int | None,
         seed: int,
-        distillation: Distillation | None,
+        supervision: Supervision | None,
         device: torch.device,
         select: Literal["last", "best"],
     ) -> None:
         self.model, self.data, self.recipe, self.seed, self.device, self.select = model, data, recipe, seed, device, select
         self.size = data.size if input_size is None else (input_size, input_size)
         shape = (data.channels, *self.size)
-        self.bfloat16 = use_bfloat16(recipe.mixed_precision, device, model, shape, recipe.batch_size)
+        self.bfloat16 = use_bfloat16(recipe.mixed_precision, model, shape, recipe.batch_size)
         model.requires_grad_(True).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = Loss(
             model,
-            distillation,
+            supervision,
             data=data,
             input_size=self.size,
             label_smoothing=recipe.label_smoothing,

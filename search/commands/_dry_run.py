@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 
 from edgesearch.errors import EdgesearchError
-from edgesearch.objectives import DataSet, Estimator, Recipe, Stage, Store, plan
+from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, Store, plan, stage_specs
 from edgesearch.search.engine import Proposer
 from edgesearch.search.study import Home, StudyFile
 from edgesearch.spaces import Candidate
 
 #: Multiply-accumulates per second that a small network's training reaches on one x86 core. The order of magnitude only.
 _TRAINING_MACS_PER_SECOND = 6e9
-#: A training step costs about three forward passes.
-_STEP_COST = 3
 
 
-def describe_cost(settings: StudyFile, data: DataSet, estimator: Estimator, place: Home, trials: int) -> str:
+def describe_cost(
+    settings: StudyFile, data: DataSet, conditions: Conditions, estimator: Estimator, place: Home, trials: int
+) -> str:
     """The candidates of a study, or a sample of its space, with the stages that are missing and their cost."""
     candidates, rejected = _candidates(settings, estimator, trials)
     store = Store(place.store) if place.store.exists() else None
@@ -25,14 +25,14 @@ def describe_cost(settings: StudyFile, data: DataSet, estimator: Estimator, plac
     for candidate in candidates:
         macs = estimator.estimate(candidate)["macs"]
         fps = estimator.estimate(candidate)["fps"]
-        last = plan(candidate, settings.pipeline, data=data.fingerprint, seed=settings.seed, board={})
+        last = plan(candidate, settings.pipeline, conditions)
         fresh = [
             s for s in last.walk() if s.key not in stages and s.kind != "measured" and not (store and store.has(s.kind, s.key))
         ]
         stages |= {s.key: (s, macs) for s in fresh}
         words = " ".join(f"{kind}" for kind in dict.fromkeys(s.kind for s in fresh)) or "nothing new"
         lines.append(f"  {candidate!s:<58} {macs / 1e6:>9,.1f} MMAC  ~{fps:>7,.0f} FPS  {words}")
-    seconds = sum(_seconds(stage, macs, data, settings) for stage, macs in stages.values())
+    seconds = sum(_seconds(stage, macs, data) for stage, macs in stages.values())
     kinds = Counter(stage.kind for stage, _ in stages.values())
     what = (
         "the study's own candidates"
@@ -79,18 +79,10 @@ def _candidates(settings: StudyFile, estimator: Estimator, trials: int) -> tuple
     return list(found.values()), len(refused)
 
 
-def _seconds(stage: Stage, macs: float, data: DataSet, settings: StudyFile) -> float:
-    """Seconds on one core: image passes of the stage's trainings, times the network's work."""
-    images = len(data.train)
-    recipe = {"student": settings.train, "pruned": settings.finetune}.get(stage.kind)
-    if stage.kind == "teacher" and settings.teacher is not None:
-        recipe = Recipe(epochs=1) if settings.teacher.trained else settings.teacher.recipe
-    epochs = float(recipe.epochs) if recipe else 0.0
-    if stage.kind == "quantized":
-        epochs = settings.qat.epochs if stage.parameters["quantization"]["method"] == "qat" else 0.0
-    passes = epochs * images * _STEP_COST
-    passes += {"logits": 4 * images, "quantized": 8 * len(data.calibration)}.get(stage.kind, 0)
-    return passes * macs / _TRAINING_MACS_PER_SECOND
+def _seconds(stage: Stage, macs: float, data: DataSet) -> float:
+    """Seconds on one core: the images that the stage passes through a network, times the network's work."""
+    spec = stage_specs().find(stage.kind)
+    return spec.images(spec.settings_of(stage), data) * macs / _TRAINING_MACS_PER_SECOND
 
 
 def _duration(seconds: float) -> str:

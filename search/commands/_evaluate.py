@@ -31,12 +31,11 @@ def evaluate(*, candidate: Path, study: str, test: bool, board: str | None, home
     place = Home(home)
     place.prepare()
     store = Store(place.store, warn=click.echo)
-    board_settings = prepared.board.model_dump(mode="json", exclude={"origin"})
-    measured = plan(wanted, settings.pipeline, data=prepared.data.fingerprint, seed=settings.seed, board=board_settings)
+    measured = plan(wanted, settings.pipeline, prepared.conditions)
     click.echo(f"{wanted}: about {estimate['fps']:,.0f} FPS before training")
     last = measured
     if test:
-        last = Stage("tested", {}, settings.seed, prepared.data.fingerprint, {"network": measured.inputs["network"]})
+        last = plan(wanted, settings.pipeline, prepared.conditions, last="tested")
     for stage in (*measured.walk(), *([last] if test else [])):
         _run(stage, settings, store, place)
     figures = store.get("measured", measured.key)

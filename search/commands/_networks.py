@@ -53,5 +53,5 @@ def find_network(
     model = build(student, channels=channels, classes=classes)
     graph = lower(model, (channels, student.input_size, student.input_size))
     if pruning.ratio:  # which channels go is decided on trained weights; until then, evenly
-        graph = pruned_estimate(graph, pruning.ratio, granularity=pruning.granularity)
+        graph = pruned_estimate(graph, pruning.ratio, granularity=pruning.granularity or 16)
     return graph, model

@@ -14,13 +14,12 @@ from sqlalchemy import make_url
 
 from edgesearch.board_eval import BoardProfile, load_profile
 from edgesearch.errors import EdgesearchError, StudyError
-from edgesearch.objectives import DataSet, Estimator, Stage, Store, load_data
+from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, Store, load_data, plan
 from edgesearch.search.commands._dry_run import describe_cost
 from edgesearch.search.commands._preflight import study_findings
 from edgesearch.search.commands._show import make_console, print_front, save_report
 from edgesearch.search.engine import Engine, Job, Pool, Summary, make_pool, make_progress
 from edgesearch.search.study import Home, StudyFile, create_or_resume, load_study, open_storage
-from edgesearch.spaces import Student
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,7 @@ class Prepared:
     settings: StudyFile
     data: DataSet
     board: BoardProfile
+    conditions: Conditions
     estimator: Estimator
 
 
@@ -38,7 +38,10 @@ def prepare_study(settings: StudyFile) -> Prepared:
     data = load_data(settings.data)
     board = load_profile(settings.board)
     estimator = Estimator(channels=data.channels, classes=len(data.classes), board=board)
-    return Prepared(settings, data, board, estimator)
+    conditions = Conditions.of(
+        data, settings.pipeline, board=board.model_dump(mode="json", exclude={"origin"}), granularity=16, seed=settings.seed
+    )
+    return Prepared(settings, data, board, conditions, estimator)
 
 
 def check_students(prepared: Prepared) -> list[str]:
@@ -50,12 +53,8 @@ def check_students(prepared: Prepared) -> list[str]:
         return []
     errors: list[EdgesearchError] = []
     for name in space.students:
-        own = space.student.get(name)
-        sizes = own.input_size if own is not None and own.input_size else space.input_size
-        stems = own.stem if own is not None and own.stem else space.stem
-        student = Student(architecture=name, input_size=max(sizes), stem=stems[0])
         try:
-            prepared.estimator.estimate(Candidate(student=student))
+            prepared.estimator.estimate(Candidate(student=space.narrowest(name)))
         except EdgesearchError as error:
             errors.append(error)
     if len(errors) == len(space.students):
@@ -91,7 +90,7 @@ def optimize(
         click.echo(sentence, err=True)
     place = Home(home)
     if dry_run:
-        click.echo(describe_cost(prepared.settings, prepared.data, prepared.estimator, place, wanted))
+        click.echo(describe_cost(prepared.settings, prepared.data, prepared.conditions, prepared.estimator, place, wanted))
         return 0
     place.prepare()
     with place.lease(settings.name):
@@ -154,8 +153,7 @@ def _run(
         engine = Engine(
             study=study,
             settings=prepared.settings,
-            fingerprint=prepared.data.fingerprint,
-            board=prepared.board,
+            conditions=prepared.conditions,
             estimator=prepared.estimator,
             store=Store(place.store, warn=progress.note),
             pool=pool,
@@ -179,10 +177,7 @@ def _test_front(prepared: Prepared, study: optuna.Study, place: Home, pool: Pool
         artifact = store.get("quantized", record.artifacts["quantized"])
         if str(record.number) in known or artifact is None:
             continue
-        quantized = _stage_of(record.candidate, prepared).inputs["network"]
-        stages[str(record.number)] = Stage(
-            "tested", {}, prepared.settings.seed, prepared.data.fingerprint, {"network": quantized}
-        )
+        stages[str(record.number)] = plan(record.candidate, prepared.settings.pipeline, prepared.conditions, last="tested")
     waiting = set()
     for number, stage in stages.items():
         log = place.logs(prepared.settings.name) / f"tested-{number}.log"
@@ -197,16 +192,3 @@ def _test_front(prepared: Prepared, study: optuna.Study, place: Home, pool: Pool
         if tested is not None:
             known[number] = tested.figures["test_accuracy"]
     study.set_user_attr("test_accuracy", known)
-
-
-def _stage_of(candidate: Any, prepared: Prepared) -> Stage:
-    from edgesearch.objectives import plan
-
-    settings = prepared.settings
-    return plan(
-        candidate,
-        settings.pipeline,
-        data=prepared.data.fingerprint,
-        seed=settings.seed,
-        board=prepared.board.model_dump(mode="json", exclude={"origin"}),
-    )

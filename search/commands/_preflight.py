@@ -37,13 +37,7 @@ def _students(settings: StudyFile) -> list[Student]:
     named = [candidate.student for candidate in settings.candidates]
     space = settings.space
     if space is not None:
-        for name in space.students:
-            own = space.student.get(name)
-            sizes = own.input_size if own is not None and own.input_size else space.input_size
-            widths = own.width if own is not None and own.width else space.width
-            stems = own.stem if own is not None and own.stem else space.stem
-            width = min(widths) if isinstance(widths, tuple) else widths.low
-            named += [Student(architecture=name, width=width, input_size=max(sizes), stem=stems[0])]
+        named += [space.narrowest(name) for name in space.students]
     chosen: dict[str, Student] = {}
     for student in sorted(named, key=lambda s: (s.width, -s.input_size)):
         chosen.setdefault(student.architecture, student)

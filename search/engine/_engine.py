@@ -17,9 +17,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from edgesearch.board_eval import BoardProfile
 from edgesearch.errors import EdgesearchError, StudyError
-from edgesearch.objectives import Artifact, Estimator, Stage, Store, plan
+from edgesearch.objectives import Artifact, Conditions, Estimator, Stage, Store, plan
 from edgesearch.search.engine._jobs import Job, JobResult
 from edgesearch.search.engine._progress import Progress
 from edgesearch.search.engine._proposals import Proposal, Proposer
@@ -66,8 +65,7 @@ class Engine:
         *,
         study: optuna.Study,
         settings: StudyFile,
-        fingerprint: str,
-        board: BoardProfile,
+        conditions: Conditions,
         estimator: Estimator,
         store: Store,
         pool: Pool,
@@ -76,7 +74,7 @@ class Engine:
         threads: int,
         retry_failed: bool = False,
     ) -> None:
-        self._study, self._settings, self._fingerprint, self._board = study, settings, fingerprint, board
+        self._study, self._settings, self._conditions = study, settings, conditions
         self._estimator, self._store, self._pool, self._progress = estimator, store, pool, progress
         self._logs, self._threads = logs, threads
         self._storage = study._storage
@@ -116,16 +114,16 @@ class Engine:
         self._count = self._ended = 0
         for trial in self._study.get_trials(deepcopy=False):
             self._count += 1
-            key = trial.user_attrs.get("candidate_key", "")
+            candidate = Candidate.model_validate(trial.user_attrs["candidate"])
             if trial.state == TrialState.RUNNING:
-                self._activate(trial.number, Candidate.model_validate(trial.user_attrs["candidate"]))
+                self._activate(trial.number, candidate)
             else:
                 self._ended += 1
                 self._proposer.observe(trial)
             if trial.state == TrialState.FAIL and retry_failed:
-                self._retry.append(Candidate.model_validate(trial.user_attrs["candidate"]))
+                self._retry.append(candidate)
             else:
-                self._seen.add(key)
+                self._seen.add(candidate.key)  # an earlier version may have stored another key for it
         if retry_failed:  # what failed once and succeeded since is not tried again
             self._retry = [c for i, c in enumerate(self._retry) if c.key not in self._seen and c not in self._retry[:i]]
 
@@ -194,13 +192,7 @@ class Engine:
         self._activate(number, candidate)
 
     def _activate(self, number: int, candidate: Candidate) -> None:
-        last = plan(
-            candidate,
-            self._settings.pipeline,
-            data=self._fingerprint,
-            seed=self._settings.seed,
-            board=self._board.model_dump(mode="json", exclude={"origin"}),
-        )
+        last = plan(candidate, self._settings.pipeline, self._conditions)
         self._active.append(ActiveTrial(number, candidate, list(last.walk())))
 
     # --- stages
@@ -234,7 +226,7 @@ class Engine:
             Job(
                 stage=stage.to_json(),
                 data=self._settings.data.model_dump(mode="json"),
-                store=str(self._store.root),
+                store=self._store.location,
                 log=str(log),
                 threads=self._threads,
             )

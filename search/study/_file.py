@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edgesearch.errors import SpaceError, StudyError
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher
-from edgesearch.spaces import Candidate, Settings, Space, Student, explain, source_fingerprint, weights_fingerprint
+from edgesearch.spaces import Candidate, Settings, Space, Student, complete, explain
 
 #: Objective -> direction. Accuracy is the quantized network's, top-1 on validation; fps is throughput with every core busy.
 OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
@@ -180,21 +180,13 @@ def _anchor_paths(tables: dict[str, Any], folder: Path) -> None:
 def _with_fingerprints(study: StudyFile) -> StudyFile:
     update: dict[str, Any] = {"candidates": tuple(with_fingerprint(candidate) for candidate in study.candidates)}
     if study.teacher is not None:
-        update["teacher"] = study.teacher.model_copy(update=_fingerprints(study.teacher))
+        update["teacher"] = TeacherTable.model_validate(study.teacher.model_dump() | complete(study.teacher).model_dump())
     return study.model_copy(update=update)
 
 
 def with_fingerprint(candidate: Candidate) -> Candidate:
-    """The candidate with the checksums of its weights file and its model's source file, if it names them."""
-    student = candidate.student.model_copy(update=_fingerprints(candidate.student))
-    return candidate.model_copy(update={"student": student})
-
-
-def _fingerprints(student: Student) -> dict[str, str]:
-    return {
-        "weights_sha256": student.weights_sha256 or weights_fingerprint(student.weights),
-        "source_sha256": student.source_sha256 or source_fingerprint(student.architecture),
-    }
+    """The candidate with the checksums of its weights file and its model's source files, if it names them."""
+    return candidate.model_copy(update={"student": complete(candidate.student)})
 
 
 def _known_keys() -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ EdgesearchError                 what a person did or gave; the command line prin
 ├── StoreError                  the artifact store cannot be read or written
 ├── TrainingError               a training that ended in NaN or not at all
 │   └── OutOfMemory             no memory left for a training or an evaluation; elsewhere it may fit
+├── StageFailed                 a stage that failed before and would fail again
 └── StudyError                  a study that does not exist, changed, or cannot be stored
 
 Anything else that escapes is a bug: a traceback and exit code 1.
@@ -36,6 +37,7 @@ __all__ = [
     "PluginError",
     "QuantizationError",
     "SpaceError",
+    "StageFailed",
     "StoreError",
     "StudyError",
     "TargetError",
@@ -118,6 +120,10 @@ class TrainingError(EdgesearchError):
 
 class OutOfMemory(TrainingError):
     """No memory left for a training or an evaluation; elsewhere, or at another time, it may fit."""
+
+
+class StageFailed(EdgesearchError):
+    """A stage that failed before and would fail again."""
 
 
 class StudyError(EdgesearchError):

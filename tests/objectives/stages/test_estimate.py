@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from torch import nn
 
 from edgesearch.board_eval import load_profile
 from edgesearch.errors import LoweringError, SpaceError
@@ -42,16 +43,21 @@ def test_units(estimator: Estimator) -> None:
     assert figures["size_bytes"] == figures["parameters"]  # one byte each
 
 
-def test_a_model_the_dpu_cannot_run_is_refused_by_the_name_of_its_layer(
-    estimator: Estimator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Softly(nn.Sequential):
-        def __init__(self) -> None:
-            super().__init__(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Flatten(), nn.Linear(8 * 900, 10))
+def own(folder: Path, body: str, name: str) -> Candidate:
+    (folder / f"{name}.py").write_text(f"from torch import nn\ndef net(num_classes):\n    return nn.Sequential({body})\n")
+    return Candidate(student=Student(architecture=f"{name}:net", input_size=32))
 
-    monkeypatch.setattr("edgesearch.spaces._architectures._build_custom", lambda *_: Softly())
+
+def test_a_model_the_dpu_cannot_run_is_refused_by_the_name_of_its_layer(tmp_path: Path) -> None:
+    softly = own(tmp_path, "nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Flatten(), nn.Linear(8 * 900, num_classes)", "softly")
     with pytest.raises(LoweringError, match="SiLU"):
-        estimator.estimate(Candidate(student=Student(architecture="somebody:Softly", input_size=32)))
+        Estimator(channels=3, classes=10, board=BOARD, folder=tmp_path).estimate(softly)
+
+
+def test_a_model_that_does_not_tell_the_classes_apart_is_refused(tmp_path: Path) -> None:
+    fixed = own(tmp_path, "nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 900, 5)", "fixed")
+    with pytest.raises(SpaceError, match="5 outputs, but the data set 10 classes"):
+        Estimator(channels=3, classes=10, board=BOARD, folder=tmp_path).estimate(fixed)
 
 
 def test_features_of_an_mlp_cannot_be_compared(estimator: Estimator) -> None:

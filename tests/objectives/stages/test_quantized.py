@@ -8,60 +8,61 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from edgesearch.board_eval import Graph, lower
-from edgesearch.objectives import DataSet, DataSettings, Store, load_data
-from edgesearch.objectives.stages._quantized import quantize_network
-from edgesearch.spaces import Quantization, Student, build
+from edgesearch.objectives import Artifact, load_data, load_graph
+from edgesearch.objectives.stages.kinds._quantized import QatBatches
+from edgesearch.spaces import Student, build
+
+from ._chains import DATA, run, stages
 
 
-@pytest.fixture(scope="module")
-def data() -> DataSet:
-    return load_data(DataSettings(name="digits", train_images=200, validation_images=100, calibration_images=32))
+def quantized(folder: Path, quantization: dict[str, Any], **tables: Any) -> tuple[Graph, Graph, Artifact]:
+    """The quantized network, the float one it was made from, and the artifact."""
+    made = run(stages({"quantization": quantization}, last="quantized", **tables), folder)
+    model = build(Student(architecture="mlp", input_size=8), channels=1, classes=10)
+    model.load_state_dict(made["student"].tensors("weights"))
+    return load_graph(made["quantized"]), lower(model.eval(), (1, 8, 8)), made["quantized"]
 
 
-@pytest.fixture
-def mlp(data: DataSet) -> nn.Module:
-    torch.manual_seed(0)
-    return build(Student(architecture="mlp", input_size=8), channels=1, classes=10).eval()
-
-
-def quantized(model: nn.Module, data: DataSet, folder: Path, recipe: dict[str, Any], **settings: Any) -> tuple[Graph, Any]:
-    return quantize_network(
-        model,
-        data,
-        quantization=Quantization(**settings),
-        recipe=recipe,
-        scratch_epochs=None,
-        input_size=8,
-        seed=0,
-        distillation=None,
-        checkpoints=Store(folder).checkpoints("0" * 64),
-        report=lambda line: None,
-        device="cpu",
-    )
-
-
-def moved(graph: Graph, model: nn.Module) -> list[bool]:
+def moved(graph: Graph, before: Graph) -> list[bool]:
     """Of every layer, whether most weights are further from the float ones than rounding puts them; saturated ones may be."""
-    before = lower(model, (1, 8, 8)).by_name
     layers = [node for node in graph if getattr(node, "weight", None) is not None]
-    return [bool(np.median(np.abs(n.weight - before[n.name].weight)) > 0.51 * 2.0**-n.weight_fix) for n in layers]
+    return [
+        bool(np.median(np.abs(n.weight - before.by_name[n.name].weight)) > 0.51 * 2.0**-n.weight_fix)  # type: ignore[union-attr]
+        for n in layers
+    ]
 
 
-def test_parts_of_a_network_train_at_rates_of_their_own(mlp: nn.Module, data: DataSet, tmp_path: Path) -> None:
+def test_parts_of_a_network_train_at_rates_of_their_own(tmp_path: Path) -> None:
     recipe = {"epochs": 2, "lr": 1e-2, "batch_size": 32, "stage_lrs": [0.0, 1.0]}
-    graph, _ = quantized(mlp, data, tmp_path, recipe, method="qat", algorithm="vitis")
-    assert moved(graph, mlp) == [False, True, True]
-    graph, _ = quantized(mlp, data, tmp_path / "all", recipe | {"stage_lrs": [1.0]}, method="qat", algorithm="vitis")
-    assert moved(graph, mlp) == [True, True, True]
+    graph, before, _ = quantized(tmp_path, {"method": "qat", "algorithm": "vitis"}, qat=recipe)
+    assert moved(graph, before) == [False, True, True]
+    graph, before, _ = quantized(tmp_path, {"method": "qat", "algorithm": "vitis"}, qat=recipe | {"stage_lrs": [1.0]})
+    assert moved(graph, before) == [True, True, True]
 
 
-def test_float16_is_not_quantized_and_5_bits_are_recorded(mlp: nn.Module, data: DataSet, tmp_path: Path) -> None:
-    graph, figures = quantized(mlp, data, tmp_path, {}, bits=16)
+def test_float16_is_not_quantized_and_5_bits_are_recorded(tmp_path: Path) -> None:
+    graph, _, artifact = quantized(tmp_path, {"bits": 16})
     assert not graph.quantized
-    assert figures["bits"] == 16
-    graph, figures = quantized(mlp, data, tmp_path, {}, bits=5)
-    assert graph.bits == figures["bits"] == 5
-    assert 0 <= figures["float_accuracy"] <= 1
+    assert artifact.figures["bits"] == 16
+    graph, _, artifact = quantized(tmp_path, {"bits": 5})
+    assert graph.bits == artifact.figures["bits"] == 5
+    assert 0 <= artifact.figures["float_accuracy"] <= 1
+
+
+@pytest.mark.parametrize("augmentation", ["none", "shift"])
+def test_qat_shows_images_as_the_study_does(augmentation: Any) -> None:
+    data = load_data(DATA)
+    batches = list(QatBatches(data, 8, 50, 0, augmentation, None)(3))
+    shown = torch.cat([images for images, _, _ in batches]).flatten(1)
+    plain = torch.from_numpy(data.train.images).permute(0, 3, 1, 2).flatten(1).float() / 127.5 - 1
+    same = {tuple(row) for row in plain.tolist()} & {tuple(row) for row in shown.tolist()}
+    assert (len(same) == len({tuple(row) for row in plain.tolist()})) == (augmentation == "none")
+
+
+def test_qat_from_scratch_trains_as_long_as_a_student(tmp_path: Path) -> None:
+    made = run(stages({"quantization": {"method": "qat", "start": "scratch"}}, train={"epochs": 3}), tmp_path)
+    assert set(made) == {"quantized", "measured"}
+    assert made["quantized"].figures["float_accuracy"] is None
+    assert made["quantized"].recipe["parameters"]["recipe"]["epochs"] == 3

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from edgesearch.errors import TrainingError
 from edgesearch.objectives.data._augmentation import show
 from edgesearch.objectives.data._dataset import DataSet, DataSettings, load_data
-from edgesearch.objectives.training._distillation import Batch, Distillation, Loss, find_stages, stored_view, teacher_logits
+from edgesearch.objectives.training._distillation import Batch, Loss, Supervision, find_stages, stored_view, teacher_logits
 from edgesearch.objectives.training._recipe import Recipe
 from edgesearch.objectives.training._train import train
 
@@ -32,7 +32,7 @@ def digits() -> DataSet:
     return load_data(DataSettings(train_images=200, validation_images=100))
 
 
-def loss_of(model: nn.Module, how: Distillation | None, data: DataSet, smoothing: float = 0.0) -> Loss:
+def loss_of(model: nn.Module, how: Supervision | None, data: DataSet, smoothing: float = 0.0) -> Loss:
     device = torch.device("cpu")
     return Loss(model, how, data=data, input_size=(8, 8), label_smoothing=smoothing, device=device, seed=0)
 
@@ -65,7 +65,7 @@ def by_hand(z: Tensor, t: Tensor, labels: Tensor, alpha: float, temperature: flo
 def test_the_loss_is_its_formula(digits: DataSet, alpha: float, temperature: float, kind: Any) -> None:
     student, teacher = network(4).eval(), network(6, seed=1).eval()
     batch = batch_of(digits)
-    how = Distillation(kind=kind, temperature=temperature, alpha=alpha, teacher=teacher)
+    how = Supervision(kind=kind, temperature=temperature, alpha=alpha, teacher=teacher)
     got = value(loss_of(student, how, digits), batch)
     with torch.no_grad():
         z, t = student(batch.inputs), teacher(batch.inputs)
@@ -81,8 +81,8 @@ def test_without_distillation_it_is_cross_entropy(digits: DataSet) -> None:
 def test_intermediate_adds_the_error_of_projected_stages(digits: DataSet) -> None:
     student, teacher = network(4).eval(), network(6, seed=1).eval()
     batch = batch_of(digits)
-    base = value(loss_of(student, Distillation(teacher=teacher), digits), batch)
-    loss = loss_of(student, Distillation(kind="intermediate", teacher=teacher, beta=0.3), digits)
+    base = value(loss_of(student, Supervision(teacher=teacher), digits), batch)
+    loss = loss_of(student, Supervision(kind="intermediate", teacher=teacher, beta=0.3), digits)
     expected = base
     ours, theirs = batch.inputs, batch.inputs
     for projection, stage in zip(loss.projections, range(3), strict=True):
@@ -95,7 +95,7 @@ def test_intermediate_adds_the_error_of_projected_stages(digits: DataSet) -> Non
 
 def test_stages_of_other_sizes_are_pooled_and_a_teacher_may_read_larger_images(digits: DataSet) -> None:
     student, teacher = network(4), network(6, seed=1)
-    how = Distillation(kind="intermediate", teacher=teacher, teacher_input_size=16)
+    how = Supervision(kind="intermediate", teacher=teacher, teacher_input_size=16)
     loss = loss_of(student, how, digits)
     loss(batch_of(digits)).backward()
     assert all(p.grad is not None for p in loss.projections.parameters())
@@ -117,7 +117,7 @@ def test_stored_logits_replace_the_teacher(digits: DataSet) -> None:
     student, teacher = network(4).eval(), network(6, seed=1).eval()
     stored = teacher_logits(teacher, digits, input_size=None, views=3, device="cpu")
     assert stored.shape == (3, 200, 10)
-    live, fast = (loss_of(student, how, digits) for how in (Distillation(teacher=teacher), Distillation(stored_logits=stored)))
+    live, fast = (loss_of(student, how, digits) for how in (Supervision(teacher=teacher), Supervision(stored_logits=stored)))
     images, index = torch.tensor(digits.train.images), torch.arange(16)
     for number in range(3):
         pixels = show(images, stored_view("shift", 200, (8, 8), number), index)
@@ -138,9 +138,9 @@ def test_a_student_of_stored_logits_is_shown_the_views_they_are_for(digits: Data
             return self.weight[None].repeat(len(x), 1)
 
     student = Student()
-    how = Distillation(stored_logits=np.zeros((2, 200, 10), np.float32))
+    how = Supervision(stored_logits=np.zeros((2, 200, 10), np.float32))
     recipe = Recipe(epochs=4, batch_size=200, mixed_precision="off")
-    train(student, digits, recipe=recipe, input_size=None, seed=0, distillation=how, device="cpu")
+    train(student, digits, recipe=recipe, input_size=None, seed=0, supervision=how, device="cpu")
     images, every = torch.tensor(digits.train.images), torch.arange(200)
     assert len(student.seen) == 4
     for epoch, sums in enumerate(student.seen):
@@ -167,8 +167,8 @@ def test_a_teacher_helps_with_few_labels_and_is_not_changed() -> None:
     train(teacher, data, recipe=Recipe(epochs=20, lr=1e-2), input_size=None, seed=0, device="cpu")
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     student = network(8)
-    how = Distillation(kind="logit", alpha=0.0, teacher=teacher)  # it never sees a label
-    training = train(student, data, recipe=Recipe(epochs=20, lr=1e-2), input_size=None, seed=0, distillation=how, device="cpu")
+    how = Supervision(kind="logit", alpha=0.0, teacher=teacher)  # it never sees a label
+    training = train(student, data, recipe=Recipe(epochs=20, lr=1e-2), input_size=None, seed=0, supervision=how, device="cpu")
     assert training.accuracy > 0.7
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
 
@@ -184,7 +184,7 @@ def test_a_teacher_helps_with_few_labels_and_is_not_changed() -> None:
 )
 def test_what_cannot_be_distilled(wrong: dict[str, Any], complaint: str) -> None:
     with pytest.raises(TrainingError, match=complaint):
-        Distillation(**wrong)
+        Supervision(**wrong)
 
 
 def test_teachers_and_logits_that_do_not_fit(digits: DataSet) -> None:
@@ -192,11 +192,11 @@ def test_teachers_and_logits_that_do_not_fit(digits: DataSet) -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     other = nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
     for how, complaint in (
-        (Distillation(stored_logits=np.zeros((1, 199, 10), np.float32)), "another data set"),
-        (Distillation(stored_logits=np.full((1, 200, 10), np.nan, np.float32)), "NaN"),
-        (Distillation(kind="intermediate", teacher=flat), "use logit distillation"),
-        (Distillation(kind="intermediate", teacher=network(4), stages=(("99", "1"),)), "no module '99'"),
-        (Distillation(teacher=other), "7 classes"),
+        (Supervision(stored_logits=np.zeros((1, 199, 10), np.float32)), "another data set"),
+        (Supervision(stored_logits=np.full((1, 200, 10), np.nan, np.float32)), "NaN"),
+        (Supervision(kind="intermediate", teacher=flat), "use logit distillation"),
+        (Supervision(kind="intermediate", teacher=network(4), stages=(("99", "1"),)), "no module '99'"),
+        (Supervision(teacher=other), "7 classes"),
     ):
         with pytest.raises(TrainingError, match=complaint):
-            train(student, digits, recipe=Recipe(epochs=1), input_size=None, seed=0, distillation=how, device="cpu")
+            train(student, digits, recipe=Recipe(epochs=1), input_size=None, seed=0, supervision=how, device="cpu")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgesearch.errors import TrainingError
 from edgesearch.objectives.data._dataset import DataSet, DataSettings, load_data
 from edgesearch.objectives.pruning._macs import layer_macs, quiet
-from edgesearch.objectives.training._distillation import Distillation
+from edgesearch.objectives.training._distillation import Supervision
 from edgesearch.objectives.training._evaluation import evaluate, predict_logits
 from edgesearch.objectives.training._recipe import Recipe
 from edgesearch.objectives.training._train import Training, learning_rate, train
@@ -114,11 +114,11 @@ def test_a_killed_training_goes_on_from_its_last_epoch(digits: DataSet) -> None:
 
 
 def test_intermediate_distillation_resumes_with_its_projections(digits: DataSet) -> None:
-    taught = Distillation(kind="intermediate", teacher=network(9, seed=7))
+    taught = Supervision(kind="intermediate", teacher=network(9, seed=7))
     whole, rung, memory = network(), network(), Memory()
-    run(whole, digits, distillation=taught)
-    run(rung, digits, distillation=taught, checkpoints=memory, stop_after=2)
-    run(rung, digits, distillation=taught, checkpoints=memory)
+    run(whole, digits, supervision=taught)
+    run(rung, digits, supervision=taught, checkpoints=memory, stop_after=2)
+    run(rung, digits, supervision=taught, checkpoints=memory)
     assert same(whole, rung)
     assert any(name.startswith("projections/") for name in memory.kept[2][0])
 

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from edgesearch.board_eval import load_profile
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Estimator, Store, load_data
+from edgesearch.objectives import Conditions, Estimator, Store, load_data
 from edgesearch.search.engine._engine import Engine, Summary
 from edgesearch.search.engine._jobs import Job, JobResult
 from edgesearch.search.engine._workers import InlinePool, Pool
@@ -82,8 +82,9 @@ class Bench:
         engine = Engine(
             study=self.study(),
             settings=self.settings,
-            fingerprint=data.fingerprint,
-            board=board,
+            conditions=Conditions.of(
+                data, self.settings.pipeline, board=board.model_dump(mode="json", exclude={"origin"}), granularity=16, seed=0
+            ),
             estimator=Estimator(channels=data.channels, classes=len(data.classes), board=board),
             store=Store(self.home.store, warn=self.progress.note),
             pool=pool or InlinePool(),

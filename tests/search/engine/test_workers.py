@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edgesearch.objectives import DataSettings, Pipeline, Stage, Store, load_data, plan
+from edgesearch.objectives import Conditions, DataSettings, Pipeline, Stage, Store, load_data, plan
 from edgesearch.search.engine._jobs import Job, JobResult, run_job
 from edgesearch.search.engine._workers import InlinePool, Pool, RayPool
 from edgesearch.spaces import Candidate, Student
@@ -20,7 +20,7 @@ DATA = DataSettings(name="digits", train_images=100, validation_images=50, calib
 def job(folder: Path, *, epochs: int = 1, width: float = 0.5) -> Job:
     pipeline = Pipeline.model_validate({"data": DATA.model_dump(), "train": {"epochs": epochs}})
     candidate = Candidate(student=Student(architecture="cnn_tiny", width=width, input_size=8))
-    last = plan(candidate, pipeline, data=load_data(DATA).fingerprint, seed=0, board={})
+    last = plan(candidate, pipeline, Conditions(load_data(DATA).fingerprints))
     student = next(stage for stage in last.walk() if stage.kind == "student")
     return Job(
         stage=student.to_json(),
@@ -59,7 +59,7 @@ def test_an_unknown_data_set_is_refused_in_one_sentence(tmp_path: Path) -> None:
 
 def test_a_stage_on_other_images_is_refused(tmp_path: Path) -> None:
     task = job(tmp_path)
-    stage = Stage.from_json({**task.stage, "data": "0" * 64})
+    stage = Stage.from_json({**task.stage, "data": {"train": "0" * 64}})
     answer = run_job({**task.__dict__, "stage": stage.to_json()})
     assert answer["outcome"] == "refused"
     assert "changed" in answer["message"]

@@ -1,0 +1,71 @@
+"""The checkpoints of one training, in a folder of the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgesearch.objectives.stages._entries import sync, writing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class StoredCheckpoints:
+    """The newest epoch of one training: written beside the old one and renamed over it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "last.safetensors"
+
+    def latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """(epochs done, tensors, meta) of the newest checkpoint; None when there is none or it is damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._file, framework="pt") as file:
+                meta = json.loads(file.metadata()["meta"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError):
+            return None
+        if meta["sha256"] != _tensor_checksum(tensors):
+            return None
+        return int(meta["epoch"]), tensors, dict(meta["meta"])
+
+    def save(self, epoch: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Keep this epoch instead of the one before."""
+        from safetensors.torch import save_file
+
+        with writing(f"a checkpoint in {self._file.parent}"):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._file.with_name(f"{uuid.uuid4().hex}.tmp")
+            plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            text = json.dumps({"epoch": epoch, "meta": dict(meta), "sha256": _tensor_checksum(plain)})
+            try:
+                save_file(plain, temporary, metadata={"meta": text})
+                sync(temporary)
+                os.replace(temporary, self._file)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Forget the training; its stage has finished."""
+        shutil.rmtree(self._file.parent, ignore_errors=True)
+
+
+def _tensor_checksum(tensors: Mapping[str, Tensor]) -> str:
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()

@@ -1,0 +1,128 @@
+"""What every stage runs with, and what several kinds of stages do alike: read inputs, build and train networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic
+
+import torch
+from torch import nn
+
+from edgesearch.errors import SpaceError, StoreError
+from edgesearch.objectives.data import DataSet
+from edgesearch.objectives.pruning import resize_to
+from edgesearch.objectives.stages._spec import S
+from edgesearch.objectives.stages._stage import Stage
+from edgesearch.objectives.stages._store import Artifact, ArtifactStore
+from edgesearch.objectives.training import Recipe, Supervision, Training, train
+from edgesearch.spaces import Distillation, Student, build, load_weights, weights_fingerprint
+
+
+@dataclass(frozen=True)
+class Context(Generic[S]):
+    """One stage about to run. `device` is resolved ("cpu", "cuda"); the user's own code is looked for in `folder` first."""
+
+    stage: Stage
+    settings: S
+    store: ArtifactStore
+    data: DataSet
+    device: str
+    report: Callable[[str], None]
+    folder: Path | None = None
+
+    @property
+    def seed(self) -> int:
+        """Of this stage's random numbers."""
+        return self.stage.random_seed
+
+    def input(self, role: str) -> Artifact:
+        """The artifact of an input; raises StoreError when it is not there or damaged."""
+        stage = self.stage.inputs[role]
+        artifact = self.store.get(stage.kind, stage.key)
+        if artifact is None:
+            raise StoreError(
+                f"input {stage.kind}/{stage.key[:12]} of stage {self.stage.kind} is not in the store; run the command again"
+            )
+        return artifact
+
+    def build(self, student: Student) -> nn.Module:
+        """The untrained network of a student for this data set."""
+        return build(student, channels=self.data.channels, classes=len(self.data.classes), folder=self.folder)
+
+    def start(self, student: Student, *, require_all: bool = False) -> nn.Module:
+        """The network as its training starts: random by this stage's seed, then the student's weights where it has any.
+
+        Raises SpaceError where the weights file is not the one that the key speaks of.
+        """
+        if student.weights_sha256 and weights_fingerprint(student.weights) != student.weights_sha256:
+            raise SpaceError(
+                f"the weights file {student.weights!r} changed while the study ran; run the same command again to go on with it"
+            )
+        torch.manual_seed(self.seed)  # the random start of the layers
+        model = self.build(student)
+        fresh = load_weights(model, student)
+        if student.weights:
+            self.report(f"starting from {student.weights}; random start: {', '.join(fresh) or 'nothing'}")
+        return model
+
+    def network(self, role: str) -> tuple[Student, nn.Module]:
+        """A trained network among the inputs, on this stage's device, and the student settings it was built from."""
+        student = student_of(self.stage.inputs[role])
+        model = resize_to(self.build(student), self.input(role).tensors("weights"))
+        return student, model.to(self.device)
+
+    def train(
+        self, model: nn.Module, student: Student, recipe: Recipe, supervision: Supervision | None
+    ) -> tuple[Training, dict[str, Any]]:
+        """Train the network to the end of its recipe, going on from this stage's checkpoint; the training and its figures."""
+        training = train(
+            model,
+            self.data,
+            recipe=recipe,
+            input_size=student.input_size,
+            seed=self.seed,
+            supervision=supervision,
+            checkpoints=self.store.checkpoints(self.stage.key),
+            on_epoch=lambda epoch, loss: self.report(f"epoch {epoch}/{recipe.epochs}  loss {loss:.4f}"),
+            device=self.device,
+        )
+        figures = asdict(training)
+        figures["history"] = [[round(e["loss"], 6), e["accuracy"], round(e["seconds"], 3)] for e in figures["history"]]
+        return training, figures
+
+    def supervision(self, settings: Distillation) -> Supervision | None:
+        """What a student is taught with: the stored logits of its teacher, or the teacher itself."""
+        if settings.kind == "none":
+            return None
+        stored = self.input("logits").tensors("logits")["logits"].numpy() if "logits" in self.stage.inputs else None
+        teacher: nn.Module | None = None
+        size: int | None = None
+        kind = settings.kind
+        if "teacher" in self.stage.inputs:
+            student, teacher = self.network("teacher")
+            size = student.input_size
+        elif kind == "intermediate":
+            kind = "logit"  # a pruned network's features no longer match the teacher's, its logits do
+        return Supervision(
+            kind=kind,
+            temperature=settings.temperature,
+            alpha=settings.alpha,
+            beta=settings.beta,
+            teacher=teacher,
+            stored_logits=stored,
+            teacher_input_size=size,
+        )
+
+
+def student_of(stage: Stage) -> Student:
+    """The student settings behind a stage that has a network."""
+    if "student" in stage.parameters:
+        return Student.model_validate(stage.parameters["student"])
+    return student_of(stage.inputs["network"])
+
+
+def weights_of(model: nn.Module) -> dict[str, dict[str, torch.Tensor]]:
+    """A network's weights as the tensors of a result."""
+    return {"weights": dict(model.state_dict())}

@@ -1,0 +1,92 @@
+"""One entry of a store on the disk: a folder with a manifest that holds the checksum of every other file, and of itself."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgesearch.errors import StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MANIFEST = "artifact.json"
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with an entry; None when every checksum is right."""
+    try:
+        content = json.loads((folder / MANIFEST).read_text())
+        claimed = content.pop("sha256")
+        if claimed != json_checksum(content):
+            return f"{MANIFEST} does not match its checksum"
+        for name, checksum in content["files"].items():
+            if _file_checksum(folder / name) != checksum:
+                return f"{name} does not match its checksum"
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def state_of(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """(name, size, time of change, inode) of every file: the same as long as nobody touched the entry. Raises OSError."""
+    return tuple(
+        sorted((entry.name, s.st_size, s.st_mtime_ns, s.st_ino) for entry in os.scandir(folder) if (s := entry.stat()))
+    )
+
+
+def json_checksum(body: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON values with sorted keys."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _file_checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write and flush a safetensors file; returns its checksum."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+    sync(path)
+    return _file_checksum(path)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write and flush a file."""
+    path.write_bytes(content)
+    sync(path)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Turn what the disk refuses into StoreError: what could not be written, why, and what to do."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "free some space and run the same command again" if full else "check the path and its rights"
+        raise StoreError(f"{what} could not be written: {error.strerror or error}; {hint}") from error
+    except SafetensorError as error:  # how safetensors reports a failed write
+        raise StoreError(f"{what} could not be written: {error}; free some space and run the same command again") from error

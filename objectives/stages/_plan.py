@@ -1,0 +1,111 @@
+"""From a candidate to the stages that make it: the teacher, the distilled student, pruned, quantized, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgesearch.errors import SpaceError
+from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation
+from edgesearch.objectives.stages._pipeline import Pipeline
+from edgesearch.objectives.stages._spec import stage_specs
+from edgesearch.objectives.stages._stage import Stage
+from edgesearch.objectives.training import Recipe, multiplies_bfloat16
+from edgesearch.spaces import Candidate, Distillation, Settings
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What decides a result beside the candidate and the study's recipes.
+
+    data: fingerprint of each part of the data set.
+    views: how training images are shown: to a teacher whose logits are stored, in training, fine-tuning and QAT alike.
+    board: the content of the board's profile.
+    granularity: channels that the DPU works on side by side.
+    seed: the study's.
+    threads: of every stage's process.
+    bfloat16: whether "auto" precision may take bfloat16.
+    """
+
+    data: Mapping[str, str]
+    views: Augmentation = "none"
+    board: Mapping[str, Any] = field(default_factory=dict)
+    granularity: int = 16
+    seed: int = 0
+    threads: int = 1
+    bfloat16: bool = False
+
+    @classmethod
+    def of(
+        cls, data: DataSet, pipeline: Pipeline, *, board: Mapping[str, Any], granularity: int, seed: int, threads: int = 1
+    ) -> Conditions:
+        """The conditions on this machine. Augmentation "auto" is what fits the data set."""
+        views = choose_augmentation(pipeline.train.augmentation, data.name)
+        return cls(data.fingerprints, views, board, granularity, seed, threads, multiplies_bfloat16())
+
+
+def plan(candidate: Candidate, pipeline: Pipeline, conditions: Conditions, *, last: str = "measured") -> Stage:
+    """The stage `last` of `candidate`; `Stage.walk` gives all before it.
+
+    Raises SpaceError if the candidate distils from a teacher and the pipeline has none.
+    """
+    stage = Plan(candidate, pipeline, conditions).stage(last)
+    assert stage is not None, last
+    return stage
+
+
+class Plan:
+    """The stages of one candidate, each made when another needs it."""
+
+    def __init__(self, candidate: Candidate, pipeline: Pipeline, conditions: Conditions) -> None:
+        self.candidate = candidate.resolved(granularity=conditions.granularity).canonical()
+        self.pipeline, self.conditions = pipeline, conditions
+        self._made: dict[str, Stage | None] = {}
+
+    def stage(self, kind: str) -> Stage | None:
+        """The candidate's stage of this kind, if it has one."""
+        if kind not in self._made:
+            self._made[kind] = stage_specs().find(kind).place(self)
+        return self._made[kind]
+
+    def first(self, *kinds: str) -> Stage:
+        """The first of `kinds` that the candidate has."""
+        return next(stage for kind in kinds if (stage := self.stage(kind)) is not None)
+
+    def make(self, kind: str, settings: Settings, *, reads: tuple[str, ...], **inputs: Stage | None) -> Stage:
+        """A stage with these settings that reads these parts of the data set; inputs that are None are left out."""
+        spec = stage_specs().find(kind)
+        parts = {part: self.conditions.data[part] for part in ("meta", *reads)}
+        return Stage(
+            kind=kind,
+            version=spec.version,
+            parameters=settings.model_dump(mode="json", exclude_defaults=True),
+            data=parts,
+            seed=self.conditions.seed if spec.random else None,
+            threads=self.conditions.threads,
+            inputs={role: stage for role, stage in inputs.items() if stage is not None},
+        )
+
+    def recipe(self, recipe: Recipe, *, own_views: bool = False) -> Recipe:
+        """The recipe with nothing left open: the study's views (a teacher's training has its own), and the precision."""
+        views = recipe.augmentation if own_views and recipe.augmentation != "auto" else self.conditions.views
+        auto = recipe.mixed_precision == "auto" and not self.conditions.bfloat16
+        return recipe.model_copy(update={"augmentation": views} | ({"mixed_precision": "off"} if auto else {}))
+
+    @property
+    def distillation(self) -> Distillation:
+        """How the student is taught."""
+        return self.candidate.distillation
+
+    def teacher(self) -> Stage | None:
+        """Whom the student learns from: the study's teacher, or an earlier training of the same student."""
+        if self.distillation.kind == "none":
+            return None
+        if self.distillation.kind == "self":
+            plain = self.candidate.model_copy(update={"distillation": Distillation()})
+            return Plan(plain, self.pipeline, self.conditions).stage("student")
+        teacher = self.stage("teacher")
+        if teacher is None:
+            raise SpaceError(f"distillation = {self.distillation.kind!r} needs a [teacher] in the study; add one")
+        return teacher

@@ -1,0 +1,87 @@
+"""What a kind of stage is: a name, a version, settings, where it stands in a candidate's pipeline, and how it runs.
+
+Every kind is one file in `kinds/` with one `StageSpec`, found there by itself: a kind is added by adding its file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from edgesearch.errors import StoreError
+from edgesearch.objectives.stages._stage import Stage
+from edgesearch.plugins import Registry
+from edgesearch.spaces import Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgesearch.objectives.data import DataSet
+    from edgesearch.objectives.stages._context import Context
+    from edgesearch.objectives.stages._plan import Plan
+
+S = TypeVar("S", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage made: figures (JSON values), and tensors by file and name."""
+
+    figures: Mapping[str, Any]
+    tensors: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+
+def _no_images(settings: Any, data: Any) -> float:
+    return 0.0
+
+
+def _no_resources(settings: Any) -> Mapping[str, float]:
+    return {}
+
+
+@dataclass(frozen=True)
+class StageSpec(Generic[S]):
+    """A kind of stage.
+
+    version: raised by one whenever the code, or a default of `settings`, changes the result; older artifacts are then no longer
+    found.
+    place: the stage of a plan's candidate, or None where the candidate has none of this kind.
+    run: makes the result, in a worker.
+    images: forward passes of single images that it costs, a training step being three; for estimates only.
+    resources: what a worker must have to run it, as Ray names it: {"board:zcu104": 1}.
+    random: whether it draws random numbers; if not, one result serves every seed.
+    """
+
+    name: str
+    version: int
+    settings: type[S]
+    place: Callable[[Plan], Stage | None]
+    run: Callable[[Context[S]], Result]
+    images: Callable[[S, DataSet], float] = _no_images
+    resources: Callable[[S], Mapping[str, float]] = _no_resources
+    random: bool = True
+
+    def settings_of(self, stage: Stage) -> S:
+        """The stage's settings; raises StoreError for a stage of another version of this program."""
+        if stage.version != self.version:
+            raise StoreError(
+                f"stage {stage.kind} is of version {stage.version}, this edgesearch has version {self.version} of it; "
+                "run the same edgesearch on every machine"
+            )
+        return self.settings.model_validate(dict(stage.parameters))
+
+
+@lru_cache(maxsize=1)
+def stage_specs() -> Registry[StageSpec[Any]]:
+    """Every kind of stage by name."""
+    kinds = importlib.import_module("edgesearch.objectives.stages.kinds")
+    registry: Registry[StageSpec[Any]] = Registry("stage")
+    for module in pkgutil.iter_modules(kinds.__path__):
+        spec = getattr(importlib.import_module(f"{kinds.__name__}.{module.name}"), "SPEC", None)
+        if isinstance(spec, StageSpec):
+            registry.add(spec.name, spec)
+    return registry

@@ -1,0 +1,52 @@
+"""The teacher's logits on the training images, computed once for all students that see the same images."""
+
+from __future__ import annotations
+
+import torch
+
+from edgesearch.objectives.data import Augmentation, DataSet
+from edgesearch.objectives.stages._context import Context
+from edgesearch.objectives.stages._plan import Plan
+from edgesearch.objectives.stages._spec import Result, StageSpec
+from edgesearch.objectives.stages._stage import Stage
+from edgesearch.objectives.training import teacher_logits
+from edgesearch.spaces import Settings
+
+#: Views of the training images that logits are stored for.
+_VIEWS = 4
+
+
+class LogitSettings(Settings):
+    """How the images are shown, and in how many views."""
+
+    augmentation: Augmentation = "none"
+    views: int = 1
+
+
+def _place(plan: Plan) -> Stage | None:
+    teacher = plan.teacher()
+    if teacher is None:
+        return None
+    views = plan.conditions.views
+    count = 1 if views == "none" else min(_VIEWS, plan.pipeline.train.epochs)
+    return plan.make("logits", LogitSettings(augmentation=views, views=count), reads=("train",), teacher=teacher)
+
+
+def _run(context: Context[LogitSettings]) -> Result:
+    student, teacher = context.network("teacher")
+    logits = teacher_logits(
+        teacher.eval(),
+        context.data,
+        input_size=student.input_size,
+        augmentation=context.settings.augmentation,
+        views=context.settings.views,
+        device=context.device,
+    )
+    return Result({"views": len(logits)}, {"logits": {"logits": torch.from_numpy(logits)}})
+
+
+def _images(settings: LogitSettings, data: DataSet) -> float:
+    return settings.views * len(data.train)
+
+
+SPEC = StageSpec(name="logits", version=2, settings=LogitSettings, place=_place, run=_run, images=_images, random=False)

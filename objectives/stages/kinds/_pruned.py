@@ -1,0 +1,134 @@
+"""The pruned student: channels removed in one step or several, then all of it fine-tuned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgesearch.objectives.data import DataSet, prepare_tensor
+from edgesearch.objectives.pruning import Pruned, Sensitivity, prune_iterative, prune_one_step, re_estimate_batch_norm
+from edgesearch.objectives.stages._context import Context, weights_of
+from edgesearch.objectives.stages._pipeline import PruneSearch
+from edgesearch.objectives.stages._plan import Plan
+from edgesearch.objectives.stages._spec import Result, StageSpec
+from edgesearch.objectives.stages._stage import Stage
+from edgesearch.objectives.stages.kinds._sensitivity import scoring
+from edgesearch.objectives.training import STEP_PASSES, Recipe, Supervision, Training, train
+from edgesearch.spaces import Distillation, Pruning, Settings, Student
+
+
+class PrunedSettings(Settings):
+    """How much goes and how, how hard it is looked for, and the fine-tuning behind it."""
+
+    pruning: Pruning
+    recipe: Recipe
+    search: PruneSearch = PruneSearch()
+    distillation: Distillation = Distillation()
+
+
+def _place(plan: Plan) -> Stage | None:
+    if plan.candidate.pruning.method == "none":
+        return None
+    settings = PrunedSettings(
+        pruning=plan.candidate.pruning,
+        recipe=plan.recipe(plan.pipeline.finetune),
+        search=plan.pipeline.prune,
+        distillation=plan.distillation,
+    )
+    return plan.make(
+        "pruned",
+        settings,
+        reads=("train", "validation"),
+        network=plan.stage("student"),
+        logits=plan.stage("logits"),
+        sensitivity=plan.stage("sensitivity"),
+    )
+
+
+def _run(context: Context[PrunedSettings]) -> Result:
+    settings = context.settings
+    student, model = context.network("network")
+    supervision = context.supervision(settings.distillation)
+    pruned = _prune(context, student, model, supervision)
+    context.report(f"pruned {pruned.reached_ratio:.1%} of the MACs ({pruned.macs_before:,} -> {pruned.macs_after:,})")
+    training, _ = context.train(pruned.model, student, settings.recipe, supervision)
+    return Result(_figures(pruned, training), weights_of(pruned.model))
+
+
+def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module, supervision: Supervision | None) -> Pruned:
+    """The network without the channels that go; `model` stays as it is."""
+    settings, data, size = context.settings, context.data, student.input_size
+    pruning, shape = settings.pruning, (data.channels, size, size)
+    assert pruning.granularity is not None  # a plan fills it in
+    score = scoring(data, size, settings.search.score_images, context.device)
+    if pruning.method == "one_step":
+        pixels = torch.from_numpy(data.train.images[-settings.search.recalibration_images :])
+        images = prepare_tensor(pixels, size, data.normalisation)
+        return prune_one_step(
+            model,
+            shape,
+            ratio=pruning.ratio,
+            granularity=pruning.granularity,
+            draws=settings.search.draws,
+            score=score,
+            recalibrate=lambda network: re_estimate_batch_norm(network, images),
+            seed=context.seed,
+        )
+
+    def fine_tune(network: nn.Module, step: int) -> None:
+        train(
+            network,
+            data,
+            recipe=_shorter(settings.recipe, pruning.steps),
+            input_size=size,
+            seed=context.seed + step + 1,
+            supervision=supervision,
+            device=context.device,
+        )
+        network.to(context.device)
+
+    return prune_iterative(
+        model,
+        shape,
+        ratio=pruning.ratio,
+        granularity=pruning.granularity,
+        steps=pruning.steps,
+        score=score,
+        finetune=fine_tune,
+        seed=context.seed,
+        sensitivity=_sensitivity(context),
+    )
+
+
+def _sensitivity(context: Context[PrunedSettings]) -> Sensitivity:
+    figures = context.input("sensitivity").figures
+    curves = {name: tuple((int(kept), float(score)) for kept, score in curve) for name, curve in figures["curves"].items()}
+    return Sensitivity(figures["accuracy"], curves)
+
+
+def _shorter(recipe: Recipe, parts: int) -> Recipe:
+    """The recipe with its epochs shared between the rounds of iterative pruning, at least one each."""
+    epochs = max(1, recipe.epochs // parts)
+    return recipe.model_copy(update={"epochs": epochs, "warmup_epochs": min(recipe.warmup_epochs, epochs)})
+
+
+def _figures(pruned: Pruned, training: Training) -> dict[str, Any]:
+    return {
+        "asked_ratio": pruned.asked_ratio,
+        "reached_ratio": pruned.reached_ratio,
+        "macs_before": pruned.macs_before,
+        "macs_after": pruned.macs_after,
+        "channels": dict(pruned.channels),
+        "accuracy": training.accuracy,
+        "epochs_done": training.epochs_done,
+        "frozen_parameters": training.frozen_parameters,
+    }
+
+
+def _images(settings: PrunedSettings, data: DataSet) -> float:
+    return STEP_PASSES * settings.recipe.epochs * len(data.train)
+
+
+SPEC = StageSpec(name="pruned", version=2, settings=PrunedSettings, place=_place, run=_run, images=_images)

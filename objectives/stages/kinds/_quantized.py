@@ -1,0 +1,168 @@
+"""The quantized network: PTQ or QAT of a trained one, or float16 for analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgesearch.board_eval import Graph, graph_from_json, graph_to_json, lower
+from edgesearch.objectives import quantization as quantizer
+from edgesearch.objectives.data import Augmentation, DataSet, draw_view, prepare, prepare_tensor, seed_from, show
+from edgesearch.objectives.stages._context import Context
+from edgesearch.objectives.stages._pipeline import QatRecipe
+from edgesearch.objectives.stages._plan import Plan
+from edgesearch.objectives.stages._spec import Result, StageSpec
+from edgesearch.objectives.stages._stage import Stage
+from edgesearch.objectives.stages._store import Artifact
+from edgesearch.objectives.training import STEP_PASSES, Supervision, evaluate, stored_view
+from edgesearch.spaces import Distillation, Quantization, Settings, Student
+
+#: Times that PTQ looks at each calibration image; the order of magnitude only.
+_PTQ_PASSES = 8
+
+
+class QuantizedSettings(Settings):
+    """How the network is quantized and, with QAT, trained. `student` is given where nothing trained it before."""
+
+    quantization: Quantization
+    recipe: QatRecipe | None = None
+    augmentation: Augmentation = "none"
+    distillation: Distillation = Distillation()
+    student: Student | None = None
+
+
+def _place(plan: Plan) -> Stage:
+    quantization = plan.candidate.quantization
+    network = plan.first("pruned", "student")
+    if quantization.method == "ptq":
+        settings = QuantizedSettings(quantization=quantization)
+        return plan.make("quantized", settings, reads=("calibration", "validation"), network=network)
+    scratch = quantization.start == "scratch"
+    recipe = plan.pipeline.qat
+    if scratch:  # as long as a student is trained
+        recipe = recipe.model_copy(update={"epochs": max(recipe.epochs, plan.pipeline.train.epochs)})
+    settings = QuantizedSettings(
+        quantization=quantization,
+        recipe=recipe,
+        augmentation=plan.conditions.views,
+        distillation=plan.distillation,
+        student=plan.candidate.student if scratch else None,
+    )
+    return plan.make(
+        "quantized",
+        settings,
+        reads=("calibration", "train", "validation"),
+        network=None if scratch else network,
+        logits=plan.stage("logits"),
+    )
+
+
+def _run(context: Context[QuantizedSettings]) -> Result:
+    settings, data = context.settings, context.data
+    accuracy: float | None = None
+    if settings.student is None:
+        student, model = context.network("network")
+        accuracy = evaluate(
+            model.eval(),
+            data.validation,
+            input_size=student.input_size,
+            normalisation=data.normalisation,
+            device=context.device,
+        )
+        model.cpu()
+    else:
+        student, model = settings.student, context.start(settings.student)
+    graph = _quantize(context, student, model)
+    network, arrays = graph_to_json(graph)
+    figures = {
+        "float_accuracy": accuracy,
+        "bits": settings.quantization.bits,
+        "method": settings.quantization.method,
+        "network": network,
+    }
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    return Result(figures, {"weights": tensors})
+
+
+def _quantize(context: Context[QuantizedSettings], student: Student, model: nn.Module) -> Graph:
+    settings, data, size = context.settings, context.data, student.input_size
+    quantization, shape = settings.quantization, (data.channels, size, size)
+    if quantization.bits == 16:
+        return quantizer.quantize_fp16(lower(model, shape))
+    images = prepare(data.calibration.images, size, data.normalisation)
+    if quantization.method == "ptq":
+        return quantizer.quantize(
+            lower(model, shape), images, method=quantization.algorithm, bits=quantization.bits, seed=context.seed
+        )
+    recipe = settings.recipe
+    assert recipe is not None  # a plan gives one with QAT
+    supervision = context.supervision(settings.distillation)
+    return quantizer.train_qat(
+        model,
+        shape,
+        QatBatches(data, size, recipe.batch_size, context.seed, settings.augmentation, supervision),
+        epochs=recipe.epochs,
+        lr=recipe.lr,
+        stage_lrs=recipe.stage_lrs,
+        trained=settings.student is None,
+        method=quantization.algorithm,
+        calibration=images,
+        bits=quantization.bits,
+        temperature=supervision.temperature if supervision else 1.0,
+        alpha=supervision.alpha if supervision else 1.0,
+        seed=context.seed,
+        device=context.device,
+        checkpoints=context.store.checkpoints(context.stage.key),
+        on_epoch=lambda epoch, loss: context.report(f"QAT epoch {epoch}/{recipe.epochs}  loss {loss:.4f}"),
+    )
+
+
+class QatBatches:
+    """Called with an epoch: its batches of images (B, C, S, S), labels (B,) and, when distilling, the teacher's logits."""
+
+    def __init__(
+        self,
+        data: DataSet,
+        input_size: int,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation,
+        supervision: Supervision | None,
+    ) -> None:
+        self._data, self._size, self._batch_size, self._seed = data, input_size, batch_size, seed
+        self._images, self._labels = torch.from_numpy(data.train.images), torch.from_numpy(data.train.labels)
+        stored = supervision.stored_logits if supervision else None
+        self._logits = None if stored is None else torch.from_numpy(stored)
+        self._augmentation: Augmentation = augmentation
+
+    def __call__(self, epoch: int) -> Iterable[tuple[Tensor, Tensor, Tensor | None]]:
+        count = len(self._images)
+        generator = torch.Generator().manual_seed(seed_from(self._seed, epoch, 1))
+        order = torch.randperm(count, generator=generator)
+        if self._logits is not None:
+            number = epoch % len(self._logits)
+            view, logits = stored_view(self._augmentation, count, self._data.size, number), self._logits[number]
+        else:
+            view, logits = draw_view(self._augmentation, count, self._data.size, seed_from(self._seed, epoch, 2)), None
+        for index in order.tensor_split(max(1, -(-count // self._batch_size))):
+            pixels = show(self._images, view, index)
+            inputs = prepare_tensor(pixels, self._size, self._data.normalisation)
+            yield inputs, self._labels[index], None if logits is None else logits[index]
+
+
+def load_graph(artifact: Artifact) -> Graph:
+    """The quantized network of a "quantized" artifact."""
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in artifact.tensors("weights").items()}
+    return graph_from_json(artifact.figures["network"], arrays)
+
+
+def _images(settings: QuantizedSettings, data: DataSet) -> float:
+    epochs = 0 if settings.recipe is None else settings.recipe.epochs
+    return STEP_PASSES * epochs * len(data.train) + _PTQ_PASSES * len(data.calibration)
+
+
+SPEC = StageSpec(name="quantized", version=4, settings=QuantizedSettings, place=_place, run=_run, images=_images)

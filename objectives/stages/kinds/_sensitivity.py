@@ -1,0 +1,58 @@
+"""How a trained student's accuracy falls as it loses channels: the same for every ratio that it is pruned to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from edgesearch.objectives.data import DataSet, Split
+from edgesearch.objectives.pruning import measure_sensitivity
+from edgesearch.objectives.stages._context import Context
+from edgesearch.objectives.stages._pipeline import PruneSearch
+from edgesearch.objectives.stages._plan import Plan
+from edgesearch.objectives.stages._spec import Result, StageSpec
+from edgesearch.objectives.stages._stage import Stage
+from edgesearch.objectives.training import evaluate
+from edgesearch.spaces import Settings
+
+
+class SensitivitySettings(Settings):
+    """Steps of how many channels, and how many training images a network is scored on."""
+
+    granularity: int
+    score_images: int = PruneSearch().score_images
+
+
+def _place(plan: Plan) -> Stage | None:
+    pruning = plan.candidate.pruning
+    if pruning.method != "iterative" or pruning.granularity is None:
+        return None
+    settings = SensitivitySettings(granularity=pruning.granularity, score_images=plan.pipeline.prune.score_images)
+    return plan.make("sensitivity", settings, reads=("train",), network=plan.stage("student"))
+
+
+def _run(context: Context[SensitivitySettings]) -> Result:
+    student, model = context.network("network")
+    size = student.input_size
+    measured = measure_sensitivity(
+        model.eval(),
+        (context.data.channels, size, size),
+        granularity=context.settings.granularity,
+        score=scoring(context.data, size, context.settings.score_images, context.device),
+        seed=context.seed,
+    )
+    return Result({"accuracy": measured.base, "curves": {name: list(curve) for name, curve in measured.curves.items()}})
+
+
+def scoring(data: DataSet, input_size: int, images: int, device: str) -> Callable[[nn.Module], float]:
+    """The accuracy of a network on the first training images: those of the validation set judge candidates, and only them."""
+    scored = Split(data.train.images[:images], data.train.labels[:images])
+
+    def score(network: nn.Module) -> float:
+        return evaluate(network.to(device), scored, input_size=input_size, normalisation=data.normalisation, device=device)
+
+    return score
+
+
+SPEC = StageSpec(name="sensitivity", version=2, settings=SensitivitySettings, place=_place, run=_run)

@@ -1,0 +1,41 @@
+"""The student, trained alone or with its teacher's help."""
+
+from __future__ import annotations
+
+from edgesearch.objectives.data import DataSet
+from edgesearch.objectives.stages._context import Context, weights_of
+from edgesearch.objectives.stages._plan import Plan
+from edgesearch.objectives.stages._spec import Result, StageSpec
+from edgesearch.objectives.stages._stage import Stage
+from edgesearch.objectives.training import STEP_PASSES, Recipe
+from edgesearch.spaces import Distillation, Settings, Student
+
+
+class StudentSettings(Settings):
+    """Which network, and how it is trained."""
+
+    student: Student
+    recipe: Recipe
+    distillation: Distillation = Distillation()
+
+
+def _place(plan: Plan) -> Stage:
+    settings = StudentSettings(
+        student=plan.candidate.student, recipe=plan.recipe(plan.pipeline.train), distillation=plan.distillation
+    )
+    compared = plan.teacher() if plan.distillation.kind == "intermediate" else None
+    return plan.make("student", settings, reads=("train", "validation"), logits=plan.stage("logits"), teacher=compared)
+
+
+def _run(context: Context[StudentSettings]) -> Result:
+    settings = context.settings
+    model = context.start(settings.student)
+    _, figures = context.train(model, settings.student, settings.recipe, context.supervision(settings.distillation))
+    return Result(figures, weights_of(model))
+
+
+def _images(settings: StudentSettings, data: DataSet) -> float:
+    return STEP_PASSES * settings.recipe.epochs * len(data.train)
+
+
+SPEC = StageSpec(name="student", version=2, settings=StudentSettings, place=_place, run=_run, images=_images)

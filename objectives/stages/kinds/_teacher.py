@@ -1,0 +1,44 @@
+"""The teacher: a network trained for students to learn from, or one whose trained weights are given."""
+
+from __future__ import annotations
+
+from edgesearch.objectives.data import DataSet
+from edgesearch.objectives.stages._context import Context, weights_of
+from edgesearch.objectives.stages._pipeline import Teacher
+from edgesearch.objectives.stages._plan import Plan
+from edgesearch.objectives.stages._spec import Result, StageSpec
+from edgesearch.objectives.stages._stage import Stage
+from edgesearch.objectives.training import STEP_PASSES, evaluate
+
+
+def _place(plan: Plan) -> Stage | None:
+    teacher = plan.pipeline.teacher
+    if teacher is None:
+        return None
+    settings = teacher.model_copy(update={"recipe": plan.recipe(teacher.recipe, own_views=True)})
+    if teacher.trained:  # what is not trained here has no recipe
+        settings = Teacher(student=teacher.student, trained=True)
+    return plan.make("teacher", settings, reads=("validation",) if teacher.trained else ("train", "validation"))
+
+
+def _run(context: Context[Teacher]) -> Result:
+    settings, data = context.settings, context.data
+    model = context.start(settings.student, require_all=settings.trained)
+    if settings.trained:
+        accuracy = evaluate(
+            model.eval().to(context.device),
+            data.validation,
+            input_size=settings.student.input_size,
+            normalisation=data.normalisation,
+            device=context.device,
+        )
+        return Result({"accuracy": accuracy, "trained_here": False}, weights_of(model))
+    _, figures = context.train(model, settings.student, settings.recipe, None)
+    return Result(figures, weights_of(model))
+
+
+def _images(settings: Teacher, data: DataSet) -> float:
+    return len(data.validation) if settings.trained else STEP_PASSES * settings.recipe.epochs * len(data.train)
+
+
+SPEC = StageSpec(name="teacher", version=2, settings=Teacher, place=_place, run=_run, images=_images)

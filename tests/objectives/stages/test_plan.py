@@ -1,0 +1,204 @@
+"""From a candidate to its stages, and what their keys are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edgesearch.errors import SpaceError, StoreError
+from edgesearch.objectives import Conditions, Pipeline, Stage, Teacher, plan, stage_specs
+from edgesearch.objectives.training import Recipe
+from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student
+
+STUDENT = Student(architecture="cnn_tiny", input_size=16)
+PIPELINE = Pipeline(teacher=Teacher(student=Student(architecture="cnn_small", input_size=16)))
+PARTS = ("meta", "train", "validation", "calibration", "test")
+CONDITIONS = Conditions({part: f"{part} images" for part in PARTS}, views="shift", board={"name": "zcu104"})
+EVERYTHING = Candidate(
+    student=STUDENT,
+    distillation=Distillation(kind="logit"),
+    pruning=Pruning(method="iterative", ratio=0.5),
+    quantization=Quantization(method="qat"),
+)
+
+
+def chain(
+    candidate: Candidate, pipeline: Pipeline = PIPELINE, conditions: Conditions = CONDITIONS, last: str = "measured"
+) -> dict[str, Stage]:
+    return {stage.kind: stage for stage in plan(candidate, pipeline, conditions, last=last).walk()}
+
+
+def test_a_plain_candidate_needs_no_teacher_and_no_pruning() -> None:
+    assert list(chain(Candidate(student=STUDENT))) == ["student", "quantized", "measured"]
+
+
+def test_everything_at_once_runs_in_order() -> None:
+    expected = ["teacher", "logits", "student", "sensitivity", "pruned", "quantized"]
+    assert sorted(chain(EVERYTHING), key=[*expected, "measured"].index) == [*expected, "measured"]
+    order = list(chain(EVERYTHING))
+    for stage in chain(EVERYTHING).values():
+        assert all(order.index(upstream.kind) < order.index(stage.kind) for upstream in stage.inputs.values())
+
+
+def test_one_student_serves_every_pruning_and_quantization_below_it() -> None:
+    a = chain(Candidate(student=STUDENT, pruning=Pruning(method="one_step", ratio=0.5)))
+    b = chain(Candidate(student=STUDENT, quantization=Quantization(method="qat")))
+    assert a["student"].key == b["student"].key
+    assert a["quantized"].key != b["quantized"].key
+
+
+def test_one_measurement_of_sensitivity_serves_every_ratio() -> None:
+    a, b = (chain(Candidate(student=STUDENT, pruning=Pruning(method="iterative", ratio=r))) for r in (0.3, 0.6))
+    assert list(a) == ["student", "sensitivity", "pruned", "quantized", "measured"]
+    assert a["sensitivity"].key == b["sensitivity"].key
+    assert a["pruned"].key != b["pruned"].key
+    finer = chain(Candidate(student=STUDENT, pruning=Pruning(method="iterative", ratio=0.3, granularity=4)))
+    assert finer["sensitivity"].key != a["sensitivity"].key
+
+
+def test_one_teacher_serves_every_student() -> None:
+    wide = STUDENT.model_copy(update={"width": 2.0})
+    a, b = (chain(Candidate(student=s, distillation=Distillation(kind="logit"))) for s in (STUDENT, wide))
+    assert a["teacher"].key == b["teacher"].key
+    assert a["logits"].key == b["logits"].key
+    assert a["student"].key != b["student"].key
+
+
+def test_self_distillation_starts_from_the_plain_student() -> None:
+    candidate = Candidate(student=STUDENT, distillation=Distillation(kind="self"))
+    stages = list(plan(candidate, PIPELINE, CONDITIONS).walk())
+    assert [stage.kind for stage in stages] == ["student", "logits", "student", "quantized", "measured"]
+    assert stages[0].key == chain(Candidate(student=STUDENT))["student"].key
+
+
+def test_distillation_without_a_teacher_is_refused() -> None:
+    with pytest.raises(SpaceError, match=r"\[teacher\]"):
+        chain(Candidate(student=STUDENT, distillation=Distillation(kind="logit")), Pipeline())
+
+
+def test_a_stage_survives_json() -> None:
+    stage = chain(EVERYTHING)["measured"]
+    again = Stage.from_json(json.loads(json.dumps(stage.to_json())))
+    assert again.key == stage.key
+    assert [s.key for s in again.walk()] == [s.key for s in stage.walk()]
+    assert 0 <= stage.random_seed < 2**31
+
+
+# --- what decides a key
+
+
+def changed(change: Callable[[Conditions, Pipeline], tuple[Conditions, Pipeline]]) -> set[str]:
+    """The kinds of stages of the whole pipeline, test included, whose key a change changes."""
+    conditions, pipeline = change(CONDITIONS, PIPELINE)
+    before = chain(EVERYTHING) | chain(EVERYTHING, last="tested")
+    after = chain(EVERYTHING, pipeline, conditions) | chain(EVERYTHING, pipeline, conditions, last="tested")
+    return {kind for kind, stage in before.items() if stage.key != after[kind].key}
+
+
+def with_data(part: str) -> Callable[[Conditions, Pipeline], tuple[Conditions, Pipeline]]:
+    def change(conditions: Conditions, pipeline: Pipeline) -> tuple[Conditions, Pipeline]:
+        return Conditions({**conditions.data, part: "others"}, conditions.views, conditions.board), pipeline
+
+    return change
+
+
+def with_conditions(**settings: Any) -> Callable[[Conditions, Pipeline], tuple[Conditions, Pipeline]]:
+    def change(conditions: Conditions, pipeline: Pipeline) -> tuple[Conditions, Pipeline]:
+        return Conditions(**{**vars(conditions), **settings}), pipeline
+
+    return change
+
+
+def with_recipe(table: str, **settings: Any) -> Callable[[Conditions, Pipeline], tuple[Conditions, Pipeline]]:
+    def change(conditions: Conditions, pipeline: Pipeline) -> tuple[Conditions, Pipeline]:
+        recipe = getattr(pipeline, table).model_copy(update=settings)
+        return conditions, pipeline.model_copy(update={table: recipe})
+
+    return change
+
+
+ALL_KINDS = {"teacher", "logits", "student", "sensitivity", "pruned", "quantized", "measured", "tested"}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (with_data("test"), {"tested"}),
+        (with_data("calibration"), {"quantized", "measured", "tested"}),
+        (with_data("validation"), ALL_KINDS),
+        (with_data("train"), ALL_KINDS),
+        (with_data("meta"), ALL_KINDS),  # classes or normalisation
+        (with_conditions(seed=1), ALL_KINDS),
+        (with_conditions(threads=2), ALL_KINDS),
+        (with_conditions(board={"name": "kv260"}), {"measured"}),
+        (with_conditions(views="none"), ALL_KINDS),
+        (with_conditions(bfloat16=True), ALL_KINDS),
+        (with_recipe("train", lr=0.5), ALL_KINDS - {"teacher", "logits"}),
+        (with_recipe("finetune", lr=0.5), {"pruned", "quantized", "measured", "tested"}),
+        (with_recipe("qat", lr=0.5), {"quantized", "measured", "tested"}),
+        (with_recipe("prune", score_images=99), {"sensitivity", "pruned", "quantized", "measured", "tested"}),
+        (with_recipe("data", root="/elsewhere"), set()),
+        (with_conditions(granularity=8), {"sensitivity", "pruned", "quantized", "measured", "tested"}),
+    ],
+)
+def test_a_change_reaches_the_stages_that_it_decides_and_no_other(change: Any, expected: set[str]) -> None:
+    assert changed(change) == expected
+
+
+def test_settings_at_their_defaults_are_in_no_key() -> None:
+    for stage in chain(EVERYTHING).values():
+        settings = stage_specs().find(stage.kind).settings_of(stage)
+        assert stage.parameters == settings.model_dump(mode="json", exclude_defaults=True)
+    plain = chain(Candidate(student=Student(architecture="cnn_tiny")), conditions=Conditions(CONDITIONS.data, bfloat16=True))
+    assert plain["student"].parameters == {"student": {"architecture": "cnn_tiny"}, "recipe": {"augmentation": "none"}}
+    assert "threads" not in plain["student"].recipe()
+
+
+def test_a_stage_that_draws_nothing_serves_every_seed() -> None:
+    stage = chain(EVERYTHING)["logits"]
+    assert stage.seed is None
+    assert "seed" not in stage.recipe()
+
+
+def test_a_weights_file_counts_by_its_content() -> None:
+    def key(path: str, checksum: str) -> str:
+        student = STUDENT.model_copy(update={"weights": path, "weights_sha256": checksum})
+        return chain(Candidate(student=student))["student"].key
+
+    assert key("a.npz", "1" * 64) == key("elsewhere/b.npz", "1" * 64) != key("a.npz", "2" * 64)
+
+
+def test_what_is_left_to_the_dpu_is_the_same_as_what_is_said() -> None:
+    asked = [Candidate(student=STUDENT, pruning=Pruning(method="one_step", ratio=0.5, granularity=g)) for g in (None, 16, 8)]
+    keys = [chain(candidate)["pruned"].key for candidate in asked]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_training_images_are_shown_in_one_way() -> None:
+    """The teacher's logits, the student, fine-tuning and QAT see the same views; the teacher's own training has its own."""
+    own = Teacher(student=STUDENT, recipe=Recipe(augmentation="flip_crop"))
+    stages = chain(EVERYTHING, PIPELINE.model_copy(update={"teacher": own}))
+    views = {
+        kind: stage.parameters.get("augmentation") or stage.parameters.get("recipe", {}).get("augmentation")
+        for kind, stage in stages.items()
+        if kind not in ("sensitivity", "measured")
+    }
+    assert views == {"teacher": "flip_crop", "logits": "shift", "student": "shift", "pruned": "shift", "quantized": "shift"}
+    with pytest.raises(ValueError, match=r"\[train\] alone"):
+        Pipeline(train=Recipe(augmentation="none"), finetune=Recipe(augmentation="shift"))
+
+
+def test_a_stage_of_another_version_is_refused() -> None:
+    stage = chain(EVERYTHING)["student"]
+    other = dataclasses.replace(stage, version=99)
+    assert other.key != stage.key
+    with pytest.raises(StoreError, match="same edgesearch"):
+        stage_specs().find("student").settings_of(other)
+
+
+def test_every_kind_is_found_by_its_file() -> None:
+    assert set(stage_specs()) == ALL_KINDS

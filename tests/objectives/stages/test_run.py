@@ -1,0 +1,140 @@
+"""Running stages: what is kept, what is refused, what fails once and for all, and who makes what two ask for."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgesearch.errors import DataError, SpaceError, StageFailed, StoreError, TrainingError
+from edgesearch.objectives import DataSettings, Store, run_stage
+from edgesearch.objectives.stages import stage_specs
+from edgesearch.spaces import weights_fingerprint
+
+from ._chains import DATA, run, stages
+
+JSON = DATA.model_dump(mode="json")
+
+
+def test_a_whole_chain_runs_once_and_says_what_made_it(tmp_path: Path) -> None:
+    chain = stages({"pruning": {"method": "iterative", "ratio": 0.3}, "distillation": {"kind": "self"}}, last="tested")
+    made = run(chain, tmp_path)
+    assert set(made) == {"student", "logits", "sensitivity", "pruned", "quantized", "tested"}
+    by = made["student"].made_by
+    assert by["device"] == "cpu"
+    assert by["threads"] == torch.get_num_threads()
+    assert by["versions"]["torch"] == torch.__version__
+    changed = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    run(chain, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == changed
+
+
+def test_a_missing_input_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="input student/"):
+        run_stage(stages({})[1], Store(tmp_path), data_settings=JSON)
+
+
+def test_other_images_are_refused_where_the_stage_reads_them(tmp_path: Path) -> None:
+    chain = stages({})
+    fewer = DataSettings(**{**DATA.model_dump(), "train_images": 150}).model_dump(mode="json")
+    with pytest.raises(DataError, match="changed while the study ran"):
+        run_stage(chain[0], Store(tmp_path), data_settings=fewer)
+
+
+def test_weights_that_changed_are_refused(tmp_path: Path) -> None:
+    made = run(stages({}), tmp_path / "first")
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes((made["student"].path / "weights.safetensors").read_bytes())
+    student = {"architecture": "mlp", "input_size": 8, "weights": str(weights)}
+    chain = stages({"student": student | {"weights_sha256": weights_fingerprint(str(weights))}})
+    run(chain[:1], tmp_path / "second")
+    weights.write_bytes((made["quantized"].path / "weights.safetensors").read_bytes())
+    with pytest.raises(SpaceError, match="changed while the study ran"):
+        run(chain[:1], tmp_path / "third")
+
+
+def test_a_failure_of_the_numbers_is_not_repeated_until_it_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = stages({}, train={"epochs": 1, "lr": 1e30, "optimizer": "sgd"})[0]
+    store = Store(tmp_path)
+    with pytest.raises(TrainingError, match="not a finite number"):
+        run_stage(stage, store, data_settings=JSON, device="cpu")
+
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("it ran again")
+
+    monkeypatch.setattr("edgesearch.objectives.stages._context.train", never)
+    with pytest.raises(StageFailed, match=r"not a finite number.*--retry-failed"):
+        run_stage(stage, store, data_settings=JSON, device="cpu")
+    store.forget_failure(stage.kind, stage.key)
+    with pytest.raises(AssertionError, match="again"):
+        run_stage(stage, store, data_settings=JSON, device="cpu")
+
+
+def test_a_failure_of_the_machine_may_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    chain, store = stages({}), Store(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("edgesearch.objectives.training._train._Run.one_epoch", no_memory)
+        with pytest.raises(TrainingError, match="out of memory"):
+            run_stage(chain[0], store, data_settings=JSON, device="cpu")
+    assert store.failure("student", chain[0].key) is None
+    assert run_stage(chain[0], store, data_settings=JSON, device="cpu").figures["epochs_done"] == 2
+
+
+def test_a_failure_known_from_another_version_is_tried_again(tmp_path: Path) -> None:
+    stage, store = stages({})[0], Store(tmp_path)
+    store.record_failure(stage.kind, stage.key, message="bad luck", made_by={"versions": {"torch": "0.1"}})
+    assert run_stage(stage, store, data_settings=JSON, device="cpu").figures["epochs_done"] == 2
+
+
+def _train(folder: str, results: Any) -> None:
+    started = time.time()
+    stage = stages({}, train={"epochs": 30})[0]
+    artifact = run_stage(stage, Store(Path(folder)), data_settings=JSON, device="cpu")
+    results.put((started, artifact.path.stat().st_mtime_ns, artifact.figures["seconds"]))
+
+
+@pytest.mark.slow
+def test_two_studies_that_want_one_stage_make_it_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    processes = [context.Process(target=_train, args=(str(tmp_path), results)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    ended = [results.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join(60)
+    assert ended[0][1:] == ended[1][1:]
+    assert list((tmp_path / "leases").iterdir()) == []
+
+
+def test_results_depend_on_the_seed_and_the_key_alone(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    first = run(stages({})[:1], tmp_path / "a")["student"].tensors("weights")
+    torch.manual_seed(2)
+    torch.rand(100)
+    second = run(stages({})[:1], tmp_path / "b")["student"].tensors("weights")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_cost_is_known_of_every_kind() -> None:
+    from edgesearch.objectives import load_data
+
+    data = load_data(DATA)
+    chain = stages({"pruning": {"method": "one_step", "ratio": 0.3}, "quantization": {"method": "qat"}}, last="tested")
+    images = {}
+    for stage in chain:
+        spec = stage_specs().find(stage.kind)
+        images[stage.kind] = spec.images(spec.settings_of(stage), data)
+    assert images["student"] == 3 * 2 * 200
+    assert images["pruned"] == 3 * 200
+    assert images["quantized"] > 3 * 200
+    assert images["tested"] == 50
