@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from edgesearch.errors import StoreError
-from edgesearch.objectives import Store, open_store
+from edgesearch.objectives import ArtifactStore, Store, open_store
 from edgesearch.objectives.stages import _entries
+from edgesearch.testing import StoreContract
 
 KEY = "ab" * 32
 
@@ -28,24 +29,11 @@ def put(store: Store, key: str = KEY, value: float = 1.0) -> None:
     )
 
 
-def test_what_is_put_is_got(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    assert store.get("student", KEY) is None
-    put(store, value=0.5)
-    artifact = Store(tmp_path).get("student", KEY)
-    assert artifact is not None
-    assert artifact.figures == {"accuracy": 0.5}
-    assert torch.equal(artifact.tensors("weights")["w"], torch.full((4, 3), 0.5))
-    assert list(store) == [("student", KEY)]
+class TestStore(StoreContract):
+    """The store in a folder."""
 
-
-def test_the_first_of_two_writers_wins(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    put(store, value=1.0)
-    put(store, value=2.0)
-    artifact = store.get("student", KEY)
-    assert artifact is not None
-    assert artifact.figures["accuracy"] == 1.0
+    def make(self, folder: Path) -> ArtifactStore:
+        return Store(folder)
 
 
 @pytest.mark.parametrize("file", ["artifact.json", "weights.safetensors"])
@@ -76,19 +64,6 @@ def test_nothing_is_pickled(tmp_path: Path) -> None:
     suffixes = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
     assert suffixes == {".json", ".safetensors"}
     json.loads((tmp_path / "artifacts" / "student" / KEY / "artifact.json").read_text())
-
-
-def test_checkpoints_keep_the_newest_epoch(tmp_path: Path) -> None:
-    checkpoints = Store(tmp_path).checkpoints(KEY)
-    assert checkpoints.latest() is None
-    for epoch in (1, 2):
-        checkpoints.save(epoch, {"w": torch.full((2,), float(epoch)), "step": torch.tensor(epoch)}, {"loss": 0.5})
-    latest = checkpoints.latest()
-    assert latest is not None
-    assert (latest[0], latest[2]) == (2, {"loss": 0.5})
-    assert torch.equal(latest[1]["w"], torch.full((2,), 2.0))
-    checkpoints.clear()
-    assert checkpoints.latest() is None
 
 
 def test_a_damaged_checkpoint_counts_as_none(tmp_path: Path) -> None:
@@ -199,16 +174,6 @@ def test_a_store_of_the_users_own_is_opened_by_its_import_path(tmp_path: Path) -
     store = open_store(f"own_stores:Own+{tmp_path / 'kept'}", folder=tmp_path)
     assert type(store).__name__ == "Own"
     assert store.location == str(tmp_path / "kept")
-
-
-def test_failures_are_kept_until_they_are_forgotten(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    assert store.failure("student", KEY) is None
-    store.record_failure("student", KEY, message="NaN", made_by={"versions": {"torch": "2"}})
-    assert Store(tmp_path).failure("student", KEY) == {"message": "NaN", "made_by": {"versions": {"torch": "2"}}}
-    store.forget_failure("student", KEY)
-    store.forget_failure("student", KEY)
-    assert store.failure("student", KEY) is None
 
 
 def _hold(root: str, ready: object, release: object) -> None:
