@@ -34,6 +34,7 @@ from .timing import calibrate_file as calibrate_file
 from .timing import check_fits as check_fits
 from .timing import figure as figure
 from .timing import layer_report as layer_report
+from .timing import load_network as load_network
 from .timing import schedule as schedule
 from .timing import time_graph as time_graph
 from .xmodel import read_xmodel as read_xmodel

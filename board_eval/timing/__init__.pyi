@@ -2,6 +2,7 @@ from ._calibrate import Calibration as Calibration
 from ._calibrate import MeasurementRow as MeasurementRow
 from ._calibrate import calibrate as calibrate
 from ._calibrate import calibrate_file as calibrate_file
+from ._calibrate import load_network as load_network
 from ._layer_report import LayerReport as LayerReport
 from ._layer_report import figure as figure
 from ._layer_report import layer_report as layer_report

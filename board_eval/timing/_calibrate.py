@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.targets import BoardProfile, HostOverhead, TimingConstants
+from edgesearch.board_eval.timing._plausibility import check_explained, check_rows
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._timing import Runner, input_pixels, instruction_costs, run, throughput
 from edgesearch.errors import EdgesearchError, MeasurementError
@@ -65,6 +66,13 @@ class Calibration:
 
     profile: BoardProfile
     errors: tuple[RowError, ...]
+    #: The same rows, each predicted by a fit to the other networks: what to expect of a network that was not measured.
+    held_out: tuple[RowError, ...] = ()
+
+    @property
+    def mean_absolute_held_out(self) -> float | None:
+        """Mean absolute relative error over the held-out predictions; None when there were none."""
+        return float(np.mean([abs(error.relative) for error in self.held_out])) if self.held_out else None
 
     @property
     def mean_absolute(self) -> float:
@@ -83,8 +91,12 @@ def read_measurements(path: Path) -> tuple[MeasurementRow, ...]:
             missing = [name for name in COLUMNS[:3] if name not in (reader.fieldnames or ())]
             if missing:
                 raise MeasurementError(
-                    f"{path}: no column {missing[0]!r}; expected network, what, fps[, runner, cores, family]"
+                    f"{path}: no column {missing[0]!r}; expected a header of {', '.join(COLUMNS[:3])} and, if you like, "
+                    f"{', '.join(COLUMNS[3:])}"
                 )
+            unknown = [name for name in reader.fieldnames or () if name not in COLUMNS]
+            if unknown:
+                raise MeasurementError(f"{path}: unknown column {unknown[0]!r}; expected {', '.join(COLUMNS)}")
             rows = tuple(_row(path, reader.line_num, record) for record in reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MeasurementError(f"{path} cannot be read as CSV: {error}") from error
@@ -120,17 +132,29 @@ def _row(path: Path, line: int, record: Mapping[str, str | None]) -> Measurement
     return MeasurementRow(network, what, fps, runner, int(cores) if cores else None, value("family"))
 
 
-def calibrate_file(path: Path, profile: BoardProfile, *, name: str | None = None) -> Calibration:
-    """Fit `profile` to a measurement file; its networks are paths of .xmodel files, or of graphs as JSON, beside the file."""
+def calibrate_file(
+    path: Path,
+    profile: BoardProfile,
+    *,
+    name: str | None = None,
+    find: Callable[[str, Path], Graph] | None = None,
+    hold_out: bool = False,
+    keep_unexplained: bool = False,
+) -> Calibration:
+    """Fit `profile` to a measurement file.
+
+    Its networks are paths of .xmodel files, or of graphs as JSON, relative to the file; or what `find`, called with a name and
+    the file's folder, makes of them. Raises MeasurementError as `calibrate` does.
+    """
     rows = read_measurements(path)
-    graphs: dict[str, Graph] = {}
-    for row in rows:
-        if row.network not in graphs:
-            graphs[row.network] = _load_network(path.parent / row.network, row.network)
-    return calibrate(rows, graphs, profile, name=name)
+    find = find or load_network
+    graphs = {network: find(network, path.parent) for network in dict.fromkeys(row.network for row in rows)}
+    return calibrate(rows, graphs, profile, name=name, hold_out=hold_out, keep_unexplained=keep_unexplained)
 
 
-def _load_network(path: Path, network: str) -> Graph:
+def load_network(network: str, folder: Path) -> Graph:
+    """The network of an .xmodel, or of a graph as JSON; raises MeasurementError when there is none."""
+    path = folder / network
     if not path.is_file():
         raise MeasurementError(
             f"network {network!r}: there is no file {path}; give the path of an .xmodel, relative to the CSV file"
@@ -147,14 +171,21 @@ def _load_network(path: Path, network: str) -> Graph:
 
 
 def calibrate(
-    rows: Sequence[MeasurementRow], graphs: Mapping[str, Graph], profile: BoardProfile, *, name: str | None = None
+    rows: Sequence[MeasurementRow],
+    graphs: Mapping[str, Graph],
+    profile: BoardProfile,
+    *,
+    name: str | None = None,
+    hold_out: bool = False,
+    keep_unexplained: bool = False,
 ) -> Calibration:
     """Fit the constants of `profile` to measurements.
 
     The DPU's constants, the time between jobs and the Python host are fitted together, to throughput rows of one core and
     latency rows of the Python runner; then the C++ host to the latency rows of the C++ runner, and the efficiency of several
     cores to the other throughput rows. What no row speaks of stays as it was. Families count by the root of their size. Raises
-    MeasurementError for a network without a graph, or when nothing can be fitted.
+    MeasurementError for a network without a graph, for rows that cannot be true of this board, for too few of them, and, unless
+    `keep_unexplained`, when the fitted profile does not explain them. `hold_out` fits once more without each network.
     """
     unknown = [row.network for row in rows if row.network not in graphs]
     if unknown:
@@ -162,14 +193,28 @@ def calibrate(
     if not rows:
         raise MeasurementError("no measurements to fit; give at least one row")
     networks = {network: _Network.of(graphs[network], profile) for network in {row.network for row in rows}}
-    fitted = _fit_dpu(rows, networks, profile)
-    fitted = _fit_cpp_host(rows, networks, fitted)
-    fitted = _fit_cores(rows, networks, fitted)
+    check_rows(rows, {name: network.program for name, network in networks.items()}, profile)
+    fitted = _fit(rows, networks, profile)
     origin = f"fitted to {len(rows)} measurements of {len(networks)} networks, starting from {profile.name}"
     fitted = fitted.model_copy(update={"name": name or profile.name, "origin": origin})
-    times = {network: part.dpu_s(fitted) for network, part in networks.items()}
-    errors = (RowError(row, predict(row, times[row.network], networks[row.network].pixels, fitted)) for row in rows)
-    return Calibration(fitted, tuple(errors))
+    errors = _errors(rows, networks, fitted)
+    if not keep_unexplained:
+        check_explained(errors, fitted)
+    held_out: list[RowError] = []
+    for network in dict.fromkeys(row.network for row in rows) if hold_out else ():
+        others = [row for row in rows if row.network != network]
+        held_out += _errors([row for row in rows if row.network == network], networks, _fit(others, networks, profile))
+    return Calibration(fitted, errors, tuple(held_out))
+
+
+def _fit(rows: Sequence[MeasurementRow], networks: Mapping[str, _Network], profile: BoardProfile) -> BoardProfile:
+    fitted = _fit_dpu(rows, networks, profile)
+    return _fit_cores(rows, networks, _fit_cpp_host(rows, networks, fitted))
+
+
+def _errors(rows: Sequence[MeasurementRow], networks: Mapping[str, _Network], profile: BoardProfile) -> tuple[RowError, ...]:
+    times = {network: networks[network].dpu_s(profile) for network in {row.network for row in rows}}
+    return tuple(RowError(row, predict(row, times[row.network], networks[row.network].pixels, profile)) for row in rows)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgesearch.board_eval import LayerReport, calibrate_file, layer_report, load_profile
+from edgesearch.board_eval import Graph, LayerReport, calibrate_file, layer_report, load_network, load_profile
 from edgesearch.errors import TargetError
 from edgesearch.search.commands._networks import find_network
 
@@ -42,9 +42,12 @@ def _draw(report: LayerReport, picture: Path) -> None:
         raise TargetError(f"--picture {str(picture)!r} cannot be written: {error.strerror}") from error
 
 
-def calibrate(*, measurements: Path, name: str, output: Path, board: str | None) -> int:
+def calibrate(*, measurements: Path, name: str, output: Path, board: str | None, keep_unexplained: bool) -> int:
     """Fit a board's constants to measurements and write its profile; returns the exit code."""
-    result = calibrate_file(measurements, load_profile(board or "zcu104"), name=name)
+    profile = load_profile(board or "zcu104")
+    result = calibrate_file(
+        measurements, profile, name=name, find=_measured_network, hold_out=True, keep_unexplained=keep_unexplained
+    )
     for error in result.errors:
         click.echo(
             f"  {error.row.network}  {error.row.what}  measured {error.row.fps:,.1f} FPS, model {error.predicted_fps:,.1f}  "
@@ -55,6 +58,17 @@ def calibrate(*, measurements: Path, name: str, output: Path, board: str | None)
     except OSError as error:
         raise TargetError(f"the profile cannot be written to {output}: {error.strerror}; give another -o") from error
     click.echo(
-        f"mean absolute error {result.mean_absolute:.1%} over {len(result.errors)} measurements; use it with --board {output}"
+        f"mean absolute error {result.mean_absolute:.1%} over {len(result.errors)} measurements, "
+        f"{result.mean_absolute_held_out:.1%} where each network is predicted by a fit to the others; "
+        f"use it with --board {output}"
     )
     return 0
+
+
+def _measured_network(name: str, folder: Path) -> Graph:
+    """A network of a measurement file: an .xmodel or a candidate's .toml beside it, a student's name, or a graph as JSON."""
+    if name.endswith(".json"):
+        return load_network(name, folder)
+    if name.endswith((".xmodel", ".toml")):
+        name = str(folder / name)
+    return find_network(name, width=1.0, input_size=None, channels=3, classes=10, stem="imagenet", folder=folder)[0]

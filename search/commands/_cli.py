@@ -212,6 +212,7 @@ def simulate(**options: Any) -> int:
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The profile (JSON) to write."
 )
+@click.option("--keep-unexplained", is_flag=True, help="Write the profile even if it is far from some of the measurements.")
 @_BOARD
 def calibrate(**options: Any) -> int:
     """Fit the timing model's constants to measurements and write a board profile for --board."""

@@ -29,11 +29,12 @@ def read_candidate(path: Path) -> Candidate:
 
 
 def find_network(
-    name: str, *, width: float, input_size: int | None, channels: int, classes: int, stem: str
+    name: str, *, width: float, input_size: int | None, channels: int, classes: int, stem: str, folder: Path | None = None
 ) -> tuple[Graph, nn.Module | None]:
     """The network called `name`, and the untrained model behind it unless it is an xmodel.
 
-    Raises SpaceError for an unknown name, XmodelError or LoweringError for what cannot be read or run.
+    A model by import path is looked for in `folder` first; left out, in the working directory. Raises
+    PluginError or SpaceError for an unknown name, XmodelError or LoweringError for what cannot be read or run.
     """
     if name.endswith(".xmodel"):
         return read_xmodel(Path(name)), None
@@ -50,7 +51,7 @@ def find_network(
         raise SpaceError(
             f"unknown network {name!r}; expected one of {known}, my_pkg.models:Net, a .xmodel or a candidate's .toml"
         )
-    model = build(student, channels=channels, classes=classes)
+    model = build(student, channels=channels, classes=classes, folder=folder or Path.cwd())
     graph = lower(model, (channels, student.input_size, student.input_size))
     if pruning.ratio:  # which channels go is decided on trained weights; until then, evenly
         graph = pruned_estimate(graph, pruning.ratio, granularity=pruning.granularity or 16)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from edgesearch.board_eval.graph._graph import Graph
 from edgesearch.board_eval.graph._serialise import graph_to_json
 from edgesearch.board_eval.targets._targets import BoardProfile, HostOverhead, load_profile
 from edgesearch.board_eval.timing._calibrate import MeasurementRow, calibrate, calibrate_file, read_measurements
+from edgesearch.board_eval.timing._plausibility import convolution_seconds
+from edgesearch.board_eval.timing._schedule import schedule
 from edgesearch.board_eval.timing._timing import time_graph
 from edgesearch.errors import MeasurementError
 
@@ -63,13 +66,57 @@ def test_what_no_row_speaks_of_stays() -> None:
 
 
 def test_a_file_with_graphs_beside_it(tmp_path: Path) -> None:
-    name, graph = next(iter(networks().items()))
-    (tmp_path / f"{name}.json").write_text(json.dumps(graph_to_json(graph)[0]))
+    lines = ["network,what,fps,runner,cores"]
+    for name, graph in list(networks().items())[:2]:
+        (tmp_path / f"{name}.json").write_text(json.dumps(graph_to_json(graph)[0]))
+        timing = time_graph(graph, truth())
+        lines += [f"{name}.json,latency,{timing.latency_fps},python,", f"{name}.json,throughput,{timing.throughput_fps},,2"]
     path = tmp_path / "measurements.csv"
-    path.write_text(f"network,what,fps,runner,cores\n{name}.json,latency,400,python,\n{name}.json,throughput,900,,2\n")
-    found = calibrate_file(path, PROFILE)
-    assert [error.row.fps for error in found.errors] == [400, 900]
-    assert found.errors[0].relative == pytest.approx(0, abs=0.05)
+    path.write_text("\n".join(lines) + "\n")
+    result = calibrate_file(path, PROFILE, hold_out=True)
+    assert [error.row.network for error in result.errors] == ["net0.json", "net0.json", "net1.json", "net1.json"]
+    assert max(abs(error.relative) for error in result.errors) < 0.15  # two networks do not pull far from where it started
+    assert len(result.held_out) == 4
+    assert result.mean_absolute_held_out is not None
+    assert result.mean_absolute_held_out > result.mean_absolute
+    assert calibrate_file(path, PROFILE).mean_absolute_held_out is None
+
+
+def changed(number: int, **fields: object) -> list[MeasurementRow]:
+    rows = measured(truth())
+    rows[number] = dataclasses.replace(rows[number], **fields)  # type: ignore[arg-type]
+    return rows
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_measurement_that_no_board_can_give_is_refused(number: int) -> None:
+    row = measured(truth())[number]
+    cores = PROFILE.cores if row.what == "throughput" else 1
+    program = schedule(networks()[row.network], PROFILE.dpu)
+    highest = cores / convolution_seconds(program, PROFILE)
+    assert row.fps < highest
+    with pytest.raises(MeasurementError, match=r"'net0'.*convolutions alone allow"):
+        calibrate(changed(number, fps=1.2 * highest), networks(), PROFILE)
+
+
+def test_more_cores_than_the_board_has_are_refused() -> None:
+    with pytest.raises(MeasurementError, match="cores = 7, but zcu104 has 2"):
+        calibrate(changed(1, cores=7), networks(), PROFILE)
+
+
+def test_measurements_of_one_network_are_too_few() -> None:
+    with pytest.raises(MeasurementError, match="at least 2"):
+        calibrate(measured(truth())[:4], networks(), PROFILE)
+
+
+def test_a_profile_that_is_far_from_a_measurement_is_kept_on_demand_only() -> None:
+    rows = changed(2, fps=3.0)
+    with pytest.raises(MeasurementError, match=r"1 of 20 .*net0 latency: measured 3 FPS.*--keep-unexplained"):
+        calibrate(rows, networks(), PROFILE)
+    kept = calibrate(rows, networks(), PROFILE, keep_unexplained=True)
+    assert max(abs(error.relative) for error in kept.errors) > 0.25
+    honest = [error for error in kept.errors if error.row.fps != 3.0]
+    assert max(abs(error.relative) for error in honest) < 0.1  # one wrong row does not bend the fit
 
 
 @pytest.mark.parametrize(
@@ -77,6 +124,7 @@ def test_a_file_with_graphs_beside_it(tmp_path: Path) -> None:
     [
         ("network,what\na,latency\n", "no column 'fps'"),
         ("network,what,fps\n", "no measurements"),
+        ("network,what,fps,core\na,latency,3,1\n", "unknown column 'core'"),
         ("network,what,fps\na,latency,10\n,latency,10\n", "line 3: no network"),
         ("network,what,fps\na,speed,10\n", "line 2: what is 'speed'"),
         ("network,what,fps\na,latency,fast\n", "line 2: fps is 'fast'"),

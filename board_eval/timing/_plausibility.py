@@ -1,0 +1,74 @@
+"""Whether measurements can be true, and whether a profile explains them.
+
+A DPU cannot be faster than its convolution engine: a network's convolutions take a number of cycles that nothing shortens (the
+compiled files of AMD's tools have the same number within 0.3 %). How slow a board may be has no such bound; what a fitted
+profile leaves unexplained is what tells a wrong row from a slow board.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from edgesearch.board_eval.targets import BoardProfile
+from edgesearch.board_eval.timing._instructions import Kind
+from edgesearch.board_eval.timing._schedule import Program
+from edgesearch.errors import MeasurementError
+
+if TYPE_CHECKING:
+    from edgesearch.board_eval.timing._calibrate import MeasurementRow, RowError
+
+#: Clocks and frames are measured to a few percent.
+_TOLERANCE = 1.05
+#: The relative error of a row above which a fitted profile does not explain it. The shipped profiles are within 8 % everywhere.
+UNEXPLAINED = 0.25
+#: Networks that a fit needs: with one, every constant can be what it likes.
+_FEWEST_NETWORKS = 2
+_NAMED = 5
+
+
+def convolution_seconds(program: Program, profile: BoardProfile) -> float:
+    """The time that the convolution engine is busy with one image: the least that a network can take."""
+    columns = program.columns
+    chosen = columns["kind"] == Kind.CONV
+    cycles = int((columns["cycles"] * columns["repeat"])[chosen].sum())
+    return cycles * 1e-6 / profile.clock_mhz
+
+
+def check_rows(rows: Sequence[MeasurementRow], programs: Mapping[str, Program], profile: BoardProfile) -> None:
+    """Raise MeasurementError for rows that no board of this profile can give, and for too few to fit anything to."""
+    names = {row.network for row in rows}
+    if len(names) < _FEWEST_NETWORKS:
+        raise MeasurementError(
+            f"one network cannot tell the constants of a board apart; measure at least {_FEWEST_NETWORKS} "
+            "of different size (the more unlike, the better)"
+        )
+    least = {name: convolution_seconds(programs[name], profile) for name in names}
+    for row in rows:
+        cores = profile.cores if row.cores is None else row.cores
+        if cores > profile.cores:
+            raise MeasurementError(
+                f"measurement of {row.network!r}: cores = {cores}, but {profile.name} has {profile.cores}; "
+                "correct it, or start from a profile of that board (--board)"
+            )
+        highest = (cores if row.what == "throughput" else 1) / least[row.network] if least[row.network] else float("inf")
+        if row.fps > highest * _TOLERANCE:
+            raise MeasurementError(
+                f"measurement of {row.network!r}: {row.fps:,.0f} FPS, but its convolutions alone allow {highest:,.0f} on "
+                f"{profile.name} ({profile.dpu.name} at {profile.clock_mhz:g} MHz); check the row, the network and the board"
+            )
+
+
+def check_explained(errors: Iterable[RowError], profile: BoardProfile) -> None:
+    """Raise MeasurementError naming the rows that a fitted profile is far from."""
+    rows = list(errors)
+    far = sorted((e for e in rows if abs(e.relative) > UNEXPLAINED), key=lambda e: -abs(e.relative))
+    if far:
+        named = "; ".join(
+            f"{e.row.network} {e.row.what}: measured {e.row.fps:,.4g} FPS, fitted {e.predicted_fps:,.4g}" for e in far[:_NAMED]
+        )
+        more = f" and {len(far) - _NAMED} more" if len(far) > _NAMED else ""
+        raise MeasurementError(
+            f"{len(far)} of {len(rows)} measurements cannot be explained by any constants of {profile.name} ({named}{more}); "
+            "check these rows, or keep the profile as it is with --keep-unexplained"
+        )
