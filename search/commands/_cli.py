@@ -197,8 +197,14 @@ def bench(**options: Any) -> int:
 
 @cli.command()
 @click.argument("xmodel", type=click.Path(path_type=Path))
-@click.option("--images", type=click.Path(path_type=Path), required=True, help="float32 NHWC, normalised; or int8, quantized.")
-@click.option("--logits", type=click.Path(path_type=Path), required=True, help="Where float32 (N, classes) is written.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="float32 NHWC, normalised; int8, quantized; or uint8 pixels with the export's manifest.json beside XMODEL.",
+)
+@click.option("--logits", type=click.Path(path_type=Path), help="Where float32 (N, classes) is written.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Whole numbers (N,): print how many images are told right.")
 def simulate(**options: Any) -> int:
     """Execute an uncompiled XMODEL, AMD's own included, in the DPU's integers."""
     from edgesearch.search.commands._simulate import simulate as work

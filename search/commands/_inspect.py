@@ -12,10 +12,10 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from edgesearch.board_eval import BoardProfile, Finding, Graph, check_fits, load_profile, preflight, time_graph
+from edgesearch.board_eval import Activation, BoardProfile, Finding, Graph, check_fits, load_profile, preflight, time_graph
 from edgesearch.errors import DataError, LoweringError
+from edgesearch.search.commands._arrays import read_array
 from edgesearch.search.commands._networks import find_network
-from edgesearch.search.commands._simulate import read_array
 
 
 def inspect(
@@ -96,7 +96,9 @@ def _print(graph: Graph, profile: BoardProfile, findings: list[Finding]) -> None
     table = Table("layer", "operation", "output (H, W, C)", box=None, padding=(0, 2), header_style="bold")
     for node in graph:
         activation = getattr(node, "activation", "none")
-        kind = type(node).__name__.lower() + (f" + {activation}" if activation != "none" and kind_has(node) else "")
+        kind = type(node).__name__.lower() + (
+            f" + {activation}" if activation != "none" and not isinstance(node, Activation) else ""
+        )
         table.add_row(node.name, kind, " x ".join(map(str, node.shape)))
     console.print(table)
     timing = time_graph(graph, profile)
@@ -109,8 +111,3 @@ def _print(graph: Graph, profile: BoardProfile, findings: list[Finding]) -> None
     )
     for finding in findings:
         click.echo(f"{finding.severity}: {finding.layer + ': ' if finding.layer else ''}{finding.message}")
-
-
-def kind_has(node: object) -> bool:
-    """Whether the activation is fused into another operation."""
-    return type(node).__name__ != "Activation"

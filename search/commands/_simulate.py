@@ -2,35 +2,68 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 
-from edgesearch.board_eval import execute, read_xmodel
+from edgesearch.board_eval import Graph, execute, read_xmodel
 from edgesearch.errors import DataError
+from edgesearch.objectives import Normalisation, prepare
+from edgesearch.search.commands._arrays import read_array
 
 
-def read_array(path: Path, option: str = "--images") -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    """The array of the .npy file given as `option`; raises DataError when it is not one."""
-    try:
-        with path.open("rb") as file:
-            array: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = np.lib.format.read_array(file, allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"{option} {str(path)!r} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise DataError(f"{option} {str(path)!r} is not a .npy array ({error}); save it with numpy.save") from error
-    return array
-
-
-def simulate(*, xmodel: Path, images: Path, logits: Path) -> int:
-    """Write the logits; returns the exit code."""
+def simulate(*, xmodel: Path, images: Path, logits: Path | None, labels: Path | None) -> int:
+    """Write the logits, or say how many images are told right; returns the exit code."""
+    if logits is None and labels is None:
+        raise click.UsageError("say what you want: --logits FILE, --labels FILE or both")
     graph = read_xmodel(xmodel)
-    result = execute(graph, read_array(images))
+    result = execute(graph, _prepared(graph, read_array(images), xmodel))
+    if logits is not None:
+        _save(logits, result)
+    where = "" if logits is None else f": {logits}"
+    click.echo(f"{graph.name}: {len(result)} images, logits {result.shape} at fix position {graph.output.fix}{where}")
+    if labels is not None:
+        click.echo(f"top-1 {_accuracy(result, read_array(labels, '--labels')):.2%} of {len(result)} images")
+    return 0
+
+
+def _prepared(graph: Graph, images: npt.NDArray[Any], xmodel: Path) -> npt.NDArray[Any]:
+    """Pixels (uint8) resized and normalised as the manifest beside the xmodel says; other images as they are."""
+    if images.dtype != np.uint8:
+        return images
+    height, width, channels = graph.input.shape
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[3] != channels:
+        raise DataError(f"--images holds uint8 of shape {images.shape}; expected (N, height, width, {channels})")
+    manifest = xmodel.with_name("manifest.json")
+    try:
+        content = json.loads(manifest.read_text())["input"]
+        normalisation = Normalisation(tuple(map(float, content["mean"])), tuple(map(float, content["std"])))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"--images holds uint8, and how to normalise pixels is read from {str(manifest)!r}, which is missing or not an "
+            "export's manifest; give normalised float32 images, or put the manifest there"
+        ) from error
+    resized = "" if images.shape[1:3] == (height, width) else f", resized from {images.shape[1]} x {images.shape[2]}"
+    click.echo(f"pixels normalised with mean {content['mean']} and std {content['std']} of {manifest}{resized}", err=True)
+    prepared: npt.NDArray[np.float32] = prepare(images, (height, width), normalisation)
+    return prepared
+
+
+def _save(logits: Path, result: npt.NDArray[Any]) -> None:
     try:
         with logits.open("wb") as file:
             np.save(file, result)
     except OSError as error:
         raise DataError(f"--logits {str(logits)!r} cannot be written: {error.strerror}") from error
-    click.echo(f"{graph.name}: {len(result)} images, logits {result.shape} at fix position {graph.output.fix}: {logits}")
-    return 0
+
+
+def _accuracy(result: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
+    if labels.shape != (len(result),) or labels.dtype.kind not in "iu":
+        raise DataError(f"--labels holds {labels.dtype} of shape {labels.shape}; expected {len(result)} whole numbers")
+    return float((result.reshape(len(result), -1).argmax(axis=1) == labels).mean())

@@ -1,0 +1,97 @@
+"""Executing an xmodel from the command line's arguments."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+import torch
+
+from edgesearch.board_eval import Graph, execute, lower, write_xmodel
+from edgesearch.errors import DataError
+from edgesearch.objectives import Normalisation, prepare, quantize
+from edgesearch.search.commands._simulate import simulate
+from edgesearch.spaces import Student, build
+
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (6, 12, 12, 1), dtype=np.uint8)
+NORMALISATION = Normalisation((0.4,), (0.3,))
+
+
+@pytest.fixture(scope="module")
+def graph() -> Graph:
+    torch.manual_seed(0)
+    model = build(Student(architecture="mlp", input_size=8), channels=1, classes=4).eval()
+    return quantize(lower(model, (1, 8, 8)), prepare(PIXELS, 8, NORMALISATION), method="vitis")
+
+
+@pytest.fixture
+def folder(graph: Graph, tmp_path: Path) -> Path:
+    write_xmodel(graph, tmp_path / "net.xmodel")
+    (tmp_path / "manifest.json").write_text(json.dumps({"input": {"mean": [0.4], "std": [0.3]}}))
+    return tmp_path
+
+
+def run(folder: Path, images: Any, labels: Any = None) -> np.ndarray[Any, Any]:
+    np.save(folder / "images.npy", images)
+    if labels is not None:
+        np.save(folder / "labels.npy", labels)
+    arguments = {"labels": None if labels is None else folder / "labels.npy", "logits": folder / "logits.npy"}
+    assert simulate(xmodel=folder / "net.xmodel", images=folder / "images.npy", **arguments) == 0
+    logits: np.ndarray[Any, Any] = np.load(folder / "logits.npy")
+    return logits
+
+
+def test_pixels_are_prepared_as_the_manifest_says(graph: Graph, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = execute(graph, prepare(PIXELS, 8, NORMALISATION))
+    assert np.array_equal(run(folder, PIXELS), expected)
+    assert np.array_equal(run(folder, PIXELS[..., 0]), expected)
+    assert "mean [0.4]" in (said := capsys.readouterr().err)
+    assert "resized from 12 x 12" in said
+    assert np.array_equal(run(folder, prepare(PIXELS, 8, NORMALISATION)), expected)
+
+
+def test_labels_are_counted(graph: Graph, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    right = execute(graph, prepare(PIXELS, 8, NORMALISATION)).argmax(1)
+    right[0] = (right[0] + 1) % 4
+    run(folder, PIXELS, right)
+    assert "top-1 83.33% of 6 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        (PIXELS.repeat(3, axis=3), None, "expected (N, height, width, 1)"),
+        (PIXELS, np.zeros(5, int), "expected 6 whole numbers"),
+        (PIXELS, np.zeros(6), "expected 6 whole numbers"),
+        (np.array([{"a": 1}], dtype=object), None, "array of numbers; save one with numpy.save"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(folder: Path, images: Any, labels: Any, words: str) -> None:
+    with pytest.raises(DataError) as caught:
+        run(folder, images, labels)
+    assert words in str(caught.value)
+    assert "pickle" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, "{}", "[]", "nonsense"])
+def test_pixels_without_a_manifest_are_refused(folder: Path, content: str | None) -> None:
+    (folder / "manifest.json").unlink() if content is None else (folder / "manifest.json").write_text(content)
+    with pytest.raises(DataError, match="normalised float32 images, or put the manifest there"):
+        run(folder, PIXELS)
+
+
+def test_something_must_be_wanted(folder: Path) -> None:
+    with pytest.raises(click.UsageError, match="--labels"):
+        simulate(xmodel=folder / "net.xmodel", images=folder / "images.npy", logits=None, labels=None)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY\x01", b"plain text"])
+def test_a_file_that_is_no_array_is_one_sentence(folder: Path, content: bytes) -> None:
+    (folder / "images.npy").write_bytes(content)
+    with pytest.raises(DataError, match="array of numbers"):
+        simulate(xmodel=folder / "net.xmodel", images=folder / "images.npy", logits=folder / "l.npy", labels=None)
