@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
-from contextlib import suppress
-from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, StrictUndefined, Template
+from markupsafe import Markup
+
 from edgesearch.errors import StudyError
+from edgesearch.files import write_atomically
+from edgesearch.search.report import _sections as sections
 from edgesearch.search.report._data import front_picture, page_data, stage_times
-from edgesearch.search.report._html import (
-    cards,
-    choices_section,
-    failures_section,
-    front_section,
-    header,
-    history_section,
-    misses_section,
-    time_section,
-)
+from edgesearch.search.report._table import LEGEND, columns
 from edgesearch.search.study import StudyView
 
 #: The browser itself refuses every request, so that nothing in the page can make one.
@@ -38,54 +30,43 @@ def write_report(view: StudyView, path: Path) -> None:
     Raises StudyError when the file cannot be written.
     """
     content = report_html(view)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, path)
+        write_atomically(path, content.encode())
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise StudyError(f"the report cannot be written to {path} ({error.strerror}); name another file") from error
 
 
 def report_html(view: StudyView) -> str:
-    """The report's HTML."""
+    """The report's HTML. The template escapes whatever comes from the study."""
     picture, times = front_picture(view), stage_times(view)
-    body = [
-        header(view),
-        "<main>",
-        cards(view, picture),
-        misses_section(view, picture),
-        front_section(view, picture),
-        history_section(view),
-        time_section(view, times),
-        choices_section(view, picture),
-        failures_section(view),
-        "</main>",
-    ]
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>{escape(view.name)} · edgesearch</title>",
-            f"<style>{_own_file('_report.css')}</style>",
-            "</head>",
-            "<body>",
-            *body,
-            f'<script type="application/json" id="data">{_json_in_html(page_data(view, picture, times))}</script>',
-            f"<script>{_script_in_html(_plotly())}</script>",
-            f"<script>{_script_in_html(_own_file('_report.js'))}</script>",
-            "</body>",
-            "</html>",
-            "",
-        ]
+    return _template().render(
+        policy=_POLICY,
+        view=view,
+        picture=picture,
+        goals=sections.goals(view),
+        limits=sections.limits(view),
+        period=sections.period(view),
+        cards=sections.cards(view, picture),
+        misses=sections.misses(view),
+        caption=sections.front_caption(picture),
+        columns=columns(view),
+        rows=sections.front_rows(view, picture),
+        legend=LEGEND,
+        times=times,
+        time_facts=sections.time_facts(view, times),
+        choices=sections.choices(view, picture),
+        failures=sections.failures(view),
+        style=Markup(_own_file("_report.css")),
+        data=Markup(_json_in_html(page_data(view, picture, times))),
+        plotly=Markup(_script_in_html(_plotly())),
+        script=Markup(_script_in_html(_own_file("_report.js"))),
     )
+
+
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_own_file("_report.html.j2"))
 
 
 def _own_file(name: str) -> str:

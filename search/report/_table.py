@@ -16,6 +16,12 @@ from rich.text import Text
 
 from edgesearch.search.study import Record, StudyView
 
+#: What the words of a candidate mean.
+LEGEND = (
+    "A candidate reads: student, width multiplier (x0.5), input size in pixels (@32); distillation, with temperature T and the "
+    "labels' weight a; pruning, the share of multiply-accumulates removed and the step in channels (one_step 60%/16); "
+    "quantization, after training (ptq) or in it (qat), and bits."
+)
 #: What stands where a trial has no such figure.
 MISSING = "-"
 

@@ -1,3 +1,4 @@
+from ._duration import duration as duration
 from ._file import SearchSettings as SearchSettings
 from ._file import StudyFile as StudyFile
 from ._file import load_study as load_study
@@ -9,6 +10,8 @@ from ._front import nearest_misses as nearest_misses
 from ._front import pareto_front as pareto_front
 from ._home import Home as Home
 from ._hypervolume import progress as progress
+from ._interval import uncertainty as uncertainty
+from ._interval import wilson_interval as wilson_interval
 from ._read_only import ReadOnlyStudy as ReadOnlyStudy
 from ._read_only import open_read_only as open_read_only
 from ._record import RATIO_SCALE as RATIO_SCALE

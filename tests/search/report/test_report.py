@@ -14,8 +14,8 @@ from _studies import make_study, plain_record
 
 from edgesearch.errors import StudyError
 from edgesearch.search.report._data import front_picture, page_data, stage_times
-from edgesearch.search.report._html import duration, reason_of
 from edgesearch.search.report._report import report_html, write_report
+from edgesearch.search.report._sections import reason_of
 from edgesearch.search.study._front import pareto_front
 from edgesearch.search.study._record import Record, StudyView, read_study
 
@@ -210,10 +210,6 @@ def test_equal_failures_are_grouped_though_their_logs_differ() -> None:
     first, second = (Record(i, "FAIL", objectives, failure=f"stage pruned: no (log: a/{i}.log)") for i in range(2))
     assert reason_of(first) == reason_of(second) == "stage pruned: no"
     assert reason_of(Record(2, "FAIL", objectives)) == "no reason was recorded"
-
-
-def test_durations_have_a_unit_that_suits_them() -> None:
-    assert [duration(s) for s in (0.0412, 5.0, 600.0, 86_400.0)] == ["41 ms", "5.0 s", "10.0 min", "24.0 h"]
 
 
 def test_the_file_replaces_an_older_one_and_leaves_nothing_beside_it(tmp_path: Path, view: StudyView) -> None:
