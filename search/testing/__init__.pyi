@@ -1,0 +1,1 @@
+from ._data_source import DataSourceContract as DataSourceContract

@@ -1,0 +1,67 @@
+"""MNIST is read in every form its files come in, and damaged ones are named."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgesearch.errors import DataError
+from edgesearch.objectives.data import DataSettings, load_data
+from edgesearch.objectives.data._mnist import read_idx, read_mnist
+
+RNG = np.random.default_rng(0)
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    content = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_mnist(folder: Path, suffix: str) -> dict[str, np.ndarray]:
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        "train-images-idx3": RNG.integers(0, 256, (60, 28, 28)),
+        "train-labels-idx1": np.arange(60) % 10,
+        "t10k-images-idx3": RNG.integers(0, 256, (20, 28, 28)),
+        "t10k-labels-idx1": np.arange(20) % 10,
+    }
+    for name, array in arrays.items():
+        write_idx(folder / f"{name}-ubyte{suffix}", array)
+    return arrays
+
+
+@pytest.mark.parametrize(("place", "suffix"), [("", ".gz"), ("raw", ""), ("MNIST/raw", "")])
+def test_mnist_is_read_from_plain_and_packed_files(tmp_path: Path, place: str, suffix: str) -> None:
+    arrays = write_mnist(tmp_path / place, suffix)
+    raw = read_mnist(DataSettings(name="mnist", root=tmp_path), None)
+    assert np.array_equal(raw.train.images[..., 0], arrays["train-images-idx3"])
+    assert raw.test is not None
+    assert np.array_equal(raw.test.labels, arrays["t10k-labels-idx1"])
+
+
+def test_the_whole_of_mnist(reference_data: Path) -> None:
+    data = load_data(DataSettings(name="mnist", root=reference_data / "mnist", calibration_images=100))
+    assert (len(data.train), len(data.validation), len(data.calibration), len(data.test)) == (54_900, 5_000, 100, 10_000)
+    everything = np.concatenate([data.train.images, data.validation.images, data.calibration.images])
+    assert everything.mean() / 255 == pytest.approx(0.1307, abs=1e-4)  # the mean that MNIST is known for
+
+
+def test_damaged_idx_files(tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    write_idx(good, np.zeros((3, 4, 4)))
+    for name, content, complaint in (
+        ("short", good.read_bytes()[:-1], "47 bytes of data"),
+        ("other", b"GIF89a", "not an IDX"),
+        ("empty", b"", "nothing"),
+        ("packed.gz", gzip.compress(good.read_bytes())[:-9], "cannot read"),
+        ("plain.gz", b"not gzip at all", "cannot read"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=complaint):
+            read_idx(tmp_path / name)
+    with pytest.raises(DataError, match="no MNIST in"):
+        read_mnist(DataSettings(name="mnist", root=tmp_path), None)
