@@ -63,9 +63,9 @@ class DataSet:
 def load_data(settings: DataSettings, *, folder: Path | None = None) -> DataSet:
     """The data set that `settings` describe.
 
-    `folder` is the study's: a source of the user's own is looked for there first, and relative paths in its options start there.
-    Raises DataError if the data cannot be read, is empty, has wrong shapes or labels, a single class, or fewer images than asked
-    for, and PluginError if there is no such source.
+    `folder` is the study's: a source of the user's own is looked for there first, and relative paths in its options start
+    there. Raises DataError if the data cannot be read, is empty, has wrong shapes or labels, a single class, or fewer images
+    than asked for, and PluginError if there is no such source.
     """
     raw = read_source(settings, folder)
     _check(raw, settings)
@@ -77,9 +77,7 @@ def load_data(settings: DataSettings, *, folder: Path | None = None) -> DataSet:
     height, width, channels = train.shape[1:]
     normalisation = choose_normalisation(settings.normalisation, raw.normalisation, train)
     overall = hashlib.sha256(repr((raw.classes, normalisation)).encode())
-    fingerprints = {
-        "meta": hashlib.sha256(repr((raw.classes, channels, (height, width), normalisation)).encode()).hexdigest()
-    }
+    fingerprints = {"meta": hashlib.sha256(repr((raw.classes, channels, (height, width), normalisation)).encode()).hexdigest()}
     for part, split in splits.items():
         digest = hashlib.sha256()
         for content in (repr(split.images.shape).encode(), split.images.data, split.labels.data):
@@ -169,8 +167,8 @@ def _describe(raw: RawData, settings: DataSettings, size: tuple[int, int]) -> st
     if raw.train.images.shape[1:3] != size:
         height, width = raw.train.images.shape[1:3]
         steps.append(
-            f"images of {height} x {width} pixels (height x width) were resized to {size[0]} x {size[1]} without cropping (equal "
-            "to Pillow's bilinear resize)"
+            f"images of {height} x {width} pixels (height x width) were resized to {size[0]} x {size[1]} without cropping "
+            "(equal to Pillow's bilinear resize)"
         )
     if settings.noise:
         steps.append(f"normal noise of standard deviation {settings.noise:g} (1: from black to white) was added to every pixel")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -78,8 +77,8 @@ def read_folder(settings: DataSettings, folder: Path | None) -> RawData:
     preparation = "each picture was turned as its EXIF orientation says"
     if settings.image_size is not None:
         preparation += (
-            f"; the largest square in its middle was cut out and resized to {settings.image_size} x {settings.image_size} pixels"
-            " (Pillow's ImageOps.fit, bilinear, antialiased)"
+            f"; the largest square in its middle was cut out and resized to {settings.image_size} x {settings.image_size} "
+            "pixels (Pillow's ImageOps.fit, bilinear, antialiased)"
         )
     return RawData(
         classes, splits["train"], splits.get("test"), splits.get("validation"), notes=tuple(notes), preparation=preparation
@@ -156,13 +155,11 @@ def _decode(paths: Sequence[Path], settings: DataSettings) -> tuple[dict[Path, P
     """The pictures that can be read, and for the others the reason."""
     decoded: dict[Path, Picture] = {}
     unreadable: dict[Path, str] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, on metadata; what matters here is in the notes
-        for path in paths:
-            try:
-                decoded[path] = read_picture(path, settings.image_size, settings.white)
-            except UnreadableError as error:
-                unreadable[path] = str(error)
+    for path in paths:
+        try:
+            decoded[path] = read_picture(path, settings.image_size, settings.white)
+        except UnreadableError as error:
+            unreadable[path] = str(error)
     return decoded, unreadable
 
 
@@ -184,8 +181,8 @@ def _refuse_empty_classes(train: Path, classes: Sequence[str], labels: Sequence[
     if empty:
         what = f"class folder {empty[0]!r}" if len(empty) == 1 else f"{len(empty)} class folders ({_some(empty)})"
         raise DataError(
-            f"{what} in {train} {'has' if len(empty) == 1 else 'have'} no readable picture{_only(skipped)}; put pictures there, or "
-            f"remove the folder{'' if len(empty) == 1 else 's'}"
+            f"{what} in {train} {'has' if len(empty) == 1 else 'have'} no readable picture{_only(skipped)}; put some "
+            f"there, or remove the folder{'' if len(empty) == 1 else 's'}"
         )
 
 
@@ -224,7 +221,9 @@ def _layout_notes(root: Path, roots: dict[str, Path]) -> list[str]:
             advice = "; `own_validation = true` reads it for validation" if set(unread) & set(_VALIDATION_NAMES) else ""
             notes.append(f"not read: {_some(unread)} in {root}, beside train and test{advice}")
     for place in dict.fromkeys([root, *roots.values()]):
-        loose = [p for p in place.iterdir() if p.is_file() and not _is_litter(p.name) and p.suffix.lower() in picture_suffixes()]
+        loose = [
+            p for p in place.iterdir() if p.is_file() and not _is_litter(p.name) and p.suffix.lower() in picture_suffixes()
+        ]
         if loose:
             notes.append(f"left out: {_count(len(loose))} in {place} itself, in the folder of no class")
     return notes
@@ -237,14 +236,16 @@ def _picture_notes(pictures: Sequence[Picture], white: float | None) -> list[str
         notes.append(f"{_count(animated)} with several frames or pages: the first is read")
     transparent = sum(picture.is_transparent for picture in pictures)
     if transparent:
-        notes.append(f"{_count(transparent)} with transparency: it is left out, and the colours below it are read as they are stored")
+        notes.append(
+            f"{_count(transparent)} with transparency: it is left out, and the colours below it are read as they are stored"
+        )
     tops = [picture.top for picture in pictures if picture.top is not None]
     if tops:
         notes.append(f"{_count(len(tops))} of deep grey: scaled to 8 bits")
     if tops and max(tops) < _DARK:
         notes.append(
-            f"the brightest picture of deep grey reaches {max(tops):.1%} of white, so most of the detail is lost; set `white` to the "
-            "value that means white"
+            f"the brightest picture of deep grey reaches {max(tops):.1%} of white, so most of the detail is lost; set "
+            "`white` to the value that means white"
         )
     clipped = sum(top > 1 for top in tops)
     if clipped:

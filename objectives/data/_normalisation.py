@@ -27,8 +27,8 @@ class Normalisation:
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std) or not self.mean:
             raise ValueError(
-                f"normalisation has {len(self.mean)} values of `mean` and {len(self.std)} of `std`; give one of each, or one of "
-                "each for every channel"
+                f"normalisation has {len(self.mean)} values of `mean` and {len(self.std)} of `std`; give one of each, or one "
+                "of each for every channel"
             )
         if not all(math.isfinite(value) for value in (*self.mean, *self.std)):
             raise ValueError(f"normalisation has a value that is not finite: mean {list(self.mean)}, std {list(self.std)}")
@@ -46,7 +46,7 @@ IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 def parse_choice(given: object) -> NormalisationChoice | None:
     """The choice that a study file writes as "imagenet", "data" or { mean = [...], std = [...] }; ValueError for others."""
     if given is None or given in ("imagenet", "data") or isinstance(given, Normalisation):
-        return given  # type: ignore[return-value]
+        return given
     if isinstance(given, dict) and set(given) == {"mean", "std"}:
         mean, std = (_numbers(given[name]) for name in ("mean", "std"))
         if mean is not None and std is not None:
@@ -56,9 +56,8 @@ def parse_choice(given: object) -> NormalisationChoice | None:
 
 def _numbers(given: object) -> tuple[float, ...] | None:
     values = given if isinstance(given, list | tuple) else [given]
-    if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-        return None
-    return tuple(float(value) for value in values)
+    numbers = tuple(float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool))
+    return numbers if len(numbers) == len(values) else None
 
 
 def measure(images: Images) -> Normalisation:
@@ -76,8 +75,8 @@ def measure(images: Images) -> Normalisation:
         variance = pixels * squares - total * total  # times pixels^2
         if not variance:
             raise DataError(
-                f"`normalisation = \"data\"`: channel {channel} of the training images is {total // pixels} everywhere, so it has "
-                "no standard deviation; give numbers for mean and std"
+                f'`normalisation = "data"`: channel {channel} of the training images is {total // pixels} everywhere, so it '
+                "has no standard deviation; give numbers for mean and std"
             )
         means.append(total / pixels / 255)
         stds.append(math.sqrt(variance) / pixels / 255)
@@ -96,7 +95,7 @@ def choose_normalisation(asked: NormalisationChoice | None, usual: Normalisation
     if len(chosen.mean) not in (1, channels):
         what = '"imagenet"' if asked == "imagenet" else f"mean {list(chosen.mean)}"
         raise DataError(
-            f"normalisation {what} is for {len(chosen.mean)} channels but the images have {channels}; give one mean and std, or "
-            f'{channels} of each, or "data"'
+            f"normalisation {what} is for {len(chosen.mean)} channels but the images have {channels}; give one mean and std, "
+            f'or {channels} of each, or "data"'
         )
     return chosen

@@ -6,6 +6,8 @@ values are scaled: 0 is black, and white is 65,535 for 16 bits and 1 for floats,
 
 from __future__ import annotations
 
+import struct
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +24,19 @@ _NO_PICTURES = frozenset({"MPEG", "EPS"})
 _GREY_MODES = frozenset({"1", "L", "LA", "La"})
 _TRANSPARENT_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 _WHITE_16 = 65_535
-#: Numbers of the TIFF tag with the bits of a sample.
+#: What Pillow's decoders raise for damaged files, beside OSError.
+_DAMAGE = (
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+)
+#: Number of the TIFF tag with the bits of a sample.
 _BITS_PER_SAMPLE = 258
 
 
@@ -60,36 +74,39 @@ def read_picture(path: Path, image_size: int | None, white: float | None) -> Pic
     With `image_size` the largest square in its middle is resized to that many pixels (Pillow's ImageOps.fit, bilinear). Raises
     UnreadableError for a file that is damaged or no picture, and for deep grey whose white is not known.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     try:
         if not path.stat().st_size:
             raise UnreadableError("the file is empty")
-        with Image.open(path) as opened:
-            frames = 1 if opened.format == "MPO" else _count_frames(opened)  # MPO: one photo and its previews
-            picture: Any = ImageOps.exif_transpose(opened)
-            is_transparent = picture.mode in _TRANSPARENT_MODES or "transparency" in picture.info
-            top = None
-            if picture.mode.startswith("I") or picture.mode == "F":
-                picture, top = _from_deep_grey(picture, opened, white)
-            else:
-                picture = _to_8_bits(picture)
-            if image_size is not None:
-                picture = ImageOps.fit(picture, (image_size, image_size), Image.Resampling.BILINEAR)
-            pixels = np.array(picture)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on metadata and sizes; what matters here is in the picture or the error
+            return _decode(path, image_size, white)
     except UnidentifiedImageError as error:
         raise UnreadableError("not a picture of a kind that Pillow knows") from error
     except Image.DecompressionBombError as error:
-        raise UnreadableError("it has more than 179 million pixels") from error
+        raise UnreadableError("its header promises more than 179 million pixels") from error
     except OSError as error:
         raise UnreadableError(error.strerror or str(error)) from error
-    except (ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        # What Pillow's decoders raise for damaged files.
-        raise UnreadableError(str(error) or type(error).__name__) from error
-    except Exception as error:
-        if type(error).__module__ != "struct" and not isinstance(error, (ArithmeticError, RuntimeError)):
-            raise
-        raise UnreadableError(str(error)) from error
+    except (*_DAMAGE, struct.error) as error:
+        raise UnreadableError(f"it is damaged ({error})" if str(error) else "it is damaged") from error
+
+
+def _decode(path: Path, image_size: int | None, white: float | None) -> Picture:
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as opened:
+        frames = 1 if opened.format == "MPO" else _count_frames(opened)  # MPO: one photo and its previews
+        picture: Any = ImageOps.exif_transpose(opened)
+        is_transparent = picture.mode in _TRANSPARENT_MODES or "transparency" in picture.info
+        top = None
+        if picture.mode.startswith("I") or picture.mode == "F":
+            picture, top = _from_deep_grey(picture, opened, white)
+        else:
+            picture = _to_8_bits(picture)
+        if image_size is not None:
+            picture = ImageOps.fit(picture, (image_size, image_size), Image.Resampling.BILINEAR)
+        pixels = np.array(picture)
     return Picture(pixels.reshape(*pixels.shape[:2], -1), frames, is_transparent, top)
 
 

@@ -63,5 +63,7 @@ class DataSettings(BaseModel):
     @model_validator(mode="after")
     def _taken(self) -> DataSettings:
         if self.options and self.name in BUILT_IN:
-            raise ValueError(f"`options` are for a data source of your own; {self.name!r} takes none, got {', '.join(self.options)}")
+            raise ValueError(
+                f"`options` are for a data source of your own; {self.name!r} takes none, got {', '.join(self.options)}"
+            )
         return self

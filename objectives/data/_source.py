@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from edgesearch.objectives.data._images import Normalisation
+    from edgesearch.objectives.data._normalisation import Normalisation
     from edgesearch.objectives.data._settings import DataSettings
 
 __all__ = ["DataSource", "Images", "Labels", "RawData", "Split"]

@@ -61,8 +61,8 @@ def _where(error: BaseException) -> str:
 def _checked(raw: object, settings: DataSettings) -> RawData:
     if not isinstance(raw, RawData):
         raise DataError(
-            f"data source {settings.name!r} gave {type(raw).__name__}; expected edgesearch.objectives.data.RawData with classes "
-            "and a train split"
+            f"data source {settings.name!r} gave {type(raw).__name__}; expected edgesearch.objectives.data.RawData with "
+            "classes and a train split"
         )
 
     def part(split: Split | None, name: str) -> Split | None:

@@ -90,6 +90,6 @@ def _refuse_lost_classes(raw: RawData, train: _Indices, settings: DataSettings) 
         label = min(missing)
         count = int((raw.train.labels == label).sum())
         raise DataError(
-            f"class {raw.classes[label]!r} of {settings.name!r} is left without training images by the splits (it has {count}); "
+            f"class {raw.classes[label]!r} of {settings.name!r} is left without training images by the splits (of {count}); "
             "add images of it or leave it out, raise `train_images`, or lower `validation_images` and `calibration_images`"
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _archives import write_binary_batches
 
 from edgesearch.errors import DataError
 from edgesearch.objectives.data import DataSettings, RawData, load_data
@@ -19,17 +20,11 @@ def read(root: Path) -> RawData:
 
 
 def test_binary_batches(tmp_path: Path) -> None:
-    folder = tmp_path / "cifar-10-batches-bin"
-    folder.mkdir()
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 32, 32, 3), dtype=np.uint8)
-    for number, images in enumerate(pixels):
-        name = f"data_batch_{number + 1}.bin" if number < 5 else "test_batch.bin"
-        records = [bytes([k]) + image.transpose(2, 0, 1).tobytes() for k, image in enumerate(images)]
-        (folder / name).write_bytes(b"".join(records))
+    pixels = write_binary_batches(tmp_path, 5)
     raw = read(tmp_path)
     assert np.array_equal(raw.train.images, pixels[:5].reshape(25, 32, 32, 3))
     assert raw.train.labels.tolist() == [0, 1, 2, 3, 4] * 5
-    (folder / "test_batch.bin").write_bytes(b"12345")
+    (tmp_path / "cifar-10-batches-bin" / "test_batch.bin").write_bytes(b"12345")
     with pytest.raises(DataError, match="whole number"):
         read(tmp_path)
 
@@ -50,7 +45,9 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_whole_of_it_from_a_source_found_in_the_studys_folder(reference_data: Path) -> None:
-    settings = DataSettings(name="cifar10_reference:load", root=reference_data / "cifar10", validation_images=1, calibration_images=1)
+    settings = DataSettings(
+        name="cifar10_reference:load", root=reference_data / "cifar10", validation_images=1, calibration_images=1
+    )
     data = load_data(settings, folder=BENCHMARKS)
     assert len(data.train) == 49_998
     assert np.bincount(data.test.labels).tolist() == [1_000] * 10

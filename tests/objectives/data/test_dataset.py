@@ -64,7 +64,9 @@ def test_settings_are_validated(settings: dict[str, object]) -> None:
         DataSettings(**settings)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("settings", [{"white": 0}, {"white": float("inf")}, {"options": {"a": object()}}, {"skip_unreadable": 3}])
+@pytest.mark.parametrize(
+    "settings", [{"white": 0}, {"white": float("inf")}, {"options": {"a": object()}}, {"skip_unreadable": 3}]
+)
 def test_newer_settings_are_validated(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         DataSettings.model_validate(settings)
@@ -87,7 +89,18 @@ def test_preparation_says_how_images_got_their_size(tmp_path: Path) -> None:
 
 def test_small_classes_are_said(tmp_path: Path) -> None:
     labels = np.array([0] * 100 + [1] * 99 + [2])
-    path = numbered(tmp_path, train_labels=labels, classes=np.array(["a", "b", "rare", ]), test_labels=np.arange(40) % 2)
+    path = numbered(
+        tmp_path,
+        train_labels=labels,
+        classes=np.array(
+            [
+                "a",
+                "b",
+                "rare",
+            ]
+        ),
+        test_labels=np.arange(40) % 2,
+    )
     notes = load_data(DataSettings(name="npz", root=path, validation_images=20, calibration_images=5)).notes
     assert "a class has a single image to train on: rare" in notes
     assert "1 of 3 classes have no test image (rare), so the test accuracy says nothing of them" in notes

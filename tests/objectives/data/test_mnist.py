@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+from _archives import write_idx, write_mnist
 
 from edgesearch.errors import DataError
 from edgesearch.objectives.data import DataSettings, load_data
 from edgesearch.objectives.data._mnist import read_idx, read_mnist
-
-RNG = np.random.default_rng(0)
-
-
-def write_idx(path: Path, array: np.ndarray) -> None:
-    content = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(np.uint8).tobytes()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-
-
-def write_mnist(folder: Path, suffix: str) -> dict[str, np.ndarray]:
-    folder.mkdir(parents=True, exist_ok=True)
-    arrays = {
-        "train-images-idx3": RNG.integers(0, 256, (60, 28, 28)),
-        "train-labels-idx1": np.arange(60) % 10,
-        "t10k-images-idx3": RNG.integers(0, 256, (20, 28, 28)),
-        "t10k-labels-idx1": np.arange(20) % 10,
-    }
-    for name, array in arrays.items():
-        write_idx(folder / f"{name}-ubyte{suffix}", array)
-    return arrays
 
 
 @pytest.mark.parametrize(("place", "suffix"), [("", ".gz"), ("raw", ""), ("MNIST/raw", "")])

@@ -5,7 +5,10 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
+from _archives import numbered, write_binary_batches, write_mnist
+from PIL import Image
 from pydantic import ValidationError
 
 from edgesearch.errors import DataError, PluginError
@@ -33,8 +36,6 @@ SOURCE = """
 
 
 def write_source(folder: Path, source: str = SOURCE) -> Path:
-    import numpy as np
-
     (folder / "my_source.py").write_text(textwrap.dedent(source))
     np.save(folder / "levels.npy", np.arange(1, 200, dtype=np.uint8))
     return folder
@@ -46,6 +47,49 @@ class TestOwnSource(DataSourceContract):
     def make(self, folder: Path) -> DataSettings:
         write_source(folder)
         return DataSettings(name="my_source:load", options={"count": 60})
+
+
+class TestDigits(DataSourceContract):
+    """The bundled digits."""
+
+    def make(self, folder: Path) -> DataSettings:
+        return DataSettings()
+
+
+class TestNpz(DataSourceContract):
+    """Arrays in a file, with validation images of their own."""
+
+    def make(self, folder: Path) -> DataSettings:
+        own = {"x_val": np.zeros((8, 4, 4, 1), np.uint8), "y_val": np.arange(8) % 4}
+        return DataSettings(name="npz", root=numbered(folder, **own), own_validation=True)
+
+
+class TestFolder(DataSourceContract):
+    """Pictures in class folders."""
+
+    def make(self, folder: Path) -> DataSettings:
+        rng = np.random.default_rng(0)
+        for number in range(60):
+            place = folder / "pictures" / ("ant", "bee")[number % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, 256, (9, 10 + number % 3, 3), dtype=np.uint8)).save(place / f"{number}.ppm")
+        return DataSettings(name="folder", root=folder / "pictures", image_size=9)
+
+
+class TestMnist(DataSourceContract):
+    """IDX files."""
+
+    def make(self, folder: Path) -> DataSettings:
+        write_mnist(folder, ".gz")
+        return DataSettings(name="mnist", root=folder)
+
+
+class TestCifar10(DataSourceContract):
+    """Binary batches."""
+
+    def make(self, folder: Path) -> DataSettings:
+        write_binary_batches(folder, 20)
+        return DataSettings(name="cifar10", root=folder)
 
 
 def own(folder: Path, **changes: object) -> DataSet:
@@ -96,7 +140,9 @@ def test_an_own_source_that_is_wrong_is_one_sentence(tmp_path: Path, source: str
 
 
 def test_names_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="unknown data set 'imagenet'; expected one of cifar10, digits, folder, mnist, npz or an"):
+    with pytest.raises(
+        ValidationError, match="unknown data set 'imagenet'; expected one of cifar10, digits, folder, mnist, npz or an"
+    ):
         DataSettings(name="imagenet")
     with pytest.raises(PluginError, match="no_such_module"):
         load_data(DataSettings(name="no_such_module:load"), folder=tmp_path)

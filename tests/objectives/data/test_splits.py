@@ -60,7 +60,6 @@ def test_a_class_that_the_splits_leave_without_training_images(tmp_path: Path) -
         load_data(DataSettings(name="npz", root=path, train_images=10))
 
 
-
 def changed(one: DataSet, other: DataSet) -> set[str]:
     """The parts whose fingerprints differ."""
     assert set(one.fingerprints) == set(other.fingerprints) == {"train", "validation", "calibration", "test", "meta"}
