@@ -65,9 +65,11 @@ def read_folder(settings: DataSettings, folder: Path | None) -> RawData:
     entries = [entry for entry in entries if entry[1] in decoded]
     _refuse_empty_classes(roots["train"], classes, [label for part, _, label in entries if part == "train"], skipped)
     images = _stack([decoded[path].pixels for _, path, _ in entries], [path for _, path, _ in entries])
-    parts = np.array([part for part, _, _ in entries])
     labels = np.array([label for _, _, label in entries], np.int64)
-    splits = {part: Split(images[parts == part], labels[parts == part]) for part in roots}
+    cuts = np.cumsum([sum(part == name for part, _, _ in entries) for name in roots])[:-1]  # entries are in the parts' order
+    splits = {
+        name: Split(*of_part) for name, *of_part in zip(roots, np.split(images, cuts), np.split(labels, cuts), strict=True)
+    }
     notes = [
         *_layout_notes(root, roots),
         *([f"left out: {_kinds(skipped)}, which are no pictures that Pillow decodes"] if skipped else []),

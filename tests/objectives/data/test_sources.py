@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from edgesearch.errors import DataError, PluginError
 from edgesearch.objectives.data import DATA_SOURCES, DataSet, DataSettings, load_data
 from edgesearch.testing import DataSourceContract
 
+DOCS = Path(__file__).parents[3] / "docs" / "data.md"
 SOURCE = """
     import numpy as np
     from edgesearch.objectives.data import Normalisation, RawData, Split
@@ -39,6 +41,20 @@ def write_source(folder: Path, source: str = SOURCE) -> Path:
     (folder / "my_source.py").write_text(textwrap.dedent(source))
     np.save(folder / "levels.npy", np.arange(1, 200, dtype=np.uint8))
     return folder
+
+
+def write_documented(folder: Path) -> DataSettings:
+    """The example of docs/data.md: its source in `folder`, and its settings."""
+    text = DOCS.read_text()
+    (folder / "my_source.py").write_text(text.split("```python\n")[1].split("```")[0])
+    return DataSettings.model_validate(tomllib.loads(text.split("```toml\n")[1].split("```")[0])["data"])
+
+
+class TestDocumentedSource(DataSourceContract):
+    """The source that docs/data.md shows."""
+
+    def make(self, folder: Path) -> DataSettings:
+        return write_documented(folder)
 
 
 class TestOwnSource(DataSourceContract):
@@ -149,3 +165,12 @@ def test_names_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="'digits' takes none, got count"):
         DataSettings(options={"count": 3})
     assert sorted(DATA_SOURCES) == ["cifar10", "digits", "folder", "mnist", "npz"]
+
+
+def test_the_documented_source_gives_stripes(tmp_path: Path) -> None:
+    settings = write_documented(tmp_path)
+    data = load_data(settings, folder=tmp_path)
+    assert sum(map(len, (data.train, data.validation, data.calibration, data.test))) == settings.options["count"] == 400
+    lying = data.train.images[data.train.labels == 0]
+    assert (lying == lying[:, :, :1]).all()  # rows of one colour
+    assert 0 < lying.mean() < 255
