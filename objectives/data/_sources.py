@@ -13,6 +13,7 @@ from edgesearch.objectives.data._cifar10 import read_cifar10
 from edgesearch.objectives.data._digits import read_digits
 from edgesearch.objectives.data._folder import read_folder
 from edgesearch.objectives.data._mnist import read_mnist
+from edgesearch.objectives.data._normalisation import Normalisation
 from edgesearch.objectives.data._source import DataSource, RawData, Split
 from edgesearch.plugins import Registry, is_import_path
 
@@ -77,6 +78,11 @@ def _checked(raw: object, settings: DataSettings) -> RawData:
     train = part(raw.train, "train")
     if train is None:
         raise DataError(f"data source {settings.name!r} gave no train split; images are drawn from it")
+    if raw.normalisation is not None and not isinstance(raw.normalisation, Normalisation):
+        raise DataError(
+            f"normalisation of data source {settings.name!r} is {raw.normalisation!r}; expected edgesearch.objectives.data."
+            "Normalisation(mean, std)"
+        )
     return RawData(
         classes=tuple(map(str, raw.classes)),
         train=train,

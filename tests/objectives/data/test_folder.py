@@ -174,7 +174,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder for a class"):
         read(tmp_path)
     (tmp_path / "train" / "ant").mkdir(parents=True)
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(DataError, match="no readable pictures"):
         read(tmp_path)
     picture(tmp_path / "train" / "ant" / "0.png")
     picture(tmp_path / "test" / "wasp" / "0.png")

@@ -124,6 +124,19 @@ def test_printers_colours_and_one_bit(tmp_path: Path) -> None:
     assert np.array_equal(read_picture(tmp_path / "b.png", None, None).pixels[..., 0], (GREY > 100) * 255)
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"])
+def test_pictures_of_8_bits_are_what_pillow_converts_them_to(tmp_path: Path, mode: str) -> None:
+    picture = Image.fromarray(COLOUR)
+    if mode == "LAB":
+        picture = Image.frombytes("LAB", picture.size, COLOUR.tobytes())
+    else:
+        picture = picture.quantize(16) if mode == "P" else picture.convert(mode)
+    picture.save(tmp_path / "a.tiff")
+    with Image.open(tmp_path / "a.tiff") as opened:
+        expected = np.asarray(opened.convert("L" if opened.mode in ("1", "L", "LA") else "RGB"))
+    assert np.array_equal(read_picture(tmp_path / "a.tiff", None, None).pixels, expected.reshape(12, 20, -1))
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".tiff", ".webp"])
 def test_the_first_of_several_frames_is_read(tmp_path: Path, suffix: str) -> None:
     frames = [Image.fromarray(np.full((6, 6, 3), value, np.uint8)) for value in (200, 100, 0)]

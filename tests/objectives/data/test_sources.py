@@ -147,6 +147,9 @@ def test_an_own_source_may_set_validation_images_aside(tmp_path: Path) -> None:
             "def load(settings, folder): return RawData(('a', 'b'), Split(np.zeros((4, 3, 8, 8)), np.arange(4) % 2))",
             r"my_source:load train images .*transpose\(0, 2, 3, 1\)",
         ),
+        (SOURCE.replace("Normalisation((0.1,), (0.2,))", "(0.1, 0.2)"), r"normalisation of .* is \(0.1, 0.2\); expected"),
+        (SOURCE.replace("(0.2,)", "(0.0,)"), "failed: ValueError: .*every std must be above 0"),
+        (SOURCE.replace("% 2\n", "% 3\n"), "a training label of 'my_source:load' is 2; expected 0 to 1"),
     ],
 )
 def test_an_own_source_that_is_wrong_is_one_sentence(tmp_path: Path, source: str, complaint: str) -> None:
