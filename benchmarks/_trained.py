@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cifar10_reference
 import numpy as np
 import numpy.typing as npt
 import torch
 from _report import REFERENCE_DATA
-from PIL import Image
 from torch import nn
 
 from edgesearch.objectives import Conditions, DataSet, Store, load_data, plan
@@ -23,13 +23,12 @@ HOME = Path(__file__).parents[1] / "runs" / "benchmarks"
 
 def pixels(file: str) -> npt.NDArray[np.uint8]:
     """The images of one file of the reference data's CIFAR-10, (10000, 32, 32, 3)."""
-    with Image.open(REFERENCE_DATA / "cifar10" / f"{file}.webp") as picture:
-        return np.asarray(picture.convert("RGB")).reshape(100, 32, 100, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
+    return cifar10_reference.pixels(REFERENCE_DATA / "cifar10" / f"{file}.webp")
 
 
 def labels(part: str) -> npt.NDArray[np.int64]:
     """The labels of "train" or "test"."""
-    return np.load(REFERENCE_DATA / "cifar10" / f"{part}_labels.npy").astype(np.int64)
+    return cifar10_reference.labels(REFERENCE_DATA / "cifar10", part)
 
 
 def cifar10_file(home: Path = HOME) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,12 @@ from torch import Tensor, nn
 from edgesearch.errors import SpaceError
 from edgesearch.spaces._candidate import TORCHVISION_STUDENTS, Student
 from edgesearch.spaces._torchvision import import_torchvision
+from edgesearch.spaces._weights_file import read_weights, without_prefix
 
-_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt")
+#: Batch-norm's count of batches: no part of what a trained network computes, and absent from old files.
+_COUNTER = "num_batches_tracked"
+#: Tensors that a sentence names before it says how many more there are.
+_LISTED = 4
 
 
 def weights_fingerprint(path: str) -> str:
@@ -39,32 +43,91 @@ def _digest(path: Path, changed: int, size: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def load_weights(model: nn.Module, student: Student) -> tuple[str, ...]:
+def load_weights(model: nn.Module, student: Student, *, require_all: bool = False) -> tuple[str, ...]:
     """Put the student's starting weights into `model`; returns the names left at their random start.
 
     Layers whose shape differs (another number of classes, a stem for other images) keep their start; a first convolution of
-    other image channels (grey images) is given the sum over the file's three. Raises SpaceError when nothing fits.
+    other image channels (grey images) is given the sum over the file's three. Raises SpaceError when nothing fits, and for
+    values that are not finite.
+
+    With `require_all` the network is taken as trained: SpaceError names every tensor that is missing or of another shape, and
+    those that the network has no place for.
     """
     if student.weights == "":
+        if require_all:
+            raise SpaceError(
+                f"{student.architecture} is to be taken as trained, but has no weights; give weights = 'FILE', or train it"
+            )
         return ()
-    source = _imagenet(student) if student.weights == "imagenet" else _read(Path(student.weights))
     own = model.state_dict()
-    taken: dict[str, Tensor] = {}
-    for name, tensor in own.items():
-        given = source.get(name)
-        if given is None:
-            continue
-        if given.shape == tensor.shape:
-            taken[name] = given.to(tensor.dtype)
-        elif tensor.ndim == 4 and tensor.shape[1] == 1 and given.shape == (len(tensor), 3, *tensor.shape[2:]):
-            taken[name] = given.float().sum(dim=1, keepdim=True).to(tensor.dtype)
+    source = _imagenet(student) if student.weights == "imagenet" else without_prefix(read_weights(Path(student.weights)), own)
+    taken = {name: given for name in own if name in source and (given := _fitted(source[name], own[name])) is not None}
     if not taken:
         raise SpaceError(
             f"weights {student.weights!r} have no tensor that fits {student.architecture} "
             f"(first names: {', '.join(list(source)[:3]) or 'none'}; expected {', '.join(list(own)[:3])})"
         )
+    _refuse_unusable_values(source, own, taken, student)
+    if require_all:
+        _refuse_others(source, own, taken, student)
     model.load_state_dict(own | taken)
     return tuple(name for name in own if name not in taken)
+
+
+def _fitted(given: Tensor, own: Tensor) -> Tensor | None:
+    """The given tensor in the shape and type of the network's; None where it does not fit."""
+    if given.shape == own.shape:
+        return given.to(own.dtype)
+    if own.ndim == 4 and own.shape[1] == 1 and given.shape == (len(own), 3, *own.shape[2:]):
+        return given.float().sum(dim=1, keepdim=True).to(own.dtype)
+    return None
+
+
+def _refuse_unusable_values(
+    source: Mapping[str, Tensor], own: Mapping[str, Tensor], taken: Mapping[str, Tensor], student: Student
+) -> None:
+    for name, tensor in taken.items():
+        if own[name].is_floating_point() and not source[name].is_floating_point():
+            raise SpaceError(
+                f"weights {student.weights!r}: {name} holds {str(source[name].dtype).removeprefix('torch.')}; expected floats "
+                "(weights that were not quantized)"
+            )
+        if not bool(torch.isfinite(tensor).all()):
+            raise SpaceError(
+                f"weights {student.weights!r}: {name} holds values that are not finite (NaN or infinite); they come from a "
+                "training that failed, give those of an earlier epoch"
+            )
+
+
+def _refuse_others(
+    source: Mapping[str, Tensor], own: Mapping[str, Tensor], taken: Mapping[str, Tensor], student: Student
+) -> None:
+    """SpaceError unless the source has exactly the network's tensors. Batch counters decide nothing and may be left out."""
+    problems = []
+    other_shape = [name for name in own if name in source and name not in taken]
+    if other_shape:
+        shapes = [f"{name} is {_shape(source[name])} where {_shape(own[name])} is expected" for name in other_shape]
+        problems.append(_some(shapes))
+    missing = [name for name in own if name not in source and not name.endswith(_COUNTER)]
+    if missing:
+        problems.append(f"there is no {_some(missing)}")
+    extra = [name for name in source if name not in own and not name.endswith(_COUNTER)]
+    if extra:
+        problems.append(f"the network has no {_some(extra)}")
+    if problems:
+        raise SpaceError(
+            f"weights {student.weights!r} are not those of this {student.architecture}, which is to be taken as trained: "
+            f"{'; '.join(problems)}; give the weights of this very network and these classes, or train it (trained = false)"
+        )
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _imagenet(student: Student) -> Mapping[str, Tensor]:
@@ -81,24 +144,3 @@ def _imagenet(student: Student) -> Mapping[str, Tensor]:
             "give weights = 'FILE' with a copy of them, or weights = ''"
         ) from error
     return state
-
-
-def _read(path: Path) -> Mapping[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        if path.suffix == ".npz":
-            import numpy as np
-
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        if path.suffix in (".pth", ".pt"):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values()):
-                return state
-            raise ValueError("it does not hold a state_dict")
-    except Exception as error:  # each format has its own exceptions for files that are not of it
-        raise SpaceError(f"weights {str(path)!r} cannot be read: {error}") from error
-    raise SpaceError(f"weights {str(path)!r} end in {path.suffix!r}; expected one of {', '.join(_SUFFIXES)}")

@@ -1,3 +1,5 @@
+from ._arrays import as_images as as_images
+from ._arrays import as_labels as as_labels
 from ._augmentation import Augmentation as Augmentation
 from ._augmentation import View as View
 from ._augmentation import choose_augmentation as choose_augmentation
@@ -5,9 +7,12 @@ from ._augmentation import draw_view as draw_view
 from ._augmentation import seed_from as seed_from
 from ._augmentation import show as show
 from ._dataset import DataSet as DataSet
-from ._dataset import DataSettings as DataSettings
-from ._dataset import Split as Split
 from ._dataset import load_data as load_data
-from ._images import Normalisation as Normalisation
 from ._images import prepare as prepare
 from ._images import prepare_tensor as prepare_tensor
+from ._normalisation import Normalisation as Normalisation
+from ._settings import DataSettings as DataSettings
+from ._source import DataSource as DataSource
+from ._source import RawData as RawData
+from ._source import Split as Split
+from ._sources import DATA_SOURCES as DATA_SOURCES

@@ -9,30 +9,23 @@ for others a byte may differ by one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgesearch.objectives.data._normalisation import Normalisation
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Normalisation", "prepare", "prepare_tensor", "resize", "resize_tensor"]
+__all__ = ["prepare", "prepare_tensor", "resize", "resize_tensor"]
 
 #: Fractional bits of Pillow's weights for 8-bit images: 32 bits less 8 of the pixel less 2 of headroom.
 _WEIGHT_BITS = 22
 #: Bytes of float64 that one piece of a resize may take; larger batches are done in pieces.
 _PIECE_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """A byte u becomes (u / 255 - mean) / std; one mean and std, or one for each channel. The default gives -1..1."""
-
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.5,)
 
 
 @lru_cache(maxsize=64)

@@ -54,7 +54,7 @@ class Context(Generic[S]):
     def start(self, student: Student, *, require_all: bool = False) -> nn.Module:
         """The network as its training starts: random by this stage's seed, then the student's weights where it has any.
 
-        Raises SpaceError where the weights file is not the one that the key speaks of.
+        Raises SpaceError where the weights file is not the one that the key speaks of, or, with `require_all`, lacks a tensor.
         """
         if student.weights_sha256 and weights_fingerprint(student.weights) != student.weights_sha256:
             raise SpaceError(
@@ -62,7 +62,7 @@ class Context(Generic[S]):
             )
         torch.manual_seed(self.seed)  # the random start of the layers
         model = self.build(student)
-        fresh = load_weights(model, student)
+        fresh = load_weights(model, student, require_all=require_all)
         if student.weights:
             self.report(f"starting from {student.weights}; random start: {', '.join(fresh) or 'nothing'}")
         return model

@@ -82,7 +82,7 @@ def _make(
 
 @lru_cache(maxsize=1)
 def _data(settings: str, folder: Path | None) -> DataSet:
-    return load_data(DataSettings.model_validate_json(settings))
+    return load_data(DataSettings.model_validate_json(settings), folder=folder)
 
 
 def _made_by(device: torch.device) -> dict[str, Any]:

@@ -113,7 +113,7 @@ def misses(view: StudyView) -> list[tuple[int, str, str]]:
         (
             miss.record.number,
             miss.record.recipe,
-            "; ".join(_MISSES.get(n, lambda v, n=n: f"{n} missed by {v:g}")(v) for n, v in miss.amounts.items()),  # type: ignore[misc]
+            "; ".join(_MISSES.get(n, lambda v, n=n: f"{n} missed by {v:g}")(v) for n, v in miss.amounts.items()),
         )
         for miss in nearest_misses(view.records, view.constraints, limit=8)
     ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,107 @@ def test_a_fingerprint_follows_the_content(tmp_path: Path) -> None:
     assert weights_fingerprint("") == weights_fingerprint("imagenet") == ""
     with pytest.raises(SpaceError, match="missing"):
         weights_fingerprint(str(tmp_path / "missing"))
+
+
+def student(path: Path | str) -> Student:
+    return Student(architecture="cnn_tiny", width=0.5, weights=str(path))
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+def fresh() -> nn.Module:
+    torch.manual_seed(2)
+    return build(Student(architecture="cnn_tiny", width=0.5), channels=3, classes=10)
+
+
+WRAPPINGS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
+    "data_parallel": lambda s: {f"module.{k}": v for k, v in s.items()},
+    "lightning": lambda s: {
+        "epoch": 3,
+        "state_dict": {f"model.{k}": v for k, v in s.items()} | {"loss.weight": torch.ones(10)},
+    },
+    "compiled": lambda s: {
+        "model": {f"_orig_mod.module.{k}": v for k, v in s.items()},
+        "best": 0.9,
+        "optimizer": {"state": {}},
+    },
+    "nested": lambda s: {"model_state_dict": s, "epoch": 1},
+    "doubly": lambda s: {"model": {"state_dict": s}},
+    "half": lambda s: {k: v.half() if v.is_floating_point() else v for k, v in s.items()},
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt", ".bin", ".tar"])
+def test_checkpoints_as_people_have_them(tmp_path: Path, wrapping: str, suffix: str) -> None:
+    source, path = trained(), tmp_path / f"weights{suffix}"
+    if wrapping == "half":
+        source = source.half().float()
+    torch.save(WRAPPINGS[wrapping](source.state_dict()), path)
+    model = fresh()
+    assert load_weights(model, student(path), require_all=True) == ()
+    assert same(model, source)
+
+
+def test_a_prefix_is_taken_off_arrays_too(tmp_path: Path) -> None:
+    source, path = trained(), tmp_path / "weights.npz"
+    np.savez(
+        path, **{f"module.{k}": v.numpy().astype(v.numpy().dtype.newbyteorder(">")) for k, v in source.state_dict().items()}
+    )
+    model = fresh()
+    load_weights(model, student(path), require_all=True)
+    assert same(model, source)
+
+
+def test_a_few_names_alike_are_no_prefix(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    name, tensor = next(iter(trained().state_dict().items()))
+    torch.save({f"other.{name}": tensor}, path)
+    with pytest.raises(SpaceError, match="no tensor that fits"):
+        load_weights(fresh(), student(path))
+
+
+def test_a_trained_network_needs_all_its_tensors(tmp_path: Path) -> None:
+    path, source = tmp_path / "weights.pth", trained()
+    state = source.state_dict()
+    headless = {k: v for k, v in state.items() if not k.startswith("classifier")}
+    for content, complaint in (
+        (headless, "there is no classifier.weight, classifier.bias"),
+        (trained(classes=1000).state_dict(), r"classifier.weight is \(1000, .*\) where \(10, .*\) is expected"),
+        (state | {"extra.weight": torch.ones(3)}, "the network has no extra.weight"),
+    ):
+        torch.save(content, path)
+        model = fresh()
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        with pytest.raises(SpaceError, match=complaint):
+            load_weights(model, student(path), require_all=True)
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+        load_weights(model, student(path))  # as a start it will do
+    with pytest.raises(SpaceError, match="has no weights"):
+        load_weights(fresh(), student(""), require_all=True)
+
+
+def test_counters_of_batches_may_be_absent_and_grey_images_may_read_colour_weights(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({k: v for k, v in trained().state_dict().items() if not k.endswith("num_batches_tracked")}, path)
+    load_weights(fresh(), student(path), require_all=True)
+    load_weights(trained(channels=1), student(path), require_all=True)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pth"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(tmp_path: Path, suffix: str, value: float) -> None:
+    source, path = trained(), tmp_path / f"weights{suffix}"
+    source.classifier.bias.data[3] = value  # type: ignore[union-attr, index, operator]
+    save(source, path)
+    with pytest.raises(SpaceError, match=r"classifier.bias holds values that are not finite"):
+        load_weights(fresh(), student(path))
+
+
+def test_quantized_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({k: (v * 64).to(torch.int8) for k, v in trained().state_dict().items()}, path)
+    with pytest.raises(SpaceError, match="holds int8; expected floats"):
+        load_weights(fresh(), student(path))

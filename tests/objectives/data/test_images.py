@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgesearch.objectives.data._images import Normalisation, prepare, prepare_tensor, resize
+from edgesearch.objectives.data._images import prepare, prepare_tensor, resize
+from edgesearch.objectives.data._normalisation import Normalisation
 
 
 def pillow(images: np.ndarray, height: int, width: int) -> np.ndarray:

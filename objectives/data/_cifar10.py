@@ -1,0 +1,78 @@
+"""CIFAR-10 in the forms that it is published in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgesearch.errors import DataError
+from edgesearch.objectives.data._arrays import read_npz
+from edgesearch.objectives.data._download import cache_folder, download
+from edgesearch.objectives.data._source import RawData, Split
+
+if TYPE_CHECKING:
+    from edgesearch.objectives.data._settings import DataSettings
+
+__all__ = ["CIFAR10_CLASSES", "read_cifar10"]
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def read_cifar10(settings: DataSettings, folder: Path | None) -> RawData:
+    """CIFAR-10 in any of its forms.
+
+    `root` holds torchvision's cifar-10-batches-py (its files are verified before they are read) or the binary batches; or it is
+    an .npz, or holds a cifar10.npz.
+    """
+    place = settings.root or cache_folder("cifar10")
+    archive = place if place.suffix == ".npz" else place / "cifar10.npz"
+    if place.suffix == ".npz":
+        return _read_archive(settings, archive, folder)
+    for batches in (place, place / "cifar-10-batches-bin"):
+        if (batches / "data_batch_1.bin").is_file():
+            return _read_binary(batches)
+    if archive.is_file():
+        return _read_archive(settings, archive, folder)
+    if settings.download or (place / "cifar-10-batches-py").is_dir():
+        return _read_torchvision(settings, place)
+    raise DataError(
+        f"no CIFAR-10 in {place}: expected cifar-10-batches-py, cifar-10-batches-bin or cifar10.npz there; "
+        "give the folder as `root`, or set `download = true`"
+    )
+
+
+def _read_archive(settings: DataSettings, archive: Path, folder: Path | None) -> RawData:
+    return replace(read_npz(settings.model_copy(update={"root": archive}), folder), classes=CIFAR10_CLASSES)
+
+
+def _read_binary(folder: Path) -> RawData:
+    def batch(name: str) -> Split:
+        try:
+            data = np.fromfile(folder / name, np.uint8)
+        except OSError as error:
+            raise DataError(f"cannot read {folder / name}: {error}") from error
+        if data.size == 0 or data.size % 3073:
+            raise DataError(f"{folder / name} has {data.size} bytes, which is not a whole number of 3,073-byte records")
+        records = data.reshape(-1, 3073)
+        pixels = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        return Split(np.ascontiguousarray(pixels), records[:, 0].astype(np.int64))
+
+    batches = [batch(f"data_batch_{k}.bin") for k in range(1, 6)]
+    train = Split(np.concatenate([b.images for b in batches]), np.concatenate([b.labels for b in batches]))
+    return RawData(CIFAR10_CLASSES, train, batch("test_batch.bin"))
+
+
+def _read_torchvision(settings: DataSettings, folder: Path) -> RawData:
+    if settings.download:
+        download("CIFAR10", folder)
+    from edgesearch.spaces import import_torchvision
+
+    try:  # torchvision compares every file with its md5 sum before it opens it
+        parts = [import_torchvision("datasets").CIFAR10(str(folder), train=train) for train in (True, False)]
+    except (RuntimeError, OSError) as error:
+        raise DataError(f"cannot read CIFAR-10 in {folder / 'cifar-10-batches-py'}: {error}") from error
+    train, test = (Split(part.data, np.asarray(part.targets, np.int64)) for part in parts)
+    return RawData(CIFAR10_CLASSES, train, test)

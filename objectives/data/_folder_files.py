@@ -1,0 +1,165 @@
+"""Which files of a folder are pictures of which class: parts, class folders, and what lies beside them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgesearch.errors import DataError
+from edgesearch.objectives.data._pictures import picture_suffixes
+
+__all__ = ["Entry", "Listing", "list_pictures", "some", "with_count"]
+
+#: Left by operating systems and disk stations beside pictures; so is every name that starts with a dot (._x.jpg, .DS_Store).
+_LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "$RECYCLE.BIN"})
+_VALIDATION_NAMES = ("validation", "val", "valid")
+_PART_NAMES = frozenset({"train", "training", "test", "testing", *_VALIDATION_NAMES})
+#: Names that a sentence lists before it says "and N more".
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture file."""
+
+    part: str  # "train", "test" or "validation"
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pictures of a folder: training pictures first, class by class, in the order of their names.
+
+    roots: the folder of each part's class folders.
+    skipped: suffix -> how many files in class folders are no pictures.
+    """
+
+    root: Path
+    roots: dict[str, Path]
+    classes: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    skipped: Counter[str]
+
+    def skipped_kinds(self) -> str:
+        """How many files are no pictures, by kind: "3 files (2 .csv, 1 .txt)"."""
+        total = sum(self.skipped.values())
+        kinds = some([f"{count} {suffix}" for suffix, count in sorted(self.skipped.items(), key=lambda k: (-k[1], k[0]))])
+        return f"{total} {'file' if total == 1 else 'files'} ({kinds})"
+
+    def refuse_empty_classes(self, readable: Sequence[Entry]) -> None:
+        """Raise DataError naming the classes that have no training picture among `readable`."""
+        present = {entry.label for entry in readable if entry.part == "train"}
+        empty = [name for label, name in enumerate(self.classes) if label not in present]
+        if not empty:
+            return
+        train = self.roots["train"]
+        left_out = f" (left out as no pictures: {self.skipped_kinds()})" if self.skipped else ""
+        if len(empty) == len(self.classes):
+            raise DataError(f"{train} has no readable pictures in its class folders{left_out}")
+        one = len(empty) == 1
+        what = f"class folder {empty[0]!r}" if one else f"{len(empty)} class folders ({some(empty)})"
+        raise DataError(
+            f"{what} in {train} {'has' if one else 'have'} no readable picture{left_out}; put some there, or remove the "
+            f"{'folder' if one else 'folders'}"
+        )
+
+    def notes(self) -> list[str]:
+        """Sentences on what is not read."""
+        notes = []
+        if self.roots["train"] != self.root:
+            unread = [p.name for p in _folders(self.root) if p not in self.roots.values()]
+            if unread:
+                advice = "; `own_validation = true` reads it for validation" if set(unread) & set(_VALIDATION_NAMES) else ""
+                notes.append(f"not read: {some(unread)} in {self.root}, beside train and test{advice}")
+        for place in dict.fromkeys([self.root, *self.roots.values()]):
+            loose = [p for p in place.iterdir() if p.is_file() and not _is_litter(p.name) and _is_picture(p)]
+            if loose:
+                notes.append(f"left out: {with_count(len(loose))} in {place} itself, in the folder of no class")
+        if self.skipped:
+            notes.append(f"left out: {self.skipped_kinds()}, which are no pictures that Pillow decodes")
+        return notes
+
+
+def list_pictures(root: Path, own_validation: bool) -> Listing:
+    """The pictures of `root`; raises DataError when it is not laid out as class folders."""
+    roots = _part_roots(root, own_validation)
+    train = roots["train"]
+    classes = tuple(p.name for p in _folders(train))
+    if not classes:
+        raise DataError(f"{train} has no folder for a class; expected {train}/CLASS/*.png or *.jpg")
+    entries: list[Entry] = []
+    skipped: Counter[str] = Counter()
+    for part, place in roots.items():
+        unknown = sorted({p.name for p in _folders(place)} - set(classes))
+        if unknown:
+            raise DataError(f"{place} has the class {unknown[0]!r}, which {train} has not")
+        for label, name in enumerate(classes):
+            for path in sorted(_walk(place / name)):
+                if _is_picture(path):
+                    entries.append(Entry(part, path, label))
+                else:
+                    skipped[path.suffix.lower() or "without suffix"] += 1
+    return Listing(root, roots, classes, tuple(entries), skipped)
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    rest = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def with_count(pictures: int) -> str:
+    """The number with its noun: 1 picture, 2 pictures."""
+    return f"{pictures} {'picture' if pictures == 1 else 'pictures'}"
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in picture_suffixes()
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name in _LITTER
+
+
+def _folders(place: Path) -> list[Path]:
+    return sorted((p for p in place.iterdir() if p.is_dir() and not _is_litter(p.name)), key=lambda p: p.name)
+
+
+def _holds_folders(place: Path) -> bool:
+    return place.is_dir() and bool(_folders(place))
+
+
+def _part_roots(root: Path, own_validation: bool) -> dict[str, Path]:
+    """The folder that holds the class folders of each part; "train" is always among them."""
+    has_parts = _holds_folders(root / "train")
+    if not has_parts:
+        near = [p for p in _folders(root) if p.name.lower() in _PART_NAMES and _holds_folders(p)]
+        if near:
+            raise DataError(
+                f"{root} has {near[0].name!r} with folders in it, but no 'train' with folders for the classes; call the parts "
+                "train and test"
+            )
+        if own_validation:
+            raise DataError(f"`own_validation` needs {root}/train/CLASS and {root}/validation/CLASS")
+        return {"train": root}
+    roots = {"train": root / "train"}
+    if (root / "test").is_dir():
+        roots["test"] = root / "test"
+    if own_validation:
+        given = next((root / name for name in _VALIDATION_NAMES if _holds_folders(root / name)), None)
+        if given is None:
+            raise DataError(f"`own_validation` needs {root}/validation/CLASS (or val, valid); there is none")
+        roots["validation"] = given
+    return roots
+
+
+def _walk(place: Path) -> Iterator[Path]:
+    """Every file below a folder but litter and what lies in folders that are litter."""
+    if not place.is_dir():
+        return
+    for path in place.rglob("*"):
+        if path.is_file() and not any(_is_litter(name) for name in path.relative_to(place).parts):
+            yield path

@@ -1,0 +1,68 @@
+"""MNIST in its own files."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgesearch.errors import DataError
+from edgesearch.objectives.data._arrays import as_images, as_labels
+from edgesearch.objectives.data._download import cache_folder, download
+from edgesearch.objectives.data._source import Images, RawData, Split
+
+if TYPE_CHECKING:
+    from edgesearch.objectives.data._settings import DataSettings
+
+__all__ = ["read_idx", "read_mnist"]
+
+
+def read_mnist(settings: DataSettings, folder: Path | None) -> RawData:
+    """MNIST from its four IDX files, plain or gzip, in `root`, `root`/raw or `root`/MNIST/raw; downloaded if asked for."""
+    place = settings.root or cache_folder("mnist")
+    if _find_idx(place, "train-images-idx3-ubyte") is None and settings.download:
+        download("MNIST", place)
+    arrays = []
+    for part, kind in (("train", "images-idx3"), ("train", "labels-idx1"), ("t10k", "images-idx3"), ("t10k", "labels-idx1")):
+        name = f"{part}-{kind}-ubyte"
+        path = _find_idx(place, name)
+        if path is None:
+            raise DataError(
+                f"no MNIST in {place}: expected {name} or {name}.gz there; give the folder as `root`, or set `download = true`"
+            )
+        arrays.append(read_idx(path))
+    train_images, train_labels, test_images, test_labels = arrays
+    return RawData(
+        tuple("0123456789"),
+        Split(as_images(train_images, "MNIST train images"), as_labels(train_labels, "MNIST train labels")),
+        Split(as_images(test_images, "MNIST test images"), as_labels(test_labels, "MNIST test labels")),
+    )
+
+
+def _find_idx(folder: Path, name: str) -> Path | None:
+    for place in (folder, folder / "raw", folder / "MNIST" / "raw"):
+        for path in (place / name, place / f"{name}.gz"):
+            if path.is_file():
+                return path
+    return None
+
+
+def read_idx(path: Path) -> Images:
+    """One IDX file of bytes, plain or gzip (Y. LeCun's format: magic 0 0 8 ndim, big-endian sizes, data)."""
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"cannot read {path}: {error}; expected an IDX file, as MNIST comes in") from error
+    if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
+        raise DataError(f"{path} is not an IDX file of bytes: it starts with {content[:4].hex(' ') or 'nothing'}")
+    shape = struct.unpack_from(f">{content[3]}I", content, 4)
+    data = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
+    if data.size != np.prod(shape, dtype=np.int64):
+        raise DataError(f"{path} holds {data.size} bytes of data where its header {shape} promises {np.prod(shape)}")
+    return data.reshape(shape).copy()

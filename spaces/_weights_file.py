@@ -1,0 +1,156 @@
+"""Weights files as people have them: the tensors by name, whatever they are wrapped in.
+
+safetensors, NumPy archives and what torch.save writes are read, the last without running any code in it. A checkpoint may hold
+its state_dict beside other things, and its names may begin with the name of a wrapper (module., model., _orig_mod.).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgesearch.errors import SpaceError
+
+__all__ = ["TORCH_SUFFIXES", "read_weights", "without_prefix"]
+
+TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
+#: Where checkpoints keep the tensors, most usual first.
+_NESTED = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights", "params")
+_LFS_POINTER = b"version https://git-lfs"
+#: A wrapper's prefix is taken off only if what remains names at least this share of the network.
+_NAMED = 0.5
+
+State = Mapping[str, Tensor]
+
+
+class _Reason(Exception):
+    """Why a file cannot be read, in a few words."""
+
+
+def read_weights(path: Path) -> State:
+    """Tensors by name. Raises SpaceError, in one sentence, for a file that is none of these or is damaged."""
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise SpaceError(f"weights {str(path)!r} end in {path.suffix!r}; expected one of {', '.join(_READERS)}")
+    try:
+        with path.open("rb") as opened:
+            start = opened.read(len(_LFS_POINTER))
+        if not start:
+            raise _Reason("the file is empty; copy it again")
+        if start == _LFS_POINTER:
+            raise _Reason("it is a Git LFS pointer, not the weights; run `git lfs pull` where it comes from")
+        state = reader(path)
+        if not state:
+            raise _Reason("it holds no tensors")
+    except _Reason as reason:
+        raise SpaceError(f"weights {str(path)!r} cannot be read: {reason}") from reason.__cause__
+    except OSError as error:
+        raise SpaceError(f"weights {str(path)!r} cannot be read: {error.strerror or error}") from error
+    return state
+
+
+def without_prefix(state: State, own: Mapping[str, Tensor]) -> State:
+    """The tensors by the names of `own`, without the prefix that a wrapper put before them; others are left out then.
+
+    The prefix is the one after which most names and shapes are those of `own`, if they are at least half of them.
+    """
+    fits: Counter[str] = Counter()
+    for name, tensor in state.items():
+        for cut in (0, *(match.end() for match in re.finditer(r"\.", name))):
+            expected = own.get(name[cut:])
+            if expected is not None and expected.shape == tensor.shape:
+                fits[name[:cut]] += 1
+    prefix = max(fits, key=lambda candidate: (fits[candidate], -len(candidate)), default="")
+    if not prefix or fits[prefix] <= fits[""] or fits[prefix] < _NAMED * len(own):
+        return state
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+# --- formats ------------------------------------------------------------------------------------------------------------------
+
+
+def _read_safetensors(path: Path) -> State:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise _Reason("it is no safetensors file, or a damaged one; save it again or copy it again") from error
+
+
+def _read_npz(path: Path) -> State:
+    import numpy as np
+
+    state: dict[str, Tensor] = {}
+    try:
+        with path.open("rb") as opened:  # numpy leaves a file open that it cannot read
+            archive = np.load(opened, allow_pickle=False)
+            for name in archive.files:
+                state[name] = torch.from_numpy(_native(archive[name]))
+    except Exception as error:  # zipfile, zlib and numpy each have exceptions of their own for damage
+        if "pickle" in str(error) and path.read_bytes()[:2] == b"PK":
+            raise _Reason(
+                "it holds Python objects; store one array of numbers for each tensor: numpy.savez(FILE, **{name: "
+                "tensor.numpy() for name, tensor in model.state_dict().items()})"
+            ) from error
+        if isinstance(error, TypeError):
+            raise _Reason("it holds arrays that are no numbers; store the tensors alone") from error
+        raise _Reason("it is no .npz archive, or a damaged one; write it with numpy.savez, or copy it again") from error
+    return state
+
+
+def _native(array: Any) -> Any:
+    """The array in this machine's byte order."""
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def _read_torch(path: Path) -> State:
+    import warnings
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, on TorchScript archives, which are refused below
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each of torch's formats has exceptions of its own; their advice is to run the file's code
+        message = str(error)
+        if "TorchScript" in message:
+            raise _Reason("it is a TorchScript program; save its tensors: torch.save(model.state_dict(), FILE)") from error
+        unknown = re.search(r"GLOBAL ([\w.]+)", message)
+        if unknown or "nsupported" in message:
+            what = f" ({unknown.group(1)})" if unknown else ""
+            raise _Reason(
+                f"it holds Python objects beside tensors{what}, which could run code; save its tensors alone: "
+                "torch.save(model.state_dict(), FILE)"
+            ) from error
+        raise _Reason("torch.save did not write it, or it is damaged; save it again or copy it again") from error
+    return _tensors(loaded)
+
+
+def _tensors(loaded: object) -> State:
+    """The state_dict in what torch.save wrote: the dictionary itself, or one that a checkpoint keeps in it."""
+    if not isinstance(loaded, Mapping):
+        raise _Reason(f"it holds {type(loaded).__name__}, not a state_dict; write it with torch.save(model.state_dict(), FILE)")
+    own = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    if own and len(own) == len(loaded):
+        return own
+    for key in _NESTED:
+        if isinstance(loaded.get(key), Mapping):
+            return _tensors(loaded[key])
+    if own:
+        return own
+    found = ", ".join(str(key) for key in list(loaded)[:5]) or "nothing"
+    raise _Reason(f"it does not hold a state_dict but {found}; write it with torch.save(model.state_dict(), FILE)")
+
+
+_READERS: dict[str, Callable[[Path], State]] = {
+    ".safetensors": _read_safetensors,
+    ".npz": _read_npz,
+    **dict.fromkeys(TORCH_SUFFIXES, _read_torch),
+}

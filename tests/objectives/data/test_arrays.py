@@ -1,0 +1,146 @@
+"""Arrays are images and labels, or are refused with what to do about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _archives import numbered
+
+from edgesearch.errors import DataError
+from edgesearch.objectives.data import DataSettings, as_images, as_labels, load_data
+from edgesearch.objectives.data._arrays import read_npz
+
+RNG = np.random.default_rng(0)
+
+
+def read(path: Path | None, **settings: object) -> object:
+    return read_npz(DataSettings(name="npz", root=path, **settings), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scale", [255, 1.0])
+def test_arrays_of_bytes_and_of_floats(tmp_path: Path, scale: float) -> None:
+    pixels = RNG.integers(0, 256, (30, 5, 6), dtype=np.uint8)
+    stored = pixels if scale == 255 else (pixels / 255).astype(np.float32)
+    np.savez(tmp_path / "a.npz", train_images=stored, train_labels=np.arange(30) % 3, classes=np.array(["x", "y", "z"]))
+    raw = read_npz(DataSettings(name="npz", root=tmp_path / "a.npz"), None)
+    assert np.array_equal(raw.train.images[..., 0], pixels)
+    assert raw.classes == ("x", "y", "z")
+    assert raw.test is None
+
+
+@pytest.mark.parametrize(
+    ("stored", "white"),
+    [
+        (lambda p: p.astype(np.uint16) * 257, 65535),
+        (lambda p: p.astype(np.float64), 255),
+        (lambda p: p.astype(np.int32) * 4, 1020),
+        (lambda p: p.astype(np.int64), None),
+    ],
+)
+def test_white_scales_deeper_arrays(stored: object, white: float | None) -> None:
+    pixels = RNG.integers(0, 256, (3, 5, 6, 3), dtype=np.uint8)
+    assert np.array_equal(as_images(stored(pixels), "here", white), pixels)  # type: ignore[operator]
+
+
+def test_truth_values_are_black_and_white() -> None:
+    assert np.unique(as_images(np.eye(4, dtype=bool)[None], "here")).tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(
+    ("images", "complaint"),
+    [
+        (np.zeros((200, 4), np.uint8), r"has shape \(200, 4\).*reshape"),
+        (np.zeros((200, 4, 4, 2), np.uint8), "has shape"),
+        (np.zeros((200, 3, 8, 8), np.uint8), r"store images.transpose\(0, 2, 3, 1\)"),
+        (np.zeros((200, 8, 8, 4), np.uint8), r"store images\[..., :3\]"),
+        (np.zeros((200, 0, 8), np.uint8), "has shape"),
+        (np.full((200, 4, 4), np.nan), "all finite"),
+        (np.full((200, 4, 4), np.inf), "all finite"),
+        (np.full((200, 4, 4), 1.5), "expected 0 to 1"),
+        (np.full((200, 4, 4), 255.0), "store bytes .* or set `white = 255`"),
+        (np.linspace(-1, 1, 3200).reshape(200, 4, 4), "normalised already"),
+        (np.full((200, 4, 4), 4000, np.uint16), "set `white`"),
+        (np.full((200, 4, 4), -3, np.int8), "signed"),
+        (np.full((200, 4, 4), "a"), "expected bytes"),
+        (np.full((200, 4, 4), 1j), "expected bytes"),
+    ],
+)
+def test_images_that_cannot_be_used(images: np.ndarray, complaint: str) -> None:
+    with pytest.raises(DataError, match=f"here.*{complaint}"):
+        as_images(images, "here")
+
+
+@pytest.mark.parametrize(
+    ("labels", "complaint"),
+    [
+        (np.eye(4)[np.arange(200) % 4], r"one-hot: store labels.argmax\(axis=1\)"),
+        (np.eye(4, dtype=bool)[np.arange(200) % 4], "one-hot"),
+        (np.ones((200, 4), np.int64), "one class for each image"),
+        (np.zeros((200, 4), np.int64), "one class for each image"),
+        (np.zeros(200), r"expected integers.*store labels.astype\('int64'\)"),
+        (np.linspace(0, 1, 200), "measurements"),
+        (np.full(200, "cat"), "number the classes from 0"),
+        (np.zeros((200, 1, 1), np.int64), "the number of each image's class"),
+    ],
+)
+def test_labels_that_cannot_be_used(labels: np.ndarray, complaint: str) -> None:
+    with pytest.raises(DataError, match=f"here is .*{complaint}"):
+        as_labels(labels, "here")
+
+
+def test_a_column_of_labels_will_do() -> None:
+    assert as_labels(np.array([[2], [0]], np.uint8), "here").tolist() == [2, 0]
+
+
+def test_archives_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "empty.npz").write_bytes(b"")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    np.savez(tmp_path / "objects.npz", train_images=np.array([{}], dtype=object), train_labels=np.zeros(1, np.int64))
+    whole = tmp_path / "whole.npz"
+    np.savez(whole, train_images=np.zeros((100, 8, 8), np.uint8), train_labels=np.zeros(100, np.int64))
+    (tmp_path / "cut.npz").write_bytes(whole.read_bytes()[:-200])
+    for name, complaint in (
+        ("text.npz", "is not one"),
+        ("empty.npz", "is empty"),
+        ("array.npy", "single array"),
+        ("objects.npz", "train_images holds Python objects; store numbers"),
+        ("cut.npz", "damaged"),
+        ("missing.npz", "No such file"),
+    ):
+        with pytest.raises(DataError, match=rf"cannot read .*{name} .*{complaint}") as raised:
+            read(tmp_path / name)
+        assert "pickle" not in str(raised.value)
+    with pytest.raises(DataError, match="needs `root`"):
+        read(None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"test_images": None}, "only one of"),
+        ({"train_images": None}, "only one of"),
+        ({"train_images": None, "train_labels": None}, "expected train_images"),
+        ({"x_train": np.zeros(3)}, "keep one"),
+    ],
+)
+def test_parts_that_are_incomplete(tmp_path: Path, changes: dict[str, object], complaint: str) -> None:
+    with pytest.raises(DataError, match=complaint):
+        read(numbered(tmp_path, **changes))
+
+
+def test_validation_images_of_its_own_are_read_when_asked_for(tmp_path: Path) -> None:
+    own = {"x_val": np.full((30, 4, 4, 1), 9, np.uint8), "y_val": np.arange(30) % 4, "weights": np.zeros(3)}
+    path = numbered(tmp_path, **own)
+    ignored = load_data(DataSettings(name="npz", root=path))
+    assert not (ignored.validation.images == 9).all()
+    assert any("own_validation" in note for note in ignored.notes)
+    assert any("not read: weights" in note for note in ignored.notes)
+    used = load_data(DataSettings(name="npz", root=path, own_validation=True))
+    assert (used.validation.images == 9).all()
+    assert len(used.validation) == 30
+    assert len(used.train) == 200 - len(used.calibration)
+    with pytest.raises(DataError, match="own_validation"):
+        load_data(DataSettings(own_validation=True))

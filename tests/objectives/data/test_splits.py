@@ -1,0 +1,171 @@
+"""Splits are disjoint, fair and fixed by the seed, and each has a fingerprint of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _archives import numbered, serials
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgesearch.errors import DataError
+from edgesearch.objectives.data import DataSet, DataSettings, load_data
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 9), st.integers(4, 90), st.integers(1, 60), st.integers(1, 50), st.booleans())
+def test_splits_are_disjoint_fair_and_as_large_as_asked(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, train: int, validation: int, calibration: int, own_test: bool
+) -> None:
+    missing = {} if own_test else {"test_images": None, "test_labels": None}
+    path = numbered(tmp_path_factory.mktemp("data"), count=250, **missing)
+    data = load_data(
+        DataSettings(
+            name="npz",
+            root=path,
+            seed=seed,
+            train_images=train,
+            validation_images=validation,
+            calibration_images=calibration,
+            test_images=30,
+        )
+    )
+    parts = serials(data)
+    assert [len(part) for part in parts] == [train, validation, calibration, 30]
+    assert len(set.union(*parts)) == train + validation + calibration + 30
+    for split in (data.train, data.validation, data.calibration, data.test):
+        assert np.ptp(np.bincount(split.labels, minlength=4)) <= 2
+        assert np.array_equal((split.images[:, 0, 0, 0] + 256 * split.images[:, 0, 1, 0].astype(int)) % 4, split.labels)
+
+
+def test_fewer_training_images_leave_the_other_splits_as_they_are(tmp_path: Path) -> None:
+    path = numbered(tmp_path)
+    whole, part = (load_data(DataSettings(name="npz", root=path, train_images=n)) for n in (None, 20))
+    assert serials(whole)[1:] == serials(part)[1:]
+    assert serials(part)[0] < serials(whole)[0]
+
+
+@pytest.mark.parametrize("part", ["train_images", "validation_images", "calibration_images", "test_images"])
+def test_more_images_than_there_are(tmp_path: Path, part: str) -> None:
+    with pytest.raises(DataError, match="cannot give 5000"):
+        load_data(DataSettings(name="npz", root=numbered(tmp_path), **{part: 5000}))
+
+
+def test_a_class_that_the_splits_leave_without_training_images(tmp_path: Path) -> None:
+    labels = np.array([0] * 199 + [1])
+    path = numbered(tmp_path, train_labels=labels, test_images=None, test_labels=None)
+    with pytest.raises(DataError, match="class '1' of 'npz' is left without"):
+        load_data(DataSettings(name="npz", root=path, train_images=10))
+
+
+def changed(one: DataSet, other: DataSet) -> set[str]:
+    """The parts whose fingerprints differ."""
+    assert set(one.fingerprints) == set(other.fingerprints) == {"train", "validation", "calibration", "test", "meta"}
+    assert (one.fingerprint == other.fingerprint) == (one.fingerprints == other.fingerprints)
+    return {part for part, value in one.fingerprints.items() if value != other.fingerprints[part]}
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 9), st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.0, 0.3]), st.booleans())
+def test_the_number_of_test_images_changes_the_test_split_alone(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, first: int, second: int, noise: float, own_validation: bool
+) -> None:
+    own = {"x_val": np.full((8, 4, 4, 1), 9, np.uint8), "y_val": np.arange(8) % 4}
+    path = numbered(tmp_path_factory.mktemp("data"), **own)
+    one, other = (
+        load_data(
+            DataSettings(
+                name="npz",
+                root=path,
+                seed=seed,
+                test_images=n,
+                noise=noise,
+                normalisation="data",
+                own_validation=own_validation,
+            )
+        )
+        for n in (first, second)
+    )
+    assert changed(one, other) == (set() if first == second else {"test"})
+    assert len(other.test) == second
+
+
+def test_without_test_images_of_its_own_all_splits_follow_their_number(tmp_path: Path) -> None:
+    path = numbered(tmp_path, test_images=None, test_labels=None)
+    one, other = (load_data(DataSettings(name="npz", root=path, test_images=n)) for n in (20, 30))
+    assert changed(one, other) == {"train", "validation", "calibration", "test"}
+
+
+def test_every_part_has_its_own_fingerprint(tmp_path: Path) -> None:
+    path = numbered(tmp_path)
+    base = DataSettings(name="npz", root=path, validation_images=20, calibration_images=10, train_images=60)
+    plain = load_data(base)
+
+    def after(**changes: object) -> set[str]:
+        return changed(plain, load_data(base.model_copy(update=changes)))
+
+    assert after() == set()
+    assert after(train_images=50) == {"train"}
+    assert after(calibration_images=11) == {"calibration", "train"}
+    assert after(validation_images=21) == {"validation", "calibration", "train"}
+    assert after(normalisation="data") == {"meta"}
+    assert after(noise=0.1) == {"train", "validation", "calibration", "test"}
+    assert after(seed=1) == {"train", "validation", "calibration", "test"}
+    assert after(image_size=8) == {"train", "validation", "calibration", "test", "meta"}
+    (tmp_path / "elsewhere").mkdir()
+    assert after(root=path.rename(tmp_path / "elsewhere" / "other.npz")) == set()
+
+
+def test_labels_are_in_the_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    labels = np.arange(40) % 4
+    one, other = (
+        load_data(DataSettings(name="npz", root=numbered(tmp_path / name, test_labels=given)))
+        for name, given in (("a", labels), ("b", labels[::-1].copy()))
+    )
+    assert "test" in changed(one, other)
+
+
+def test_classes_are_in_the_fingerprint(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one, other = (
+        load_data(DataSettings(name="npz", root=numbered(tmp_path / name, classes=np.array(list(names)))))
+        for name, names in (("a", "wxyz"), ("b", "abcd"))
+    )
+    assert changed(one, other) == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fingerprint"),
+    [
+        ({}, "f1b454b273f3a29c6bbd7fc28ee7edb50547051c057dc42c35f459b153979f90"),
+        (
+            {"noise": 0.1, "validation_images": 400, "image_size": 12},
+            "7da127f8601523b216c03b0510eaf70b61b46276049e81765209b8c1271bbaf6",
+        ),
+    ],
+)
+def test_splits_are_those_of_version_0_1_0(changes: dict[str, object], fingerprint: str) -> None:
+    assert load_data(DataSettings.model_validate(changes)).fingerprint == fingerprint
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 99), st.integers(2, 6), st.integers(0, 99))
+def test_every_prefix_of_a_split_is_a_fair_sample_of_uneven_classes(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, class_count: int, data_seed: int
+) -> None:
+    shares = np.random.default_rng(data_seed).dirichlet(np.full(class_count, 5.0))
+    labels = np.repeat(np.arange(class_count), np.maximum(6, (shares * 200).astype(int)))
+    images = np.random.default_rng(1).integers(0, 256, (len(labels), 4, 4, 1), dtype=np.uint8)
+    path = tmp_path_factory.mktemp("data") / "a.npz"
+    np.savez(path, train_images=images, train_labels=labels)
+    data = load_data(DataSettings(name="npz", root=path, seed=seed))
+    expected = np.bincount(labels) / len(labels)
+    for split in (data.train, data.validation, data.calibration, data.test):
+        counts = np.bincount(split.labels, minlength=class_count)
+        assert np.abs(counts - expected * len(split)).max() < 3
+    assert sum(map(len, (data.train, data.validation, data.calibration, data.test))) == len(labels)
