@@ -24,8 +24,16 @@ from .lowering import lower as lower
 from .lowering import lower_with_sources as lower_with_sources
 from .lowering import pruned_estimate as pruned_estimate
 from .onnx import write_onnx as write_onnx
+from .targets import DEFAULT_TARGET as DEFAULT_TARGET
+from .targets import MODELLED as MODELLED
+from .targets import TARGETS as TARGETS
 from .targets import BoardProfile as BoardProfile
 from .targets import Dpu as Dpu
+from .targets import Fingerprint as Fingerprint
+from .targets import Limits as Limits
+from .targets import Target as Target
+from .targets import Violation as Violation
+from .targets import find_target as find_target
 from .targets import load_profile as load_profile
 from .timing import Calibration as Calibration
 from .timing import LayerReport as LayerReport

@@ -1,0 +1,1 @@
+from ._target import TargetContract as TargetContract

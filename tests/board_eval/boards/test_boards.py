@@ -7,7 +7,7 @@ import pytest
 
 from edgesearch.board_eval.boards._boards import Board, SimulatedBoard
 from edgesearch.board_eval.graph._graph import Graph, Input, Linear, Reshape
-from edgesearch.board_eval.targets._targets import load_profile
+from edgesearch.board_eval.targets import load_profile
 from edgesearch.errors import BoardError
 
 
