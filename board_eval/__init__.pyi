@@ -1,8 +1,10 @@
+from .boards import BOARDS as BOARDS
 from .boards import Board as Board
 from .boards import Finding as Finding
 from .boards import Measurement as Measurement
 from .boards import SimulatedBoard as SimulatedBoard
-from .boards import leaked_images as leaked_images
+from .boards import duplicate_images as duplicate_images
+from .boards import find_board as find_board
 from .boards import preflight as preflight
 from .execution import execute as execute
 from .execution import execute_all as execute_all

@@ -1,1 +1,2 @@
+from ._board import BoardContract as BoardContract
 from ._target import TargetContract as TargetContract
