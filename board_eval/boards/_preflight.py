@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edgesearch.board_eval.graph import Add, Conv, Depthwise, Graph, Linear, Node
+from edgesearch.board_eval.graph import Add, Conv, Depthwise, Graph, Linear, Node, round_activations
+from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
 
 if TYPE_CHECKING:
     from torch import nn
 
 Severity: TypeAlias = Literal["warning", "note"]
 
-#: The DPU computes this many output channels at a time.
-CHANNELS_AT_ONCE = 16
 #: The adder keeps two guard bits: inputs further apart lose their lowest bits.
 ADD_GUARD_BITS = 2
 #: A tied top-1 is a coin toss; at this share of the images accuracy visibly depends on it.
@@ -43,18 +42,19 @@ def preflight(
     calibration: npt.NDArray[np.float32] | None = None,
     test: npt.NDArray[np.float32] | None = None,
     model: nn.Module | None = None,
+    target: Target = DEFAULT_TARGET,
 ) -> list[Finding]:
-    """Findings about a network, quantized or not, warnings first.
+    """Findings about a network, quantized or not, on `target`, warnings first.
 
     `calibration` and `test` are images (N, H, W, C), normalised alike; `model` is the torch model the graph came from. What
     they are needed for is skipped where they are not given.
     """
-    findings = [*_relu6(graph), *_adds(graph), *_channels(graph)]
+    findings = [*_relu6(graph), *_adds(graph), *_channels(graph, target)]
     findings += _input(graph, calibration)
     if calibration is not None and graph.quantized:
         findings += _logits(graph, calibration[:_LOGIT_IMAGES])
     if calibration is not None and test is not None:
-        findings += leaked_images(calibration, test)
+        findings += duplicate_images(calibration, test)
     if model is not None:
         findings += _frozen(model)
     return sorted(findings, key=lambda finding: finding.severity != "warning")
@@ -67,7 +67,7 @@ def _relu6(graph: Graph) -> Iterator[Finding]:
             "warning",
             names[0],
             f"{len(names)} ReLU6 ({_listed(names)}): Vitis AI replaces each by ReLU before it quantizes, which can cost many "
-            "points of accuracy; they are kept here, and method = 'vitis' shows what would be lost",
+            "points of accuracy; they are kept here, and algorithm = 'vitis' shows what would be lost",
         )
 
 
@@ -81,19 +81,20 @@ def _adds(graph: Graph) -> Iterator[Finding]:
                 "warning",
                 node.name,
                 f"adds tensors at fix positions {a} and {b}; the DPU keeps {ADD_GUARD_BITS} guard bits, so the low bits of the "
-                "finer one are cut off; choose positions at most 2 apart",
+                f"finer one are cut off; algorithm = 'best' keeps them at most {ADD_GUARD_BITS} apart",
             )
 
 
-def _channels(graph: Graph) -> Iterator[Finding]:
+def _channels(graph: Graph, target: Target) -> Iterator[Finding]:
+    together = target.channel_parallel
     layers = [n for n in graph if isinstance(n, Conv | Depthwise | Linear) and not _is_output(graph, n)]
-    odd = [node for node in layers if node.shape[-1] % CHANNELS_AT_ONCE]
+    odd = [node for node in layers if node.shape[-1] % together]
     if odd:
         listed = _listed([f"{node.name} {node.shape[-1]}" for node in odd])
         yield Finding(
             "note",
             odd[0].name,
-            f"{len(odd)} layers have channels that are no multiple of {CHANNELS_AT_ONCE} ({listed}); the DPU computes the next "
+            f"{len(odd)} layers have channels that are no multiple of {together} ({listed}); the DPU computes the next "
             "multiple in the same time",
         )
 
@@ -108,27 +109,40 @@ def _is_output(graph: Graph, node: Node) -> bool:
 
 
 def _input(graph: Graph, images: npt.NDArray[np.float32] | None) -> Iterator[Finding]:
+    """Saturation of the image: a warning when it costs more than it gains, a note for whoever writes the host's program.
+
+    A finer position rounds better and saturates more. What saturates is worth a warning only when the position that is one
+    coarser gives the images back with less squared error.
+    """
     name, fix = graph.input.name, graph.input.fix
     if images is None:
         if fix == 7:
-            yield Finding(
-                "note",
-                name,
-                "the input's fix position is 7: +1.0 is 128 and saturates at 127; a host program that casts instead of "
-                "saturating turns it into -128",
-            )
+            yield Finding("note", name, f"the input's fix position is 7: +1.0 is 128 and saturates at 127; {_CASTS}")
         return
-    if fix is None:
-        fix = _usual_position(images)
-    over = images >= 127.5 / 2.0**fix
-    if over.any():
-        per_image = over.reshape(len(images), -1).any(axis=1)
+    position = _usual_position(images) if fix is None else fix
+    over = images >= 127.5 / 2.0**position
+    if not over.any():
+        return
+    per_image = over.reshape(len(images), -1).any(axis=1)
+    share = f"{over.mean():.2%} of the values in {per_image.mean():.0%} of the images saturate at 127"
+    if _squared_error(images, position) > _squared_error(images, position - 1):
         yield Finding(
             "warning",
             name,
-            f"values up to {images.max():g} do not fit fix position {fix}: {over.mean():.2%} of the values in "
-            f"{per_image.mean():.0%} of the images saturate at 127; a host program that casts instead turns them into -128",
+            f"values up to {images.max():g} do not fit fix position {position}: {share}, and position {position - 1} would "
+            "give the images back better; normalise them to a smaller range, or quantize with images like these",
         )
+    elif fix is not None:
+        yield Finding("note", name, f"{share}, which costs less than a coarser fix position than {fix}; {_CASTS}")
+
+
+_CASTS = "a host program that casts instead of saturating turns such values into -128"
+
+
+def _squared_error(images: npt.NDArray[np.float32], fix: int) -> float:
+    """Mean squared error of the images at a fix position, rounding and saturation together."""
+    back = np.ldexp(round_activations(images, fix).astype(np.float64), -fix)
+    return float(np.mean((images - back) ** 2))
 
 
 def _usual_position(images: npt.NDArray[np.float32]) -> int:
@@ -153,27 +167,29 @@ def _logits(graph: Graph, images: npt.NDArray[np.float32]) -> Iterator[Finding]:
     fix = graph.fix_of(graph.output.name) or 0
     saturated = tied & (top[:, 1] * 2.0**fix >= 2 ** (graph.bits - 1) - 1)
     if tied.mean() >= TIED_SHARE:
-        why = "most of them saturated: lower" if saturated.sum() * 2 > tied.sum() else "steps too coarse: raise"
+        why = "most of them saturated" if saturated.sum() * 2 > tied.sum() else "the steps are too coarse"
         yield Finding(
             "warning",
             graph.output.name,
-            f"the two best classes have equal logits on {tied.mean():.1%} of {len(images)} images, {why} the output's fix "
-            f"position (now {fix})",
+            f"the two best classes have equal logits on {tied.mean():.1%} of {len(images)} images, {why} at position {fix}; "
+            "algorithm = 'best' takes the finest position at which the logits of 99 % of its images fit",
         )
 
 
-def leaked_images(calibration: npt.NDArray[np.generic], test: npt.NDArray[np.generic]) -> list[Finding]:
+def duplicate_images(calibration: npt.NDArray[np.generic], test: npt.NDArray[np.generic]) -> list[Finding]:
     """A warning when images of `calibration` lie in `test` too, bit for bit; both (N, ...), prepared alike."""
-    known = set(_digests(test))
-    leaked = [i for i, digest in enumerate(_digests(calibration)) if digest in known]
-    if not leaked:
+    places = {digest: i for i, digest in reversed(list(enumerate(_digests(test))))}
+    pairs = [(i, places[digest]) for i, digest in enumerate(_digests(calibration)) if digest in places]
+    if not pairs:
         return []
+    named = _listed([f"{i} = {j}" for i, j in pairs])
     return [
         Finding(
             "warning",
             "",
-            f"{len(leaked)} of {len(calibration)} calibration images are test images (first: number {leaked[0]}); accuracy on "
-            "the test split will look better than it is; calibrate with training images",
+            f"{len(pairs)} of {len(calibration)} calibration images have exact duplicates among the test images (calibration = "
+            f"test, counted from 0: {named}); accuracy on the test split will look better than it is; take the duplicates "
+            "out of the data",
         )
     ]
 

@@ -16,16 +16,11 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from edgesearch.board_eval.graph import Graph, Input, Node
-from edgesearch.board_eval.lowering._layers import (
-    BlockedByEarlierProblem,
-    Layers,
-    Source,
-    Unsupported,
-    fold_batch_norm,
-    name_of,
-    pair,
-    reads_shape,
-)
+from edgesearch.board_eval.lowering._layers import Layers, fold_batch_norm
+from edgesearch.board_eval.lowering._reasons import LEFT_OUT_PADDING, reason_for
+from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of, reads_shape
+from edgesearch.board_eval.lowering._windows import pair
+from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
 from edgesearch.errors import LoweringError, LoweringProblem
 
 __all__ = ["Lowered", "Source", "fold_batch_norm", "lower", "lower_with_sources"]
@@ -39,21 +34,26 @@ class Lowered:
     sources: dict[str, Source]
 
 
-def lower(model: nn.Module, input_shape: tuple[int, int, int], *, name: str | None = None) -> Graph:
+def lower(
+    model: nn.Module, input_shape: tuple[int, int, int], *, target: Target = DEFAULT_TARGET, name: str | None = None
+) -> Graph:
     """The DPU's view of `model` for one image of `input_shape` = (channels, height, width).
 
-    Raises LoweringError naming every operation the DPU does not have. The model is not changed.
+    Raises LoweringError naming every operation that `target` does not have, that this tool does not have, or whose sizes are
+    beyond the target's limits. The model is not changed.
     """
-    return lower_with_sources(model, input_shape, name=name).graph
+    return lower_with_sources(model, input_shape, target=target, name=name).graph
 
 
-def lower_with_sources(model: nn.Module, input_shape: tuple[int, int, int], *, name: str | None = None) -> Lowered:
+def lower_with_sources(
+    model: nn.Module, input_shape: tuple[int, int, int], *, target: Target = DEFAULT_TARGET, name: str | None = None
+) -> Lowered:
     """Like `lower`, and says which torch modules each weighted node came from."""
     name = name or type(model).__name__
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return _Lowering(model, _trace(model, name), name, input_shape).run()
+        return _Lowering(model, _trace(model, name), name, input_shape).run(target)
     finally:
         for module, mode in training.items():
             module.training = mode
@@ -70,21 +70,34 @@ def _trace(model: nn.Module, name: str) -> fx.GraphModule:
 class _Lowering(Layers):
     """One pass over a traced model."""
 
-    def run(self) -> Lowered:
-        problems: list[LoweringProblem] = []
+    def run(self, target: Target) -> Lowered:
+        self.target = target
+        self.output = ""
         self.modules = dict(self.traced.named_modules(remove_duplicate=False))
+        problems: dict[fx.Node, list[str]] = {}
         for node in self.traced.graph.nodes:
             try:
                 self._visit(node)
             except Unsupported as error:
-                problems.append(LoweringProblem(name_of(node), self._kind(node), str(error)))
+                problems.setdefault(node, []).append(str(error))
             except BlockedByEarlierProblem:
                 continue
-        if problems:
-            raise LoweringError(self.name, problems)
-        nodes = self._alive()
-        kept = {node.name for node in nodes}
-        return Lowered(Graph(self.name, nodes), {name: s for name, s in self.sources.items() if name in kept})
+        graph = self._graph()
+        for violation in target.violations(graph) if graph else ():
+            problems.setdefault(self.origins[violation.layer], []).append(str(violation))
+        if problems or graph is None:
+            raise LoweringError(self.name, self._in_order(problems))
+        return Lowered(graph, {name: s for name, s in self.sources.items() if name in graph.by_name})
+
+    def _graph(self) -> Graph | None:
+        """What was lowered: what the output depends on, or all there is when the output is not reached."""
+        if not any(isinstance(node, Input) for node in self.nodes.values()):
+            return None
+        return Graph(self.name, self._alive() if self.output else tuple(self.nodes.values()))
+
+    def _in_order(self, problems: Mapping[fx.Node, list[str]]) -> list[LoweringProblem]:
+        found = sorted(problems, key=self.order.__getitem__)
+        return [LoweringProblem(name_of(node), self._kind(node), reason) for node in found for reason in problems[node]]
 
     def _alive(self) -> tuple[Node, ...]:
         """The nodes the output depends on, the output last."""
@@ -112,20 +125,22 @@ class _Lowering(Layers):
                 if isinstance(module, kind):
                     handler(self, node, module)
                     return
-            raise Unsupported(_REASONS.get(type(module).__name__, "no form on the DPU"))
+            raise Unsupported(reason_for(node, module, self.target))
         elif node.op in ("call_function", "call_method"):
             if self._visit_shape(node):
                 return
             function = _FUNCTIONS.get(node.target)
             if function is None:
-                raise Unsupported(_REASONS.get(self._kind(node), "no form on the DPU"))
+                raise Unsupported(reason_for(node, None, self.target))
             function(self, node)
         elif node.op == "output":
             if not isinstance(node.args[0], fx.Node):
-                raise Unsupported("the model returns more than one tensor; return the logits alone")
+                raise Unsupported(
+                    "the model returns more than one tensor; the DPU can, this tool cannot; return the logits alone"
+                )
             self.output = self.in_torch_order(self.value(node.args[0]))
         elif node.op == "get_attr":
-            raise Unsupported("a constant or parameter used outside a layer has no form on the DPU")
+            raise Unsupported("a constant or parameter used outside a layer; make it the weight or bias of one")
 
     def _visit_placeholder(self, node: fx.Node) -> None:
         if any(isinstance(existing, Input) for existing in self.nodes.values()):
@@ -185,7 +200,7 @@ def _average_pool(
     low: Layers, at: fx.Node, kernel: Any, stride: Any, padding: Any, ceil: bool, counted: bool, divisor: int | None
 ) -> None:
     if pair(padding) != (0, 0) and not counted:
-        raise Unsupported("average pooling that leaves out its padding")
+        raise Unsupported(LEFT_OUT_PADDING)
     if divisor is not None:
         raise Unsupported("average pooling with a divisor of its own")
     low.pool(at, "avg", kernel, stride, padding, ceil=ceil)
@@ -288,13 +303,4 @@ _FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
     torch.max_pool2d: _max_pool_function,
     F.avg_pool2d: _average_pool_function,
     F.adaptive_avg_pool2d: lambda low, at: low.adaptive_average(at, _argument(at, 1, "output_size", None)),
-}
-
-_LOGITS = "runs on the CPU, behind the DPU; return the logits"
-_RELU = "no form on the DPU; it has ReLU, ReLU6 and leaky ReLU with slope 26/256"
-
-#: What to do about operations that often stand in the way, by class or function name.
-_REASONS: Mapping[str, str] = {
-    **dict.fromkeys(("Softmax", "LogSoftmax", "softmax", "log_softmax"), _LOGITS),
-    **dict.fromkeys(("GELU", "SiLU", "Hardswish", "ELU", "Sigmoid", "Tanh", "PReLU", "sigmoid", "tanh", "gelu", "silu"), _RELU),
 }

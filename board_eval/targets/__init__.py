@@ -1,4 +1,4 @@
-"""What a DPU can hold and run, and the boards that carry one."""
+"""What a network is made for: the DPU's geometry and limits, and boards with their clock, cores and timing constants."""
 
 from __future__ import annotations
 

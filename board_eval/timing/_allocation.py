@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from edgesearch.board_eval.targets import Dpu
+from edgesearch.board_eval.targets import Target
 from edgesearch.board_eval.timing._fusion import Fused, Image, Layer, Window
 
 
@@ -28,13 +28,13 @@ class Allocation:
         return self.place[tensor] is not None
 
 
-def tensor_words(shape: Image, dpu: Dpu) -> int:
+def tensor_words(shape: Image, dpu: Target) -> int:
     """Words per bank of a feature map: rows are dealt over the banks, channels packed into words."""
     height, width, channels = shape
     return -(-height // dpu.pixel_parallel) * width * -(-channels // dpu.input_parallel)
 
 
-def allocate(fused: Fused, dpu: Dpu) -> Allocation:
+def allocate(fused: Fused, dpu: Target) -> Allocation:
     """Place the outputs layer by layer: the group the source is not in, then its own, then external memory.
 
     An addition may overwrite its other operand when that has no later reader. A strided 1x1 convolution whose source lies on
@@ -44,7 +44,7 @@ def allocate(fused: Fused, dpu: Dpu) -> Allocation:
 
 
 class _Allocator:
-    def __init__(self, fused: Fused, dpu: Dpu) -> None:
+    def __init__(self, fused: Fused, dpu: Target) -> None:
         self.fused = fused
         self.dpu = dpu
         self.free = [dpu.bank_words] * dpu.feature_groups

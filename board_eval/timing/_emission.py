@@ -10,18 +10,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 
-from edgesearch.board_eval.targets import Dpu
+from edgesearch.board_eval.targets import Target
 from edgesearch.board_eval.timing._allocation import Allocation
 from edgesearch.board_eval.timing._fusion import Layer, Window
 from edgesearch.board_eval.timing._instructions import Kind, Tape
 
-#: A LOAD or SAVE moves at most this many words; longer rows are cut.
-SEGMENT_WORDS = 1024
 #: Bytes of one image row, with its columns spread out for the first convolution, above which the image is done in two halves.
 AUGMENTED_ROW_BYTES = 2048
-#: Words per bank that three stripes between a convolution and the window fused behind it may take.
-BETWEEN_WORDS = 1344
+#: Share of a bank that three stripes between a convolution and the window fused behind it may take.
+BETWEEN_SHARE = Fraction(21, 32)
 #: Stripes in flight between two engines: the buffers of moved rows and of fused windows are this deep.
 BUFFERED_STRIPES = 2
 #: With prefetch, the LOADs of a layer start at the earliest when the layer this many places before it is done. Chosen among 2
@@ -34,12 +33,12 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def is_augmented(layer: Layer, image: str, dpu: Dpu) -> bool:
+def is_augmented(layer: Layer, image: str, dpu: Target) -> bool:
     """Whether the columns of the first convolution's kernel are folded into its input channels."""
     return layer.kind == "conv" and layer.source == image and layer.window.kernel[1] * layer.in_shape[2] <= dpu.augmented_inputs
 
 
-def conv_steps(layer: Layer, image: str, dpu: Dpu) -> int:
+def conv_steps(layer: Layer, image: str, dpu: Target) -> int:
     """Cycles per column of one CONV, and words of one group's weights in their bank."""
     kernel_h, kernel_w = layer.window.kernel
     channels = layer.in_shape[2]
@@ -48,7 +47,7 @@ def conv_steps(layer: Layer, image: str, dpu: Dpu) -> int:
     return kernel_h * kernel_w * ceil_div(channels, dpu.input_parallel)
 
 
-def emit(allocation: Allocation, image: str, dpu: Dpu, *, prefetch: bool) -> Tape:
+def emit(allocation: Allocation, image: str, dpu: Target, *, prefetch: bool) -> Tape:
     """The instructions of all layers; with `prefetch`, weights are loaded as soon as their memory is free."""
     emitter = _Emitter(allocation, image, dpu, prefetch)
     for number, layer in enumerate(allocation.layers):
@@ -66,7 +65,7 @@ class _Tile:
 
 
 class _Emitter:
-    def __init__(self, allocation: Allocation, image: str, dpu: Dpu, prefetch: bool) -> None:
+    def __init__(self, allocation: Allocation, image: str, dpu: Target, prefetch: bool) -> None:
         self.allocation = allocation
         self.image = image
         self.dpu = dpu
@@ -135,7 +134,7 @@ class _Emitter:
         """LOADs of `rows` rows; returns the position of the last."""
         width = augmented or channels
         words = columns * ceil_div(width, self.dpu.input_parallel)
-        pieces = ceil_div(words, SEGMENT_WORDS)
+        pieces = ceil_div(words, self.dpu.transfer_words)
         after = self.complete.get(tensor, ())
         if len(self.stripe_steps) >= BUFFERED_STRIPES:
             after += (self.stripe_steps[-BUFFERED_STRIPES],)
@@ -150,7 +149,7 @@ class _Emitter:
 
     def _save(self, stripe: int, rows: int, columns: int, channels: int, after: tuple[int, ...]) -> None:
         words = columns * ceil_div(channels, self.dpu.input_parallel)
-        pieces = ceil_div(words, SEGMENT_WORDS)
+        pieces = ceil_div(words, self.dpu.transfer_words)
         self.last_save = self.tape.emit(
             Kind.SAVE,
             self.number,
@@ -301,7 +300,7 @@ class _Emitter:
         if layer.post in ("depthwise", "pool"):
             row = width * ceil_div(layer.mid_shape[2], dpu.output_parallel)
             stripes = min(3, ceil_div(layer.mid_shape[0], dpu.pixel_parallel))
-            pieces = max(pieces, ceil_div(row * stripes, BETWEEN_WORDS * dpu.bank_words // 2048))
+            pieces = max(pieces, ceil_div(row * stripes, int(BETWEEN_SHARE * dpu.bank_words)))
         return max(1, min(pieces, layer.out_shape[1]))
 
     def _read_columns(self, layer: Layer, columns: int) -> int:

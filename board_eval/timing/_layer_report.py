@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edgesearch.board_eval.graph import Conv, Graph, Linear
-from edgesearch.board_eval.targets import BoardProfile, Dpu
+from edgesearch.board_eval.targets import BoardProfile, Target
 from edgesearch.board_eval.timing._allocation import tensor_words
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._timing import LayerTime, Runner, Timing, input_pixels, time_program
@@ -147,7 +147,7 @@ def _rows(timing: Timing, profile: BoardProfile) -> list[Advice]:
 def _spills(program: Program, timing: Timing, profile: BoardProfile) -> list[Advice]:
     """Feature maps that found no room on the chip."""
     out = []
-    dpu: Dpu = profile.dpu
+    dpu: Target = profile.dpu
     times = {layer.name: layer for layer in timing.layers}
     for layer in program.layers:
         if layer.output not in program.allocation.spilled:

@@ -9,20 +9,13 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from edgesearch.board_eval.graph import Activation, Concat, Conv, Depthwise, Graph, Linear, Node, Pool
-from edgesearch.board_eval.targets import Dpu
-from edgesearch.board_eval.timing._allocation import Allocation, allocate, tensor_words
+from edgesearch.board_eval.graph import Graph
+from edgesearch.board_eval.targets import Target
+from edgesearch.board_eval.timing._allocation import Allocation, allocate
 from edgesearch.board_eval.timing._emission import emit
-from edgesearch.board_eval.timing._fusion import Layer, as_image, fuse
+from edgesearch.board_eval.timing._fusion import Layer, fuse
 from edgesearch.board_eval.timing._instructions import Instruction, Kind, Tape
 from edgesearch.errors import GraphError
-
-#: Largest pooling kernel and stride per axis: UG1414 gives 1..256 for the kernels of depthwise windows, which the same engine
-#: does; taken for pooling too, whose global windows exceed 16.
-MAX_POOL = 256
-#: A layer has at most this many groups of output channels, and dilation x input channels is at most this many groups of those
-#: (Vitis AI user guide UG1414, "Currently Supported Operators").
-MAX_GROUPS = 256
 
 
 @dataclass(frozen=True)
@@ -30,7 +23,7 @@ class Program:
     """What a DPU executes for one image."""
 
     network: str
-    dpu: Dpu
+    dpu: Target
     image: str
     allocation: Allocation
     tape: Tape
@@ -104,7 +97,7 @@ class Program:
         return self.prefetch
 
 
-def schedule(graph: Graph, dpu: Dpu) -> Program:
+def schedule(graph: Graph, dpu: Target) -> Program:
     """The program of `graph` on `dpu`; raises GraphError naming the layer when the DPU cannot hold one."""
     check_fits(graph, dpu)
     fused = fuse(graph)
@@ -115,47 +108,9 @@ def schedule(graph: Graph, dpu: Dpu) -> Program:
     return Program(graph.name, dpu, fused.image, allocation, tape, prefetch)
 
 
-def check_fits(graph: Graph, dpu: Dpu) -> None:
-    """Raise GraphError, naming the layer, when `dpu` cannot hold a shape of `graph`."""
-    for node in graph.nodes:
-        shapes = [as_image(graph.by_name[name].shape) for name in node.inputs]
-        _check_window(node, dpu)
-        _check_memory(node, shapes, dpu)
-
-
-def _check_window(node: Node, dpu: Dpu) -> None:
-    if isinstance(node, Conv | Depthwise | Pool):
-        kernel, stride = (MAX_POOL, MAX_POOL) if isinstance(node, Pool) else (dpu.max_kernel, dpu.max_stride)
-        if max(node.kernel) > kernel:
-            raise GraphError(f"layer {node.name!r}: kernel {node.kernel}; {dpu.name} takes 1..{kernel} per axis")
-        if max(node.stride) > stride:
-            raise GraphError(f"layer {node.name!r}: stride {node.stride}; {dpu.name} takes 1..{stride} per axis")
-
-
-def _check_memory(node: Node, shapes: list[tuple[int, int, int]], dpu: Dpu) -> None:
-    words = 0
-    if isinstance(node, Conv | Depthwise | Linear):
-        kernel = (1, 1) if isinstance(node, Linear) else node.kernel
-        channels = 1 if isinstance(node, Depthwise) else shapes[0][2]
-        words = kernel[0] * kernel[1] * -(-channels // dpu.input_parallel)
-        if words > dpu.bank_words:
-            raise GraphError(
-                f"layer {node.name!r}: the weights of one output channel, {kernel[0]} x {kernel[1]} x {channels}, take {words}"
-                f" words; a weight bank of {dpu.name} has {dpu.bank_words}: use fewer input channels or a smaller kernel"
-            )
-    if isinstance(node, Conv | Linear) and node.shape[-1] > MAX_GROUPS * dpu.output_parallel:
-        limit = MAX_GROUPS * dpu.output_parallel
-        raise GraphError(f"layer {node.name!r}: {node.shape[-1]} output channels; {dpu.name} takes at most {limit}")
-    if isinstance(node, Conv | Depthwise) and max(node.dilation) > 1:
-        limit = MAX_GROUPS * dpu.input_parallel
-        if max(node.dilation) * shapes[0][2] > limit:
-            raise GraphError(
-                f"layer {node.name!r}: dilation {node.dilation} of {shapes[0][2]} channels; their product is limited to {limit}"
-            )
-    if isinstance(node, Conv | Depthwise | Pool | Concat | Activation):
-        pixel = tensor_words((1, 1, as_image(node.shape)[2]), dpu)
-        if pixel > dpu.bank_words:
-            raise GraphError(
-                f"layer {node.name!r}: {as_image(node.shape)[2]} channels take {pixel} words a pixel; a bank of {dpu.name} has"
-                f" {dpu.bank_words}"
-            )
+def check_fits(graph: Graph, target: Target) -> None:
+    """Raise GraphError, naming each layer that breaks a limit of `target`."""
+    found = target.violations(graph)
+    if found:
+        listed = ". ".join(f"layer {violation.layer!r}: {violation}" for violation in found)
+        raise GraphError(f"network {graph.name!r} does not fit on {target.name}: {listed}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgesearch.board_eval import leaked_images, lower, preflight
+from edgesearch.board_eval import DEFAULT_TARGET, Target, duplicate_images, lower, preflight
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import DataSet, prepare
 from edgesearch.search.study import StudyFile
@@ -12,20 +12,20 @@ from edgesearch.spaces import Student, build
 _IMAGES = 64
 
 
-def study_findings(settings: StudyFile, data: DataSet) -> list[str]:
+def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAULT_TARGET) -> list[str]:
     """Sentences, warnings first, each said once: of the data's splits, and of every student at its narrowest.
 
     Students that the DPU cannot run are passed over; what is wrong with them is said elsewhere.
     """
-    found = {f"{f.severity}: {f.message}": f.severity for f in leaked_images(data.calibration.images, data.test.images)}
+    found = {f"{f.severity}: {f.message}": f.severity for f in duplicate_images(data.calibration.images, data.test.images)}
     for student in _students(settings):
         try:
             model = build(student, channels=data.channels, classes=len(data.classes))
-            graph = lower(model, (data.channels, student.input_size, student.input_size))
+            graph = lower(model, (data.channels, student.input_size, student.input_size), target=target)
         except EdgesearchError:
             continue
         images = prepare(data.calibration.images[:_IMAGES], student.input_size, data.normalisation)
-        for finding in preflight(graph, calibration=images, model=model):
+        for finding in preflight(graph, calibration=images, model=model, target=target):
             of_input = finding.layer == graph.input.name  # the same for all students
             where = "" if of_input else f"{student.architecture.rpartition(':')[2]}: "
             found.setdefault(f"{finding.severity}: {where}{finding.message}", finding.severity)

@@ -1,2 +1,4 @@
+from ._board import BoardContract as BoardContract
 from ._data_source import DataSourceContract as DataSourceContract
 from ._store import StoreContract as StoreContract
+from ._target import TargetContract as TargetContract

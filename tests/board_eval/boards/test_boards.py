@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesearch.board_eval.boards._boards import Board, SimulatedBoard
+from edgesearch.board_eval import timing
+from edgesearch.board_eval.boards import BOARDS, Board, Measurement, SimulatedBoard, find_board
 from edgesearch.board_eval.graph._graph import Graph, Input, Linear, Reshape
-from edgesearch.board_eval.targets._targets import load_profile
-from edgesearch.errors import BoardError
+from edgesearch.board_eval.targets import load_profile
+from edgesearch.errors import BoardError, PluginError, TargetError
+from edgesearch.testing import BoardContract
 
 
 def mlp() -> Graph:
@@ -21,6 +23,25 @@ def mlp() -> Graph:
             Linear(name="logits", inputs=("hidden",), shape=(10,)),
         ),
     )
+
+
+@pytest.mark.parametrize("name", sorted(BOARDS))
+class TestShippedBoards(BoardContract):
+    """Every shipped board keeps the contract."""
+
+    @pytest.fixture(autouse=True)
+    def _board(self, name: str) -> None:
+        self.name = name
+
+    def make(self) -> Board:
+        return find_board(self.name)
+
+
+class TestBoardWithTheCppRunner(BoardContract):
+    """So does the other runner."""
+
+    def make(self) -> Board:
+        return SimulatedBoard(load_profile("zcu104"), runner="cpp")
 
 
 def test_a_simulated_board_is_a_board_and_measures_speed_without_images() -> None:
@@ -58,5 +79,62 @@ def test_an_xmodel_is_measured_with_its_images(reference_data: Path) -> None:
     labels = np.load(folder / "labels_0_19.npy")
     measurement = SimulatedBoard(load_profile("zcu104")).measure(folder / "ResNet20_int.xmodel", images, labels)
     assert measurement.accuracy == np.mean(logits.argmax(axis=1) == labels)
-    assert measurement.conditions["images"] == "20"
+    assert (measurement.correct, measurement.images) == (np.sum(logits.argmax(axis=1) == labels), 20)
     assert measurement.throughput_fps > measurement.latency_fps > 100
+
+
+def test_nothing_is_executed_when_there_are_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are not even looked at: shapes are enough."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("executed")
+
+    monkeypatch.setattr("edgesearch.board_eval.execution._execute.Executor.__init__", fail)
+    measurement = SimulatedBoard(load_profile("zcu104")).measure(mlp())
+    assert (measurement.correct, measurement.images, measurement.accuracy) == (None, 0, None)
+
+
+def test_figures_are_the_timing_models() -> None:
+    profile = load_profile("zcu104")
+    expected = timing.time_graph(mlp(), profile)
+    assert SimulatedBoard(profile).measure(mlp()).figures() == {
+        "fps": expected.throughput_fps,
+        "latency_ms": expected.latency_s * 1e3,
+        "latency_fps": expected.latency_fps,
+    }
+
+
+def test_energy_is_the_power_of_a_second_shared_among_its_images() -> None:
+    measurement = Measurement(latency_s=0.01, throughput_fps=250.0, power_w=5.0)
+    assert measurement.figures() == {"fps": 250.0, "latency_ms": 10.0, "latency_fps": 100.0, "energy_j": 0.02}
+    assert Measurement(latency_s=0.01, throughput_fps=250.0).energy_j is None
+
+
+def test_a_simulated_boards_content_is_its_profile_and_makes_it_again() -> None:
+    profile = load_profile("zcu104")
+    assert SimulatedBoard(profile).content == profile.model_dump(mode="json")
+    for board in (SimulatedBoard(profile), SimulatedBoard(profile, runner="cpp")):
+        again = SimulatedBoard.of_content(board.content)
+        assert (again.profile, again.runner) == (board.profile, board.runner)
+
+
+def test_boards_by_name_by_profile_and_by_import_path(tmp_path: Path) -> None:
+    assert list(BOARDS) == ["kv260", "zcu102", "zcu104"]
+    (tmp_path / "mine.json").write_text(load_profile("zcu104").model_copy(update={"name": "mine", "cores": 1}).to_json())
+    assert find_board("mine.json", folder=tmp_path).name == "mine"
+    assert find_board(str(tmp_path / "mine.json")).name == "mine"
+    (tmp_path / "my_lab.py").write_text(
+        "from edgesearch.board_eval import SimulatedBoard, load_profile\n"
+        "def board(): return SimulatedBoard(load_profile('kv260'))\n"
+        "made = board()\n"
+        "class Bench(SimulatedBoard):\n    def __init__(self): super().__init__(load_profile('zcu102'))\n"
+        "nothing = 'a board'\n"
+    )
+    names = [find_board(f"my_lab:{thing}", folder=tmp_path).name for thing in ("board", "made", "Bench")]
+    assert names == ["kv260", "kv260", "zcu102"]
+    with pytest.raises(PluginError, match="is a str; expected a Board"):
+        find_board("my_lab:nothing", folder=tmp_path)
+    with pytest.raises(PluginError, match=r"unknown board 'zcu999'; expected one of kv260, .* or the path of a \.json profile"):
+        find_board("zcu999")
+    with pytest.raises(TargetError, match="cannot be read"):
+        find_board("none.json", folder=tmp_path)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from edgesearch.board_eval.graph._graph import Conv
 from edgesearch.board_eval.lowering._widths import channel_groups, pruned_estimate, with_widths
-from edgesearch.board_eval.targets._targets import load_profile
+from edgesearch.board_eval.targets import load_profile
 from edgesearch.board_eval.timing._timing import time_graph
 from edgesearch.errors import GraphError
 

@@ -8,7 +8,7 @@ import pytest
 
 from edgesearch.board_eval.graph._graph import Graph
 from edgesearch.board_eval.graph._serialise import graph_to_json
-from edgesearch.board_eval.targets._targets import BoardProfile, HostOverhead, load_profile
+from edgesearch.board_eval.targets import BoardProfile, HostOverhead, load_profile
 from edgesearch.board_eval.timing._calibrate import MeasurementRow, calibrate, calibrate_file, read_measurements
 from edgesearch.board_eval.timing._plausibility import convolution_seconds
 from edgesearch.board_eval.timing._schedule import schedule

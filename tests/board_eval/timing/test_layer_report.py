@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edgesearch.board_eval.targets._targets import load_profile
+from edgesearch.board_eval.targets import load_profile
 from edgesearch.board_eval.timing._layer_report import figure, layer_report
 
 from .._networks import Net, residual_net

@@ -14,7 +14,7 @@ from torch import nn
 from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Input, Linear, Pool, without_weights
 from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.board_eval.lowering._widths import with_widths
-from edgesearch.board_eval.targets._targets import DPUS, load_profile
+from edgesearch.board_eval.targets import DPUS, load_profile
 from edgesearch.board_eval.timing._fusion import fuse
 from edgesearch.board_eval.timing._instructions import Engine, Kind
 from edgesearch.board_eval.timing._schedule import Program, check_fits, schedule
@@ -199,8 +199,8 @@ def single(node: Conv | Depthwise | Pool | Linear, shape: tuple[int, ...]) -> Gr
             r"'far': stride \(9, 9\)",
         ),
         (
-            single(Depthwise(name="wide", inputs=("image",), shape=(16, 16, 3), kernel=(17, 17)), (32, 32, 3)),
-            r"'wide': kernel \(17, 17\)",
+            single(Depthwise(name="wide", inputs=("image",), shape=(44, 44, 3), kernel=(257, 257)), (300, 300, 3)),
+            r"'wide': kernel \(257, 257\)",
         ),
         (
             single(Conv(name="deep", inputs=("image",), shape=(6, 6, 8), kernel=(3, 3)), (8, 8, 4096)),
@@ -232,7 +232,9 @@ def test_what_does_not_fit_is_named(graph: Graph, message: str) -> None:
 
 
 def test_what_fits_depends_on_the_target() -> None:
-    graph = single(Linear(name="fc", inputs=("image",), shape=(10,)), (25088,))
+    net = Net(7, 7, 512)
+    net.linear(net.flatten("image"), 10)
+    graph = net.graph()
     check_fits(graph, B4096)
     with pytest.raises(GraphError, match="B512"):
         check_fits(graph, DPUS["B512"])

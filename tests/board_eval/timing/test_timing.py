@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgesearch.board_eval.graph._graph import Conv, Graph
 from edgesearch.board_eval.lowering._widths import with_widths
-from edgesearch.board_eval.targets._targets import DPUS, load_profile
+from edgesearch.board_eval.targets import DPUS, load_profile
 from edgesearch.board_eval.timing._instructions import ENGINE_OF, Engine
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._timing import instruction_costs, run, time_graph

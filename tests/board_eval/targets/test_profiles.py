@@ -5,23 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edgesearch.board_eval.targets._targets import DPUS, load_dpu, load_profile, profile_names
+from edgesearch.board_eval.targets import DPUS, load_profile, profile_names
 from edgesearch.errors import TargetError
-
-
-def test_the_number_in_a_targets_name_is_its_operations_per_cycle() -> None:
-    assert {name: dpu.operations_per_cycle for name, dpu in DPUS.items()} == {name: int(name[1:]) for name in DPUS}
-
-
-def test_b4096_works_on_8_rows_and_16_by_16_channels() -> None:
-    dpu = load_dpu("B4096")
-    assert (dpu.pixel_parallel, dpu.input_parallel, dpu.output_parallel, dpu.alu_rows, dpu.augmented_inputs) == (
-        8,
-        16,
-        16,
-        4,
-        32,
-    )
 
 
 def test_shipped_boards() -> None:

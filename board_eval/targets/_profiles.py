@@ -1,7 +1,6 @@
-"""What a network is timed for: the DPU's geometry, and a board with its clock, its cores and its timing constants.
+"""A board as numbers: which DPU, how many cores, at which clock, and what its instructions and its host cost.
 
-Geometry: AMD, "DPUCZDX8G for Zynq UltraScale+ MPSoCs" (PG338), tables of architectures and of on-chip memory. The constants of
-`TimingConstants` are not in any document; they are fitted to measurements by `edgesearch calibrate`.
+The constants of `TimingConstants` are not in any document; they are fitted to measurements by `edgesearch calibrate`.
 """
 
 from __future__ import annotations
@@ -9,14 +8,15 @@ from __future__ import annotations
 import json
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edgesearch.board_eval.targets._dpu import Dpu
+from edgesearch.board_eval.targets._registry import load_dpu
 from edgesearch.errors import TargetError
 
-__all__ = ["DPUS", "BoardProfile", "Dpu", "HostOverhead", "TimingConstants", "load_dpu", "load_profile", "profile_names"]
+__all__ = ["BoardProfile", "HostOverhead", "TimingConstants", "load_profile", "profile_names"]
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -25,69 +25,6 @@ _Count = Annotated[int, Field(ge=1, le=1 << 20)]
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Dpu(_Model):
-    """The geometry of one DPU core.
-
-    Its convolution engine works on `pixel_parallel` rows, `input_parallel` input and `output_parallel` output channels at a
-    time; a memory word holds `input_parallel` int8 values of one pixel.
-    """
-
-    name: str
-    pixel_parallel: _Count
-    input_parallel: _Count
-    output_parallel: _Count
-    #: Depth of every on-chip bank, in words.
-    bank_words: _Count = 2048
-    #: Groups of `pixel_parallel` feature-map banks; a tensor lies in one of them.
-    feature_groups: _Count = 2
-    max_kernel: _Count = 16
-    max_stride: _Count = 8
-
-    @property
-    def operations_per_cycle(self) -> int:
-        """Multiplications and additions per cycle, the number in the name of the target."""
-        return 2 * self.pixel_parallel * self.input_parallel * self.output_parallel
-
-    @property
-    def alu_rows(self) -> int:
-        """Rows that pooling, depthwise convolution and elementwise operations do at a time."""
-        return max(1, self.pixel_parallel // 2)
-
-    @property
-    def augmented_inputs(self) -> int:
-        """Largest kernel width x channels of a first convolution that is folded into the input channels."""
-        return 2 * self.input_parallel
-
-
-def _family(name: str, pixels: int, inputs: int, outputs: int) -> Dpu:
-    return Dpu(name=name, pixel_parallel=pixels, input_parallel=inputs, output_parallel=outputs)
-
-
-#: Every architecture of the DPUCZDX8G.
-DPUS = MappingProxyType(
-    {
-        dpu.name: dpu
-        for dpu in (
-            _family("B512", 4, 8, 8),
-            _family("B800", 4, 10, 10),
-            _family("B1024", 8, 8, 8),
-            _family("B1152", 4, 12, 12),
-            _family("B1600", 8, 10, 10),
-            _family("B2304", 8, 12, 12),
-            _family("B3136", 8, 14, 14),
-            _family("B4096", 8, 16, 16),
-        )
-    }
-)
-
-
-def load_dpu(name: str) -> Dpu:
-    """The DPU architecture called `name`, as "B4096"; raises TargetError when there is none."""
-    if name not in DPUS:
-        raise TargetError(f"unknown DPU {name!r}; known are {', '.join(DPUS)}")
-    return DPUS[name]
 
 
 class TimingConstants(_Model):
@@ -156,10 +93,11 @@ def profile_names() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json")))
 
 
-def load_profile(name_or_path: str | Path) -> BoardProfile:
+def load_profile(name_or_path: str | Path, *, folder: Path | None = None) -> BoardProfile:
     """The profile of a board that comes with this program, by name, or of a user's own, by the path of its JSON file.
 
-    In a file, `dpu` is the name of an architecture or an object with the fields of `Dpu`. Raises TargetError.
+    In a file, `dpu` is the name of a size, the import path of a `Dpu` (looked for in `folder` first) or an object with its
+    fields. Raises TargetError.
     """
     text = _profile_text(name_or_path)
     try:
@@ -169,7 +107,7 @@ def load_profile(name_or_path: str | Path) -> BoardProfile:
     if not isinstance(raw, dict):
         raise TargetError(f"board profile {str(name_or_path)!r} is not a JSON object")
     if isinstance(raw.get("dpu"), str):
-        raw["dpu"] = load_dpu(raw["dpu"]).model_dump()
+        raw["dpu"] = load_dpu(raw["dpu"], folder=folder).model_dump()
     try:
         return BoardProfile.model_validate(raw)
     except ValidationError as error:

@@ -1,0 +1,44 @@
+"""Boards by name, by the path of a profile, or by import path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from edgesearch.board_eval.boards._board import Board
+from edgesearch.board_eval.boards._simulated import SimulatedBoard
+from edgesearch.board_eval.targets import load_profile, profile_names
+from edgesearch.errors import PluginError
+from edgesearch.plugins import Registry, is_import_path
+
+__all__ = ["BOARDS", "find_board"]
+
+
+def _simulated(profile: str | Path) -> Board:
+    return SimulatedBoard(load_profile(profile))
+
+
+#: What makes each board, by name: those of the shipped profiles, simulated; `BOARDS.add` registers another.
+BOARDS: Registry[Callable[[], Board]] = Registry("board")
+for _name in profile_names():
+    BOARDS.add(_name, partial(_simulated, _name))
+
+
+def find_board(name: str, *, folder: Path | None = None) -> Board:
+    """The board called `name`, simulated from the JSON profile at that path, or behind an import path.
+
+    Files and code are looked for in `folder` first. What an import path leads to is a Board, or is called without arguments to
+    make one. Raises PluginError when there is none or it is not a Board, TargetError for a profile that is not valid.
+    """
+    if name.endswith(".json"):
+        beside = None if folder is None else folder / name
+        return _simulated(beside if beside is not None and beside.is_file() else name)
+    if not is_import_path(name) and name not in BOARDS:
+        raise PluginError(f"{BOARDS.unknown(name)}, or the path of a .json profile")
+    found: object = BOARDS.find(name, folder=folder)
+    board = found() if callable(found) and (isinstance(found, type) or not isinstance(found, Board)) else found
+    if not isinstance(board, Board):
+        kind = type(board).__name__
+        raise PluginError(f"board {name!r} is a {kind}; expected a Board, or a function without arguments that makes one")
+    return board

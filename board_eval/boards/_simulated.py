@@ -1,0 +1,114 @@
+"""A board that exists as a profile: speed from the timing model, accuracy from integer execution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgesearch.board_eval.boards._board import Labels
+from edgesearch.board_eval.boards._measurement import Measurement
+from edgesearch.board_eval.graph import Array, Graph
+from edgesearch.board_eval.targets import BoardProfile, Dpu
+from edgesearch.board_eval.timing import Runner, time_graph
+from edgesearch.errors import BoardError
+
+__all__ = ["SimulatedBoard"]
+
+#: Images that are executed at a time.
+_BATCH = 512
+
+
+class SimulatedBoard:
+    """The board of a profile, with the Python or the C++ runner of Vitis AI around it."""
+
+    def __init__(self, profile: BoardProfile, *, runner: Runner = "python") -> None:
+        self.profile = profile
+        self.runner: Runner = runner
+
+    @classmethod
+    def of_content(cls, content: Mapping[str, Any]) -> SimulatedBoard:
+        """The board that `content` is that of."""
+        rest = dict(content)
+        runner: Runner = "cpp" if rest.pop("runner", "python") == "cpp" else "python"
+        return cls(BoardProfile.model_validate(rest), runner=runner)
+
+    @property
+    def name(self) -> str:
+        """The profile's name."""
+        return self.profile.name
+
+    @property
+    def target(self) -> Dpu:
+        """The profile's DPU."""
+        return self.profile.dpu
+
+    @property
+    def is_pure(self) -> bool:
+        """True: a simulation gives the same result always and everywhere."""
+        return True
+
+    @property
+    def resource(self) -> str:
+        """None is needed."""
+        return ""
+
+    @property
+    def content(self) -> Mapping[str, Any]:
+        """The profile, and the runner unless it is the Python runner."""
+        content: dict[str, Any] = self.profile.model_dump(mode="json")
+        return content if self.runner == "python" else content | {"runner": self.runner}
+
+    def measure(
+        self,
+        network: Graph | str | Path,
+        images: Array | None = None,
+        labels: Labels | None = None,
+    ) -> Measurement:
+        """Speed, and accuracy when `images` (float32, normalised, NHWC) and `labels` are given. Weights may be absent else.
+
+        Raises XmodelError for a file that cannot be read, GraphError for a network the DPU cannot hold, BoardError for images
+        without labels, or for a network that is not quantized when accuracy is asked for.
+        """
+        graph = network if isinstance(network, Graph) else _read(Path(network))
+        timing = time_graph(graph, self.profile, runner=self.runner, layers=False)
+        correct = None if images is None and labels is None else _correct(graph, images, labels)
+        return Measurement(
+            latency_s=timing.latency_s,
+            throughput_fps=timing.throughput_fps,
+            correct=correct,
+            images=0 if images is None else len(images),
+            conditions={
+                "board": self.profile.name,
+                "dpu": f"{self.profile.cores} x {self.profile.dpu.name} at {self.profile.clock_mhz:g} MHz",
+                "measured": "simulated",
+                "latency": f"one thread, {self.runner} runner",
+                "throughput": "all cores busy",
+            },
+        )
+
+
+def _read(path: Path) -> Graph:
+    from edgesearch.board_eval.xmodel import read_xmodel
+
+    return read_xmodel(path)
+
+
+def _correct(graph: Graph, images: Array | None, labels: Labels | None) -> int:
+    if images is None or labels is None:
+        raise BoardError("accuracy needs both images and labels; one of them was not given")
+    if len(images) != len(labels) or len(images) == 0:
+        raise BoardError(
+            f"accuracy needs as many labels as images and at least one; given {len(images)} images, {len(labels)} labels"
+        )
+    if not graph.quantized:
+        raise BoardError(f"network {graph.name!r} is not quantized; quantize it before its accuracy on a board is asked for")
+    from edgesearch.board_eval.execution import execute
+
+    right = 0
+    for start in range(0, len(images), _BATCH):
+        logits = execute(graph, images[start : start + _BATCH])
+        right += int(np.sum(np.argmax(logits, axis=1) == labels[start : start + _BATCH]))
+    return right

@@ -1,0 +1,137 @@
+"""The nodes that stand for the values of a traced torch model, and the names they get."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+
+from edgesearch.board_eval.graph import Conv, Depthwise, Linear, Node, Pool, Shape, sanitize
+
+
+class Unsupported(Exception):
+    """The operation at hand cannot be lowered; carries the reason."""
+
+
+class BlockedByEarlierProblem(Exception):
+    """The operation reads the result of one that was reported already."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a weighted node of a lowered Graph came from: module paths in the torch model."""
+
+    module: str
+    batch_norm: str | None
+
+
+class Values:
+    """The nodes made so far. `values` maps each operation of the trace to the node whose value it stands for."""
+
+    def __init__(self, model: nn.Module, traced: fx.GraphModule, name: str, input_shape: tuple[int, int, int]) -> None:
+        self.model = model
+        self.traced = traced
+        self.name = name
+        channels, height, width = input_shape
+        self.input_shape: Shape = (height, width, channels)
+        self.nodes: dict[str, Node] = {}
+        self.values: dict[fx.Node, str] = {}
+        #: The operation of the trace that each node was made for.
+        self.origins: dict[str, fx.Node] = {}
+        self.order = {node: i for i, node in enumerate(traced.graph.nodes)}
+        #: Reshapes of (H, W, C) images put their elements in torch's (C, H, W) order; the linear behind is permuted.
+        self.flattened: dict[str, Shape] = {}
+        self.sources: dict[str, Source] = {}
+        #: Names of the xmodel operations of each node, without constants: the operation and its activation.
+        self.operations: dict[str, tuple[str, ...]] = {}
+
+    # -- reading and writing nodes
+
+    def value(self, node: Any) -> str:
+        """The node that an operand of the trace stands for."""
+        if not isinstance(node, fx.Node):
+            raise Unsupported(f"an operand that is the constant {node!r}")
+        if node not in self.values:
+            raise BlockedByEarlierProblem
+        return self.values[node]
+
+    def put(self, at: fx.Node, node: Node, suffix: str = "") -> None:
+        """Add a node, under a name of its own, as the value of `at`."""
+        unique, i = node.name, 1
+        while unique in self.nodes:
+            unique, i = f"{node.name}_{i}", i + 1
+        self.nodes[unique] = dataclasses.replace(node, name=unique)
+        self.values[at] = unique
+        self.origins[unique] = at
+        self.operations[unique] = (self.operation_name(at) + suffix,)
+
+    def operation_name(self, at: fx.Node) -> str:
+        """Nndct's name: class path of the module, then `ret` and a number."""
+        if at.op == "placeholder":
+            return sanitize(f"{self.name}::input_0")
+        stack = list(at.meta.get("nn_module_stack", {}))
+        path = str(at.target) if at.op == "call_module" else (stack[-1] if stack else "")
+        parts, prefix = [self.name], ""
+        for part in path.split(".") if path else ():
+            prefix = f"{prefix}.{part}" if prefix else part
+            kind = type(self.model.get_submodule(prefix)).__name__  # the trace has lost the containers' classes
+            parts.append(f"{kind}[{part}]")
+        return sanitize(f"{self.name}::{'/'.join(parts)}/ret.{self.order[at]}")
+
+    def shape(self, name: str) -> Shape:
+        """Shape of a node's value."""
+        return self.nodes[name].shape
+
+    def image(self, name: str) -> Shape:
+        """Shape of a node's value, which has to be (H, W, C)."""
+        shape = self.shape(name)
+        if len(shape) != 3:
+            raise Unsupported(f"expects an image, is given a tensor of shape {shape}")
+        return shape
+
+    def in_torch_order(self, name: str) -> str:
+        """The node, unless its elements stand in another order than torch's."""
+        if name in self.flattened:
+            raise Unsupported("reads a flattened image; only activations and linear layers may follow a flatten")
+        return name
+
+    def _aliases(self, name: str) -> list[fx.Node]:
+        return [at for at, value in self.values.items() if value == name]
+
+    def _only_reader(self, at: fx.Node, name: str, *, inplace: bool = False) -> bool:
+        """Whether nothing but `at` reads the node's value; what comes after an in-place `at` reads the new value."""
+        aliases = self._aliases(name)
+        readers = {user for alias in aliases for user in alias.users if user not in aliases and not reads_shape(user)}
+        if inplace:
+            readers = {user for user in readers if self.order[user] <= self.order[at]}
+        return readers <= {at}
+
+    def _rebind(self, old: str, at: fx.Node) -> None:
+        """Every operand that shared storage with the node `old` now stands for the in-place result `at`."""
+        for alias in self._aliases(old):
+            self.values[alias] = self.values[at]
+
+    def with_op_names(self, node: Node) -> Node:
+        """The node with the names its xmodel operations get: constants first (see Node.op_names)."""
+        operations = self.operations[node.name]
+        if isinstance(node, Conv | Depthwise | Linear):
+            module = sanitize(f"{self.name}::{self.sources[node.name].module}")
+            constants = (f"{module}_weight", f"{module}_bias") if node.has_bias else (f"{module}_weight",)
+            return dataclasses.replace(node, op_names=(*constants, *operations))
+        if isinstance(node, Pool) and node.kind == "avg":
+            return dataclasses.replace(node, op_names=(f"{operations[0]}_i0", f"{operations[0]}_i1", operations[0]))
+        return dataclasses.replace(node, op_names=operations)
+
+
+def name_of(at: fx.Node) -> str:
+    """The module's path, or the name of the traced operation."""
+    return str(at.target) if at.op == "call_module" else at.name
+
+
+def reads_shape(at: fx.Node) -> bool:
+    """Whether an operation reads the shape of a tensor, not its values."""
+    if at.op == "call_method":
+        return at.target in ("size", "dim")
+    return at.op == "call_function" and at.target is getattr and at.args[1] == "shape"

@@ -1,0 +1,40 @@
+"""What a DPU takes of each operation, as numbers.
+
+From AMD's target description of the DPUCZDX8G and the limit checks of its quantizer (Vitis AI 3.5), and its user guide UG1414,
+"Currently Supported Operators". Limits that follow from the depth of a memory are in the geometry of the `Dpu`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Limits"]
+
+_Length = Annotated[int, Field(ge=1, le=1 << 20)]
+_Padding = Annotated[int, Field(ge=0, le=1 << 20)]
+
+
+class Limits(BaseModel):
+    """The largest values that the operations of a DPU take. Kernels, strides and paddings are in pixels, per axis."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: Convolution; its padding on each side is at most (kernel - 1) * dilation.
+    conv_kernel: _Length = 16
+    conv_stride: _Length = 8
+    #: Groups of channels computed one after the other: at most so many times `output_parallel` output channels of a
+    #: convolution, and so many times `input_parallel` for dilation x input channels.
+    channel_groups: _Length = 256
+    #: Depthwise convolution and pooling, which one engine does.
+    window_kernel: _Length = 256
+    window_stride: _Length = 256
+    #: Their padding on the left and on top, and on the right and at the bottom.
+    window_padding_before: _Padding = 15
+    window_padding_after: _Padding = 255
+    #: Transposed convolution.
+    transposed_kernel: _Length = 16
+    transposed_stride: _Length = 16
+    #: Factors of nearest and bilinear upsampling.
+    upsampling_factors: tuple[_Length, ...] = (2, 4)

@@ -1,0 +1,38 @@
+"""Targets by name or by import path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgesearch.board_eval.targets._dpu import DPUS, Dpu
+from edgesearch.board_eval.targets._target import Target
+from edgesearch.errors import PluginError, TargetError
+from edgesearch.plugins import Registry, is_import_path
+
+__all__ = ["TARGETS", "find_target", "load_dpu"]
+
+#: The sizes of the DPUCZDX8G by name; `TARGETS.add` registers another.
+TARGETS: Registry[Target] = Registry("target")
+for _name, _dpu in DPUS.items():
+    TARGETS.add(_name, _dpu)
+
+
+def find_target(name: str, *, folder: Path | None = None) -> Target:
+    """The target called `name`, as "B4096", or the one behind an import path, which is looked for in `folder` first.
+
+    Raises PluginError when there is none, or when what is there is not a Target.
+    """
+    target = TARGETS.find(name, folder=folder)
+    if isinstance(target, type) or not isinstance(target, Target):
+        raise PluginError(f"target {name!r} is a {type(target).__name__}; expected a Target, such as a Dpu(...)")
+    return target
+
+
+def load_dpu(name: str, *, folder: Path | None = None) -> Dpu:
+    """Like `find_target` for one that a board profile can hold, a Dpu; raises TargetError."""
+    if not is_import_path(name) and name not in TARGETS:
+        raise TargetError(f"unknown DPU {name!r}; known are {', '.join(DPUS)}, or an import path such as my_dpus:SMALL")
+    target = find_target(name, folder=folder)
+    if not isinstance(target, Dpu):
+        raise TargetError(f"target {name!r} is a {type(target).__name__}; a board profile stores its DPU and needs a Dpu(...)")
+    return target
