@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from edgesearch.errors import DataError
+from edgesearch.objectives.data._augmentation import choose_augmentation
 from edgesearch.objectives.data._images import resize
 from edgesearch.objectives.data._normalisation import Normalisation, choose_normalisation
 from edgesearch.objectives.data._settings import DataSettings
@@ -37,7 +38,8 @@ class DataSet:
 
     fingerprint: SHA-256 over classes, normalisation, images, labels and split.
     fingerprints: SHA-256 over the images and labels of each split ("train", "validation", "calibration", "test"), and over what
-    a network's shape and input depend on ("meta": classes, channels, size, normalisation). A result is decided by those of the
+    a network's shape, input and training depend on ("meta": classes, channels, size, normalisation, and what augmentation
+    "auto" means). A result is decided by those of the
     parts that it was made from. Where files lie is in none of them.
     notes: sentences for a person: what was left out, what cannot be measured well.
     preparation: how images came to the size and values they have here, in words.
@@ -77,7 +79,9 @@ def load_data(settings: DataSettings, *, folder: Path | None = None) -> DataSet:
     height, width, channels = train.shape[1:]
     normalisation = choose_normalisation(settings.normalisation, raw.normalisation, train)
     overall = hashlib.sha256(repr((raw.classes, normalisation)).encode())
-    fingerprints = {"meta": hashlib.sha256(repr((raw.classes, channels, (height, width), normalisation)).encode()).hexdigest()}
+    # The augmentation "auto" goes by the name, so images of one content under two names are trained on differently.
+    meta = (raw.classes, channels, (height, width), normalisation, choose_augmentation("auto", settings.name))
+    fingerprints = {"meta": hashlib.sha256(repr(meta).encode()).hexdigest()}
     for part, split in splits.items():
         digest = hashlib.sha256()
         for content in (repr(split.images.shape).encode(), split.images.data, split.labels.data):

@@ -25,6 +25,8 @@ class Normalisation:
     std: tuple[float, ...] = (0.5,)
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):  # plain floats, so that equal numbers are written alike wherever they come from
+            object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         if len(self.mean) != len(self.std) or not self.mean:
             raise ValueError(
                 f"normalisation has {len(self.mean)} values of `mean` and {len(self.std)} of `std`; give one of each, or one "

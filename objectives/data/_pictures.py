@@ -111,11 +111,12 @@ def _decode(path: Path, image_size: int | None, white: float | None) -> Picture:
 
 
 def _count_frames(opened: Any) -> int:
+    first = opened.tell()
     try:
         frames = int(getattr(opened, "n_frames", 1))
-        opened.seek(0)
-    except (OSError, EOFError, ValueError, SyntaxError):  # damage beyond the first frame is of no interest
-        return 1
+    except (OSError, *_DAMAGE):  # damage beyond the first frame is of no interest
+        frames = 1
+    opened.seek(first)
     return frames
 
 

@@ -27,6 +27,11 @@ def test_the_default_is_todays() -> None:
     assert load_data(DataSettings()).normalisation == Normalisation((0.5,), (0.5,))
 
 
+def test_numbers_of_any_kind_are_written_alike() -> None:
+    given = Normalisation(np.array([0, 0.5]), [np.float32(1), 2])  # type: ignore[arg-type]
+    assert repr(given) == "Normalisation(mean=(0.0, 0.5), std=(1.0, 2.0))"
+
+
 def test_names_and_numbers(tmp_path: Path) -> None:
     root = coloured(tmp_path)
 

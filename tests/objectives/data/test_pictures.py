@@ -146,6 +146,17 @@ def test_the_first_of_several_frames_is_read(tmp_path: Path, suffix: str) -> Non
     assert np.abs(picture.pixels.astype(int) - 200).max() <= 2
 
 
+def test_damage_beyond_the_first_frame_is_of_no_interest(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = [Image.fromarray(rng.integers(0, 256, (40, 40), dtype=np.uint8)) for _ in range(3)]
+    frames[0].save(tmp_path / "whole.gif", save_all=True, append_images=frames[1:])
+    whole = (tmp_path / "whole.gif").read_bytes()
+    (tmp_path / "cut.gif").write_bytes(whole[: len(whole) // 2])
+    expected, found = (read_picture(tmp_path / f"{name}.gif", None, None).pixels for name in ("whole", "cut"))
+    assert np.array_equal(expected, found)
+    assert np.array_equal(expected[..., 0], np.asarray(frames[0]))
+
+
 @pytest.mark.parametrize("array", [COLOUR, DEEP], ids=["colour", "deep"])
 def test_exif_orientation_turns_the_picture(tmp_path: Path, array: np.ndarray) -> None:
     exif = Image.Exif()

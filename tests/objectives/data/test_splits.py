@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgesearch.errors import DataError
 from edgesearch.objectives.data import DataSet, DataSettings, load_data
+from edgesearch.objectives.data._cifar10 import CIFAR10_CLASSES
 
 
 @settings(deadline=None, max_examples=25)
@@ -137,6 +138,14 @@ def test_classes_are_in_the_fingerprint(tmp_path: Path) -> None:
         for name, names in (("a", "wxyz"), ("b", "abcd"))
     )
     assert changed(one, other) == {"meta"}
+
+
+def test_the_same_images_under_a_name_that_is_augmented_otherwise_are_told_apart(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (100, 4, 4, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=np.arange(100) % 10, classes=np.array(CIFAR10_CLASSES))
+    one, other = (load_data(DataSettings(name=name, root=tmp_path / "a.npz")) for name in ("cifar10", "npz"))
+    assert one.fingerprint == other.fingerprint
+    assert {part for part in one.fingerprints if one.fingerprints[part] != other.fingerprints[part]} == {"meta"}
 
 
 @pytest.mark.parametrize(
