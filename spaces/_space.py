@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from edgesearch.spaces._candidate import (
     DPU_CHANNELS,
@@ -38,7 +38,7 @@ class Range(Settings):
 
     low: float
     high: float
-    step: float | None = Field(default=None, gt=0)
+    step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     log: bool = False
 
     @model_validator(mode="after")
@@ -68,8 +68,8 @@ class StudentOverride(Settings):
     """What one student is given instead of the space's own choices."""
 
     width: Choices | None = None
-    input_size: tuple[int, ...] | None = None
-    stem: tuple[Literal["imagenet", "small"], ...] | None = None
+    input_size: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    stem: Annotated[tuple[Literal["imagenet", "small"], ...], Field(min_length=1)] | None = None
     head: int | None = None
     weights: str | None = None
 
@@ -112,11 +112,31 @@ class Space(Settings):
         for name in self.student:
             if name not in self.students:
                 raise ValueError(f"student.{name} is not among students = {list(self.students)}; add it there or remove it")
-        _check_bounds("ratio", self.ratio, 0.0, 0.95)
-        _check_bounds("alpha", self.alpha, 0.0, 1.0)
-        _check_bounds("temperature", self.temperature, 1e-9, 100.0)
-        _check_bounds("width", self.width, 1e-9, 4.0)
+        for model, names in _SETTINGS_OF.items():
+            for name in names:
+                _check_values(model, name, getattr(self, name), name)
+        for student, override in self.student.items():
+            for name in _SETTINGS_OF[Student]:
+                _check_values(Student, name, getattr(override, name), f"student.{student}.{name}")
         return self
+
+    def choices(self, student: str, setting: str) -> Any:
+        """What a setting of Student is drawn from for the student of that name: its own values, or else the space's."""
+        value = getattr(self.student.get(student), setting, None)
+        return getattr(self, setting) if value is None else value
+
+    def smallest_students(self) -> tuple[Student, ...]:
+        """One student of each architecture: at its narrowest, which is quickly built, with its largest input."""
+        return tuple(
+            Student(
+                architecture=name,
+                width=_least(self.choices(name, "width")),
+                input_size=max(self.choices(name, "input_size")),
+                stem=self.choices(name, "stem")[0],
+                head=self.choices(name, "head"),
+            )
+            for name in self.students
+        )
 
     def suggest(self, trial: Suggester) -> Candidate:
         """One candidate, asking `trial` only for what has more than one value and an effect."""
@@ -126,22 +146,19 @@ class Space(Settings):
 
     def _student(self, trial: Suggester) -> Student:
         name = _pick(trial, "student", self.students)
-        own = self.student.get(name, StudentOverride())
         prefix = name.rpartition(":")[2]
 
         def choose(setting: str) -> Any:
-            override = getattr(own, setting)
-            if override is None:
-                return _pick(trial, setting, getattr(self, setting))
-            return _pick(trial, f"{prefix}.{setting}", override)
+            values = self.choices(name, setting)
+            return _pick(trial, setting if values is getattr(self, setting) else f"{prefix}.{setting}", values)
 
         return Student(
             architecture=name,
             width=choose("width"),
             input_size=int(choose("input_size")),
             stem=choose("stem") if name in TORCHVISION_STUDENTS else "small",
-            head=self.head if own.head is None else own.head,
-            weights=self.weights if own.weights is None else own.weights,
+            head=self.choices(name, "head"),
+            weights=self.choices(name, "weights"),
         )
 
     def _distillation(self, trial: Suggester) -> Distillation:
@@ -179,8 +196,31 @@ def _pick(trial: Suggester, name: str, choices: Choices | Sequence[Any]) -> Any:
     return choices[0] if len(choices) == 1 else trial.suggest_categorical(name, list(choices))
 
 
-def _check_bounds(name: str, choices: Choices, low: float, high: float) -> None:
-    values = (choices.low, choices.high) if isinstance(choices, Range) else choices
-    for value in values:
-        if not low <= value <= high:
-            raise ValueError(f"{name} = {value:g} is outside {low:g}..{high:g}")
+def _least(choices: Choices) -> float:
+    return choices.low if isinstance(choices, Range) else min(choices)
+
+
+#: A candidate's settings that a space gives values for, by the group that they belong to.
+_SETTINGS_OF: dict[type[BaseModel], tuple[str, ...]] = {
+    Student: ("width", "input_size", "stem", "head"),
+    Distillation: ("temperature", "alpha", "beta"),
+    Pruning: ("ratio", "granularity", "steps"),
+    Quantization: ("bits", "algorithm"),
+}
+
+
+def _check_values(model: type[BaseModel], name: str, choices: Any, where: str) -> None:
+    """Raise ValueError naming the first value that a candidate cannot have."""
+    if choices is None:
+        return
+    field = model.model_fields[name]
+    kind: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    expected: TypeAdapter[Any] = TypeAdapter(kind)
+    if isinstance(choices, Range):
+        choices = (choices.low, choices.high)
+    for value in choices if isinstance(choices, tuple) else (choices,):
+        try:
+            expected.validate_python(value)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"].removeprefix("Input should be ")
+            raise ValueError(f"{where} = {value!r}, expected {message}") from error
