@@ -1,4 +1,5 @@
 from ._code import code_beside as code_beside
+from ._file import OBJECTIVES as OBJECTIVES
 from ._file import Constraints as Constraints
 from ._file import SearchSettings as SearchSettings
 from ._file import StudyFile as StudyFile

@@ -35,8 +35,8 @@ def stored_settings(study: optuna.Study) -> StudyFile:
     except ValidationError as error:
         version = attributes.get(_VERSION, "another version")
         raise StudyError(
-            f"the settings of study {study.study_name!r} were stored by edgesearch {version} and this is edgesearch "
-            f"{metadata.version('edgesearch')}, which cannot read them ({explain(error)}); go on with the version that stored them"
+            f"the settings of study {study.study_name!r} were stored by edgesearch {version}, and edgesearch "
+            f"{metadata.version('edgesearch')} cannot read them ({explain(error)}); use the version that stored them"
         ) from error
     return settings.in_folder(Path(attributes.get(_FOLDER, ".")))
 

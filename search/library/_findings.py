@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgesearch.board_eval import leaked_images, lower, preflight
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import DataSet, prepare
-from edgesearch.search.study import StudyFile
+from edgesearch.search.study import StudyFile, code_beside
 from edgesearch.spaces import Student, build
 
 #: Calibration images that are looked at.
@@ -17,10 +17,11 @@ def study_findings(settings: StudyFile, data: DataSet) -> list[str]:
 
     Students that the DPU cannot run are passed over; what is wrong with them is said elsewhere.
     """
-    found = {f"{f.severity}: {f.message}": f.severity for f in leaked_images(data.calibration.images, data.test.images)}
+    severities = {f"{f.severity}: {f.message}": f.severity for f in leaked_images(data.calibration.images, data.test.images)}
     for student in _students(settings):
         try:
-            model = build(student, channels=data.channels, classes=len(data.classes))
+            with code_beside(settings.folder):
+                model = build(student, channels=data.channels, classes=len(data.classes))
             graph = lower(model, (data.channels, student.input_size, student.input_size))
         except EdgesearchError:
             continue
@@ -28,22 +29,14 @@ def study_findings(settings: StudyFile, data: DataSet) -> list[str]:
         for finding in preflight(graph, calibration=images, model=model):
             of_input = finding.layer == graph.input.name  # the same for all students
             where = "" if of_input else f"{student.architecture.rpartition(':')[2]}: "
-            found.setdefault(f"{finding.severity}: {where}{finding.message}", finding.severity)
-    return sorted(found, key=lambda sentence: found[sentence] != "warning")
+            severities.setdefault(f"{finding.severity}: {where}{finding.message}", finding.severity)
+    return sorted(severities, key=lambda sentence: severities[sentence] != "warning")
 
 
 def _students(settings: StudyFile) -> list[Student]:
     """One of each architecture that the study names: the narrowest, which is quickly built, with the largest input."""
     named = [candidate.student for candidate in settings.candidates]
-    space = settings.space
-    if space is not None:
-        for name in space.students:
-            own = space.student.get(name)
-            sizes = own.input_size if own is not None and own.input_size else space.input_size
-            widths = own.width if own is not None and own.width else space.width
-            stems = own.stem if own is not None and own.stem else space.stem
-            width = min(widths) if isinstance(widths, tuple) else widths.low
-            named += [Student(architecture=name, width=width, input_size=max(sizes), stem=stems[0])]
+    named += settings.space.smallest_students() if settings.space is not None else ()
     chosen: dict[str, Student] = {}
     for student in sorted(named, key=lambda s: (s.width, -s.input_size)):
         chosen.setdefault(student.architecture, student)
