@@ -38,7 +38,7 @@ class Network:
         self.runner = vart.Runner.create_runner(subgraph, "run")
         inputs, outputs = self.runner.get_input_tensors(), self.runner.get_output_tensors()
         if len(inputs) != 1 or len(outputs) != 1:
-            raise Refused("the xmodel has %d inputs and %d outputs, expected one of each" % (len(inputs), len(outputs)))  # noqa: UP031
+            raise Refused(f"the xmodel has {len(inputs)} inputs and {len(outputs)} outputs, expected one of each")
         self.input, self.output = inputs[0], outputs[0]
         self.batch = int(self.input.dims[0])
         self._in = np.zeros(tuple(self.input.dims), np.int8)
@@ -95,7 +95,7 @@ def check_golden(network: Network, images: np.ndarray, expected: np.ndarray) -> 
 
 def measure_latency(network: Network, image: np.ndarray, seconds: float) -> dict[str, Any]:
     """One thread, one batch in flight."""
-    times = []
+    times: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or not times:
         start = time.perf_counter()

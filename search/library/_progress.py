@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import IO, cast
 
 from rich.console import Console
 
@@ -29,5 +30,5 @@ def as_progress(progress: Progress | Callable[[str], object] | None) -> Progress
     if progress is None:
         return PlainProgress(Console(quiet=True, file=io.StringIO()))
     if callable(progress):
-        return PlainProgress(Console(file=_Lines(progress), force_terminal=False, color_system=None))
+        return PlainProgress(Console(file=cast("IO[str]", _Lines(progress)), force_terminal=False, color_system=None))
     return progress

@@ -79,5 +79,5 @@ def screen(inputs: Inputs, trials: int) -> Screening:
 
 def _distance(constraints: Constraints, estimate: dict[str, float]) -> float:
     """How far a candidate misses its constraints, as a sum relative to the limits: 5 % too slow is as near as 5 % too large."""
-    limits = constraints.model_dump()
+    limits: dict[str, float] = constraints.model_dump()
     return sum(amount / limits[name] for name, amount in constraints.violations(estimate).items())
