@@ -11,7 +11,7 @@ from pathlib import Path
 SETTINGS = Path(__file__).parents[1] / "pyproject.toml"
 
 #: Compared before and after every package and all of their modules are imported.
-STATE = '''
+STATE = """
 import importlib, json, logging, os, pkgutil, signal, sys, warnings
 
 def state():
@@ -49,7 +49,7 @@ for name in NAMES:
                 changed.setdefault(f"{name}.{module.name}", {})[what] = [before[what], after[what]]
         before = after
 print(json.dumps(changed))
-'''
+"""
 
 
 def test_importing_changes_no_global_state() -> None:
