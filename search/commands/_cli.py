@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from edgesearch.errors import EdgesearchError
+from edgesearch.search.study import code_beside
 
 _HOME = click.option(
     "--home",
@@ -39,7 +40,8 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        result = cli.main(args=list(arguments), prog_name="edgesearch", standalone_mode=False)
+        with code_beside(None):  # my_pkg.models:Net is found in the folder that the command runs in
+            result = cli.main(args=list(arguments), prog_name="edgesearch", standalone_mode=False)
     except EdgesearchError as error:
         click.echo(f"error: {error}", err=True)
         return 2

@@ -10,14 +10,15 @@ from pathlib import Path
 
 
 @contextmanager
-def code_beside(folder: Path) -> Iterator[None]:
-    """While it lasts, import paths are looked for in `folder`, then where Python looks, then in the working directory.
+def code_beside(folder: Path | None) -> Iterator[None]:
+    """While it lasts, import paths are looked for in `folder` (None: no folder), where Python looks, in the working directory.
 
     Jobs that are made meanwhile take these places with them to their workers. sys.path is afterwards what it was.
     """
     before = list(sys.path)
-    entry = str(folder.resolve())
-    sys.path[:] = [entry, *(place for place in before if place != entry)]
+    if folder is not None:
+        first = str(folder.resolve())
+        sys.path[:] = [first, *(entry for entry in before if entry != first)]
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
