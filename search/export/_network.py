@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Store
-from edgesearch.search.export._artifacts import float_artifact
+from edgesearch.objectives import Store, load_graph
+from edgesearch.search.export._artifacts import float_artifact, stored_artifact
 from edgesearch.search.study import Record, code_beside
 from edgesearch.spaces import Student, build, parse_candidate
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NO_FLOAT = "was trained in integers from scratch and has no float network; execute its xmodel or its ONNX file"
 
 
-def float_network(record: Record, store: Store, *, channels: int, classes: int, folder: Path) -> nn.Module:
+def float_network(record: Record, store: Store, *, folder: Path) -> nn.Module:
     """The trained, perhaps pruned network that was quantized, in evaluation mode: (N, channels, S, S) to (N, classes).
 
     Code of the user's own is looked for in `folder` first. Raises StudyError for QAT from scratch, which has none.
@@ -29,8 +29,10 @@ def float_network(record: Record, store: Store, *, channels: int, classes: int, 
     artifact = float_artifact(store, record)
     if artifact is None:
         raise StudyError(f"trial {record.number} {_NO_FLOAT}")
+    graph = load_graph(stored_artifact(store, record, "quantized"))
     with code_beside(folder):
-        return _rebuild(record.candidate.student, artifact.tensors("weights"), channels, classes)
+        tensors = artifact.tensors("weights")
+        return _rebuild(record.candidate.student, tensors, graph.input.shape[-1], graph.output.shape[-1])
 
 
 def load_network(path: str | Path) -> nn.Module:

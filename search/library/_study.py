@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesearch.errors import StudyError
-from edgesearch.objectives import DataSet, Store, load_data
+from edgesearch.objectives import Store
 from edgesearch.search.engine import Progress, Summary
 from edgesearch.search.export import export_trial, float_network
 from edgesearch.search.library._front import Front, StudyRecord
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
     from edgesearch.spaces import Candidate
 
+#: Told what a person should know of a store that is read.
+_log = logging.getLogger("edgesearch.search")
+
 
 class Study:
     """A study: opened to be run, or loaded to be read.
@@ -51,7 +55,7 @@ class Study:
         self.storage = storage
         #: What the last `optimize` did.
         self.summary: Summary | None = None
-        self._inputs = inputs
+        self._opened = inputs
 
     @classmethod
     def open(
@@ -128,10 +132,10 @@ class Study:
         """
         from edgesearch.search.library._run import Resources, run_study
 
-        if self._inputs is None:
+        if self._opened is None:
             raise StudyError(f"study {self.name!r} was loaded to be read; open it with its file (Study.open) to go on with it")
         self.summary = run_study(
-            self._inputs,
+            self._opened,
             self.home,
             self.storage,
             trials=trials or self.trials,
@@ -151,8 +155,11 @@ class Study:
         """
         from edgesearch.search.library._evaluate import evaluate_candidate
 
-        note = progress or (lambda line: None)
-        return evaluate_candidate(self.inputs, self.home, candidate, test=test, note=lambda line: void(note(line)))
+        def note(line: str) -> None:
+            if progress is not None:
+                progress(line)
+
+        return evaluate_candidate(self.inputs, self.home, candidate, test=test, note=note)
 
     # --- reading
 
@@ -192,46 +199,29 @@ class Study:
         write_report(self.view(), path)
         return path
 
-    # --- for this wing
+    # --- what it stands on
 
-    @property
+    @cached_property
     def inputs(self) -> Inputs:
-        """The settings with the data set and the board that they name; read when they are first needed."""
-        if self._inputs is None:
-            return self._read_inputs
-        return self._inputs
-
-    @cached_property
-    def _read_inputs(self) -> Inputs:
-        return read_inputs(self.settings)
-
-    @cached_property
-    def _data(self) -> DataSet:
-        return self._inputs.data if self._inputs is not None else load_data(self.settings.data)
+        """The settings with the data set and the board that they name; a loaded study reads them when they are first needed."""
+        return self._opened or read_inputs(self.settings)
 
     def _stored(self) -> optuna.Study | None:
-        if self._inputs is not None and not is_stored(self.name, self.storage, self.home):
+        if self._opened is not None and not is_stored(self.name, self.storage, self.home):
             return None
         return find_study(self.name, self.storage, self.home)
 
     def _store(self) -> Store:
         if not self.home.store.is_dir():
             raise StudyError(f"there is no store at {self.home.store}; give the home that the study was run with")
-        return Store(self.home.store)
+        return Store(self.home.store, warn=_log.warning)
 
     def _export(self, record: StudyRecord, output: Path) -> Path:
         test_accuracy = self.view().test_accuracy.get(record.number)
-        return export_trial(record, self.settings, self._data, self._store(), output, test_accuracy=test_accuracy)
+        return export_trial(record, self.settings, self.inputs.data, self._store(), output, test_accuracy=test_accuracy)
 
     def _network(self, record: StudyRecord) -> nn.Module:
-        data = self._data
-        return float_network(
-            record, self._store(), channels=data.channels, classes=len(data.classes), folder=self.settings.folder
-        )
-
-
-def void(result: object) -> None:
-    """Drop what a progress function returns."""
+        return float_network(record, self._store(), folder=self.settings.folder)
 
 
 def _empty_view(settings: StudyFile) -> StudyView:

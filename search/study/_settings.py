@@ -53,6 +53,12 @@ def store_settings(study: optuna.Study, settings: StudyFile) -> None:
     study.set_user_attr(_SETTINGS, settings.to_json())
 
 
+def store_folder(study: optuna.Study, settings: StudyFile) -> None:
+    """Keep where the study's own code lies now; its files may have been moved since it was begun."""
+    if study.user_attrs.get(_FOLDER) != str(settings.folder):
+        study.set_user_attr(_FOLDER, str(settings.folder))
+
+
 def refuse_changes(study: optuna.Study, given: StudyFile) -> None:
     """Raise StudyError with the difference when a study was started with other settings than those given.
 

@@ -13,7 +13,7 @@ from edgesearch.errors import StudyError
 from edgesearch.search.study._file import StudyFile
 from edgesearch.search.study._home import use_write_ahead_log
 from edgesearch.search.study._quiet import quiet_optuna
-from edgesearch.search.study._settings import has_settings, refuse_changes, store_settings
+from edgesearch.search.study._settings import has_settings, refuse_changes, store_folder, store_settings
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -60,6 +60,7 @@ def create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
         study = open_study(storage, settings.name)
         if has_settings(study):
             refuse_changes(study, settings)
+            store_folder(study, settings)
             return study
     else:
         with quiet_optuna():
