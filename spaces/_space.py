@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from edgesearch.spaces._candidate import (
     TORCHVISION_STUDENTS,
@@ -38,7 +38,7 @@ class Range(Settings):
 
     low: float
     high: float
-    step: float | None = Field(default=None, gt=0)
+    step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     log: bool = False
 
     @model_validator(mode="after")
@@ -51,7 +51,8 @@ class Range(Settings):
 
     def suggest(self, trial: Suggester, name: str) -> float:
         """A number of the range, rounded to nine digits so that equal steps are equal numbers."""
-        return round(float(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)), 9)
+        value = round(float(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)), 9)
+        return min(max(value, self.low), self.high)
 
     @property
     def size(self) -> float:
@@ -68,21 +69,14 @@ class StudentOverride(Settings):
     """What one student is given instead of the space's own choices."""
 
     width: Choices | None = None
-    input_size: tuple[int, ...] | None = None
-    stem: tuple[Literal["imagenet", "small"], ...] | None = None
+    input_size: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    stem: Annotated[tuple[Literal["imagenet", "small"], ...], Field(min_length=1)] | None = None
     head: int | None = None
     weights: str | None = None
     #: Arguments of a model by import path: choices, or a range of numbers.
     parameters: dict[str, Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)] | Range] = Field(
         default_factory=dict
     )
-
-    @field_validator("input_size", "stem")
-    @classmethod
-    def _some(cls, choices: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        if choices is not None and not choices:
-            raise ValueError("no choice given; name at least one or leave it out")
-        return choices
 
 
 class Space(Settings):
@@ -101,7 +95,7 @@ class Space(Settings):
     pruning: Annotated[tuple[Literal["none", "one_step", "iterative"], ...], Field(min_length=1)] = ("none",)
     ratio: Choices = Range(low=0.1, high=0.9, step=0.1)
     #: None: as many channels as the DPU works on side by side.
-    granularity: Annotated[tuple[Annotated[int, Field(ge=1, le=256)], ...], Field(min_length=1)] | None = None
+    granularity: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     steps: Annotated[tuple[int, ...], Field(min_length=1)] = (3,)
     quantization: Annotated[tuple[Literal["ptq", "qat"], ...], Field(min_length=1)] = ("ptq",)
     bits: Annotated[tuple[Literal[5, 8, 16], ...], Field(min_length=1)] = (8,)
@@ -116,7 +110,10 @@ class Space(Settings):
         if not students:
             raise ValueError("no student given; name at least one")
         for name in students:
-            _valid(Student, architecture=name)
+            try:
+                Student(architecture=name)
+            except ValidationError as error:
+                raise ValueError(explain(error)) from error
         return students
 
     @model_validator(mode="after")
@@ -124,18 +121,12 @@ class Space(Settings):
         for name in self.student:
             if name not in self.students:
                 raise ValueError(f"student.{name} is not among students = {list(self.students)}; add it there or remove it")
-        _check_bounds("ratio", self.ratio, 0.0, 0.95)
-        _check_bounds("alpha", self.alpha, 0.0, 1.0)
-        _check_bounds("temperature", self.temperature, 1e-9, 100.0)
-        _check_bounds("beta", self.beta, 0.0, 100.0)
-        for name in self.students:
-            _check_bounds("width", self.choices(name, "width"), 1e-9, 4.0)
-            for size in self.choices(name, "input_size"):
-                _valid(Student, architecture=name, input_size=size, head=self.choices(name, "head"))
-            parameters = self.student.get(name, StudentOverride()).parameters
-            _valid(Student, architecture=name, parameters=dict.fromkeys(parameters, 0))
-        for steps in self.steps:
-            _valid(Pruning, steps=steps)
+        for model, names in _SETTINGS_OF.items():
+            for name in names:
+                _check_values(model, name, getattr(self, name), name)
+        for student, override in self.student.items():
+            for name in _SETTINGS_OF[Student]:
+                _check_values(Student, name, getattr(override, name), f"student.{student}.{name}")
         return self
 
     def suggest(self, trial: Suggester) -> Candidate:
@@ -149,8 +140,11 @@ class Space(Settings):
         own = getattr(self.student.get(student), setting, None)
         return getattr(self, setting) if own is None else own
 
-    def narrowest(self, student: str) -> Student:
-        """The student at its least width and largest input, with the first of its other choices: quickly built."""
+    def smallest_students(self) -> tuple[Student, ...]:
+        """One student of each architecture: at its narrowest, which is quickly built, with its largest input."""
+        return tuple(map(self._smallest, self.students))
+
+    def _smallest(self, student: str) -> Student:
         override = self.student.get(student, StudentOverride())
         parameters = {name: c.low if isinstance(c, Range) else c[0] for name, c in override.parameters.items()}
         width, size = _least(self.choices(student, "width")), max(self.choices(student, "input_size"))
@@ -216,20 +210,31 @@ def _pick(trial: Suggester, name: str, choices: Choices | Sequence[Any]) -> Any:
     return choices[0] if len(choices) == 1 else trial.suggest_categorical(name, list(choices))
 
 
-def _valid(kind: type[Settings], **fields: Any) -> None:
-    """Raise ValueError, in one sentence, for what settings of this kind would refuse."""
-    try:
-        kind(**fields)
-    except ValidationError as error:
-        raise ValueError(explain(error)) from error
-
-
 def _least(choices: Choices) -> float:
     return choices.low if isinstance(choices, Range) else min(choices)
 
 
-def _check_bounds(name: str, choices: Choices, low: float, high: float) -> None:
-    values = (choices.low, choices.high) if isinstance(choices, Range) else choices
-    for value in values:
-        if not low <= value <= high:
-            raise ValueError(f"{name} = {value:g} is outside {low:g}..{high:g}")
+#: A candidate's settings that a space gives values for, by the group that they belong to.
+_SETTINGS_OF: dict[type[BaseModel], tuple[str, ...]] = {
+    Student: ("width", "input_size", "stem", "head"),
+    Distillation: ("temperature", "alpha", "beta"),
+    Pruning: ("ratio", "granularity", "steps"),
+    Quantization: ("bits", "algorithm"),
+}
+
+
+def _check_values(model: type[BaseModel], name: str, choices: Any, where: str) -> None:
+    """Raise ValueError naming the first value that a candidate cannot have."""
+    if choices is None:
+        return
+    field = model.model_fields[name]
+    kind: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    expected: TypeAdapter[Any] = TypeAdapter(kind)
+    if isinstance(choices, Range):
+        choices = (choices.low, choices.high)
+    for value in choices if isinstance(choices, tuple) else (choices,):
+        try:
+            expected.validate_python(value)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"].removeprefix("Input should be ")
+            raise ValueError(f"{where} = {value!r}, expected {message}") from error

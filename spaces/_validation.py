@@ -7,10 +7,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
+#: Kinds of problems of values that are no table where one is expected.
+_TABLE = ("model_type", "model_attributes_type", "dict_type")
+
 
 def explain(error: ValidationError, known: dict[str, list[str]] | None = None) -> str:
     """All problems of a validation error, joined by semicolons; `known` maps a table to its keys, for suggestions."""
-    return "; ".join(_explain_one(dict(problem), known or {}) for problem in error.errors())
+    return "; ".join(_explain_one(dict(p), known or {}) for p in error.errors() if not _is_echo(dict(p)))
+
+
+def _is_echo(problem: dict[str, Any]) -> bool:
+    """Whether it follows from another problem: the other form of a setting that has two, a list left without its bad items."""
+    value, kind = problem["input"], problem["type"]
+    if kind == "too_short":
+        return bool(value)
+    in_union = any(isinstance(part, str) and "[" in part for part in problem["loc"])
+    return in_union and ((kind == "tuple_type" and isinstance(value, dict)) or (kind in _TABLE and not isinstance(value, dict)))
 
 
 def _explain_one(problem: dict[str, Any], known: dict[str, list[str]]) -> str:
@@ -25,4 +37,10 @@ def _explain_one(problem: dict[str, Any], known: dict[str, list[str]]) -> str:
     if kind == "value_error":
         return f"{key}: {context['error']}" if path else str(context["error"])
     message = problem["msg"].removeprefix("Input should be ")
+    if kind == "tuple_type":
+        message = "a list of values, or a table with low and high" if len(path) < len(problem["loc"]) else "a list of values"
+    elif kind in _TABLE:
+        message = "a table"
+    elif kind == "too_short":
+        message = f"at least {context['min_length']} value"
     return f"{key} = {value!r}, expected {message}"

@@ -5,9 +5,7 @@ Exit codes: 0 done; 1 a bug (a traceback); 2 what was given is wrong (one senten
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -27,7 +25,12 @@ _HOME = click.option(
     show_envvar=True,
     help="Folder of studies, artifacts, logs and reports.",
 )
-_STORAGE = click.option("--storage", help="Database URL of the studies; default: SQLite in --home.")
+_STORAGE = click.option(
+    "--storage",
+    envvar="EDGESEARCH_STORAGE",
+    show_envvar=True,
+    help="Database URL of the studies; default: SQLite in --home.",
+)
 _STUDY = click.option("--study", "study_name", help="Name of the study; default: the one used last.")
 _BOARD = click.option("--board", help="zcu104, zcu102, kv260 or a board profile (JSON); default: the study's, else zcu104.")
 
@@ -35,8 +38,6 @@ _BOARD = click.option("--board", help="zcu104, zcu102, kv260 or a board profile 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     signal.signal(signal.SIGTERM, _terminate)
-    if os.getcwd() not in sys.path:  # my_pkg.models:Net is looked for in the folder that the command runs in
-        sys.path.append(os.getcwd())
     try:
         result = cli.main(args=list(arguments), prog_name="edgesearch", standalone_mode=False)
     except EdgesearchError as error:

@@ -2,64 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
-import optuna
-from rich.console import Console
-from sqlalchemy import make_url
 
-from edgesearch.board_eval import BoardProfile, load_profile
-from edgesearch.errors import EdgesearchError, StudyError
-from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, Store, load_data, plan
-from edgesearch.search.commands._dry_run import describe_cost
-from edgesearch.search.commands._preflight import study_findings
-from edgesearch.search.commands._show import make_console, print_front, save_report
-from edgesearch.search.engine import Engine, Job, Pool, Summary, make_pool, make_progress
-from edgesearch.search.study import Home, StudyFile, create_or_resume, load_study, open_storage
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A study whose data, board and students were checked."""
-
-    settings: StudyFile
-    data: DataSet
-    board: BoardProfile
-    conditions: Conditions
-    estimator: Estimator
-
-
-def prepare_study(settings: StudyFile) -> Prepared:
-    """Read the data and the board profile and lower every student, before anything is trained or written."""
-    data = load_data(settings.data)
-    board = load_profile(settings.board)
-    estimator = Estimator(channels=data.channels, classes=len(data.classes), board=board)
-    conditions = Conditions.of(
-        data, settings.pipeline, board=board.model_dump(mode="json", exclude={"origin"}), granularity=16, seed=settings.seed
-    )
-    return Prepared(settings, data, board, conditions, estimator)
-
-
-def check_students(prepared: Prepared) -> list[str]:
-    """Sentences on students of the space that the DPU cannot run; raises when that is all of them."""
-    from edgesearch.spaces import Candidate
-
-    space = prepared.settings.space
-    if space is None:
-        return []
-    errors: list[EdgesearchError] = []
-    for name in space.students:
-        try:
-            prepared.estimator.estimate(Candidate(student=space.narrowest(name)))
-        except EdgesearchError as error:
-            errors.append(error)
-    if len(errors) == len(space.students):
-        raise errors[0]
-    return [str(error) for error in errors]
+from edgesearch.search.commands._next import hint, options
+from edgesearch.search.commands._show import make_console, print_front
+from edgesearch.search.engine import Summary, make_progress
+from edgesearch.search.library import Front, Study, describe_cost, screen
 
 
 def optimize(
@@ -78,42 +28,43 @@ def optimize(
     home: Path,
 ) -> int:
     """Run or resume a study; returns the exit code."""
-    console = make_console()
-    overrides = {"name": name, "seed": seed, "board": board}
-    settings = load_study(study)
-    settings = StudyFile.model_validate(settings.to_json() | {key: v for key, v in overrides.items() if v is not None})
-    wanted = trials or (settings.search.trials if settings.space else len(settings.candidates))
-    prepared = prepare_study(settings)
-    for sentence in check_students(prepared):
+    opened = Study.open(study, home, storage=storage, name=name, seed=seed, board=board)
+    for sentence in opened.unsupported:
         click.echo(f"left out: {sentence}", err=True)
-    for sentence in study_findings(settings, prepared.data):
+    for sentence in opened.findings:
         click.echo(sentence, err=True)
-    place = Home(home)
     if dry_run:
-        click.echo(describe_cost(prepared.settings, prepared.data, prepared.conditions, prepared.estimator, place, wanted))
+        click.echo(describe_cost(opened.inputs, opened.home, trials or opened.trials))
         return 0
-    place.prepare()
-    with place.lease(settings.name):
-        database = open_storage(storage or place.database)
-        opened = create_or_resume(database, settings)
-        _refuse_other_data(opened, prepared.data)
-        pool = make_pool(_default_workers() if workers is None else workers, address=ray_address, gpus_per_job=gpus_per_stage)
-        try:
-            summary = _run(prepared, opened, place, pool, console, wanted, retry_failed=retry_failed)
-            _test_front(prepared, opened, place, pool)
-        finally:
-            pool.close()
-        click.echo(f"study {settings.name}: {_in_words(summary)}")
+    console = make_console()
+    with make_progress(console) as progress:
+        front = opened.optimize(
+            trials,
+            workers=workers,
+            ray_address=ray_address,
+            gpus_per_stage=gpus_per_stage,
+            retry_failed=retry_failed,
+            progress=progress,
+        )
+    assert opened.summary is not None
+    click.echo(f"study {opened.name}: {_in_words(opened.summary)}")
+    if opened.view().records:
         print_front(opened, console)
-        click.echo(f"report: {save_report(opened, place)}")
-    where = f"--study {settings.name}" + (f" --home {home}" if home != Path("runs") else "")
-    where += f" --storage {make_url(storage).render_as_string(hide_password=True)}" if storage else ""
-    click.echo(f"next: edgesearch export {where} --knee -o DIR   or   edgesearch dashboard {where}")
+    else:
+        click.echo(screen(opened.inputs, trials=1).why_empty(opened.settings.constraints))
+    click.echo(f"report: {opened.report()}")
+    click.echo(_next_commands(opened, front, study, home, storage))
     return 0
 
 
-def _default_workers() -> int:
-    return max(1, len(os.sched_getaffinity(0)))
+def _next_commands(study: Study, front: Front, file: str, home: Path, storage: str | None) -> str:
+    where = options(study.name, home, storage)
+    commands = [f"edgesearch dashboard {where}"]
+    if len(front):
+        commands.insert(0, f"edgesearch export {where} --knee -o DIR")
+    elif study.view().counts["FAIL"]:
+        commands.insert(0, f"edgesearch optimize {file} --retry-failed, once what made its trials fail is mended")
+    return f"next: {'   or   '.join(commands)}{hint(storage)}"
 
 
 def _in_words(summary: Summary) -> str:
@@ -125,70 +76,3 @@ def _in_words(summary: Summary) -> str:
     if summary.repeats:
         words.append(f"{summary.repeats} repeats answered from the record")
     return ", ".join(words)
-
-
-def _refuse_other_data(study: optuna.Study, data: DataSet) -> None:
-    known = study.user_attrs.get("data_fingerprint")
-    if known is None:
-        study.set_user_attr("data_fingerprint", data.fingerprint)
-    elif known != data.fingerprint:
-        raise StudyError(
-            f"the images of data set {data.name!r} are not those that study {study.study_name!r} was started with; "
-            "restore them, or give the study on the new images another --name"
-        )
-
-
-def _run(
-    prepared: Prepared,
-    study: optuna.Study,
-    place: Home,
-    pool: Pool,
-    console: Console,
-    wanted: int,
-    *,
-    retry_failed: bool,
-) -> Summary:
-    progress = make_progress(console)
-    with progress:
-        engine = Engine(
-            study=study,
-            settings=prepared.settings,
-            conditions=prepared.conditions,
-            estimator=prepared.estimator,
-            store=Store(place.store, warn=progress.note),
-            pool=pool,
-            progress=progress,
-            logs=place.logs(prepared.settings.name),
-            threads=max(1, _default_workers() // pool.slots),
-            retry_failed=retry_failed,
-        )
-        return engine.run(wanted)
-
-
-def _test_front(prepared: Prepared, study: optuna.Study, place: Home, pool: Pool) -> None:
-    """Measure the front's members on the test images: the one time that these are read."""
-    from edgesearch.search.study import pareto_front, read_study
-
-    known: dict[str, Any] = dict(study.user_attrs.get("test_accuracy", {}))
-    view = read_study(study)
-    store = Store(place.store)
-    stages: dict[str, Stage] = {}
-    for record in pareto_front(view):
-        artifact = store.get("quantized", record.artifacts["quantized"])
-        if str(record.number) in known or artifact is None:
-            continue
-        stages[str(record.number)] = plan(record.candidate, prepared.settings.pipeline, prepared.conditions, last="tested")
-    waiting = set()
-    for number, stage in stages.items():
-        log = place.logs(prepared.settings.name) / f"tested-{number}.log"
-        data = prepared.settings.data.model_dump(mode="json")
-        pool.submit(Job(stage=stage.to_json(), data=data, store=str(store.root), log=str(log), threads=1))
-        waiting.add(stage.key)
-    while waiting:
-        for result in pool.wait(timeout=1.0):
-            waiting.discard(result.key)
-    for number, stage in stages.items():
-        tested = store.get("tested", stage.key)
-        if tested is not None:
-            known[number] = tested.figures["test_accuracy"]
-    study.set_user_attr("test_accuracy", known)

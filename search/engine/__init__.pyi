@@ -3,6 +3,7 @@ from ._engine import Summary as Summary
 from ._jobs import Job as Job
 from ._jobs import run_job as run_job
 from ._progress import PlainProgress as PlainProgress
+from ._progress import Progress as Progress
 from ._progress import describe_metrics as describe_metrics
 from ._progress import make_progress as make_progress
 from ._proposals import Proposer as Proposer

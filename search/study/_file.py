@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from edgesearch.errors import SpaceError, StudyError
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher
-from edgesearch.spaces import Candidate, Settings, Space, Student, complete, explain
+from edgesearch.spaces import Candidate, Settings, Space, Student, complete, explain, with_declared_parameters
 
 #: Objective -> direction. Accuracy is the quantized network's, top-1 on validation; fps is throughput with every core busy.
 OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
@@ -21,7 +23,7 @@ OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
     "size_bytes": "minimize",
     "macs": "minimize",
 }
-Objective = Literal["accuracy", "fps", "latency_ms", "size_bytes", "macs"]
+ObjectiveName = Literal["accuracy", "fps", "latency_ms", "size_bytes", "macs"]
 
 
 class Constraints(Settings):
@@ -62,7 +64,11 @@ class TeacherTable(Student):
 
 
 class StudyFile(Settings):
-    """A study, whole and validated."""
+    """A study, whole and validated.
+
+    `parse` and `load` check what they are given and say in one sentence what is wrong. `folder` is where the study's own code
+    is looked for; it is no setting and decides nothing else.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     description: str = ""
@@ -74,16 +80,61 @@ class StudyFile(Settings):
     qat: QatRecipe = QatRecipe()
     prune: PruneSearch = PruneSearch()
     space: Space | None = None
-    objectives: Annotated[tuple[Objective, ...], Field(min_length=1)] = ("accuracy", "fps")
+    objectives: Annotated[tuple[ObjectiveName, ...], Field(min_length=1)] = ("accuracy", "fps")
     constraints: Constraints = Constraints()
     search: SearchSettings = SearchSettings()
     board: str = "zcu104"
     #: Tried first, in this order. Without a [space] they are the whole study.
     candidates: tuple[Candidate, ...] = ()
 
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @classmethod
+    def load(cls, name_or_path: str | Path) -> StudyFile:
+        """A study by the name of a bundled one or by its file.
+
+        Raises StudyError when there is none, SpaceError naming every key that is wrong with its value.
+        """
+        return load_study(str(name_or_path))
+
+    @classmethod
+    def parse(cls, tables: Mapping[str, Any], *, folder: Path | None = None, where: str = "the study") -> StudyFile:
+        """A study from the tables of its file, as nested mappings; settings made in Python may stand in for their tables.
+
+        Relative paths in tables, and import paths, start at `folder` (default: the working directory). Raises SpaceError naming
+        every key that is wrong with its value; `where` is what its sentence starts with.
+        """
+        return parse_tables(tables, where=where, folder=Path.cwd() if folder is None else folder)
+
+    @property
+    def folder(self) -> Path:
+        """Where import paths are looked for first: the study file's folder; for bundled studies the working directory."""
+        return self._folder
+
+    def resolved(self, *, granularity: int) -> StudyFile:
+        """The study with what is left to the DPU filled in: the channels that it works on side by side."""
+        candidates = tuple(candidate.resolved(granularity=granularity) for candidate in self.candidates)
+        space = self.space
+        if space is not None and space.granularity is None:
+            space = space.model_copy(update={"granularity": (granularity,)})
+        return self.model_copy(update={"candidates": candidates, "space": space})
+
+    def in_folder(self, folder: Path) -> StudyFile:
+        """The same study with its code in `folder`."""
+        moved = self.model_copy()
+        moved._folder = folder
+        return moved
+
+    def with_changes(self, **changes: Any) -> StudyFile:
+        """The study with other values for some of its keys; raises SpaceError for values that are not possible.
+
+        Relative paths among them start at the working directory.
+        """
+        return _validate(self.to_json() | changes, where=f"study {self.name}", folder=self.folder)
+
     @field_validator("objectives")
     @classmethod
-    def _distinct(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+    def _distinct(cls, objectives: tuple[ObjectiveName, ...]) -> tuple[ObjectiveName, ...]:
         if len(set(objectives)) != len(objectives):
             raise ValueError(f"an objective is named twice in {list(objectives)}")
         return objectives
@@ -144,17 +195,27 @@ def load_study(name_or_path: str) -> StudyFile:
 
 
 def parse_study(content: bytes, *, where: str, folder: Path) -> StudyFile:
-    """A StudyFile from TOML; relative paths in it start at `folder`."""
+    """A StudyFile from TOML, with or without a byte-order mark; relative paths in it start at `folder`."""
     try:
-        tables = tomllib.loads(content.decode())
+        tables = tomllib.loads(content.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpaceError(f"{where} is not valid TOML: {error}") from error
-    _anchor_paths(tables, folder)
+    return parse_tables(tables, where=where, folder=folder)
+
+
+def parse_tables(tables: Mapping[str, Any], *, where: str, folder: Path) -> StudyFile:
+    """See `StudyFile.parse`."""
+    anchored = copy.deepcopy(dict(tables))
+    _anchor_paths(anchored, folder)
+    return _validate(anchored, where=where, folder=folder)
+
+
+def _validate(tables: Mapping[str, Any], *, where: str, folder: Path) -> StudyFile:
     try:
         study = StudyFile.model_validate(tables)
     except ValidationError as error:
         raise SpaceError(f"{where}: {explain(error, _known_keys())}") from error
-    return _with_fingerprints(study)
+    return with_fingerprints(study.in_folder(folder))
 
 
 def _anchor_paths(tables: dict[str, Any], folder: Path) -> None:
@@ -177,16 +238,23 @@ def _anchor_paths(tables: dict[str, Any], folder: Path) -> None:
         tables["board"] = str(folder / tables["board"])
 
 
-def _with_fingerprints(study: StudyFile) -> StudyFile:
-    update: dict[str, Any] = {"candidates": tuple(with_fingerprint(candidate) for candidate in study.candidates)}
+def with_fingerprints(study: StudyFile) -> StudyFile:
+    """The study with the checksums of the weights files and of the code that it names.
+
+    Raises SpaceError for a weights file that cannot be read.
+    """
+    folder = study.folder
+    update: dict[str, Any] = {"candidates": tuple(with_fingerprint(candidate, folder) for candidate in study.candidates)}
     if study.teacher is not None:
-        update["teacher"] = TeacherTable.model_validate(study.teacher.model_dump() | complete(study.teacher).model_dump())
+        update["teacher"] = complete(study.teacher, folder=folder)
+    if study.space is not None:
+        update["space"] = with_declared_parameters(study.space, folder=folder)
     return study.model_copy(update=update)
 
 
-def with_fingerprint(candidate: Candidate) -> Candidate:
+def with_fingerprint(candidate: Candidate, folder: Path | None = None) -> Candidate:
     """The candidate with the checksums of its weights file and its model's source files, if it names them."""
-    return candidate.model_copy(update={"student": complete(candidate.student)})
+    return candidate.model_copy(update={"student": complete(candidate.student, folder=folder)})
 
 
 def _known_keys() -> dict[str, list[str]]:

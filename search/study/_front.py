@@ -128,8 +128,8 @@ def choose(front: Iterable[Record], *, min_accuracy: float | None = None, min_fp
     if not fitting:
         return None
     if min_fps is None:
-        return max(fitting, key=lambda found: (found[1], found[0], -found[2].number))[2]
-    return max(fitting, key=lambda found: (found[0], found[1], -found[2].number))[2]
+        return max(fitting, key=lambda member: (member[1], member[0], -member[2].number))[2]
+    return max(fitting, key=lambda member: (member[0], member[1], -member[2].number))[2]
 
 
 class Miss(NamedTuple):

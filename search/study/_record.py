@@ -166,8 +166,8 @@ class StudyView:
     @cached_property
     def counts(self) -> Mapping[str, int]:
         """Trials by state: COMPLETE, FAIL and RUNNING, each there even when it is zero."""
-        found = Counter(record.state for record in self.records)
-        return {state: found[state] for state in ("COMPLETE", "FAIL", "RUNNING")}
+        ended = Counter(record.state for record in self.records)
+        return {state: ended[state] for state in ("COMPLETE", "FAIL", "RUNNING")}
 
 
 def read_study(study: optuna.Study) -> StudyView:

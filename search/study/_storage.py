@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
@@ -14,11 +12,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from edgesearch.errors import StudyError
 from edgesearch.search.study._file import StudyFile
 from edgesearch.search.study._home import use_write_ahead_log
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-#: Settings that may differ when a study is resumed: they say how far to go, not what is searched.
-_MAY_CHANGE = {("search", "trials"), ("description",)}
+from edgesearch.search.study._quiet import quiet_optuna
+from edgesearch.search.study._settings import has_settings, refuse_changes, store_folder, store_settings
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -63,43 +58,16 @@ def create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
     """The study of this file; raises StudyError showing the difference when it was started with other settings."""
     if settings.name in study_names(storage):
         study = open_study(storage, settings.name)
-        stored = study.user_attrs.get("study")
-        if stored is not None:
-            _refuse_changes(settings.name, stored, settings.to_json())
+        if has_settings(study):
+            refuse_changes(study, settings)
+            store_folder(study, settings)
             return study
     else:
-        study = optuna.create_study(study_name=settings.name, storage=storage, directions=settings.directions)
+        with quiet_optuna():
+            study = optuna.create_study(study_name=settings.name, storage=storage, directions=settings.directions)
     # The file comes last: a study killed between these lines is completed here by the next run.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(list(settings.objectives))
-    study.set_user_attr("study", settings.to_json())
+    store_settings(study, settings)
     return study
-
-
-def stored_settings(study: optuna.Study) -> StudyFile:
-    """The study file that a study was started with; raises StudyError for a study that is not edgesearch's."""
-    content = study.user_attrs.get("study")
-    if content is None:
-        raise StudyError(f"study {study.study_name!r} was not made by edgesearch; name another one")
-    return StudyFile.model_validate(content)
-
-
-def _refuse_changes(name: str, stored: dict[str, Any], given: dict[str, Any]) -> None:
-    changes = [
-        f"{'.'.join(path)}: was {json.dumps(old)}, is {json.dumps(new)}"
-        for path, old, new in _differences(stored, given)
-        if path not in _MAY_CHANGE
-    ]
-    if changes:
-        raise StudyError(
-            f"study {name!r} was started with other settings ({'; '.join(changes)}); "
-            "restore them to go on, or give the changed study another --name"
-        )
-
-
-def _differences(old: Any, new: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(key for key in new if key not in old)]
-        return [d for key in keys for d in _differences(old.get(key), new.get(key), (*path, key))]
-    return [] if old == new else [(path, old, new)]

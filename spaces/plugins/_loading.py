@@ -11,6 +11,7 @@ import ast
 import hashlib
 import importlib
 import importlib.machinery
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -116,19 +117,17 @@ def _is_of_project(file: Path, root: Path) -> bool:
 
 @contextmanager
 def _beside(folder: Path | None) -> Iterator[None]:
-    """Look into `folder` first while something is imported; sys.path is afterwards what it was."""
-    if folder is None:
-        yield
-        return
-    entry = str(folder.resolve())
+    """Look into `folder` first, then where Python looks, then into the working directory; sys.path stays what it was."""
     with _lock:
+        before, writes_none = list(sys.path), sys.dont_write_bytecode
+        first = [] if folder is None else [str(folder.resolve())]
+        sys.path[:] = list(dict.fromkeys([*first, *before, os.getcwd()]))
         # Bytecode is told apart by seconds and sizes; an edit can be faster than that.
-        writes_none, sys.dont_write_bytecode = sys.dont_write_bytecode, True
-        sys.path.insert(0, entry)
+        sys.dont_write_bytecode = True
         try:
             yield
         finally:
-            sys.path.remove(entry)
+            sys.path[:] = before
             sys.dont_write_bytecode = writes_none
 
 

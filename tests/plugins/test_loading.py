@@ -35,6 +35,16 @@ def test_it_is_found_in_the_folder_and_the_path_is_left_alone(tmp_path: Path) ->
     assert load("own_net:Net", folder=tmp_path).size == 3  # type: ignore[attr-defined]
 
 
+def test_the_folder_comes_first_and_the_working_directory_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, python, here = (project(tmp_path / name, who=f"IT = {name!r}") for name in ("folder", "python", "here"))
+    monkeypatch.chdir(here)
+    assert load("who:IT") == "here"
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(python))
+        assert load("who:IT") == "python"
+        assert load("who:IT", folder=folder) == "folder"
+
+
 def test_two_folders_with_a_module_of_one_name_are_kept_apart(tmp_path: Path) -> None:
     first, second = project(tmp_path / "a", models="SIZE = 1"), project(tmp_path / "b", models="SIZE = 2")
     assert [load("models:SIZE", folder=f) for f in (first, second, first)] == [1, 2, 1]

@@ -17,10 +17,11 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
 
     Students that the DPU cannot run are passed over; what is wrong with them is said elsewhere.
     """
-    found = {f"{f.severity}: {f.message}": f.severity for f in duplicate_images(data.calibration.images, data.test.images)}
+    duplicates = duplicate_images(data.calibration.images, data.test.images)
+    severities = {f"{f.severity}: {f.message}": f.severity for f in duplicates}
     for student in _students(settings):
         try:
-            model = build(student, channels=data.channels, classes=len(data.classes))
+            model = build(student, channels=data.channels, classes=len(data.classes), folder=settings.folder)
             graph = lower(model, (data.channels, student.input_size, student.input_size), target=target)
         except EdgesearchError:
             continue
@@ -28,16 +29,14 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
         for finding in preflight(graph, calibration=images, model=model, target=target):
             of_input = finding.layer == graph.input.name  # the same for all students
             where = "" if of_input else f"{student.architecture.rpartition(':')[2]}: "
-            found.setdefault(f"{finding.severity}: {where}{finding.message}", finding.severity)
-    return sorted(found, key=lambda sentence: found[sentence] != "warning")
+            severities.setdefault(f"{finding.severity}: {where}{finding.message}", finding.severity)
+    return sorted(severities, key=lambda sentence: severities[sentence] != "warning")
 
 
 def _students(settings: StudyFile) -> list[Student]:
     """One of each architecture that the study names: the narrowest, which is quickly built, with the largest input."""
     named = [candidate.student for candidate in settings.candidates]
-    space = settings.space
-    if space is not None:
-        named += [space.narrowest(name) for name in space.students]
+    named += settings.space.smallest_students() if settings.space is not None else ()
     chosen: dict[str, Student] = {}
     for student in sorted(named, key=lambda s: (s.width, -s.input_size)):
         chosen.setdefault(student.architecture, student)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgesearch.objectives import DataSet, load_data
-from edgesearch.search.commands._preflight import study_findings
+from edgesearch.search.library._findings import study_findings
 from edgesearch.search.study._file import StudyFile, parse_study
 
 

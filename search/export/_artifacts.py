@@ -1,0 +1,32 @@
+"""What the store holds of a trial."""
+
+from __future__ import annotations
+
+from edgesearch.errors import StudyError
+from edgesearch.objectives import Artifact, Store
+from edgesearch.search.study import Record
+
+#: The stages whose weights are the float network that was quantized, the later one first.
+FLOAT_STAGES = ("pruned", "student")
+
+
+def stored_artifact(store: Store, record: Record, kind: str) -> Artifact:
+    """The artifact of one of the trial's stages.
+
+    Raises StudyError for a trial that is not COMPLETE, and when the store no longer has the artifact.
+    """
+    if not record.is_complete:
+        raise StudyError(f"trial {record.number} is {record.state}, only COMPLETE ones can be exported")
+    artifact = store.get(kind, record.artifacts[kind]) if kind in record.artifacts else None
+    if artifact is None:
+        raise StudyError(
+            f"the {kind} network of trial {record.number} is no longer in the store; "
+            "`edgesearch evaluate` with its candidate makes it again"
+        )
+    return artifact
+
+
+def float_artifact(store: Store, record: Record) -> Artifact | None:
+    """The float network that was quantized; None for QAT from scratch, which has none."""
+    kind = next((kind for kind in FLOAT_STAGES if kind in record.artifacts), None)
+    return None if kind is None else stored_artifact(store, record, kind)

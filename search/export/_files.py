@@ -1,0 +1,66 @@
+"""A trial as files that can be deployed: xmodel, ONNX, float weights, golden images, a runner, and the manifest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from importlib import resources
+from pathlib import Path
+
+from edgesearch.board_eval import Graph, load_profile, write_onnx, write_xmodel
+from edgesearch.errors import StudyError
+from edgesearch.objectives import DataSet, Store, load_graph
+from edgesearch.search.export._artifacts import float_artifact, stored_artifact
+from edgesearch.search.export._golden import write_golden
+from edgesearch.search.export._manifest import make_manifest, model_name
+from edgesearch.search.study import Record, StudyFile
+
+MANIFEST, RUNNER = "manifest.json", "run_on_board.py"
+
+
+def export_trial(
+    record: Record,
+    settings: StudyFile,
+    data: DataSet,
+    store: Store,
+    output: Path,
+    *,
+    test_accuracy: float | None = None,
+) -> Path:
+    """All files of one trial in `output`/trial-N, whole or not at all; an earlier export of the trial is replaced.
+
+    Returns the folder. Raises StudyError when the trial is not COMPLETE, when the store no longer has its networks, and when
+    the folder cannot be written.
+    """
+    graph = load_graph(stored_artifact(store, record, "quantized"))
+    board = load_profile(settings.board)
+    target = output / f"trial-{record.number:04d}"
+    temporary = output / f".{target.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        temporary.mkdir(parents=True)
+        _write_network(temporary, graph, record, store)
+        if record.candidate.deployable:
+            write_golden(graph, data, temporary)
+            (temporary / RUNNER).write_bytes((resources.files("edgesearch.search.export") / f"_{RUNNER}").read_bytes())
+        manifest = make_manifest(record, settings, graph, data, board, temporary, test_accuracy=test_accuracy)
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        if target.exists():
+            shutil.rmtree(target)
+        os.rename(temporary, target)
+    except OSError as error:
+        raise StudyError(f"trial {record.number} cannot be written to {target}: {error.strerror}; give another -o") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _write_network(folder: Path, graph: Graph, record: Record, store: Store) -> None:
+    name = model_name(record)
+    if record.candidate.deployable:
+        write_xmodel(graph, folder / f"{name}_int.xmodel")
+        write_onnx(graph, folder / f"{name}_int.onnx")
+    weights = float_artifact(store, record)
+    if weights is not None:
+        shutil.copyfile(weights.path / "weights.safetensors", folder / f"{name}_float.safetensors")

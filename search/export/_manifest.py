@@ -1,0 +1,111 @@
+"""The manifest: what a network is, what goes in and comes out, how it was made, and how it is brought to a board."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edgesearch.board_eval import BoardProfile, Graph
+from edgesearch.objectives import DataSet
+from edgesearch.search.export._golden import INPUT, OUTPUT
+from edgesearch.search.study import Record, StudyFile
+
+_VERSIONS = ("edgesearch", "torch", "torchvision", "torch-pruning", "optuna", "numpy", "safetensors", "onnx")
+#: Where Vitis AI's container keeps the arch.json of AMD's boards, by the name of the board profile.
+_ARCH_JSON = {name: f"/opt/vitis_ai/compiler/arch/DPUCZDX8G/{name.upper()}/arch.json" for name in ("zcu102", "zcu104", "kv260")}
+#: A board of one's own brings the fingerprint of its DPU along, in a file of this name.
+_OWN_ARCH_JSON = "arch.json"
+_COMPARE = (
+    "`xdputil query` on the board prints its DPU's fingerprint; it must equal the one in the arch.json that the xmodel is "
+    'compiled for. Where it does not, write {"fingerprint": "0x..."} with the board\'s into an arch.json of your own and '
+    "compile with that."
+)
+_RESIZE = "Pillow's resize to the input's height and width, BILINEAR (antialiased); the bytes it gives"
+_CROP = "the largest square or rectangle of the picture's centre that has the shape of data.image_size (Pillow's ImageOps.fit)"
+
+
+def model_name(record: Record) -> str:
+    """The name that the files carry: the architecture, in letters, digits and underscores."""
+    name = record.candidate.student.architecture.rpartition(":")[2]
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def make_manifest(
+    record: Record,
+    settings: StudyFile,
+    graph: Graph,
+    data: DataSet,
+    board: BoardProfile,
+    folder: Path,
+    *,
+    test_accuracy: float | None,
+) -> dict[str, Any]:
+    """The manifest of the files in `folder`, as JSON values."""
+    content = settings.to_json()
+    return {
+        "study": settings.name,
+        "trial": record.number,
+        "candidate": record.candidate.model_dump(),
+        "candidate_key": record.candidate.key,
+        "deployable": record.candidate.deployable,
+        "scores": {
+            **{name: value for name, value in record.metrics.items() if not name.startswith("estimated_")},
+            "test_accuracy": test_accuracy,
+            "board": f"{settings.board}, simulated",
+        },
+        "recipes": {part: content[part] for part in ("train", "finetune", "qat", "prune", "teacher")},
+        "data": {
+            "settings": content["data"],
+            "fingerprint": data.fingerprint,
+            "classes": list(data.classes),
+        },
+        "input": _input(settings, graph, data),
+        "output": {"classes": graph.output.shape[-1], "fix_position": graph.output.fix, "logits": "int8 * 2**-fix_position"},
+        "board": _board(board),
+        "golden": {"input": INPUT, "output": OUTPUT} if record.candidate.deployable else None,
+        "seed": settings.seed,
+        "artifacts": dict(record.artifacts),
+        "versions": {package: metadata.version(package) for package in _VERSIONS} | {"python": platform.python_version()},
+        "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())},
+        "compile": compile_line(record, board) if record.candidate.deployable else None,
+    }
+
+
+def _input(settings: StudyFile, graph: Graph, data: DataSet) -> dict[str, Any]:
+    steps = [_CROP] if settings.data.name == "folder" and settings.data.image_size is not None else []
+    return {
+        "shape": list(graph.input.shape),
+        "layout": "height, width, channels",
+        "channels": "RGB" if data.channels == 3 else "grey",
+        "fix_position": graph.input.fix,
+        "mean": list(data.normalisation.mean),
+        "std": list(data.normalisation.std),
+        "prepare": [*steps, _RESIZE, "normalise each byte u8: (u8 / 255 - mean) / std", "quantize"],
+        "quantize": "clamp(floor((u8 / 255 - mean) / std * 2**fix_position + 0.5), -128, 127): saturate, do not wrap",
+    }
+
+
+def _board(board: BoardProfile) -> dict[str, Any]:
+    """The board that the trial was scored for: its DPU, and how to tell that another is of the same kind."""
+    return {
+        "profile": board.name,
+        "cores": board.cores,
+        "clock_mhz": board.clock_mhz,
+        "dpu": board.dpu.model_dump(mode="json"),
+        "arch_json": arch_json(board),
+        "compare": _COMPARE,
+    }
+
+
+def arch_json(board: BoardProfile) -> str:
+    """The arch.json that the compiler is given: AMD's for its own boards, else one that is written on the board."""
+    return _ARCH_JSON.get(board.name, _OWN_ARCH_JSON)
+
+
+def compile_line(record: Record, board: BoardProfile) -> str:
+    """The line that makes the xmodel one for the board, in Vitis AI's container."""
+    name = model_name(record)
+    return f"vai_c_xir --xmodel {name}_int.xmodel --arch {arch_json(board)} --net_name {name} --output_dir compiled"

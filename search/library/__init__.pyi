@@ -1,0 +1,6 @@
+from ._cost import describe_cost as describe_cost
+from ._findings import study_findings as study_findings
+from ._front import Front as Front
+from ._front import StudyRecord as StudyRecord
+from ._screening import screen as screen
+from ._study import Study as Study

@@ -1,0 +1,73 @@
+"""What a study reads before anything is trained: its data set, its board, and whether the DPU can run its students."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgesearch.board_eval import BoardProfile, load_profile
+from edgesearch.errors import EdgesearchError, StudyError
+from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, load_data, plan
+from edgesearch.search.study import StudyFile, with_fingerprint
+from edgesearch.spaces import Candidate
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A study's settings, what they name, and what decides its results beside them."""
+
+    settings: StudyFile
+    data: DataSet
+    board: BoardProfile
+    estimator: Estimator
+    conditions: Conditions
+
+    def plan(self, candidate: Candidate, *, last: str = "measured") -> Stage:
+        """A candidate's stage of that kind, with all it needs.
+
+        Raises StudyError for distillation from a teacher that the study does not have.
+        """
+        if self.settings.teacher is None and candidate.distillation.kind in ("logit", "intermediate"):
+            raise StudyError(
+                f"{candidate} distils from a teacher, but study {self.settings.name!r} has no [teacher]; add one to the study"
+            )
+        return plan(candidate, self.settings.pipeline, self.conditions, last=last)
+
+    def complete(self, candidate: Candidate) -> Candidate:
+        """The candidate with checksums of its files, what is left to the DPU filled in, and what has no effect left out."""
+        candidate = with_fingerprint(candidate, self.settings.folder)
+        return candidate.resolved(granularity=self.conditions.granularity).canonical()
+
+
+def read_inputs(settings: StudyFile, *, threads: int = 1) -> Inputs:
+    """Read the data and the board profile. Raises DataError and TargetError."""
+    folder = settings.folder
+    data = load_data(settings.data, folder=folder)
+    board = load_profile(settings.board, folder=folder)
+    granularity = board.dpu.channel_parallel
+    settings = settings.resolved(granularity=granularity)
+    conditions = Conditions.of(
+        data,
+        settings.pipeline,
+        board=board.model_dump(mode="json", exclude={"origin"}),
+        granularity=granularity,
+        seed=settings.seed,
+        threads=threads,
+    )
+    estimator = Estimator(channels=data.channels, classes=len(data.classes), board=board, folder=folder)
+    return Inputs(settings, data, board, estimator, conditions)
+
+
+def unsupported_students(inputs: Inputs) -> list[str]:
+    """Sentences on students of the space that the DPU cannot run at their narrowest; raises when that is all of them."""
+    space = inputs.settings.space
+    if space is None:
+        return []
+    errors: list[EdgesearchError] = []
+    for student in space.smallest_students():
+        try:
+            inputs.estimator.estimate(Candidate(student=student))
+        except EdgesearchError as error:
+            errors.append(error)
+    if len(errors) == len(space.students):
+        raise errors[0]
+    return [str(error) for error in errors]

@@ -1,0 +1,49 @@
+"""Finding a stored study, to read it."""
+
+from __future__ import annotations
+
+import optuna
+from optuna.storages import BaseStorage
+
+from edgesearch.errors import StudyError
+from edgesearch.search.study import Home, open_read_only
+
+
+def find_study(name: str | None, storage: str | None, home: Home) -> optuna.Study:
+    """The named study, or the one whose last trial is the newest; it cannot be written.
+
+    Raises StudyError when there is none.
+    """
+    if storage is None and not _has_database(home):
+        raise StudyError(f"there are no studies in {str(home.root)!r}; run `edgesearch optimize` first, or give --home")
+    database = open_read_only(storage or home.database)
+    names = sorted(study.study_name for study in database.get_all_studies())
+    if name is not None:
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise StudyError(f"there is no study {name!r} here (there is: {known}); run `edgesearch optimize` first")
+        return _open(name, database)
+    if not names:
+        place = "this storage" if storage else repr(str(home.root))
+        raise StudyError(f"there are no studies in {place}; run `edgesearch optimize` first")
+    return max((_open(name, database) for name in names), key=_last_change)
+
+
+def is_stored(name: str, storage: str | None, home: Home) -> bool:
+    """Whether the study was begun."""
+    if storage is None and not _has_database(home):
+        return False
+    return name in {study.study_name for study in open_read_only(storage or home.database).get_all_studies()}
+
+
+def _has_database(home: Home) -> bool:
+    return (home.root / "studies.db").exists()
+
+
+def _open(name: str, database: BaseStorage) -> optuna.Study:
+    return optuna.load_study(study_name=name, storage=database)
+
+
+def _last_change(study: optuna.Study) -> float:
+    moments = [t.datetime_complete or t.datetime_start for t in study.get_trials(deepcopy=False)]
+    return max((moment.timestamp() for moment in moments if moment is not None), default=0.0)

@@ -1,0 +1,117 @@
+"""Running a study to a number of trials, and measuring its front on the test images once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+
+from edgesearch.errors import StudyError
+from edgesearch.objectives import DataSet, Stage, Store
+from edgesearch.search.engine import Engine, Job, Pool, Progress, Summary, make_pool
+from edgesearch.search.library._inputs import Inputs
+from edgesearch.search.study import (
+    Home,
+    create_or_resume,
+    open_storage,
+    pareto_front,
+    quiet_optuna,
+    read_study,
+)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use: stages side by side (None: one per core; 0: no Ray), a Ray cluster, a share of a GPU per stage."""
+
+    workers: int | None = None
+    ray_address: str | None = None
+    gpus_per_stage: float = 0.0
+
+    def pool(self) -> Pool:
+        """Where the stages run."""
+        workers = _cores() if self.workers is None else self.workers
+        return make_pool(workers, address=self.ray_address, gpus_per_job=self.gpus_per_stage)
+
+
+def run_study(
+    inputs: Inputs,
+    home: Home,
+    storage: str | None,
+    *,
+    trials: int,
+    resources: Resources,
+    progress: Progress,
+    retry_failed: bool,
+) -> Summary:
+    """Make or resume the study and go on until it has `trials` trials in all.
+
+    Raises StudyError when it was started with other settings or images, when another process runs it, and when its first
+    trials all fail.
+    """
+    settings = inputs.settings
+    home.prepare()
+    with home.lease(settings.name), quiet_optuna():
+        study = create_or_resume(open_storage(storage or home.database), settings)
+        _refuse_other_data(study, inputs.data)
+        pool = resources.pool()
+        try:
+            engine = Engine(
+                study=study,
+                settings=settings,
+                conditions=inputs.conditions,
+                estimator=inputs.estimator,
+                store=Store(home.store, warn=progress.note),
+                pool=pool,
+                progress=progress,
+                logs=home.logs(settings.name),
+                threads=max(1, _cores() // pool.slots),
+                retry_failed=retry_failed,
+            )
+            summary = engine.run(trials)
+            _test_front(inputs, study, home, pool)
+        finally:
+            pool.close()
+    return summary
+
+
+def _cores() -> int:
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+def _refuse_other_data(study: optuna.Study, data: DataSet) -> None:
+    known = study.user_attrs.get("data_fingerprint")
+    if known is None:
+        study.set_user_attr("data_fingerprint", data.fingerprint)
+    elif known != data.fingerprint:
+        raise StudyError(
+            f"the images of data set {data.name!r} are not those that study {study.study_name!r} was started with; "
+            "restore them, or give the study on the new images another --name"
+        )
+
+
+def _test_front(inputs: Inputs, study: optuna.Study, home: Home, pool: Pool) -> None:
+    """Measure the front's members on the test images: the one time that these are read."""
+    accuracies: dict[str, Any] = dict(study.user_attrs.get("test_accuracy", {}))
+    store = Store(home.store)
+    stages: dict[str, Stage] = {}
+    for record in pareto_front(read_study(study)):
+        number = str(record.number)
+        if number not in accuracies and store.get("quantized", record.artifacts["quantized"]) is not None:
+            stages[number] = inputs.plan(record.candidate, last="tested")
+    waiting = set()
+    for number, stage in stages.items():
+        log = home.logs(inputs.settings.name) / f"tested-{number}.log"
+        data = inputs.settings.data.model_dump(mode="json")
+        pool.submit(Job(stage=stage.to_json(), data=data, store=str(store.root), log=str(log), threads=1))
+        waiting.add(stage.key)
+    while waiting:
+        for result in pool.wait(timeout=1.0):
+            waiting.discard(result.key)
+    for number, stage in stages.items():
+        tested = store.get("tested", stage.key)
+        if tested is not None:
+            accuracies[number] = tested.figures["test_accuracy"]
+    study.set_user_attr("test_accuracy", accuracies)

@@ -1,0 +1,237 @@
+"""A study as a program sees it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgesearch.errors import StudyError
+from edgesearch.objectives import Store
+from edgesearch.search.engine import Progress, Summary
+from edgesearch.search.export import export_trial, float_network
+from edgesearch.search.library._front import Front, StudyRecord
+from edgesearch.search.library._inputs import Inputs, read_inputs, unsupported_students
+from edgesearch.search.library._progress import as_progress
+from edgesearch.search.library._reading import find_study, is_stored
+from edgesearch.search.study import (
+    OBJECTIVES,
+    Home,
+    Miss,
+    Objective,
+    StudyFile,
+    StudyView,
+    nearest_misses,
+    pareto_front,
+    quiet_optuna,
+    read_study,
+    stored_settings,
+    with_fingerprints,
+)
+
+if TYPE_CHECKING:
+    import optuna
+    from torch import nn
+
+    from edgesearch.spaces import Candidate
+
+#: Told what a person should know of a store that is read.
+_log = logging.getLogger("edgesearch.search")
+
+
+class Study:
+    """A study: opened to be run, or loaded to be read.
+
+    `Study.open` reads a study file, its data and its board, and checks that the DPU can run its students; `optimize` then makes
+    or resumes the study. `Study.load` reads one that is stored, also while another process runs it, and writes nothing.
+    """
+
+    def __init__(self, settings: StudyFile, home: Home, storage: str | None, inputs: Inputs | None) -> None:
+        self.settings = settings
+        self.home = home
+        #: Database URL; None: SQLite in the home.
+        self.storage = storage
+        #: What the last `optimize` did.
+        self.summary: Summary | None = None
+        self._opened = inputs
+
+    @classmethod
+    def open(
+        cls,
+        study: str | Path | StudyFile,
+        home: str | Path = "runs",
+        *,
+        storage: str | None = None,
+        name: str | None = None,
+        seed: int | None = None,
+        board: str | None = None,
+    ) -> Study:
+        """A study by its file, by the name of a bundled one, or made in Python; `name`, `seed`, `board` stand for the file's.
+
+        Nothing is written yet. Raises StudyError when there is no such study, SpaceError for settings that are not possible or
+        when no student can be built, DataError, TargetError, and LoweringError or GraphError when the DPU can run no student.
+        """
+        settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
+        changes = {"name": name, "seed": seed, "board": board}
+        settings = settings.with_changes(**{key: value for key, value in changes.items() if value is not None})
+        inputs = read_inputs(settings)
+        opened = cls(inputs.settings, Home(Path(home)), storage, inputs)
+        _ = opened.unsupported
+        return opened
+
+    @classmethod
+    def load(cls, name: str | None = None, home: str | Path = "runs", *, storage: str | None = None) -> Study:
+        """A stored study by its name, or the one that was used last; read-only.
+
+        `storage` is a database URL, as "postgresql+psycopg://user@host/studies"; default: SQLite in `home`. Networks are read
+        from the store in `home`. Raises StudyError when there is no such study.
+        """
+        with quiet_optuna():
+            study = find_study(name, storage, Home(Path(home)))
+            return cls(stored_settings(study), Home(Path(home)), storage, None)
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.settings.name
+
+    @cached_property
+    def unsupported(self) -> tuple[str, ...]:
+        """Sentences on students that are left out, because the DPU cannot run them."""
+        return tuple(unsupported_students(self.inputs))
+
+    @cached_property
+    def findings(self) -> tuple[str, ...]:
+        """Sentences on what is known to cost accuracy or speed, warnings first."""
+        from edgesearch.search.library._findings import study_findings
+
+        return tuple(study_findings(self.settings, self.inputs.data))
+
+    @property
+    def trials(self) -> int:
+        """How many trials the study file asks for."""
+        return self.settings.search.trials if self.settings.space else len(self.settings.candidates)
+
+    def optimize(
+        self,
+        trials: int | None = None,
+        *,
+        workers: int | None = None,
+        ray_address: str | None = None,
+        gpus_per_stage: float = 0.0,
+        retry_failed: bool = False,
+        progress: Callable[[str], object] | Progress | None = None,
+    ) -> Front:
+        """Run until the study has `trials` trials in all (default: as its file says), resuming it if it was begun.
+
+        `workers` stages run side by side as Ray tasks (default: one per core; 0: in this process, without Ray). `progress` is
+        told each line of what happens, for example `print`; None: silence. Interrupted at any moment, the same call goes on.
+        Raises StudyError when the study was started with other settings or images, when another process runs it, when its
+        first trials all fail, and for a study that was loaded to be read.
+        """
+        from edgesearch.search.library._run import Resources, run_study
+
+        if self._opened is None:
+            raise StudyError(f"study {self.name!r} was loaded to be read; open it with its file (Study.open) to go on with it")
+        self.summary = run_study(
+            self._opened,
+            self.home,
+            self.storage,
+            trials=trials or self.trials,
+            resources=Resources(workers, ray_address, gpus_per_stage),
+            progress=as_progress(progress),
+            retry_failed=retry_failed,
+        )
+        return self.front()
+
+    def evaluate(
+        self, candidate: Candidate, *, test: bool = False, progress: Callable[[str], object] | None = None
+    ) -> Mapping[str, Any]:
+        """Take one candidate through the study's pipeline, in this process, and return its figures by name.
+
+        It becomes no trial; its stages are kept in the store. With `test` also its accuracy on the test images. Raises
+        StudyError when a stage fails.
+        """
+        from edgesearch.search.library._evaluate import evaluate_candidate
+
+        def note(line: str) -> None:
+            if progress is not None:
+                progress(line)
+
+        return evaluate_candidate(self.inputs, self.home, candidate, test=test, note=note)
+
+    # --- reading
+
+    def view(self) -> StudyView:
+        """All that is stored of the study now. Raises StudyError when its database cannot be read."""
+        with quiet_optuna():
+            study = self._stored()
+            return read_study(study) if study is not None else _empty_view(self.settings)
+
+    def front(self) -> Front:
+        """The trials that no other beats in every objective; only those that keep every constraint and that the DPU can run."""
+        view = self.view()
+        return Front([StudyRecord.of(record, self) for record in pareto_front(view)], view)
+
+    def records(self) -> tuple[StudyRecord, ...]:
+        """Every trial, by number: complete, failed and running ones."""
+        return tuple(StudyRecord.of(record, self) for record in self.view().records)
+
+    def record(self, number: int) -> StudyRecord:
+        """One trial by its number; raises StudyError when there is none."""
+        records = self.records()
+        for record in records:
+            if record.number == number:
+                return record
+        raise StudyError(f"study {self.name!r} has no trial {number}; it has {len(records)}, numbered from 0")
+
+    def nearest_misses(self, limit: int | None = None) -> list[Miss]:
+        """Trials that break a constraint, those that miss by least first."""
+        view = self.view()
+        return nearest_misses(view.records, view.constraints, limit=limit)
+
+    def report(self, output: str | Path | None = None) -> Path:
+        """Write the study's report, one HTML file, and return its path; default: reports/NAME.html in the home."""
+        from edgesearch.search.report import write_report
+
+        path = self.home.report(self.name) if output is None else Path(output)
+        write_report(self.view(), path)
+        return path
+
+    # --- what it stands on
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """The settings with the data set and the board that they name; a loaded study reads them when they are first needed."""
+        return self._opened or read_inputs(self.settings)
+
+    def _stored(self) -> optuna.Study | None:
+        if self._opened is not None and not is_stored(self.name, self.storage, self.home):
+            return None
+        return find_study(self.name, self.storage, self.home)
+
+    def _store(self) -> Store:
+        if not self.home.store.is_dir():
+            raise StudyError(f"there is no store at {self.home.store}; give the home that the study was run with")
+        return Store(self.home.store, warn=_log.warning)
+
+    def _export(self, record: StudyRecord, output: Path) -> Path:
+        test_accuracy = self.view().test_accuracy.get(record.number)
+        return export_trial(record, self.settings, self.inputs.data, self._store(), output, test_accuracy=test_accuracy)
+
+    def _network(self, record: StudyRecord) -> nn.Module:
+        return float_network(record, self._store(), folder=self.settings.folder)
+
+
+def _empty_view(settings: StudyFile) -> StudyView:
+    """A study that has no trial yet."""
+    return StudyView(
+        name=settings.name,
+        objectives=tuple(Objective(name, OBJECTIVES[name] == "maximize") for name in settings.objectives),
+        constraints=settings.constraints.model_dump(exclude_none=True),
+        records=(),
+        description=settings.description,
+        board=settings.board,
+    )

@@ -1,0 +1,91 @@
+"""The settings a study was started with, as its database keeps them, beside those that it is given now."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import optuna
+from pydantic import ValidationError
+
+from edgesearch.errors import StudyError
+from edgesearch.search.study._file import StudyFile
+from edgesearch.spaces import explain, identity, without_paths
+
+#: Attributes of an Optuna study: its settings, the version of edgesearch that stored them, and the study file's folder.
+_SETTINGS, _VERSION, _FOLDER = "study", "edgesearch_version", "folder"
+#: Settings that may differ when a study is resumed: they say how far to go, not what is searched.
+_MAY_CHANGE = {("search", "trials"), ("description",)}
+
+
+def stored_settings(study: optuna.Study) -> StudyFile:
+    """The study file that a study was started with.
+
+    A setting that the stored study does not name has its default. Raises StudyError for a study that is not edgesearch's, and
+    for settings that this version does not know.
+    """
+    attributes = study.user_attrs
+    content = attributes.get(_SETTINGS)
+    if not isinstance(content, dict):
+        raise StudyError(f"study {study.study_name!r} was not made by edgesearch; name another one")
+    try:
+        settings = StudyFile.model_validate(content)
+    except ValidationError as error:
+        version = attributes.get(_VERSION, "another version")
+        raise StudyError(
+            f"the settings of study {study.study_name!r} were stored by edgesearch {version}, and edgesearch "
+            f"{metadata.version('edgesearch')} cannot read them ({explain(error)}); use the version that stored them"
+        ) from error
+    return settings.in_folder(Path(attributes.get(_FOLDER, ".")))
+
+
+def has_settings(study: optuna.Study) -> bool:
+    """Whether settings are stored; a study that was killed while it was made has none yet."""
+    return study.user_attrs.get(_SETTINGS) is not None
+
+
+def store_settings(study: optuna.Study, settings: StudyFile) -> None:
+    """Keep the settings with the study. They come last: what was stored before them is complete once they are there."""
+    study.set_user_attr(_VERSION, metadata.version("edgesearch"))
+    study.set_user_attr(_FOLDER, str(settings.folder))
+    study.set_user_attr(_SETTINGS, settings.to_json())
+
+
+def store_folder(study: optuna.Study, settings: StudyFile) -> None:
+    """Keep where the study's own code lies now; its files may have been moved since it was begun."""
+    if study.user_attrs.get(_FOLDER) != str(settings.folder):
+        study.set_user_attr(_FOLDER, str(settings.folder))
+
+
+def refuse_changes(study: optuna.Study, given: StudyFile) -> None:
+    """Raise StudyError with the difference when a study was started with other settings than those given.
+
+    Both are compared as this version reads them, so that a setting that came later differs only where it was given a value.
+    """
+    differences = _differences(_identity(stored_settings(study)), _identity(given))
+    changes = [
+        f"{'.'.join(path)}: was {json.dumps(old)}, is {json.dumps(new)}"
+        for path, old, new in differences
+        if path not in _MAY_CHANGE
+    ]
+    if changes:
+        raise StudyError(
+            f"study {study.study_name!r} was started with other settings ({'; '.join(changes)}); "
+            "restore them to go on, or give the changed study another --name"
+        )
+
+
+def _identity(settings: StudyFile) -> dict[str, Any]:
+    """The settings with every candidate in its canonical form. Weights files count by their content, not by their place."""
+    content: dict[str, Any] = without_paths(settings.to_json())
+    content["candidates"] = [identity(candidate.canonical()) for candidate in settings.candidates]
+    return content
+
+
+def _differences(old: Any, new: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [d for key in keys for d in _differences(old.get(key), new.get(key), (*path, key))]
+    return [] if old == new else [(path, old, new)]

@@ -1,0 +1,89 @@
+"""What `edgesearch optimize` prints, in this process."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgesearch.search.commands import run
+
+STUDY = """
+name = "tiny"
+[data]
+name = "digits"
+train_images = 120
+validation_images = 100
+calibration_images = 20
+[train]
+epochs = 1
+[space]
+students = ["cnn_tiny"]
+width = [0.5, 1.0]
+input_size = [8]
+"""
+
+
+@pytest.fixture(autouse=True)
+def _handler() -> Iterator[None]:
+    """The command line handles SIGTERM; the tests' process does so no longer than the test."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def write(folder: Path, text: str, encoding: str = "utf-8") -> str:
+    path = folder / "tiny.toml"
+    path.write_text(text, encoding=encoding)
+    return str(path)
+
+
+def test_an_impossible_limit_is_told_with_the_nearest_candidate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, STUDY + "[constraints]\nmin_fps = 1e6\n")
+    home = tmp_path / "h"
+    assert run(["optimize", file, "--dry-run", "--home", str(home)]) == 0
+    dry = capsys.readouterr().out
+    assert "in the store" not in dry
+    assert not home.exists()
+    assert run(["optimize", file, "--workers", "0", "--home", str(home)]) == 0
+    real = capsys.readouterr().out
+    for said in (dry, real):
+        assert "every candidate is rejected before training; the nearest is cnn_tiny" in said
+        assert "min_fps = 1e+06, expected " in said
+    assert "edgesearch export" not in real
+    assert f"next: edgesearch dashboard --study tiny --home {home}" in real
+
+
+def test_options_are_checked_like_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, STUDY, encoding="utf-8-sig")  # with a byte-order mark, as some editors write one
+    assert run(["optimize", file, "--dry-run", "--trials", "1", "--home", str(tmp_path / "h")]) == 0
+    assert run(["optimize", file, "--name", "a b", "--home", str(tmp_path / "h")]) == 2
+    error = capsys.readouterr().err
+    assert "name = 'a b'" in error
+    assert "Traceback" not in error
+    assert run(["optimize", write(tmp_path, STUDY.replace("[8]", "[3]")), "--home", str(tmp_path / "h")]) == 2
+    assert "input_size = 3, expected greater than or equal to 4" in capsys.readouterr().err
+    assert not (tmp_path / "h").exists()
+
+
+@pytest.mark.slow
+def test_code_lies_beside_the_study_wherever_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "study" / "flower_nets.py").write_text(
+        "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self, num_classes, in_channels):\n"
+        "        super().__init__(nn.Conv2d(in_channels, 8, 3), nn.Flatten(), nn.Linear(288, num_classes))\n"
+    )
+    file = write(tmp_path / "study", STUDY.replace('"cnn_tiny"', '"flower_nets:Net"').replace("[0.5, 1.0]", "[1.0]"))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    path = list(sys.path)
+    assert run(["optimize", file, "--workers", "0", "--trials", "1"]) == 0
+    assert run(["export", "--knee", "-o", "out"]) == 0
+    assert "Net_int.xmodel" in {p.name for p in (tmp_path / "elsewhere" / "out" / "trial-0000").iterdir()}
+    assert sys.path == path
+    assert "edgesearch export --study tiny --knee -o DIR" in capsys.readouterr().out

@@ -1,0 +1,239 @@
+"""An exported trial: its files, its manifest, its golden images, its runner, and its float network."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgesearch.board_eval import execute, read_xmodel
+from edgesearch.errors import StudyError
+from edgesearch.objectives import load_data, prepare
+from edgesearch.search import Study, load_network
+from edgesearch.search.export import _files, _run_on_board
+
+RUNNER = Path(_run_on_board.__file__)
+#: Stands for the board's modules: a compiled xmodel is the uncompiled one, and the DPU is our simulator.
+FAKE = """
+import os
+import numpy as np
+from edgesearch.board_eval import execute, read_xmodel
+
+class _Tensor:
+    def __init__(self, shape, fix):
+        self.dims, self._fix = [1, *shape], fix
+    def has_attr(self, name):
+        return name == "fix_point"
+    def get_attr(self, name):
+        return self._fix
+
+class _Subgraph:
+    def __init__(self, graph, device):
+        self.graph, self.device = graph, device
+    def has_attr(self, name):
+        return name == "device"
+    def get_attr(self, name):
+        return self.device
+    def toposort_child_subgraph(self):
+        devices = os.environ.get("FAKE_DEVICES", "USER,DPU,CPU").split(",")
+        return [_Subgraph(self.graph, device) for device in devices]
+
+class Graph:
+    def __init__(self, graph):
+        self.graph = graph
+    @staticmethod
+    def deserialize(path):
+        return Graph(read_xmodel(path))
+    def get_root_subgraph(self):
+        return _Subgraph(self.graph, "")
+
+class Runner:
+    def __init__(self, graph):
+        self.graph = graph
+    @staticmethod
+    def create_runner(subgraph, mode):
+        assert mode == "run" and subgraph.device == "DPU"
+        return Runner(subgraph.graph)
+    def get_input_tensors(self):
+        return [_Tensor(self.graph.input.shape, self.graph.input.fix)]
+    def get_output_tensors(self):
+        return [_Tensor(self.graph.output.shape, self.graph.output.fix)]
+    def execute_async(self, inputs, outputs):
+        outputs[0][...] = np.ldexp(execute(self.graph, inputs[0]), self.graph.output.fix)
+        outputs[0][...] += np.int8(os.environ.get("FAKE_ERROR", 0))
+        return (7, 0)
+    def wait(self, job):
+        assert job == 7
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tiny: Study, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.record(0).export(tmp_path_factory.mktemp("deploy"))
+
+
+def manifest_of(folder: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads((folder / "manifest.json").read_text())
+    return content
+
+
+def test_an_exported_folder_holds_what_its_manifest_names(exported: Path) -> None:
+    manifest = json.loads((exported / "manifest.json").read_text())
+    names = {path.name for path in exported.iterdir()} - {"manifest.json"}
+    assert (
+        names
+        == set(manifest["sha256"])
+        == {
+            "cnn_tiny_int.xmodel",
+            "cnn_tiny_int.onnx",
+            "cnn_tiny_float.safetensors",
+            "golden_input.npy",
+            "golden_output.npy",
+            "run_on_board.py",
+        }
+    )
+    for name, checksum in manifest["sha256"].items():
+        assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == checksum
+    assert "ZCU104/arch.json" in manifest["compile"]
+    assert manifest["board"]["dpu"]["name"] == "B4096"
+    assert "xdputil query" in manifest["board"]["compare"]
+    assert manifest["scores"]["test_accuracy"] is None or 0 <= manifest["scores"]["test_accuracy"] <= 1
+
+
+def test_the_golden_images_are_calibration_images_as_the_manifest_quantizes_them(exported: Path, tiny: Study) -> None:
+    manifest = json.loads((exported / "manifest.json").read_text())
+    entry = manifest["input"]
+    images, outputs = np.load(exported / "golden_input.npy"), np.load(exported / "golden_output.npy")
+    pixels = load_data(tiny.settings.data).calibration.images[: len(images)].astype(np.float64)
+    scaled = np.floor((pixels / 255 - entry["mean"]) / entry["std"] * 2.0 ** entry["fix_position"] + 0.5)
+    assert images.dtype == outputs.dtype == np.int8
+    assert np.array_equal(images, np.clip(scaled, -128, 127))
+    logits = execute(read_xmodel(exported / "cnn_tiny_int.xmodel"), images)
+    assert np.array_equal(logits, outputs * 2.0 ** -manifest["output"]["fix_position"])
+    assert len(np.unique(outputs)) > 2
+
+
+def test_the_float_network_is_rebuilt_from_its_files(exported: Path, tiny: Study) -> None:
+    data = load_data(tiny.settings.data)
+    images = prepare(data.validation.images[:16], 8, data.normalisation).transpose(0, 3, 1, 2)
+    batch = torch.from_numpy(np.ascontiguousarray(images))
+    with torch.inference_mode():
+        expected = tiny.record(0).network()(batch)
+        assert torch.equal(load_network(exported)(batch), expected)
+        assert torch.equal(load_network(str(exported / "manifest.json"))(batch), expected)
+
+
+def test_files_that_do_not_belong_together_are_refused(exported: Path, tiny: Study, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(exported, tmp_path / "copy"))
+    (copied / "cnn_tiny_float.safetensors").write_bytes(b"something else")
+    with pytest.raises(StudyError, match="another SHA-256"):
+        load_network(copied)
+    with pytest.raises(StudyError, match=r"manifest\.json cannot be read"):
+        load_network(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(StudyError, match="not the manifest of an exported trial"):
+        load_network(tmp_path)
+    with pytest.raises(StudyError, match="trained in integers from scratch"):
+        load_network(tiny.record(1).export(tmp_path))
+
+
+def test_a_candidate_that_is_not_deployable_has_no_xmodel(tiny: Study, tmp_path: Path) -> None:
+    folder = tiny.record(2).export(tmp_path)
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", "cnn_tiny_float.safetensors"}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["compile"] is None
+    assert manifest["golden"] is None
+
+
+def test_an_export_that_cannot_be_written_leaves_nothing(tiny: Study, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StudyError, match="cannot be written"):
+        tiny.record(0).export(tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+# --- the runner
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment that has the board's modules."""
+    folder = tmp_path_factory.mktemp("board")
+    for name in ("vart", "xir"):
+        (folder / f"{name}.py").write_text(FAKE)
+    return {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+
+
+def run(folder: Path, environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(folder / "run_on_board.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+def test_the_runner_needs_only_what_a_board_has() -> None:
+    tree = ast.parse(RUNNER.read_text(), feature_version=(3, 7))
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names) == {"numpy", "vart", "xir"}
+    assert f"_{_files.RUNNER}" == RUNNER.name
+
+
+@pytest.mark.slow
+def test_golden_images_are_checked_and_frames_counted(exported: Path, board: dict[str, str], tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    arguments = [exported / "cnn_tiny_int.xmodel", "--seconds", 0.2, "--threads", 2, "--csv", rows]
+    for _ in range(2):
+        done = run(exported, board, *arguments)
+        assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["golden"] == {"images": 8, "equal": True, "equal_images": 8, "largest_difference": 0}
+    assert figures["throughput"]["fps"] > 0
+    assert figures["throughput"]["threads"] == 2
+    assert figures["latency"]["latency_ms"] > 0
+    with rows.open() as file:
+        measured = list(csv.DictReader(file))
+    assert [row["what"] for row in measured] == ["latency", "throughput"] * 2
+    assert {row["network"] for row in measured} == {f"{exported.name}/cnn_tiny_int.xmodel"}
+
+
+def test_other_integers_are_reported_and_nothing_is_measured(exported: Path, board: dict[str, str]) -> None:
+    done = run(exported, board | {"FAKE_ERROR": "1"}, exported / "cnn_tiny_int.xmodel")
+    assert done.returncode == 1
+    figures = json.loads(done.stdout)
+    assert figures["golden"]["equal"] is False
+    assert figures["golden"]["equal_images"] == 0
+    assert "throughput" not in figures
+
+
+@pytest.mark.slow
+def test_what_cannot_be_run_is_one_sentence(
+    exported: Path, board: dict[str, str], tiny: Study, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    xmodel = exported / "cnn_tiny_int.xmodel"
+    other = tiny.record(3).export(tmp_path_factory.mktemp("other"))
+    bare = {name: value for name, value in board.items() if name != "PYTHONPATH"}
+    cases = [
+        (run(exported, board, exported / "absent.xmodel"), "compile the exported xmodel first"),
+        (run(exported, board | {"FAKE_DEVICES": "USER,DPU,CPU,DPU"}, xmodel), "2 DPU"),
+        (run(exported, board | {"FAKE_DEVICES": "CPU"}, xmodel), "expected exactly one for the DPU"),
+        (run(exported, board, xmodel, "--export", exported.parent), "--export"),
+        (run(exported, bare, xmodel), "run this on the board"),
+    ]
+    if (
+        manifest_of(other)["input"] != manifest_of(exported)["input"]
+        or manifest_of(other)["output"] != manifest_of(exported)["output"]
+    ):
+        cases.append((run(exported, board, other / "cnn_tiny_int.xmodel"), "two networks"))
+    for done, words in cases:
+        assert done.returncode == 2, done.stderr
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1

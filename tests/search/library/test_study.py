@@ -1,0 +1,203 @@
+"""A study as a program sees it, with real stages on tiny digits."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+import torch
+
+from edgesearch.errors import LoweringError, SpaceError, StudyError
+from edgesearch.objectives import load_data, prepare
+from edgesearch.search import Study, StudyFile
+from edgesearch.spaces import Candidate, Distillation, Space, Student
+
+STORED = Path(__file__).parents[1] / "data"
+
+
+def test_a_study_is_run_once_and_read_as_often_as_one_likes(tiny: Study, tiny_home: Path) -> None:
+    lines: list[str] = []
+    before = tiny.front()
+    again = tiny.optimize(4, workers=0, progress=lines.append)
+    assert tiny.summary is not None
+    assert tiny.summary.finished == 0
+    assert [r.number for r in again] == [r.number for r in before]
+    loaded = Study.load("tiny", tiny_home)
+    assert [r.values for r in loaded.front()] == [r.values for r in before]
+    assert loaded.settings == tiny.settings
+    assert Study.load(home=tiny_home).name == "tiny"
+    assert len(loaded.records()) == 4
+    with pytest.raises(StudyError, match=r"read.*Study\.open"):
+        loaded.optimize(5)
+
+
+@pytest.mark.slow
+def test_progress_is_told_line_by_line(tiny_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines: list[str] = []
+    Study.open(tiny_file, tmp_path).optimize(1, workers=0, progress=lines.append)
+    assert sum("trial 0" in line for line in lines) == 1
+    assert not any("\n" in line for line in lines)
+    Study.open(tiny_file, tmp_path).optimize(2, workers=0)
+    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().err == ""
+
+
+def test_opening_writes_nothing_and_an_opened_study_has_an_empty_front(tiny_file: Path, tmp_path: Path) -> None:
+    opened = Study.open(tiny_file, tmp_path / "home", name="other")
+    front = opened.front()
+    assert len(front) == 0
+    assert front.hypervolume() == 0.0
+    assert list(front.to_pandas().columns) == []
+    with pytest.raises(StudyError, match="'other' has no feasible"):
+        front.knee()
+    assert not (tmp_path / "home").exists()
+
+
+def test_settings_made_in_python_are_checked_like_a_file(tmp_path: Path) -> None:
+    space = Space(students=("cnn_tiny",), input_size=(8,))
+    made = StudyFile.parse({"name": "made", "space": space, "data": {"root": "x.npz", "name": "npz"}}, folder=tmp_path)
+    assert made.data.root == tmp_path / "x.npz"
+    assert made.folder == tmp_path
+    with pytest.raises(SpaceError, match="name = 'a b'"):
+        StudyFile.parse({"name": "a b", "space": space})
+    opened = Study.open(StudyFile(name="made", space=space), tmp_path)
+    assert opened.trials == 100
+    with pytest.raises(SpaceError, match="seed = -1"):
+        Study.open(opened.settings, tmp_path, seed=-1)
+
+
+def test_a_student_that_the_dpu_cannot_run_is_named_when_the_study_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "odd_nets.py").write_text(
+        "from torch import nn\nclass Net(nn.Sequential):\n    def __init__(self, num_classes):\n"
+        "        super().__init__(nn.Conv2d(1, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(288, num_classes))\n"
+    )
+    path = list(sys.path)
+    tables = {"name": "a", "space": {"students": ["odd_nets:Net", "cnn_tiny"], "input_size": [8]}}
+    opened = Study.open(StudyFile.parse(tables, folder=tmp_path), tmp_path)
+    assert len(opened.unsupported) == 1
+    assert "GELU" in opened.unsupported[0]
+    with pytest.raises(LoweringError, match="GELU"):
+        Study.open(StudyFile.parse({"name": "a", "space": {"students": ["odd_nets:Net"], "input_size": [8]}}, folder=tmp_path))
+    assert sys.path == path
+
+
+def test_members_of_the_front_are_chosen_as_the_command_chooses(tiny: Study) -> None:
+    front = tiny.front()
+    assert all(record.deployable for record in front)
+    fastest = max(front, key=lambda record: record.fps or 0)
+    most_accurate = max(front, key=lambda record: record.accuracy or 0)
+    assert front.best(min_accuracy=0.0) == fastest
+    assert front.best(min_fps=1.0) == most_accurate
+    assert front.knee() in front
+    assert len(front[:1]) == 1
+    with pytest.raises(StudyError, match="no member of the front keeps these limits; the front is "):
+        front.best(min_fps=1e9)
+    with pytest.raises(StudyError, match="no trial 99"):
+        tiny.record(99)
+
+
+def test_the_hypervolume_counts_from_nothing(tiny: Study) -> None:
+    front = tiny.front()
+    corner = max(r.accuracy or 0 for r in front) * max(r.fps or 0 for r in front)
+    assert 0 < front.hypervolume() <= corner
+    assert front.hypervolume([0.0, 0.0]) == front.hypervolume()
+    with pytest.raises(StudyError, match="accuracy, fps"):
+        front.hypervolume([0.0])
+
+
+def test_a_table_has_a_row_for_each_member(tiny: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas")
+    front = tiny.front()
+    table = front.to_pandas()
+    assert list(table["trial"]) == [record.number for record in front]
+    assert list(table["fps"]) == [record.fps for record in front]
+    assert set(table["student.architecture"]) == {"cnn_tiny"}
+    assert table["test_accuracy"].notna().all()
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(StudyError, match=r"edgesearch\[pandas\]"):
+        front.to_pandas()
+
+
+def test_the_float_network_of_a_trial_scores_what_was_recorded(tiny: Study) -> None:
+    record = tiny.record(0)
+    assert record.candidate.pruning.ratio == 0.5
+    network = record.network()
+    full = Study.open(tiny.settings, tiny.home.root).record(1).candidate.student
+    assert full.architecture == "cnn_tiny"
+    assert sum(p.numel() for p in network.parameters()) < 23946  # cnn_tiny unpruned
+    data = load_data(tiny.settings.data)
+    images = prepare(data.validation.images, 8, data.normalisation).transpose(0, 3, 1, 2)
+    with torch.inference_mode():
+        right = network(torch.from_numpy(np.ascontiguousarray(images))).argmax(1).numpy() == data.validation.labels
+    assert right.mean() == pytest.approx(record.float_accuracy)
+    with pytest.raises(StudyError, match="trained in integers from scratch"):
+        tiny.record(1).network()
+
+
+def test_one_candidate_is_evaluated_without_becoming_a_trial(tiny: Study) -> None:
+    lines: list[str] = []
+    candidate = Candidate(student=Student(architecture="cnn_tiny", input_size=8, width=0.5))
+    figures = tiny.evaluate(candidate, test=True, progress=lines.append)
+    assert {"accuracy", "fps", "test_accuracy"} <= set(figures)
+    assert any("from the store" in line for line in lines) or any(line.endswith(" s") for line in lines)
+    assert len(tiny.records()) == 4
+    with pytest.raises(StudyError, match=r"no \[teacher\]"):
+        tiny.evaluate(candidate.model_copy(update={"distillation": Distillation(kind="logit")}))
+
+
+def test_a_stored_study_of_0_1_0_is_shown_and_resumed(tmp_path: Path) -> None:
+    with gzip.open(STORED / "study_0_1_0.db.gz") as packed, (tmp_path / "studies.db").open("wb") as file:
+        shutil.copyfileobj(packed, file)
+    stored = Study.load("stored", tmp_path)
+    assert len(stored.records()) == 7
+    assert stored.view().counts["RUNNING"] == 1
+    assert [record.number for record in stored.front()] == [5, 2]
+    assert stored.report(tmp_path / "report.html").stat().st_size > 100_000
+    with pytest.raises(StudyError, match="no store"):
+        stored.front()[0].network()
+    opened = Study.open(STORED / "study_0_1_0.toml", tmp_path)
+    other = opened.settings.with_changes(finetune=opened.settings.finetune.model_copy(update={"lr": 0.5}))
+    with pytest.raises(StudyError, match=r"finetune\.lr: was 0\.003, is 0\.5"):
+        Study.open(other, tmp_path).optimize(7, workers=0)
+    opened.optimize(7, workers=0)
+    assert opened.view().counts == {"COMPLETE": 7, "FAIL": 0, "RUNNING": 0}
+
+
+def test_settings_of_a_later_version_are_refused_with_the_reason(tiny: Study, tmp_path: Path) -> None:
+    with sqlite3.connect(tiny.home.root / "studies.db") as source, sqlite3.connect(tmp_path / "studies.db") as target:
+        source.backup(target)
+    later = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'studies.db'}")
+    content = later.user_attrs["study"]
+    content["train"]["cutmix"] = 0.5
+    later.set_user_attr("study", content)
+    later.set_user_attr("edgesearch_version", "9.0")
+    with pytest.raises(StudyError, match=r"edgesearch 9\.0, .*unknown key train\.cutmix"):
+        Study.load("tiny", tmp_path)
+    del content["train"]["cutmix"]
+    del content["train"]["label_smoothing"]  # a setting that this version has and the one that stored the study had not
+    later.set_user_attr("study", content)
+    assert Study.load("tiny", tmp_path).settings == tiny.settings
+    Study.open(tiny.settings, tmp_path).optimize(4, workers=0)
+
+
+def test_a_study_that_no_candidate_can_suit_says_how_far_the_nearest_is(tiny: Study, tmp_path: Path) -> None:
+    from edgesearch.search.library import describe_cost, screen
+
+    hopeless = Study.open(tiny.settings.with_changes(name="fast", constraints={"min_fps": 1e6}), tmp_path)
+    screening = screen(hopeless.inputs, 5)
+    assert screening.kept == ()
+    assert screening.nearest is not None
+    fastest = max(
+        hopeless.inputs.estimator.estimate(c)["fps"]
+        for c in [*hopeless.settings.candidates, Candidate(student=Student(architecture="cnn_tiny", input_size=8, width=0.5))]
+    )
+    assert screening.nearest.estimate["fps"] == pytest.approx(fastest)
+    said = describe_cost(hopeless.inputs, hopeless.home, 5)
+    assert "in the store" not in said
+    assert f"min_fps = 1e+06, expected {fastest:,g}" in said

@@ -1,0 +1,78 @@
+"""Settings as a database keeps them, beside those that a study is given now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from edgesearch.errors import SpaceError, StudyError
+from edgesearch.search.study._file import StudyFile, parse_study
+from edgesearch.search.study._quiet import quiet_optuna
+from edgesearch.search.study._settings import refuse_changes, store_settings, stored_settings
+
+TABLES = {"name": "a", "space": {"students": ["cnn_tiny"], "input_size": [8]}}
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    with quiet_optuna():
+        return optuna.create_study()
+
+
+def test_what_is_stored_is_read_with_its_folder(study: optuna.Study, tmp_path: Path) -> None:
+    settings = StudyFile.parse(TABLES, folder=tmp_path)
+    store_settings(study, settings)
+    assert stored_settings(study) == settings
+    assert stored_settings(study).folder == tmp_path
+    refuse_changes(study, settings)
+
+
+def test_a_setting_that_nobody_set_is_no_difference(study: optuna.Study) -> None:
+    settings = StudyFile.parse(TABLES)
+    store_settings(study, settings)
+    content = settings.model_dump(mode="json", exclude_defaults=True)
+    assert "search" not in content
+    study.set_user_attr("study", content)  # as if every other setting had come later
+    refuse_changes(study, settings)
+    with pytest.raises(StudyError, match=r"search\.sampler: was \"tpe\", is \"random\""):
+        refuse_changes(study, StudyFile.parse(TABLES | {"search": {"sampler": "random"}}))
+    refuse_changes(study, StudyFile.parse(TABLES | {"search": {"trials": 7}, "description": "more"}))
+
+
+def test_candidates_that_mean_the_same_are_no_difference(study: optuna.Study) -> None:
+    plain = {"student": {"architecture": "cnn_tiny", "input_size": 8}}
+    store_settings(study, StudyFile.parse(TABLES | {"candidates": [plain]}))
+    refuse_changes(study, StudyFile.parse(TABLES | {"candidates": [plain | {"pruning": {"steps": 5}}]}))
+    with pytest.raises(StudyError, match="candidates"):
+        refuse_changes(study, StudyFile.parse(TABLES | {"candidates": [plain | {"quantization": {"bits": 5}}]}))
+
+
+def test_a_study_of_another_program_is_refused(study: optuna.Study) -> None:
+    with pytest.raises(StudyError, match="not made by edgesearch"):
+        stored_settings(study)
+
+
+def test_a_byte_order_mark_is_read() -> None:
+    text = 'name = "a"\n[space]\nstudents = ["mlp"]\n'
+    assert parse_study(b"\xef\xbb\xbf" + text.encode(), where="s", folder=Path()).name == "a"
+
+
+def test_changes_are_checked_and_the_folder_stays(tmp_path: Path) -> None:
+    settings = StudyFile.parse(TABLES, folder=tmp_path)
+    changed = settings.with_changes(seed=3, board="mine.json")
+    assert (changed.seed, changed.board, changed.folder) == (3, "mine.json", tmp_path)
+    with pytest.raises(SpaceError, match="study a: seed = -3"):
+        settings.with_changes(seed=-3)
+
+
+def test_optunas_verbosity_is_afterwards_what_it_was() -> None:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    try:
+        with quiet_optuna():
+            assert optuna.logging.get_verbosity() == optuna.logging.ERROR
+        assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    finally:
+        optuna.logging.set_verbosity(before)
