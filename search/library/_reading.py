@@ -24,8 +24,8 @@ def find_study(name: str | None, storage: str | None, home: Home) -> optuna.Stud
             raise StudyError(f"there is no study {name!r} here (there is: {known}); run `edgesearch optimize` first")
         return _open(name, database)
     if not names:
-        place = "this storage" if storage else repr(str(home.root))
-        raise StudyError(f"there are no studies in {place}; run `edgesearch optimize` first")
+        where = "this storage" if storage else repr(str(home.root))
+        raise StudyError(f"there are no studies in {where}; run `edgesearch optimize` first")
     return max((_open(name, database) for name in names), key=_last_change)
 
 

@@ -48,6 +48,19 @@ def test_progress_is_told_line_by_line(tiny_file: Path, tmp_path: Path, capsys: 
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
+def test_a_study_is_read_while_it_runs(tiny_file: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def look(line: str) -> None:
+        loaded = Study.load("tiny", tmp_path)
+        seen.append((loaded.view().counts["RUNNING"], len(loaded.front())))
+
+    front = Study.open(tiny_file, tmp_path).optimize(2, workers=0, progress=look)
+    assert len(seen) >= 2
+    assert len(front) >= 1
+
+
 def test_opening_writes_nothing_and_an_opened_study_has_an_empty_front(tiny_file: Path, tmp_path: Path) -> None:
     opened = Study.open(tiny_file, tmp_path / "home", name="other")
     front = opened.front()
