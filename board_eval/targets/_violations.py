@@ -154,7 +154,10 @@ class _Reading:
 
     def _dilation(self, node: Conv | Depthwise) -> Iterator[Violation]:
         channels, dilation = self._channels(node), max(node.dilation)
-        if dilation * channels > self.most_inputs:
+        if channels > self.most_inputs:
+            limit = f"{self.target.name} takes at most {self.most_inputs}"
+            yield Violation(node.name, f"{channels} input channels", limit, "use fewer")
+        elif dilation * channels > self.most_inputs:
             limit = f"their product is limited to {self.most_inputs} on {self.target.name}"
             given = f"dilation {node.dilation} of {channels} input channels"
             yield Violation(node.name, given, limit, "use fewer channels or a smaller dilation")
