@@ -75,7 +75,7 @@ class _Reading:
                 f"padding {node.padding} (left, right, top, bottom) of a kernel {node.kernel} with dilation {node.dilation}",
                 f"a convolution on {self.target.name} takes 0..{horizontal} to the left and right, 0..{vertical} at top and "
                 "bottom: (kernel - 1) * dilation",
-                "pad less; windows that see nothing but padding add nothing",
+                "pad less",
             )
         yield from self._weights(node, node.kernel, self._channels(node))
         yield from self._outputs(node)
