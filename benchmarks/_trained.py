@@ -11,6 +11,7 @@ import torch
 from _report import REFERENCE_DATA
 from torch import nn
 
+from edgesearch.board_eval import find_board
 from edgesearch.objectives import Conditions, DataSet, Store, load_data, plan
 from edgesearch.objectives.pruning import resize_to
 from edgesearch.objectives.stages import run_stage
@@ -50,7 +51,7 @@ def trained(name: str, home: Path = HOME) -> tuple[nn.Module, Student, DataSet]:
     settings = load_study(str(Path(__file__).with_name(f"{name}.toml")))
     settings = settings.model_copy(update={"data": settings.data.model_copy(update={"root": cifar10_file(home)})})
     data = load_data(settings.data)
-    conditions = Conditions.of(data, settings.pipeline, board={}, granularity=16, seed=settings.seed)
+    conditions = Conditions.of(data, settings.pipeline, find_board(settings.board), seed=settings.seed)
     stages = plan(settings.candidates[0], settings.pipeline, conditions).walk()
     stage = next(stage for stage in stages if stage.kind == "student")
     store = Store(home / "store")

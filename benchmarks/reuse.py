@@ -17,7 +17,7 @@ import ray
 from _report import finish
 from rich.console import Console
 
-from edgesearch.board_eval import load_profile
+from edgesearch.board_eval import find_board
 from edgesearch.objectives import Conditions, Estimator, Pipeline, Store, load_data, plan
 from edgesearch.search.engine import Engine, Job, PlainProgress, RayPool, run_job
 from edgesearch.search.study import Home, create_or_resume, load_study, open_storage
@@ -37,9 +37,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     settings = load_study("quickstart")
-    data, board = load_data(settings.data), load_profile(settings.board)
-    content = board.model_dump(mode="json", exclude={"origin"})
-    conditions = Conditions.of(data, settings.pipeline, board=content, granularity=16, seed=settings.seed)
+    data, board = load_data(settings.data), find_board(settings.board)
+    conditions = Conditions.of(data, settings.pipeline, board, seed=settings.seed)
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         home.prepare()

@@ -132,8 +132,8 @@ def _input(graph: Graph, images: npt.NDArray[np.float32] | None) -> Iterator[Fin
             f"values up to {images.max():g} do not fit fix position {position}: {share}, and position {position - 1} would "
             "give the images back better; normalise them to a smaller range, or quantize with images like these",
         )
-    elif fix is not None:
-        yield Finding("note", name, f"{share}, which costs less than a coarser fix position than {fix}; {_CASTS}")
+    else:
+        yield Finding("note", name, f"{share} at fix position {position}, which costs less than a coarser one would; {_CASTS}")
 
 
 _CASTS = "a host program that casts instead of saturating turns such values into -128"

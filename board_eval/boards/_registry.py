@@ -9,7 +9,7 @@ from pathlib import Path
 from edgesearch.board_eval.boards._board import Board
 from edgesearch.board_eval.boards._simulated import SimulatedBoard
 from edgesearch.board_eval.targets import load_profile, profile_names
-from edgesearch.errors import PluginError
+from edgesearch.errors import EdgesearchError, PluginError
 from edgesearch.plugins import Registry, is_import_path
 
 __all__ = ["BOARDS", "find_board"]
@@ -37,8 +37,21 @@ def find_board(name: str, *, folder: Path | None = None) -> Board:
     if not is_import_path(name) and name not in BOARDS:
         raise PluginError(f"{BOARDS.unknown(name)}, or the path of a .json profile")
     found: object = BOARDS.find(name, folder=folder)
-    board = found() if callable(found) and (isinstance(found, type) or not isinstance(found, Board)) else found
+    board = _made(found, name) if isinstance(found, type) or not isinstance(found, Board) else found
     if not isinstance(board, Board):
         kind = type(board).__name__
         raise PluginError(f"board {name!r} is a {kind}; expected a Board, or a function without arguments that makes one")
     return board
+
+
+def _made(maker: object, name: str) -> object:
+    if not callable(maker):
+        return maker
+    try:
+        return maker()
+    except EdgesearchError:
+        raise
+    except Exception as error:  # whatever the user's own code raises
+        raise PluginError(
+            f"board {name!r} cannot be made ({type(error).__name__}: {error}); expected a call without arguments to make it"
+        ) from error

@@ -33,7 +33,7 @@ class SimulatedBoard:
         """The board that `content` is that of."""
         rest = dict(content)
         runner: Runner = "cpp" if rest.pop("runner", "python") == "cpp" else "python"
-        return cls(BoardProfile.model_validate(rest), runner=runner)
+        return cls(BoardProfile.model_validate({"name": "simulated", **rest}), runner=runner)
 
     @property
     def name(self) -> str:
@@ -57,8 +57,8 @@ class SimulatedBoard:
 
     @property
     def content(self) -> Mapping[str, Any]:
-        """The profile, and the runner unless it is the Python runner."""
-        content: dict[str, Any] = self.profile.model_dump(mode="json")
+        """The profile without its name and origin, which decide nothing, and the runner unless it is the Python runner."""
+        content: dict[str, Any] = self.profile.model_dump(mode="json", exclude={"name", "origin"})
         return content if self.runner == "python" else content | {"runner": self.runner}
 
     def measure(

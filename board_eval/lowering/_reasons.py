@@ -60,7 +60,7 @@ def _on_arm(what: str, instead: str) -> _Reason:
 
 
 def _pixel_shuffle(module: nn.Module | None, at: fx.Node, target: Target) -> str:
-    return "AMD's compiler takes a pixel shuffle and makes wrong numbers of it; use a transposed convolution or upsampling"
+    return "AMD's compiler takes a pixel shuffle and makes wrong numbers of it; do it on the host, behind the DPU"
 
 
 def _transposed(module: nn.Module | None, at: fx.Node, target: Target) -> str:

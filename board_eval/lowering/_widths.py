@@ -20,9 +20,10 @@ from edgesearch.board_eval.graph import (
     Reshape,
     without_weights,
 )
+from edgesearch.board_eval.targets import DEFAULT_TARGET
 from edgesearch.errors import GraphError
 
-#: Halvings of the interval of keep fractions: 2**-12 is one channel of 4096, the most a layer can have.
+#: Halvings of the interval of keep fractions: 2**-12 is one channel of the most that a layer of the largest DPU can have.
 _STEPS = 12
 
 
@@ -97,7 +98,7 @@ def channel_groups(graph: Graph) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group) for group in groups.values() if not frozen.intersection(group))
 
 
-def pruned_estimate(graph: Graph, ratio: float, *, granularity: int = 16) -> Graph:
+def pruned_estimate(graph: Graph, ratio: float, *, granularity: int = DEFAULT_TARGET.channel_parallel) -> Graph:
     """`graph` with `ratio` of its MACs removed, evenly over its channel groups, in multiples of `granularity` channels.
 
     A stand-in for a network that is not pruned yet: real pruning chooses other widths at the same MACs. Convolutions only are

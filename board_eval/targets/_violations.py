@@ -75,7 +75,7 @@ class _Reading:
                 f"padding {node.padding} (left, right, top, bottom) of a kernel {node.kernel} with dilation {node.dilation}",
                 f"a convolution on {self.target.name} takes 0..{horizontal} to the left and right, 0..{vertical} at top and "
                 "bottom: (kernel - 1) * dilation",
-                "pad less; windows that see nothing but padding add nothing",
+                "pad less",
             )
         yield from self._weights(node, node.kernel, self._channels(node))
         yield from self._outputs(node)
@@ -154,7 +154,10 @@ class _Reading:
 
     def _dilation(self, node: Conv | Depthwise) -> Iterator[Violation]:
         channels, dilation = self._channels(node), max(node.dilation)
-        if dilation * channels > self.most_inputs:
+        if channels > self.most_inputs:
+            limit = f"{self.target.name} takes at most {self.most_inputs}"
+            yield Violation(node.name, f"{channels} input channels", limit, "use fewer")
+        elif dilation * channels > self.most_inputs:
             limit = f"their product is limited to {self.most_inputs} on {self.target.name}"
             given = f"dilation {node.dilation} of {channels} input channels"
             yield Violation(node.name, given, limit, "use fewer channels or a smaller dilation")

@@ -6,26 +6,25 @@ from pathlib import Path
 
 from torch import nn
 
-from edgesearch.board_eval import BoardProfile, Graph, lower
+from edgesearch.board_eval import Board, Graph, lower
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning import PrunableShape
-from edgesearch.objectives.stages._metrics import describe
+from edgesearch.objectives.stages._metrics import estimate
 from edgesearch.spaces import Candidate, Student, build
 
 
 class Estimator:
     """Estimates candidates for one data set and one board; equal networks are timed once."""
 
-    def __init__(
-        self, *, channels: int, classes: int, board: BoardProfile, granularity: int = 16, folder: Path | None = None
-    ) -> None:
-        self._channels, self._classes, self._board = channels, classes, board
-        self._granularity, self._folder = granularity, folder
+    def __init__(self, *, channels: int, classes: int, board: Board, folder: Path | None = None) -> None:
+        self._channels, self._classes, self._board, self._folder = channels, classes, board, folder
         self._known: dict[tuple[str, float, int, int], dict[str, float]] = {}
         self._shapes: dict[str, PrunableShape] = {}  # by student: which channels go together is found once
 
     def estimate(self, candidate: Candidate) -> dict[str, float]:
-        """The metrics of `describe`. A pruned candidate is taken as evenly pruned to its ratio; which channels really go is
+        """The metrics that are known before training.
+
+        A pruned candidate is taken as evenly pruned to its ratio; which channels really go is
         decided on trained weights.
 
         Raises LoweringError naming operations the DPU does not have, GraphError, SpaceError if it cannot be built or does not
@@ -35,10 +34,10 @@ class Estimator:
             raise SpaceError("an mlp has no feature maps to compare with a teacher's; use logit distillation for it")
         student, pruning, bits = candidate.student, candidate.pruning, candidate.quantization.bits
         ratio = 0.0 if pruning.method == "none" else pruning.ratio
-        granularity = pruning.granularity or self._granularity
+        granularity = pruning.granularity or self._board.target.channel_parallel
         key = (student.model_dump_json(), ratio, granularity if ratio else 0, bits)
         if key not in self._known:
-            self._known[key] = describe(self._graph(student, ratio, granularity), self._board, bits)
+            self._known[key] = estimate(self._graph(student, ratio, granularity), self._board, bits)
         return dict(self._known[key])
 
     def _graph(self, student: Student, ratio: float, granularity: int) -> Graph:
@@ -49,11 +48,11 @@ class Estimator:
         if key not in self._shapes:
             model, _ = self._unpruned(student)  # its errors name the user's own layers
             self._shapes[key] = PrunableShape(model, shape)
-        return lower(self._shapes[key].at(ratio=ratio, granularity=granularity), shape)
+        return lower(self._shapes[key].at(ratio=ratio, granularity=granularity), shape, target=self._board.target)
 
     def _unpruned(self, student: Student) -> tuple[nn.Module, Graph]:
         model = build(student, channels=self._channels, classes=self._classes, folder=self._folder)
-        graph = lower(model, (self._channels, student.input_size, student.input_size))
+        graph = lower(model, (self._channels, student.input_size, student.input_size), target=self._board.target)
         outputs = graph.output.shape[-1]
         if outputs != self._classes:
             raise SpaceError(

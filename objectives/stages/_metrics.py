@@ -1,22 +1,24 @@
-"""What is known of a network without running it: speed on the board, size, work."""
+"""What is known of a network without its weights: whether the DPU takes it, its speed on a board, its size, its work."""
 
 from __future__ import annotations
 
-from edgesearch.board_eval import BoardProfile, Graph, check_fits, time_graph
+from edgesearch.board_eval import Board, Graph, check_fits
 
 
-def describe(graph: Graph, board: BoardProfile, bits: int) -> dict[str, float]:
-    """Fps (throughput, every core busy), latency_ms and latency_fps (one image at a time, host included), size, MACs.
-
-    size_bytes counts weights and biases at `bits` bits. Raises GraphError for a network that the DPU cannot hold.
-    """
-    check_fits(graph, board.dpu)
-    timing = time_graph(graph, board)
+def describe(graph: Graph, bits: int) -> dict[str, float]:
+    """Size and work. size_bytes counts weights and biases at `bits` bits each."""
     return {
-        "fps": timing.throughput_fps,
-        "latency_ms": timing.latency_s * 1e3,
-        "latency_fps": timing.latency_fps,
         "size_bytes": float(-(-graph.parameters * bits // 8)),
         "macs": float(graph.macs),
         "parameters": float(graph.parameters),
     }
+
+
+def estimate(graph: Graph, board: Board, bits: int) -> dict[str, float]:
+    """Size and work, and where the board's answer needs no hardware its speed: fps, latency_ms and latency_fps.
+
+    Raises GraphError for a network that the board's DPU cannot hold.
+    """
+    check_fits(graph, board.target)
+    speed = board.measure(graph).figures() if board.is_pure else {}
+    return speed | describe(graph, bits)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgesearch.board_eval import Board
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation
 from edgesearch.objectives.stages._pipeline import Pipeline
@@ -21,7 +22,7 @@ class Conditions:
 
     data: fingerprint of each part of the data set.
     views: how training images are shown: to a teacher whose logits are stored, in training, fine-tuning and QAT alike.
-    board: the content of the board's profile.
+    board: what decides the board's results; a board of the user's own also has its import path, and what it needs alone.
     granularity: channels that the DPU works on side by side.
     seed: the study's.
     threads: of every stage's process.
@@ -31,6 +32,8 @@ class Conditions:
     data: Mapping[str, str]
     views: Augmentation = "none"
     board: Mapping[str, Any] = field(default_factory=dict)
+    board_import_path: str = ""
+    board_resource: str = ""
     granularity: int = 16
     seed: int = 0
     threads: int = 1
@@ -38,11 +41,23 @@ class Conditions:
 
     @classmethod
     def of(
-        cls, data: DataSet, pipeline: Pipeline, *, board: Mapping[str, Any], granularity: int, seed: int, threads: int = 1
+        cls, data: DataSet, pipeline: Pipeline, board: Board, *, import_path: str = "", seed: int = 0, threads: int = 1
     ) -> Conditions:
-        """The conditions on this machine. Augmentation "auto" is what fits the data set."""
-        views = choose_augmentation(pipeline.train.augmentation, data.name)
-        return cls(data.fingerprints, views, board, granularity, seed, threads, multiplies_bfloat16())
+        """The conditions on this machine. Augmentation "auto" is what fits the data set.
+
+        `import_path` is that of a board of the user's own.
+        """
+        return cls(
+            data=data.fingerprints,
+            views=choose_augmentation(pipeline.train.augmentation, data.name),
+            board=board.content,
+            board_import_path=import_path,
+            board_resource=board.resource,
+            granularity=board.target.channel_parallel,
+            seed=seed,
+            threads=threads,
+            bfloat16=multiplies_bfloat16(),
+        )
 
 
 def plan(candidate: Candidate, pipeline: Pipeline, conditions: Conditions, *, last: str = "measured") -> Stage:

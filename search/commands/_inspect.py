@@ -12,7 +12,17 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from edgesearch.board_eval import Activation, BoardProfile, Finding, Graph, check_fits, load_profile, preflight, time_graph
+from edgesearch.board_eval import (
+    MODELLED,
+    Activation,
+    BoardProfile,
+    Finding,
+    Graph,
+    check_fits,
+    load_profile,
+    preflight,
+    time_graph,
+)
 from edgesearch.errors import DataError, LoweringError
 from edgesearch.search.commands._arrays import read_array
 from edgesearch.search.commands._networks import find_network
@@ -43,14 +53,14 @@ def inspect(
             problems = [{"where": p.where, "operation": p.operation, "reason": p.reason} for p in error.problems]
             click.echo(json.dumps({"model": error.model, "runs": False, "problems": problems}, indent=1))
         else:
-            click.echo(f"{error.model} does not run on the DPU; {len(error.problems)} operations have no form there:")
+            click.echo(f"{error.model} does not run on the {MODELLED} as it is; {len(error.problems)} problems:")
             for problem in error.problems:
                 click.echo(f"  {problem}")
         return 2
     check_fits(graph, profile.dpu)
     calibration = None if images is None else _read_images(images, "--images", graph)
     test = None if test_images is None else _read_images(test_images, "--test-images", graph)
-    findings = preflight(graph, calibration=calibration, test=test, model=built)
+    findings = preflight(graph, calibration=calibration, test=test, model=built, target=profile.dpu)
     if style == "json":
         click.echo(json.dumps(_facts(graph, profile, findings), indent=1))
     else:

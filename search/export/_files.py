@@ -9,12 +9,12 @@ import uuid
 from importlib import resources
 from pathlib import Path
 
-from edgesearch.board_eval import Graph, load_profile, write_onnx, write_xmodel
+from edgesearch.board_eval import Fingerprint, Graph, find_board, write_onnx, write_xmodel
 from edgesearch.errors import StudyError
 from edgesearch.objectives import DataSet, Store, load_graph
 from edgesearch.search.export._artifacts import float_artifact, stored_artifact
 from edgesearch.search.export._golden import write_golden
-from edgesearch.search.export._manifest import make_manifest, model_name
+from edgesearch.search.export._manifest import OWN_ARCH_JSON, arch_json, make_manifest, model_name
 from edgesearch.search.study import Record, StudyFile
 
 MANIFEST, RUNNER = "manifest.json", "run_on_board.py"
@@ -35,7 +35,7 @@ def export_trial(
     the folder cannot be written.
     """
     graph = load_graph(stored_artifact(store, record, "quantized"))
-    board = load_profile(settings.board)
+    board = find_board(settings.board, folder=settings.folder)
     target = output / f"trial-{record.number:04d}"
     temporary = output / f".{target.name}-{uuid.uuid4().hex[:8]}"
     try:
@@ -43,6 +43,9 @@ def export_trial(
         _write_network(temporary, graph, record, store)
         if record.candidate.deployable:
             write_golden(graph, data, temporary)
+            if arch_json(board.target) == OWN_ARCH_JSON:
+                content = {"fingerprint": str(Fingerprint(board.target.fingerprint))}
+                (temporary / OWN_ARCH_JSON).write_text(json.dumps(content) + "\n")
             (temporary / RUNNER).write_bytes((resources.files("edgesearch.search.export") / f"_{RUNNER}").read_bytes())
         manifest = make_manifest(record, settings, graph, data, board, temporary, test_accuracy=test_accuracy)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")

@@ -8,16 +8,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgesearch.board_eval import BoardProfile, Graph
+from edgesearch.board_eval import MODELLED, Board, Dpu, Fingerprint, Graph, Target
 from edgesearch.objectives import DataSet
 from edgesearch.search.export._golden import INPUT, OUTPUT
 from edgesearch.search.study import Record, StudyFile
 
 _VERSIONS = ("edgesearch", "torch", "torchvision", "torch-pruning", "optuna", "numpy", "safetensors", "onnx")
-#: Where Vitis AI's container keeps the arch.json of AMD's boards, by the name of the board profile.
-_ARCH_JSON = {name: f"/opt/vitis_ai/compiler/arch/DPUCZDX8G/{name.upper()}/arch.json" for name in ("zcu102", "zcu104", "kv260")}
-#: A board of one's own brings the fingerprint of its DPU along, in a file of this name.
-_OWN_ARCH_JSON = "arch.json"
+#: Where Vitis AI's container keeps the arch.json of AMD's own designs.
+_ARCH = "/opt/vitis_ai/compiler/arch"
+#: Another DPU's fingerprint comes along in a file of this name, for the compiler to read.
+OWN_ARCH_JSON = "arch.json"
 _COMPARE = (
     "`xdputil query` on the board prints its DPU's fingerprint; it must equal the one in the arch.json that the xmodel is "
     'compiled for. Where it does not, write {"fingerprint": "0x..."} with the board\'s into an arch.json of your own and '
@@ -38,7 +38,7 @@ def make_manifest(
     settings: StudyFile,
     graph: Graph,
     data: DataSet,
-    board: BoardProfile,
+    board: Board,
     folder: Path,
     *,
     test_accuracy: float | None,
@@ -54,12 +54,13 @@ def make_manifest(
         "scores": {
             **{name: value for name, value in record.metrics.items() if not name.startswith("estimated_")},
             "test_accuracy": test_accuracy,
-            "board": f"{settings.board}, simulated",
+            "board": settings.board,
         },
         "recipes": {part: content[part] for part in ("train", "finetune", "qat", "prune", "teacher")},
         "data": {
             "settings": content["data"],
             "fingerprint": data.fingerprint,
+            "preparation": data.preparation,
             "classes": list(data.classes),
         },
         "input": _input(settings, graph, data),
@@ -70,7 +71,7 @@ def make_manifest(
         "artifacts": dict(record.artifacts),
         "versions": {package: metadata.version(package) for package in _VERSIONS} | {"python": platform.python_version()},
         "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())},
-        "compile": compile_line(record, board) if record.candidate.deployable else None,
+        "compile": compile_line(record, board.target) if record.candidate.deployable else None,
     }
 
 
@@ -88,24 +89,27 @@ def _input(settings: StudyFile, graph: Graph, data: DataSet) -> dict[str, Any]:
     }
 
 
-def _board(board: BoardProfile) -> dict[str, Any]:
+def _board(board: Board) -> dict[str, Any]:
     """The board that the trial was scored for: its DPU, and how to tell that another is of the same kind."""
+    target = board.target
     return {
-        "profile": board.name,
-        "cores": board.cores,
-        "clock_mhz": board.clock_mhz,
-        "dpu": board.dpu.model_dump(mode="json"),
-        "arch_json": arch_json(board),
+        "name": board.name,
+        "content": dict(board.content),
+        "dpu": target.name,
+        "fingerprint": str(Fingerprint(target.fingerprint)) if target.fingerprint else None,
+        "modelled": MODELLED,
+        "arch_json": arch_json(target),
         "compare": _COMPARE,
     }
 
 
-def arch_json(board: BoardProfile) -> str:
-    """The arch.json that the compiler is given: AMD's for its own boards, else one that is written on the board."""
-    return _ARCH_JSON.get(board.name, _OWN_ARCH_JSON)
+def arch_json(target: Target) -> str:
+    """The arch.json that the compiler is given: AMD's for the DPUs of its own boards, else one that is exported."""
+    known = target.arch_json if isinstance(target, Dpu) else ""
+    return f"{_ARCH}/{known}" if known else OWN_ARCH_JSON
 
 
-def compile_line(record: Record, board: BoardProfile) -> str:
+def compile_line(record: Record, target: Target) -> str:
     """The line that makes the xmodel one for the board, in Vitis AI's container."""
     name = model_name(record)
-    return f"vai_c_xir --xmodel {name}_int.xmodel --arch {arch_json(board)} --net_name {name} --output_dir compiled"
+    return f"vai_c_xir --xmodel {name}_int.xmodel --arch {arch_json(target)} --net_name {name} --output_dir compiled"

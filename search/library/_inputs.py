@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgesearch.board_eval import BoardProfile, load_profile
+from edgesearch.board_eval import Board, find_board
 from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, load_data, plan
+from edgesearch.plugins import is_import_path
 from edgesearch.search.study import StudyFile, with_fingerprint
 from edgesearch.spaces import Candidate
 
@@ -17,7 +18,7 @@ class Inputs:
 
     settings: StudyFile
     data: DataSet
-    board: BoardProfile
+    board: Board
     estimator: Estimator
     conditions: Conditions
 
@@ -39,20 +40,13 @@ class Inputs:
 
 
 def read_inputs(settings: StudyFile, *, threads: int = 1) -> Inputs:
-    """Read the data and the board profile. Raises DataError and TargetError."""
+    """Read the data and the board. Raises DataError, TargetError and PluginError."""
     folder = settings.folder
     data = load_data(settings.data, folder=folder)
-    board = load_profile(settings.board, folder=folder)
-    granularity = board.dpu.channel_parallel
-    settings = settings.resolved(granularity=granularity)
-    conditions = Conditions.of(
-        data,
-        settings.pipeline,
-        board=board.model_dump(mode="json", exclude={"origin"}),
-        granularity=granularity,
-        seed=settings.seed,
-        threads=threads,
-    )
+    board = find_board(settings.board, folder=folder)
+    settings = settings.resolved(granularity=board.target.channel_parallel)
+    import_path = settings.board if is_import_path(settings.board) else ""
+    conditions = Conditions.of(data, settings.pipeline, board, import_path=import_path, seed=settings.seed, threads=threads)
     estimator = Estimator(channels=data.channels, classes=len(data.classes), board=board, folder=folder)
     return Inputs(settings, data, board, estimator, conditions)
 

@@ -107,7 +107,7 @@ class Study:
         """Sentences on what is known to cost accuracy or speed, warnings first."""
         from edgesearch.search.library._findings import study_findings
 
-        return tuple(study_findings(self.settings, self.inputs.data))
+        return tuple(study_findings(self.settings, self.inputs.data, target=self.inputs.board.target))
 
     @property
     def trials(self) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from edgesearch.board_eval import BoardProfile, Graph, execute, run_float
+from edgesearch.board_eval import Board, Graph, Measurement, SimulatedBoard, execute, find_board, run_float
 from edgesearch.objectives.data import DataSet, Split, prepare
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._metrics import describe
@@ -15,29 +16,73 @@ from edgesearch.objectives.stages.kinds._quantized import load_graph
 from edgesearch.spaces import Settings
 
 _BATCH = 512
+#: Bytes of prepared images that a board is given at a time.
+_BOARD_BYTES = 512 << 20
 
 
 class MeasuredSettings(Settings):
-    """The content of the board's profile."""
+    """The board: what decides its results, and where a board of the user's own is found; `resource` is what it needs alone."""
 
     board: dict[str, Any]
+    import_path: str = ""
+    resource: str = ""
     bits: int = 8
+
+    def find(self, context: Context[MeasuredSettings]) -> Board:
+        """The board itself."""
+        if self.import_path:
+            return find_board(self.import_path, folder=context.folder)
+        return SimulatedBoard.of_content(self.board)
 
 
 def _place(plan: Plan) -> Stage:
-    settings = MeasuredSettings(board=dict(plan.conditions.board), bits=plan.candidate.quantization.bits)
+    conditions = plan.conditions
+    settings = MeasuredSettings(
+        board=dict(conditions.board),
+        import_path=conditions.board_import_path,
+        resource=conditions.board_resource,
+        bits=plan.candidate.quantization.bits,
+    )
     return plan.make("measured", settings, reads=("validation",), network=plan.stage("quantized"))
 
 
 def _run(context: Context[MeasuredSettings]) -> Result:
     quantized = context.input("network")
-    graph = load_graph(quantized)
+    graph, split, data = load_graph(quantized), context.data.validation, context.data
+    board = context.settings.find(context)
+    if graph.quantized:
+        measurement, accuracy = _measure(board, graph, split, data)
+    else:  # float16 is for analysis; no DPU runs it
+        measurement, accuracy = board.measure(graph), accuracy_of(graph, split, data)
     figures: dict[str, Any] = {
-        "accuracy": accuracy_of(graph, context.data.validation, context.data),
+        "accuracy": accuracy,
         "float_accuracy": quantized.figures.get("float_accuracy"),
-        **describe(graph, BoardProfile.model_validate(context.settings.board), context.settings.bits),
+        **measurement.figures(),
+        **describe(graph, context.settings.bits),
+        "conditions": dict(measurement.conditions),
     }
+    if measurement.measured_at is not None:
+        figures["measured_at"] = measurement.measured_at
     return Result(figures)
+
+
+def _measure(board: Board, graph: Graph, split: Split, data: DataSet) -> tuple[Measurement, float]:
+    """Speed, and the share of the split's images that the board tells right."""
+    height, width, channels = graph.input.shape
+    batch = max(1, _BOARD_BYTES // (4 * height * width * channels))
+    first: Measurement | None = None
+    right = 0
+    for start in range(0, len(split), batch):
+        images = prepare(split.images[start : start + batch], height, data.normalisation)
+        measurement = board.measure(graph, images, split.labels[start : start + batch])
+        first = first or measurement
+        right += measurement.correct or 0
+    assert first is not None  # a split has images
+    return first, right / len(split)
+
+
+def _resources(settings: MeasuredSettings) -> Mapping[str, float]:
+    return {settings.resource: 1.0} if settings.resource else {}
 
 
 def accuracy_of(graph: Graph, split: Split, data: DataSet, *, batch: int = _BATCH) -> float:
@@ -57,6 +102,7 @@ SPEC = StageSpec(
     settings=MeasuredSettings,
     place=_place,
     run=_run,
+    resources=_resources,
     images=lambda settings, data: len(data.validation),
     random=False,
 )

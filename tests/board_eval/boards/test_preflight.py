@@ -89,14 +89,6 @@ def test_saturation_is_worth_a_warning_when_a_coarser_position_is_better(white: 
         assert "raise" not in found[0].message
 
 
-def test_an_ordinary_network_starts_quiet() -> None:
-    """Before quantization nobody has chosen a position: images with some white among them are no reason for a sentence."""
-    images = np.concatenate([bytes_of({254: 0.1}), bytes_of({254: 0.2}), bytes_of({255: 0.2})])
-    model = nn.Sequential(nn.Conv2d(1, 16, 1), nn.ReLU(), nn.Flatten(), nn.Linear(16000, 10))
-    graph = Graph("G", (Input(name="in", inputs=(), shape=(1, 1000, 1)),))
-    assert preflight(graph, calibration=images, model=model) == []
-
-
 def test_logits_too_coarse_to_separate_classes(golden: Any) -> None:
     graph, images = golden("resnet20").graph, golden("resnet20").images
     assert about(preflight(graph, calibration=images), "equal logits") == []

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from pydantic import ValidationError
+from torch import nn
 
-from edgesearch.board_eval.targets import DPUS, TARGETS, Dpu, Fingerprint, Limits, find_target, load_dpu
+from edgesearch.board_eval import lower, schedule
+from edgesearch.board_eval.targets import DPUS, TARGETS, Dpu, Fingerprint, Limits, Target, find_target, load_dpu
 from edgesearch.errors import PluginError, TargetError
 from edgesearch.testing import TargetContract
 
@@ -20,6 +24,21 @@ class TestDpu(TargetContract):
 
     def make(self) -> Dpu:
         return DPUS[self.name]
+
+
+class TestAnotherKindOfTarget(TargetContract):
+    """Nothing below asks a target for more than the protocol has."""
+
+    def make(self) -> Target:
+        dpu = DPUS["B1024"]
+        names = [name for name in dir(Target) if not name.startswith("_")]
+        return cast("Target", SimpleNamespace(**{name: getattr(dpu, name) for name in names}))
+
+    def test_networks_are_lowered_and_scheduled_for_it(self) -> None:
+        model = nn.Sequential(nn.Conv2d(3, 24, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(24, 8, 1))
+        graph = lower(model, (3, 12, 12), target=self.make())
+        theirs, ours = (list(schedule(graph, target).instructions) for target in (self.make(), DPUS["B1024"]))
+        assert theirs == ours
 
 
 def test_the_number_in_a_targets_name_is_its_operations_per_cycle() -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-from edgesearch.board_eval import load_profile
+from edgesearch.board_eval import find_board
 from edgesearch.objectives import Artifact, Conditions, DataSettings, Pipeline, Stage, Store, load_data, plan, run_stage
 from edgesearch.spaces import Candidate
 
 DATA = DataSettings(name="digits", train_images=200, validation_images=100, calibration_images=32, test_images=50)
-BOARD = load_profile("zcu104").model_dump(mode="json", exclude={"origin"})
+BOARD = find_board("zcu104")
 QUICK: dict[str, Any] = {
     "data": DATA,
     "train": {"epochs": 2},
@@ -20,8 +21,8 @@ QUICK: dict[str, Any] = {
 }
 
 
-def conditions(pipeline: Pipeline, **settings: Any) -> Conditions:
-    return Conditions.of(load_data(pipeline.data), pipeline, board=BOARD, **{"granularity": 8, "seed": 0, **settings})
+def conditions(pipeline: Pipeline) -> Conditions:
+    return dataclasses.replace(Conditions.of(load_data(pipeline.data), pipeline, BOARD), granularity=8)
 
 
 def stages(candidate: dict[str, Any], *, last: str = "measured", **tables: Any) -> list[Stage]:

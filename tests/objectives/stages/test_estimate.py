@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from edgesearch.board_eval import load_profile
+from edgesearch.board_eval import find_board
 from edgesearch.errors import LoweringError, SpaceError
 from edgesearch.objectives import Estimator
 from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student
 
-BOARD = load_profile("zcu104")
+BOARD = find_board("zcu104")
 
 
 @pytest.fixture

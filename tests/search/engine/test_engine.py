@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from edgesearch.board_eval import load_profile
+from edgesearch.board_eval import find_board
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Conditions, Estimator, Store, load_data
 from edgesearch.search.engine._engine import Engine, Summary
@@ -78,13 +78,11 @@ class Bench:
 
     def run(self, trials: int, pool: Pool | None = None, *, retry_failed: bool = False) -> Summary:
         data = load_data(self.settings.data)
-        board = load_profile(self.settings.board)
+        board = find_board(self.settings.board)
         engine = Engine(
             study=self.study(),
             settings=self.settings,
-            conditions=Conditions.of(
-                data, self.settings.pipeline, board=board.model_dump(mode="json", exclude={"origin"}), granularity=16, seed=0
-            ),
+            conditions=Conditions.of(data, self.settings.pipeline, board),
             estimator=Estimator(channels=data.channels, classes=len(data.classes), board=board),
             store=Store(self.home.store, warn=self.progress.note),
             pool=pool or InlinePool(),

@@ -47,6 +47,15 @@ def test_calibration_images_among_the_test_images(data: DataSet) -> None:
     assert leaked[0].startswith("warning: 3 of ")
 
 
+@pytest.mark.parametrize(("white_columns", "warned"), [(1, False), (6, True)])
+def test_saturation_is_said_only_where_it_costs_more_than_rounding(data: DataSet, white_columns: int, warned: bool) -> None:
+    """Some white saturates at the position that most images ask for; an ordinary study starts without a word on that."""
+    images = np.random.default_rng(0).integers(0, 200, data.calibration.images.shape, dtype=np.uint8)
+    images[::3, :, :white_columns] = 255  # most images have none and ask for position 7
+    some_white = dataclasses.replace(data, calibration=dataclasses.replace(data.calibration, images=images))
+    assert any("saturate" in sentence for sentence in study_findings(study('"cnn_tiny"'), some_white)) is warned
+
+
 def test_only_a_candidate_without_a_space(data: DataSet) -> None:
     text = '[[candidates]]\nstudent = { architecture = "mobilenet_v2", input_size = 32 }'
     found = study_findings(parse_study(f'name = "s"\n{text}'.encode(), where="a test", folder=Path.cwd()), data)
