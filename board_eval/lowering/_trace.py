@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from edgesearch.board_eval.graph import Graph, Input, Node
+from edgesearch.board_eval.lowering._batch_norm import fold_batch_norm
 from edgesearch.board_eval.lowering._layers import (
     BlockedByEarlierProblem,
     Layers,
     Source,
     Unsupported,
-    fold_batch_norm,
     name_of,
     pair,
     reads_shape,
@@ -200,7 +200,7 @@ def _max_pool_module(low: Layers, at: fx.Node, module: nn.MaxPool2d) -> None:
 def _hardtanh_module(low: Layers, at: fx.Node, module: nn.Hardtanh) -> None:
     if (module.min_val, module.max_val) != (0.0, 6.0):
         raise Unsupported(f"hardtanh({module.min_val}, {module.max_val}); the DPU has ReLU6 only")
-    low.activation(at, "relu6", inplace=module.inplace)
+    low.activation(at, "relu6", inplace=module.inplace, keeps_clip=not isinstance(module, nn.ReLU6))
 
 
 def _flatten_module(low: Layers, at: fx.Node, module: nn.Flatten) -> None:
@@ -236,7 +236,7 @@ def _relu_function(low: Layers, at: fx.Node) -> None:
 
 
 def _relu6_function(low: Layers, at: fx.Node) -> None:
-    low.activation(at, "relu6", inplace=bool(_argument(at, 1, "inplace", False)))
+    low.activation(at, "relu6", inplace=bool(_argument(at, 1, "inplace", False)), keeps_clip=True)
 
 
 def _leaky_function(low: Layers, at: fx.Node) -> None:

@@ -106,7 +106,7 @@ def calibrate(network: Network, images: Tensor, bits: int, values: Mapping[str, 
     """
     graph, owned_by, positions = network.graph, owners(network.graph), Positions()
     images = images[: max(1, _ELEMENTS // max(int(np.prod(node.shape)) for node in graph))]
-    output = owned_by[graph.output.name][0]
+    output = owned_by[graph.output.name]
     exact: dict[str, Tensor] = {}
     rounded: dict[str, Tensor] = {}
     last = last_readers(graph)

@@ -94,7 +94,7 @@ def choose_grids(
     """
     graph, owned_by = network.graph, owners(network.graph)
     component = channels.components
-    output = owned_by[graph.output.name][0]
+    output = owned_by[graph.output.name]
 
     def fractions_of(*components: int) -> int:
         """How many scales a tensor between these components can get."""
