@@ -21,14 +21,14 @@ _DIRECT_ONEDNN = platform.machine().lower() in ("x86_64", "amd64")
 
 
 @contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """Full float32 products and direct sums on every device, whatever the process has allowed elsewhere."""
+def exact_arithmetic(device: str) -> Iterator[None]:
+    """Full float32 products and direct sums on a type of device ("cpu", "cuda"), whatever the process has allowed elsewhere."""
     onednn: Any = torch.backends.mkldnn  # its members are made at run time
     convolution, matmul = onednn.conv, onednn.matmul
     before = convolution.fp32_precision, matmul.fp32_precision, torch.backends.cuda.matmul.fp32_precision
     try:
         convolution.fp32_precision = matmul.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "ieee"
-        with torch.backends.nnpack.flags(enabled=False), torch.autocast("cpu", enabled=False):
+        with torch.backends.nnpack.flags(enabled=False), torch.autocast(device, enabled=False):
             yield
     finally:
         convolution.fp32_precision, matmul.fp32_precision, torch.backends.cuda.matmul.fp32_precision = before

@@ -74,7 +74,8 @@ class Conv(_Weighted):
 class Depthwise(_Weighted):
     """A depthwise convolution with multiplier 1; weight is (kernel height, kernel width, channels).
 
-    `scale`: a batch-norm that could not be folded, a weight and a bias per channel (1 x 1). An xmodel writes it as `scale`.
+    `scale`: a batch-norm that could not be folded, a weight and a bias per channel (1 x 1). pytorch_nndct writes it as an
+    operation `scale`, this program as a depthwise convolution, which the DPU has.
     """
 
     kernel: tuple[int, int]

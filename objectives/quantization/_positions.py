@@ -113,7 +113,7 @@ def output_position(value: Tensor, bits: int = 8) -> int:
 
     Logits are there to be compared: saturated ones tie whatever their difference, and so do those rounded more coarsely.
     """
-    share = torch.tensor(1 - _SATURATED)
+    share = 1 - _SATURATED
     flat = value.flatten(1)
     ends = torch.stack([-torch.quantile(-flat.amin(1), share), torch.quantile(flat.amax(1), share)])
     return min(base_position(ends, bits), MAX_FIX)

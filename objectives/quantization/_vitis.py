@@ -37,14 +37,16 @@ from edgesearch.objectives.quantization._vitis_equalization import equalize_as_v
 _RATE = 0.05
 
 
-def quantize_vitis(graph: Graph, images: npt.NDArray[np.float32], *, bits: int) -> Graph:
-    """See `quantize`."""
+def quantize_vitis(
+    graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 8, seed: int = 0, device: str = "cpu"
+) -> Graph:
+    """See `quantize`; nothing is left to chance, so `seed` changes nothing."""
     network = Network.of(without_relu6(graph))
     with torch.no_grad():
         equalize_as_vitis(network)
-        calibration = Calibration(network, bits)
+        calibration = Calibration(network.to(device), bits)
         for image in torch.split(to_tensor(images), 1):
-            calibration.show(image.contiguous())
+            calibration.show(image.contiguous().to(device))
         return calibration.finish()
 
 

@@ -162,5 +162,5 @@ def test_a_graph_without_weights(graph: Graph, images: np.ndarray) -> None:
 def test_bits_and_methods_that_do_not_exist(graph: Graph, images: np.ndarray) -> None:
     with pytest.raises(QuantizationError, match="16 bits"):
         quantize(graph, images, bits=16)
-    with pytest.raises(QuantizationError, match="'minmax' is unknown"):
+    with pytest.raises(QuantizationError, match="unknown quantization method 'minmax'"):
         quantize(graph, images, method="minmax")  # type: ignore[arg-type]
