@@ -28,7 +28,10 @@ from edgesearch.board_eval.graph import (
     Node,
     Pool,
     Reshape,
+    concat_dimension,
     from_torch_layout,
+    pool_sums_or_maxima,
+    reshape_value,
     to_torch_layout,
 )
 

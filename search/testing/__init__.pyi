@@ -1,0 +1,1 @@
+from ._quantizer import QuantizerContract as QuantizerContract
