@@ -1,7 +1,9 @@
 """Convolutions of integers in floating point that are exact because nothing but sums of products is computed.
 
 Algorithms that trade multiplications for sums of transformed values (Winograd, FFT) and reduced precisions (TF32, bfloat16)
-would round; here they are kept out.
+would round; here they are kept out. On a GPU a convolution is one matrix product in full float32 or float64: every product and
+partial sum is an integer times one power of two below the type's bound (`_accumulator` proves it from the weights), so no
+order of summation and no fused multiply-add can round. Depthwise ones take torch's own kernel, which only sums.
 """
 
 from __future__ import annotations

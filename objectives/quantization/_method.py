@@ -22,7 +22,9 @@ class Quantizer(Protocol):
 
         `graph` has finite weights and `images` are float32 (N, *input shape), finite and not constant: `quantize` has checked.
         Every rounded value, weight and bias gets a fix position for integers of `bits` bits. The same arguments give the same
-        Graph, whatever the `device` that computes it. Raises QuantizationError for what cannot be quantized.
+        Graph. (Calibration computes in real numbers, whose last bits differ between kinds of device, so a near tie may fall
+        otherwise on another `device`; the integers of a given Graph never do.) Raises QuantizationError for what cannot be
+        quantized.
         """
         ...
 
