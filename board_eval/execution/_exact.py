@@ -1,7 +1,9 @@
 """Convolutions of integers in floating point that are exact because nothing but sums of products is computed.
 
 Algorithms that trade multiplications for sums of transformed values (Winograd, FFT) and reduced precisions (TF32, bfloat16)
-would round; here they are kept out.
+would round; here they are kept out. On a GPU a convolution is one matrix product in full float32 or float64: every product and
+partial sum is an integer times one power of two below the type's bound (`_accumulator` proves it from the weights), so no
+order of summation and no fused multiply-add can round. Depthwise ones take torch's own kernel, which only sums.
 """
 
 from __future__ import annotations
@@ -21,14 +23,14 @@ _DIRECT_ONEDNN = platform.machine().lower() in ("x86_64", "amd64")
 
 
 @contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """Full float32 products and direct sums on every device, whatever the process has allowed elsewhere."""
+def exact_arithmetic(device: str) -> Iterator[None]:
+    """Full float32 products and direct sums on a type of device ("cpu", "cuda"), whatever the process has allowed elsewhere."""
     onednn: Any = torch.backends.mkldnn  # its members are made at run time
     convolution, matmul = onednn.conv, onednn.matmul
     before = convolution.fp32_precision, matmul.fp32_precision, torch.backends.cuda.matmul.fp32_precision
     try:
         convolution.fp32_precision = matmul.fp32_precision = torch.backends.cuda.matmul.fp32_precision = "ieee"
-        with torch.backends.nnpack.flags(enabled=False), torch.autocast("cpu", enabled=False):
+        with torch.backends.nnpack.flags(enabled=False), torch.autocast(device, enabled=False):
             yield
     finally:
         convolution.fp32_precision, matmul.fp32_precision, torch.backends.cuda.matmul.fp32_precision = before

@@ -41,6 +41,7 @@ from edgesearch.board_eval.graph import (
     pool_sums_or_maxima,
     reshape_value,
     rounding_positions,
+    to_torch_layout,
     weight_integers,
 )
 from edgesearch.errors import QuantizationError
@@ -102,7 +103,7 @@ class Executor:
         check_images(self.graph, images)
         size = batch or batch_size(self.graph)
         out = np.empty((len(images), *self.graph.output.shape), np.float32)
-        with exact_arithmetic(), torch.inference_mode():
+        with exact_arithmetic(self.device.type), torch.inference_mode():
             for start in range(0, len(images), size):
                 values = self._run(images[start : start + size], keep=False)
                 out[start : start + size] = to_numpy(values[self._output])
@@ -113,7 +114,7 @@ class Executor:
         check_images(self.graph, images)
         out: dict[str, npt.NDArray[np.int8]] = {}
         names = fix_names(self.graph)
-        with exact_arithmetic(), torch.inference_mode():
+        with exact_arithmetic(self.device.type), torch.inference_mode():
             values = self._run(images, keep=True)
         for node in self.graph:
             if isinstance(node, Conv | Depthwise | Linear):
@@ -215,7 +216,7 @@ def _weighted(
     dtype = _accumulator(node, weight, bias, fix_in, fix, source)
     # real = integer * 2**-position; everything below is in units of the output, 2**-fix
     shift = fix_weight + fix_in - fix
-    scaled = torch.from_numpy(np.ldexp(_torch_layout(node, weight).astype(np.float64), -shift))
+    scaled = torch.from_numpy(np.ldexp(to_torch_layout(node, weight).astype(np.float64), -shift))
     offset = torch.from_numpy(np.ldexp(bias.astype(np.float64), fix - fix_bias) + (0.0 if leaky else 0.5))
     scaled = scaled.clone(memory_format=torch.contiguous_format).to(device, dtype)
     offset = offset.to(device, dtype)
@@ -228,16 +229,6 @@ def _weighted(
         return y.floor_().clamp_(low, high).float()
 
     return apply
-
-
-def _torch_layout(node: Conv | Depthwise | Linear, weight: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    match node:
-        case Conv():
-            return weight.transpose(0, 3, 1, 2)  # (out, kh, kw, in) -> (out, in, kh, kw)
-        case Depthwise():
-            return weight.transpose(2, 0, 1)[:, None]  # (kh, kw, C) -> (C, 1, kh, kw)
-        case Linear():
-            return weight
 
 
 def _accumulator(

@@ -30,6 +30,7 @@ from edgesearch.board_eval.graph import (
     concat_dimension,
     pool_sums_or_maxima,
     reshape_value,
+    to_torch_layout,
 )
 from edgesearch.errors import QuantizationError
 
@@ -85,11 +86,7 @@ def _weights(graph: Graph, device: torch.device) -> dict[str, tuple[torch.Tensor
         if isinstance(node, Conv | Depthwise | Linear):
             if node.weight is None or (node.has_bias and node.bias is None):
                 raise QuantizationError(f"layer {node.name!r} has no weights, only shapes; load weights into the network first")
-            weight = torch.from_numpy(np.ascontiguousarray(node.weight, np.float32))
-            if isinstance(node, Conv):
-                weight = weight.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
-            elif isinstance(node, Depthwise):
-                weight = weight.permute(2, 0, 1)[:, None].clone(memory_format=torch.contiguous_format)
+            weight = torch.from_numpy(np.array(to_torch_layout(node, np.asarray(node.weight, np.float32))))
             bias = None if node.bias is None else torch.from_numpy(np.ascontiguousarray(node.bias, np.float32)).to(device)
             out[node.name] = (weight.to(device), bias)
     return out

@@ -23,8 +23,11 @@ from ._graph import Pool as Pool
 from ._graph import Reshape as Reshape
 from ._graph import Shape as Shape
 from ._graph import average_factor as average_factor
+from ._graph import reads_unrounded as reads_unrounded
 from ._graph import window_output as window_output
 from ._graph import without_weights as without_weights
+from ._layout import from_torch_layout as from_torch_layout
+from ._layout import to_torch_layout as to_torch_layout
 from ._names import SHAPE_SUFFIXES as SHAPE_SUFFIXES
 from ._names import fix_names as fix_names
 from ._names import op_names as op_names

@@ -12,7 +12,18 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edgesearch.board_eval.graph._graph import Concat, Conv, Depthwise, Graph, Linear, Node, Reshape, Shape
+from edgesearch.board_eval.graph._graph import (
+    Activation,
+    Add,
+    Conv,
+    Depthwise,
+    Graph,
+    Linear,
+    Node,
+    Reshape,
+    Shape,
+    reads_unrounded,
+)
 from edgesearch.errors import QuantizationError
 
 Integers: TypeAlias = npt.NDArray[np.int64]
@@ -72,7 +83,7 @@ def check_finite(layer: str, what: str, values: npt.NDArray[np.floating]) -> Non
 def output_limits(node: Node, fix: int, bits: int) -> tuple[int, int]:
     """Smallest and largest integer a node can put out at `fix`, its activation counted."""
     low, high = limits(bits)
-    kind = getattr(node, "activation", "none")
+    kind = node.activation if isinstance(node, Conv | Depthwise | Linear | Add | Activation) else "none"
     if kind in ("relu", "relu6"):
         low = 0
     if kind == "relu6":
@@ -86,9 +97,9 @@ def average_ratio(kernel: Shape, factor: float) -> Fraction:
 
 
 def rounding_positions(graph: Graph) -> dict[str, tuple[int, ...]]:
-    """Per node, the fix positions its value is rounded to: its own, or those of the concats that take it unrounded.
+    """Per node, the fix positions its value is rounded to: its own, or those of the concats and ReLUs that take it unrounded.
 
-    Raises QuantizationError for a node without a fix position that anything but a concat reads.
+    Raises QuantizationError for a node without a fix position that anything else reads.
     """
     asked: dict[str, set[int]] = {node.name: set() for node in graph}
     found: dict[str, tuple[int, ...]] = {}
@@ -99,7 +110,7 @@ def rounding_positions(graph: Graph) -> dict[str, tuple[int, ...]]:
         positions = asked[node.name] if own is None else {own}
         found[node.name] = tuple(sorted(positions))
         for source in node.inputs:
-            if isinstance(node, Reshape | Concat):
+            if isinstance(node, Reshape) or reads_unrounded(node):
                 asked[source] |= positions
             elif graph.fix_of(source) is None:
                 raise QuantizationError(

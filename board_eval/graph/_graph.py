@@ -31,8 +31,8 @@ LEAKY_SLOPE = 26 / 256
 class Node:
     """One operation. `fix` is the fix position of its output: an integer q stands for q * 2**-fix.
 
-    None means not quantized yet, or, in a quantized graph, that the node's value reaches a concat unrounded and takes the
-    concat's position (reshapes never have one of their own).
+    None means not quantized yet, or, in a quantized graph, that the node's value reaches a concat or a ReLU unrounded and takes
+    its position (reshapes never have one of their own).
     """
 
     name: str
@@ -55,6 +55,8 @@ class _Weighted(Node):
     weight_fix: int | None = None
     bias_fix: int | None = None
     activation: ActivationKind = "none"
+    #: Whether pytorch_nndct keeps a ReLU6: it replaces modules of class nn.ReLU6 by ReLU, but no function and no nn.Hardtanh.
+    keeps_clip: bool = False
     has_bias: bool = True
 
 
@@ -70,12 +72,17 @@ class Conv(_Weighted):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Depthwise(_Weighted):
-    """A depthwise convolution with multiplier 1; weight is (kernel height, kernel width, channels)."""
+    """A depthwise convolution with multiplier 1; weight is (kernel height, kernel width, channels).
+
+    `scale`: a batch-norm that could not be folded, a weight and a bias per channel (1 x 1). pytorch_nndct writes it as an
+    operation `scale`, this program as a depthwise convolution, which the DPU has.
+    """
 
     kernel: tuple[int, int]
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: tuple[int, int] = (1, 1)
+    scale: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,6 +109,7 @@ class Add(Node):
     """The sum of two tensors of the same shape."""
 
     activation: ActivationKind = "none"
+    keeps_clip: bool = False  # see the weighted nodes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,6 +124,7 @@ class Activation(Node):
     """An activation that could not be fused into what comes before it."""
 
     activation: ActivationKind
+    keeps_clip: bool = False  # see the weighted nodes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -193,12 +202,12 @@ class Graph:
 
     @cached_property
     def quantized(self) -> bool:
-        """Whether every tensor that needs a fix position has one; a tensor only concats read needs none."""
+        """Whether every tensor that needs a fix position has one; a tensor only concats or ReLUs read needs none."""
         for node in self.nodes:
             if isinstance(node, _Weighted) and (node.weight_fix is None or (node.has_bias and node.bias_fix is None)):
                 return False
             readers = self.consumers[node.name]
-            unrounded = readers and all(isinstance(reader, Concat | Reshape) for reader in readers)
+            unrounded = readers and all(isinstance(reader, Reshape) or reads_unrounded(reader) for reader in readers)
             if self.fix_of(node.name) is None and (isinstance(node, Input) or not unrounded):
                 return False
         return True
@@ -217,6 +226,14 @@ class Graph:
     def weight_bytes(self) -> int:
         """Size of the weights and biases as stored for the DPU, at `bits` bits each, rounded up to whole bytes."""
         return math.ceil(self.parameters * self.bits / 8)
+
+
+def reads_unrounded(node: Node) -> bool:
+    """Whether what the node reads may come without a fix position, since it can be rounded at the node's instead.
+
+    So for a concat, and for ReLU and ReLU6: clamping and rounding half up give the same in either order. Leaky ReLU multiplies.
+    """
+    return isinstance(node, Concat) or (isinstance(node, Activation) and node.activation in ("relu", "relu6"))
 
 
 def node_macs(node: Node, input_shapes: list[Shape]) -> int:
@@ -330,11 +347,12 @@ def average_coefficient(kernel: tuple[int, int]) -> tuple[int, int]:
     1 / k, k being the number of elements (Vitis AI 3.5, pytorch_nndct).
     """
     known = {(3, 3): (7, 6), (5, 5): (10, 8), (6, 6): (7, 8), (7, 7): (21, 10), (14, 14): (21, 12)}
+    known |= {(3, 6): (7, 7), (6, 3): (7, 7)}  # two of them are averaged as one 6 x 6
     if kernel in known:
         return known[kernel]
     k = kernel[0] * kernel[1]
     best, error = (1, 0), abs(1.0 - 1.0 / k)
-    for s in range(1, math.ceil(math.log2(128 * k)) + 1):
+    for s in range(1, math.ceil(math.log2(128 * k))):
         m = round(2**s / k)
         if abs(m / 2**s - 1.0 / k) < error:
             best, error = (m, s), abs(m / 2**s - 1.0 / k)

@@ -10,7 +10,6 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import torch
 from torch import fx, nn
 
 from edgesearch.board_eval.graph import (
@@ -26,6 +25,7 @@ from edgesearch.board_eval.graph import (
     Node,
     window_output,
 )
+from edgesearch.board_eval.lowering._batch_norm import array, batch_norm_factors, fold_batch_norm
 from edgesearch.board_eval.lowering._reasons import groups_reason
 from edgesearch.board_eval.lowering._values import Source, Unsupported, name_of
 from edgesearch.board_eval.lowering._windows import Windows, padding_of, pair
@@ -101,10 +101,7 @@ class Layers(Windows):
             raise Unsupported("batch-norm without running statistics")
         if module.num_features != node.shape[-1]:
             raise Unsupported(f"expects {module.num_features} channels, is given {node.shape[-1]}")
-        scale = 1.0 / torch.sqrt(module.running_var.double() + module.eps)
-        shift = -module.running_mean.double() * scale
-        if module.affine:
-            scale, shift = scale * module.weight.double(), shift * module.weight.double() + module.bias.double()
+        scale, shift = batch_norm_factors(module)
         foldable = (
             isinstance(node, Conv | Depthwise | Linear)
             and node.activation == "none"
@@ -113,31 +110,54 @@ class Layers(Windows):
         )
         if foldable:
             assert isinstance(node, Conv | Depthwise | Linear)
-            self.nodes[source] = fold_batch_norm(node, array(scale.float()), array(shift.float()))
+            self.nodes[source] = fold_batch_norm(node, scale, shift)
             self.sources[source] = Source(self.sources[source].module, str(at.target))
             self.values[at] = source
             return
-        shape = self.image(source)
-        weight = array(scale.float()).reshape(1, 1, -1)
-        bias = array(shift.float())
-        self._weighted(
-            at, Depthwise(name=str(at.target), inputs=(source,), shape=shape, kernel=(1, 1), weight=weight, bias=bias)
-        )
+        if self._fold_before_concat(at, node, scale, shift):
+            self.values[at] = source
+            return
+        weight = scale.reshape(1, 1, -1)
+        common: dict[str, Any] = {"name": str(at.target), "inputs": (source,), "shape": self.image(source)}
+        self._weighted(at, Depthwise(kernel=(1, 1), weight=weight, bias=shift, scale=True, **common))
 
-    def activation(self, at: fx.Node, kind: ActivationKind, *, inplace: bool = False) -> None:
+    def _fold_before_concat(self, at: fx.Node, node: Node, scale: Array, shift: Array) -> bool:
+        """Whether `node` is a concat of channels of convolutions that nothing else reads; if so each takes its part."""
+        if not isinstance(node, Concat) or node.axis != 2 or not self._only_reader(at, node.name):
+            return False
+        # convolutions with a batch-norm of their own stay: training could not tell the two apart
+        parts = [self.nodes[name] for name in node.inputs]
+        concat = self._aliases(node.name)[0]
+        if len({*node.inputs}) < len(parts) or any(
+            not isinstance(part, Conv | Depthwise)
+            or part.activation != "none"
+            or self.sources[part.name].batch_norm is not None
+            or not self._only_reader(concat, part.name)
+            for part in parts
+        ):
+            return False
+        start = 0
+        for part in parts:
+            assert isinstance(part, Conv | Depthwise)
+            end = start + part.shape[-1]
+            self.nodes[part.name] = fold_batch_norm(part, scale[start:end], shift[start:end])
+            start = end
+        return True
+
+    def activation(self, at: fx.Node, kind: ActivationKind, *, inplace: bool = False, keeps_clip: bool = False) -> None:
         source = self.value(at.args[0])
         node = self.nodes[source]
         if (
             isinstance(node, Conv | Depthwise | Linear | Add)
             and node.activation == "none"
             and self._only_reader(at, source, inplace=inplace)
-            and not (isinstance(node, Add) and kind != "relu")
         ):
-            self.nodes[source] = dataclasses.replace(node, activation=kind)
+            self.nodes[source] = dataclasses.replace(node, activation=kind, keeps_clip=keeps_clip)
             self.operations[source] = (self.operations[source][0], self.operation_name(at))
             self.values[at] = source
             return
-        self.put(at, Activation(name=name_of(at), inputs=(source,), shape=node.shape, activation=kind))
+        common: dict[str, Any] = {"name": name_of(at), "inputs": (source,), "shape": node.shape}
+        self.put(at, Activation(activation=kind, keeps_clip=keeps_clip, **common))
         if source in self.flattened:
             self.flattened[self.values[at]] = self.flattened[source]
         if inplace:
@@ -174,17 +194,3 @@ class Layers(Windows):
 
     def identity(self, at: fx.Node) -> None:
         self.values[at] = self.value(at.args[0])
-
-
-def array(tensor: torch.Tensor) -> Array:
-    """A float32 copy in numpy."""
-    return np.array(tensor.detach().cpu().to(torch.float32).numpy(), order="C")
-
-
-def fold_batch_norm(node: Conv | Depthwise | Linear, scale: Array, shift: Array) -> Node:
-    """The layer followed by y = x * scale + shift per channel, as one layer."""
-    bias = shift if node.bias is None else node.bias * scale + shift
-    weight = node.weight
-    if weight is not None:
-        weight = weight * scale if isinstance(node, Depthwise) else weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-    return dataclasses.replace(node, weight=weight, bias=bias.astype(np.float32), has_bias=True)

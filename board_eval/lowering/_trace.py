@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from edgesearch.board_eval.graph import Graph, Input, Node
-from edgesearch.board_eval.lowering._layers import Layers, fold_batch_norm
+from edgesearch.board_eval.lowering._batch_norm import fold_batch_norm
+from edgesearch.board_eval.lowering._layers import Layers
 from edgesearch.board_eval.lowering._reasons import LEFT_OUT_PADDING, reason_for
 from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of, reads_shape
 from edgesearch.board_eval.lowering._windows import pair
@@ -215,7 +216,7 @@ def _max_pool_module(low: Layers, at: fx.Node, module: nn.MaxPool2d) -> None:
 def _hardtanh_module(low: Layers, at: fx.Node, module: nn.Hardtanh) -> None:
     if (module.min_val, module.max_val) != (0.0, 6.0):
         raise Unsupported(f"hardtanh({module.min_val}, {module.max_val}); the DPU has ReLU6 only")
-    low.activation(at, "relu6", inplace=module.inplace)
+    low.activation(at, "relu6", inplace=module.inplace, keeps_clip=not isinstance(module, nn.ReLU6))
 
 
 def _flatten_module(low: Layers, at: fx.Node, module: nn.Flatten) -> None:
@@ -251,7 +252,7 @@ def _relu_function(low: Layers, at: fx.Node) -> None:
 
 
 def _relu6_function(low: Layers, at: fx.Node) -> None:
-    low.activation(at, "relu6", inplace=bool(_argument(at, 1, "inplace", False)))
+    low.activation(at, "relu6", inplace=bool(_argument(at, 1, "inplace", False)), keeps_clip=True)
 
 
 def _leaky_function(low: Layers, at: fx.Node) -> None:

@@ -96,6 +96,14 @@ class Op:
             raise self.error(f"has {_shown(value)} for attribute {name!r}, expected {count} integers within 0..65535")
         return tuple(value)
 
+    def axes(self, name: str) -> tuple[int, ...]:
+        """An attribute that is one axis or a list of axes, each within -8..7; empty where there is none."""
+        value = self._value(name)
+        value = [value] if type(value) is int else value
+        if value is not None and (not isinstance(value, list) or any(type(v) is not int or not -8 <= v < 8 for v in value)):
+            raise self.error(f"has {_shown(value)} for attribute {name!r}, expected axes")
+        return tuple(value or ())
+
     def constant(self) -> Array:
         """The values of a `const` operation."""
         data, kind = self._value("data"), self.text("data_type", "float32")

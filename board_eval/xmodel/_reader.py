@@ -26,6 +26,7 @@ from edgesearch.board_eval.graph import (
     Pool,
     Reshape,
     limits,
+    reads_unrounded,
     round_activations,
 )
 from edgesearch.board_eval.xmodel._ops import MAX_FIX, Op
@@ -86,6 +87,8 @@ class _Reader:
         self.constants: dict[str, Array] = {}
         self.constant_fix: dict[str, tuple[str, int]] = {}
         self.bits: int | None = None
+        #: Means over height and width that are read as vectors.
+        self.vectors: set[str] = set()
 
     def run(self) -> Graph:
         self._collect()
@@ -93,6 +96,7 @@ class _Reader:
             handler = _HANDLERS.get(op.type)
             assert handler is not None  # _collect has checked
             handler(self, op)
+        self._position_of_input()
         nodes = self._ordered()
         return Graph(self.message.graph_name or "network", self._named(nodes), self.bits or 8)
 
@@ -115,6 +119,13 @@ class _Reader:
         named = set(self.message.subg_root.op_name)
         if named != set(self.ops) and not self.message.subg_root.subg_child:
             raise XmodelError(f"its root subgraph names {len(named)} of {len(self.ops)} operations; the file was cut off")
+
+    def _position_of_input(self) -> None:
+        """pytorch_nndct rounds an input behind the ReLU that alone reads it; rounding it there already changes nothing."""
+        for node in [n for n in self.nodes.values() if isinstance(n, Input) and n.fix is None]:
+            readers = [n for n in self.nodes.values() if node.name in n.inputs]
+            if len(readers) == 1 and isinstance(readers[0], Activation) and reads_unrounded(readers[0]):
+                self.nodes[node.name] = dataclasses.replace(node, fix=readers[0].fix)
 
     def _ordered(self) -> list[Node]:
         read = {source for node in self.nodes.values() for source in node.inputs}
@@ -191,7 +202,16 @@ class _Reader:
         return self.nodes[name]
 
     def _inputs(self, op: Op, *sources: str) -> tuple[str, ...]:
-        return tuple(self._node(op, source).name for source in sources)
+        return tuple(self._as_vector(self._node(op, source)) for source in sources)
+
+    def _as_vector(self, node: Node) -> str:
+        """The node's name, or for a mean that is read as a vector that of a reshape behind it."""
+        if node.name not in self.vectors:
+            return node.name
+        name = f"{node.name}_vector"
+        if name not in self.nodes:
+            self.nodes[name] = Reshape(name=name, inputs=(node.name,), shape=node.shape[-1:])
+        return name
 
     def _put(self, op: Op, node: Node) -> None:
         """Make the operation's result the node's; Graph checks that its shape follows from its inputs."""
@@ -230,6 +250,42 @@ class _Reader:
         }
         self._put(op, Depthwise(weight=weight[0], **common) if depthwise else Conv(weight=weight, **common))
 
+    def scale(self, op: Op) -> None:
+        """A batch-norm that was not folded: a weight and a bias per channel."""
+        (source,) = self._inputs(op, op.argument("input"))
+        weight_name, weight, weight_fix = self._quantized_constant(op, op.argument("scale"))
+        shape = self.nodes[source].shape
+        if len(shape) != 3 or weight.shape != shape[-1:]:
+            raise op.error(f"has factors of shape {list(weight.shape)} on a tensor of shape {list(shape)}; expected an image")
+        common: dict[str, Any] = {"inputs": (source,), "shape": op.shape[1:], "weight_fix": weight_fix}
+        node = Depthwise(weight=weight.reshape(1, 1, -1), kernel=(1, 1), scale=True, **common, **self._bias(op, weight_name))
+        self._put(op, node)
+
+    def mean(self, op: Op) -> None:
+        """The mean over height and width: an average pool, as a vector where the operation keeps no dimensions of 1."""
+        (source,) = self._inputs(op, op.argument("input"))
+        height, width, channels = self._image(op, source)
+        if sorted(axis % 4 for axis in op.axes("axis")) != [1, 2]:
+            raise op.error("takes the mean over other axes than height and width, which the DPU does not do")
+        node = Pool(
+            name=op.name,
+            inputs=(source,),
+            shape=(1, 1, channels),
+            kind="avg",
+            kernel=(height, width),
+            stride=(height, width),
+            is_global=True,
+        )
+        self._put(op, node)
+        if len(op.shape) == 2:
+            self.vectors.add(op.name)
+
+    def _image(self, op: Op, name: str) -> tuple[int, int, int]:
+        shape = self.nodes[name].shape
+        if len(shape) != 3:
+            raise op.error(f"reads a tensor of shape {list(shape)}, expected an image")
+        return shape[0], shape[1], shape[2]
+
     def matmul(self, op: Op) -> None:
         arguments = op.arguments("input")
         if len(arguments) != 2 or op.boolean("transpose_a", False) or not op.boolean("transpose_b", False):
@@ -256,9 +312,8 @@ class _Reader:
         node = self._node(op, source)
         fusable = isinstance(node, Conv | Depthwise | Linear | Add) and node.fix is None and self.readers[source] == 1
         if not fusable:
-            self._put(
-                op, Activation(name=op.name, inputs=(node.name,), shape=op.shape[1:], activation=kind, op_names=(op.name,))
-            )
+            common: dict[str, Any] = {"name": op.name, "inputs": self._inputs(op, source), "shape": op.shape[1:]}
+            self._put(op, Activation(activation=kind, op_names=(op.name,), **common))
             return
         assert isinstance(node, Conv | Depthwise | Linear | Add)
         if node.activation != "none":
@@ -301,6 +356,8 @@ class _Reader:
         if self.readers[a] != 1 or factor is None or factor.shape != (1,) or not 0 < float(factor[0]) < 2**16:
             raise op.error("multiplies an average pool with something other than one positive constant")
         del self.nodes[node.name]
+        if node.name in self.vectors:
+            self.vectors.add(op.name)
         self._put(op, dataclasses.replace(node, name=op.name, factor=float(factor[0]), op_names=(a, b, op.name)))
 
     def _pair(self, op: Op) -> tuple[str, str]:
@@ -343,7 +400,9 @@ _HANDLERS: dict[str, Callable[[_Reader, Op], None]] = {
     "maxpool2d": _Reader.pool,
     "mul": _Reader.mul,
     "relu": _Reader.activation,
+    "reduction_mean": _Reader.mean,
     "relu6": _Reader.activation,
     "reshape": _Reader.reshape,
+    "scale": _Reader.scale,
     "stack": _Reader.stack,
 }

@@ -210,7 +210,7 @@ def _fused(node: Conv | Depthwise | Linear) -> int:
 
 
 def _bias(node: Conv | Depthwise | Linear, names: tuple[str, ...]) -> dict[str, list[str]]:
-    return {"bias": [f"{names[1]}_fix"]} if node.has_bias else {}
+    return {"bias": [f"{names[1]}_fix"] if node.has_bias else []}  # nndct writes the argument empty, not left out
 
 
 def _set(op: Any, **attributes: bool | int | float | str | list[int]) -> None:

@@ -1,15 +1,21 @@
-"""The quantizer to use: channels scaled and positions chosen for the network's output, biases corrected, rounding learnt."""
+"""The quantizer to use: channels scaled and positions chosen for the network's output, biases corrected, rounding learnt.
+
+Its result is compared with that of Vitis AI's method on images neither has seen, and the closer one is taken.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from edgesearch.board_eval.execution import execute, run_float
 from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Linear
 from edgesearch.objectives.quantization._assembly import assemble, to_tensor
 from edgesearch.objectives.quantization._channels import find_channels
@@ -29,6 +35,7 @@ from edgesearch.objectives.quantization._positions import (
 )
 from edgesearch.objectives.quantization._reconstruction import reconstruct
 from edgesearch.objectives.quantization._sensitivity import measure
+from edgesearch.objectives.quantization._vitis import quantize_vitis
 
 #: The largest tensor over all images that is kept while layers are corrected, in elements.
 _ELEMENTS = 64_000_000
@@ -36,12 +43,62 @@ _ELEMENTS = 64_000_000
 _PART = 16
 #: Images that ranges and costs are measured on.
 _IMAGES = 32
+#: Images held back for the comparison with "vitis"; of fewer than so many none is.
+_HELD, _FEW = 64, 10
+#: Images that the rival is calibrated on: as many as Vitis AI's users give it.
+_VITIS_IMAGES = 100
+
+_LOG = logging.getLogger(__name__)
 
 
-def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int, seed: int) -> Graph:
-    """See `quantize`."""
-    shown = shuffled(to_tensor(images), seed)
-    exact = Network.of(graph)
+def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 8, seed: int = 0, device: str = "cpu") -> Graph:
+    """See `quantize`. What was taken, and by which figures, is logged."""
+    shown, held = hold_back(images, seed)
+    rivals = {
+        "best": quantize_alone(graph, shown, bits=bits, seed=seed, device=device),
+        "vitis": quantize_vitis(graph, shown[:_VITIS_IMAGES], bits=bits, device=device),
+    }
+    distance = {name: output_distance(graph, rival, held, device=device) for name, rival in rivals.items()}
+    taken = "vitis" if distance["vitis"] < distance["best"] else "best"
+    _LOG.info(
+        "network %s: distance from the float network on %d images: best %.4g, vitis %.4g; %s is taken",
+        graph.name, len(held), distance["best"], distance["vitis"], taken,
+    )  # fmt: skip
+    return rivals[taken]
+
+
+def hold_back(images: npt.NDArray[np.float32], seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Images to calibrate on, and those to compare on: a fifth, 64 at most.
+
+    Of fewer than ten images none can be spared: they are calibrated and compared on alike.
+    """
+    if len(images) < _FEW:
+        return images, images
+    order = np.random.default_rng(seed).permutation(len(images))
+    count = min(len(images) // 5, _HELD)
+    held, shown = np.sort(order[:count]), np.sort(order[count:])  # in the order given, as "vitis" takes them
+    return images[shown], images[held]
+
+
+def output_distance(graph: Graph, quantized: Graph, images: npt.NDArray[np.float32], *, device: str = "cpu") -> float:
+    """How far the integers' output is from the float network's, averaged over images.
+
+    The Kullback-Leibler divergence of the quantized from the float answers, in nats: it weighs an error by what it does to the
+    decision. Of a network with a single output, the mean square error.
+    """
+    expected = torch.from_numpy(run_float(graph, images, device=device)).flatten(1).double()
+    found = torch.from_numpy(execute(quantized, images, device=device)).flatten(1).double()
+    if expected.shape[1] == 1:
+        return float((found - expected).square().mean())
+    return float(F.kl_div(found.log_softmax(1), expected.log_softmax(1), reduction="batchmean", log_target=True))
+
+
+def quantize_alone(
+    graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 8, seed: int = 0, device: str = "cpu"
+) -> Graph:
+    """What this method makes of the network by itself."""
+    shown = shuffled(to_tensor(images), seed).to(device)
+    exact = Network.of(graph).to(device)
     with torch.no_grad():
         found = find_grids(exact, shown, bits, seed)
         rounded = found.network.copy()
@@ -106,7 +163,7 @@ def calibrate(network: Network, images: Tensor, bits: int, values: Mapping[str, 
     """
     graph, owned_by, positions = network.graph, owners(network.graph), Positions()
     images = images[: max(1, _ELEMENTS // max(int(np.prod(node.shape)) for node in graph))]
-    output = owned_by[graph.output.name][0]
+    output = owned_by[graph.output.name]
     exact: dict[str, Tensor] = {}
     rounded: dict[str, Tensor] = {}
     last = last_readers(graph)

@@ -52,9 +52,11 @@ def scaled(network: Network, channels: Channels, scales: Tensor) -> Network:
         reads, makes = layer_factors(channels, node, scales)
         weight = result.weights[node.name]
         rest = [1] * (weight.ndim - 2)
-        result.weights[node.name] = weight * reads.reshape(*read_shape(node), *rest) / makes.reshape(-1, 1, *rest)
+        result.weights[node.name] = (
+            weight * reads.to(weight.device).reshape(*read_shape(node), *rest) / makes.to(weight.device).reshape(-1, 1, *rest)
+        )
         if node.name in result.biases:
-            result.biases[node.name] = result.biases[node.name] / makes
+            result.biases[node.name] = result.biases[node.name] / makes.to(weight.device)
     return result
 
 
@@ -158,7 +160,7 @@ def _weights(network: Network, index: dict[str, Tensor], sensitivity: Sensitivit
 
 
 def _log2(values: Tensor) -> Tensor:
-    return values.double().clamp_min(_TINY).log2()
+    return values.cpu().double().clamp_min(_TINY).log2()
 
 
 def _soft_max(values: Tensor) -> Tensor:

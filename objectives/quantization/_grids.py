@@ -53,19 +53,20 @@ class Table:
 
 def value_table(value: Tensor, cost: Tensor, bits: int, fractions: int = _FRACTIONS) -> Table:
     """The table of a value (N, C, P); `cost` (N, C) is what an error of size 1 at every position costs."""
-    each = cost.float().unsqueeze(2) / value.shape[2]
+    each = cost.float().unsqueeze(2).to(value.device) / value.shape[2]
 
     def error(scaled: Tensor, fix: int) -> Tensor:
-        return ((round_half_up(scaled, fix, bits) - scaled).square_() * each).flatten(1).sum(1).double()
+        return ((round_half_up(scaled, fix, bits) - scaled).square_() * each).flatten(1).sum(1).double().cpu()
 
     return _table(value, error, bits, fractions)
 
 
 def parameter_table(parameter: Tensor, cost: Tensor, noise: Tensor, bits: int, fractions: int = _FRACTIONS) -> Table:
     """The table of weights or biases; `cost` in their shape, `noise` (N,) is what an image suffers where the mean suffers 1."""
+    cost = cost.to(parameter.device)
 
     def error(scaled: Tensor, fix: int) -> Tensor:
-        return ((round_half_away(scaled, fix, bits) - scaled).double().square_() * cost).sum() * noise
+        return ((round_half_away(scaled, fix, bits) - scaled).double().square_() * cost).sum().cpu() * noise
 
     return _table(parameter, error, bits, fractions)
 
@@ -94,7 +95,7 @@ def choose_grids(
     """
     graph, owned_by = network.graph, owners(network.graph)
     component = channels.components
-    output = owned_by[graph.output.name][0]
+    output = owned_by[graph.output.name]
 
     def fractions_of(*components: int) -> int:
         """How many scales a tensor between these components can get."""

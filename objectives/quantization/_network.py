@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,6 +28,11 @@ from edgesearch.board_eval.graph import (
     Node,
     Pool,
     Reshape,
+    concat_dimension,
+    from_torch_layout,
+    pool_sums_or_maxima,
+    reshape_value,
+    to_torch_layout,
 )
 
 #: Called with every node and its value (activation included); what it returns is what the node's readers see.
@@ -60,6 +64,11 @@ class Network:
         return Network(
             self.graph, {k: v.clone() for k, v in self.weights.items()}, {k: v.clone() for k, v in self.biases.items()}
         )
+
+    def to(self, device: str | torch.device) -> Network:
+        """The same network on a device."""
+        weights = {name: weight.to(device) for name, weight in self.weights.items()}
+        return Network(self.graph, weights, {name: bias.to(device) for name, bias in self.biases.items()})
 
     def layers(self) -> tuple[Conv | Depthwise | Linear, ...]:
         """The nodes with weights, in execution order."""
@@ -118,28 +127,6 @@ def last_readers(graph: Graph) -> Mapping[str, str]:
     return {source: node.name for node in graph for source in node.inputs}
 
 
-def to_torch_layout(node: Conv | Depthwise | Linear, weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(out, kh, kw, in) -> (out, in, kh, kw); depthwise (kh, kw, C) -> (C, 1, kh, kw)."""
-    match node:
-        case Conv():
-            return np.ascontiguousarray(weight.transpose(0, 3, 1, 2))
-        case Depthwise():
-            return np.ascontiguousarray(weight.transpose(2, 0, 1)[:, None])
-        case Linear():
-            return np.ascontiguousarray(weight)
-
-
-def from_torch_layout(node: Conv | Depthwise | Linear, weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The inverse of `to_torch_layout`."""
-    match node:
-        case Conv():
-            return np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
-        case Depthwise():
-            return np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0))
-        case Linear():
-            return np.ascontiguousarray(weight)
-
-
 def activate(kind: ActivationKind, value: Tensor) -> Tensor:
     """The activation as the DPU computes it."""
     match kind:
@@ -169,33 +156,16 @@ def apply_node(node: Node, inputs: Sequence[Tensor]) -> Tensor:
     """Everything without weights, before its activation."""
     match node:
         case Pool():
-            return _pool(node, inputs[0])
+            y = pool_sums_or_maxima(node, inputs[0], (*inputs[0].shape[2:], node.shape[-1]))
+            # the sum first: of integers it is exact, and so is the product with m / 2**s
+            return y if node.kind == "max" else y * (node.factor / (node.kernel[0] * node.kernel[1]))
         case Add():
             return inputs[0] + inputs[1]
         case Concat():
-            image = len(node.shape) == 3
-            return torch.cat(list(inputs), {0: 2, 1: 3, 2: 1}[node.axis] if image else node.axis + 1)
+            return torch.cat(list(inputs), concat_dimension(node))
         case Activation():
             return inputs[0]
         case Reshape():
-            x = inputs[0].permute(0, 2, 3, 1) if inputs[0].ndim == 4 else inputs[0]
-            y = x.reshape(len(x), *node.shape)
-            return y.permute(0, 3, 1, 2) if y.ndim == 4 else y
+            return reshape_value(node, inputs[0])
         case _:
             raise TypeError(f"node {node.name!r} of type {type(node).__name__} has no value of its own")
-
-
-def _pool(node: Pool, x: Tensor) -> Tensor:
-    left, right, top, bottom = node.padding
-    # the last window may reach beyond the padding (ceil_mode) or stop before its end
-    right = max((node.shape[1] - 1) * node.stride[1] + node.kernel[1] - x.shape[3] - left, 0 if node.ceil_mode else right)
-    bottom = max((node.shape[0] - 1) * node.stride[0] + node.kernel[0] - x.shape[2] - top, 0 if node.ceil_mode else bottom)
-    if any((left, right, top, bottom)):
-        x = F.pad(x, (left, right, top, bottom), value=-torch.inf if node.kind == "max" else 0.0)
-    if node.kind == "max":
-        return F.max_pool2d(x, node.kernel, node.stride)
-    # the sum first: of integers it is exact, and so is the product with m / 2**s
-    count = node.kernel[0] * node.kernel[1]
-    if node.kernel == tuple(x.shape[2:]):
-        return x.sum((2, 3), keepdim=True) * (node.factor / count)
-    return F.avg_pool2d(x, node.kernel, node.stride, divisor_override=1) * (node.factor / count)

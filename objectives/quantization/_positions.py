@@ -8,7 +8,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from edgesearch.board_eval.graph import Add, Concat, Conv, Depthwise, Graph, Input, Linear, Node, Reshape, limits
+from edgesearch.board_eval.graph import (
+    Add,
+    Concat,
+    Conv,
+    Depthwise,
+    Graph,
+    Input,
+    Linear,
+    Node,
+    Pool,
+    Reshape,
+    limits,
+    reads_unrounded,
+)
 
 #: No position is finer than this at 8 bits and below (pytorch_nndct).
 MAX_FIX = 12
@@ -37,27 +50,30 @@ class Positions:
         return Positions(dict(self.values), dict(self.weights), dict(self.biases))
 
 
-def owners(graph: Graph) -> dict[str, tuple[str, ...]]:
-    """Node -> the nodes whose fix positions its value is rounded at: itself, or the concats that alone read it.
+def owners(graph: Graph) -> dict[str, str]:
+    """Node -> the node whose fix position its value is rounded at, as pytorch_nndct 3.5 places them.
 
-    A reshape has none of its own: it owns what its source owns.
+    That is the node itself, or its single reader where that is a concat and the node is none, or where that is a ReLU or ReLU6
+    and the node a pool. (The input keeps a position, that of the ReLU behind it: a board has to know it.) A reshape has none of
+    its own: it owns what its source owns.
     """
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, str] = {}
     for node in reversed(graph.nodes):
         readers = graph.consumers[node.name]
-        if readers and not isinstance(node, Input | Reshape) and all(isinstance(r, Concat) for r in readers):
-            found[node.name] = tuple(dict.fromkeys(name for r in readers for name in found[r.name]))
-        else:
-            found[node.name] = (node.name,)
+        found[node.name] = node.name
+        if len(readers) == 1 and not isinstance(node, Input | Reshape | Concat):
+            (reader,) = readers
+            if isinstance(reader, Concat) or (isinstance(node, Pool) and reads_unrounded(reader)):
+                found[node.name] = found[reader.name]
     for node in graph.nodes:
         if isinstance(node, Reshape):
             found[node.name] = found[node.inputs[0]]
     return found
 
 
-def owns_position(node: Node, owned_by: dict[str, tuple[str, ...]]) -> bool:
+def owns_position(node: Node, owned_by: dict[str, str]) -> bool:
     """Whether the node's value has a fix position of its own."""
-    return owned_by[node.name] == (node.name,) and not isinstance(node, Reshape)
+    return owned_by[node.name] == node.name and not isinstance(node, Reshape)
 
 
 def round_half_up(value: Tensor, fix: int, bits: int = 8) -> Tensor:
@@ -97,7 +113,7 @@ def output_position(value: Tensor, bits: int = 8) -> int:
 
     Logits are there to be compared: saturated ones tie whatever their difference, and so do those rounded more coarsely.
     """
-    share = torch.tensor(1 - _SATURATED)
+    share = 1 - _SATURATED
     flat = value.flatten(1)
     ends = torch.stack([-torch.quantile(-flat.amin(1), share), torch.quantile(flat.amax(1), share)])
     return min(base_position(ends, bits), MAX_FIX)
@@ -112,7 +128,7 @@ def obey_limits(graph: Graph, positions: Positions) -> None:
         changed = False
         for node in graph:
             if isinstance(node, Add):
-                sources = [owner for source in node.inputs for owner in owned_by[source]]
+                sources = [owned_by[source] for source in node.inputs]
                 finest = min(positions.values[source] for source in sources) + _ADD_DISTANCE
                 for source in sources:
                     if positions.values[source] > finest:
@@ -131,8 +147,7 @@ def obey_shift_limits(graph: Graph, positions: Positions) -> None:
         changed = False
         for node in graph:
             if isinstance(node, Conv | Depthwise | Linear):
-                for owner in owned_by[node.name]:
-                    changed |= _limit_layer(node, owned_by[node.inputs[0]][0], owner, positions)
+                changed |= _limit_layer(node, owned_by[node.inputs[0]], owned_by[node.name], positions)
 
 
 def _limit_layer(node: Conv | Depthwise | Linear, source: str, owner: str, positions: Positions) -> bool:

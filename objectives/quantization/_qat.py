@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -35,68 +36,85 @@ _THRESHOLD_LR = 10.0
 _STATISTICS_BATCH = 64
 
 
+@dataclass(frozen=True, kw_only=True)
+class QatSettings:
+    """How to train: `stage_lrs` are factors on the learning rate for equal parts of the layers, first to last.
+
+    A model that is `trained` begins where PTQ by `method` "best" would before it learns rounding, its channels scaled (but not
+    those behind a ReLU6); with any other its channels stay as they are. Of a model that is not trained, batch-norm statistics
+    are measured on the calibration images first.
+    Loss: alpha * cross-entropy + (1 - alpha) * temperature**2 * divergence from the teacher's logits.
+    """
+
+    epochs: int
+    lr: float
+    stage_lrs: Sequence[float] = (1.0,)
+    weight_decay: float = 1e-5
+    temperature: float = 4.0
+    alpha: float = 1.0
+    trained: bool = True
+    method: Method = "best"
+    bits: int = 8
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        check_bits(self.bits)
+        if self.epochs < 1 or not self.stage_lrs:
+            asked = f"{self.epochs} epochs with stage rates {tuple(self.stage_lrs)}"
+            raise QuantizationError(f"{asked} were asked for; give at least one")
+
+    @property
+    def freeze_at(self) -> int:
+        """The epoch before which batch-norm and positions are frozen; a trained network has one epoch at least behind it."""
+        share = math.ceil(FREEZE_AFTER * self.epochs)
+        return min(share, self.epochs - 1) if self.trained else share
+
+
 def train_qat(
     model: nn.Module,
     input_shape: tuple[int, int, int],
     batches: Callable[[int], Iterable[Batch]],
-    *,
-    epochs: int,
-    lr: float,
     calibration: npt.NDArray[np.float32],
-    trained: bool = True,
-    method: Method = "best",
-    bits: int = 8,
-    temperature: float = 4.0,
-    alpha: float = 1.0,
+    settings: QatSettings,
+    *,
     teacher: nn.Module | None = None,
-    stage_lrs: Sequence[float] = (1.0,),
-    weight_decay: float = 1e-5,
-    seed: int = 0,
-    device: str = "cpu",
     checkpoints: Checkpoints | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> Graph:
     """Train `model` as the DPU will compute it and return the quantized Graph; the model itself is not changed.
 
-    `input_shape` is (C, H, W). `batches(epoch)` gives an epoch's batches. A model that is `trained` begins where PTQ by
-    `method` "best" would before it learns rounding, its channels scaled (but not those behind a ReLU6) and its positions and
-    biases found on `calibration` (N, H, W, C); with "vitis" its channels stay as they are. Of a model that is not trained,
-    batch-norm statistics are measured there first.
-    Loss: alpha * cross-entropy + (1 - alpha) * temperature**2 * divergence from the logits in the batch, else of `teacher`;
-    batches without either use cross-entropy alone.
-    `stage_lrs` are factors on the learning rate for equal parts of the layers, first to last. `on_epoch(epoch, mean loss)` is
-    called with epochs counted from 1. With `checkpoints` the training goes on where it was cut off, to the same result.
+    `input_shape` is (C, H, W). `batches(epoch)` gives an epoch's batches. Positions and biases to begin with are found on
+    `calibration` (N, H, W, C). Batches without the teacher's logits are shown to `teacher`; without either, cross-entropy
+    counts alone. `on_epoch(epoch, mean loss)` is called with epochs counted from 1. With `checkpoints` the training goes on
+    where it was cut off, to the same result.
     Raises QuantizationError for what cannot be quantized, TrainingError when the loss is no longer a number.
     """
-    check_bits(bits)
-    if epochs < 1 or not stage_lrs:
-        raise QuantizationError(f"{epochs} epochs with stage rates {tuple(stage_lrs)} were asked for; give at least one")
-    if not trained:
-        model = _with_statistics(model, calibration, seed)
+    if not settings.trained:
+        model = _with_statistics(model, calibration, settings.seed)
     lowered = lower_with_sources(model, input_shape)
     check_graph(lowered.graph)
     check_calibration(lowered.graph, calibration)
-    network = QatNetwork(model, lowered, bits)
+    network = QatNetwork(model, lowered, settings.bits)
     saved = checkpoints.latest() if checkpoints is not None else None
     if saved is None:
-        start(network, calibration, bits, seed, scale=trained and method == "best")
-    place = choose_device(device)
+        start(network, calibration, settings.bits, settings.seed, scale=settings.trained and settings.method == "best")
+    place = choose_device(settings.device)
     network.to(place)
     if teacher is not None:
         teacher = copy.deepcopy(teacher).to(place).eval()
-    optimizer = _optimizer(network, lr, stage_lrs, weight_decay)
-    freeze_at = min(math.ceil(FREEZE_AFTER * epochs), epochs - 1) if trained else math.ceil(FREEZE_AFTER * epochs)
+    optimizer = _optimizer(network, settings)
     first = 0
     if saved is not None:
         first = saved[0]
         unpack(saved[1], {"network": network}, optimizer)
-        if first > freeze_at:
+        if first > settings.freeze_at:
             network.freeze()
-    for epoch in range(first, epochs):
-        if epoch == freeze_at:
+    for epoch in range(first, settings.epochs):
+        if epoch == settings.freeze_at:
             network.freeze()
-        _set_rate(optimizer, 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
-        loss = _epoch(network, optimizer, batches(epoch), teacher, temperature, alpha, place)
+        _set_rate(optimizer, 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs)))
+        loss = _epoch(network, optimizer, batches(epoch), teacher, settings, place)
         if checkpoints is not None:
             checkpoints.save(epoch + 1, pack({"network": network}, optimizer), {})
         if on_epoch is not None:
@@ -109,8 +127,7 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     batches: Iterable[Batch],
     teacher: nn.Module | None,
-    temperature: float,
-    alpha: float,
+    settings: QatSettings,
     device: torch.device,
 ) -> float:
     network.train()
@@ -119,11 +136,12 @@ def _epoch(
         images, labels = images.to(device), labels.to(device)
         if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        if logits is None and teacher is not None and alpha < 1:
+        if logits is None and teacher is not None and settings.alpha < 1:
             with torch.no_grad():
                 logits = teacher(images)
         optimizer.zero_grad(set_to_none=True)
-        loss = qat_loss(network(images), labels, None if logits is None else logits.to(device), temperature, alpha)
+        target = None if logits is None else logits.to(device)
+        loss = qat_loss(network(images), labels, target, settings.temperature, settings.alpha)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += loss.detach() * len(labels)
@@ -181,7 +199,8 @@ def _with_statistics(model: nn.Module, calibration: npt.NDArray[np.float32], see
     return model.eval()
 
 
-def _optimizer(network: QatNetwork, lr: float, stage_lrs: Sequence[float], weight_decay: float) -> torch.optim.Optimizer:
+def _optimizer(network: QatNetwork, settings: QatSettings) -> torch.optim.Optimizer:
+    lr, stage_lrs, weight_decay = settings.lr, settings.stage_lrs, settings.weight_decay
     layers = list(network.layers.values())
     groups = []
     for stage, factor in enumerate(stage_lrs):

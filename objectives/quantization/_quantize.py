@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.graph import Graph
-from edgesearch.errors import QuantizationError
+from edgesearch.errors import PluginError, QuantizationError
 from edgesearch.objectives.quantization._best import quantize_best
 from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
-from edgesearch.objectives.quantization._method import Method
+from edgesearch.objectives.quantization._method import QUANTIZERS, Method, Quantizer
 from edgesearch.objectives.quantization._vitis import quantize_vitis
+
+QUANTIZERS.add("best", quantize_best)
+QUANTIZERS.add("vitis", quantize_vitis)
 
 
 def quantize(
@@ -21,22 +26,31 @@ def quantize(
     bits: int = 8,
     seed: int = 0,
     expected_images: int | None = None,
+    device: str = "cpu",
+    folder: Path | None = None,
 ) -> Graph:
     """The quantized form of a lowered `graph`, calibrated on unlabelled `images`.
 
     `images` is float32 (N, H, W, C), normalised as in training. "vitis" does what pytorch_nndct 3.5 does by default, one image
-    at a time in the order given; "best" uses the same arithmetic and looks at the network's output instead. Both are
-    deterministic; `seed` chooses the images "best" looks at, and their order. `bits` other than 8 are for analysis.
-    Raises QuantizationError naming the layer or image that cannot be quantized, and when there are fewer than
-    `expected_images`.
+    at a time in the order given; "best" uses the same arithmetic, looks at the network's output instead, and returns what
+    "vitis" makes where that is closer to the float network on held-back images; any other `method` is the import path of a
+    `Quantizer`, looked for in `folder` first. All are deterministic; `seed` chooses the images "best" looks at, and their
+    order. `bits` other than 8 are for analysis. `device` is torch's name of where to compute.
+    Raises QuantizationError naming the layer or image that cannot be quantized, the method that is unknown, and when there are
+    fewer than `expected_images`.
     """
     check_bits(bits)
     check_graph(graph)
     check_calibration(graph, images, expected_images)
-    match method:
-        case "best":
-            return quantize_best(graph, images, bits=bits, seed=seed)
-        case "vitis":
-            return quantize_vitis(graph, images, bits=bits)
-        case _:
-            raise QuantizationError(f"quantization method {method!r} is unknown; choose 'vitis' or 'best'")
+    quantized = _find(method, folder)(graph, images, bits=bits, seed=seed, device=device)
+    if not isinstance(quantized, Graph) or not quantized.quantized:
+        found = "a Graph without fix positions" if isinstance(quantized, Graph) else f"a {type(quantized).__name__}"
+        raise QuantizationError(f"quantization method {method!r} returned {found}, expected a quantized Graph")
+    return quantized
+
+
+def _find(method: Method, folder: Path | None) -> Quantizer:
+    try:
+        return QUANTIZERS.find(method, folder=folder)
+    except PluginError as error:
+        raise QuantizationError(str(error)) from error

@@ -43,7 +43,7 @@ def reconstruct(
     epochs = min(_EPOCHS, int(_MACS / (_PASSES * len(images) * max(network.graph.macs, 1))))
     if spread == 0 or epochs == 0 or not network.weights:
         return start
-    trained = QatNetwork(nn.Module(), Lowered(start.to_graph(), {}), bits)
+    trained = QatNetwork(nn.Module(), Lowered(start.to_graph(), {}), bits).to(images.device)
     trained.set_positions(positions)
     trained.freeze()
     optimizer = torch.optim.Adam(_groups(trained, positions))

@@ -24,7 +24,7 @@ _RANGE_QUANTILE = 0.9
 
 @dataclass
 class Sensitivity:
-    """By node name, float64.
+    """By node name, float64, on the CPU.
 
     peak, cost: (N, C) per image and channel, the largest absolute value, and what independent errors of size 1 at every
     position cost. weight_cost, bias_cost: what an error of size 1 in one weight (in torch's shape) or bias (C,) costs, over all
@@ -60,15 +60,15 @@ def measure(network: Network, images: Tensor, seed: int) -> Sensitivity:
         values, gradients = _backward(network, image, generator)
         noise = 0.0
         for name, value in values.items():
-            peak = value.detach().abs().reshape(value.shape[1], -1).amax(1).double()
-            cost = gradients.values[name].double().square().reshape(value.shape[1], -1).sum(1)
+            peak = value.detach().abs().reshape(value.shape[1], -1).amax(1).double().cpu()
+            cost = gradients.values[name].double().square().reshape(value.shape[1], -1).sum(1).cpu()
             noise += float(peak.max() ** 2 * cost.sum())
             peaks[name].append(peak)
             costs[name].append(cost)
         noises.append(max(noise, 1e-30))
         for total, own in ((found.weight_cost, gradients.weights), (found.bias_cost, gradients.biases)):
             for name, gradient in own.items():
-                share = gradient.double().square() / (noises[-1] * len(images))
+                share = gradient.double().square().cpu() / (noises[-1] * len(images))
                 total[name] = total[name] + share if name in total else share
     found.peak = {name: torch.stack(parts) for name, parts in peaks.items()}
     found.cost = {name: torch.stack(parts) for name, parts in costs.items()}
@@ -97,7 +97,7 @@ def _backward(network: Network, image: Tensor, generator: torch.Generator) -> tu
                 values[node.name] = traced.compute(node, [values[name] for name in node.inputs])
                 check_value(node, values[node.name])
         logits = values[network.graph.output.name].flatten(1)
-        direction = torch.randn(logits.shape, generator=generator)
+        direction = torch.randn(logits.shape, generator=generator).to(logits.device)
         if direction.shape[1] > 1:
             direction -= direction.mean(1, keepdim=True)
         wanted = [*values.values(), *weights.values(), *biases.values()]

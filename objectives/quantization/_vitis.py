@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from edgesearch.board_eval.graph import Activation, Add, Conv, Depthwise, Graph, Input, Linear, Node
+from edgesearch.board_eval.graph import Activation, Add, Conv, Depthwise, Graph, Input, Linear, Node, reads_unrounded
 from edgesearch.objectives.quantization._assembly import assemble, to_tensor
 from edgesearch.objectives.quantization._checks import check_value
 from edgesearch.objectives.quantization._network import Network, activate, apply_layer
@@ -37,22 +37,32 @@ from edgesearch.objectives.quantization._vitis_equalization import equalize_as_v
 _RATE = 0.05
 
 
-def quantize_vitis(graph: Graph, images: npt.NDArray[np.float32], *, bits: int) -> Graph:
-    """See `quantize`."""
+def quantize_vitis(
+    graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 8, seed: int = 0, device: str = "cpu"
+) -> Graph:
+    """See `quantize`; nothing is left to chance, so `seed` changes nothing."""
     network = Network.of(without_relu6(graph))
     with torch.no_grad():
         equalize_as_vitis(network)
-        calibration = Calibration(network, bits)
+        calibration = Calibration(network.to(device), bits)
         for image in torch.split(to_tensor(images), 1):
-            calibration.show(image.contiguous())
+            calibration.show(image.contiguous().to(device))
         return calibration.finish()
 
 
+def _relu_behind_input(graph: Graph) -> str | None:
+    """The ReLU or ReLU6 that alone reads the input; the input then has its position."""
+    readers = graph.consumers[graph.input.name]
+    return readers[0].name if len(readers) == 1 and isinstance(readers[0], Activation) and reads_unrounded(readers[0]) else None
+
+
 def without_relu6(graph: Graph) -> Graph:
-    """The network with every ReLU6 replaced by ReLU, as Vitis AI does because it equalizes."""
+    """The network with every ReLU6 module replaced by ReLU, as Vitis AI does because it equalizes; functions stay."""
 
     def put(node: Node) -> Node:
-        if isinstance(node, Conv | Depthwise | Linear | Add | Activation) and node.activation == "relu6":
+        if not isinstance(node, Conv | Depthwise | Linear | Add | Activation):
+            return node
+        if node.activation == "relu6" and not node.keeps_clip:
             return dataclasses.replace(node, activation="relu")
         return node
 
@@ -104,6 +114,7 @@ class Calibration:
         self._biases = {name: bias.clone() for name, bias in self.network.biases.items()}  # as they were
         self._rounded: dict[str, Tensor] = {}
         self._noise = {node.name: _Noise() for node in self.network.layers()}
+        self._input_relu = _relu_behind_input(self.network.graph)
         for name, weight in self.network.weights.items():
             self.positions.weights[name] = fix = search_position(weight, self.bits, weights=True)
             self._rounded[name] = round_half_away(weight, fix, self.bits)
@@ -124,12 +135,15 @@ class Calibration:
             else:
                 value = self.network.compute(node, inputs)
             check_value(node, value)
-            if owns_position(node, self._owned_by) and not isinstance(node, Conv | Depthwise | Linear):
+            unrounded = isinstance(node, Input) and self._input_relu is not None  # nndct rounds behind the ReLU alone
+            if owns_position(node, self._owned_by) and not isinstance(node, Conv | Depthwise | Linear) and not unrounded:
                 value = self._round(node, value)
             values[node.name] = value
 
     def finish(self) -> Graph:
         """The quantized Graph."""
+        if self._input_relu is not None:
+            self.positions.values[self.network.graph.input.name] = self.positions.values[self._input_relu]
         obey_shift_limits(self.network.graph, self.positions)
         return assemble(self.network, self.positions, self.bits)
 
@@ -157,7 +171,7 @@ class Calibration:
             value = self._round(node, value) if owns else value
         check_value(node, before)
         noise = self._noise[node.name]
-        if bias is not None and not noise.settled:
+        if bias is not None and not noise.settled and not (isinstance(node, Depthwise) and node.scale):
             exact = apply_layer(node, x, self.network.weights[node.name], self._biases[node.name])
             error = before - exact
             rate = noise.rate(error, exact)

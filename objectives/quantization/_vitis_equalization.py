@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +13,8 @@ from edgesearch.objectives.quantization._network import Network, activation_of
 
 #: Channels whose two ranges sum to less stay as they are.
 _NEGLIGIBLE = 0.5
+#: What the smallest weights count as where a bias is compared with them.
+_TINY = 1e-7
 
 
 def equalize_as_vitis(network: Network) -> None:
@@ -22,11 +27,16 @@ def equalized_pairs(graph: Graph) -> list[tuple[Conv | Depthwise, Conv | Depthwi
     """Convolutions joined by nothing but ReLU and pooling, each read once, in execution order."""
     pairs = []
     for node in graph:
-        if isinstance(node, Conv | Depthwise) and activation_of(node) in ("none", "relu"):
+        if _is_convolution(node) and activation_of(node) in ("none", "relu"):
             second = _next_convolution(graph, node)
             if second is not None:
                 pairs.append((node, second))
     return pairs
+
+
+def _is_convolution(node: Node) -> TypeGuard[Conv | Depthwise]:
+    """Whether nndct sees a convolution; a batch-norm that was not folded is none."""
+    return isinstance(node, Conv) or (isinstance(node, Depthwise) and not node.scale)
 
 
 def _next_convolution(graph: Graph, node: Node) -> Conv | Depthwise | None:
@@ -35,7 +45,7 @@ def _next_convolution(graph: Graph, node: Node) -> Conv | Depthwise | None:
         if len(readers) != 1:
             return None
         node = readers[0]
-        if isinstance(node, Conv | Depthwise):
+        if _is_convolution(node):
             return node
         if not (isinstance(node, Pool) or (isinstance(node, Activation) and node.activation == "relu")):
             return None
@@ -46,10 +56,11 @@ def _equalize(network: Network, first: str, second: Conv | Depthwise) -> None:
     after = network.weights[second.name]
     range_out = weight.abs().amax((1, 2, 3))
     if bias is not None:
-        range_out = torch.maximum(range_out, bias.abs() / bias_shrink(weight, bias))
+        counted = torch.where(range_out == 0, 0.0, bias.abs())  # a channel of zeros has no range to move
+        range_out = torch.maximum(range_out, counted / bias_shrink(weight, bias))
     range_in = after.abs().amax((1, 2, 3) if isinstance(second, Depthwise) else (0, 2, 3))
     scale = range_out / torch.sqrt(range_out * range_in)
-    keep = (range_out + range_in < _NEGLIGIBLE) | (range_out * range_in == 0)  # a channel of zeros has no range to move
+    keep = (range_out + range_in < _NEGLIGIBLE) | (range_out * range_in == 0)
     scale = torch.where(keep, torch.ones_like(scale), scale)
     network.weights[first] = weight / scale.reshape(-1, 1, 1, 1)
     if bias is not None:
@@ -59,14 +70,21 @@ def _equalize(network: Network, first: str, second: Conv | Depthwise) -> None:
 
 
 def bias_shrink(weight: Tensor, bias: Tensor) -> float:
-    """How much of a bias counts as range: it is divided by this before it is compared with the weights."""
-    largest_bias, largest_weight = float(bias.abs().max()), float(weight.abs().max())
-    ratio = bias.abs() / weight.abs().amax((1, 2, 3))
-    ratio = ratio[torch.isfinite(ratio)]
-    if not len(ratio):
-        return 5.0
-    median, mean = float(ratio.median()), float(ratio.mean())
-    if largest_bias < 10 and largest_bias < 20 * largest_weight:
+    """How much of a bias counts as range: it is divided by this before it is compared with the weights.
+
+    Decided by |bias| / |weight| of every weight. A weight of zero counts as its channel's smallest other one, none as less than
+    1e-7, and the bias of a channel of zeros as 0.
+    """
+    size = weight.flatten(1).abs()  # (out, weights of a channel)
+    zero = size == 0
+    smallest = torch.where(zero, torch.inf, size).amin(1, keepdim=True)
+    dead = zero.all(1, keepdim=True)
+    size = torch.where(zero, torch.where(dead, _TINY, smallest), size).clamp_min(_TINY)
+    offset = bias.abs()[:, None]
+    ratio = (torch.where(dead, 0.0, offset) / size).numpy()
+    median, mean = float(np.median(ratio)), float(ratio.mean())
+    largest = float(offset.max())
+    if largest < 10 and float(offset.max() / size.max()) < 20:
         return 5.0 if median > 100 or mean > 1000 else 2.0
     if median > 30 or mean > 500:
         return 20.0

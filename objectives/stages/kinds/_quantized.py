@@ -96,7 +96,13 @@ def _quantize(context: Context[QuantizedSettings], student: Student, model: nn.M
     images = prepare(data.calibration.images, size, data.normalisation)
     if quantization.method == "ptq":
         return quantizer.quantize(
-            lower(model, shape), images, method=quantization.algorithm, bits=quantization.bits, seed=context.seed
+            lower(model, shape),
+            images,
+            method=quantization.algorithm,
+            bits=quantization.bits,
+            seed=context.seed,
+            device=context.device,
+            folder=context.folder,
         )
     recipe = settings.recipe
     assert recipe is not None  # a plan gives one with QAT
@@ -105,17 +111,19 @@ def _quantize(context: Context[QuantizedSettings], student: Student, model: nn.M
         model,
         shape,
         QatBatches(data, size, recipe.batch_size, context.seed, settings.augmentation, supervision),
-        epochs=recipe.epochs,
-        lr=recipe.lr,
-        stage_lrs=recipe.stage_lrs,
-        trained=settings.student is None,
-        method=quantization.algorithm,
-        calibration=images,
-        bits=quantization.bits,
-        temperature=supervision.temperature if supervision else 1.0,
-        alpha=supervision.alpha if supervision else 1.0,
-        seed=context.seed,
-        device=context.device,
+        images,
+        quantizer.QatSettings(
+            epochs=recipe.epochs,
+            lr=recipe.lr,
+            stage_lrs=recipe.stage_lrs,
+            trained=settings.student is None,
+            method=quantization.algorithm,
+            bits=quantization.bits,
+            temperature=supervision.temperature if supervision else 1.0,
+            alpha=supervision.alpha if supervision else 1.0,
+            seed=context.seed,
+            device=context.device,
+        ),
         checkpoints=context.store.checkpoints(context.stage.key),
         on_epoch=lambda epoch, loss: context.report(f"QAT epoch {epoch}/{recipe.epochs}  loss {loss:.4f}"),
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -142,3 +143,19 @@ def test_without_weights_keeps_everything_else() -> None:
     stripped = without_weights(graph)
     assert stripped.by_name["c"].weight is None
     assert (stripped.macs, stripped.parameters) == (graph.macs, graph.parameters)
+
+
+def slow_average_coefficient(height: int, width: int) -> tuple[int, int]:
+    """The first of the closest m / 2**s to 1 / k, s below log2(128 k) rounded up (pytorch_nndct 3.5), in exact fractions."""
+    k = height * width
+    steps = next(s for s in range(64) if 2**s >= 128 * k)
+    tried = [(round(Fraction(2**s, k)), s) for s in range(steps)]
+    return min(tried, key=lambda pair: abs(Fraction(pair[0], 2 ** pair[1]) - Fraction(1, k)))
+
+
+def test_average_coefficients_of_all_windows_up_to_32() -> None:
+    known = {(3, 3), (5, 5), (6, 6), (3, 6), (6, 3), (7, 7), (14, 14)}
+    for size in itertools.product(range(1, 33), repeat=2):
+        if size not in known:
+            assert average_coefficient(size) == slow_average_coefficient(*size), size
+    assert average_factor((3, 6)) == average_factor((6, 3)) == 36 * 7 / 256

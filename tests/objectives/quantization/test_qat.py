@@ -19,7 +19,7 @@ from edgesearch.board_eval.lowering._trace import lower, lower_with_sources
 from edgesearch.errors import QuantizationError, TrainingError
 from edgesearch.objectives.quantization._assembly import to_tensor
 from edgesearch.objectives.quantization._best import find_grids
-from edgesearch.objectives.quantization._qat import start, train_qat
+from edgesearch.objectives.quantization._qat import QatSettings, start, train_qat
 from edgesearch.objectives.quantization._qat_network import QatNetwork
 from edgesearch.objectives.quantization._quantize import quantize
 
@@ -136,11 +136,8 @@ def test_five_bits_are_repaired_and_stored_in_five_bits(trained: nn.Module, digi
         trained,
         SHAPE,
         batches_of(images, labels, trained),
-        epochs=4,
-        lr=2e-3,
-        calibration=images[:100],
-        bits=5,
-        alpha=0.5,
+        images[:100],
+        QatSettings(epochs=4, lr=2e-3, bits=5, alpha=0.5),
         on_epoch=lambda epoch, loss: losses.append(loss),
     )
     assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
@@ -158,7 +155,7 @@ def test_five_bits_are_repaired_and_stored_in_five_bits(trained: nn.Module, digi
 def test_from_scratch(digits: tuple[np.ndarray, np.ndarray]) -> None:
     torch.manual_seed(1)
     images, labels = digits[0][:1000], digits[1][:1000]
-    graph = train_qat(Net(), SHAPE, batches_of(images, labels), epochs=5, lr=5e-3, calibration=images[:100], trained=False)
+    graph = train_qat(Net(), SHAPE, batches_of(images, labels), images[:100], QatSettings(epochs=5, lr=5e-3, trained=False))
     assert accuracy(graph, digits) > 0.85
 
 
@@ -189,10 +186,8 @@ def test_a_training_that_was_cut_off_ends_the_same(
             trained,
             SHAPE,
             batches_of(images, labels),
-            epochs=4,
-            lr=1e-3,
-            calibration=images[:50],
-            stage_lrs=(0.5, 1.0),
+            images[:50],
+            QatSettings(epochs=4, lr=1e-3, stage_lrs=(0.5, 1.0)),
             checkpoints=memory,
         )
 
@@ -207,4 +202,4 @@ def test_a_training_that_was_cut_off_ends_the_same(
 def test_a_loss_that_is_not_a_number(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray]) -> None:
     images, labels = digits[0][:200], digits[1][:200]
     with pytest.raises((TrainingError, QuantizationError)):
-        train_qat(trained, SHAPE, batches_of(images, labels), epochs=3, lr=1e30, calibration=images)
+        train_qat(trained, SHAPE, batches_of(images, labels), images, QatSettings(epochs=3, lr=1e30))
