@@ -36,18 +36,19 @@ class Lowered:
 
 
 def lower(
-    model: nn.Module, input_shape: tuple[int, int, int], *, target: Target = DEFAULT_TARGET, name: str | None = None
+    model: nn.Module, input_shape: tuple[int, int, int], *, target: Target | None = DEFAULT_TARGET, name: str | None = None
 ) -> Graph:
     """The DPU's view of `model` for one image of `input_shape` = (channels, height, width).
 
     Raises LoweringError naming every operation that `target` does not have, that this tool does not have, or whose sizes are
-    beyond the target's limits. The model is not changed.
+    beyond the target's limits. Without a target (None) limits are not looked at: for analysis, not for a board. The model is not
+    changed.
     """
     return lower_with_sources(model, input_shape, target=target, name=name).graph
 
 
 def lower_with_sources(
-    model: nn.Module, input_shape: tuple[int, int, int], *, target: Target = DEFAULT_TARGET, name: str | None = None
+    model: nn.Module, input_shape: tuple[int, int, int], *, target: Target | None = DEFAULT_TARGET, name: str | None = None
 ) -> Lowered:
     """Like `lower`, and says which torch modules each weighted node came from."""
     name = name or type(model).__name__
@@ -71,8 +72,8 @@ def _trace(model: nn.Module, name: str) -> fx.GraphModule:
 class _Lowering(Layers):
     """One pass over a traced model."""
 
-    def run(self, target: Target) -> Lowered:
-        self.target = target
+    def run(self, target: Target | None) -> Lowered:
+        self.target = target or DEFAULT_TARGET
         self.output = ""
         self.modules = dict(self.traced.named_modules(remove_duplicate=False))
         problems: dict[fx.Node, list[str]] = {}
@@ -84,7 +85,7 @@ class _Lowering(Layers):
             except BlockedByEarlierProblem:
                 continue
         graph = self._graph()
-        for violation in target.violations(graph) if graph else ():
+        for violation in target.violations(graph) if graph is not None and target is not None else ():
             problems.setdefault(self.origins[violation.layer], []).append(str(violation))
         if problems or graph is None:
             raise LoweringError(self.name, self._in_order(problems))

@@ -112,10 +112,10 @@ def test_energy_is_the_power_of_a_second_shared_among_its_images() -> None:
 
 def test_a_simulated_boards_content_is_its_profile_and_makes_it_again() -> None:
     profile = load_profile("zcu104")
-    assert SimulatedBoard(profile).content == profile.model_dump(mode="json")
+    assert SimulatedBoard(profile).content == profile.model_dump(mode="json", exclude={"name", "origin"})
     for board in (SimulatedBoard(profile), SimulatedBoard(profile, runner="cpp")):
         again = SimulatedBoard.of_content(board.content)
-        assert (again.profile, again.runner) == (board.profile, board.runner)
+        assert (again.content, again.runner) == (board.content, board.runner)
 
 
 def test_boards_by_name_by_profile_and_by_import_path(tmp_path: Path) -> None:

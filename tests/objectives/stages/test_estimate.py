@@ -55,7 +55,7 @@ def test_a_model_the_dpu_cannot_run_is_refused_by_the_name_of_its_layer(tmp_path
 
 
 def test_a_model_that_does_not_tell_the_classes_apart_is_refused(tmp_path: Path) -> None:
-    fixed = own(tmp_path, "nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 900, 5)", "fixed")
+    fixed = own(tmp_path, "nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)", "fixed")
     with pytest.raises(SpaceError, match="5 outputs, but the data set 10 classes"):
         Estimator(channels=3, classes=10, board=BOARD, folder=tmp_path).estimate(fixed)
 
