@@ -96,6 +96,7 @@ def _board(board: Board) -> dict[str, Any]:
         "name": board.name,
         "content": dict(board.content),
         "dpu": target.name,
+        "cores": board.content.get("cores"),
         "fingerprint": str(Fingerprint(target.fingerprint)) if target.fingerprint else None,
         "modelled": MODELLED,
         "arch_json": arch_json(target),

@@ -167,7 +167,7 @@ def run(arguments: argparse.Namespace) -> int:
     subgraph = dpu_subgraph(arguments.xmodel)
     network = Network(subgraph)
     check_positions(network, manifest)
-    cores = manifest["board"]["cores"]
+    cores = manifest["board"]["cores"] or 1
     figures = {"xmodel": os.path.basename(arguments.xmodel), "trial": manifest["trial"], "study": manifest["study"]}
     figures["golden"] = check_golden(network, images, expected)
     if figures["golden"]["equal"] or arguments.measure_anyway:
