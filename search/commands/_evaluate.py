@@ -1,9 +1,8 @@
-"""`edgesearch evaluate`: one candidate through the whole pipeline, in this process."""
+"""`edgesearch evaluate`: one candidate through the whole pipeline, in a child process."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -12,7 +11,7 @@ from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage, Store, plan
 from edgesearch.search.commands._networks import read_candidate
 from edgesearch.search.commands._optimize import prepare_study
-from edgesearch.search.engine import Job, describe_metrics, run_job
+from edgesearch.search.engine import StageRunner, describe_metrics, make_pool, run_stages
 from edgesearch.search.study import Home, StudyFile, load_study, with_fingerprint
 
 
@@ -36,8 +35,13 @@ def evaluate(*, candidate: Path, study: str, test: bool, board: str | None, home
     last = measured
     if test:
         last = plan(wanted, settings.pipeline, prepared.conditions, last="tested")
-    for stage in (*measured.walk(), *([last] if test else [])):
-        _run(stage, settings, store, place)
+    pool = make_pool(workers=0)
+    try:
+        runner = StageRunner(store=store, pool=pool, data=settings.data, logs=place.logs("evaluate"), note=click.echo)
+        for stage in (*measured.walk(), *([last] if test else [])):
+            _run(stage, runner)
+    finally:
+        pool.close()
     figures = store.get("measured", measured.key)
     assert figures is not None
     click.echo(
@@ -49,14 +53,12 @@ def evaluate(*, candidate: Path, study: str, test: bool, board: str | None, home
     return 0
 
 
-def _run(stage: Stage, settings: StudyFile, store: Store, place: Home) -> None:
-    if store.get(stage.kind, stage.key) is not None:
+def _run(stage: Stage, runner: StageRunner) -> None:
+    if runner.artifact(stage) is not None:
         click.echo(f"  {stage.kind:<10} from the store")
         return
     started = time.perf_counter()
-    log = place.logs("evaluate") / f"{stage.kind}-{stage.key[:16]}.log"
-    job = Job(stage=stage.to_json(), data=settings.data.model_dump(mode="json"), store=str(store.root), log=str(log), threads=0)
-    result = run_job(asdict(job))
-    if result["outcome"] != "done":
-        raise StudyError(f"stage {stage.kind}: {result['message']} (log: {log})")
+    failed = [end.failure for end in run_stages(runner, [stage]) if end.failure is not None]
+    if failed:
+        raise StudyError(failed[0])
     click.echo(f"  {stage.kind:<10} {time.perf_counter() - started:.1f} s")

@@ -18,8 +18,8 @@ from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, Store, 
 from edgesearch.search.commands._dry_run import describe_cost
 from edgesearch.search.commands._preflight import study_findings
 from edgesearch.search.commands._show import make_console, print_front, save_report
-from edgesearch.search.engine import Engine, Job, Pool, Summary, make_pool, make_progress
-from edgesearch.search.study import Home, StudyFile, create_or_resume, load_study, open_storage
+from edgesearch.search.engine import Engine, Pool, StageRunner, Summary, make_pool, make_progress, run_stages
+from edgesearch.search.study import Home, Lease, StudyFile, create_or_resume, hold_lease, load_study, open_storage
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,18 @@ class Prepared:
     estimator: Estimator
 
 
-def prepare_study(settings: StudyFile) -> Prepared:
+def prepare_study(settings: StudyFile, *, threads: int = 1) -> Prepared:
     """Read the data and the board profile and lower every student, before anything is trained or written."""
     data = load_data(settings.data)
     board = load_profile(settings.board)
     estimator = Estimator(channels=data.channels, classes=len(data.classes), board=board)
     conditions = Conditions.of(
-        data, settings.pipeline, board=board.model_dump(mode="json", exclude={"origin"}), granularity=16, seed=settings.seed
+        data,
+        settings.pipeline,
+        board=board.model_dump(mode="json", exclude={"origin"}),
+        granularity=16,
+        seed=settings.seed,
+        threads=threads,
     )
     return Prepared(settings, data, board, conditions, estimator)
 
@@ -70,6 +75,7 @@ def optimize(
     workers: int | None,
     ray_address: str | None,
     gpus_per_stage: float,
+    threads_per_stage: int,
     seed: int | None,
     retry_failed: bool,
     dry_run: bool,
@@ -83,7 +89,7 @@ def optimize(
     settings = load_study(study)
     settings = StudyFile.model_validate(settings.to_json() | {key: v for key, v in overrides.items() if v is not None})
     wanted = trials or (settings.search.trials if settings.space else len(settings.candidates))
-    prepared = prepare_study(settings)
+    prepared = prepare_study(settings, threads=threads_per_stage)
     for sentence in check_students(prepared):
         click.echo(f"left out: {sentence}", err=True)
     for sentence in study_findings(settings, prepared.data):
@@ -93,13 +99,13 @@ def optimize(
         click.echo(describe_cost(prepared.settings, prepared.data, prepared.conditions, prepared.estimator, place, wanted))
         return 0
     place.prepare()
-    with place.lease(settings.name):
-        database = open_storage(storage or place.database)
+    database = open_storage(storage or place.database)
+    with hold_lease(database, settings.name, folder=home) as lease:
         opened = create_or_resume(database, settings)
         _refuse_other_data(opened, prepared.data)
         pool = make_pool(_default_workers() if workers is None else workers, address=ray_address, gpus_per_job=gpus_per_stage)
         try:
-            summary = _run(prepared, opened, place, pool, console, wanted, retry_failed=retry_failed)
+            summary = _run(prepared, opened, place, pool, console, wanted, lease=lease, retry_failed=retry_failed)
             _test_front(prepared, opened, place, pool)
         finally:
             pool.close()
@@ -146,6 +152,7 @@ def _run(
     console: Console,
     wanted: int,
     *,
+    lease: Lease,
     retry_failed: bool,
 ) -> Summary:
     progress = make_progress(console)
@@ -159,7 +166,7 @@ def _run(
             pool=pool,
             progress=progress,
             logs=place.logs(prepared.settings.name),
-            threads=max(1, _default_workers() // pool.slots),
+            lease=lease,
             retry_failed=retry_failed,
         )
         return engine.run(wanted)
@@ -178,15 +185,8 @@ def _test_front(prepared: Prepared, study: optuna.Study, place: Home, pool: Pool
         if str(record.number) in known or artifact is None:
             continue
         stages[str(record.number)] = plan(record.candidate, prepared.settings.pipeline, prepared.conditions, last="tested")
-    waiting = set()
-    for number, stage in stages.items():
-        log = place.logs(prepared.settings.name) / f"tested-{number}.log"
-        data = prepared.settings.data.model_dump(mode="json")
-        pool.submit(Job(stage=stage.to_json(), data=data, store=str(store.root), log=str(log), threads=1))
-        waiting.add(stage.key)
-    while waiting:
-        for result in pool.wait(timeout=1.0):
-            waiting.discard(result.key)
+    logs = place.logs(prepared.settings.name)
+    run_stages(StageRunner(store=store, pool=pool, data=prepared.settings.data, logs=logs, note=click.echo), stages.values())
     for number, stage in stages.items():
         tested = store.get("tested", stage.key)
         if tested is not None:

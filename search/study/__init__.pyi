@@ -9,6 +9,9 @@ from ._front import nearest_misses as nearest_misses
 from ._front import pareto_front as pareto_front
 from ._home import Home as Home
 from ._hypervolume import progress as progress
+from ._lease import Lease as Lease
+from ._lease import hold_lease as hold_lease
+from ._ledger import Ledger as Ledger
 from ._read_only import ReadOnlyStudy as ReadOnlyStudy
 from ._read_only import open_read_only as open_read_only
 from ._record import RATIO_SCALE as RATIO_SCALE

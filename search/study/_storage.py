@@ -9,40 +9,47 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError
 
 from edgesearch.errors import StudyError
+from edgesearch.search.study._errors import DATABASE_ERRORS, database_reason, shown_url
 from edgesearch.search.study._file import StudyFile
-from edgesearch.search.study._home import use_write_ahead_log
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
+#: Seconds for which one writer of a SQLite file waits for another.
+_SQLITE_WAITS = 60
+_DRIVERS = {"postgresql": "pip install 'edgesearch[postgresql]'"}
 
 #: Settings that may differ when a study is resumed: they say how far to go, not what is searched.
 _MAY_CHANGE = {("search", "trials"), ("description",)}
 
 
 def open_storage(url: str) -> RDBStorage:
-    """The storage at a SQLAlchemy URL; raises StudyError when it does not connect."""
+    """The storage at a SQLAlchemy URL; raises StudyError when it does not connect.
+
+    A SQLite file keeps a write-ahead log, so that readers (the dashboard, `pareto`) may look at it while it is written, and
+    writers wait for each other for a minute (`?timeout=` in the URL: another number of seconds).
+    """
     try:
-        shown = make_url(url).render_as_string(hide_password=True)
-        if url.startswith("sqlite:///"):
-            use_write_ahead_log(url)
-        return RDBStorage(url)
+        parsed = make_url(url)
+        sqlite = parsed.get_backend_name() == "sqlite"
+        waits = {"connect_args": {"timeout": _SQLITE_WAITS}} if sqlite and "timeout" not in parsed.query else {}
+        storage = RDBStorage(url, engine_kwargs=waits)
+        if sqlite:
+            with storage.engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        return storage
     except ArgumentError as error:
         raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
     except ImportError as error:
-        hint = "pip install 'edgesearch[postgresql]'" if "psycopg" in url else "install its driver"
-        raise StudyError(f"--storage {shown} needs a driver that is not installed; {hint}") from error
-    except (SQLAlchemyError, OSError, RuntimeError) as error:
-        raise StudyError(f"--storage {shown} does not connect: {_first_line(error)}; check the URL and that it runs") from error
-    except Exception as error:  # sqlite3's and drivers' own errors, for files that are no database
-        if type(error).__module__.split(".")[0] not in ("sqlite3", "psycopg", "psycopg2", "pymysql", "optuna"):
-            raise
-        raise StudyError(f"--storage {shown} cannot be used: {_first_line(error)}; check the URL") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0]
+        hint = _DRIVERS.get(parsed.get_backend_name(), f"install {parsed.drivername}'s package")
+        raise StudyError(f"--storage {shown_url(url)} needs a driver that is not installed; {hint}") from error
+    except (*DATABASE_ERRORS, OSError, RuntimeError) as error:
+        advice = (
+            "check the path, and that its folder is there, writable and not full"
+            if sqlite
+            else "check the URL and that it runs"
+        )
+        raise StudyError(f"--storage {shown_url(url)} cannot be used: {database_reason(error)}; {advice}") from error
 
 
 def study_names(storage: RDBStorage) -> list[str]:
@@ -65,7 +72,8 @@ def create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
         study = open_study(storage, settings.name)
         stored = study.user_attrs.get("study")
         if stored is not None:
-            _refuse_changes(settings.name, stored, settings.to_json())
+            # Settings that came with a later version have their defaults.
+            _refuse_changes(settings.name, StudyFile.model_validate(stored).to_json(), settings.to_json())
             return study
     else:
         study = optuna.create_study(study_name=settings.name, storage=storage, directions=settings.directions)

@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
+from _inline import InlinePool
 from optuna.trial import TrialState
 
 from edgesearch.board_eval import load_profile
@@ -16,7 +17,7 @@ from edgesearch.errors import StudyError
 from edgesearch.objectives import Conditions, Estimator, Store, load_data
 from edgesearch.search.engine._engine import Engine, Summary
 from edgesearch.search.engine._jobs import Job, JobResult
-from edgesearch.search.engine._workers import InlinePool, Pool
+from edgesearch.search.engine._workers import Pool
 from edgesearch.search.study._file import StudyFile, parse_study
 from edgesearch.search.study._home import Home
 from edgesearch.search.study._storage import create_or_resume, open_storage
@@ -90,7 +91,6 @@ class Bench:
             pool=pool or InlinePool(),
             progress=self.progress,
             logs=self.home.logs(self.settings.name),
-            threads=1,
             retry_failed=retry_failed,
         )
         return engine.run(trials)

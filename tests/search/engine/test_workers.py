@@ -10,8 +10,10 @@ import psutil
 import pytest
 
 from edgesearch.objectives import Conditions, DataSettings, Pipeline, Stage, Store, load_data, plan
+from edgesearch.search.engine._child import ChildPool
 from edgesearch.search.engine._jobs import Job, JobResult, run_job
-from edgesearch.search.engine._workers import InlinePool, Pool, RayPool
+from edgesearch.search.engine._ray import RayPool
+from edgesearch.search.engine._workers import Pool
 from edgesearch.spaces import Candidate, Student
 
 DATA = DataSettings(name="digits", train_images=100, validation_images=50, calibration_images=20)
@@ -27,7 +29,6 @@ def job(folder: Path, *, epochs: int = 1, width: float = 0.5) -> Job:
         data=DATA.model_dump(mode="json"),
         store=str(folder / "store"),
         log=str(folder / "logs" / "student.log"),
-        threads=1,
     )
 
 
@@ -39,11 +40,12 @@ def finish(pool: Pool, seconds: float = 120.0) -> JobResult:
     raise AssertionError("the job did not end")
 
 
-def test_an_inline_job_leaves_an_artifact_and_a_log(tmp_path: Path) -> None:
-    pool = InlinePool()
+def test_a_childs_job_leaves_an_artifact_and_a_log(tmp_path: Path) -> None:
+    pool = ChildPool()
     task = job(tmp_path)
     pool.submit(task)
     result = finish(pool)
+    pool.close()
     assert (result.outcome, result.key) == ("done", task.key)
     assert Store(tmp_path / "store").has("student", task.key)
     assert "epoch 1/1" in Path(task.log).read_text()
