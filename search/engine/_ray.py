@@ -23,8 +23,8 @@ import psutil
 from edgesearch.errors import StudyError
 from edgesearch.search.engine._jobs import Job, JobResult, Outcome, run_job
 
-#: A pool that goes down this many times without one job done in between is not worth another start.
-_STARTS = 5
+#: A pool that loses its jobs this many times without one job done in between is not worth another start.
+_PATIENCE = 5
 
 
 class RayPool:
@@ -39,7 +39,7 @@ class RayPool:
         self._address, self._gpus_per_job = address, gpus_per_job
         self._running: dict[Any, Job] = {}
         self._interrupted: list[JobResult] = []
-        self._fruitless_starts = 0
+        self._fruitless = 0
         self._start()
 
     def submit(self, job: Job) -> None:
@@ -57,7 +57,9 @@ class RayPool:
             time.sleep(timeout)
             return []
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
-        return [self._collect(reference) for reference in ready]
+        results = [self._collect(reference) for reference in ready]
+        self._count_fruitless(results)
+        return results
 
     def close(self) -> None:
         """Stop Ray; running tasks are killed, their checkpoints stay."""
@@ -107,14 +109,21 @@ class RayPool:
             JobResult(job.key, "interrupted", 0.0, "Ray went down with its worker") for job in self._running.values()
         ]
         self._running.clear()
-        self._fruitless_starts += 1
-        if self._fruitless_starts > _STARTS:
-            raise StudyError(
-                f"Ray died {_STARTS} times in a row without finishing a stage; look at memory and disk or try --workers 0; "
-                "the same command goes on"
-            )
+        self._count_fruitless(self._interrupted)
         self._stop()
         self._start()
+
+    def _count_fruitless(self, results: list[JobResult]) -> None:
+        """Give up on a Ray that takes stages and never finishes one."""
+        if any(result.outcome != "interrupted" for result in results):
+            self._fruitless = 0
+        elif results:
+            self._fruitless += 1
+        if self._fruitless > _PATIENCE:
+            raise StudyError(
+                f"Ray lost stages {self._fruitless} times in a row ({results[0].message}) and finished none; look at its "
+                "memory and disk, or try --workers 0; the same command goes on from here"
+            )
 
     def _stop(self) -> None:
         if not self._is_alive():  # a half dead instance answers nobody, and Ray would wait for it
@@ -138,7 +147,6 @@ class RayPool:
             return JobResult(job.key, outcome, 0.0, "the worker died")
         except exceptions.RayError as error:  # the node, its Ray processes, the connection to them
             return JobResult(job.key, "interrupted", 0.0, f"Ray lost the stage ({type(error).__name__})")
-        self._fruitless_starts = 0
         return result
 
     def _stays_alive(self, seconds: float = 1.0) -> bool:
@@ -178,12 +186,13 @@ def _cluster_settings() -> dict[str, str]:
 
 def _adopt_settings() -> None:
     """Let a Ray that was imported, and so read its settings, before ours were there read them again."""
+    from ray import _raylet
     from ray._private import ray_constants
-    from ray._raylet import AuthenticationTokenLoader, Config
 
     ray_constants.ENABLE_RAY_CLUSTER = False
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    core: Any = _raylet  # compiled, without types
+    core.Config.initialize("")
+    core.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _keep_quiet() -> None:

@@ -170,7 +170,7 @@ def _holder(connection: Connection, study_name: str) -> _Holder | None:
     columns = [_TABLE.c[name] for name in names]
     now = func.now(type_=DateTime(timezone=True)).label("now")
     row = connection.execute(select(*columns, now).where(_TABLE.c.study_name == study_name)).one_or_none()
-    return None if row is None else _Holder(*row)
+    return None if row is None else _Holder(**row._mapping)
 
 
 def _keep(lease: Lease, seconds: float, ended: threading.Event) -> None:
@@ -194,6 +194,6 @@ def _machine() -> str:
 def _is_running(process: int, started: float) -> bool:
     try:
         there = psutil.Process(process)
-        return abs(there.create_time() - started) < 2 and there.status() != psutil.STATUS_ZOMBIE
+        return bool(abs(there.create_time() - started) < 2 and there.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.storages import RDBStorage
@@ -50,9 +50,7 @@ class Ledger:
         """Add the trial; returns its number."""
         with self._transaction() as session:
             models.StudyModel.find_or_raise_by_id(self._study_id, session, for_update=True)
-            number = self._database._get_prepared_new_trial(self._study_id, trial, session).number
-        assert isinstance(number, int)
-        return number
+            return int(cast(Any, self._database._get_prepared_new_trial(self._study_id, trial, session)).number)
 
     def finish(
         self,
@@ -103,9 +101,9 @@ class Ledger:
             finally:
                 session.close()
 
-    def _running(self, session: Session, number: int) -> models.TrialModel:
+    def _running(self, session: Session, number: int) -> Any:
         query = session.query(models.TrialModel).filter_by(study_id=self._study_id, number=number).with_for_update()
-        trial = query.one()
+        trial: Any = query.one()  # Optuna's models are not typed
         self._database.check_trial_is_updatable(trial.trial_id, trial.state)
         return trial
 

@@ -92,6 +92,7 @@ def test_a_holder_elsewhere_is_alive_as_long_as_it_gives_signs_of_life(database:
             pass
 
 
+@pytest.mark.slow
 def test_of_many_that_find_a_dead_holder_one_takes_over(database: str, name: str, tmp_path: Path) -> None:
     with holder(database, name):
         pass

@@ -83,6 +83,7 @@ def test_no_reader_sees_half_of_a_trial(database: str) -> None:
     assert seen[-1] == (TrialState.COMPLETE, frozenset({"candidate", *"abcdef"}), True)
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_statement_leaves_a_running_trial_or_a_finished_one(database: str) -> None:
     script = """
 import os, sys
