@@ -84,7 +84,8 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     except MemoryError:
         outcome, message = "refused", f"stage {stage.kind} ran out of memory; give --workers a smaller number"
     except OSError as error:
-        outcome = "blocked" if error.errno in _BLOCKING or error.filename == job.log else "refused"
+        is_log = str(error.filename) in (job.log, *map(str, Path(job.log).parents))
+        outcome = "blocked" if error.errno in _BLOCKING or is_log else "refused"
         message = f"{error.strerror or error} ({error.filename or job.store})"
     except Exception as error:
         outcome, message = "bug", f"{type(error).__name__}: {error}"

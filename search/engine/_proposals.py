@@ -20,9 +20,9 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from edgesearch.search.engine._samplers import check_sampler, make_sampler, needs_parameters, quiet_optuna
+from edgesearch.search.engine._samplers import check_sampler, make_sampler, needs_parameters
 from edgesearch.search.engine._walk import Endless, walk
-from edgesearch.search.study import StudyFile, with_fingerprint
+from edgesearch.search.study import StudyFile, quiet_optuna, with_fingerprint
 from edgesearch.spaces import Candidate, Space
 
 #: After this many proposals in a row that lead nowhere, the sampler is replaced by plain random draws for this trial.

@@ -2,16 +2,15 @@
 
 A sampler is made anew for every proposal, with a seed of its own, so that a study that goes on proposes what it would have
 without a break; what a sampler learns from must be in the trials. Running trials are among those: TPE counts them as bad, so
-that workers do not search in the same place (its `constant_liar`; with several objectives too), GP assumes them to be mediocre,
+that workers do not search in the same place (its `constant_liar`; with several objectives too), GP takes them into its model,
 NSGA-II and random draws do not look at them.
 """
 
 from __future__ import annotations
 
 import inspect
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +21,7 @@ from optuna.trial import TrialState
 
 from edgesearch.errors import StudyError
 from edgesearch.plugins import Registry
-from edgesearch.search.study import SearchSettings, StudyFile
+from edgesearch.search.study import SearchSettings, StudyFile, quiet_optuna
 
 #: Called with the study's [search] table and a seed.
 Maker = Callable[[SearchSettings, int], BaseSampler]
@@ -47,7 +46,7 @@ def make_sampler(search: SearchSettings, seed: int, *, folder: Path | None = Non
 
     Raises PluginError for an unknown name, StudyError for options that it does not take and for what is no sampler.
     """
-    maker: Any = samplers.find(search.sampler, folder=folder)
+    maker = _maker(search.sampler, folder)
     try:
         with quiet_optuna():
             sampler = maker(search, seed) if search.sampler in samplers else _made(maker, search, seed)
@@ -58,6 +57,11 @@ def make_sampler(search: SearchSettings, seed: int, *, folder: Path | None = Non
     if not isinstance(sampler, BaseSampler):
         raise StudyError(f"sampler {search.sampler!r} is a {type(sampler).__name__}; expected an optuna.samplers.BaseSampler")
     return sampler
+
+
+@cache  # a sampler is made for every proposal, and finding one by its import path reads all the files behind it
+def _maker(name: str, folder: Path | None) -> Any:
+    return samplers.find(name, folder=folder)
 
 
 def _made(kind: Callable[..., Any], search: SearchSettings, seed: int) -> BaseSampler:
@@ -100,16 +104,3 @@ def check_sampler(settings: StudyFile, *, folder: Path | None = None) -> None:
 
 def _made_up(direction: StudyDirection, number: int) -> float:
     return float(number) if direction == StudyDirection.MAXIMIZE else 1.0 / (1 + number)
-
-
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Neither Optuna's log lines nor its remarks that a feature is experimental."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)

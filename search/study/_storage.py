@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from typing import Any
 
 import optuna
@@ -12,8 +11,9 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from edgesearch.errors import StudyError
-from edgesearch.search.study._errors import DATABASE_ERRORS, database_reason, shown_url
+from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, shown_url
 from edgesearch.search.study._file import StudyFile
+from edgesearch.search.study._quiet import quiet_optuna
 
 #: Seconds for which one writer of a SQLite file waits for another.
 _SQLITE_WAITS = 60
@@ -67,7 +67,14 @@ def open_study(storage: RDBStorage, name: str) -> optuna.Study:
 
 
 def create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
-    """The study of this file; raises StudyError showing the difference when it was started with other settings."""
+    """The study of this file. Raises StudyError showing the difference when it was started with other settings, and when the
+    database cannot be written.
+    """
+    with database_errors(storage.url):
+        return _create_or_resume(storage, settings)
+
+
+def _create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
     if settings.name in study_names(storage):
         study = open_study(storage, settings.name)
         stored = study.user_attrs.get("study")
@@ -76,10 +83,10 @@ def create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
             _refuse_changes(settings.name, StudyFile.model_validate(stored).to_json(), settings.to_json())
             return study
     else:
-        study = optuna.create_study(study_name=settings.name, storage=storage, directions=settings.directions)
+        with quiet_optuna():
+            study = optuna.create_study(study_name=settings.name, storage=storage, directions=settings.directions)
     # The file comes last: a study killed between these lines is completed here by the next run.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with quiet_optuna():
         study.set_metric_names(list(settings.objectives))
     study.set_user_attr("study", settings.to_json())
     return study

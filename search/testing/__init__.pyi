@@ -1,0 +1,1 @@
+from ._sampler import SamplerContract as SamplerContract
