@@ -1,13 +1,16 @@
-"""Kills at random moments: of the driver, of a worker, of everything. Then the study is finished and compared.
+"""Kills at random moments: of a worker, of Ray's scheduler or its table, of the driver, of everything.
 
-With one worker the study's trials and its front must equal, candidate for candidate and value for value, those of a run that
-nobody killed. A stage is lost if its artifact was whole before a kill and was computed again after it; a trial is a phantom
-if it is not complete in the end, or repeats a candidate.
+A driver that only lost a worker or its Ray goes on by itself; after other kills the same command is given again. In the end
+the study is finished and compared with one that nobody killed: trials and front must be equal, candidate for candidate and
+value for value. (With several workers that holds while candidates are drawn at random, in the first `startup_trials` of a
+study; later ones depend on which trials happened to have ended.) A stage is lost if its artifact was whole before a kill and
+was computed again after it; a trial is a phantom if it is not complete in the end, or repeats a candidate.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -15,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -24,37 +28,41 @@ from _report import finish
 from edgesearch.objectives import Store
 from edgesearch.search.study import StudyView, pareto_front, read_study
 
+#: What is killed, in turn. The driver lives on after the first three.
+VICTIMS = ("worker", "raylet", "gcs_server", "driver", "everything")
 
-def command(home: Path, trials: int) -> list[str]:
+
+def command(home: Path, trials: int, workers: int) -> list[str]:
     base = [sys.executable, "-m", "edgesearch.search", "optimize", "quickstart", "--home", str(home)]
-    return [*base, "--trials", str(trials), "--workers", "1"]
+    return [*base, "--trials", str(trials), "--workers", str(workers)]
 
 
-def run_to_end(home: Path, trials: int) -> None:
-    subprocess.run(command(home, trials), check=True, stdout=subprocess.DEVNULL)
+def run_to_end(home: Path, trials: int, workers: int) -> None:
+    subprocess.run(command(home, trials, workers), check=True, stdout=subprocess.DEVNULL)
 
 
-def workers_of(process: psutil.Process) -> list[psutil.Process]:
-    found = []
-    for child in process.children(recursive=True):
-        try:
-            if "ray::" in " ".join(child.cmdline()[:1]):
-                found.append(child)
-        except psutil.Error:  # it ended meanwhile
-            continue
-    return found
-
-
-def kill(process: psutil.Process, what: str) -> None:
-    family = process.children(recursive=True)
-    victims = {"driver": [process], "worker": workers_of(process), "everything": [process, *family]}[what]
+def kill(driver: psutil.Process, what: str) -> bool:
+    """Kill it; returns whether there was something to kill."""
+    family = driver.children(recursive=True)
+    if what == "worker":
+        victims = [child for child in family if _name(child) == "ray::run_job"][:1]
+    elif what in ("raylet", "gcs_server"):
+        victims = [child for child in family if _name(child) == what]
+    else:
+        victims = [driver] if what == "driver" else [driver, *family]
     for victim in victims:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             victim.send_signal(signal.SIGKILL)
-        except psutil.NoSuchProcess:
-            continue
-    if what != "worker":  # a machine that lost its driver: what Ray started must go by itself
-        psutil.wait_procs(family, timeout=30)
+    if driver in victims:  # a machine that lost its driver: what it started must go by itself
+        psutil.wait_procs(family, timeout=60)
+    return bool(victims)
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return str(process.name())
+    except psutil.Error:  # it ended meanwhile
+        return ""
 
 
 def artifacts(home: Path) -> dict[str, int]:
@@ -78,41 +86,71 @@ def outcome(study: StudyView) -> list[tuple[str, tuple[float, ...] | None]]:
     return [(record.candidate_key, record.values) for record in study.records]
 
 
+@dataclass
+class Damage:
+    """What the kills did."""
+
+    kills: int = 0
+    lost: int = 0
+
+
+def harass(home: Path, arguments: argparse.Namespace, damage: Damage) -> None:
+    """Run the study, again and again while its driver is killed, until there were enough kills or it is done."""
+    dice = random.Random(arguments.seed)
+    line = command(home, arguments.trials, arguments.workers)
+    while damage.kills < arguments.kills:
+        with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+            while damage.kills < arguments.kills:
+                time.sleep(dice.uniform(8.0, 30.0))
+                if child.poll() is not None:
+                    print(f"the study ended (exit code {child.returncode}) before the next kill", flush=True)
+                    return
+                what = VICTIMS[damage.kills % len(VICTIMS)]
+                before = artifacts(home)
+                if not kill(psutil.Process(child.pid), what):
+                    continue
+                if what in ("driver", "everything"):
+                    child.wait()
+                after = artifacts(home)
+                damage.kills += 1
+                damage.lost += sum(after.get(name) != moment for name, moment in before.items())
+                print(f"kill {damage.kills} ({what}): {len(before)} artifacts before, {len(after)} whole after", flush=True)
+                if child.poll() is not None:
+                    break
+            else:
+                child.send_signal(signal.SIGTERM)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=14)
-    parser.add_argument("--kills", type=int, default=9)
+    parser.add_argument("--kills", type=int, default=12)
+    parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    dice = random.Random(arguments.seed)
+    damage = Damage()
     with tempfile.TemporaryDirectory() as folder:
         calm, rough = Path(folder) / "calm", Path(folder) / "rough"
         print(f"{arguments.trials} trials without kills", flush=True)
-        run_to_end(calm, arguments.trials)
-        kills, lost = 0, 0
-        while kills < arguments.kills:
-            what = ("driver", "worker", "everything")[kills % 3]
-            child = subprocess.Popen(command(rough, arguments.trials), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(dice.uniform(8.0, 30.0))
-            if child.poll() is not None:
-                print("the study finished before the next kill", flush=True)
-                break
-            before = artifacts(rough)
-            kill(psutil.Process(child.pid), what)
-            kills += 1
-            if what == "worker":
-                time.sleep(dice.uniform(1.0, 3.0))
-                kill(psutil.Process(child.pid), "driver")
-            child.wait()
-            after = artifacts(rough)
-            lost += sum(after.get(name) != moment for name, moment in before.items())
-            print(f"kill {kills} ({what}): {len(before)} artifacts before, {len(after)} whole after", flush=True)
-        run_to_end(rough, arguments.trials)
+        run_to_end(calm, arguments.trials, arguments.workers)
+        harass(rough, arguments, damage)
+        run_to_end(rough, arguments.trials, arguments.workers)
         a, b = view(calm), view(rough)
-        keys = [record.candidate_key for record in b.records]
-        phantoms = sum(not record.is_complete for record in b.records) + len(keys) - len(set(keys))
-        equal = outcome(a) == outcome(b) and [r.number for r in pareto_front(a)] == [r.number for r in pareto_front(b)]
-    figures = {"kills": kills, "lost_stages": lost, "phantom_trials": phantoms, "front_equal": equal, "trials": len(keys)}
+    keys = [record.candidate_key for record in b.records]
+    failed = [record.failure for record in b.records if not record.is_complete]
+    phantoms = len(failed) + len(keys) - len(set(keys))
+    for failure in failed:
+        print(f"not complete: {failure}", flush=True)
+    fronts = [[(r.candidate_key, r.values) for r in pareto_front(study)] for study in (a, b)]
+    figures = {
+        "kills": damage.kills,
+        "lost_stages": damage.lost,
+        "phantom_trials": phantoms,
+        "trials_equal": outcome(a) == outcome(b),
+        "front_equal": fronts[0] == fronts[1],
+        "trials": len(keys),
+        "workers": arguments.workers,
+    }
     finish({"benchmark": "crash", **figures})
 
 

@@ -27,7 +27,7 @@ from edgesearch.spaces import Candidate
 def run_chain(stages: list[dict[str, object]], data: dict[str, object], folder: str) -> list[str]:
     """All stages of one candidate in a store of its own; returns how each ended."""
     with tempfile.TemporaryDirectory(dir=folder) as own:
-        jobs = [Job(stage=stage, data=data, store=f"{own}/store", log=f"{own}/log", threads=1) for stage in stages]
+        jobs = [Job(stage=stage, data=data, store=f"{own}/store", log=f"{own}/log") for stage in stages]
         return [str(run_job(asdict(job))["outcome"]) for job in jobs]
 
 
@@ -53,7 +53,6 @@ def main() -> None:
             pool=pool,
             progress=PlainProgress(Console(quiet=True)),
             logs=home.logs(settings.name),
-            threads=1,
         )
         # One job first, so that both runs find their workers started and torch imported.
         task = ray.remote(num_cpus=1, max_retries=0)(run_chain)

@@ -41,7 +41,7 @@ def lower(
     """The DPU's view of `model` for one image of `input_shape` = (channels, height, width).
 
     Raises LoweringError naming every operation that `target` does not have, that this tool does not have, or whose sizes are
-    beyond the target's limits. Without a target (None) limits are not looked at: for analysis, not for a board. The model is not
+    beyond the limits of `target`; None looks at no limits, for analysis. The model is not
     changed.
     """
     return lower_with_sources(model, input_shape, target=target, name=name).graph

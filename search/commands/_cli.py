@@ -81,6 +81,13 @@ def cli() -> None:
 @click.option("--workers", type=click.IntRange(min=0), help="Stages that run side by side; default: one per core. 0: no Ray.")
 @click.option("--ray-address", help="Use a running Ray cluster, for example auto or ray://head:10001.")
 @click.option("--gpus-per-stage", type=click.FloatRange(min=0), default=0.0, help="Share of a GPU that each stage is given.")
+@click.option(
+    "--threads-per-stage",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Results are bit-equal for any --workers, not for another number of threads.",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")
 @click.option("--retry-failed", is_flag=True, help="Try the candidates of failed trials again first.")
 @click.option("--dry-run", is_flag=True, help="List what would be trained and what it is expected to cost; train nothing.")

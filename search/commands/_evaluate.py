@@ -1,4 +1,4 @@
-"""`edgesearch evaluate`: one candidate through the whole pipeline, in this process."""
+"""`edgesearch evaluate`: one candidate through the whole pipeline, in a child process."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ def optimize(
     workers: int | None,
     ray_address: str | None,
     gpus_per_stage: float,
+    threads_per_stage: int,
     seed: int | None,
     retry_failed: bool,
     dry_run: bool,
@@ -28,7 +29,7 @@ def optimize(
     home: Path,
 ) -> int:
     """Run or resume a study; returns the exit code."""
-    opened = Study.open(study, home, storage=storage, name=name, seed=seed, board=board)
+    opened = Study.open(study, home, storage=storage, name=name, seed=seed, board=board, threads=threads_per_stage)
     for sentence in opened.unsupported:
         click.echo(f"left out: {sentence}", err=True)
     for sentence in opened.findings:

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import errno
+import faulthandler
 import os
 import sys
 import time
 import traceback
-from collections.abc import Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from edgesearch.errors import EdgesearchError
+from edgesearch.errors import EdgesearchError, StoreError
 
-Outcome: TypeAlias = Literal["done", "refused", "bug", "lost"]
+#: done: the artifact is in the store. refused: the stage's own fault, in one sentence. bug: ours. blocked: the disk or the
+#: store is at fault, so that no stage can run. lost: the worker died in this stage. interrupted: the worker went down with
+#: the machine or the pool that it belonged to.
+Outcome: TypeAlias = Literal["done", "refused", "bug", "blocked", "lost", "interrupted"]
+#: Errors of the operating system that have nothing to do with the stage that met them: no room left, not writable, a bad disk.
+_BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs, as plain JSON values."""
+    """All that a worker needs, as plain JSON values. `folder` is where the user's own code is looked for first."""
 
     stage: Mapping[str, Any]
     data: Mapping[str, Any]
     store: str
     log: str
-    threads: int  # 0: as many as torch takes
     device: str = "auto"
+    folder: str | None = None
     python_path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
 
     @property
@@ -39,7 +46,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job ended. refused: the input's fault, in one sentence; bug: ours; lost: the worker died."""
+    """How a job ended; `message` is one sentence, empty when it is done."""
 
     key: str
     outcome: Outcome
@@ -49,41 +56,91 @@ class JobResult:
 
 def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     """Run one stage in this process; what it prints goes to its log. Never raises: the answer says how it ended."""
-    from edgesearch.objectives import Stage, Store, run_stage
-
     job = Job(**content)
-    for folder in job.python_path:
-        if folder not in sys.path:
-            sys.path.append(folder)
+    threads = int(job.stage["threads"])
+    _prepare_process(threads, job.python_path)
+    from edgesearch.objectives import Stage, open_store, run_stage
+
+    _use_threads(threads)
     stage = Stage.from_json(job.stage)
-    log = Path(job.log)
+    folder = None if job.folder is None else Path(job.folder)
     started = time.perf_counter()
     outcome: Outcome = "done"
     message = ""
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        with _logged(Path(job.log)):
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {stage.kind} {stage.key} in process {os.getpid()}")
             try:
-                if job.threads:
-                    _use_threads(job.threads)
-                run_stage(stage, Store(Path(job.store), warn=print), data_settings=job.data, device=job.device)
+                store = open_store(job.store, warn=print, folder=folder)
+                run_stage(stage, store, data_settings=job.data, device=job.device, folder=folder)
                 print(f"done in {time.perf_counter() - started:.1f} s")
             except Exception:
                 traceback.print_exc()
                 raise
+    except StoreError as error:
+        outcome, message = "blocked", str(error)
     except EdgesearchError as error:
         outcome, message = "refused", str(error)
     except MemoryError:
         outcome, message = "refused", f"stage {stage.kind} ran out of memory; give --workers a smaller number"
     except OSError as error:
-        outcome, message = "refused", f"stage {stage.kind}: {error.strerror or error} ({error.filename or job.store})"
+        is_log = str(error.filename) in (job.log, *map(str, Path(job.log).parents))
+        outcome = "blocked" if error.errno in _BLOCKING or is_log else "refused"
+        message = f"{error.strerror or error} ({error.filename or job.store})"
     except Exception as error:
         outcome, message = "bug", f"{type(error).__name__}: {error}"
     return asdict(JobResult(stage.key, outcome, time.perf_counter() - started, message))
 
 
+def _prepare_process(threads: int, python_path: tuple[str, ...]) -> None:
+    """What must be so before torch is loaded."""
+    if threads > 1 and "torch" not in sys.modules and _has_avx512():
+        # oneDNN's AVX-512 kernels, as torch 2.13 carries them, corrupt the heap in the backward pass of convolutions with few
+        # channels as soon as two threads share it. Its AVX2 kernels do not, and one thread does not.
+        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+    for folder in python_path:
+        if folder not in sys.path:
+            sys.path.append(folder)
+
+
+def _has_avx512(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    try:
+        return "avx512" in cpuinfo.read_text()
+    except OSError:  # not Linux: nothing is known, so take the safe side
+        return True
+
+
 def _use_threads(count: int) -> None:
     import torch
 
-    torch.set_num_threads(count)
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """What Python and what lies below it print goes to the file; so does where a crash happened."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", buffering=1) as file, _descriptors(file.fileno()):
+        faulthandler.enable(file)
+        try:
+            with redirect_stdout(file), redirect_stderr(file):
+                yield
+        finally:
+            faulthandler.disable()
+
+
+@contextmanager
+def _descriptors(target: int) -> Iterator[None]:
+    """Standard output and error of the process itself (libraries, the C runtime's last words) go to `target` meanwhile."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [(number, os.dup(number)) for number in (1, 2)]
+    try:
+        for number, _ in saved:
+            os.dup2(target, number)
+        yield
+    finally:
+        for number, copy in saved:
+            os.dup2(copy, number)
+            os.close(copy)

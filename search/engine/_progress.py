@@ -52,9 +52,9 @@ class PlainProgress:
         self._done, self._wanted = done, wanted
 
     def finished(self, number: int, candidate: Candidate, metrics: Mapping[str, Any], failure: str | None) -> None:
-        """Print the trial's result."""
+        """Print the trial's result; the counts were told before."""
         result = describe_metrics(metrics) if failure is None else f"failed: {failure}"
-        self.note(f"[{self._done + 1}/{self._wanted}] trial {number}  {candidate}  {result}")
+        self.note(f"[{self._done}/{self._wanted}] trial {number}  {candidate}  {result}")
 
     def __enter__(self) -> Self:
         return self

@@ -1,15 +1,14 @@
-"""One candidate through the whole pipeline of a study, in this process."""
+"""One candidate through the whole pipeline of a study, in a child process."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage, Store
-from edgesearch.search.engine import Job, run_job
+from edgesearch.search.engine import StageRunner, make_pool, run_stages
 from edgesearch.search.library._inputs import Inputs
 from edgesearch.search.study import Home
 from edgesearch.spaces import Candidate
@@ -29,8 +28,15 @@ def evaluate_candidate(
     store = Store(home.store, warn=note)
     note(f"{candidate}: about {estimate['fps']:,.0f} FPS before training")
     stages = [*measured.walk(), *([inputs.plan(candidate, last="tested")] if test else [])]
-    for stage in stages:
-        _run(stage, inputs, store, home, note)
+    settings = inputs.settings
+    pool = make_pool(workers=0)
+    try:
+        logs = home.logs("evaluate")
+        runner = StageRunner(store=store, pool=pool, data=settings.data, logs=logs, note=note, folder=settings.folder)
+        for stage in stages:
+            _run(stage, runner, note)
+    finally:
+        pool.close()
     figures: dict[str, Any] = {}
     for stage in (measured, stages[-1]):
         artifact = store.get(stage.kind, stage.key)
@@ -40,14 +46,12 @@ def evaluate_candidate(
     return figures
 
 
-def _run(stage: Stage, inputs: Inputs, store: Store, home: Home, note: Callable[[str], None]) -> None:
-    if store.get(stage.kind, stage.key) is not None:
+def _run(stage: Stage, runner: StageRunner, note: Callable[[str], None]) -> None:
+    if runner.artifact(stage) is not None:
         note(f"  {stage.kind:<10} from the store")
         return
     started = time.perf_counter()
-    log = home.logs("evaluate") / f"{stage.kind}-{stage.key[:16]}.log"
-    data = inputs.settings.data.model_dump(mode="json")
-    result = run_job(asdict(Job(stage=stage.to_json(), data=data, store=str(store.root), log=str(log), threads=0)))
-    if result["outcome"] != "done":
-        raise StudyError(f"stage {stage.kind}: {result['message']} (log: {log})")
+    failures = [end.failure for end in run_stages(runner, [stage]) if end.failure is not None]
+    if failures:
+        raise StudyError(failures[0])
     note(f"  {stage.kind:<10} {time.perf_counter() - started:.1f} s")

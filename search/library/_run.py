@@ -10,11 +10,12 @@ import optuna
 
 from edgesearch.errors import StudyError
 from edgesearch.objectives import DataSet, Stage, Store
-from edgesearch.search.engine import Engine, Job, Pool, Progress, Summary, make_pool
+from edgesearch.search.engine import Engine, Pool, Progress, StageRunner, Summary, make_pool, run_stages
 from edgesearch.search.library._inputs import Inputs
 from edgesearch.search.study import (
     Home,
     create_or_resume,
+    hold_lease,
     open_storage,
     pareto_front,
     quiet_optuna,
@@ -32,7 +33,7 @@ class Resources:
 
     def pool(self) -> Pool:
         """Where the stages run."""
-        workers = _cores() if self.workers is None else self.workers
+        workers = len(os.sched_getaffinity(0)) if self.workers is None else self.workers
         return make_pool(workers, address=self.ray_address, gpus_per_job=self.gpus_per_stage)
 
 
@@ -53,38 +54,42 @@ def run_study(
     """
     settings = inputs.settings
     home.prepare()
-    with home.lease(settings.name), quiet_optuna():
-        study = create_or_resume(open_storage(storage or home.database), settings)
-        _refuse_other_data(study, inputs.data)
-        pool = resources.pool()
-        try:
-            engine = Engine(
-                study=study,
-                settings=settings,
-                conditions=inputs.conditions,
-                estimator=inputs.estimator,
-                store=Store(home.store, warn=progress.note),
-                pool=pool,
-                progress=progress,
-                logs=home.logs(settings.name),
-                threads=max(1, _cores() // pool.slots),
-                retry_failed=retry_failed,
-            )
-            summary = engine.run(trials)
-            _test_front(inputs, study, home, pool)
-        finally:
-            pool.close()
+    with quiet_optuna():
+        database = open_storage(storage or home.database)
+        with hold_lease(database, settings.name, folder=home.root) as lease:
+            study = create_or_resume(database, settings)
+            _refuse_other_data(study, inputs.data)
+            pool = resources.pool()
+            store, logs = Store(home.store, warn=progress.note), home.logs(settings.name)
+            try:
+                engine = Engine(
+                    study=study,
+                    settings=settings,
+                    conditions=inputs.conditions,
+                    estimator=inputs.estimator,
+                    store=store,
+                    pool=pool,
+                    progress=progress,
+                    logs=logs,
+                    lease=lease,
+                    folder=settings.folder,
+                    retry_failed=retry_failed,
+                )
+                summary = engine.run(trials)
+                runner = StageRunner(
+                    store=store, pool=pool, data=settings.data, logs=logs, note=progress.note, folder=settings.folder
+                )
+                _test_front(inputs, study, runner)
+            finally:
+                pool.close()
     return summary
-
-
-def _cores() -> int:
-    return max(1, len(os.sched_getaffinity(0)))
 
 
 def _refuse_other_data(study: optuna.Study, data: DataSet) -> None:
     known = study.user_attrs.get("data_fingerprint")
     if known is None:
         study.set_user_attr("data_fingerprint", data.fingerprint)
+        study.set_user_attr("validation_images", len(data.validation))
     elif known != data.fingerprint:
         raise StudyError(
             f"the images of data set {data.name!r} are not those that study {study.study_name!r} was started with; "
@@ -92,26 +97,17 @@ def _refuse_other_data(study: optuna.Study, data: DataSet) -> None:
         )
 
 
-def _test_front(inputs: Inputs, study: optuna.Study, home: Home, pool: Pool) -> None:
+def _test_front(inputs: Inputs, study: optuna.Study, runner: StageRunner) -> None:
     """Measure the front's members on the test images: the one time that these are read."""
     accuracies: dict[str, Any] = dict(study.user_attrs.get("test_accuracy", {}))
-    store = Store(home.store)
     stages: dict[str, Stage] = {}
     for record in pareto_front(read_study(study)):
-        number = str(record.number)
-        if number not in accuracies and store.get("quantized", record.artifacts["quantized"]) is not None:
+        number, quantized = str(record.number), inputs.plan(record.candidate, last="quantized")
+        if number not in accuracies and runner.artifact(quantized) is not None:
             stages[number] = inputs.plan(record.candidate, last="tested")
-    waiting = set()
+    run_stages(runner, stages.values())
     for number, stage in stages.items():
-        log = home.logs(inputs.settings.name) / f"tested-{number}.log"
-        data = inputs.settings.data.model_dump(mode="json")
-        pool.submit(Job(stage=stage.to_json(), data=data, store=str(store.root), log=str(log), threads=1))
-        waiting.add(stage.key)
-    while waiting:
-        for result in pool.wait(timeout=1.0):
-            waiting.discard(result.key)
-    for number, stage in stages.items():
-        tested = store.get("tested", stage.key)
+        tested = runner.artifact(stage)
         if tested is not None:
             accuracies[number] = tested.figures["test_accuracy"]
     study.set_user_attr("test_accuracy", accuracies)

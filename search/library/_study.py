@@ -67,8 +67,11 @@ class Study:
         name: str | None = None,
         seed: int | None = None,
         board: str | None = None,
+        threads: int = 1,
     ) -> Study:
         """A study by its file, by the name of a bundled one, or made in Python; `name`, `seed`, `board` stand for the file's.
+
+        `threads` are those of every stage: results are bit-equal for any number of workers, not for another number of threads.
 
         Nothing is written yet. Raises StudyError when there is no such study, SpaceError for settings that are not possible or
         when no student can be built, DataError, TargetError, and LoweringError or GraphError when the DPU can run no student.
@@ -76,7 +79,7 @@ class Study:
         settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
         changes = {"name": name, "seed": seed, "board": board}
         settings = settings.with_changes(**{key: value for key, value in changes.items() if value is not None})
-        inputs = read_inputs(settings)
+        inputs = read_inputs(settings, threads=threads)
         opened = cls(inputs.settings, Home(Path(home)), storage, inputs)
         _ = opened.unsupported
         return opened

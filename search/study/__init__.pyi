@@ -17,6 +17,9 @@ from ._hypervolume import hypervolume as hypervolume
 from ._hypervolume import progress as progress
 from ._interval import uncertainty as uncertainty
 from ._interval import wilson_interval as wilson_interval
+from ._lease import Lease as Lease
+from ._lease import hold_lease as hold_lease
+from ._ledger import Ledger as Ledger
 from ._quiet import quiet_optuna as quiet_optuna
 from ._read_only import ReadOnlyStudy as ReadOnlyStudy
 from ._read_only import open_read_only as open_read_only

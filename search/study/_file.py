@@ -49,7 +49,9 @@ class Constraints(Settings):
 class SearchSettings(Settings):
     """How candidates are proposed."""
 
-    sampler: Literal["tpe", "nsga2", "random", "gp"] = "tpe"
+    #: tpe, nsga2, random, gp, or the import path of an Optuna sampler, called with `sampler_options` (and a `seed`).
+    sampler: str = "tpe"
+    sampler_options: dict[str, Any] = Field(default_factory=dict)
     trials: int = Field(default=100, ge=1)
     #: Trials drawn at random before TPE or GP starts to model.
     startup_trials: int = Field(default=20, ge=1)

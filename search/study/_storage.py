@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
-import warnings
-
 import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError
 
 from edgesearch.errors import StudyError
+from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, shown_url
 from edgesearch.search.study._file import StudyFile
-from edgesearch.search.study._home import use_write_ahead_log
 from edgesearch.search.study._quiet import quiet_optuna
 from edgesearch.search.study._settings import has_settings, refuse_changes, store_folder, store_settings
 
+#: Seconds for which one writer of a SQLite file waits for another.
+_SQLITE_WAITS = 60
+_DRIVERS = {"postgresql": "pip install 'edgesearch[postgresql]'"}
+
 
 def open_storage(url: str) -> RDBStorage:
-    """The storage at a SQLAlchemy URL; raises StudyError when it does not connect."""
+    """The storage at a SQLAlchemy URL; raises StudyError when it does not connect.
+
+    A SQLite file keeps a write-ahead log, so that readers (the dashboard, `pareto`) may look at it while it is written, and
+    writers wait for each other for a minute (`?timeout=` in the URL: another number of seconds).
+    """
     try:
-        shown = make_url(url).render_as_string(hide_password=True)
-        if url.startswith("sqlite:///"):
-            use_write_ahead_log(url)
-        return RDBStorage(url)
+        parsed = make_url(url)
+        sqlite = parsed.get_backend_name() == "sqlite"
+        waits = {"connect_args": {"timeout": _SQLITE_WAITS}} if sqlite and "timeout" not in parsed.query else {}
+        storage = RDBStorage(url, engine_kwargs=waits)
+        if sqlite:
+            with storage.engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        return storage
     except ArgumentError as error:
         raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
     except ImportError as error:
-        hint = "pip install 'edgesearch[postgresql]'" if "psycopg" in url else "install its driver"
-        raise StudyError(f"--storage {shown} needs a driver that is not installed; {hint}") from error
-    except (SQLAlchemyError, OSError, RuntimeError) as error:
-        raise StudyError(f"--storage {shown} does not connect: {_first_line(error)}; check the URL and that it runs") from error
-    except Exception as error:  # sqlite3's and drivers' own errors, for files that are no database
-        if type(error).__module__.split(".")[0] not in ("sqlite3", "psycopg", "psycopg2", "pymysql", "optuna"):
-            raise
-        raise StudyError(f"--storage {shown} cannot be used: {_first_line(error)}; check the URL") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(getattr(error, "orig", None) or error).splitlines()[0]
+        hint = _DRIVERS.get(parsed.get_backend_name(), f"install {parsed.drivername}'s package")
+        raise StudyError(f"--storage {shown_url(url)} needs a driver that is not installed; {hint}") from error
+    except (*DATABASE_ERRORS, OSError, RuntimeError) as error:
+        advice = (
+            "check the path, and that its folder is there, writable and not full"
+            if sqlite
+            else "check the URL and that it runs"
+        )
+        raise StudyError(f"--storage {shown_url(url)} cannot be used: {database_reason(error)}; {advice}") from error
 
 
 def study_names(storage: RDBStorage) -> list[str]:
@@ -55,7 +62,14 @@ def open_study(storage: RDBStorage, name: str) -> optuna.Study:
 
 
 def create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
-    """The study of this file; raises StudyError showing the difference when it was started with other settings."""
+    """The study of this file. Raises StudyError showing the difference when it was started with other settings, and when the
+    database cannot be written.
+    """
+    with database_errors(storage.url):
+        return _create_or_resume(storage, settings)
+
+
+def _create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
     if settings.name in study_names(storage):
         study = open_study(storage, settings.name)
         if has_settings(study):
@@ -66,8 +80,7 @@ def create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
         with quiet_optuna():
             study = optuna.create_study(study_name=settings.name, storage=storage, directions=settings.directions)
     # The file comes last: a study killed between these lines is completed here by the next run.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with quiet_optuna():
         study.set_metric_names(list(settings.objectives))
     store_settings(study, settings)
     return study

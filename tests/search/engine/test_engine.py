@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
+from _inline import InlinePool
 from optuna.trial import TrialState
 
 from edgesearch.board_eval import find_board
@@ -16,7 +17,7 @@ from edgesearch.errors import StudyError
 from edgesearch.objectives import Conditions, Estimator, Store, load_data
 from edgesearch.search.engine._engine import Engine, Summary
 from edgesearch.search.engine._jobs import Job, JobResult
-from edgesearch.search.engine._workers import InlinePool, Pool
+from edgesearch.search.engine._workers import Pool
 from edgesearch.search.study._file import StudyFile, parse_study
 from edgesearch.search.study._home import Home
 from edgesearch.search.study._storage import create_or_resume, open_storage
@@ -88,7 +89,6 @@ class Bench:
             pool=pool or InlinePool(),
             progress=self.progress,
             logs=self.home.logs(self.settings.name),
-            threads=1,
             retry_failed=retry_failed,
         )
         return engine.run(trials)
@@ -248,3 +248,104 @@ def test_a_damaged_store_entry_is_made_again_and_said_so(tmp_path: Path) -> None
     again.run(2)
     assert again.results() == before
     assert any("damaged" in note for note in again.progress.notes)
+
+
+class Script(InlinePool):
+    """Jobs end when, and as, the test says: `turns` maps the number of a call of `wait` to what ends then."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(slots)
+        self.most = 0
+
+    def submit(self, job: Job) -> None:
+        super().submit(job)
+        self.most = max(self.most, len(self._jobs))
+        assert len(self._jobs) <= self.slots
+
+
+def test_stages_of_several_trials_fill_the_workers_and_every_stage_runs_once(tmp_path: Path) -> None:
+    """The first trials all need one teacher: the workers that wait for it take other trials' stages."""
+    text = TEXT.replace(
+        "[train]", '[teacher]\narchitecture = "cnn_small"\ninput_size = 8\n[teacher.recipe]\nepochs = 1\n[train]'
+    )
+    bench = Bench(tmp_path, text.replace("[space]", '[space]\ndistillation = ["none", "logit"]'))
+    pool = Script(3)
+    kinds: list[str] = []
+    keys: list[str] = []
+    submit = pool.submit
+
+    def keep(job: Job) -> None:
+        kinds.append(job.stage["kind"])
+        keys.append(job.key)
+        submit(job)
+
+    pool.submit = keep  # type: ignore[method-assign]
+    summary = bench.run(6, pool)
+    assert summary.finished == 6
+    assert pool.most == 3
+    assert len(keys) == len(set(keys))
+    assert kinds.count("teacher") == 1
+
+
+def test_a_pool_that_goes_down_is_nobodys_fault(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    down = Spy(lambda count, job: JobResult(job.key, "interrupted", 0.0, "Ray went down") if count <= 10 else None)
+    summary = bench.run(2, down)
+    assert (summary.finished, summary.failed) == (2, 0)
+
+
+def test_a_worker_that_says_done_without_an_artifact_fails_the_trial(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    liar = Spy(lambda count, job: JobResult(job.key, "done", 0.1) if count <= 3 else None)
+    summary = bench.run(2, liar)
+    assert (summary.finished, summary.failed) == (1, 1)
+    assert "not in the store" in str(bench.progress.ended[0][1])
+
+
+def test_a_full_disk_stops_the_study_and_no_trial_fails(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    full = Spy(lambda count, job: JobResult(job.key, "blocked", 0.1, "No space left on device") if count == 3 else None)
+    with pytest.raises(StudyError, match=r"No space left.*same command again"):
+        bench.run(2, full)
+    summary = bench.run(2)
+    assert summary.failed == 0
+    assert len(bench.results()) == 2
+
+
+def test_retrying_forgets_the_failures_that_are_recorded_below_a_trial(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    store = Store(bench.home.store)
+
+    def refuse(count: int, job: Job) -> JobResult | None:
+        if count > 1:
+            return None
+        store.record_failure(job.stage["kind"], job.key, message="no luck", made_by={"versions": {}})
+        return JobResult(job.key, "refused", 0.0, "no luck")
+
+    bench.run(1, Spy(refuse))
+    failures = list((bench.home.store / "failures").rglob("*.json"))
+    assert len(failures) == 1
+    summary = bench.run(2, retry_failed=True)
+    assert (summary.finished, failures[0].exists()) == (1, False)
+
+
+def test_a_space_with_a_range_without_steps_is_never_called_exhausted(tmp_path: Path) -> None:
+    text = TEXT.replace("width = [0.5, 1.0]", "width = { low = 0.5, high = 0.6 }") + "\n[constraints]\nmax_size_bytes = 1\n"
+    bench = Bench(tmp_path, text)
+    bench.run(1)
+    assert "though the space has more" in bench.progress.notes[-1]
+
+
+def test_progress_lines_count_from_the_first_trial_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    from edgesearch.search.engine import PlainProgress
+
+    bench = Bench(tmp_path)
+    bench.progress = PlainProgress(Console(width=200))  # type: ignore[assignment]
+    bench.run(1)
+    again = Bench(tmp_path, TEXT.replace('"tiny"', '"other"'))
+    again.progress = PlainProgress(Console(width=200))  # type: ignore[assignment]
+    again.run(2)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("]")[0] for line in lines if line.startswith("[")] == ["[1/1", "[1/2", "[2/2"]

@@ -66,8 +66,11 @@ def test_attempts_differ_so_that_a_turned_down_candidate_is_not_drawn_for_ever()
     assert len(set(proposals)) > 10
 
 
-def test_attempts_end() -> None:
-    assert sum(1 for _ in Proposer(study("random")).proposals(0)) == MAX_ATTEMPTS
+def test_after_random_draws_every_candidate_of_the_space_is_proposed() -> None:
+    proposals = list(Proposer(study("random")).proposals(0))
+    walked = {p.candidate.key for p in proposals[MAX_ATTEMPTS:]}
+    assert len(walked) == 2 * 3 * 2 * (1 + 9)  # students, widths, sizes; not pruned, or at one of nine ratios
+    assert walked >= {p.candidate.key for p in proposals[:MAX_ATTEMPTS]}
 
 
 def test_the_studys_own_candidates_come_first() -> None:
@@ -84,5 +87,12 @@ def test_seeds_differ_by_every_part() -> None:
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
-def test_the_mirror_is_quiet() -> None:
-    assert optuna.logging.get_verbosity() >= optuna.logging.ERROR
+def test_proposals_leave_optunas_logging_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.INFO)
+    try:
+        next(iter(Proposer(study()).proposals(0)))
+        assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    finally:
+        optuna.logging.set_verbosity(before)
+    assert capfd.readouterr().err == ""

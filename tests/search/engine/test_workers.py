@@ -1,17 +1,25 @@
-"""Ray's pool with real workers, one of which is killed."""
+"""Pools with real workers, which are killed."""
 
 from __future__ import annotations
 
+import json
+import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
 import pytest
 
 from edgesearch.objectives import Conditions, DataSettings, Pipeline, Stage, Store, load_data, plan
+from edgesearch.search.engine._child import ChildPool
 from edgesearch.search.engine._jobs import Job, JobResult, run_job
-from edgesearch.search.engine._workers import InlinePool, Pool, RayPool
+from edgesearch.search.engine._ray import RayPool
+from edgesearch.search.engine._workers import Pool
 from edgesearch.spaces import Candidate, Student
 
 DATA = DataSettings(name="digits", train_images=100, validation_images=50, calibration_images=20)
@@ -27,7 +35,6 @@ def job(folder: Path, *, epochs: int = 1, width: float = 0.5) -> Job:
         data=DATA.model_dump(mode="json"),
         store=str(folder / "store"),
         log=str(folder / "logs" / "student.log"),
-        threads=1,
     )
 
 
@@ -39,11 +46,12 @@ def finish(pool: Pool, seconds: float = 120.0) -> JobResult:
     raise AssertionError("the job did not end")
 
 
-def test_an_inline_job_leaves_an_artifact_and_a_log(tmp_path: Path) -> None:
-    pool = InlinePool()
+def test_a_childs_job_leaves_an_artifact_and_a_log(tmp_path: Path) -> None:
+    pool = ChildPool()
     task = job(tmp_path)
     pool.submit(task)
     result = finish(pool)
+    pool.close()
     assert (result.outcome, result.key) == ("done", task.key)
     assert Store(tmp_path / "store").has("student", task.key)
     assert "epoch 1/1" in Path(task.log).read_text()
@@ -65,24 +73,161 @@ def test_a_stage_on_other_images_is_refused(tmp_path: Path) -> None:
     assert "changed" in answer["message"]
 
 
-@pytest.mark.slow
-def test_a_killed_worker_is_reported_as_lost_and_the_pool_goes_on(tmp_path: Path) -> None:
-    pool = RayPool(1)
-    before = signal.getsignal(signal.SIGTERM)
+def running(pool: Pool, folder: Path) -> Job:
+    """A long job that has begun to train."""
+    task = job(folder, epochs=5000)
+    pool.submit(task)
+    deadline = time.monotonic() + 180
+    while not Path(task.log).exists() or "epoch 1/" not in Path(task.log).read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return task
+
+
+def family() -> list[psutil.Process]:
+    return list(psutil.Process().children(recursive=True))
+
+
+def test_a_child_that_crashes_is_reported_as_lost_and_the_next_job_runs(tmp_path: Path) -> None:
+    pool = ChildPool()
     try:
-        long = job(tmp_path, epochs=2000)
-        pool.submit(long)
-        deadline = time.monotonic() + 120
-        while not Path(long.log).exists() or "epoch 1/" not in Path(long.log).read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        workers = [p for p in psutil.Process().children(recursive=True) if "ray::run_job" in " ".join(p.cmdline())]
-        assert len(workers) == 1
-        workers[0].kill()
-        assert finish(pool).outcome == "lost"
-        short = job(tmp_path, width=1.0)
-        pool.submit(short)
+        running(pool, tmp_path)
+        (child,) = family()
+        child.send_signal(signal.SIGSEGV)
+        lost = finish(pool)
+        assert (lost.outcome, lost.message) == ("lost", "the worker died (signal SIGSEGV)")
+        pool.submit(job(tmp_path, width=1.0))
+        assert finish(pool).outcome == "done"
+    finally:
+        pool.close()
+    assert family() == []
+
+
+def test_where_a_stage_crashed_is_in_its_log(tmp_path: Path) -> None:
+    pool = ChildPool()
+    try:
+        task = running(pool, tmp_path)
+        family()[0].send_signal(signal.SIGSEGV)
+        finish(pool)
+    finally:
+        pool.close()
+    assert "Segmentation fault" in Path(task.log).read_text()
+    assert "objectives/" in Path(task.log).read_text()
+
+
+def test_the_child_ends_with_a_driver_that_is_killed(tmp_path: Path) -> None:
+    script = f"""
+import json, sys, time
+from edgesearch.search.engine._child import ChildPool
+from edgesearch.search.engine._jobs import Job
+pool = ChildPool()
+pool.submit(Job(**json.loads({json.dumps(json.dumps(asdict(job(tmp_path, epochs=5000))))!s})))
+print(pool._process.pid, flush=True)
+time.sleep(1000)
+"""
+    driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    child = psutil.Process(int(driver.stdout.readline()))
+    time.sleep(5)
+    assert child.is_running()
+    driver.kill()
+    driver.communicate()
+    psutil.wait_procs([child], timeout=20)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_an_unwritable_disk_blocks_and_is_nobodys_fault(tmp_path: Path) -> None:
+    task = job(tmp_path)
+    (tmp_path / "file").write_text("")
+    for change in ({"log": str(tmp_path / "file" / "x.log")}, {"store": str(tmp_path / "file" / "store")}):
+        answer = run_job({**asdict(task), **change})
+        assert answer["outcome"] == "blocked"
+        assert "file" in answer["message"]
+
+
+def test_two_threads_on_avx512_avoid_onednns_kernels_and_one_does_not(tmp_path: Path) -> None:
+    script = """
+import os, sys
+from pathlib import Path
+from edgesearch.search.engine import _jobs
+_jobs._has_avx512 = lambda: sys.argv[2] == "avx512"
+assert "torch" not in sys.modules
+_jobs._prepare_process(int(sys.argv[1]), ())
+print(os.environ.get("ONEDNN_MAX_CPU_ISA"))
+"""
+    for threads, cpu, expected in (("1", "avx512", "None"), ("2", "avx512", "AVX2"), ("2", "avx2", "None")):
+        done = subprocess.run([sys.executable, "-c", script, threads, cpu], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == expected
+
+
+@pytest.mark.slow
+def test_a_child_and_a_ray_worker_make_the_same_numbers(tmp_path: Path, ray_pool: RayPool) -> None:
+    child = ChildPool()
+    keys = []
+    for folder, pool in ((tmp_path / "child", child), (tmp_path / "ray", ray_pool)):
+        task = job(folder)
+        pool.submit(task)
+        assert finish(pool).outcome == "done"
+        keys.append(task.key)
+    child.close()
+    weights = [next((tmp_path / name / "store" / "artifacts").rglob("*.safetensors")).read_bytes() for name in ("child", "ray")]
+    assert keys[0] == keys[1]
+    assert weights[0] == weights[1]
+
+
+@pytest.fixture
+def ray_pool() -> Iterator[RayPool]:
+    pool = RayPool(1)
+    yield pool
+    pool.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("victim", "outcome"), [("ray::run_job", "lost"), ("raylet", "interrupted"), ("gcs_server", "interrupted")]
+)
+def test_rays_processes_are_killed_and_the_pool_goes_on(
+    tmp_path: Path, victim: str, outcome: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    pool = RayPool(1)
+    try:
+        task = running(pool, tmp_path)
+        victims = [process for process in family() if process.name() == victim]
+        assert len(victims) == 1
+        victims[0].kill()
+        result = finish(pool)
+        assert (result.key, result.outcome) == (task.key, outcome)
+        pool.submit(job(tmp_path, width=1.0))
         assert finish(pool).outcome == "done"
     finally:
         pool.close()
     assert signal.getsignal(signal.SIGTERM) == before
+    assert capfd.readouterr() == ("", "")  # what Ray has to say of it is not for the user
+
+
+@pytest.mark.slow
+def test_a_local_instance_listens_to_this_machine_alone_and_asks_for_a_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")  # nobody asked for it
+    environment = dict(os.environ)
+    pool = RayPool(1)
+    try:
+        assert dict(os.environ) == environment
+        running(pool, tmp_path)
+        processes = {process.pid: process for process in (psutil.Process(), *family())}
+        listeners = [
+            connection.laddr.ip.removeprefix("::ffff:")
+            for connection in psutil.net_connections("inet")
+            if connection.status == psutil.CONN_LISTEN and connection.pid in processes
+        ]
+        assert len(listeners) >= 4
+        assert set(listeners) == {"127.0.0.1"}
+        worker = next(process for process in processes.values() if process.name() == "ray::run_job")
+        assert worker.nice() == psutil.Process().nice()
+        assert worker.environ()["RAY_AUTH_MODE"] == "token"
+        assert len(worker.environ()["RAY_AUTH_TOKEN"]) == 64
+        assert all("RAY_AUTH_TOKEN" not in " ".join(process.cmdline()) for process in processes.values())
+    finally:
+        pool.close()

@@ -6,7 +6,6 @@ import pytest
 
 from edgesearch.errors import StudyError
 from edgesearch.search.study._file import StudyFile, load_study
-from edgesearch.search.study._home import Home
 from edgesearch.search.study._storage import create_or_resume, open_storage, open_study, study_names
 
 
@@ -70,12 +69,3 @@ def test_an_absent_study_names_those_there_are(tmp_path: Path) -> None:
     create_or_resume(storage, settings())
     with pytest.raises(StudyError, match="quickstart"):
         open_study(storage, "other")
-
-
-def test_only_one_process_writes_a_study(tmp_path: Path) -> None:
-    home = Home(tmp_path)
-    home.prepare()
-    with home.lease("a"), home.lease("b"), pytest.raises(StudyError, match="already"), home.lease("a"):
-        pass
-    with home.lease("a"):
-        pass

@@ -1,0 +1,246 @@
+"""Jobs as Ray tasks, in a local instance of our own or on a cluster.
+
+Ray never retries a task (`max_retries=0`): the engine decides. What Ray itself needs (its node's processes, or the cluster) may
+die at any moment; the pool then starts again, and says of every job that ran that it was interrupted, not that it failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+import psutil
+
+from edgesearch.errors import StudyError
+from edgesearch.search.engine._jobs import Job, JobResult, Outcome, run_job
+
+#: A pool that loses its jobs this many times without one job done in between is not worth another start.
+_PATIENCE = 5
+
+
+class RayPool:
+    """Runs each job as a Ray task, in a local instance (`address` None) or on the cluster at `address`.
+
+    A local instance listens on the loopback interface alone, and asks for a token that only this process and its children know.
+    Raises StudyError when Ray does not start.
+    """
+
+    def __init__(self, workers: int, *, address: str | None = None, gpus_per_job: float = 0.0) -> None:
+        self.slots = workers
+        self._address, self._gpus_per_job = address, gpus_per_job
+        self._running: dict[Any, Job] = {}
+        self._interrupted: list[JobResult] = []
+        self._fruitless = 0
+        self._start()
+
+    def submit(self, job: Job) -> None:
+        """Start a task."""
+        self._running[self._task.remote(asdict(job))] = job
+
+    def wait(self, timeout: float) -> list[JobResult]:
+        """The tasks that ended. Raises StudyError when Ray dies again and again."""
+        if not self._interrupted and not self._is_alive():
+            self._restart()
+        if self._interrupted:
+            results, self._interrupted = self._interrupted, []
+            return results
+        if not self._running:
+            time.sleep(timeout)
+            return []
+        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
+        results = [self._collect(reference) for reference in ready]
+        self._count_fruitless(results)
+        return results
+
+    def close(self) -> None:
+        """Stop Ray; running tasks are killed, their checkpoints stay."""
+        self._running.clear()
+        self._stop()
+
+    # --- the instance
+
+    def _start(self) -> None:
+        local = self._address is None
+        with _environment(_local_settings() if local else _cluster_settings()):
+            import ray
+
+            self._ray: Any = ray
+            if local:
+                _adopt_settings()
+            options: dict[str, Any] = {"num_cpus": self.slots, "include_dashboard": False} if local else {}
+            on_terminate = signal.getsignal(signal.SIGTERM)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    ray.init(
+                        # RAY_ADDRESS in the environment is not asked: "local" is always an instance of our own.
+                        address="local" if local else self._address,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        configure_logging=False,
+                        **options,
+                    )
+            except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+                where = "a local Ray" if local else f"--ray-address {self._address}"
+                first = (str(error).splitlines() or [type(error).__name__])[0]
+                raise StudyError(f"{where} does not start: {first}; try --workers 0 to run without Ray") from error
+            finally:
+                signal.signal(signal.SIGTERM, on_terminate)  # Ray puts one in its place that ends this process
+        _keep_quiet()
+        self._daemons = _daemons() if local else []
+        gpus = self._gpus_per_job
+        remote: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0, max_calls=1 if gpus else 0)
+        self._task = remote(run_job)
+
+    def _is_alive(self) -> bool:
+        return all(_runs(daemon) for daemon in self._daemons)
+
+    def _restart(self) -> None:
+        self._interrupted += [
+            JobResult(job.key, "interrupted", 0.0, "Ray went down with its worker") for job in self._running.values()
+        ]
+        self._running.clear()
+        self._count_fruitless(self._interrupted)
+        self._stop()
+        self._start()
+
+    def _count_fruitless(self, results: list[JobResult]) -> None:
+        """Give up on a Ray that takes stages and never finishes one."""
+        if any(result.outcome != "interrupted" for result in results):
+            self._fruitless = 0
+        elif results:
+            self._fruitless += 1
+        if self._fruitless > _PATIENCE:
+            raise StudyError(
+                f"Ray lost stages {self._fruitless} times in a row ({results[0].message}) and finished none; look at its "
+                "memory and disk, or try --workers 0; the same command goes on from here"
+            )
+
+    def _stop(self) -> None:
+        if not self._is_alive():  # a half dead instance answers nobody, and Ray would wait for it
+            for daemon in self._daemons:
+                for process in (*_children(daemon), daemon):
+                    _kill(process)
+        self._ray.shutdown()
+        self._daemons = []
+
+    # --- results
+
+    def _collect(self, reference: Any) -> JobResult:
+        job = self._running.pop(reference)
+        exceptions = self._ray.exceptions
+        try:
+            result = JobResult(**self._ray.get(reference))
+        except exceptions.OutOfMemoryError:
+            return JobResult(job.key, "lost", 0.0, "the worker was stopped because the machine ran out of memory")
+        except exceptions.WorkerCrashedError:
+            outcome: Outcome = "lost" if self._stays_alive() else "interrupted"
+            return JobResult(job.key, outcome, 0.0, "the worker died")
+        except exceptions.RayError as error:  # the node, its Ray processes, the connection to them
+            return JobResult(job.key, "interrupted", 0.0, f"Ray lost the stage ({type(error).__name__})")
+        return result
+
+    def _stays_alive(self, seconds: float = 1.0) -> bool:
+        """Whether the instance is alive, and still is after a moment: a dying one takes its workers along first."""
+        deadline = time.monotonic() + seconds
+        while self._is_alive() and self._daemons and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self._is_alive()
+
+
+@cache
+def _token() -> str:
+    """Of every local instance that this process starts; it never leaves the environment of its child processes."""
+    return secrets.token_hex(32)
+
+
+def _local_settings() -> dict[str, str]:
+    return {
+        **_cluster_settings(),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": _token(),
+        # Ray's name for "no other machine takes part": its processes then listen on the loopback interface alone.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_worker_niceness": os.environ.get("RAY_worker_niceness", "0"),  # noqa: SIM112
+        "OMP_NUM_THREADS": "1",  # of numpy's and scipy's libraries, as in a child process
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }
+
+
+def _cluster_settings() -> dict[str, str]:
+    return {
+        "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0"),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+
+
+def _adopt_settings() -> None:
+    """Let a Ray that was imported, and so read its settings, before ours were there read them again."""
+    from ray import _raylet
+    from ray._private import ray_constants
+
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    core: Any = _raylet  # compiled, without types
+    core.Config.initialize("")
+    core.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _keep_quiet() -> None:
+    """Do not print Ray's messages about dead workers, which come whatever `log_to_driver` says: the engine has better words."""
+    from ray._private import worker
+
+    def drop(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+        logging.getLogger(__name__).debug("ray: %s", data.get("lines"))
+
+    worker.print_to_stdstream = drop
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for Ray's processes, which inherit them; this process gets its own back."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _daemons() -> list[psutil.Process]:
+    """Ray's processes without which nothing runs: the node's scheduler and the table of all that there is."""
+    return [child for child in psutil.Process().children() if child.name() in ("raylet", "gcs_server")]
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return

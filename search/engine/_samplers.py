@@ -1,0 +1,106 @@
+"""Samplers, by name or by the import path of any of Optuna's interface.
+
+A sampler is made anew for every proposal, with a seed of its own, so that a study that goes on proposes what it would have
+without a break; what a sampler learns from must be in the trials. Running trials are among those: TPE counts them as bad, so
+that workers do not search in the same place (its `constant_liar`; with several objectives too), GP takes them into its model,
+NSGA-II and random draws do not look at them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from edgesearch.errors import StudyError
+from edgesearch.plugins import Registry
+from edgesearch.search.study import SearchSettings, StudyFile, quiet_optuna
+
+#: Called with the study's [search] table and a seed.
+Maker = Callable[[SearchSettings, int], BaseSampler]
+
+samplers: Registry[Maker] = Registry("sampler")
+samplers.add(
+    "tpe", lambda search, seed: TPESampler(seed=seed, n_startup_trials=search.startup_trials, **search.sampler_options)
+)
+samplers.add(
+    "nsga2", lambda search, seed: NSGAIISampler(seed=seed, population_size=search.population, **search.sampler_options)
+)
+samplers.add("gp", lambda search, seed: GPSampler(seed=seed, n_startup_trials=search.startup_trials, **search.sampler_options))
+samplers.add("random", lambda search, seed: RandomSampler(seed=seed, **search.sampler_options))
+#: These only search the parameters that all trials have, and would find none with a trial that has no parameters.
+_NEED_PARAMETERS = (GPSampler, NSGAIISampler)
+#: Trials that a sampler is tried with before the study starts.
+_TRIALS = 6
+
+
+def make_sampler(search: SearchSettings, seed: int, *, folder: Path | None = None) -> BaseSampler:
+    """The sampler that the study asks for; an import path is looked for in `folder` first.
+
+    Raises PluginError for an unknown name, StudyError for options that it does not take and for what is no sampler.
+    """
+    maker = _maker(search.sampler, folder)
+    try:
+        with quiet_optuna():
+            sampler = maker(search, seed) if search.sampler in samplers else _made(maker, search, seed)
+    except (TypeError, ValueError) as error:
+        raise StudyError(
+            f"sampler {search.sampler!r} cannot be made with sampler_options = {search.sampler_options}: {error}"
+        ) from error
+    if not isinstance(sampler, BaseSampler):
+        raise StudyError(f"sampler {search.sampler!r} is a {type(sampler).__name__}; expected an optuna.samplers.BaseSampler")
+    return sampler
+
+
+@cache  # a sampler is made for every proposal, and finding one by its import path reads all the files behind it
+def _maker(name: str, folder: Path | None) -> Any:
+    return samplers.find(name, folder=folder)
+
+
+def _made(kind: Callable[..., Any], search: SearchSettings, seed: int) -> BaseSampler:
+    seeded = "seed" in inspect.signature(kind).parameters
+    return cast("BaseSampler", kind(**({"seed": seed} if seeded else {}) | search.sampler_options))
+
+
+def needs_parameters(sampler: BaseSampler) -> bool:
+    """Whether trials without parameters (the study's own candidates) are kept from the sampler."""
+    return isinstance(sampler, _NEED_PARAMETERS)
+
+
+def check_sampler(settings: StudyFile, *, folder: Path | None = None) -> None:
+    """Let the study's sampler propose a few candidates of the study's space, with made-up values.
+
+    Raises StudyError naming what it cannot do with this space: conditional parameters, several objectives, constraints.
+    """
+    space, search = settings.space, settings.search
+    if space is None:
+        return
+    eager = search.model_copy(update={"startup_trials": 2, "population": 2})
+    with quiet_optuna():
+        study = optuna.create_study(directions=list(settings.directions))
+        names = list(settings.constraints.model_dump(exclude_none=True))
+        for number in range(_TRIALS):
+            study.sampler = RandomSampler(seed=number) if number < _TRIALS // 2 else make_sampler(eager, number, folder=folder)
+            try:
+                trial = study.ask()
+                space.suggest(trial)
+                for name in names:
+                    trial.set_constraint(name, float(number % 2) - 0.5)
+                study.tell(trial, [_made_up(direction, number) for direction in study.directions], state=TrialState.COMPLETE)
+            except (ValueError, TypeError, RuntimeError, KeyError, NotImplementedError, ImportError) as error:
+                first = (str(error).splitlines() or [type(error).__name__])[0]
+                raise StudyError(
+                    f"sampler {search.sampler!r} cannot search this study ({len(study.directions)} objectives, {len(names)} "
+                    f"constraints, parameters that depend on others): {first}; choose another, for example tpe"
+                ) from error
+
+
+def _made_up(direction: StudyDirection, number: int) -> float:
+    return float(number) if direction == StudyDirection.MAXIMIZE else 1.0 / (1 + number)

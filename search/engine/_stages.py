@@ -1,0 +1,130 @@
+"""Stages under way: given to the pool once each, whichever trials want them, and again when a worker or the pool dies."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgesearch.errors import StudyError
+from edgesearch.objectives import Artifact, ArtifactStore, DataSettings, Stage
+from edgesearch.search.engine._jobs import Job, JobResult
+from edgesearch.search.engine._workers import Pool
+
+#: A stage that so many workers died of, while others lived, has itself to blame: its memory, most often.
+_DEATHS = 3
+
+
+@dataclass(frozen=True)
+class StageEnd:
+    """A stage that ended: its artifact is there, or `failure` says in one sentence why it never will be."""
+
+    stage: Stage
+    seconds: float
+    failure: str | None = None
+
+
+class StageRunner:
+    """Runs stages in a pool and finds their artifacts in the store.
+
+    `folder` is where the user's own code is looked for first; `note` is told what a person should know.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: ArtifactStore,
+        pool: Pool,
+        data: DataSettings,
+        logs: Path,
+        note: Callable[[str], None],
+        folder: Path | None = None,
+    ) -> None:
+        self._store, self._pool, self._note = store, pool, note
+        self._data = data.model_dump(mode="json")
+        self._logs, self._folder = logs, folder
+        self._running: dict[str, tuple[Stage, str]] = {}  # stage key -> stage, log
+        self._deaths: Counter[str] = Counter()
+        self._known: dict[str, Artifact] = {}
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a worker is free."""
+        return len(self._running) < self._pool.slots
+
+    def artifact(self, stage: Stage) -> Artifact | None:
+        """The stage's artifact, if it is in the store."""
+        if stage.key in self._running:
+            return None
+        if stage.key not in self._known:
+            artifact = self._store.get(stage.kind, stage.key)
+            if artifact is None:
+                return None
+            self._known[stage.key] = artifact
+        return self._known[stage.key]
+
+    def runs(self, stage: Stage) -> bool:
+        """Whether the stage is with a worker now."""
+        return stage.key in self._running
+
+    def start(self, stage: Stage) -> None:
+        """Give the stage to the pool."""
+        attempt = self._deaths[stage.key]
+        log = str(self._logs / f"{stage.kind}-{stage.key[:16]}{f'-retry{attempt}' if attempt else ''}.log")
+        self._running[stage.key] = (stage, log)
+        folder = None if self._folder is None else str(self._folder)
+        self._pool.submit(Job(stage=stage.to_json(), data=self._data, store=self._store.location, log=log, folder=folder))
+
+    def collect(self, timeout: float) -> list[StageEnd]:
+        """The stages that ended, waiting at most `timeout` seconds for the first.
+
+        Stages whose worker died are merely no longer running: start them again. Raises StudyError when no stage can run.
+        """
+        ends = [self._end(result) for result in self._pool.wait(timeout)]
+        return [end for end in ends if end is not None]
+
+    def _end(self, result: JobResult) -> StageEnd | None:
+        stage, log = self._running.pop(result.key)
+        name = f"stage {stage.kind} {stage.key[:12]}"
+        if result.outcome == "blocked":
+            raise StudyError(
+                f"stage {stage.kind} cannot go on: {result.message}; nothing finished is lost: "
+                "mend it and give the same command again"
+            )
+        if result.outcome == "interrupted":
+            self._note(f"{name}: {result.message}; it goes on from its last checkpoint")
+            return None
+        message = result.message
+        if result.outcome == "done":
+            if self.artifact(stage) is not None:
+                return StageEnd(stage, result.seconds)
+            message = (
+                f"its worker says that it is done, but it is not in the store at {self._store.location}: "
+                "workers and driver must see the same store"
+            )
+        if result.outcome in ("lost", "done"):
+            self._deaths[stage.key] += 1
+            if self._deaths[stage.key] < _DEATHS:
+                self._note(f"{name}: {message}; trying again")
+                return None
+            message = f"{message} ({_DEATHS} times)"
+        for upstream in stage.walk():  # an input that was damaged on the disk is read, and made, anew
+            self._known.pop(upstream.key, None)
+        return StageEnd(stage, result.seconds, f"stage {stage.kind}: {message} (log: {log})")
+
+
+def run_stages(runner: StageRunner, stages: Iterable[Stage]) -> list[StageEnd]:
+    """Run stages whose inputs are all in the store, as many at a time as there are workers; those in the store are left out.
+
+    How each ended, in the order of their ends.
+    """
+    missing = [stage for stage in {stage.key: stage for stage in stages}.values() if runner.artifact(stage) is None]
+    ends: list[StageEnd] = []
+    while len(ends) < len(missing):
+        ended = {end.stage.key for end in ends}
+        for stage in missing:
+            if runner.has_room and stage.key not in ended and not runner.runs(stage):
+                runner.start(stage)
+        ends += runner.collect(timeout=0.25)
+    return ends

@@ -1,0 +1,49 @@
+"""A trial under way: which of its stages are there, and which could run now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edgesearch.objectives import Artifact, Stage
+from edgesearch.spaces import Candidate
+
+
+@dataclass
+class ActiveTrial:
+    """A candidate's stages, inputs first, and what is known of them."""
+
+    number: int
+    candidate: Candidate
+    stages: list[Stage]
+    seconds: dict[str, float] = field(default_factory=dict)  # by kind, of the stages that this trial paid for
+    hits: list[str] = field(default_factory=list)  # kinds of those that were in the store already
+    artifacts: dict[str, Artifact] = field(default_factory=dict)  # by the stage's key
+
+    def ready(self, find: Callable[[Stage], Artifact | None]) -> list[Stage]:
+        """The missing stages that all inputs are there for; `find` looks an artifact up."""
+        ready = []
+        for stage in self.stages:
+            if stage.key in self.artifacts or any(i.key not in self.artifacts for i in stage.inputs.values()):
+                continue
+            artifact = find(stage)
+            if artifact is None:
+                ready.append(stage)
+                continue
+            self.artifacts[stage.key] = artifact
+            if stage.kind not in self.seconds:
+                self.hits.append(stage.kind)
+        return ready
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every artifact is there."""
+        return len(self.artifacts) == len(self.stages)
+
+    def needs(self, stage: Stage) -> bool:
+        """Whether the stage is one of this trial's."""
+        return any(own.key == stage.key for own in self.stages)
+
+    def missing(self) -> Stage:
+        """The first stage that is not there yet, the last when all are."""
+        return next((stage for stage in self.stages if stage.key not in self.artifacts), self.stages[-1])

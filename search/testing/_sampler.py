@@ -1,0 +1,69 @@
+"""What every sampler must do: propose candidates of a study's space, learn from trials, repeat itself given the same seed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
+
+#: Trials that a sampler is asked for.
+_TRIALS = 16
+
+
+class SamplerContract:
+    """Subclass it and override `make`; `directions`, `conditional` and `constrained` say what the sampler is tried with."""
+
+    directions: tuple[Literal["minimize", "maximize"], ...] = ("maximize", "maximize")
+    conditional = True
+    constrained = True
+
+    def make(self, seed: int) -> BaseSampler:
+        """A new sampler whose random numbers follow from `seed`."""
+        raise NotImplementedError
+
+    def test_every_parameter_is_within_its_range(self) -> None:
+        """As the space declares it."""
+        for params in self._run(range(_TRIALS)):
+            assert params["student"] in ("mlp", "cnn", "resnet")
+            assert 0.25 <= params["width"] <= 4.0
+            assert 0.1 <= params.get("ratio", 0.1) <= 0.9
+
+    def test_the_same_seeds_and_trials_give_the_same_proposals(self) -> None:
+        """Made anew for every proposal, as the engine does: what it knows must come from the trials."""
+        assert self._run(range(_TRIALS)) == self._run(range(_TRIALS))
+
+    def test_other_seeds_give_other_proposals(self) -> None:
+        """Or a candidate that was turned down would be drawn for ever."""
+        assert self._run(range(_TRIALS)) != self._run(range(1000, 1000 + _TRIALS))
+
+    def test_failed_and_running_trials_do_no_harm(self) -> None:
+        """Both are there while a study runs."""
+        states = [(TrialState.COMPLETE, TrialState.FAIL, None)[number % 3] for number in range(_TRIALS)]
+        assert len(self._run(range(_TRIALS), states)) == _TRIALS
+
+    def _run(self, seeds: range, states: list[TrialState | None] | None = None) -> list[dict[str, Any]]:
+        """The parameters of one trial per seed; a state of None leaves the trial running."""
+        before = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            study = optuna.create_study(directions=list(self.directions))
+            for number, seed in enumerate(seeds):
+                study.sampler = self.make(seed)
+                self._trial(study, number, TrialState.COMPLETE if states is None else states[number])
+        finally:
+            optuna.logging.set_verbosity(before)
+        return [dict(trial.params) for trial in study.get_trials()]
+
+    def _trial(self, study: optuna.Study, number: int, state: TrialState | None) -> None:
+        trial = study.ask()
+        trial.suggest_categorical("student", ["mlp", "cnn", "resnet"])
+        width = trial.suggest_float("width", 0.25, 4.0)
+        if not self.conditional or trial.suggest_categorical("pruning", ["none", "one_step"]) == "one_step":
+            trial.suggest_float("ratio", 0.1, 0.9, step=0.1)
+        if self.constrained:
+            trial.set_constraint("max_size_bytes", width - 2.0)
+        if state is not None:
+            values = [1.0 - 1.0 / (1.0 + width), 1000.0 / width][: len(self.directions)]
+            study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)

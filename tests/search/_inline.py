@@ -1,0 +1,25 @@
+"""A pool that runs jobs in the test's own process, so that a test sees, and may stop, every step."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import asdict
+
+from edgesearch.search.engine._jobs import Job, JobResult, run_job
+
+
+class InlinePool:
+    """Runs each job in this process, when it is waited for."""
+
+    def __init__(self, slots: int = 1) -> None:
+        self.slots = slots
+        self._jobs: deque[Job] = deque()
+
+    def submit(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def wait(self, timeout: float) -> list[JobResult]:
+        return [JobResult(**run_job(asdict(self._jobs.popleft())))] if self._jobs else []
+
+    def close(self) -> None:
+        self._jobs.clear()

@@ -1,0 +1,113 @@
+"""Our samplers by the contract that others' must keep, and a sampler of a user's own."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.samplers import BaseSampler
+
+from edgesearch.errors import PluginError, StudyError
+from edgesearch.search.engine._proposals import Proposer
+from edgesearch.search.engine._samplers import check_sampler, make_sampler
+from edgesearch.search.study import SearchSettings, StudyFile
+from edgesearch.search.study._file import parse_study
+from edgesearch.testing import SamplerContract
+
+SPACE = """
+name = "s"
+[space]
+students = ["mlp", "cnn_tiny"]
+width = [0.5, 1.0, 2.0]
+pruning = ["none", "one_step"]
+[constraints]
+min_fps = 100
+[search]
+sampler = "SAMPLER"
+"""
+
+
+def study(sampler: str, **options: object) -> StudyFile:
+    settings = parse_study(SPACE.replace("SAMPLER", sampler).encode(), where="s", folder=Path())
+    return settings.model_copy(update={"search": settings.search.model_copy(update={"sampler_options": options})})
+
+
+class OurSampler(SamplerContract):
+    name: str
+
+    def make(self, seed: int) -> BaseSampler:
+        return make_sampler(SearchSettings(sampler=self.name, startup_trials=6, population=6), seed)
+
+
+class TestTpe(OurSampler):
+    name = "tpe"
+
+
+class TestNsga2(OurSampler):
+    name = "nsga2"
+
+
+class TestRandom(OurSampler):
+    name = "random"
+
+
+class TestGp(OurSampler):
+    name = "gp"
+
+    def make(self, seed: int) -> BaseSampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return super().make(seed)
+
+
+class TestOneOfOptunasByImportPath(OurSampler):
+    name = "optuna.samplers:NSGAIIISampler"
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "random", "gp", "optuna.samplers:NSGAIIISampler"])
+def test_samplers_that_can_search_a_space_pass_its_check(name: str) -> None:
+    check_sampler(study(name))
+
+
+def test_a_sampler_beside_the_study_is_found_and_given_its_options(tmp_path: Path) -> None:
+    (tmp_path / "my_samplers.py").write_text(
+        "import optuna\n"
+        "class Stubborn(optuna.samplers.RandomSampler):\n"
+        "    def __init__(self, seed=None, favourite=None):\n"
+        "        super().__init__(seed)\n"
+        "        self.favourite = favourite\n"
+        "    def sample_independent(self, study, trial, name, distribution):\n"
+        "        drawn = super().sample_independent(study, trial, name, distribution)\n"
+        "        return self.favourite if name == 'student' else drawn\n"
+    )
+    proposals = Proposer(study("my_samplers:Stubborn", favourite="mlp"), folder=tmp_path).proposals(0)
+    assert {next(proposals).candidate.student.architecture for _ in range(8)} == {"mlp"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("no_such", {}, "expected one of gp, nsga2, random, tpe"),
+        ("tpe", {"colour": "red"}, "sampler_options"),
+        ("pathlib:PurePath", {}, "expected an optuna.samplers.BaseSampler"),
+        ("optuna.samplers:GridSampler", {"search_space": {"other": [1, 2]}}, "GridSampler.* cannot search this study"),
+    ],
+)
+def test_what_cannot_search_the_study_is_one_sentence(name: str, options: dict[str, object], words: str) -> None:
+    with pytest.raises((PluginError, StudyError), match=words) as caught:
+        check_sampler(study(name, **options))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sampler_for_one_objective_is_refused_for_two(tmp_path: Path) -> None:
+    (tmp_path / "single.py").write_text(
+        "import optuna\n"
+        "class Single(optuna.samplers.RandomSampler):\n"
+        "    def sample_independent(self, study, trial, name, distribution):\n"
+        "        study.direction\n"
+        "        return super().sample_independent(study, trial, name, distribution)\n"
+    )
+    with pytest.raises(StudyError, match=r"2 objectives, 1 constraints.*choose another"):
+        check_sampler(study("single:Single"), folder=tmp_path)
