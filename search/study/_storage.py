@@ -7,8 +7,10 @@ from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
-from sqlalchemy.engine import make_url
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import NullPool
 
 from edgesearch.errors import StudyError
 from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, shown_url
@@ -33,11 +35,9 @@ def open_storage(url: str) -> RDBStorage:
         parsed = make_url(url)
         sqlite = parsed.get_backend_name() == "sqlite"
         waits = {"connect_args": {"timeout": _SQLITE_WAITS}} if sqlite and "timeout" not in parsed.query else {}
-        storage = RDBStorage(url, engine_kwargs=waits)
         if sqlite:
-            with storage.engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        return storage
+            _use_write_ahead_log(parsed)
+        return RDBStorage(url, engine_kwargs=waits)
     except ArgumentError as error:
         raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
     except ImportError as error:
@@ -50,6 +50,13 @@ def open_storage(url: str) -> RDBStorage:
             else "check the URL and that it runs"
         )
         raise StudyError(f"--storage {shown_url(url)} cannot be used: {database_reason(error)}; {advice}") from error
+
+
+def _use_write_ahead_log(url: URL) -> None:
+    """SQLite takes it on while nobody else is connected, so before Optuna is; the file remembers it."""
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
 
 def study_names(storage: RDBStorage) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.samplers import BaseSampler
@@ -15,7 +15,7 @@ _TRIALS = 16
 class SamplerContract:
     """Subclass it and override `make`; `directions`, `conditional` and `constrained` say what the sampler is tried with."""
 
-    directions: tuple[str, ...] = ("maximize", "maximize")
+    directions: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "maximize")
     conditional = True
     constrained = True
 
