@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy import create_engine
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
@@ -36,7 +36,7 @@ def open_storage(url: str) -> RDBStorage:
         sqlite = parsed.get_backend_name() == "sqlite"
         waits = {"connect_args": {"timeout": _SQLITE_WAITS}} if sqlite and "timeout" not in parsed.query else {}
         if sqlite:
-            _use_write_ahead_log(parsed)
+            use_write_ahead_log(url)
         return RDBStorage(url, engine_kwargs=waits)
     except ArgumentError as error:
         raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
@@ -52,7 +52,7 @@ def open_storage(url: str) -> RDBStorage:
         raise StudyError(f"--storage {shown_url(url)} cannot be used: {database_reason(error)}; {advice}") from error
 
 
-def _use_write_ahead_log(url: URL) -> None:
+def use_write_ahead_log(url: str) -> None:
     """SQLite takes it on while nobody else is connected, so before Optuna is; the file remembers it."""
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

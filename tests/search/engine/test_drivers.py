@@ -9,6 +9,7 @@ import time
 import uuid
 from pathlib import Path
 
+import psutil
 import pytest
 from optuna.trial import TrialState
 
@@ -53,11 +54,14 @@ def test_two_drivers_with_two_homes_on_one_database(tmp_path: Path, database: st
     first = Driver(tmp_path / "a", name, database, 0)
     while "[1/4]" not in (line := first.process.stdout.readline() if first.process.stdout else ""):
         assert line, "the first driver ended"
+    (worker,) = psutil.Process(first.process.pid).children()
+    worker.suspend()  # the driver is alive, and waits for its stage for as long as this test needs
     code, output = Driver(tmp_path / "b", name, database, 0).end()
     assert code == 2
     assert f"process {first.process.pid} on" in output
     assert str(tmp_path / "a") in output
     first.process.send_signal(signal.SIGKILL)
+    worker.resume()
     first.end()
     code, output = Driver(tmp_path / "b", name, database, 0).end()
     assert code == 0, output

@@ -23,8 +23,8 @@ from _studies import make_study, make_trial
 
 from edgesearch.errors import StudyError
 from edgesearch.search.report._dashboard import open_dashboard, study_note
-from edgesearch.search.study._home import use_write_ahead_log
 from edgesearch.search.study._record import read_study
+from edgesearch.search.study._storage import use_write_ahead_log
 
 LIMITS = {"min_accuracy": 0.8, "min_fps": 600.0}
 
