@@ -13,13 +13,12 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from edgesearch.errors import StudyError
-from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, shown_url
+from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, driver_hint, shown_url
 from edgesearch.search.study._file import StudyFile
 from edgesearch.search.study._quiet import quiet_optuna
 
 #: Seconds for which one writer of a SQLite file waits for another.
 _SQLITE_WAITS = 60
-_DRIVERS = {"postgresql": "pip install 'edgesearch[postgresql]'"}
 
 #: Settings that may differ when a study is resumed: they say how far to go, not what is searched.
 _MAY_CHANGE = {("search", "trials"), ("description",)}
@@ -41,8 +40,7 @@ def open_storage(url: str) -> RDBStorage:
     except ArgumentError as error:
         raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
     except ImportError as error:
-        hint = _DRIVERS.get(parsed.get_backend_name(), f"install {parsed.drivername}'s package")
-        raise StudyError(f"--storage {shown_url(url)} needs a driver that is not installed; {hint}") from error
+        raise StudyError(f"--storage {shown_url(url)} needs a driver that is not installed; {driver_hint(url)}") from error
     except (*DATABASE_ERRORS, OSError, RuntimeError) as error:
         advice = (
             "check the path, and that its folder is there, writable and not full"
