@@ -21,6 +21,14 @@ def shown_url(url: str) -> str:
     return make_url(url).render_as_string(hide_password=True)
 
 
+def driver_hint(url: str) -> str:
+    """How to install what connects to this kind of database."""
+    parsed = make_url(url)
+    return {"postgresql": "pip install 'edgesearch[postgresql]'"}.get(
+        parsed.get_backend_name(), f"install {parsed.drivername}'s package"
+    )
+
+
 def database_reason(error: BaseException) -> str:
     """The database's own words for an error, in one line: of the driver's error, below SQLAlchemy's and Optuna's."""
     while error.__cause__ is not None and isinstance(error, StorageInternalError):

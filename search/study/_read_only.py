@@ -13,16 +13,16 @@ from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
 from edgesearch.errors import StudyError
+from edgesearch.search.study._errors import DATABASE_ERRORS, database_reason, driver_hint
 
 #: Where Optuna 5 keeps constraints (one attribute each, under their names) and where optuna-dashboard looks for them (a list).
 _CONSTRAINTS = "constraints"
@@ -44,10 +44,13 @@ def open_read_only(url: str) -> BaseStorage:
     shown = parsed.render_as_string(hide_password=True)
     try:
         storage = RDBStorage(*_read_only_engine(url, parsed), skip_table_creation=True)
-    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError, sqlite3.Error) as error:
-        cause = error.__cause__ or error
-        reason = str(getattr(cause, "orig", None) or cause).strip().splitlines()[0]
-        raise StudyError(f"--storage {shown} cannot be read: {reason}; check the URL") from error
+    except ImportError as error:
+        hint = driver_hint(url)
+        raise StudyError(f"--storage {shown} needs a driver that is not installed; {hint}") from error
+    except (*DATABASE_ERRORS, RuntimeError) as error:
+        file = parsed.get_backend_name() == "sqlite"
+        advice = "check that it is a study's database and may be read" if file else "check the URL and that it runs"
+        raise StudyError(f"--storage {shown} cannot be read: {database_reason(error)}; {advice}") from error
     return optuna.storages.get_storage(storage)
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import optuna
 from optuna.storages import RDBStorage
+from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.pool import NullPool
 
 from edgesearch.errors import StudyError
-from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, shown_url
+from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, driver_hint, shown_url
 from edgesearch.search.study._file import StudyFile
 from edgesearch.search.study._quiet import quiet_optuna
 from edgesearch.search.study._settings import has_settings, refuse_changes, store_folder, store_settings
 
 #: Seconds for which one writer of a SQLite file waits for another.
 _SQLITE_WAITS = 60
-_DRIVERS = {"postgresql": "pip install 'edgesearch[postgresql]'"}
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -28,16 +29,13 @@ def open_storage(url: str) -> RDBStorage:
         parsed = make_url(url)
         sqlite = parsed.get_backend_name() == "sqlite"
         waits = {"connect_args": {"timeout": _SQLITE_WAITS}} if sqlite and "timeout" not in parsed.query else {}
-        storage = RDBStorage(url, engine_kwargs=waits)
         if sqlite:
-            with storage.engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-        return storage
+            use_write_ahead_log(url)
+        return RDBStorage(url, engine_kwargs=waits)
     except ArgumentError as error:
         raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
     except ImportError as error:
-        hint = _DRIVERS.get(parsed.get_backend_name(), f"install {parsed.drivername}'s package")
-        raise StudyError(f"--storage {shown_url(url)} needs a driver that is not installed; {hint}") from error
+        raise StudyError(f"--storage {shown_url(url)} needs a driver that is not installed; {driver_hint(url)}") from error
     except (*DATABASE_ERRORS, OSError, RuntimeError) as error:
         advice = (
             "check the path, and that its folder is there, writable and not full"
@@ -45,6 +43,13 @@ def open_storage(url: str) -> RDBStorage:
             else "check the URL and that it runs"
         )
         raise StudyError(f"--storage {shown_url(url)} cannot be used: {database_reason(error)}; {advice}") from error
+
+
+def use_write_ahead_log(url: str) -> None:
+    """SQLite takes it on while nobody else is connected, so before Optuna is; the file remembers it."""
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
 
 def study_names(storage: RDBStorage) -> list[str]:

@@ -15,7 +15,7 @@ _TRIALS = 16
 class SamplerContract:
     """Subclass it and override `make`; `directions`, `conditional` and `constrained` say what the sampler is tried with."""
 
-    directions: tuple[Literal["minimize", "maximize"], ...] = ("maximize", "maximize")
+    directions: tuple[Literal["maximize", "minimize"], ...] = ("maximize", "maximize")
     conditional = True
     constrained = True
 

@@ -24,7 +24,7 @@ from _studies import make_study, make_trial
 from edgesearch.errors import StudyError
 from edgesearch.search.report._dashboard import open_dashboard, study_note
 from edgesearch.search.study._record import read_study
-from edgesearch.search.study._storage import open_storage
+from edgesearch.search.study._storage import use_write_ahead_log
 
 LIMITS = {"min_accuracy": 0.8, "min_fps": 600.0}
 
@@ -39,7 +39,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def url(template: Path, tmp_path: Path) -> str:
     url = f"sqlite:///{shutil.copy(template, tmp_path)}"
-    open_storage(url).engine.dispose()  # turns the write-ahead log on
+    use_write_ahead_log(url)
     return url
 
 

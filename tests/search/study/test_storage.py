@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import errno
+import sys
+import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from edgesearch.errors import StudyError
+from edgesearch.search.study import Home
 from edgesearch.search.study._file import StudyFile, load_study
 from edgesearch.search.study._storage import create_or_resume, open_storage, open_study, study_names
 
@@ -69,3 +74,29 @@ def test_an_absent_study_names_those_there_are(tmp_path: Path) -> None:
     create_or_resume(storage, settings())
     with pytest.raises(StudyError, match="quickstart"):
         open_study(storage, "other")
+
+
+@pytest.mark.parametrize("suffix", ["", "?timeout=30"])
+def test_options_in_the_url_are_no_part_of_the_files_name(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for url in (f"sqlite:///x.db{suffix}", f"sqlite:///{tmp_path}/y.db{suffix}"):
+        storage = open_storage(url)
+        with storage.engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        storage.engine.dispose()
+    assert {file.name for file in tmp_path.iterdir()} == {"x.db", "y.db"}
+
+
+def test_a_missing_driver_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StudyError, match=r"pip install 'edgesearch\[postgresql\]'"):
+        open_storage("postgresql+psycopg://user:secret@127.0.0.1:1/none")
+
+
+def test_a_home_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> NoReturn:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(StudyError, match=r"Read-only file system.*name another"):
+        Home(tmp_path).prepare()
