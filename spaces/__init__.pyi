@@ -8,6 +8,7 @@ from ._candidate import Settings as Settings
 from ._candidate import Student as Student
 from ._candidate import parse_candidate as parse_candidate
 from ._custom import complete as complete
+from ._custom import complete_candidate as complete_candidate
 from ._custom import with_declared_parameters as with_declared_parameters
 from ._identity import digest as digest
 from ._identity import identity as identity

@@ -9,9 +9,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgesearch.errors import SpaceError
+from edgesearch.plugins import is_import_path
 from edgesearch.spaces._identity import digest, identity
 from edgesearch.spaces._validation import explain
 
@@ -23,6 +24,18 @@ CNN_STUDENTS = ("cnn_large", "cnn_small", "cnn_tiny")
 STUDENTS = (*sorted((*TORCHVISION_STUDENTS, *CNN_STUDENTS, "mlp", "resnet20")),)
 #: Those that take a hidden layer before the logits.
 STUDENTS_WITH_HEAD = ("mobilenet_v2", "resnet18", "resnet50")
+
+
+PRUNING_METHODS = ("none", "one_step", "iterative")
+ALGORITHMS = ("best", "vitis")
+
+
+def _name_or_path(name: str, known: tuple[str, ...]) -> str:
+    if name not in known and not is_import_path(name):
+        raise ValueError(
+            f"{name!r} is unknown; expected one of {', '.join(known)} or an import path such as my_pkg.module:Thing"
+        )
+    return name
 
 
 class Settings(BaseModel):
@@ -73,14 +86,21 @@ class Distillation(Settings):
 
 
 class Pruning(Settings):
-    """Structured pruning; `ratio` is the share of multiply-accumulates removed."""
+    """Structured pruning; `ratio` is the share of multiply-accumulates removed. `method`: a name, or a pruner's import path."""
 
-    method: Literal["none", "one_step", "iterative"] = "none"
+    method: str = "none"
     ratio: float = Field(default=0.0, ge=0.0, le=0.95)
     #: Every layer keeps a multiple of this many channels; None: as many as the DPU works on side by side.
     granularity: int | None = Field(default=None, ge=1, le=256)
-    #: Prune-and-fine-tune rounds (iterative only).
+    #: Prune-and-fine-tune rounds (not for one_step).
     steps: int = Field(default=3, ge=1, le=20)
+    #: SHA-256 over the files that a pruner by import path comes from, filled in when a study is read.
+    source_sha256: str = ""
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        return _name_or_path(method, PRUNING_METHODS)
 
 
 class Quantization(Settings):
@@ -89,14 +109,24 @@ class Quantization(Settings):
     method: Literal["ptq", "qat"] = "ptq"
     bits: Literal[5, 8, 16] = 8
     #: The PTQ algorithm. QAT of a trained network scales channels first with "best", and leaves them as they are with "vitis".
-    algorithm: Literal["best", "vitis"] = "best"
+    #: PTQ alone also takes the import path of a quantizer.
+    algorithm: str = "best"
     #: QAT only: from the trained student, or from the student's own starting weights.
     start: Literal["trained", "scratch"] = "trained"
+    #: SHA-256 over the files that a quantizer by import path comes from, filled in when a study is read.
+    source_sha256: str = ""
+
+    @field_validator("algorithm")
+    @classmethod
+    def _known(cls, algorithm: str) -> str:
+        return _name_or_path(algorithm, ALGORITHMS)
 
     @model_validator(mode="after")
     def _possible(self) -> Quantization:
         if self.method == "qat" and self.bits == 16:
             raise ValueError("quantization-aware training with 16 bits (float16) does not exist; use method = 'ptq'")
+        if self.method == "qat" and self.algorithm not in ALGORITHMS:
+            raise ValueError(f"quantization-aware training starts from {' or '.join(ALGORITHMS)}, not from {self.algorithm!r}")
         return self
 
 
@@ -172,9 +202,12 @@ class Candidate(Settings):
             words.append(f"{distillation.kind} T={distillation.temperature:g} a={distillation.alpha:g}")
         if pruning.method != "none":
             of = f"/{pruning.granularity}" if pruning.granularity else ""
-            words.append(f"{pruning.method} {pruning.ratio:.0%}{of}")
+            words.append(f"{pruning.method.rpartition(':')[2]} {pruning.ratio:.0%}{of}")
         bits = {5: "int5", 8: "int8", 16: "fp16"}[quantization.bits]
-        words.append(f"{quantization.method} {bits}" + (" vitis" if quantization.algorithm == "vitis" else ""))
+        words.append(
+            f"{quantization.method} {bits}"
+            + ("" if quantization.algorithm == "best" else f" {quantization.algorithm.rpartition(':')[2]}")
+        )
         if quantization.method == "qat" and quantization.start == "scratch":
             words.append("from scratch")
         return " ".join(words)

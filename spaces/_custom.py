@@ -20,7 +20,7 @@ from torch import nn
 
 from edgesearch.errors import PluginError, SpaceError
 from edgesearch.plugins import is_import_path, load, source_fingerprint
-from edgesearch.spaces._candidate import Student
+from edgesearch.spaces._candidate import Candidate, Student
 from edgesearch.spaces._space import Space, StudentOverride
 from edgesearch.spaces._validation import explain
 from edgesearch.spaces._weights import weights_fingerprint
@@ -38,6 +38,18 @@ def complete(student: Student, *, folder: Path | None = None) -> Student:
         if student.width != 1.0 and not _takes_width(student.architecture, folder):
             update["width"] = 1.0
     return student.model_copy(update=update)
+
+
+def complete_candidate(candidate: Candidate, *, folder: Path | None = None) -> Candidate:
+    """The candidate with the checksums of all files that it names: weights, and the code of what is given by import path."""
+    pruning, quantization = candidate.pruning, candidate.quantization
+    if is_import_path(pruning.method) and not pruning.source_sha256:
+        pruning = pruning.model_copy(update={"source_sha256": source_fingerprint(pruning.method, folder=folder)})
+    if is_import_path(quantization.algorithm) and not quantization.source_sha256:
+        fingerprint = source_fingerprint(quantization.algorithm, folder=folder)
+        quantization = quantization.model_copy(update={"source_sha256": fingerprint})
+    student = complete(candidate.student, folder=folder)
+    return candidate.model_copy(update={"student": student, "pruning": pruning, "quantization": quantization})
 
 
 def _takes_width(architecture: str, folder: Path | None) -> bool:

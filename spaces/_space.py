@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from edgesearch.plugins import is_import_path
 from edgesearch.spaces._candidate import (
     TORCHVISION_STUDENTS,
     Candidate,
@@ -92,14 +93,14 @@ class Space(Settings):
     temperature: Choices = (4.0,)
     alpha: Choices = (0.5,)
     beta: Choices = (0.5,)
-    pruning: Annotated[tuple[Literal["none", "one_step", "iterative"], ...], Field(min_length=1)] = ("none",)
+    pruning: Annotated[tuple[str, ...], Field(min_length=1)] = ("none",)
     ratio: Choices = Range(low=0.1, high=0.9, step=0.1)
     #: None: as many channels as the DPU works on side by side.
     granularity: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     steps: Annotated[tuple[int, ...], Field(min_length=1)] = (3,)
     quantization: Annotated[tuple[Literal["ptq", "qat"], ...], Field(min_length=1)] = ("ptq",)
     bits: Annotated[tuple[Literal[5, 8, 16], ...], Field(min_length=1)] = (8,)
-    algorithm: Annotated[tuple[Literal["best", "vitis"], ...], Field(min_length=1)] = ("best",)
+    algorithm: Annotated[tuple[str, ...], Field(min_length=1)] = ("best",)
     qat_start: Annotated[tuple[Literal["trained", "scratch"], ...], Field(min_length=1)] = ("trained",)
     #: Per student: other widths, sizes, stems, heads or weights, and parameters of its own.
     student: dict[str, StudentOverride] = Field(default_factory=dict)
@@ -110,11 +111,22 @@ class Space(Settings):
         if not students:
             raise ValueError("no student given; name at least one")
         for name in students:
-            try:
-                Student(architecture=name)
-            except ValidationError as error:
-                raise ValueError(explain(error)) from error
+            _valid(Student, architecture=name)
         return students
+
+    @field_validator("pruning")
+    @classmethod
+    def _pruners(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        for name in methods:
+            _valid(Pruning, method=name)
+        return methods
+
+    @field_validator("algorithm")
+    @classmethod
+    def _quantizers(cls, algorithms: tuple[str, ...]) -> tuple[str, ...]:
+        for name in algorithms:
+            _valid(Quantization, algorithm=name)
+        return algorithms
 
     @model_validator(mode="after")
     def _consistent(self) -> Space:
@@ -188,7 +200,7 @@ class Space(Settings):
         method = _pick(trial, "pruning", self.pruning)
         if method == "none":
             return Pruning()
-        steps = {"steps": _pick(trial, "steps", self.steps)} if method == "iterative" else {}
+        steps = {} if method == "one_step" else {"steps": _pick(trial, "steps", self.steps)}
         return Pruning(
             method=method,
             ratio=_pick(trial, "ratio", self.ratio),
@@ -199,7 +211,9 @@ class Space(Settings):
     def _quantization(self, trial: Suggester, *, pruned: bool) -> Quantization:
         bits = _pick(trial, "bits", self.bits)
         method: Any = _pick(trial, "quantization", self.quantization) if bits != 16 else "ptq"
-        algorithm: Any = _pick(trial, "algorithm", self.algorithm) if bits != 16 else "best"
+        algorithm = "best" if bits == 16 else str(_pick(trial, "algorithm", self.algorithm))
+        if is_import_path(algorithm):  # a quantizer of the user's own calibrates; training has none
+            method = "ptq"
         start: Any = _pick(trial, "qat_start", self.qat_start) if method == "qat" and not pruned else "trained"
         return Quantization(method=method, bits=bits, algorithm=algorithm, start=start)
 
@@ -208,6 +222,14 @@ def _pick(trial: Suggester, name: str, choices: Choices | Sequence[Any]) -> Any:
     if isinstance(choices, Range):
         return choices.low if choices.low == choices.high else choices.suggest(trial, name)
     return choices[0] if len(choices) == 1 else trial.suggest_categorical(name, list(choices))
+
+
+def _valid(kind: type[BaseModel], **fields: Any) -> None:
+    """Raise ValueError, in one sentence, for what settings of this kind refuse."""
+    try:
+        kind(**fields)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from error
 
 
 def _least(choices: Choices) -> float:
@@ -219,7 +241,7 @@ _SETTINGS_OF: dict[type[BaseModel], tuple[str, ...]] = {
     Student: ("width", "input_size", "stem", "head"),
     Distillation: ("temperature", "alpha", "beta"),
     Pruning: ("ratio", "granularity", "steps"),
-    Quantization: ("bits", "algorithm"),
+    Quantization: ("bits",),
 }
 
 

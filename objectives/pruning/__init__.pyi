@@ -7,4 +7,7 @@ from ._prune import measure_sensitivity as measure_sensitivity
 from ._prune import prune_iterative as prune_iterative
 from ._prune import prune_one_step as prune_one_step
 from ._prune import re_estimate_batch_norm as re_estimate_batch_norm
+from ._pruner import PRUNERS as PRUNERS
+from ._pruner import Pruner as Pruner
+from ._pruner import PruningTask as PruningTask
 from ._resize import resize_to as resize_to

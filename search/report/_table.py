@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgesearch.search.study import Record, StudyView
+from edgesearch.search.study import Record, StudyView, uncertainty
 
 #: What the words of a candidate mean.
 LEGEND = (
@@ -76,6 +76,9 @@ def columns(view: StudyView) -> list[Column]:
         Column("candidate", "candidate", lambda r: r.recipe, str, is_number=False),
         Column("accuracy", "accuracy", lambda r: r.accuracy, percent),
     ]
+    if view.validation_images is not None:
+        images = view.validation_images
+        found.append(Column("±", "accuracy_uncertainty", lambda r: _uncertainty(r, images), _points))
     if view.test_accuracy:
         found.append(Column("test", "test_accuracy", lambda r: view.test_accuracy.get(r.number), percent))
     found += [
@@ -90,6 +93,16 @@ def columns(view: StudyView) -> list[Column]:
             Column("mJ/image", "joules", lambda r: r.figure("joules"), lambda j: number(None if j is None else 1e3 * j))
         )
     return found
+
+
+def _uncertainty(record: Record, images: int) -> float | None:
+    """Half of the 95 % interval of an accuracy that was counted on so many images."""
+    accuracy = record.accuracy
+    return None if accuracy is None or not 0 <= accuracy <= 1 else uncertainty(accuracy, images)
+
+
+def _points(value: float | None) -> str:
+    return MISSING if value is None else f"{100 * value:.1f}"
 
 
 def front_table(view: StudyView, front: Sequence[Record]) -> Table:

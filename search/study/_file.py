@@ -13,7 +13,16 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 
 from edgesearch.errors import SpaceError, StudyError
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher
-from edgesearch.spaces import Candidate, Settings, Space, Student, complete, explain, with_declared_parameters
+from edgesearch.spaces import (
+    Candidate,
+    Settings,
+    Space,
+    Student,
+    complete,
+    complete_candidate,
+    explain,
+    with_declared_parameters,
+)
 
 #: Objective -> direction. Accuracy is the quantized network's, top-1 on validation; fps is throughput with every core busy.
 OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
@@ -255,8 +264,8 @@ def with_fingerprints(study: StudyFile) -> StudyFile:
 
 
 def with_fingerprint(candidate: Candidate, folder: Path | None = None) -> Candidate:
-    """The candidate with the checksums of its weights file and its model's source files, if it names them."""
-    return candidate.model_copy(update={"student": complete(candidate.student, folder=folder)})
+    """The candidate with the checksums of its weights file and of the code it names by import path."""
+    return complete_candidate(candidate, folder=folder)
 
 
 def _known_keys() -> dict[str, list[str]]:

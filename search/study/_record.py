@@ -162,6 +162,8 @@ class StudyView:
     test_accuracy: Mapping[int, float] = field(default_factory=dict)  # trial -> top-1 on the test images, front only
     description: str = ""
     board: str = ""
+    #: Images that accuracies were counted on; None where it was not recorded.
+    validation_images: int | None = None
 
     @cached_property
     def counts(self) -> Mapping[str, int]:
@@ -189,6 +191,7 @@ def read_study(study: optuna.Study) -> StudyView:
         test_accuracy={int(number): float(value) for number, value in attributes.get("test_accuracy", {}).items()},
         description=str(settings.get("description") or ""),
         board=str(settings.get("board") or ""),
+        validation_images=_count(attributes.get("validation_images")),
     )
 
 
@@ -229,3 +232,7 @@ def _read_trial(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> Record
 
 def _is_figure(name: str, value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and name != "ask_seconds"
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

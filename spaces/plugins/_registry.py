@@ -26,13 +26,14 @@ class Registry(Generic[T]):
         self._things[name] = thing
         return thing
 
-    def find(self, name: str, *, folder: Path | None = None) -> T:
+    def find(self, name: str, *, folder: Path | None = None, expected_sha256: str = "") -> T:
         """The thing called `name`, or the one behind an import path, which is looked for in `folder` first.
 
-        Raises PluginError for an unknown name, and for a path whose code cannot be imported.
+        Raises PluginError for an unknown name, and for a path whose code cannot be imported or is not that of
+        `expected_sha256`.
         """
         if is_import_path(name):
-            return cast("T", load(name, folder=folder, noun=self.noun))
+            return cast("T", load(name, folder=folder, noun=self.noun, expected_sha256=expected_sha256))
         if name not in self._things:
             raise PluginError(self.unknown(name))
         return self._things[name]

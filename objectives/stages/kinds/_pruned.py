@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edgesearch.objectives.data import DataSet, prepare_tensor
-from edgesearch.objectives.pruning import Pruned, Sensitivity, prune_iterative, prune_one_step, re_estimate_batch_norm
+from edgesearch.objectives.pruning import PRUNERS, Pruned, PruningTask, Sensitivity, re_estimate_batch_norm
 from edgesearch.objectives.stages._context import Context, weights_of
 from edgesearch.objectives.stages._pipeline import PruneSearch
 from edgesearch.objectives.stages._plan import Plan
@@ -60,22 +60,10 @@ def _run(context: Context[PrunedSettings]) -> Result:
 def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module, supervision: Supervision | None) -> Pruned:
     """The network without the channels that go; `model` stays as it is."""
     settings, data, size = context.settings, context.data, student.input_size
-    pruning, shape = settings.pruning, (data.channels, size, size)
+    pruning = settings.pruning
     assert pruning.granularity is not None  # a plan fills it in
-    score = scoring(data, size, settings.search.score_images, context.device)
-    if pruning.method == "one_step":
-        pixels = torch.from_numpy(data.train.images[-settings.search.recalibration_images :])
-        images = prepare_tensor(pixels, size, data.normalisation)
-        return prune_one_step(
-            model,
-            shape,
-            ratio=pruning.ratio,
-            granularity=pruning.granularity,
-            draws=settings.search.draws,
-            score=score,
-            recalibrate=lambda network: re_estimate_batch_norm(network, images),
-            seed=context.seed,
-        )
+    pixels = torch.from_numpy(data.train.images[-settings.search.recalibration_images :])
+    images = prepare_tensor(pixels, size, data.normalisation)
 
     def fine_tune(network: nn.Module, step: int) -> None:
         train(
@@ -89,20 +77,27 @@ def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module,
         )
         network.to(context.device)
 
-    return prune_iterative(
-        model,
-        shape,
-        ratio=pruning.ratio,
-        granularity=pruning.granularity,
-        steps=pruning.steps,
-        score=score,
-        finetune=fine_tune,
-        seed=context.seed,
-        sensitivity=_sensitivity(context),
+    pruner = PRUNERS.find(pruning.method, folder=context.folder, expected_sha256=pruning.source_sha256)
+    return pruner(
+        PruningTask(
+            model=model.eval(),
+            input_shape=(data.channels, size, size),
+            ratio=pruning.ratio,
+            granularity=pruning.granularity,
+            draws=settings.search.draws,
+            steps=pruning.steps,
+            score=scoring(data, size, settings.search.score_images, context.device),
+            recalibrate=lambda network: re_estimate_batch_norm(network, images),
+            finetune=fine_tune,
+            seed=context.seed,
+            sensitivity=_sensitivity(context),
+        )
     )
 
 
-def _sensitivity(context: Context[PrunedSettings]) -> Sensitivity:
+def _sensitivity(context: Context[PrunedSettings]) -> Sensitivity | None:
+    if "sensitivity" not in context.stage.inputs:
+        return None
     figures = context.input("sensitivity").figures
     curves = {name: tuple((int(kept), float(score)) for kept, score in curve) for name, curve in figures["curves"].items()}
     return Sensitivity(figures["accuracy"], curves)

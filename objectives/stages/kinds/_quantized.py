@@ -19,6 +19,7 @@ from edgesearch.objectives.stages._spec import Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages._store import Artifact
 from edgesearch.objectives.training import STEP_PASSES, Supervision, evaluate, stored_view
+from edgesearch.plugins import is_import_path, load
 from edgesearch.spaces import Distillation, Quantization, Settings, Student
 
 #: Times that PTQ looks at each calibration image; the order of magnitude only.
@@ -95,6 +96,9 @@ def _quantize(context: Context[QuantizedSettings], student: Student, model: nn.M
         return quantizer.quantize_fp16(lower(model, shape))
     images = prepare(data.calibration.images, size, data.normalisation)
     if quantization.method == "ptq":
+        algorithm = quantization.algorithm
+        if is_import_path(algorithm):  # it must be the code that the key speaks of
+            load(algorithm, folder=context.folder, noun="quantizer", expected_sha256=quantization.source_sha256)
         return quantizer.quantize(
             lower(model, shape),
             images,

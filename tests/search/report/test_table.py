@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from _studies import make_study, plain_record
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from edgesearch.search.report._table import front_csv, front_json, front_text, number, print_table, scaled, size
 from edgesearch.search.study._front import pareto_front
+from edgesearch.search.study._interval import uncertainty
 from edgesearch.search.study._record import Record, StudyView, read_study
 
 
@@ -115,3 +117,13 @@ def test_numbers_have_three_or_four_digits(value: float | None, text: str) -> No
 def test_sizes_and_counts_have_prefixes() -> None:
     assert [size(v) for v in (512, 65536, 999_999, 23_500_000)] == ["512 B", "64.0 KiB", "977 KiB", "22.4 MiB"]
     assert [scaled(v) for v in (0, 999, 999_900, 1_820_000, 41_000_000)] == ["0", "999", "1.00 M", "1.82 M", "41.0 M"]
+
+
+def test_the_uncertainty_of_an_accuracy_is_shown_where_its_images_are_known() -> None:
+    view = read_study(make_study(30))
+    front = pareto_front(view)
+    assert "accuracy_uncertainty" not in json.loads(front_json(view, front))["front"][0]
+    known = replace(view, validation_images=400)
+    shown = json.loads(front_json(known, front))["front"]
+    assert [row["accuracy_uncertainty"] for row in shown] == [uncertainty(r.accuracy or 0.0, 400) for r in front]
+    assert all(0.004 < row["accuracy_uncertainty"] < 0.05 for row in shown)

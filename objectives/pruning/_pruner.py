@@ -1,0 +1,82 @@
+"""The seam between a study and what removes channels from a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+
+from edgesearch.objectives.pruning._prune import Pruned, Sensitivity, prune_iterative, prune_one_step
+from edgesearch.plugins import Registry
+
+__all__ = ["PRUNERS", "Pruner", "PruningTask"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningTask:
+    """What a pruner is given.
+
+    model: the trained network, in evaluation mode; it stays as it is. input_shape: (channels, height, width).
+    ratio: the share of multiply-accumulates to remove, 0..0.95. granularity: layers keep multiples of so many channels.
+    draws, steps: how many ways to try, and rounds of pruning and fine-tuning, for a pruner that has them.
+    score: how good a network is, more is better, from images that it was trained on.
+    recalibrate: brings a network's batch-norm statistics up to date, in place.
+    finetune: trains a network in place, between rounds counted from 0. The last training is not the pruner's.
+    sensitivity: that of the model, where it was measured.
+    """
+
+    model: nn.Module
+    input_shape: tuple[int, int, int]
+    ratio: float
+    granularity: int
+    draws: int
+    steps: int
+    score: Callable[[nn.Module], float]
+    recalibrate: Callable[[nn.Module], None]
+    finetune: Callable[[nn.Module, int], None]
+    seed: int
+    sensitivity: Sensitivity | None = None
+
+
+class Pruner(Protocol):
+    """Removes channels: a function of a task, with the same result for the same task."""
+
+    def __call__(self, task: PruningTask) -> Pruned:
+        """The network with fewer channels, and what was removed."""
+
+
+#: Pruners by name; a study may also give an import path.
+PRUNERS: Registry[Pruner] = Registry("pruner")
+
+
+def _one_step(task: PruningTask) -> Pruned:
+    return prune_one_step(
+        task.model,
+        task.input_shape,
+        ratio=task.ratio,
+        granularity=task.granularity,
+        draws=task.draws,
+        score=task.score,
+        recalibrate=task.recalibrate,
+        seed=task.seed,
+    )
+
+
+def _iterative(task: PruningTask) -> Pruned:
+    return prune_iterative(
+        task.model,
+        task.input_shape,
+        ratio=task.ratio,
+        granularity=task.granularity,
+        steps=task.steps,
+        score=task.score,
+        finetune=task.finetune,
+        seed=task.seed,
+        sensitivity=task.sensitivity,
+    )
+
+
+PRUNERS.add("one_step", _one_step)
+PRUNERS.add("iterative", _iterative)
