@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from edgesearch.board_eval.graph import (
     LEAKY_SLOPE,
@@ -29,14 +28,9 @@ from edgesearch.board_eval.graph import (
     reads_unrounded,
     round_activations,
 )
+from edgesearch.board_eval.xmodel._message import parse_message
 from edgesearch.board_eval.xmodel._ops import MAX_FIX, Op
-from edgesearch.board_eval.xmodel._size import check_structure
-from edgesearch.board_eval.xmodel._wire import graph_message
 from edgesearch.errors import GraphError, XmodelError
-
-#: Files larger than this are not read: the largest classifiers of AMD's Model Zoo are below 300 MB uncompiled.
-MAX_FILE_BYTES = 1 << 30
-MAX_OPERATIONS = 50_000
 
 _ACTIVATIONS: dict[str, ActivationKind] = {"relu": "relu", "relu6": "relu6", "leaky-relu": "leaky_relu"}
 #: Operations that only exist after compilation.
@@ -50,29 +44,13 @@ def read_xmodel(path: str | Path) -> Graph:
     """
     path = Path(path)
     try:
-        return _Reader(_parse(path)).run()
+        return _Reader(parse_message(path)).run()
     except OSError as error:
         raise XmodelError(f"{path} cannot be read: {error.strerror or error}") from error
     except GraphError as error:
         raise XmodelError(f"{path} does not hold a well-formed network: {error}") from error
     except XmodelError as error:
         raise XmodelError(f"{path} cannot be read as an xmodel: {error}") from error
-
-
-def _parse(path: Path) -> Any:
-    size = path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        raise XmodelError(f"it has {size} bytes; files of up to {MAX_FILE_BYTES} bytes are read")
-    data = path.read_bytes()
-    check_structure(data)
-    message = graph_message()()
-    try:
-        message.ParseFromString(data)
-    except DecodeError as error:
-        raise XmodelError("its bytes are not a protobuf message of XIR") from error
-    if not 0 < len(message.op_node) <= MAX_OPERATIONS:
-        raise XmodelError(f"it holds {len(message.op_node)} operations, expected 1..{MAX_OPERATIONS}")
-    return message
 
 
 class _Reader:
