@@ -52,15 +52,16 @@ def derive_seed(*parts: int | str) -> int:
 class Proposer:
     """Draws candidates, first those that the study names, then from its space.
 
-    `folder` is where a sampler of the user's own is looked for first. Raises StudyError for one that cannot search the space.
+    `folder` (default: the study's) is where code of the user's own is looked for first. Raises StudyError for a sampler that
+    cannot search the space.
     """
 
     def __init__(self, settings: StudyFile, *, folder: Path | None = None) -> None:
-        self._settings, self._folder = settings, folder
-        check_sampler(settings, folder=folder)
+        self._settings, self._folder = settings, settings.folder if folder is None else folder
+        check_sampler(settings, folder=self._folder)
         with quiet_optuna():
             self._mirror = optuna.create_study(directions=list(settings.directions))
-        self._needs_parameters = needs_parameters(make_sampler(settings.search, 0, folder=folder))
+        self._needs_parameters = needs_parameters(make_sampler(settings.search, 0, folder=self._folder))
         self._running: dict[int, int] = {}  # trial number -> the mirror's own id of that trial
         self._walk: Iterator[Proposal] | None = None
         self._is_exhausted = settings.space is None
@@ -111,7 +112,7 @@ class Proposer:
                 else make_sampler(self._settings.search, seed, folder=self._folder)
             )
             trial = self._mirror.ask()
-            candidate = with_fingerprint(space.suggest(trial))
+            candidate = with_fingerprint(space.suggest(trial), self._folder)
             frozen = self._mirror.get_trials(deepcopy=False)[trial.number]
             proposal = Proposal(
                 candidate, dict(frozen.params), dict(frozen.distributions), dict(frozen.system_attrs), drawn=True
@@ -125,7 +126,7 @@ class Proposer:
             for count, (candidate, path) in enumerate(walk(space)):
                 if count >= MAX_WALKED:
                     return
-                yield Proposal(with_fingerprint(candidate), path.params, path.distributions, drawn=True)
+                yield Proposal(with_fingerprint(candidate, self._folder), path.params, path.distributions, drawn=True)
         except Endless:
             return
         self._is_exhausted = True

@@ -6,6 +6,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from edgesearch.plugins import source_fingerprint
 from edgesearch.search.engine._proposals import MAX_ATTEMPTS, Proposer, derive_seed
 from edgesearch.search.study._file import StudyFile, parse_study
 
@@ -96,3 +97,14 @@ def test_proposals_leave_optunas_logging_as_it_was(capfd: pytest.CaptureFixture[
     finally:
         optuna.logging.set_verbosity(before)
     assert capfd.readouterr().err == ""
+
+
+def test_what_is_drawn_carries_the_checksums_of_the_studys_own_code(tmp_path: Path) -> None:
+    (tmp_path / "drawn_nets.py").write_text(
+        "from torch import nn\ndef net(num_classes):\n    return nn.Linear(1, num_classes)\n"
+    )
+    text = 'name = "s"\n[space]\nstudents = ["drawn_nets:net"]\nwidth = [0.25, 0.5]\ninput_size = [8, 16]\n'
+    proposer = Proposer(parse_study(text.encode(), where="s", folder=tmp_path))
+    drawn = [proposal.candidate.student for proposal in proposer.proposals(0)]
+    assert {student.source_sha256 for student in drawn} == {source_fingerprint("drawn_nets:net", folder=tmp_path)} - {""}
+    assert {student.width for student in drawn} == {1.0}  # the network takes no width
