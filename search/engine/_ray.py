@@ -207,17 +207,15 @@ def _keep_quiet() -> None:
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for Ray's processes, which inherit them; this process gets its own back."""
-    before = {name: os.environ.get(name) for name in values}
+    """Environment variables for Ray's processes, which inherit them; this process gets its own back, also what Ray changes."""
+    before = dict(os.environ)
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _daemons() -> list[psutil.Process]:
