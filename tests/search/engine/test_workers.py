@@ -85,7 +85,8 @@ def running(pool: Pool, folder: Path) -> Job:
 
 
 def family() -> list[psutil.Process]:
-    return list(psutil.Process().children(recursive=True))
+    """Every living process below this one."""
+    return [child for child in psutil.Process().children(recursive=True) if _command(child)]
 
 
 def interpreters() -> list[psutil.Process]:
@@ -240,6 +241,6 @@ def test_a_local_instance_listens_to_this_machine_alone_and_asks_for_a_token(
         assert worker.nice() == psutil.Process().nice()
         assert worker.environ()["RAY_AUTH_MODE"] == "token"
         assert len(worker.environ()["RAY_AUTH_TOKEN"]) == 64
-        assert all("RAY_AUTH_TOKEN" not in " ".join(process.cmdline()) for process in processes.values())
+        assert all("RAY_AUTH_TOKEN" not in " ".join(_command(process)) for process in processes.values())
     finally:
         pool.close()
