@@ -142,7 +142,8 @@ def test_depthwise_convolutions_and_pools(
     window = all(1 <= length <= 256 for length in (*kernel, *stride))
     window = window and left <= 15 and top <= 15 and right <= 255 and bottom <= 255
     assert breaks(size, graph(pool, image)) is not window
-    weights = kernel[0] * kernel[1] * math.ceil(channels / c) <= 2048 and dilation * channels <= 256 * c
+    # the weights of the channels that are done at a time; AMD runs 5 x 5 on 1,536 channels
+    weights = kernel[0] * kernel[1] <= 2048 and dilation * channels <= 256 * c
     assert breaks(size, graph(depthwise, image)) is not (window and weights)
 
 
