@@ -22,18 +22,23 @@ _BATCH = 512
 
 
 class SimulatedBoard:
-    """The board of a profile, with the Python or the C++ runner of Vitis AI around it."""
+    """The board of a profile, with the Python or the C++ runner of Vitis AI around it.
 
-    def __init__(self, profile: BoardProfile, *, runner: Runner = "python") -> None:
+    `device` is torch's name of where networks are executed; integers are the same on every device, so it is no part of the
+    content.
+    """
+
+    def __init__(self, profile: BoardProfile, *, runner: Runner = "python", device: str = "cpu") -> None:
         self.profile = profile
         self.runner: Runner = runner
+        self.device = device
 
     @classmethod
-    def of_content(cls, content: Mapping[str, Any]) -> SimulatedBoard:
+    def of_content(cls, content: Mapping[str, Any], *, device: str = "cpu") -> SimulatedBoard:
         """The board that `content` is that of."""
         rest = dict(content)
         runner: Runner = "cpp" if rest.pop("runner", "python") == "cpp" else "python"
-        return cls(BoardProfile.model_validate({"name": "simulated", **rest}), runner=runner)
+        return cls(BoardProfile.model_validate({"name": "simulated", **rest}), runner=runner, device=device)
 
     @property
     def name(self) -> str:
@@ -74,7 +79,7 @@ class SimulatedBoard:
         """
         graph = network if isinstance(network, Graph) else _read(Path(network))
         timing = time_graph(graph, self.profile, runner=self.runner, layers=False)
-        correct = None if images is None and labels is None else _correct(graph, images, labels)
+        correct = None if images is None and labels is None else _correct(graph, images, labels, self.device)
         return Measurement(
             latency_s=timing.latency_s,
             throughput_fps=timing.throughput_fps,
@@ -96,7 +101,7 @@ def _read(path: Path) -> Graph:
     return read_xmodel(path)
 
 
-def _correct(graph: Graph, images: Array | None, labels: Labels | None) -> int:
+def _correct(graph: Graph, images: Array | None, labels: Labels | None, device: str) -> int:
     if images is None or labels is None:
         raise BoardError("accuracy needs both images and labels; one of them was not given")
     if len(images) != len(labels) or len(images) == 0:
@@ -109,6 +114,6 @@ def _correct(graph: Graph, images: Array | None, labels: Labels | None) -> int:
 
     right = 0
     for start in range(0, len(images), _BATCH):
-        logits = execute(graph, images[start : start + _BATCH])
+        logits = execute(graph, images[start : start + _BATCH], device=device)
         right += int(np.sum(np.argmax(logits, axis=1) == labels[start : start + _BATCH]))
     return right

@@ -13,12 +13,14 @@ _IMAGES = 64
 
 
 def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAULT_TARGET) -> list[str]:
-    """Sentences, warnings first, each said once: of the data's splits, and of every student at its narrowest.
+    """Sentences, warnings first, each said once: of the data and its splits, and of every student at its narrowest.
 
     Students that the DPU cannot run are passed over; what is wrong with them is said elsewhere.
     """
     duplicates = duplicate_images(data.calibration.images, data.test.images)
-    severities = {f"{f.severity}: {f.message}": f.severity for f in duplicates}
+    severities = {f"note: {note}": "note" for note in data.notes} | {
+        f"{f.severity}: {f.message}": f.severity for f in duplicates
+    }
     for student in _students(settings):
         try:
             model = build(student, channels=data.channels, classes=len(data.classes), folder=settings.folder)

@@ -32,7 +32,7 @@ class MeasuredSettings(Settings):
         """The board itself."""
         if self.import_path:
             return find_board(self.import_path, folder=context.folder)
-        return SimulatedBoard.of_content(self.board)
+        return SimulatedBoard.of_content(self.board, device=context.device)
 
 
 def _place(plan: Plan) -> Stage:
@@ -53,7 +53,7 @@ def _run(context: Context[MeasuredSettings]) -> Result:
     if graph.quantized:
         measurement, accuracy = _measure(board, graph, split, data)
     else:  # float16 is for analysis; no DPU runs it
-        measurement, accuracy = board.measure(graph), accuracy_of(graph, split, data)
+        measurement, accuracy = board.measure(graph), accuracy_of(graph, split, data, device=context.device)
     figures: dict[str, Any] = {
         "accuracy": accuracy,
         "float_accuracy": quantized.figures.get("float_accuracy"),
@@ -85,13 +85,13 @@ def _resources(settings: MeasuredSettings) -> Mapping[str, float]:
     return {settings.resource: 1.0} if settings.resource else {}
 
 
-def accuracy_of(graph: Graph, split: Split, data: DataSet, *, batch: int = _BATCH) -> float:
+def accuracy_of(graph: Graph, split: Split, data: DataSet, *, batch: int = _BATCH, device: str = "cpu") -> float:
     """Top-1 of a quantized network, computed in the DPU's integers; a float16 network (16 bits) in floating point."""
     right = 0
     size = graph.input.shape[0]
     for start in range(0, len(split), batch):
         images = prepare(split.images[start : start + batch], size, data.normalisation)
-        logits = execute(graph, images) if graph.quantized else run_float(graph, images)
+        logits = execute(graph, images, device=device) if graph.quantized else run_float(graph, images)
         right += int((logits.argmax(axis=1) == split.labels[start : start + batch]).sum())
     return right / len(split)
 

@@ -21,7 +21,7 @@ def _place(plan: Plan) -> Stage:
 
 def _run(context: Context[HeldOutSettings]) -> Result:
     graph = load_graph(context.input("network"))
-    return Result({"test_accuracy": accuracy_of(graph, context.data.test, context.data)})
+    return Result({"test_accuracy": accuracy_of(graph, context.data.test, context.data, device=context.device)})
 
 
 SPEC = StageSpec(

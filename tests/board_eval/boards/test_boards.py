@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgesearch.board_eval import timing
+from edgesearch.board_eval import execution, timing
 from edgesearch.board_eval.boards import BOARDS, Board, Measurement, SimulatedBoard, find_board
 from edgesearch.board_eval.graph._graph import Graph, Input, Linear, Reshape
 from edgesearch.board_eval.targets import load_profile
@@ -81,6 +82,28 @@ def test_an_xmodel_is_measured_with_its_images(reference_data: Path) -> None:
     assert measurement.accuracy == np.mean(logits.argmax(axis=1) == labels)
     assert (measurement.correct, measurement.images) == (np.sum(logits.argmax(axis=1) == labels), 20)
     assert measurement.throughput_fps > measurement.latency_fps > 100
+
+
+def test_accuracy_is_counted_on_the_boards_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def executed(graph: Graph, images: np.ndarray, *, device: str) -> np.ndarray:  # type: ignore[type-arg]
+        asked.append(device)
+        return np.eye(10, dtype=np.float32)[:2]
+
+    monkeypatch.setattr(execution, "execute", executed, raising=False)
+    quantized = replace_fixes(mlp())
+    images, labels = np.zeros((2, 28, 28, 1), np.float32), np.array([0, 5])
+    measurement = SimulatedBoard(load_profile("zcu104"), device="cuda:1").measure(quantized, images, labels)
+    assert (asked, measurement.correct) == (["cuda:1"], 1)
+
+
+def replace_fixes(graph: Graph) -> Graph:
+    """The graph with a fix position everywhere, as a quantized one has."""
+    nodes = [
+        dataclasses.replace(n, fix=4, **({"weight_fix": 4, "bias_fix": 4} if isinstance(n, Linear) else {})) for n in graph
+    ]
+    return Graph(graph.name, tuple(nodes))
 
 
 def test_nothing_is_executed_when_there_are_no_images(monkeypatch: pytest.MonkeyPatch) -> None:

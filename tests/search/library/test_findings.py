@@ -38,6 +38,11 @@ def test_a_student_that_cannot_be_built_is_passed_over(data: DataSet) -> None:
     assert not any("no_such_package" in sentence for sentence in found)
 
 
+def test_what_was_left_out_of_the_data_is_said(data: DataSet) -> None:
+    noted = dataclasses.replace(data, notes=("83 files were skipped: 80 .txt, 3 .mp4",))
+    assert "note: 83 files were skipped: 80 .txt, 3 .mp4" in study_findings(study('"cnn_tiny"'), noted)
+
+
 def test_calibration_images_among_the_test_images(data: DataSet) -> None:
     leaky = dataclasses.replace(
         data, test=dataclasses.replace(data.test, images=np.concatenate([data.test.images, data.calibration.images[:3]]))
