@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.targets import BoardProfile, HostOverhead, TimingConstants
-from edgesearch.board_eval.timing._plausibility import check_explained, check_rows
+from edgesearch.board_eval.timing._plausibility import check_explained, check_rows, moved
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._timing import Runner, input_pixels, instruction_costs, run, throughput
 from edgesearch.errors import EdgesearchError, MeasurementError
@@ -68,6 +68,10 @@ class Calibration:
     errors: tuple[RowError, ...]
     #: The same rows, each predicted by a fit to the other networks: what to expect of a network that was not measured.
     held_out: tuple[RowError, ...] = ()
+    #: How many constants the rows speak of; where they are fewer than these, the rest of the answer is the profile's own.
+    constants: int = 0
+    #: Constants that ended far from where they started, and how many times greater they are.
+    moved: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def mean_absolute_held_out(self) -> float | None:
@@ -86,18 +90,18 @@ def read_measurements(path: Path) -> tuple[MeasurementRow, ...]:
     Raises MeasurementError naming the line for missing or impossible values.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte-order mark
             reader = csv.DictReader(file)
             missing = [name for name in COLUMNS[:3] if name not in (reader.fieldnames or ())]
             if missing:
                 raise MeasurementError(
                     f"{path}: no column {missing[0]!r}; expected a header of {', '.join(COLUMNS[:3])} and, if you like, "
-                    f"{', '.join(COLUMNS[3:])}"
+                    f"{', '.join(COLUMNS[3:])}, separated by commas (docs/calibrate.md)"
                 )
             unknown = [name for name in reader.fieldnames or () if name not in COLUMNS]
             if unknown:
                 raise MeasurementError(f"{path}: unknown column {unknown[0]!r}; expected {', '.join(COLUMNS)}")
-            rows = tuple(_row(path, reader.line_num, record) for record in reader)
+            rows = _distinct(path, ((reader.line_num, _row(path, reader.line_num, record)) for record in reader))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MeasurementError(f"{path} cannot be read as CSV: {error}") from error
     if not rows:
@@ -105,13 +109,25 @@ def read_measurements(path: Path) -> tuple[MeasurementRow, ...]:
     return rows
 
 
-def _row(path: Path, line: int, record: Mapping[str, str | None]) -> MeasurementRow:
+def _distinct(path: Path, rows: Iterable[tuple[int, MeasurementRow]]) -> tuple[MeasurementRow, ...]:
+    """The rows. Measuring again gives another figure: an equal one is the same line twice, and would count twice."""
+    lines: dict[MeasurementRow, int] = {}
+    for line, row in rows:
+        if row in lines:
+            raise MeasurementError(f"{path}, line {line}: the same measurement as line {lines[row]}; leave one of them out")
+        lines[row] = line
+    return tuple(lines)
+
+
+def _row(path: Path, line: int, record: Mapping[str | None, str | None]) -> MeasurementRow:
     def value(name: str) -> str:
         return (record.get(name) or "").strip()
 
     def fail(message: str) -> MeasurementError:
         return MeasurementError(f"{path}, line {line}: {message}")
 
+    if None in record:
+        raise fail("more values than the header has columns")
     network = value("network")
     if not network:
         raise fail("no network")
@@ -199,12 +215,32 @@ def calibrate(
     fitted = fitted.model_copy(update={"name": name or profile.name, "origin": origin})
     errors = _errors(rows, networks, fitted)
     if not keep_unexplained:
-        check_explained(errors, fitted)
+        check_explained(errors, profile)
     held_out: list[RowError] = []
     for network in dict.fromkeys(row.network for row in rows) if hold_out else ():
         others = [row for row in rows if row.network != network]
         held_out += _errors([row for row in rows if row.network == network], networks, _fit(others, networks, profile))
-    return Calibration(fitted, errors, tuple(held_out))
+    far = moved(_constants(fitted), _constants(profile))
+    return Calibration(fitted, errors, tuple(held_out), _spoken_of(rows, networks, profile), far)
+
+
+def _constants(profile: BoardProfile) -> dict[str, float]:
+    """Every number that a fit may change, by the name that it has in a profile's file."""
+    return {f"constants.{name}": float(getattr(profile.constants, name)) for name in _FITTED} | {
+        "job_seconds": profile.job_seconds,
+        "host_python.seconds": profile.host_python.seconds,
+        "host_cpp.seconds": profile.host_cpp.seconds,
+        "multi_core_efficiency": profile.multi_core_efficiency,
+    }
+
+
+def _spoken_of(rows: Sequence[MeasurementRow], networks: Mapping[str, _Network], profile: BoardProfile) -> int:
+    """How many constants the rows have to do with."""
+    alone = any(row.what == "throughput" and _cores(row, profile) == 1 for row in rows)
+    python, cpp = (any(_is_latency(row, runner) for row in rows) for runner in ("python", "cpp"))
+    sizes = {networks[row.network].pixels for row in rows if _is_latency(row, "cpp")}
+    shared = any(row.what == "throughput" and _cores(row, profile) > 1 for row in rows)
+    return (len(_FITTED) + 1) * (alone or python) + python + cpp * min(len(sizes), 2) + shared
 
 
 def _fit(rows: Sequence[MeasurementRow], networks: Mapping[str, _Network], profile: BoardProfile) -> BoardProfile:

@@ -1,8 +1,9 @@
 """Whether measurements can be true, and whether a profile explains them.
 
 A DPU cannot be faster than its convolution engine: a network's convolutions take a number of cycles that nothing shortens (the
-compiled files of AMD's tools have the same number within 0.3 %). How slow a board may be has no such bound; what a fitted
-profile leaves unexplained is what tells a wrong row from a slow board.
+compiled files of AMD's tools have the same number within 0.3 %). Nor can it be faster than its memory ports: every weight is
+loaded once for each image. How slow a board may be has no such bound; what a fitted profile leaves unexplained, and constants
+that ended far from where they started, are what tells a wrong row from a slow board.
 """
 
 from __future__ import annotations
@@ -20,19 +21,31 @@ if TYPE_CHECKING:
 
 #: Clocks and frames are measured to a few percent.
 _TOLERANCE = 1.05
+#: Bytes that one core's two memory ports of 128 bits move in a cycle (DPUCZDX8G product guide, PG338).
+_PORT_BYTES = 32
 #: The relative error of a row above which a fitted profile does not explain it. The shipped profiles are within 8 % everywhere.
 UNEXPLAINED = 0.25
 #: Networks that a fit needs: with one, every constant can be what it likes.
 _FEWEST_NETWORKS = 2
 _NAMED = 5
+#: Host times of published measurements lie within a factor of 4.5 of each other (0.25 to 1.12 ms an image).
+_FAR = 5.0
 
 
 def convolution_seconds(program: Program, profile: BoardProfile) -> float:
-    """The time that the convolution engine is busy with one image: the least that a network can take."""
+    """The time that the convolution engine is busy with one image."""
     columns = program.columns
     chosen = columns["kind"] == Kind.CONV
     cycles = int((columns["cycles"] * columns["repeat"])[chosen].sum())
     return cycles * 1e-6 / profile.clock_mhz
+
+
+def weight_load_seconds(program: Program, profile: BoardProfile) -> float:
+    """The time that one image's weights and biases take through a core's memory ports at their full width."""
+    columns = program.columns
+    chosen = (columns["kind"] == Kind.LOAD_WEIGHTS) | (columns["kind"] == Kind.LOAD_BIAS)
+    loaded = int((columns["bytes"] * columns["repeat"])[chosen].sum())
+    return loaded / _PORT_BYTES * 1e-6 / profile.clock_mhz
 
 
 def check_rows(rows: Sequence[MeasurementRow], programs: Mapping[str, Program], profile: BoardProfile) -> None:
@@ -43,7 +56,13 @@ def check_rows(rows: Sequence[MeasurementRow], programs: Mapping[str, Program], 
             f"one network cannot tell the constants of a board apart; measure at least {_FEWEST_NETWORKS} "
             "of different size (the more unlike, the better)"
         )
-    least = {name: convolution_seconds(programs[name], profile) for name in names}
+    least = {
+        name: max(
+            (convolution_seconds(programs[name], profile), "its convolutions alone allow"),
+            (weight_load_seconds(programs[name], profile), "loading its weights alone allows"),
+        )
+        for name in names
+    }
     for row in rows:
         cores = profile.cores if row.cores is None else row.cores
         if cores > profile.cores:
@@ -51,24 +70,32 @@ def check_rows(rows: Sequence[MeasurementRow], programs: Mapping[str, Program], 
                 f"measurement of {row.network!r}: cores = {cores}, but {profile.name} has {profile.cores}; "
                 "correct it, or start from a profile of that board (--board)"
             )
-        highest = (cores if row.what == "throughput" else 1) / least[row.network] if least[row.network] else float("inf")
+        seconds, why = least[row.network]
+        highest = (cores if row.what == "throughput" else 1) / seconds if seconds else float("inf")
         if row.fps > highest * _TOLERANCE:
             raise MeasurementError(
-                f"measurement of {row.network!r}: {row.fps:,.0f} FPS, but its convolutions alone allow {highest:,.0f} on "
+                f"measurement of {row.network!r}: {row.fps:,.0f} FPS, but {why} {highest:,.0f} on "
                 f"{profile.name} ({profile.dpu.name} at {profile.clock_mhz:g} MHz); check the row, the network and the board"
             )
 
 
 def check_explained(errors: Iterable[RowError], profile: BoardProfile) -> None:
-    """Raise MeasurementError naming the rows that a fitted profile is far from."""
+    """Raise MeasurementError naming the rows that what was fitted to them, starting from `profile`, is far from."""
     rows = list(errors)
     far = sorted((e for e in rows if abs(e.relative) > UNEXPLAINED), key=lambda e: -abs(e.relative))
     if far:
         named = "; ".join(
-            f"{e.row.network} {e.row.what}: measured {e.row.fps:,.4g} FPS, fitted {e.predicted_fps:,.4g}" for e in far[:_NAMED]
+            f"{e.row.network} {e.row.what}: measured {e.row.fps:,.4g} FPS, fitted {e.predicted_fps:,.4g} ({e.relative:+.0%})"
+            for e in far[:_NAMED]
         )
         more = f" and {len(far) - _NAMED} more" if len(far) > _NAMED else ""
         raise MeasurementError(
             f"{len(far)} of {len(rows)} measurements cannot be explained by any constants of {profile.name} ({named}{more}); "
-            "check these rows, or keep the profile as it is with --keep-unexplained"
+            "check these rows, or write the profile all the same with --keep-unexplained"
         )
+
+
+def moved(fitted: Mapping[str, float], start: Mapping[str, float]) -> dict[str, float]:
+    """The constants that a fit made more than `_FAR` times greater or smaller, and how many times greater they are."""
+    factors = {name: fitted[name] / value for name, value in start.items() if value > 0}
+    return {name: factor for name, factor in factors.items() if not 1 / _FAR <= factor <= _FAR}

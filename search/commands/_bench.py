@@ -53,6 +53,16 @@ def calibrate(*, measurements: Path, name: str, output: Path, board: str | None,
             f"  {error.row.network}  {error.row.what}  measured {error.row.fps:,.1f} FPS, model {error.predicted_fps:,.1f}  "
             f"({error.relative:+.1%} time)"
         )
+    if len(result.errors) < result.constants:
+        click.echo(
+            f"note: {len(result.errors)} measurements for {result.constants} constants: what they leave open stays near "
+            f"{profile.name}; more networks of other sizes determine more"
+        )
+    for constant, factor in result.moved.items():
+        click.echo(
+            f"note: {constant} ended at {factor:.2g} times {profile.name}'s: another host or DPU, or wrong rows; "
+            "check the clock, --board and the measurements"
+        )
     try:
         output.write_text(result.profile.to_json() + "\n")
     except OSError as error:

@@ -10,7 +10,7 @@ from edgesearch.board_eval.graph._graph import Graph
 from edgesearch.board_eval.graph._serialise import graph_to_json
 from edgesearch.board_eval.targets import BoardProfile, HostOverhead, load_profile
 from edgesearch.board_eval.timing._calibrate import MeasurementRow, calibrate, calibrate_file, read_measurements
-from edgesearch.board_eval.timing._plausibility import convolution_seconds
+from edgesearch.board_eval.timing._plausibility import convolution_seconds, moved, weight_load_seconds
 from edgesearch.board_eval.timing._schedule import schedule
 from edgesearch.board_eval.timing._timing import time_graph
 from edgesearch.errors import MeasurementError
@@ -95,8 +95,51 @@ def test_a_measurement_that_no_board_can_give_is_refused(number: int) -> None:
     program = schedule(networks()[row.network], PROFILE.dpu)
     highest = cores / convolution_seconds(program, PROFILE)
     assert row.fps < highest
-    with pytest.raises(MeasurementError, match=r"'net0'.*convolutions alone allow"):
+    with pytest.raises(MeasurementError, match=r"'net0'.*, but .* allows? [0-9,]+ on zcu104"):
         calibrate(changed(number, fps=1.2 * highest), networks(), PROFILE)
+
+
+def test_a_network_of_many_weights_is_bound_by_its_memory_ports() -> None:
+    few, many = (
+        schedule(residual_net(size, widths), PROFILE.dpu) for size, widths in ((64, (32, 64, 128)), (4, (512, 512, 512)))
+    )
+    assert weight_load_seconds(few, PROFILE) < convolution_seconds(few, PROFILE)
+    least = weight_load_seconds(many, PROFILE)
+    assert least > convolution_seconds(many, PROFILE)
+    weights = residual_net(4, (512, 512, 512)).parameters
+    assert least == pytest.approx(weights / 32 / 300e6, rel=0.05)
+    graphs = networks() | {"heavy": residual_net(4, (512, 512, 512))}
+    rows = [*measured(truth()), MeasurementRow("heavy", "throughput", 1.2 / least, cores=1)]
+    with pytest.raises(MeasurementError, match=r"'heavy'.*loading its weights alone allows"):
+        calibrate(rows, graphs, PROFILE)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_model_itself_is_never_called_impossible(number: int) -> None:
+    """The bounds are laws: no profile's constants make a network faster than they allow."""
+    quick = PROFILE.model_copy(update={"job_seconds": 0.0, "multi_core_efficiency": 1.0})
+    graph = list(networks().values())[number]
+    program = schedule(graph, quick.dpu)
+    least = max(convolution_seconds(program, quick), weight_load_seconds(program, quick))
+    assert time_graph(graph, quick).throughput_fps <= quick.cores / least
+
+
+def test_constants_that_few_rows_leave_open_and_that_ended_far_away_are_told() -> None:
+    rows = measured(truth())
+    assert calibrate(rows, networks(), PROFILE).constants == 15
+    assert calibrate([row for row in rows if row.runner == "cpp"], networks(), PROFILE).constants == 2
+    assert calibrate(rows, networks(), PROFILE).moved == {}
+    slow = truth().model_copy(update={"host_cpp": HostOverhead(seconds=10 * PROFILE.host_cpp.seconds)})
+    found = calibrate(measured(slow), networks(), PROFILE)
+    assert list(found.moved) == ["host_cpp.seconds"]
+    assert found.moved["host_cpp.seconds"] == pytest.approx(10, rel=0.1)
+    assert moved({"a": 1.0, "b": 1.0}, {"a": 4.9, "b": 5.1}) == {"b": pytest.approx(1 / 5.1)}
+
+
+def test_a_spreadsheets_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(b"\xef\xbb\xbfnetwork,what,fps\na,latency,10\na,latency,11\n")
+    assert read_measurements(path) == (MeasurementRow("a", "latency", 10.0), MeasurementRow("a", "latency", 11.0))
 
 
 def test_more_cores_than_the_board_has_are_refused() -> None:
@@ -124,6 +167,9 @@ def test_a_profile_that_is_far_from_a_measurement_is_kept_on_demand_only() -> No
     [
         ("network,what\na,latency\n", "no column 'fps'"),
         ("network,what,fps\n", "no measurements"),
+        ("network;what;fps\na;latency;3\n", "separated by commas"),
+        ("network,what,fps\na,latency,3\nb,latency,3\na,latency,3\n", "line 4: the same measurement as line 2"),
+        ("network,what,fps\na,latency,3,python\n", "line 2: more values than the header"),
         ("network,what,fps,core\na,latency,3,1\n", "unknown column 'core'"),
         ("network,what,fps\na,latency,10\n,latency,10\n", "line 3: no network"),
         ("network,what,fps\na,speed,10\n", "line 2: what is 'speed'"),
