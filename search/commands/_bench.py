@@ -18,7 +18,7 @@ _SUMMARY_LINES = 2
 def bench(*, network: str, per_layer: bool, style: str, picture: Path | None, input_size: int | None, board: str | None) -> int:
     """Time a network on the simulated board; returns the exit code."""
     profile = load_profile(board or "zcu104")
-    graph, _ = find_network(network, width=1.0, input_size=input_size, channels=3, classes=10, stem="imagenet")
+    graph, _ = find_network(network, input_size=input_size)
     report = layer_report(graph, profile)
     if style == "json":
         facts = json.loads(report.to_json()) | {"macs": graph.macs, "parameters": graph.parameters, "simulated": True}
@@ -81,4 +81,4 @@ def _measured_network(name: str, folder: Path) -> Graph:
         return load_network(name, folder)
     if name.endswith((".xmodel", ".toml")):
         name = str(folder / name)
-    return find_network(name, width=1.0, input_size=None, channels=3, classes=10, stem="imagenet", folder=folder)[0]
+    return find_network(name, folder=folder)[0]

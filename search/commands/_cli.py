@@ -173,17 +173,20 @@ def export(**options: Any) -> int:
 
 @cli.command()
 @click.argument("model")
-@click.option("--width", type=float, default=1.0, show_default=True)
+@click.option("--width", type=float, help="Factor on the channels of a student; default: 1.")
 @click.option("--input-size", type=click.IntRange(min=4), help="Pixels of a side; default: 224 for an ImageNet stem, else 32.")
-@click.option("--channels", type=click.IntRange(min=1), default=3, show_default=True, help="Channels of the image.")
-@click.option("--classes", type=click.IntRange(min=2), default=10, show_default=True)
-@click.option("--stem", type=click.Choice(["imagenet", "small"]), default="imagenet", show_default=True)
+@click.option("--channels", type=click.IntRange(min=1), help="Channels of the image; default: 3.")
+@click.option("--classes", type=click.IntRange(min=2), help="Outputs that the network must have; default: 10, or its own.")
+@click.option("--stem", type=click.Choice(["imagenet", "small"]), help="How a student begins; default: imagenet.")
 @click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--images", type=click.Path(path_type=Path), help="Calibration images to look at too: float32 NHWC, normalised.")
 @click.option("--test-images", type=click.Path(path_type=Path), help="Test images that --images must not be among.")
 @_BOARD
 def inspect(**options: Any) -> int:
-    """Say what of MODEL the DPU runs, what it does not, and how fast. MODEL: a student, my_pkg.models:Net or an .xmodel."""
+    """Say what of MODEL the DPU runs, what it does not, and how fast.
+
+    MODEL is a student's name, my_pkg.models:Net (looked for from here), an .xmodel or a candidate's .toml.
+    """
     from edgesearch.search.commands._inspect import inspect as work
 
     return work(**options)
@@ -197,7 +200,7 @@ def inspect(**options: Any) -> int:
 @click.option("--input-size", type=click.IntRange(min=4), help="For a student's name: pixels of a side.")
 @_BOARD
 def bench(**options: Any) -> int:
-    """Time NETWORK on the simulated board: an .xmodel, a candidate's .toml, or a student's name."""
+    """Time NETWORK on the simulated board: an .xmodel, a candidate's .toml, a student's name or my_pkg.models:Net."""
     from edgesearch.search.commands._bench import bench as work
 
     return work(**options)

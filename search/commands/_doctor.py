@@ -12,14 +12,16 @@ from pathlib import Path
 
 import click
 import psutil
+from sqlalchemy import make_url
 
-from edgesearch.board_eval import load_profile
+from edgesearch.board_eval import MODELLED, load_profile
 from edgesearch.errors import EdgesearchError
 from edgesearch.search.study import Home, open_storage, study_names
 
 _PACKAGES = ("torch", "torchvision", "optuna", "ray", "torch-pruning", "plotly", "sqlalchemy", "safetensors")
 _OPTIONAL = {
     "onnxruntime": "runs the exported ONNX files (pip install 'edgesearch[onnx]')",
+    "psycopg": "keeps studies in PostgreSQL (pip install 'edgesearch[postgresql]')",
     "pytorch_nndct": "Vitis AI's quantizer; comes with its container only, not needed here",
     "vai_optimizer": "Vitis AI's pruner; comes with its container only, not needed here",
 }
@@ -33,8 +35,10 @@ def doctor(*, board: str | None, storage: str | None, home: Path) -> int:
         ("torchvision models", True, _torchvision_models),
         ("device", True, _device),
         ("cores and memory", True, _machine),
+        ("vector instructions", True, _vectors),
         ("home", True, lambda: _home(place)),
-        ("studies", True, lambda: ", ".join(study_names(open_storage(storage or place.database))) or "none yet"),
+        ("database", True, lambda: _database(storage or place.database)),
+        ("modelled", True, lambda: f"the {MODELLED}"),
         ("board", True, lambda: _board(board or "zcu104")),
         *((name, False, partial(_optional, name)) for name in _OPTIONAL),
         ("vai_c_xir", False, _compiler),
@@ -66,6 +70,20 @@ def _device() -> str:
 def _machine() -> str:
     memory = psutil.virtual_memory()
     return f"{len(os.sched_getaffinity(0))} cores, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
+
+
+def _vectors() -> str:
+    import torch
+
+    kind = torch.backends.cpu.get_cpu_capability()
+    remark = "; with --threads-per-stage above 1, stages keep to AVX2" if kind.startswith("AVX512") else ""
+    return f"{kind}{remark}"
+
+
+def _database(url: str) -> str:
+    names = ", ".join(study_names(open_storage(url))) or "none yet"
+    shown = make_url(url)
+    return f"{shown.get_backend_name()} ({shown.get_driver_name()}), studies: {names}"
 
 
 def _home(place: Home) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from edgesearch.spaces import STUDENTS, Candidate, Pruning, build, parse_candida
 
 if TYPE_CHECKING:
     from torch import nn
+
+_CHANNELS, _CLASSES = 3, 10
 
 
 def read_candidate(path: Path) -> Candidate:
@@ -29,30 +32,56 @@ def read_candidate(path: Path) -> Candidate:
 
 
 def find_network(
-    name: str, *, width: float, input_size: int | None, channels: int, classes: int, stem: str, folder: Path | None = None
+    name: str,
+    *,
+    width: float | None = None,
+    input_size: int | None = None,
+    channels: int | None = None,
+    classes: int | None = None,
+    stem: str | None = None,
+    folder: Path | None = None,
 ) -> tuple[Graph, nn.Module | None]:
     """The network called `name`, and the untrained model behind it unless it is an xmodel.
 
-    A model by import path is looked for in `folder` first; left out, in the working directory. Raises
-    PluginError or SpaceError for an unknown name, XmodelError or LoweringError for what cannot be read or run.
+    What is left out is width 1, three channels, ten classes and an ImageNet stem at 224 pixels (32 for a small stem). A
+    model by import path is looked for in `folder` first; left out, in the working directory. Raises SpaceError for an option
+    that the file has decided already; PluginError or SpaceError for an unknown name, and for a model whose outputs are not the
+    `classes` that were asked for; XmodelError or LoweringError for what cannot be read or run.
     """
+    shape = {"--width": width, "--input-size": input_size, "--stem": stem}
     if name.endswith(".xmodel"):
+        _refuse(name, shape | {"--channels": channels, "--classes": classes})
         return read_xmodel(Path(name)), None
     pruning = Pruning()
     if name.endswith(".toml"):
+        _refuse(name, shape)
         candidate = read_candidate(Path(name)).canonical()
         student, pruning = candidate.student, candidate.pruning
     elif name in STUDENTS or ":" in name:
+        stem = stem or "imagenet"
         size = input_size or (224 if stem == "imagenet" else 32)
-        fields = {"architecture": name, "width": width, "input_size": size, "stem": stem}
+        fields = {"architecture": name, "width": 1.0 if width is None else width, "input_size": size, "stem": stem}
         student = parse_candidate({"student": fields}, "the options given").student
     else:
         known = ", ".join(STUDENTS)
         raise SpaceError(
             f"unknown network {name!r}; expected one of {known}, my_pkg.models:Net, a .xmodel or a candidate's .toml"
         )
-    model = build(student, channels=channels, classes=classes, folder=folder or Path.cwd())
+    channels = channels or _CHANNELS
+    model = build(student, channels=channels, classes=classes or _CLASSES, folder=folder or Path.cwd())
     graph = lower(model, (channels, student.input_size, student.input_size))
+    outputs = graph.output.shape[-1]
+    if classes is not None and outputs != classes:
+        raise SpaceError(
+            f"network {name!r} has {outputs} outputs, not the {classes} of --classes; give its class an argument `num_classes` "
+            "and use it for the last layer"
+        )
     if pruning.ratio:  # which channels go is decided on trained weights; until then, evenly
         graph = pruned_estimate(graph, pruning.ratio, granularity=pruning.granularity or 16)
     return graph, model
+
+
+def _refuse(name: str, options: Mapping[str, object]) -> None:
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        raise SpaceError(f"{' and '.join(given)} cannot be used with {name!r}, which says so itself; change the file instead")

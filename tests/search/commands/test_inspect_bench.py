@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from edgesearch.board_eval import load_profile
-from edgesearch.errors import DataError, EdgesearchError, LoweringError
+from edgesearch.errors import DataError, EdgesearchError, LoweringError, SpaceError
 from edgesearch.search.commands._cli import cli
 
 
@@ -97,6 +98,79 @@ def test_a_calibrated_profile_can_be_used(tmp_path: Path) -> None:
     assert load_profile(profile).name == "my-board"
     facts = json.loads(run("bench", "resnet18", "--board", profile, "--format", "json"))
     assert facts["board"] == "my-board"
+
+
+FIXED = """
+from torch import nn
+class Fixed(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 7))
+"""
+
+
+def test_a_network_with_outputs_of_its_own_is_inspected_unless_others_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fixed_outputs.py").write_text(FIXED)
+    monkeypatch.chdir(tmp_path)
+    assert json.loads(run("inspect", "fixed_outputs:Fixed", "--format", "json"))["output"][-1] == 7
+    assert json.loads(run("inspect", "fixed_outputs:Fixed", "--classes", 7, "--format", "json"))["runs"]
+    with pytest.raises(SpaceError, match=r"has 7 outputs, not the 10 of --classes.*num_classes"):
+        run("inspect", "fixed_outputs:Fixed", "--classes", 10)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("class Net(:\n", "cannot be imported (SyntaxError"),
+        ("import nowhere_at_all\n", "No module named 'nowhere_at_all'"),
+        ("Net = 3\n", "is a int; expected a torch.nn.Module class"),
+        ("Other = 3\n", "has no 'Net'; check the name"),
+        (
+            "class Net:\n    def __init__(self):\n        raise OSError('no such thing')\n",
+            "cannot be made: OSError: no such thing",
+        ),
+        ("def Net():\n    return 3\n", "expected a torch.nn.Module"),
+    ],
+)
+@pytest.mark.parametrize("command", ["inspect", "bench"])
+def test_what_is_wrong_with_a_users_file_is_one_sentence(
+    command: str, content: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"users_file_{abs(hash((command, content)))}"
+    (tmp_path / f"{name}.py").write_text(content)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EdgesearchError) as caught:
+        run(command, f"{name}:Net")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [("--input-size", 64), ("--width", 0.5), ("--stem", "small")])
+def test_options_that_a_candidates_file_decides_are_refused(options: tuple[object, ...], tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('student = { architecture = "cnn_tiny", input_size = 32 }\n')
+    assert json.loads(run("inspect", path, "--channels", 1, "--classes", 4, "--format", "json"))["input"] == [32, 32, 1]
+    with pytest.raises(SpaceError, match=rf"{options[0]} cannot be used with .*c\.toml"):
+        run("inspect", path, *options)
+
+
+def test_doctor_says_what_is_modelled_and_which_database_is_used(tmp_path: Path) -> None:
+    lines = run("doctor", "--home", tmp_path / "home").splitlines()
+    facts = dict(line[11:].split(": ", 1) for line in lines)
+    assert facts["modelled"] == "the DPUCZDX8G (ISA 1) of Vitis AI 3.5"
+    assert facts["database"] == "sqlite (pysqlite), studies: none yet"
+    assert facts["vector instructions"].split(";")[0] == torch.backends.cpu.get_cpu_capability()
+    assert not any(line.startswith("  FAILED") for line in lines)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "nonsense://x", "sqlite:////nowhere/at/all.db"])
+def test_doctor_goes_on_where_the_database_fails(url: str, tmp_path: Path) -> None:
+    lines = run("doctor", "--home", tmp_path, "--storage", url).splitlines()
+    (database,) = (line for line in lines if " database: " in line)
+    assert database.startswith("  FAILED")
+    assert "--storage" in database
+    assert any(line.startswith("  ok       board: zcu104") for line in lines)
 
 
 def test_what_the_dpu_cannot_run_is_an_error_for_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
