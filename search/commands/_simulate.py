@@ -49,10 +49,27 @@ def _prepared(graph: Graph, images: npt.NDArray[Any], xmodel: Path) -> npt.NDArr
             f"--images holds uint8, and how to normalise pixels is read from {str(manifest)!r}, which is missing or not an "
             "export's manifest; give normalised float32 images, or put the manifest there"
         ) from error
+    _check_belongs(graph, content, manifest)
     resized = "" if images.shape[1:3] == (height, width) else f", resized from {images.shape[1]} x {images.shape[2]}"
     click.echo(f"pixels normalised with mean {content['mean']} and std {content['std']} of {manifest}{resized}", err=True)
     prepared: npt.NDArray[np.float32] = prepare(images, (height, width), normalisation)
     return prepared
+
+
+def _check_belongs(graph: Graph, content: dict[str, Any], manifest: Path) -> None:
+    """Raise DataError unless the manifest's input is this network's."""
+    given = {"shape": list(graph.input.shape), "fix_position": graph.input.fix, "channels": graph.input.shape[2]}
+    told = {
+        "shape": content.get("shape", given["shape"]),
+        "fix_position": content.get("fix_position", given["fix_position"]),
+        "channels": len(content["mean"]),
+    }
+    for name, value in told.items():
+        if value != given[name]:
+            raise DataError(
+                f"{manifest} has an input whose {name.replace('_', ' ')} is {value}, the xmodel's is {given[name]}: they are "
+                "of two networks; put the xmodel's own manifest beside it"
+            )
 
 
 def _save(logits: Path, result: npt.NDArray[Any]) -> None:
@@ -66,4 +83,7 @@ def _save(logits: Path, result: npt.NDArray[Any]) -> None:
 def _accuracy(result: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
     if labels.shape != (len(result),) or labels.dtype.kind not in "iu":
         raise DataError(f"--labels holds {labels.dtype} of shape {labels.shape}; expected {len(result)} whole numbers")
+    classes = int(np.prod(result.shape[1:]))
+    if labels.min() < 0 or labels.max() >= classes:
+        raise DataError(f"--labels holds {labels.min()} to {labels.max()}; the network tells 0 to {classes - 1} apart")
     return float((result.reshape(len(result), -1).argmax(axis=1) == labels).mean())

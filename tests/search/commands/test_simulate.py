@@ -68,6 +68,8 @@ def test_labels_are_counted(graph: Graph, folder: Path, capsys: pytest.CaptureFi
         (PIXELS.repeat(3, axis=3), None, "expected (N, height, width, 1)"),
         (PIXELS, np.zeros(5, int), "expected 6 whole numbers"),
         (PIXELS, np.zeros(6), "expected 6 whole numbers"),
+        (PIXELS, np.array([0, 1, 2, 3, 4, 0]), "--labels holds 0 to 4; the network tells 0 to 3 apart"),
+        (PIXELS, np.array([0, 1, 2, 3, -1, 0]), "--labels holds -1 to 3"),
         (np.array([{"a": 1}], dtype=object), None, "array of numbers; save one with numpy.save"),
     ],
 )
@@ -83,6 +85,23 @@ def test_pixels_without_a_manifest_are_refused(folder: Path, content: str | None
     (folder / "manifest.json").unlink() if content is None else (folder / "manifest.json").write_text(content)
     with pytest.raises(DataError, match="normalised float32 images, or put the manifest there"):
         run(folder, PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fix_position": 99}, "fix position is 99"),
+        ({"shape": [9, 9, 1]}, "shape is [9, 9, 1], the xmodel's is [8, 8, 1]"),
+        ({"mean": [0.4, 0.4, 0.4], "std": [0.3, 0.3, 0.3]}, "channels is 3, the xmodel's is 1"),
+    ],
+)
+def test_the_manifest_of_another_network_is_refused(folder: Path, changes: dict[str, Any], words: str) -> None:
+    content = {"mean": [0.4], "std": [0.3]} | changes
+    (folder / "manifest.json").write_text(json.dumps({"input": content}))
+    with pytest.raises(DataError) as caught:
+        run(folder, PIXELS)
+    assert words in str(caught.value)
+    assert "of two networks" in str(caught.value)
 
 
 def test_something_must_be_wanted(folder: Path) -> None:
