@@ -118,6 +118,7 @@ def evaluate(**options: Any) -> int:
 
 @cli.command()
 @click.option("--format", "style", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw the trials and the front (SVG), too.")
 @_STUDY
 @_STORAGE
 @_HOME

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 from edgesearch.search.library import Study
-from edgesearch.search.report import front_csv, front_json, print_table
+from edgesearch.search.report import LEGEND, accuracy_note, front_csv, front_json, print_table, write_front_svg
 
 #: Columns of a table that is written to a file or a pipe.
 _FILE_WIDTH = 150
@@ -21,10 +22,16 @@ def make_console() -> Console:
 
 
 def print_front(study: Study, console: Console) -> None:
-    """The front as a table, or the nearest misses when nothing is feasible."""
+    """The front as a table, or the nearest misses when nothing is feasible.
+
+    A terminal is also told what the table's words mean; a file or a pipe gets the table alone.
+    """
     front = study.front()
     if len(front):
-        print_table(study.view(), list(front), console)
+        view = study.view()
+        print_table(view, list(front), console)
+        if console.is_terminal:
+            console.print(Text(f"\n{LEGEND}\n{accuracy_note(view, front)}".rstrip(), style="dim"))
         return
     misses = study.nearest_misses(limit=5)
     if not misses:
@@ -36,9 +43,11 @@ def print_front(study: Study, console: Console) -> None:
         click.echo(f"  trial {miss.record.number}  {miss.record.recipe}  {amounts}")
 
 
-def pareto(*, style: str, study_name: str | None, storage: str | None, home: Path) -> int:
-    """Print the front; returns the exit code."""
+def pareto(*, style: str, picture: Path | None, study_name: str | None, storage: str | None, home: Path) -> int:
+    """Print the front, and draw it where `picture` says; returns the exit code."""
     study = Study.load(study_name, home, storage=storage)
+    if picture is not None:
+        write_front_svg(study.view(), picture)
     if style == "table":
         print_front(study, make_console())
     else:

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from edgesearch.search.study import duration
 from edgesearch.spaces import Candidate
 
 
@@ -98,7 +99,7 @@ class LiveProgress:
     def _panel(self) -> Group:
         elapsed = time.monotonic() - self._started
         fresh = self._done - (self._first_done or 0)
-        left = f", about {_clock(elapsed / fresh * (self._wanted - self._done))} left" if fresh else ""
+        left = f", about {duration(elapsed / fresh * (self._wanted - self._done))} left" if fresh else ""
         table = Table(box=None, padding=(0, 2), show_header=True, header_style="bold")
         for heading in ("accuracy", "FPS", "trial", "candidate"):
             table.add_column(heading, justify="left" if heading == "candidate" else "right")
@@ -107,7 +108,7 @@ class LiveProgress:
         bar_width = 30
         filled = round(bar_width * self._done / max(self._wanted, 1))
         lines: list[Any] = [
-            Text(f"{'━' * filled}{'╌' * (bar_width - filled)}  {self._done}/{self._wanted} trials, {_clock(elapsed)}{left}")
+            Text(f"{'━' * filled}{'╌' * (bar_width - filled)}  {self._done}/{self._wanted} trials, {duration(elapsed)}{left}")
         ]
         lines += [Text(f"  trial {number}: {stage}", style="dim") for number, stage in sorted(self._running.items())]
         return Group(*lines, table) if self._best else Group(*lines)
@@ -123,9 +124,3 @@ class LiveProgress:
 def make_progress(console: Console) -> PlainProgress | LiveProgress:
     """A panel when the console is a terminal, lines otherwise."""
     return LiveProgress(console) if console.is_terminal else PlainProgress(console)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else (f"{minutes} min {rest:02d} s" if minutes else f"{rest} s")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 from edgesearch.errors import StudyError
@@ -15,6 +16,8 @@ from edgesearch.search.study import Record, StudyView
 
 _WIDTH, _HEIGHT = 920, 500
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74, 26, 92, 62
+#: Pixels: a letter of the knee's label, what rises above its base line, and what a ring needs around its middle.
+_LETTER, _ASCENT, _RING = 7.4, 11, 8
 #: Light and dark; the report uses the same eight and the same grey for whatever comes after them.
 _LIGHT = ("#2a78d6", "#eb6834", "#1baf7a", "#c98a00", "#d6599a", "#4a3aa7", "#008300", "#e34948", "#8b8a83")
 _DARK = ("#4b95ee", "#e8703f", "#22a97a", "#d39a17", "#dd6ca3", "#9a8ff0", "#3d9e3d", "#ea6b6b", "#85847c")
@@ -174,11 +177,47 @@ def _members(picture: FrontPicture, x: _Scale, y: _Scale) -> Iterator[str]:
     if knee is None:
         return
     px, py = x(_get(knee, picture.x)), y(_get(knee, picture.y))
-    # Beside the front, away from what it dominates, where there is room.
-    at_left = px > _WIDTH - 260 if picture.x.maximise else px > 260
-    anchor, dx = ("end", -12) if at_left else ("start", 12)
     text = f"{_in_words(knee, picture.y)} at {_in_words(knee, picture.x)}"
-    yield f'<text class="point halo" x="{px + dx:.1f}" y="{max(py - 12, _TOP + 10):.1f}" text-anchor="{anchor}">{text}</text>'
+    points = [(x(_get(r, picture.x)), y(_get(r, picture.y))) for r in picture.records if r is not knee]
+    left, base = _label_place(picture, (px, py), len(text) * _LETTER, points, [(x(cx), y(cy)) for cx, cy in picture.steps])
+    yield f'<text class="point halo" x="{left:.1f}" y="{base:.1f}" textLength="{len(text) * _LETTER:.0f}">{text}</text>'
+
+
+def _label_place(
+    picture: FrontPicture,
+    at: tuple[float, float],
+    width: float,
+    points: Sequence[tuple[float, float]],
+    corners: Sequence[tuple[float, float]],
+) -> tuple[float, float]:
+    """Left end and base line of a label of `width` pixels that touches least: the nearest place without a point under it.
+
+    Places away from what the point dominates come first, and one that leaves the picture comes last.
+    """
+    outwards, upwards = (1 if picture.x.maximise else -1), (-1 if picture.y.maximise else 1)
+
+    def cost(place: tuple[float, float]) -> int:
+        low, high, top, bottom = place[0], place[0] + width, place[1] - _ASCENT, place[1] + 4
+        outside = low < _LEFT or high > _WIDTH - 4 or top < _TOP - _ASCENT or bottom > _HEIGHT - _BOTTOM
+        touched = sum(low - _RING < px < high + _RING and top - _RING < py < bottom + _RING for px, py in points)
+        crossed = sum(
+            max(ax, bx) > low and min(ax, bx) < high and max(ay, by) > top and min(ay, by) < bottom
+            for (ax, ay), (bx, by) in pairwise(corners)
+        )
+        return 1000 * outside + touched + crossed
+
+    places = []
+    for far in (12, 26, 44, 66):
+        for side, rise in (
+            (outwards, upwards),
+            (0, upwards),
+            (-outwards, upwards),
+            (outwards, -upwards),
+            (-outwards, -upwards),
+        ):
+            left = at[0] + side * 12 - (width if side < 0 else width / 2 if side == 0 else 0)
+            places.append((left, at[1] + rise * far + (_ASCENT if rise > 0 else 0)))
+    return min(places, key=cost)
 
 
 def _in_words(record: Record, axis: Axis) -> str:

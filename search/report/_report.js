@@ -3,6 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const [DOMINATED, ON_FRONT, INFEASIBLE, NOT_DEPLOYABLE] = [0, 1, 2, 3];
   const SYMBOLS = ["circle", "circle", "circle-open", "diamond-open"];
+  const FRONT_MARGIN = { l: 62, r: 16, t: 34, b: 50 };
   const COLOURS = 8; // further students share one grey
   // Only these buttons: one that plotly adds by itself would send the chart to its makers' server.
   const tools = { displaylogo: false, responsive: true, plotlyServerURL: "", showSendToCloud: false };
@@ -22,7 +23,8 @@
     while (v >= base && power < 4) { v /= base; power += 1; }
     return `${power ? v.toPrecision(3) : v} ${names[power]}${unit}`;
   };
-  const duration = (s) => (s < 120 ? `${s.toFixed(1)} s` : s < 7200 ? `${(s / 60).toFixed(1)} min` : `${(s / 3600).toFixed(1)} h`);
+  // As edgesearch.search.study.duration says them.
+  const duration = (s) => (s < 1 ? `${(1000 * s).toFixed(0)} ms` : s < 120 ? `${s.toFixed(1)} s` : s < 7200 ? `${(s / 60).toFixed(1)} min` : `${(s / 3600).toFixed(1)} h`);
   const FIGURES = {
     accuracy: (v) => `accuracy ${(100 * v).toFixed(2)} %`,
     fps: (v) => `${digits(v)} FPS`,
@@ -116,27 +118,45 @@
     }
     return { shapes, labels };
   };
+  // The knee's name where it touches least: the nearest place without a point, a line or the edge under it.
   const kneeLabel = ([[left, right], [low, high]]) => {
     const i = t.number.indexOf(data.knee);
     if (data.knee === null || i < 0 || members.length < 2) return [];
-    const x = data.x.log ? Math.log10(t.x[i]) : t.x[i], y = data.y.log ? Math.log10(t.y[i]) : t.y[i];
-    const outwards = data.x.maximise ? (x - left) / (right - left) < 0.85 : (x - left) / (right - left) < 0.15;
-    const above = data.y.maximise ? (y - low) / (high - low) < 0.9 : (y - low) / (high - low) < 0.1;
+    const width = at("front").clientWidth - FRONT_MARGIN.l - FRONT_MARGIN.r, height = at("front").clientHeight - FRONT_MARGIN.t - FRONT_MARGIN.b;
+    const flat = (v, a) => (a.log ? Math.log10(v) : v);
+    const spot = (x, y) => [((flat(x, data.x) - left) / (right - left)) * width, (1 - (flat(y, data.y) - low) / (high - low)) * height];
+    const points = indices.filter((k) => k !== i).map((k) => [...spot(t.x[k], t.y[k]), t.kind[k] === ON_FRONT ? 8 : 5]);
+    const corners = data.steps.map(([x, y]) => spot(x, y));
+    const text = `knee: trial ${data.knee}`, half = [4 * text.length + 5, 12];
+    const [px, py] = spot(t.x[i], t.y[i]);
+    const cost = ([dx, dy]) => {
+      const [l, r, u, d] = [px + dx - half[0], px + dx + half[0], py + dy - half[1], py + dy + half[1]];
+      const outside = l < 0 || r > width || u < 0 || d > height;
+      const touched = points.filter(([x, y, room]) => x > l - room && x < r + room && y > u - room && y < d + room).length;
+      const crossed = corners.slice(1).filter(([x, y], k) =>
+        Math.max(x, corners[k][0]) > l && Math.min(x, corners[k][0]) < r && Math.max(y, corners[k][1]) > u && Math.min(y, corners[k][1]) < d).length;
+      return 1000 * outside + touched + crossed;
+    };
+    const [out, up] = [data.x.maximise ? 1 : -1, data.y.maximise ? -1 : 1]; // away from what the knee dominates
+    const places = [1, 1.6, 2.4, 3.4].flatMap((far) => [[out, up], [0, 1.3 * up], [-out, up], [out, -up], [-out, -up]].map(([x, y]) => [
+      x * (half[0] + 4) * Math.sqrt(far), y * 30 * far]));
+    const costs = places.map(cost);
+    const [ax, ay] = places[costs.indexOf(Math.min(...costs))];
     return [{
-      x, y, text: `knee: trial ${data.knee}`, ax: outwards ? 48 : -48, ay: above ? -30 : 30, arrowcolor: css("--soft"), arrowwidth: 1,
+      x: flat(t.x[i], data.x), y: flat(t.y[i], data.y), text, ax, ay, arrowcolor: css("--soft"), arrowwidth: 1,
       arrowhead: 0, standoff: 9, font: { color: css("--ink"), size: 13 },
     }];
   };
+  const annotations = (ranges) => [...limits().labels, ...kneeLabel(ranges)];
   const drawFront = () => {
-    const { shapes, labels } = limits();
     const [xRange, yRange] = rangeOf(range);
     const steps = {
       type: "scatter", mode: "lines", name: "front", hoverinfo: "skip", x: data.steps.map((p) => p[0]), y: data.steps.map((p) => p[1]),
       line: { color: css("--ink"), width: 1.5 },
     };
     const layout = {
-      ...base(), xaxis: metricAxis(data.x, xRange), yaxis: metricAxis(data.y, yRange), shapes, annotations: [...labels, ...kneeLabel([xRange, yRange])],
-      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemsizing: "constant" }, margin: { l: 62, r: 16, t: 34, b: 50 },
+      ...base(), xaxis: metricAxis(data.x, xRange), yaxis: metricAxis(data.y, yRange), shapes: limits().shapes, annotations: annotations([xRange, yRange]),
+      legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemsizing: "constant" }, margin: FRONT_MARGIN,
     };
     Plotly.react(at("front"), [...dots(), ...(data.steps.length ? [steps] : []), ...rings()], layout, narrow() ? bare : config);
   };
@@ -202,7 +222,7 @@
     range = button.dataset.range;
     document.querySelectorAll("[data-range]").forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
     const [xRange, yRange] = rangeOf(range);
-    Plotly.relayout(at("front"), { "xaxis.range": xRange, "yaxis.range": yRange });
+    Plotly.relayout(at("front"), { "xaxis.range": xRange, "yaxis.range": yRange, annotations: annotations([xRange, yRange]) });
   }));
 
   // --- tables that sort by a click on a heading

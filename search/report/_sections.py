@@ -80,7 +80,9 @@ def cards(view: StudyView, picture: FrontPicture) -> list[Card]:
     pieces += [f"{counts['FAIL']} failed"] if counts["FAIL"] else []
     pieces += [f"{counts['RUNNING']} running"] if counts["RUNNING"] else []
     feasible = sum(r.is_feasible and r.deployable for r in view.records)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(dict(view.rejections)).most_common(3) if count)
+    reasons = "; ".join(
+        f"{count} {_rejection(view, reason)}" for reason, count in Counter(dict(view.rejections)).most_common(3) if count
+    )
     return [
         Card("Trials", f"{len(view.records):,}", ", ".join(pieces)),
         Card("On the front", f"{len(picture.front):,}", f"of {feasible:,} feasible and deployable"),
@@ -88,6 +90,14 @@ def cards(view: StudyView, picture: FrontPicture) -> list[Card]:
         Card("Rejected", f"{view.rejected:,}", reasons or "before any training"),
         Card("Repeats", f"{view.repeats:,}", "answered from the record"),
     ]
+
+
+def _rejection(view: StudyView, reason: str) -> str:
+    """Why candidates were rejected, in words."""
+    limit = view.constraints.get(reason)
+    if limit is not None:
+        return f"for {describe_limit(reason, limit)}"
+    return "that the DPU cannot run" if reason == "unsupported" else reason
 
 
 def _winners(picture: FrontPicture) -> list[Card]:

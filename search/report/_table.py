@@ -8,13 +8,14 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgesearch.search.study import Record, StudyView, uncertainty
+from edgesearch.search.study import Record, StudyView, is_distinct, uncertainty, wilson_interval
 
 #: What the words of a candidate mean.
 LEGEND = (
@@ -22,6 +23,8 @@ LEGEND = (
     "labels' weight a; pruning, the share of multiply-accumulates removed and the step in channels (one_step 60%/16); "
     "quantization, after training (ptq) or in it (qat), and bits."
 )
+#: Trials named in a sentence before "and N more".
+_NAMED = 12
 #: What stands where a trial has no such figure.
 MISSING = "-"
 
@@ -105,6 +108,28 @@ def _points(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.1f}"
 
 
+def accuracy_note(view: StudyView, front: Sequence[Record]) -> str:
+    """How sure the accuracies of a front are, and whose order may be chance; "" where the number of images is not known."""
+    images = view.validation_images
+    ordered = _by_accuracy(front)
+    if images is None or not ordered:
+        return ""
+    close = [
+        str(record.number) for (better, _), (accuracy, record) in pairwise(ordered) if not is_distinct(better, accuracy, images)
+    ]
+    note = f"± is half the 95 % interval of an accuracy counted on {images:,} validation images."
+    if not close:
+        return note
+    more = f" and {len(close) - _NAMED} more" if len(close) > _NAMED else ""
+    return f"{note} No more than chance below the next more accurate of the front: trial {', '.join(close[:_NAMED])}{more}."
+
+
+def _by_accuracy(front: Sequence[Record]) -> list[tuple[float, Record]]:
+    """Members that have an accuracy that is a share, the most accurate first."""
+    known = [(record.accuracy, record) for record in front if record.accuracy is not None and 0 <= record.accuracy <= 1]
+    return sorted(known, key=lambda member: (-member[0], member[1].number))
+
+
 def front_table(view: StudyView, front: Sequence[Record]) -> Table:
     """The front for a terminal; long candidates wrap."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
@@ -155,7 +180,8 @@ def front_json(view: StudyView, front: Sequence[Record]) -> str:
         "objectives": [{"name": o.name, "direction": "maximize" if o.maximise else "minimize"} for o in view.objectives],
         "constraints": dict(view.constraints),
         "trials": dict(view.counts) | {"rejected": view.rejected, "repeats": view.repeats},
-        "front": [_as_json(view, record) for record in front],
+        "validation_images": view.validation_images,
+        "front": [_as_json(view, record) | _certainty(view, record, front) for record in front],
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
@@ -169,6 +195,15 @@ def _as_json(view: StudyView, record: Record) -> dict[str, Any]:
         "metrics": {name: _finite(value) for name, value in record.metrics.items()},
         "settings": dict(record.settings),
     }
+
+
+def _certainty(view: StudyView, record: Record, front: Sequence[Record]) -> dict[str, Any]:
+    """The 95 % interval of an accuracy, and the members whose accuracies differ from it by no more than chance."""
+    images, accuracy = view.validation_images, record.accuracy
+    if images is None or accuracy is None or not 0 <= accuracy <= 1:
+        return {}
+    others = [other.number for a, other in _by_accuracy(front) if other is not record and not is_distinct(a, accuracy, images)]
+    return {"accuracy_interval": list(wilson_interval(accuracy, images)), "accuracy_like": others}
 
 
 def _finite(value: Any) -> Any:

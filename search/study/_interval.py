@@ -25,3 +25,14 @@ def uncertainty(share: float, count: int) -> float:
     """Half the width of the 95 % interval."""
     low, high = wilson_interval(share, count)
     return (high - low) / 2
+
+
+def is_distinct(first: float, second: float, count: int) -> bool:
+    """Whether two shares, each counted on `count` images, differ by more than chance: zero is outside the 95 % interval.
+
+    The interval of their difference is R. G. Newcombe's (1998, method 10), from both Wilson intervals. It takes the counts as
+    independent; two networks that were shown the same images err alike, so that some differences called chance are none.
+    """
+    high, low = max(first, second), min(first, second)
+    reach = math.hypot(high - wilson_interval(high, count)[0], wilson_interval(low, count)[1] - low)
+    return high - low > reach

@@ -6,6 +6,7 @@ import hashlib
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -14,7 +15,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from edgesearch.search.study._record import Objective, Record
+from edgesearch.search.study._record import Objective, Record, StudyView
 from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -212,3 +213,11 @@ def plain_record(number: int, values: Sequence[float], names: Sequence[str] = ("
     objectives = tuple(Objective(name, DIRECTIONS[name] == "maximize") for name in names)
     metrics = dict(zip(names, values, strict=True)) | more.pop("metrics", {})
     return Record(number, "COMPLETE", objectives, values=tuple(values), metrics=metrics, **({"deployable": True} | more))
+
+
+def crowded_view() -> StudyView:
+    """A front whose knee has trials that break a constraint right beside it, where its label would be."""
+    good = [plain_record(i, values) for i, values in enumerate([(0.90, 100.0), (0.86, 400.0), (0.60, 900.0)])]
+    beside = [(0.86 + 0.008 * (i % 5), 420.0 + 12.0 * i) for i in range(1, 16)]
+    broken = [replace(plain_record(3 + i, values), violations={"max_size_bytes": 1.0}) for i, values in enumerate(beside)]
+    return StudyView("crowded", good[0].objectives, {"max_size_bytes": 1.0}, (*good, *broken))

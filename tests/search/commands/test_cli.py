@@ -123,6 +123,13 @@ def test_a_front_is_shown_in_three_ways(home: Path) -> None:
     assert all(row["test_accuracy"] is not None for row in rows)
 
 
+def test_a_front_is_drawn_where_it_is_wanted(home: Path, tmp_path: Path) -> None:
+    done = edgesearch("pareto", "--home", home, "--format", "json", "--picture", tmp_path / "front.svg")
+    assert json.loads(done.stdout)["validation_images"] == 100
+    assert (tmp_path / "front.svg").read_text().startswith("<svg")
+    refused(edgesearch("pareto", "--home", home, "--picture", tmp_path / "front.svg" / "x.svg"), "cannot be written")
+
+
 @pytest.mark.slow
 def test_an_exported_xmodel_simulates_to_the_logits_of_its_onnx(home: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from _studies import make_study, plain_record
+from _studies import crowded_view, make_study, plain_record
 
 from edgesearch.errors import StudyError
 from edgesearch.search.report._picture import write_front_svg
@@ -75,3 +75,27 @@ def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StudyError, match="cannot be written"):
         write_front_svg(read_study(make_study(20)), tmp_path / "file" / "front.svg")
+
+
+def _touched_by_the_label(root: ElementTree.Element) -> int:
+    """How many circles the knee's label covers."""
+    (label,) = (t for t in root.iter(f"{_SVG}text") if "point" in t.get("class", ""))
+    left, base = float(label.get("x", "nan")), float(label.get("y", "nan"))
+    right = left + float(label.get("textLength", "nan"))
+    assert 0 < left < right < float(root.get("viewBox", "").split()[2])
+    circles = [[float(c.get(name, "nan")) for name in ("cx", "cy", "r")] for c in root.iter(f"{_SVG}circle")]
+    return sum(left - r < x < right + r and base - 11 - r < y < base + 3 + r for x, y, r in circles)
+
+
+@pytest.mark.parametrize("objectives", [("accuracy", "fps"), ("accuracy", "latency_ms")])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_knees_label_touches_no_point(seed: int, objectives: tuple[str, ...], tmp_path: Path) -> None:
+    assert _touched_by_the_label(_draw(read_study(make_study(60, seed=seed, objectives=objectives)), tmp_path)) == 0
+
+
+def test_the_knees_label_keeps_away_from_trials_beside_it(tmp_path: Path) -> None:
+    view = crowded_view()
+    chosen = knee(pareto_front(view))
+    assert chosen is not None
+    assert chosen.number == 1
+    assert _touched_by_the_label(_draw(view, tmp_path)) == 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from _chromium import render
-from _studies import make_study, plain_record
+from _studies import crowded_view, make_study, plain_record
 
 from edgesearch.errors import StudyError
 from edgesearch.search.report._data import front_picture, page_data, stage_times
@@ -75,6 +75,8 @@ def test_headlines_constraints_and_the_front_are_in_the_page_itself(view: StudyV
     assert "accuracy at least 80.00%" in page.text
     assert "FPS at least 400" in page.text
     assert f"Rejected {view.rejected}" in page.text
+    assert f"{view.rejections['min_fps']} for FPS at least 400" in page.text
+    assert f"{view.rejections['unsupported']} that the DPU cannot run" in page.text
     assert f"Repeats {view.repeats}" in page.text
     assert "board zcu104" in page.text
     for record in front:
@@ -99,6 +101,12 @@ def test_every_trial_is_drawn_and_the_front_is_marked(view: StudyView) -> None:
     assert data["x"]["limit"] == 400.0
     assert data["y"]["limit"] == 0.8
     assert data["history"]["share"] == sorted(data["history"]["share"])
+
+
+def test_the_words_of_a_candidate_and_how_sure_an_accuracy_is_are_told(view: StudyView) -> None:
+    assert "A candidate reads: student, width multiplier" in _page(view)[0].text
+    assert "95 % interval" not in _page(view)[0].text  # not recorded
+    assert "± is half the 95 % interval of an accuracy counted on 400" in _page(replace(view, validation_images=400))[0].text
 
 
 def test_nothing_is_asked_of_the_network(view: StudyView) -> None:
@@ -261,6 +269,29 @@ def test_a_browser_draws_it_without_a_single_request(tmp_path: Path, view: Study
     assert drawn <= sum(r.is_complete for r in view.records) + bars + 10
     titles = set(re.findall(r'data-title="([^"]+)"', page))
     assert not {title for title in titles if "chart" in title}  # no button that shares it
+
+
+#: Counts the points that the knee's name covers, and those there are, where the test can read them.
+_TOUCH = """<script>
+addEventListener("load", () => setTimeout(() => {
+  const name = [...document.querySelectorAll("#front .annotation-text-g")].find((g) => g.textContent.startsWith("knee"));
+  const a = name.getBoundingClientRect();
+  const boxes = [...document.querySelectorAll("#front .scatterlayer .point")].map((p) => p.getBoundingClientRect());
+  const under = boxes.filter((b) => b.left < a.right && b.right > a.left && b.top < a.bottom && b.bottom > a.top);
+  document.documentElement.dataset.touched = `${under.length} of ${boxes.length}`;
+}, 1000));
+</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("study", [crowded_view(), read_study(make_study(140)), read_study(make_study(600, seed=1))])
+def test_the_knees_name_covers_no_point(study: StudyView, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(report_html(study).replace("<body>", f"<body>{_TOUCH}"), encoding="utf-8")
+    page = render(path.as_uri(), tmp_path / "profile")
+    touched, drawn = re.findall(r'data-touched="(\d+) of (\d+)"', page)[0]
+    assert int(drawn) == sum(r.is_complete for r in study.records)
+    assert int(touched) == 0
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from _studies import make_study, plain_record
 from rich.console import Console
 
-from edgesearch.search.report._table import front_csv, front_json, front_text, number, print_table, scaled, size
+from edgesearch.search.report._table import accuracy_note, front_csv, front_json, front_text, number, print_table, scaled, size
 from edgesearch.search.study._front import pareto_front
 from edgesearch.search.study._interval import uncertainty
 from edgesearch.search.study._record import Record, StudyView, read_study
@@ -127,3 +127,27 @@ def test_the_uncertainty_of_an_accuracy_is_shown_where_its_images_are_known() ->
     shown = json.loads(front_json(known, front))["front"]
     assert [row["accuracy_uncertainty"] for row in shown] == [uncertainty(r.accuracy or 0.0, 400) for r in front]
     assert all(0.004 < row["accuracy_uncertainty"] < 0.05 for row in shown)
+
+
+def _front_of(*accuracies: float) -> list[Record]:
+    return [plain_record(i, (accuracy, 100.0 + i)) for i, accuracy in enumerate(accuracies)]
+
+
+def test_members_whose_order_may_be_chance_are_named() -> None:
+    front = _front_of(0.92, 0.91, 0.80, 0.60)
+    view = StudyView("s", front[0].objectives, {}, tuple(front), validation_images=400)
+    note = accuracy_note(view, front)
+    assert note.startswith("± is half the 95 % interval of an accuracy counted on 400 validation images.")
+    assert note.endswith("the next more accurate of the front: trial 1.")
+    assert "chance" not in accuracy_note(replace(view, validation_images=100_000), front)
+    assert accuracy_note(replace(view, validation_images=None), front) == ""
+    assert accuracy_note(view, []) == ""
+    rows = json.loads(front_json(view, front))["front"]
+    assert [row["accuracy_like"] for row in rows] == [[1], [0], [], []]
+    assert all(low < row["accuracy"] < high for row in rows for low, high in [row["accuracy_interval"]])
+
+
+def test_many_such_members_are_counted() -> None:
+    front = _front_of(*(0.9 - 0.001 * i for i in range(30)))
+    view = StudyView("s", front[0].objectives, {}, tuple(front), validation_images=400)
+    assert accuracy_note(view, front).endswith("trial 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 17 more.")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgesearch.search.study._interval import uncertainty, wilson_interval
+from edgesearch.search.study._interval import is_distinct, uncertainty, wilson_interval
 
 
 def test_four_hundred_images_are_two_or_three_points() -> None:
@@ -34,3 +34,23 @@ def test_its_ends_are_where_the_share_is_just_not_excluded(right_of: tuple[int, 
 def test_what_is_no_share_is_refused(share: float, count: int) -> None:
     with pytest.raises(ValueError, match="`share`"):
         wilson_interval(share, count)
+
+
+def test_few_images_tell_nothing_apart() -> None:
+    assert not is_distinct(0.2, 0.0, 10)
+    assert is_distinct(0.25, 0.0, 20)
+
+
+@given(st.integers(1, 1500), st.data())
+def test_shares_are_distinct_in_either_order_and_the_more_the_farther(count: int, data: st.DataObject) -> None:
+    right = st.integers(0, count)
+    first, second, third = sorted(data.draw(right) / count for _ in range(3))
+    assert not is_distinct(first, first, count)
+    assert is_distinct(first, second, count) == is_distinct(second, first, count)
+    if is_distinct(first, second, count):
+        assert is_distinct(first, third, count)
+
+
+def test_two_points_of_ten_thousand_images_are_distinct_and_of_four_hundred_are_not() -> None:
+    assert is_distinct(0.90, 0.92, 10_000)
+    assert not is_distinct(0.90, 0.92, 400)
