@@ -65,11 +65,12 @@ def table_one() -> dict[str, tuple[Graph, float]]:
 
 
 def zoo_fps() -> dict[tuple[str, str], tuple[float, float]]:
-    """(network, board) -> frames per second with one thread, with many."""
-    with (REFERENCE_DATA / "dpu" / "model_zoo_fps.csv").open(newline="") as file:
+    """(network, board) -> frames per second with one thread, with many, as Vitis AI 3.0 publishes them."""
+    with (REFERENCE_DATA / "dpu" / "zoo_boards_fps.csv").open(newline="") as file:
         return {
-            (row["model"], row["board"]): (float(row["fps_single_thread"]), float(row["fps_multi_thread"]))
+            (row["model_full"], row["board"]): (float(row["fps_single_thread"]), float(row["fps_multi_thread"]))
             for row in csv.DictReader(file)
+            if row["vitis_ai"] == "3.0" and row["model_full"] in ZOO
         }
 
 
@@ -85,14 +86,14 @@ def measurements(board: str = "ZCU104", *, without: str = "") -> tuple[tuple[Mea
         if family == without:
             continue
         graphs[name] = build(name)
-        rows.append(MeasurementRow(name, "throughput", published[name, "KV260"][1], cores=1, family=family))
+        rows.append(MeasurementRow(name, "throughput", published[name, "KV260"][1], runner="cpp", cores=1, family=family))
         latency, many = published[name, board]
         rows.append(MeasurementRow(name, "latency", latency, runner="cpp", family=family))
         if board != "KV260":
-            rows.append(MeasurementRow(name, "throughput", many, family=family))
+            rows.append(MeasurementRow(name, "throughput", many, runner="cpp", family=family))
     for name in FITTED_ROWS:
         graphs[name], fps = table[name]
-        rows.append(MeasurementRow(name, "latency", fps, runner="python", family=name))
+        rows.append(MeasurementRow(name, "latency", fps, runner="thesis_script", family=name))
     return tuple(rows), graphs
 
 

@@ -73,6 +73,14 @@ class Net:
         self._put(Linear(name="logits", inputs=(x,), shape=(classes,)))
         return self.graph()
 
+    def classifier(self, x: str, *widths: int) -> Graph:
+        """Linear layers on the flattened image."""
+        h, w, c = self.shapes[x]
+        x = self._put(Reshape(name="flat", inputs=(x,), shape=(h * w * c,)))
+        for width in widths:
+            x = self._put(Linear(name=f"linear{len(self.nodes)}", inputs=(x,), shape=(width,)))
+        return self.graph()
+
     def add(self, a: str, b: str) -> str:
         return self._put(Add(name=f"add{len(self.nodes)}", inputs=(a, b), shape=self.shapes[a], activation="relu"))
 

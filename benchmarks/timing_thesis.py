@@ -19,7 +19,7 @@ def main() -> None:
     errors: dict[str, float] = {}
     print(f"{'row of Table I':46s} measured  predicted  error of the time")
     for row, (graph, fps) in table_one().items():
-        timing = time_graph(graph, profile, runner="python", layers=False)
+        timing = time_graph(graph, profile, runner="thesis_script", layers=False)
         errors[row] = 100 * (fps / timing.latency_fps - 1)
         note = "  (used in the fit)" if row in FITTED_ROWS else ""
         print(f"{row:46s} {fps:8.2f}  {timing.latency_fps:9.2f}  {errors[row]:+6.2f} %{note}")

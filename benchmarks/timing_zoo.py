@@ -12,7 +12,7 @@ import numpy.typing as npt
 from _published import measurements, zoo_fps
 from _report import REFERENCE_DATA, finish
 from _zoo import PARTLY_ON_CPU, ZOO
-from make_profiles import START
+from make_profiles import start_profile
 from scipy.stats import spearmanr
 
 from edgesearch.board_eval.graph import Graph
@@ -37,7 +37,7 @@ def left_out(graphs: dict[str, Graph]) -> dict[str, tuple[float, float]]:
     out = {}
     for family in sorted({family for family, _ in ZOO.values()}):
         rows, fitted = measurements("ZCU104", without=family)
-        profile = calibrate(rows, fitted, START).profile
+        profile = calibrate(rows, fitted, start_profile(2)).profile
         out.update(errors(profile, {name: graph for name, graph in graphs.items() if ZOO[name][0] == family}))
     return out
 

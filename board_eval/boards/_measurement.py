@@ -16,6 +16,8 @@ class Measurement:
     latency_s: float
     #: Images per second with every core busy.
     throughput_fps: float
+    #: Half the width of the 90 % interval of the throughput's time, relative to it; None: measured, or not known.
+    fps_error: float | None = None
     #: Images whose best class is their label, of `images` that were run.
     correct: int | None = None
     images: int = 0
@@ -42,6 +44,7 @@ class Measurement:
         return None if self.power_w is None else self.power_w / self.throughput_fps
 
     def figures(self) -> dict[str, float]:
-        """Fps, latency_ms and latency_fps, and energy_j where the board gives it."""
+        """Fps, latency_ms and latency_fps; fps_error and energy_j where the board gives them."""
         speed = {"fps": self.throughput_fps, "latency_ms": self.latency_s * 1e3, "latency_fps": self.latency_fps}
-        return speed if self.energy_j is None else speed | {"energy_j": self.energy_j}
+        more = {"fps_error": self.fps_error, "energy_j": self.energy_j}
+        return speed | {name: value for name, value in more.items() if value is not None}

@@ -12,7 +12,7 @@ from edgesearch.board_eval.boards._board import Labels
 from edgesearch.board_eval.boards._measurement import Measurement
 from edgesearch.board_eval.graph import Array, Graph
 from edgesearch.board_eval.targets import BoardProfile, Dpu
-from edgesearch.board_eval.timing import Runner, time_graph
+from edgesearch.board_eval.timing import time_graph
 from edgesearch.errors import BoardError
 
 __all__ = ["SimulatedBoard"]
@@ -22,23 +22,22 @@ _BATCH = 512
 
 
 class SimulatedBoard:
-    """The board of a profile, with the Python or the C++ runner of Vitis AI around it.
+    """The board of a profile, fed by one of its runners (None: its default).
 
     `device` is torch's name of where networks are executed; integers are the same on every device, so it is no part of the
     content.
     """
 
-    def __init__(self, profile: BoardProfile, *, runner: Runner = "python", device: str = "cpu") -> None:
+    def __init__(self, profile: BoardProfile, *, runner: str | None = None, device: str = "cpu") -> None:
+        profile.runner(runner)  # raises TargetError for one that it does not have
         self.profile = profile
-        self.runner: Runner = runner
+        self.runner = runner or profile.default_runner
         self.device = device
 
     @classmethod
     def of_content(cls, content: Mapping[str, Any], *, device: str = "cpu") -> SimulatedBoard:
         """The board that `content` is that of."""
-        rest = dict(content)
-        runner: Runner = "cpp" if rest.pop("runner", "python") == "cpp" else "python"
-        return cls(BoardProfile.model_validate({"name": "simulated", **rest}), runner=runner, device=device)
+        return cls(BoardProfile.model_validate({"name": "simulated", **content}), device=device)
 
     @property
     def name(self) -> str:
@@ -62,9 +61,10 @@ class SimulatedBoard:
 
     @property
     def content(self) -> Mapping[str, Any]:
-        """The profile without its name and origin, which decide nothing, and the runner unless it is the Python runner."""
+        """The profile without its name and origins, which decide nothing, and with the one runner that it is fed by."""
         content: dict[str, Any] = self.profile.model_dump(mode="json", exclude={"name", "origin"})
-        return content if self.runner == "python" else content | {"runner": self.runner}
+        host = self.profile.runner(self.runner).model_dump(mode="json", exclude={"origin"})
+        return content | {"runners": {self.runner: host}, "default_runner": self.runner}
 
     def measure(
         self,
@@ -83,6 +83,7 @@ class SimulatedBoard:
         return Measurement(
             latency_s=timing.latency_s,
             throughput_fps=timing.throughput_fps,
+            fps_error=timing.throughput_error or None,
             correct=correct,
             images=0 if images is None else len(images),
             conditions={
@@ -90,7 +91,8 @@ class SimulatedBoard:
                 "dpu": f"{self.profile.cores} x {self.profile.dpu.name} at {self.profile.clock_mhz:g} MHz",
                 "measured": "simulated",
                 "latency": f"one thread, {self.runner} runner",
-                "throughput": "all cores busy",
+                "throughput": f"all cores busy, {self.runner} runner",
+                "bound": f"latency {timing.latency_bound}, throughput {timing.throughput_bound}",
             },
         )
 

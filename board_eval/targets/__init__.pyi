@@ -5,12 +5,13 @@ from ._dpu import Dpu as Dpu
 from ._fingerprint import Fingerprint as Fingerprint
 from ._limits import Limits as Limits
 from ._profiles import BoardProfile as BoardProfile
-from ._profiles import HostOverhead as HostOverhead
 from ._profiles import TimingConstants as TimingConstants
 from ._profiles import load_profile as load_profile
 from ._profiles import profile_names as profile_names
 from ._registry import TARGETS as TARGETS
 from ._registry import find_target as find_target
 from ._registry import load_dpu as load_dpu
+from ._runners import Contention as Contention
+from ._runners import HostRunner as HostRunner
 from ._target import Target as Target
 from ._target import Violation as Violation

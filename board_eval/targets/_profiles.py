@@ -6,17 +6,19 @@ The constants of `TimingConstants` are not in any document; they are fitted to m
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgesearch.board_eval.targets._dpu import Dpu
 from edgesearch.board_eval.targets._registry import load_dpu
+from edgesearch.board_eval.targets._runners import HostRunner
 from edgesearch.errors import TargetError
 
-__all__ = ["BoardProfile", "HostOverhead", "TimingConstants", "load_profile", "profile_names"]
+__all__ = ["BoardProfile", "TimingConstants", "load_profile", "profile_names"]
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -52,17 +54,6 @@ class TimingConstants(_Model):
     elew_step: _Positive
 
 
-class HostOverhead(_Model):
-    """Seconds the host adds to one image: fixed, and per input pixel (pre- and post-processing on the CPU)."""
-
-    seconds: _Cost
-    seconds_per_pixel: _Cost = 0.0
-
-    def of(self, pixels: int) -> float:
-        """Seconds for an image of `pixels` pixels (height x width)."""
-        return self.seconds + self.seconds_per_pixel * pixels
-
-
 class BoardProfile(_Model):
     """A board: which DPU, how many cores, at which clock, and what its instructions cost."""
 
@@ -73,18 +64,46 @@ class BoardProfile(_Model):
     constants: TimingConstants
     #: Seconds between the end of one job on a core and the start of the next: interrupt, driver, start of the new one.
     job_seconds: _Cost
-    #: What several cores reach together, as a fraction of their number: they share the memory ports.
-    multi_core_efficiency: Annotated[float, Field(gt=0, le=1)]
-    #: The Python runner (VART through Python, input already pre-processed).
-    host_python: HostOverhead
-    #: The C++ runner with pre- and post-processing on the CPU (Vitis AI Library).
-    host_cpp: HostOverhead
+    #: The programs that may feed it, by name, and the one that is meant when none is named.
+    runners: Mapping[str, HostRunner]
+    default_runner: str
     #: Where the constants come from.
     origin: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, given: Any) -> Any:
+        """Take profiles of 0.1.0, which knew a Python and a C++ runner and one efficiency of all cores."""
+        if not isinstance(given, Mapping) or "runners" in given or not set(given) >= _FORMER:
+            return given
+        content = dict(given)
+        efficiency, cores = content.pop("multi_core_efficiency"), content.get("cores")
+        if not isinstance(efficiency, int | float) or not 0 < efficiency <= 1 or not isinstance(cores, int):
+            raise ValueError(f"multi_core_efficiency must be a number from 0 to 1 (given: {efficiency!r})")
+        shared = {"contention": {"fixed": (1 / efficiency - 1) / max(1, cores - 1)}}
+        content["runners"] = {name: {**content.pop(f"host_{name}"), **shared} for name in ("python", "cpp")}
+        return content | {"default_runner": "python"}
+
+    @model_validator(mode="after")
+    def _agree(self) -> BoardProfile:
+        if self.default_runner not in self.runners:
+            known = ", ".join(sorted(self.runners)) or "none"
+            raise ValueError(f"default_runner is {self.default_runner!r}, but the runners are: {known}")
+        return self
+
+    def runner(self, name: str | None = None) -> HostRunner:
+        """The runner of this name, the default one for None; raises TargetError for a name that the profile does not have."""
+        found = self.runners.get(name or self.default_runner)
+        if found is None:
+            raise TargetError(f"{self.name} has no runner {name!r}; it has {', '.join(sorted(self.runners))}")
+        return found
 
     def to_json(self) -> str:
         """The profile as the text of a file that `load_profile` reads."""
         return json.dumps(self.model_dump(), indent=2) + "\n"
+
+
+_FORMER = {"multi_core_efficiency", "host_python", "host_cpp"}
 
 
 def profile_names() -> tuple[str, ...]:

@@ -1,13 +1,13 @@
 from ._calibrate import Calibration as Calibration
-from ._calibrate import MeasurementRow as MeasurementRow
 from ._calibrate import calibrate as calibrate
 from ._calibrate import calibrate_file as calibrate_file
 from ._calibrate import load_network as load_network
 from ._layer_report import LayerReport as LayerReport
 from ._layer_report import figure as figure
 from ._layer_report import layer_report as layer_report
+from ._measurements import MeasurementRow as MeasurementRow
 from ._schedule import check_fits as check_fits
 from ._schedule import schedule as schedule
-from ._timing import Runner as Runner
+from ._timing import Bound as Bound
 from ._timing import Timing as Timing
 from ._timing import time_graph as time_graph

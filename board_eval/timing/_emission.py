@@ -7,6 +7,7 @@ xmodels of AMD's compiler (ISA1, B4096); for other geometries the same laws are 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from edgesearch.board_eval.targets import Target
 from edgesearch.board_eval.timing._allocation import Allocation
 from edgesearch.board_eval.timing._fusion import Layer, Window
 from edgesearch.board_eval.timing._instructions import Kind, Tape
+from edgesearch.board_eval.timing._rows import RowCounter, rows_ready
 
 #: Bytes of one image row, with its columns spread out for the first convolution, above which the image is done in two halves.
 AUGMENTED_ROW_BYTES = 2048
@@ -23,9 +25,10 @@ AUGMENTED_ROW_BYTES = 2048
 BETWEEN_SHARE = Fraction(21, 32)
 #: Stripes in flight between two engines: the buffers of moved rows and of fused windows are this deep.
 BUFFERED_STRIPES = 2
-#: With prefetch, the LOADs of a layer start at the earliest when the layer this many places before it is done. Chosen among 2
-#: to 6 and no limit by the measured times of networks that fit on chip; nothing in the instructions shows it.
-PREFETCH_LAYERS = 6
+#: Instructions that wait for one engine at most. The tokens of a compiled ResNet-50 (pruned by 95 %, on chip), replayed with
+#: a number from 16 to 64, give its measured time within 2 %; an unlimited queue makes it 8 % too fast. MobileNetV1 networks
+#: that fit on the chip ask for 64 or more. Compiled files leave up to 131 tokens outstanding.
+QUEUE_DEPTH = 64
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -73,16 +76,26 @@ class _Emitter:
         self.tape = Tape()
         #: Tensor -> position of the instruction that completes it, on chip or in memory.
         self.complete: dict[str, tuple[int, ...]] = {image: ()}
-        #: Per layer done: position of its last CONV (without one: of its last step), and of its last step.
-        self.last_convs: list[int] = []
-        self.last_steps: list[int] = []
+        #: Tensor on chip -> rows made, and the position of the instruction that made them.
+        self.made: dict[str, list[tuple[int, int]]] = {}
+        #: CONVs written so far, after each of their entries, and where those entries lie.
+        self.conv_counts: list[int] = []
+        self.conv_entries: list[int] = []
+        #: CONVs that stand before the next LOAD in the compiled code.
+        self.convs_before = 0
+        #: What the first LOAD of the next layer waits for: the end of the layer before it, unless weights are prefetched.
+        self.barrier: tuple[int, ...] = ()
+        #: Whether no layer adds or concatenates. Compiled files have the barrier behind a layer's last instruction, but the two
+        #: MobileNetV1 networks at 224 pixels that AMD measured are 8 % faster than that allows, and within 2 % of a barrier
+        #: behind the last CONV. No compiled file of such a network is known.
+        self.chain = not allocation.written_into and all(layer.skip is None for layer in allocation.layers)
         #: Weights on chip, oldest first: words, and the CONV that is the last to use them.
         self.weights: deque[list[int]] = deque()
         self.weight_words = 0
 
     def layer(self, number: int, layer: Layer) -> None:
         self.number = number
-        self.first_load = self._held_back()
+        self.parameters_due = layer.post == "depthwise"
         self.stripe_ends: list[int] = []
         self.stripe_steps: list[int] = []
         self.last_save = self.last_arithmetic = -1
@@ -95,11 +108,13 @@ class _Emitter:
             self._alone(layer)
         self._finish(layer)
 
-    def _held_back(self) -> tuple[int, ...]:
-        """What the first weight LOAD of a layer waits for."""
-        if self.prefetch:
-            return (self.last_steps[-PREFETCH_LAYERS],) if len(self.last_steps) >= PREFETCH_LAYERS else ()
-        return (self.last_convs[-1],) if self.last_convs else ()
+    def _rows_made(self, tensor: str, rows: int) -> tuple[int, ...]:
+        """What an instruction that reads the first `rows` rows of a tensor on chip waits for.
+
+        Without prefetch the barrier between layers leaves nothing to gain by looking at rows.
+        """
+        made = self.made.get(tensor, ()) if self.prefetch else ()
+        return next(((at,) for done, at in made if done >= rows), self.complete.get(tensor, ()))
 
     def _finish(self, layer: Layer) -> None:
         done = self.last_save if self.external else self.last_arithmetic
@@ -109,26 +124,46 @@ class _Emitter:
             while whole is not None:  # SAVEs run in order: the last part completes the whole
                 self.complete[whole] = (done,)
                 whole = self.allocation.written_into.get(whole)
-        if self.last_arithmetic >= 0:
-            self.last_convs.append(self.stripe_steps[-1])
-            self.last_steps.append(self.last_arithmetic)
+        if done >= 0 and not self.prefetch:
+            self.barrier = (self.stripe_steps[-1] if self.chain else done,)
 
     # -- moving data
 
     def _load(self, kind: Kind, after: tuple[int, ...], **work: int) -> int:
         if kind in (Kind.LOAD_WEIGHTS, Kind.LOAD_BIAS):
-            after += self.first_load
-            self.first_load = ()
-        at = self.tape.emit(kind, self.number, after, **work)
+            after += self.barrier
+            self.barrier = ()
+        after += self._issued(work.get("repeat", 1))
+        return self.tape.emit(kind, self.number, after, **work)
+
+    def _issued(self, loads: int) -> tuple[int, ...]:
+        """What the next LOADs wait for because code is issued in its order and no queue takes more than `QUEUE_DEPTH`.
+
+        The compiler writes one instruction of each engine in turn: while weights are prefetched, a LOAD stands behind each
+        CONV that does not need it. So a LOAD is issued when the CONV that many places before it has started.
+        """
+        if not self.prefetch:
+            return ()
+        written = self.conv_counts[-1] if self.conv_counts else 0
+        ended = self.convs_before - QUEUE_DEPTH - 1
+        self.convs_before = min(self.convs_before + loads, written)
+        position = bisect_right(self.conv_counts, ended) - 1
+        return (self.conv_entries[position],) if position >= 0 else ()
+
+    def _convolve(self, after: tuple[int, ...], stripe: int, group: int, cycles: int, repeat: int = 1) -> int:
+        at = self.tape.emit(Kind.CONV, self.number, after, stripe=stripe, group=group, repeat=repeat, cycles=cycles)
+        if self.prefetch:
+            self.conv_counts.append(repeat + (self.conv_counts[-1] if self.conv_counts else 0))
+            self.conv_entries.append(at)
         return at
 
-    def _parameters(self, layer: Layer, window: Window, channels: int, bias: bool) -> None:
-        """Weights and bias of a depthwise convolution."""
+    def _parameters(self, window: Window, channels: int, bias: bool) -> int:
+        """Weights and bias of a depthwise convolution; returns the position of the last LOAD."""
         lanes = ceil_div(channels, self.dpu.input_parallel)
         size = window.kernel[0] * window.kernel[1]
-        self._load(Kind.LOAD_BIAS, (), bytes=size * channels, words=size * lanes)
         if bias:
             self._load(Kind.LOAD_BIAS, (), bytes=channels, words=lanes)
+        return self._load(Kind.LOAD_BIAS, (), bytes=size * channels, words=size * lanes)
 
     def _rows(self, tensor: str, stripe: int, rows: int, columns: int, channels: int, *, augmented: int = 0) -> int:
         """LOADs of `rows` rows; returns the position of the last."""
@@ -180,8 +215,6 @@ class _Emitter:
         channels = layer.mid_shape[2]
         if layer.has_bias:
             self._load(Kind.LOAD_BIAS, (), bytes=channels, words=ceil_div(channels, dpu.output_parallel))
-        if layer.post == "depthwise":
-            self._parameters(layer, layer.post_window, channels, layer.post_bias)
         steps = conv_steps(layer, self.image, dpu)
         per_block = dpu.bank_words // steps
         groups = ceil_div(channels, dpu.output_parallel)
@@ -196,20 +229,18 @@ class _Emitter:
         size = kernel_h * kernel_w * layer.in_shape[2]
         channels = min(layer.mid_shape[2], block.stop * dpu.output_parallel) - block.start * dpu.output_parallel
         entries: list[list[int]] = []
+        self.made[layer.output] = []
         height = layer.mid_shape[0]
         at = -1
         for t, tile in enumerate(tiles):
-            loader = _RowCounter(layer)
+            loader = RowCounter(layer)
             done_out = 0
             for s, top in enumerate(range(0, height, dpu.pixel_parallel)):
                 bottom = min(top + dpu.pixel_parallel, height)
                 waits = self._conv_inputs(layer, loader, s, bottom, bottom - top, tile, channels)
                 last = t == len(tiles) - 1 and bottom == height
                 if not last and (t > 0 or s > 0):  # no loads in between, weights still needed: nothing to tell groups apart
-                    cycles = tile.mid * steps
-                    at = self.tape.emit(
-                        Kind.CONV, self.number, waits, stripe=s, group=block.start, repeat=len(block), cycles=cycles
-                    )
+                    at = self._convolve(waits, s, block.start, tile.mid * steps, len(block))
                     done_out = self._after_stripe(layer, s, top, bottom, done_out, tile, channels, at)
                     continue
                 for group in block:
@@ -218,13 +249,13 @@ class _Emitter:
                         loaded, entry = self._group_weights(group, lanes, steps, size)
                         entries.append(entry)
                         waits = (*waits, loaded)
-                    at = self.tape.emit(Kind.CONV, self.number, waits, stripe=s, group=group, cycles=tile.mid * steps)
+                    at = self._convolve(waits, s, group, tile.mid * steps)
                     entries[group - block.start][1] = at
                     waits = ()
                 done_out = self._after_stripe(layer, s, top, bottom, done_out, tile, channels, at)
 
     def _conv_inputs(
-        self, layer: Layer, loader: _RowCounter, stripe: int, bottom: int, rows: int, tile: _Tile, channels: int
+        self, layer: Layer, loader: RowCounter, stripe: int, bottom: int, rows: int, tile: _Tile, channels: int
     ) -> tuple[int, ...]:
         """LOADs of the rows a stripe newly needs; what its first CONV waits for."""
         waits: tuple[int, ...] = ()
@@ -235,8 +266,9 @@ class _Emitter:
                 width = layer.window.kernel[1] * layer.in_shape[2] if augmented else 0
                 columns = tile.mid if augmented else tile.read
                 waits += (self._rows(layer.source, stripe, needed, columns, layer.in_shape[2], augmented=width),)
-        elif stripe == 0:
-            waits += self.complete.get(layer.source, ())
+        else:
+            loader.new_rows(bottom)
+            waits += self._rows_made(layer.source, loader.loaded)
         if self.skip_external and layer.skip is not None:
             waits += (self._rows(layer.skip, stripe, rows, tile.mid, channels),)
         if len(self.stripe_ends) >= BUFFERED_STRIPES:
@@ -254,13 +286,17 @@ class _Emitter:
                 self._save(stripe, bottom - top, tile.out, channels, (at,))
                 end = self.last_save
             done = bottom
+            self.made[layer.output].append((done, at))
         else:
-            limit = bottom if layer.post == "add" else _rows_ready(layer, bottom)
+            limit = bottom if layer.post == "add" else rows_ready(layer, bottom)
             while done < limit:
                 rows = min(self.dpu.alu_rows, layer.out_shape[0] - done)
                 if done + rows > limit:
                     break
                 after: tuple[int, ...] = (at,)
+                if self.parameters_due:  # the compiler loads them behind the convolution's own weights
+                    self.parameters_due = False
+                    after += (self._parameters(layer.post_window, layer.mid_shape[2], layer.post_bias),)
                 if layer.post == "add" and layer.skip is not None and done == 0:
                     after += self.complete.get(layer.skip, ())
                 end = at = self._misc(layer.post, layer.post_window, stripe, tile.out, channels, after)
@@ -268,6 +304,7 @@ class _Emitter:
                     self._save(stripe, rows, tile.out, channels, (at,))
                     end = self.last_save
                 done += rows
+                self.made[layer.output].append((done, at))
         self.last_arithmetic = at
         self.stripe_ends.append(end)
         return done
@@ -322,24 +359,28 @@ class _Emitter:
 
     def _alone(self, layer: Layer) -> None:
         height, width, channels = layer.out_shape
+        parameters: tuple[int, ...] = ()
         if layer.kind == "depthwise":
-            self._parameters(layer, layer.window, channels, layer.has_bias)
-        loader = _RowCounter(layer)
+            parameters = (self._parameters(layer.window, channels, layer.has_bias),)
+        loader = RowCounter(layer)
+        made = self.made[layer.output] = []
         columns = self._read_columns(layer, width)
         for stripe, top in enumerate(range(0, height, self.dpu.alu_rows)):
             rows = min(self.dpu.alu_rows, height - top)
-            after: tuple[int, ...] = ()
+            after = parameters if stripe == 0 else ()
             if self.source_external:
                 needed = loader.new_rows(top + rows)
                 if needed:
                     after += (self._rows(layer.source, stripe, needed, columns, layer.in_shape[2]),)
-            elif stripe == 0:
-                after += self.complete.get(layer.source, ())
+            else:
+                loader.new_rows(top + rows)
+                after += self._rows_made(layer.source, loader.loaded)
             if layer.skip is not None and self.skip_external:
                 after += (self._rows(layer.skip, stripe, rows, width, channels),)
             elif layer.skip is not None and stripe == 0:
                 after += self.complete.get(layer.skip, ())
             self._alone_step(layer, stripe, rows, after)
+            made.append((top + rows, self.stripe_steps[-1]))
 
     def _alone_step(self, layer: Layer, stripe: int, rows: int, after: tuple[int, ...]) -> None:
         _, width, channels = layer.out_shape
@@ -355,31 +396,3 @@ class _Emitter:
                 end = self.last_save
         self.stripe_steps.append(step)
         self.stripe_ends.append(end)
-
-
-class _RowCounter:
-    """How many rows of its input a layer newly needs as its output grows."""
-
-    def __init__(self, layer: Layer) -> None:
-        self.window = layer.window
-        self.height = layer.in_shape[0]
-        self.loaded = 0
-
-    def new_rows(self, bottom: int) -> int:
-        """Rows to load before the output has `bottom` rows."""
-        window = self.window
-        if window.stride[0] >= window.rows:
-            needed = min(self.height, bottom * window.kernel[0])
-        else:
-            needed = min(self.height, (bottom - 1) * window.stride[0] - window.padding[2] + window.rows)
-        new = max(0, needed - self.loaded)
-        self.loaded += new
-        return new
-
-
-def _rows_ready(layer: Layer, bottom: int) -> int:
-    """Output rows of a fused window that are complete once the convolution has made `bottom` rows."""
-    if bottom >= layer.mid_shape[0]:
-        return layer.out_shape[0]
-    window = layer.post_window
-    return max(0, min(layer.out_shape[0], (bottom + window.padding[2] - window.rows) // window.stride[0] + 1))

@@ -26,6 +26,7 @@ from edgesearch.board_eval.graph import (
     Reshape,
     Shape,
 )
+from edgesearch.board_eval.timing._strides import strides_moved_back
 
 LayerKind: TypeAlias = Literal["conv", "depthwise", "pool", "add", "activation", "copy", "downsample"]
 Image: TypeAlias = tuple[int, int, int]
@@ -91,7 +92,7 @@ def as_image(shape: Shape) -> Image:
 
 def fuse(graph: Graph) -> Fused:
     """The layers of `graph`. Weights are not looked at."""
-    return _Fusion(_pools_before_concats(graph)).run()
+    return _Fusion(_pools_before_concats(strides_moved_back(graph))).run()
 
 
 def _pools_before_concats(graph: Graph) -> Graph:

@@ -11,7 +11,7 @@ from edgesearch.board_eval.graph import Conv, Graph, Linear
 from edgesearch.board_eval.targets import BoardProfile, Target
 from edgesearch.board_eval.timing._allocation import tensor_words
 from edgesearch.board_eval.timing._schedule import Program, schedule
-from edgesearch.board_eval.timing._timing import LayerTime, Runner, Timing, input_pixels, time_program
+from edgesearch.board_eval.timing._timing import LayerTime, Timing, input_pixels, time_program
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -47,15 +47,27 @@ class LayerReport:
             row["bound_by"] = layer.bound_by
         timing["latency_fps"] = self.timing.latency_fps
         timing["bytes_moved"] = self.timing.bytes_moved
+        timing["latency_fps_interval"] = self.timing.latency_fps_interval
+        timing["throughput_fps_interval"] = self.timing.throughput_fps_interval
         return json.dumps({**timing, "advice": [dataclasses.asdict(advice) for advice in self.advice]}, indent=2)
 
-    def to_text(self) -> str:
-        """A table for a terminal."""
+    def summary(self) -> str:
+        """What is to say of the whole network, for a terminal."""
         t = self.timing
         lines = [
             f"{t.network} on {t.board}: {t.dpu_s * 1e3:.3f} ms on the DPU, {t.latency_fps:.1f} fps with one thread"
-            f" ({t.runner} runner, {t.host_s * 1e3:.2f} ms of host), {t.throughput_fps:.1f} fps with all cores",
+            f" ({t.runner} runner, {t.host_s * 1e3:.2f} ms of host; bound by {t.latency_bound}), {t.throughput_fps:.1f} fps"
+            f" with all cores (bound by {t.throughput_bound})",
+            *_intervals(t),
             f"{t.bytes_moved / 1e6:.2f} MB moved, {t.spilled_bytes / 1e6:.2f} MB of them spilled feature maps read back",
+        ]
+        return "\n".join(lines)
+
+    def to_text(self) -> str:
+        """The summary and a table of the layers, for a terminal."""
+        t = self.timing
+        lines = [
+            self.summary(),
             f"{'layer':40s} {'kind':16s} {'output':>14s} {'ms':>8s} {'share':>6s} {'bound by':>8s} {'cycles':>11s} {'kB':>9s}",
         ]
         lines += [self._line(layer) for layer in t.layers]
@@ -72,7 +84,17 @@ class LayerReport:
         )
 
 
-def layer_report(graph: Graph, profile: BoardProfile, *, runner: Runner = "python") -> LayerReport:
+def _intervals(timing: Timing) -> list[str]:
+    if not timing.latency_error:
+        return []
+    one, all_cores = timing.latency_fps_interval, timing.throughput_fps_interval
+    return [
+        f"90 % of measurements are expected between {one[0]:.1f} and {one[1]:.1f} fps with one thread, {all_cores[0]:.1f} and"
+        f" {all_cores[1]:.1f} fps with all cores"
+    ]
+
+
+def layer_report(graph: Graph, profile: BoardProfile, *, runner: str | None = None) -> LayerReport:
     """Time `graph` on a board by layer and say what would help; raises GraphError when the DPU cannot hold it."""
     program = schedule(graph, profile.dpu)
     timing = time_program(program, profile, pixels=input_pixels(graph), runner=runner)

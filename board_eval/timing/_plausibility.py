@@ -17,7 +17,8 @@ from edgesearch.board_eval.timing._schedule import Program
 from edgesearch.errors import MeasurementError
 
 if TYPE_CHECKING:
-    from edgesearch.board_eval.timing._calibrate import MeasurementRow, RowError
+    from edgesearch.board_eval.timing._calibrate import RowError
+    from edgesearch.board_eval.timing._measurements import MeasurementRow
 
 #: Clocks and frames are measured to a few percent.
 _TOLERANCE = 1.05

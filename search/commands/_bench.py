@@ -11,22 +11,28 @@ from edgesearch.board_eval import Graph, LayerReport, calibrate_file, layer_repo
 from edgesearch.errors import TargetError
 from edgesearch.search.commands._networks import find_network
 
-#: Lines of a report's text that speak of the whole network.
-_SUMMARY_LINES = 2
 
-
-def bench(*, network: str, per_layer: bool, style: str, picture: Path | None, input_size: int | None, board: str | None) -> int:
-    """Time a network on the simulated board; returns the exit code."""
+def bench(
+    *,
+    network: str,
+    per_layer: bool,
+    style: str,
+    picture: Path | None,
+    input_size: int | None,
+    runner: str | None,
+    board: str | None,
+) -> int:
+    """Time a network on the simulated board, fed by one of its runners; returns the exit code."""
     profile = load_profile(board or "zcu104")
+    profile.runner(runner)
     graph, _ = find_network(network, input_size=input_size)
-    report = layer_report(graph, profile)
+    report = layer_report(graph, profile, runner=runner)
     if style == "json":
         facts = json.loads(report.to_json()) | {"macs": graph.macs, "parameters": graph.parameters, "simulated": True}
         kept = {name: value for name, value in facts.items() if per_layer or name not in ("layers", "advice")}
         click.echo(json.dumps(kept, indent=1))
     else:
-        lines = report.to_text().splitlines()
-        click.echo("\n".join(lines if per_layer else lines[:_SUMMARY_LINES]))
+        click.echo(report.to_text() if per_layer else report.summary())
     if picture is not None:
         _draw(report, picture)
         click.echo(f"picture: {picture}", err=style == "json")

@@ -199,6 +199,9 @@ def inspect(**options: Any) -> int:
 @click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture (HTML) of cycles and bytes.")
 @click.option("--input-size", type=click.IntRange(min=4), help="For a student's name: pixels of a side.")
+@click.option(
+    "--runner", help="The program that feeds the DPU, one of the board's: vart_python (the default), cpp, thesis_script."
+)
 @_BOARD
 def bench(**options: Any) -> int:
     """Time NETWORK on the simulated board: an .xmodel, a candidate's .toml, a student's name or my_pkg.models:Net."""

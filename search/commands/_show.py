@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from edgesearch.search.library import Study
-from edgesearch.search.report import LEGEND, accuracy_note, front_csv, front_json, print_table, write_front_svg
+from edgesearch.search.report import LEGEND, certainty_note, front_csv, front_json, print_table, write_front_svg
 
 #: Columns of a table that is written to a file or a pipe.
 _FILE_WIDTH = 150
@@ -31,7 +31,7 @@ def print_front(study: Study, console: Console) -> None:
         view = study.view()
         print_table(view, list(front), console)
         if console.is_terminal:
-            console.print(Text(f"\n{LEGEND}\n{accuracy_note(view, front)}".rstrip(), style="dim"))
+            console.print(Text(f"\n{LEGEND}\n{certainty_note(view, front)}".rstrip(), style="dim"))
         return
     misses = study.nearest_misses(limit=5)
     if not misses:

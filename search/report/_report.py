@@ -14,7 +14,7 @@ from edgesearch.errors import StudyError
 from edgesearch.files import write_atomically
 from edgesearch.search.report import _sections as sections
 from edgesearch.search.report._data import front_picture, page_data, stage_times
-from edgesearch.search.report._table import LEGEND, accuracy_note, columns
+from edgesearch.search.report._table import LEGEND, certainty_note, columns
 from edgesearch.search.study import StudyView
 
 #: The browser itself refuses every request, so that nothing in the page can make one.
@@ -53,7 +53,7 @@ def report_html(view: StudyView) -> str:
         columns=columns(view),
         rows=sections.front_rows(view, picture),
         legend=LEGEND,
-        certainty=accuracy_note(view, picture.front),
+        certainty=certainty_note(view, picture.front),
         times=times,
         time_facts=sections.time_facts(view, times),
         choices=sections.choices(view, picture),

@@ -86,6 +86,10 @@ def columns(view: StudyView) -> list[Column]:
         found.append(Column("test", "test_accuracy", lambda r: view.test_accuracy.get(r.number), percent))
     found += [
         Column("FPS", "fps", lambda r: r.fps, number),
+    ]
+    if any("fps_error" in record.metrics for record in view.records):
+        found.append(Column("±%", "fps_error", lambda r: r.figure("fps_error"), _points))
+    found += [
         Column("latency ms", "latency_ms", lambda r: r.latency_ms, number),
         Column("size", "size_bytes", lambda r: r.size_bytes, size),
         Column("MACs", "macs", lambda r: r.macs, scaled),
@@ -108,6 +112,11 @@ def _points(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.1f}"
 
 
+def certainty_note(view: StudyView, front: Sequence[Record]) -> str:
+    """How sure accuracies and speeds are, and whose order is open; "" where nothing is known of it."""
+    return " ".join(note for note in (accuracy_note(view, front), speed_note(front)) if note)
+
+
 def accuracy_note(view: StudyView, front: Sequence[Record]) -> str:
     """How sure the accuracies of a front are, and whose order may be chance; "" where the number of images is not known."""
     images = view.validation_images
@@ -122,6 +131,26 @@ def accuracy_note(view: StudyView, front: Sequence[Record]) -> str:
         return note
     more = f" and {len(close) - _NAMED} more" if len(close) > _NAMED else ""
     return f"{note} No more than chance below the next more accurate of the front: trial {', '.join(close[:_NAMED])}{more}."
+
+
+def speed_note(front: Sequence[Record]) -> str:
+    """How sure predicted frames per second are, and whose order they leave open; "" where that is not known."""
+    known = sorted(
+        ((record.fps, record.figure("fps_error"), record.number) for record in front if record.fps is not None),
+        key=lambda member: (-member[0], member[2]),
+    )
+    if not known or any(error is None for _, error, _ in known):
+        return ""
+    close = [
+        str(number)
+        for (faster, error, _), (fps, _, number) in pairwise(known)
+        if error is not None and fps * (1 + error) >= faster * (1 - error)
+    ]
+    note = "±% behind FPS is half the 90 % interval of a predicted time."
+    if not close:
+        return note
+    more = f" and {len(close) - _NAMED} more" if len(close) > _NAMED else ""
+    return f"{note} Within it of the next faster of the front: trial {', '.join(close[:_NAMED])}{more}."
 
 
 def _by_accuracy(front: Sequence[Record]) -> list[tuple[float, Record]]:

@@ -98,7 +98,7 @@ def accuracy_of(graph: Graph, split: Split, data: DataSet, *, batch: int = _BATC
 
 SPEC = StageSpec(
     name="measured",
-    version=2,
+    version=3,
     settings=MeasuredSettings,
     place=_place,
     run=_run,

@@ -39,13 +39,34 @@ def test_a_profile_file_may_name_its_architecture(tmp_path: Path) -> None:
         ({"clock_mhz": -300}, "clock_mhz"),
         ({"colour": "red"}, "colour"),
         ({"constants": {"load": 1.0}}, "constants"),
-        ({"multi_core_efficiency": 1.5}, "multi_core_efficiency"),
+        ({"default_runner": "java"}, "default_runner is 'java', but the runners are: cpp, thesis_script, vart_python"),
+        ({"runners": {"cpp": {"seconds": -1.0}}}, r"runners.cpp.seconds"),
+        ({"runners": {"cpp": {"seconds": 1.0, "colour": 1}}}, r"runners.cpp.colour"),
     ],
 )
 def test_what_is_wrong_with_a_profile_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
     path = tmp_path / "wrong.json"
     path.write_text(json.dumps(json.loads(load_profile("zcu104").to_json()) | change))
     with pytest.raises(TargetError, match=message):
+        load_profile(path)
+
+
+def test_a_profile_of_0_1_0_is_read(tmp_path: Path) -> None:
+    raw = json.loads(load_profile("zcu104").to_json())
+    del raw["runners"], raw["default_runner"]
+    raw |= {
+        "multi_core_efficiency": 0.8,
+        "host_python": {"seconds": 2e-3, "seconds_per_pixel": 0.0},
+        "host_cpp": {"seconds": 3e-4},
+    }
+    path = tmp_path / "former.json"
+    path.write_text(json.dumps(raw))
+    profile = load_profile(path)
+    assert profile.default_runner == "python"
+    assert profile.runner().seconds == 2e-3
+    assert profile.runner("cpp").contention.slowdown(2, 3.0, 1.0) == pytest.approx(1 / 0.8)
+    path.write_text(json.dumps(raw | {"multi_core_efficiency": 1.5}))
+    with pytest.raises(TargetError, match="multi_core_efficiency"):
         load_profile(path)
 
 

@@ -8,8 +8,10 @@ import pytest
 
 from edgesearch.board_eval.graph._graph import Graph
 from edgesearch.board_eval.graph._serialise import graph_to_json
-from edgesearch.board_eval.targets import BoardProfile, HostOverhead, load_profile
-from edgesearch.board_eval.timing._calibrate import MeasurementRow, calibrate, calibrate_file, read_measurements
+from edgesearch.board_eval.targets import BoardProfile, Contention, load_profile
+from edgesearch.board_eval.timing._calibrate import calibrate, calibrate_file
+from edgesearch.board_eval.timing._fit import _with_runner
+from edgesearch.board_eval.timing._measurements import MeasurementRow, read_measurements
 from edgesearch.board_eval.timing._plausibility import convolution_seconds, moved, weight_load_seconds
 from edgesearch.board_eval.timing._schedule import schedule
 from edgesearch.board_eval.timing._timing import time_graph
@@ -27,11 +29,10 @@ def networks() -> dict[str, Graph]:
 
 def truth() -> BoardProfile:
     constants = PROFILE.constants.model_copy(update={"load": 45.0, "load_bytes_per_cycle": 18.0})
-    changes = {
-        "constants": constants, "job_seconds": 2e-4, "multi_core_efficiency": 0.8, "host_python": HostOverhead(seconds=2e-3),
-        "host_cpp": HostOverhead(seconds=3e-4, seconds_per_pixel=1e-8),
-    }  # fmt: skip
-    return PROFILE.model_copy(update=changes)
+    board = PROFILE.model_copy(update={"constants": constants, "job_seconds": 2e-4})
+    shared = PROFILE.runner("cpp").contention.model_copy(update={"fixed": 0.25})
+    board = _with_runner(board, "cpp", seconds=3e-4, seconds_per_pixel=1e-8, contention=shared)
+    return _with_runner(board, "vart_python", seconds=5e-4)
 
 
 def measured(profile: BoardProfile) -> list[MeasurementRow]:
@@ -39,8 +40,8 @@ def measured(profile: BoardProfile) -> list[MeasurementRow]:
     for name, graph in networks().items():
         alone = time_graph(graph, profile.model_copy(update={"cores": 1}))
         rows.append(MeasurementRow(name, "throughput", alone.throughput_fps, cores=1))
-        rows.append(MeasurementRow(name, "throughput", time_graph(graph, profile).throughput_fps))
-        rows.append(MeasurementRow(name, "latency", alone.latency_fps, runner="python"))
+        rows.append(MeasurementRow(name, "throughput", time_graph(graph, profile, runner="cpp").throughput_fps, runner="cpp"))
+        rows.append(MeasurementRow(name, "latency", alone.latency_fps, runner="vart_python"))
         rows.append(MeasurementRow(name, "latency", time_graph(graph, profile, runner="cpp").latency_fps, runner="cpp"))
     return rows
 
@@ -50,19 +51,49 @@ def test_a_board_that_follows_the_model_is_recovered() -> None:
     assert found.profile.name == "mine"
     assert found.mean_absolute < 0.01
     assert calibrate(measured(truth()), networks(), PROFILE).mean_absolute == found.mean_absolute  # no randomness
-    assert found.profile.multi_core_efficiency == pytest.approx(0.8, rel=0.03)
-    assert found.profile.host_python.seconds == pytest.approx(2e-3, rel=0.05)
-    assert found.profile.host_cpp.seconds_per_pixel == pytest.approx(1e-8, rel=0.2)
+    cpp, python = found.profile.runner("cpp"), found.profile.runner("vart_python")
+    known = PROFILE.runner("cpp").contention
+    for row in measured(truth())[5::4]:  # the parts of the contention together, on these networks
+        seconds = time_graph(networks()[row.network], found.profile, runner="cpp").throughput_fps
+        assert seconds == pytest.approx(row.fps, rel=0.02)
+    assert cpp.contention.per_loaded_gb_s == known.per_loaded_gb_s  # five rows do not tell the parts apart
+    assert python.seconds + found.profile.job_seconds == pytest.approx(7e-4, rel=0.05)
+    assert cpp.seconds_per_pixel == pytest.approx(1e-8, rel=0.2)
     unfitted = [abs(row.fps * time_graph(networks()[row.network], PROFILE).latency_s - 1) for row in measured(truth())[2::4]]
     assert max(unfitted) > 0.2  # what there was to fit
 
 
 def test_what_no_row_speaks_of_stays() -> None:
-    rows = [row for row in measured(truth()) if row.runner == "cpp"]
-    found = calibrate(rows, networks(), PROFILE).profile
-    assert found.constants == PROFILE.constants
-    assert found.multi_core_efficiency == PROFILE.multi_core_efficiency
-    assert found.host_cpp != PROFILE.host_cpp
+    rows = [row for row in measured(truth()) if row.runner == "cpp" and row.what == "latency"]
+    one_core = MeasurementRow(
+        "net0", "throughput", time_graph(networks()["net0"], PROFILE.model_copy(update={"cores": 1})).throughput_fps, cores=1
+    )
+    found = calibrate([*rows, one_core], networks(), PROFILE, keep_unexplained=True).profile
+    assert found.runner("vart_python") == PROFILE.runner("vart_python")
+    assert found.runner("cpp").contention == PROFILE.runner("cpp").contention
+    assert found.runner("cpp").seconds != PROFILE.runner("cpp").seconds
+
+
+def test_a_runner_that_the_profile_does_not_have_is_named_with_those_it_has() -> None:
+    with pytest.raises(MeasurementError, match="'net0': runner is 'java'; zcu104 has cpp, thesis_script, vart_python"):
+        calibrate(changed(2, runner="java"), networks(), PROFILE)
+    former = calibrate(changed(2, runner="python"), networks(), PROFILE)  # what files of 0.1.0 call it
+    assert former.mean_absolute == calibrate(measured(truth()), networks(), PROFILE).mean_absolute
+
+
+def test_many_rows_tell_the_parts_of_the_contention_apart() -> None:
+    shared = Contention(fixed=0.05, per_loaded_gb_s=0.1, per_saved_gb_s=0.2)
+    board = _with_runner(PROFILE, "cpp", contention=shared, serial_seconds=0.0)
+    more = {f"more{i}": residual_net(size, (64, 32, 96)) for i, size in enumerate((24, 40, 72, 120))}
+    graphs = networks() | more
+    rows = [
+        MeasurementRow(n, "throughput", time_graph(g, board, runner="cpp").throughput_fps, runner="cpp")
+        for n, g in graphs.items()
+    ]
+    start = _with_runner(PROFILE, "cpp", serial_seconds=0.0)
+    found = calibrate(rows, graphs, start, keep_unexplained=True).profile.runner("cpp").contention
+    assert found.fixed == pytest.approx(0.05, rel=0.05)
+    assert found.per_loaded_gb_s == pytest.approx(0.1, rel=0.05)
 
 
 def test_a_file_with_graphs_beside_it(tmp_path: Path) -> None:
@@ -117,7 +148,7 @@ def test_a_network_of_many_weights_is_bound_by_its_memory_ports() -> None:
 @pytest.mark.parametrize("number", range(4))
 def test_the_model_itself_is_never_called_impossible(number: int) -> None:
     """The bounds are laws: no profile's constants make a network faster than they allow."""
-    quick = PROFILE.model_copy(update={"job_seconds": 0.0, "multi_core_efficiency": 1.0})
+    quick = _with_runner(PROFILE.model_copy(update={"job_seconds": 0.0}), "vart_python", contention=Contention(), threads=64)
     graph = list(networks().values())[number]
     program = schedule(graph, quick.dpu)
     least = max(convolution_seconds(program, quick), weight_load_seconds(program, quick))
@@ -127,12 +158,10 @@ def test_the_model_itself_is_never_called_impossible(number: int) -> None:
 def test_constants_that_few_rows_leave_open_and_that_ended_far_away_are_told() -> None:
     rows = measured(truth())
     assert calibrate(rows, networks(), PROFILE).constants == 15
-    assert calibrate([row for row in rows if row.runner == "cpp"], networks(), PROFILE).constants == 2
-    assert calibrate(rows, networks(), PROFILE).moved == {}
-    slow = truth().model_copy(update={"host_cpp": HostOverhead(seconds=10 * PROFILE.host_cpp.seconds)})
+    slow = _with_runner(PROFILE, "cpp", seconds=10 * PROFILE.runner("cpp").seconds)
     found = calibrate(measured(slow), networks(), PROFILE)
-    assert list(found.moved) == ["host_cpp.seconds"]
-    assert found.moved["host_cpp.seconds"] == pytest.approx(10, rel=0.1)
+    assert list(found.moved) == ["runners.cpp.seconds"]
+    assert found.moved["runners.cpp.seconds"] == pytest.approx(10, rel=0.1)
     assert moved({"a": 1.0, "b": 1.0}, {"a": 4.9, "b": 5.1}) == {"b": pytest.approx(1 / 5.1)}
 
 
@@ -178,7 +207,6 @@ def test_a_profile_that_is_far_from_a_measurement_is_kept_on_demand_only() -> No
         ("network,what,fps\na,latency,-3\n", "line 2: fps is -3"),
         ("network,what,fps\na,latency,nan\n", "line 2: fps is nan"),
         ("network,what,fps\na,latency,inf\n", "line 2: fps is inf"),
-        ("network,what,fps,runner\na,latency,10,java\n", "line 2: runner is 'java'"),
         ("network,what,fps,cores\na,throughput,10,0\n", "line 2: cores is '0'"),
     ],
 )

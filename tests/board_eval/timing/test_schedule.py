@@ -110,10 +110,10 @@ def test_a_flattened_image_goes_through_memory_a_flattened_pixel_does_not() -> N
 def test_a_strided_1x1_convolution_on_chip_is_thinned_out_first() -> None:
     net = Net(16, 16, 16)
     x = net.conv("image", 16)
-    net.conv(x, 32, 1, 2)
+    net.add(net.conv(x, 32, 3, 2), net.conv(x, 32, 1, 2))
     program = schedule(net.graph(), B4096)
-    assert [layer.kind for layer in program.layers] == ["conv", "downsample", "conv"]
-    assert program.layers[2].in_shape == (8, 8, 16)
+    assert [layer.kind for layer in program.layers] == ["conv", "downsample", "conv", "conv"]
+    assert program.layers[3].in_shape == (8, 8, 16)
 
 
 # -- laws of single layers

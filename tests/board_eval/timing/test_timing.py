@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from edgesearch.board_eval.graph._graph import Conv, Graph
 from edgesearch.board_eval.lowering._widths import with_widths
-from edgesearch.board_eval.targets import DPUS, load_profile
+from edgesearch.board_eval.targets import DPUS, HostRunner, load_profile
 from edgesearch.board_eval.timing._instructions import ENGINE_OF, Engine
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._timing import instruction_costs, run, time_graph
+from edgesearch.errors import TargetError
 
 from .._networks import Net, residual_net
 
@@ -79,19 +80,61 @@ def test_a_smaller_input_is_never_slower(size: int, more: int, widths: tuple[int
 
 def test_latency_names_its_parts() -> None:
     timing = time_graph(residual_net(32, (16, 32, 32)), PROFILE)
-    assert timing.runner == "python"
-    assert timing.host_s == PROFILE.host_python.seconds
+    assert timing.runner == PROFILE.default_runner == "vart_python"
+    assert timing.host_s == PROFILE.runner().of(32 * 32)
     assert timing.latency_s == pytest.approx(timing.dpu_s + PROFILE.job_seconds + timing.host_s)
     cpp = time_graph(residual_net(32, (16, 32, 32)), PROFILE, runner="cpp")
     assert cpp.dpu_s == timing.dpu_s
-    assert cpp.host_s == pytest.approx(PROFILE.host_cpp.seconds + 32 * 32 * PROFILE.host_cpp.seconds_per_pixel)
+    host = PROFILE.runner("cpp")
+    assert cpp.host_s == pytest.approx(host.seconds + 32 * 32 * host.seconds_per_pixel)
+    with pytest.raises(TargetError, match="zcu104 has no runner 'java'; it has cpp, thesis_script, vart_python"):
+        time_graph(residual_net(32, (16, 32, 32)), PROFILE, runner="java")
 
 
 def test_more_cores_give_more_throughput_and_the_same_latency() -> None:
     graph = residual_net(32, (16, 32, 32))
     two, one = time_graph(graph, PROFILE), time_graph(graph, PROFILE.model_copy(update={"cores": 1}))
     assert two.latency_s == one.latency_s
-    assert two.throughput_fps == pytest.approx(2 * PROFILE.multi_core_efficiency * one.throughput_fps)
+    alone = one.dpu_s + PROFILE.job_seconds
+    traffic = (one.loaded_bytes / one.dpu_s / 1e9, one.saved_bytes / one.dpu_s / 1e9)
+    both = one.dpu_s * PROFILE.runner().contention.slowdown(2, *traffic) + PROFILE.job_seconds
+    assert both > alone
+    assert two.throughput_fps == pytest.approx(2 / both)
+    assert one.throughput_fps == pytest.approx(1 / alone)
+
+
+@pytest.mark.parametrize(
+    ("host", "fps"),
+    [(HostRunner(seconds=1e-3, threads=1), None), (HostRunner(seconds=1e-4, serial_seconds=2e-3, threads=9), 500.0)],
+)
+def test_a_host_that_is_too_slow_bounds_the_throughput(host: HostRunner, fps: float | None) -> None:
+    profile = PROFILE.model_copy(update={"runners": {"mine": host}, "default_runner": "mine"})
+    timing = time_graph(residual_net(16, (16, 16, 16)), profile)
+    assert timing.throughput_bound == "host"
+    assert timing.throughput_fps == pytest.approx(fps or timing.latency_fps)
+    assert timing.latency_bound == "host"
+
+
+def test_what_bounds_a_network_is_told() -> None:
+    compute = time_graph(residual_net(96, (64, 64, 256)), PROFILE)
+    assert compute.latency_bound == compute.throughput_bound == "compute"
+    heavy = Net(8, 8, 256)
+    heavy.linear(heavy.flatten("image"), 2000)
+    assert time_graph(heavy.graph(), PROFILE).throughput_bound == "memory"
+
+
+def test_intervals_hold_the_figure_and_are_wider_for_sizes_that_nobody_measured() -> None:
+    timing = time_graph(residual_net(96, (64, 64, 256)), PROFILE)
+    low, high = timing.latency_fps_interval
+    assert low < timing.latency_fps < high
+    assert (1 / low - 1 / high) * timing.latency_fps == pytest.approx(2 * timing.latency_error)
+    assert PROFILE.runner().latency_error < timing.latency_error < 0.1
+    tiny = time_graph(residual_net(8, (16, 16, 16)), PROFILE)
+    assert tiny.latency_error > 2 * timing.latency_error  # the host's time is what is least known
+    small = time_graph(residual_net(96, (64, 64, 256)), PROFILE.model_copy(update={"dpu": DPUS["B1600"]}))
+    assert small.latency_error >= 0.25
+    unknown = PROFILE.model_copy(update={"runners": {"mine": HostRunner(seconds=0)}, "default_runner": "mine"})
+    assert time_graph(residual_net(16, (16, 16, 16)), unknown).latency_error == 0.0
 
 
 def test_half_the_clock_is_twice_the_time() -> None:

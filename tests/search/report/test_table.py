@@ -10,7 +10,18 @@ import pytest
 from _studies import make_study, plain_record
 from rich.console import Console
 
-from edgesearch.search.report._table import accuracy_note, front_csv, front_json, front_text, number, print_table, scaled, size
+from edgesearch.search.report._table import (
+    accuracy_note,
+    certainty_note,
+    front_csv,
+    front_json,
+    front_text,
+    number,
+    print_table,
+    scaled,
+    size,
+    speed_note,
+)
 from edgesearch.search.study._front import pareto_front
 from edgesearch.search.study._interval import uncertainty
 from edgesearch.search.study._record import Record, StudyView, read_study
@@ -151,3 +162,19 @@ def test_many_such_members_are_counted() -> None:
     front = _front_of(*(0.9 - 0.001 * i for i in range(30)))
     view = StudyView("s", front[0].objectives, {}, tuple(front), validation_images=400)
     assert accuracy_note(view, front).endswith("trial 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 17 more.")
+
+
+def test_members_whose_predicted_speeds_leave_their_order_open_are_named() -> None:
+    speeds, error = (1000.0, 970.0, 500.0), 0.03
+    front = [
+        replace(record, metrics={**record.metrics, "fps": fps, "fps_error": error})
+        for record, fps in zip(_front_of(0.7, 0.8, 0.9), speeds, strict=True)
+    ]
+    assert speed_note(front) == (
+        "±% behind FPS is half the 90 % interval of a predicted time. Within it of the next faster of the front: trial 1."
+    )
+    assert "next faster" not in speed_note([front[0], front[2]])
+    assert speed_note(_front_of(0.7, 0.8)) == ""  # measured, or not known
+    view = StudyView("s", front[0].objectives, {}, tuple(front), validation_images=400)
+    assert certainty_note(view, front) == f"{accuracy_note(view, front)} {speed_note(front)}"
+    assert [row["fps_error"] for row in json.loads(front_json(view, front))["front"]] == [error] * 3

@@ -1,0 +1,92 @@
+"""Measured frames per second, as rows and as a CSV file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from edgesearch.errors import MeasurementError
+
+What: TypeAlias = Literal["latency", "throughput"]
+
+#: Columns of a measurement file. `cores` belongs to throughput rows; `runner`, `cores` and `family` may be left empty.
+COLUMNS = ("network", "what", "fps", "runner", "cores", "family")
+_FPS_LIMIT = 1e6
+_WHAT: Mapping[str, What] = {"latency": "latency", "throughput": "throughput"}
+
+
+@dataclass(frozen=True)
+class MeasurementRow:
+    """One measured figure: latency is one thread with one image in flight, throughput is all of `cores` busy."""
+
+    network: str
+    what: What
+    fps: float
+    runner: str = ""  # "": the profile's default
+    cores: int | None = None  # None: as many as the board has
+    family: str = ""
+
+
+def read_measurements(path: Path) -> tuple[MeasurementRow, ...]:
+    """The rows of a CSV file with the columns network, what, fps and optionally runner, cores, family.
+
+    Raises MeasurementError naming the line for missing or impossible values.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a byte-order mark
+            reader = csv.DictReader(file)
+            missing = [name for name in COLUMNS[:3] if name not in (reader.fieldnames or ())]
+            if missing:
+                raise MeasurementError(
+                    f"{path}: no column {missing[0]!r}; expected a header of {', '.join(COLUMNS[:3])} and, if you like, "
+                    f"{', '.join(COLUMNS[3:])}, separated by commas (docs/calibrate.md)"
+                )
+            unknown = [name for name in reader.fieldnames or () if name not in COLUMNS]
+            if unknown:
+                raise MeasurementError(f"{path}: unknown column {unknown[0]!r}; expected {', '.join(COLUMNS)}")
+            rows = _distinct(path, ((reader.line_num, _row(path, reader.line_num, record)) for record in reader))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise MeasurementError(f"{path} cannot be read as CSV: {error}") from error
+    if not rows:
+        raise MeasurementError(f"{path} has no measurements below its header")
+    return rows
+
+
+def _distinct(path: Path, rows: Iterable[tuple[int, MeasurementRow]]) -> tuple[MeasurementRow, ...]:
+    """The rows. Measuring again gives another figure: an equal one is the same line twice, and would count twice."""
+    lines: dict[MeasurementRow, int] = {}
+    for line, row in rows:
+        if row in lines:
+            raise MeasurementError(f"{path}, line {line}: the same measurement as line {lines[row]}; leave one of them out")
+        lines[row] = line
+    return tuple(lines)
+
+
+def _row(path: Path, line: int, record: Mapping[str | None, str | None]) -> MeasurementRow:
+    def value(name: str) -> str:
+        return (record.get(name) or "").strip()
+
+    def fail(message: str) -> MeasurementError:
+        return MeasurementError(f"{path}, line {line}: {message}")
+
+    if None in record:
+        raise fail("more values than the header has columns")
+    network = value("network")
+    if not network:
+        raise fail("no network")
+    what = _WHAT.get(value("what"))
+    if what is None:
+        raise fail(f"what is {value('what')!r}, expected 'latency' or 'throughput'")
+    try:
+        fps = float(value("fps"))
+    except ValueError as error:
+        raise fail(f"fps is {value('fps')!r}, expected a number") from error
+    if not 0 < fps < _FPS_LIMIT:
+        raise fail(f"fps is {fps:g}, expected more than 0 and less than {_FPS_LIMIT:g}")
+    cores = value("cores")
+    if cores and (not cores.isdecimal() or int(cores) < 1):
+        raise fail(f"cores is {cores!r}, expected a whole number of at least 1")
+    return MeasurementRow(network, what, fps, value("runner"), int(cores) if cores else None, value("family"))
