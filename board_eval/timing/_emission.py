@@ -229,11 +229,11 @@ class _Emitter:
         size = kernel_h * kernel_w * layer.in_shape[2]
         channels = min(layer.mid_shape[2], block.stop * dpu.output_parallel) - block.start * dpu.output_parallel
         entries: list[list[int]] = []
-        self.made[layer.output] = []
         height = layer.mid_shape[0]
         at = -1
         for t, tile in enumerate(tiles):
             loader = RowCounter(layer)
+            self.made[layer.output] = []  # rows are whole when the last columns of the last channels are there
             done_out = 0
             for s, top in enumerate(range(0, height, dpu.pixel_parallel)):
                 bottom = min(top + dpu.pixel_parallel, height)

@@ -40,7 +40,7 @@ def constants_of(profile: BoardProfile) -> dict[str, float]:
 
 def constants_spoken_of(rows: Sequence[MeasurementRow], networks: Mapping[str, Network], profile: BoardProfile) -> int:
     """How many constants the rows have to do with."""
-    main = _mainrunner_of(rows, profile)
+    main = _main_runner(rows, profile)
     alone = any(row.what == "throughput" and cores_of(row, profile) == 1 for row in rows)
     count = (len(_FITTED) + 1) * (alone or main is not None)
     for runner in profile.runners:
@@ -52,7 +52,8 @@ def constants_spoken_of(rows: Sequence[MeasurementRow], networks: Mapping[str, N
 
 
 def fit(rows: Sequence[MeasurementRow], networks: Mapping[str, Network], profile: BoardProfile) -> BoardProfile:
-    main = _mainrunner_of(rows, profile)
+    """The profile with what the rows decide fitted to them: first the DPU and one runner, then each runner by itself."""
+    main = _main_runner(rows, profile)
     fitted = _fit_dpu(rows, networks, profile, main)
     for runner in profile.runners:
         if runner != main:
@@ -61,7 +62,7 @@ def fit(rows: Sequence[MeasurementRow], networks: Mapping[str, Network], profile
     return fitted
 
 
-def _mainrunner_of(rows: Sequence[MeasurementRow], profile: BoardProfile) -> str | None:
+def _main_runner(rows: Sequence[MeasurementRow], profile: BoardProfile) -> str | None:
     """The runner whose latencies the DPU's constants are fitted to: the one without work that grows with the image, if any."""
     named = [name for name in profile.runners if any(_is_latency(row, name, profile) for row in rows)]
     plain = [name for name in named if profile.runners[name].seconds_per_pixel == 0]
@@ -73,14 +74,18 @@ def _mainrunner_of(rows: Sequence[MeasurementRow], profile: BoardProfile) -> str
 
 @dataclass(frozen=True)
 class Network:
+    """A network as far as a fit needs it: its program, and the pixels of its image (height x width)."""
+
     program: Program
     pixels: int
 
     @classmethod
     def of(cls, graph: Graph, profile: BoardProfile) -> Network:
+        """The network of a graph on a profile's DPU; raises GraphError where it does not fit."""
         return cls(schedule(graph, profile.dpu), input_pixels(graph))
 
     def dpu_s(self, profile: BoardProfile) -> float:
+        """Seconds on one core alone, with the profile's constants and clock."""
         ends, _ = run(self.program, instruction_costs(self.program, profile.constants))
         return max(ends) * 1e-6 / profile.clock_mhz
 
@@ -108,6 +113,7 @@ def runner_of(row: MeasurementRow, profile: BoardProfile) -> str:
 
 
 def cores_of(row: MeasurementRow, profile: BoardProfile) -> int:
+    """How many cores a throughput row is of: all unless it says so."""
     return profile.cores if row.cores is None else row.cores
 
 

@@ -91,7 +91,10 @@ def _facts(graph: Graph, profile: BoardProfile, findings: list[Finding]) -> dict
         "output": list(graph.output.shape),
         "macs": graph.macs,
         "parameters": graph.parameters,
+        "runner": timing.runner,
         "fps": timing.throughput_fps,
+        "fps_interval": timing.throughput_fps_interval,
+        "bound": timing.throughput_bound,
         "latency_ms": timing.latency_s * 1e3,
         "latency_fps": timing.latency_fps,
         "dpu_ms": timing.dpu_s * 1e3,
@@ -115,9 +118,12 @@ def _print(graph: Graph, profile: BoardProfile, findings: list[Finding]) -> None
     click.echo(
         f"{graph.name}: every operation runs on the DPU. {graph.macs / 1e6:,.1f} million MACs, {graph.parameters:,} parameters"
     )
+    low, high = timing.throughput_fps_interval
+    sure = f", 90 % between {low:,.0f} and {high:,.0f}" if low < high else ""
     click.echo(
-        f"{profile.name} (simulated): {timing.throughput_fps:,.0f} FPS with all {profile.cores} cores; one image in "
-        f"{timing.latency_s * 1e3:.2f} ms ({timing.latency_fps:,.0f} FPS), {timing.dpu_s * 1e3:.2f} ms of it on the DPU"
+        f"{profile.name} (simulated, {timing.runner}): {timing.throughput_fps:,.0f} FPS with all {profile.cores} cores "
+        f"(bound by {timing.throughput_bound}{sure}); one image in {timing.latency_s * 1e3:.2f} ms "
+        f"({timing.latency_fps:,.0f} FPS), {timing.dpu_s * 1e3:.2f} ms of it on the DPU"
     )
     for finding in findings:
         click.echo(f"{finding.severity}: {finding.layer + ': ' if finding.layer else ''}{finding.message}")
