@@ -1,0 +1,63 @@
+"""How far a quantized network's answers are from the float network's: what candidates are judged by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgesearch.board_eval.execution import execute, run_float
+from edgesearch.board_eval.graph import Graph
+
+
+def answers_classes(graph: Graph) -> bool:
+    """Whether the output is one vector of logits: several values, and one place that they belong to."""
+    shape = graph.output.shape
+    return shape[-1] > 1 and math.prod(shape) == shape[-1]
+
+
+def answer_distance(exact: Tensor, found: Tensor, *, classes: bool) -> float:
+    """How far the answers `found` (N, outputs) are from `exact`, averaged over images.
+
+    Of `classes` it is the total variation distance between the softmax of both: half the sum of what the probabilities moved.
+    It lies in 0..1, and an image whose class is beyond doubt adds next to nothing, however far its logits moved. Of several
+    other outputs it is the Kullback-Leibler divergence of `found` from `exact` in nats, of a single one the mean square error.
+    """
+    exact, found = exact.double(), found.double()
+    if classes:
+        return float((found.softmax(1) - exact.softmax(1)).abs().sum(1).mean()) / 2
+    if exact.shape[1] == 1:
+        return float((found - exact).square().mean())
+    return float(F.kl_div(found.log_softmax(1), exact.log_softmax(1), reduction="batchmean", log_target=True))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Knows the float network's answers `exact` (N, outputs) on `images`, and judges quantized networks by them."""
+
+    images: npt.NDArray[np.float32]
+    exact: Tensor
+    classes: bool
+    device: str = "cpu"
+
+    @classmethod
+    def of(cls, graph: Graph, images: npt.NDArray[np.float32], *, device: str = "cpu") -> Judge:
+        """The judge of what is made of the float `graph`."""
+        exact = torch.from_numpy(run_float(graph, images, device=device)).flatten(1)
+        return cls(images, exact, answers_classes(graph), device)
+
+    def distance(self, quantized: Graph) -> float:
+        """How far the integers' answers are from the float network's; see `answer_distance`."""
+        found = torch.from_numpy(execute(quantized, self.images, device=self.device)).flatten(1)
+        return answer_distance(self.exact, found, classes=self.classes)
+
+    def distances(self, rivals: Mapping[str, Graph]) -> dict[str, float]:
+        """The distance of each of `rivals`, the closest first; of equally close ones that which was named first."""
+        found = {name: self.distance(rival) for name, rival in rivals.items()}
+        return dict(sorted(found.items(), key=lambda item: item[1]))
