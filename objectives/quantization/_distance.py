@@ -22,19 +22,19 @@ def answers_classes(graph: Graph) -> bool:
     return shape[-1] > 1 and math.prod(shape) == shape[-1]
 
 
-def answer_distance(exact: Tensor, found: Tensor, *, classes: bool) -> float:
-    """How far the answers `found` (N, outputs) are from `exact`, averaged over images.
+def answer_distances(exact: Tensor, found: Tensor, *, classes: bool) -> Tensor:
+    """How far the answers `found` (N, outputs) are from `exact`, image by image (N,), float64.
 
     Of `classes` it is the total variation distance between the softmax of both: half the sum of what the probabilities moved.
     It lies in 0..1, and an image whose class is beyond doubt adds next to nothing, however far its logits moved. Of several
-    other outputs it is the Kullback-Leibler divergence of `found` from `exact` in nats, of a single one the mean square error.
+    other outputs it is the Kullback-Leibler divergence of `found` from `exact` in nats, of a single one the squared error.
     """
     exact, found = exact.double(), found.double()
     if classes:
-        return float((found.softmax(1) - exact.softmax(1)).abs().sum(1).mean()) / 2
+        return (found.softmax(1) - exact.softmax(1)).abs().sum(1) / 2
     if exact.shape[1] == 1:
-        return float((found - exact).square().mean())
-    return float(F.kl_div(found.log_softmax(1), exact.log_softmax(1), reduction="batchmean", log_target=True))
+        return (found - exact).square().flatten()
+    return F.kl_div(found.log_softmax(1), exact.log_softmax(1), reduction="none", log_target=True).sum(1)
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Judge:
         return cls(images, exact, answers_classes(graph), device)
 
     def distance(self, quantized: Graph) -> float:
-        """How far the integers' answers are from the float network's; see `answer_distance`."""
+        """How far the integers' answers are from the float network's, averaged over images; see `answer_distances`."""
         found = torch.from_numpy(execute(quantized, self.images, device=self.device)).flatten(1)
-        return answer_distance(self.exact, found, classes=self.classes)
+        return float(answer_distances(self.exact, found, classes=self.classes).mean())
 
     def distances(self, rivals: Mapping[str, Graph]) -> dict[str, float]:
         """The distance of each of `rivals`, the closest first; of equally close ones that which was named first."""

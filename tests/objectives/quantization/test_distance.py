@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgesearch.board_eval.execution import execute, run_float
 from edgesearch.board_eval.graph import Conv, Graph, Input, Reshape
-from edgesearch.objectives.quantization._distance import Judge, answer_distance, answers_classes
+from edgesearch.objectives.quantization._distance import Judge, answer_distances, answers_classes
 from edgesearch.objectives.quantization._vitis import quantize_vitis
 from edgesearch.testing._quantizer import small_network
 
@@ -26,6 +26,12 @@ def network() -> Graph:
 @pytest.fixture
 def images() -> np.ndarray:
     return np.random.default_rng(1).normal(0, 0.5, (40, 8, 8, 3)).astype(np.float32)
+
+
+def answer_distance(exact: Tensor, found: Tensor, *, classes: bool) -> float:
+    distances = answer_distances(exact, found, classes=classes)
+    assert distances.shape == (len(exact),)
+    return float(distances.mean())
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The output's fix position is the one of three that keeps the answers closest to the float network's."""
+"""The output's fix position is the one of three that keeps the answers close to the float network's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from edgesearch.board_eval.execution import execute, run_float
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.lowering import lower
 from edgesearch.objectives.quantization import _best
@@ -18,7 +19,7 @@ from edgesearch.objectives.quantization._assembly import assemble, to_tensor
 from edgesearch.objectives.quantization._best import calibrate, find_grids, quantize_best
 from edgesearch.objectives.quantization._distance import Judge
 from edgesearch.objectives.quantization._network import Network
-from edgesearch.objectives.quantization._output import choose_output_position
+from edgesearch.objectives.quantization._output import choose_output_position, clearly_less
 from edgesearch.objectives.quantization._positions import MAX_FIX, Positions, obey_limits
 
 IMAGES = np.random.default_rng(0).normal(0, 1, (160, 8, 8, 3)).astype(np.float32)
@@ -70,18 +71,50 @@ def choose(exact: Network, network: Network, positions: Positions, bits: int) ->
         return choose_output_position(exact, network, positions, to_tensor(SHOWN), bits)
 
 
-@settings(max_examples=8, deadline=None)
+def distances(graph: Graph, quantized: Graph) -> np.ndarray:
+    """Half of what the probabilities moved on each image, as the integers compute them."""
+    p, q = (np.exp(x.astype(np.float64)) for x in (run_float(graph, SHOWN), execute(quantized, SHOWN)))
+    return np.abs(p / p.sum(1, keepdims=True) - q / q.sum(1, keepdims=True)).sum(1) / 2
+
+
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 100), bits=st.sampled_from([4, 5, 8]), offset=st.integers(-2, 2))
-def test_it_is_the_closest_of_three_as_the_integers_compute_them(seed: int, bits: int, offset: int) -> None:
+def test_it_is_the_finer_where_that_is_closer_and_the_coarser_where_it_is_clearly_closer(
+    seed: int, bits: int, offset: int
+) -> None:
     graph = two_heads(seed)
     exact, network, positions = calibrated(graph, bits)
     proposed = at(positions, graph, offset)  # whatever is proposed
-    judge = Judge.of(graph, SHOWN)
-    distances = {step: judge.distance(assemble(network, at(proposed, graph, step), bits)) for step in (0, 1, -1)}
-    chosen = choose(exact, network, proposed, bits)
-    step = chosen.values[graph.output.name] - proposed.values[graph.output.name]
-    assert distances[step] == pytest.approx(min(distances.values()), abs=1e-9)
-    assert at(proposed, graph, step) == chosen
+    stay, finer, coarser = (distances(graph, assemble(network, at(proposed, graph, step), bits)) for step in (0, 1, -1))
+    gained = stay - coarser
+    expected = 0
+    if finer.mean() < stay.mean():
+        expected = 1
+    elif gained.mean() > 2 * gained.std(ddof=1) / np.sqrt(len(gained)):
+        expected = -1
+    assert choose(exact, network, proposed, bits) == at(proposed, graph, expected)
+
+
+@pytest.mark.parametrize(("offset", "step"), [(2, -1), (0, 0), (-2, 1)])
+def test_far_from_the_best_position_it_moves_towards_it(offset: int, step: int) -> None:
+    graph = two_heads(2)
+    exact, network, positions = calibrated(graph, 8)
+    proposed = at(positions, graph, offset)
+    assert choose(exact, network, proposed, 8) == at(proposed, graph, step)
+
+
+@pytest.mark.parametrize(
+    ("some", "others", "expected"),
+    [
+        ([0.1, 0.1, 0.1, 0.1], [0.2, 0.3, 0.2, 0.3], True),
+        ([0.1, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.9], False),  # one image alone
+        ([0.1, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.1], False),
+        ([0.2, 0.3, 0.2, 0.3], [0.1, 0.1, 0.1, 0.1], False),
+        ([0.1], [0.9], False),
+    ],
+)
+def test_what_is_less_by_chance_is_not_clearly_less(some: list[float], others: list[float], expected: bool) -> None:
+    assert clearly_less(torch.tensor(some), torch.tensor(others)) is expected
 
 
 def test_a_network_of_5_bits_that_ends_in_an_add_loses_less() -> None:

@@ -14,7 +14,7 @@ from edgesearch.board_eval.graph import Graph
 from edgesearch.errors import QuantizationError
 from edgesearch.objectives.quantization import _best, _distance
 from edgesearch.objectives.quantization._best import hold_back, quantize_best
-from edgesearch.objectives.quantization._distance import Judge, answer_distance
+from edgesearch.objectives.quantization._distance import Judge, answer_distances
 from edgesearch.objectives.quantization._method import QUANTIZERS, Quantizer
 from edgesearch.objectives.quantization._quantize import quantize
 from edgesearch.objectives.quantization._vitis import quantize_vitis
@@ -80,7 +80,9 @@ def test_of_two_classifiers_the_one_that_moves_less_probability_is_taken_whateve
     exact = run_float(network, held)
     turned, leaning = exact.copy(), exact + np.array([1.5, 0, 0, 0], np.float32)  # one image beyond doubt wrong; all a little
     turned[0] = np.where(exact[0] == exact[0].min(), 40, 0)
-    by_divergence = [answer_distance(torch.from_numpy(exact), torch.from_numpy(a), classes=False) for a in (turned, leaning)]
+    by_divergence = [
+        answer_distances(torch.from_numpy(exact), torch.from_numpy(a), classes=False).mean() for a in (turned, leaning)
+    ]
     assert by_divergence[0] > by_divergence[1]
     rival = quantize_vitis(network, images)
     answers = {"turned": turned, "leaning": leaning}
