@@ -1,7 +1,7 @@
 """The quantizer to use: channels scaled and positions chosen for the network's output, biases corrected, rounding learnt.
 
 What it makes, with learnt rounding and without, is compared with what Vitis AI's method makes on images that none of them has
-seen, and the closest is taken.
+seen, and the closer one is taken.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Linear
 from edgesearch.objectives.quantization._assembly import assemble, to_tensor
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._checks import check_value
-from edgesearch.objectives.quantization._distance import Judge
+from edgesearch.objectives.quantization._distance import Judge, clearly_less
 from edgesearch.objectives.quantization._equalization import equalizing_scales, scaled
 from edgesearch.objectives.quantization._grids import choose_grids
 from edgesearch.objectives.quantization._network import Network, activate, activation_of, last_readers
@@ -49,6 +50,9 @@ _HELD, _FEW = 64, 10
 #: Images that the rival is calibrated on: as many as Vitis AI's users give it.
 _VITIS_IMAGES = 100
 
+#: What is compared: all that this method does, the same without learnt rounding, what Vitis AI's method makes.
+Rival: TypeAlias = Literal["best", "unlearnt", "vitis"]
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -57,13 +61,23 @@ def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 
     shown, held = hold_back(images, seed)
     rivals = quantize_alone(graph, shown, bits=bits, seed=seed, device=device)
     rivals["vitis"] = quantize_vitis(graph, shown[:_VITIS_IMAGES], bits=bits, device=device)
-    distances = Judge.of(graph, held, device=device).distances(rivals)
-    taken = next(iter(distances))
-    figures = ", ".join(f"{name} {distance:.4g}" for name, distance in distances.items())
+    judge = Judge.of(graph, held, device=device)
+    distances = {name: judge.distances(rival) for name, rival in rivals.items()}
+    taken = choose_rival(distances)
+    figures = ", ".join(f"{name} {float(distance.mean()):.4g}" for name, distance in distances.items())
     _LOG.info(
         "network %s: distance from the float network on %d images: %s; %s is taken", graph.name, len(held), figures, taken
     )
     return rivals[taken]
+
+
+def choose_rival(distances: Mapping[Rival, Tensor]) -> Rival:
+    """Who is taken, by the distances (N,) of each from the float network on images that none has seen.
+
+    What was learnt is given up where it clearly did harm, and for what "vitis" makes wherever that is closer.
+    """
+    own: Rival = "unlearnt" if clearly_less(distances["unlearnt"], distances["best"]) else "best"
+    return "vitis" if distances["vitis"].mean() < distances[own].mean() else own
 
 
 def hold_back(images: npt.NDArray[np.float32], seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -81,8 +95,8 @@ def hold_back(images: npt.NDArray[np.float32], seed: int) -> tuple[npt.NDArray[n
 
 def quantize_alone(
     graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 8, seed: int = 0, device: str = "cpu"
-) -> dict[str, Graph]:
-    """What this method makes of the network by itself: "best", and the same "without learnt rounding"."""
+) -> dict[Rival, Graph]:
+    """What this method makes of the network by itself: "best", and "unlearnt", the same without learnt rounding."""
     shown = shuffled(to_tensor(images), seed).to(device)
     exact = Network.of(graph).to(device)
     with torch.no_grad():
@@ -93,10 +107,7 @@ def quantize_alone(
         corrected = Network(graph, found.network.weights, rounded.biases)
         positions = choose_output_position(exact, corrected, positions, shown, bits)
     learnt = reconstruct(exact, corrected, positions, shown, bits, seed)
-    return {
-        "best": assemble(learnt, positions, bits),
-        "without learnt rounding": assemble(corrected, positions, bits),
-    }
+    return {"best": assemble(learnt, positions, bits), "unlearnt": assemble(corrected, positions, bits)}
 
 
 def shuffled(images: Tensor, seed: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,9 @@ from torch import Tensor
 
 from edgesearch.board_eval.execution import execute, run_float
 from edgesearch.board_eval.graph import Graph
+
+#: How many standard errors over images make a difference clear.
+_CLEARLY = 2.0
 
 
 def answers_classes(graph: Graph) -> bool:
@@ -37,6 +39,14 @@ def answer_distances(exact: Tensor, found: Tensor, *, classes: bool) -> Tensor:
     return F.kl_div(found.log_softmax(1), exact.log_softmax(1), reduction="none", log_target=True).sum(1)
 
 
+def clearly_less(some: Tensor, others: Tensor) -> bool:
+    """Whether the mean of `some` (N,) is below that of `others` by more than chance, image by image, would explain."""
+    gained = others - some
+    if len(gained) < 2:
+        return False
+    return float(gained.mean()) > _CLEARLY * float(gained.std()) / math.sqrt(len(gained))
+
+
 @dataclass(frozen=True)
 class Judge:
     """Knows the float network's answers `exact` (N, outputs) on `images`, and judges quantized networks by them."""
@@ -52,12 +62,7 @@ class Judge:
         exact = torch.from_numpy(run_float(graph, images, device=device)).flatten(1)
         return cls(images, exact, answers_classes(graph), device)
 
-    def distance(self, quantized: Graph) -> float:
-        """How far the integers' answers are from the float network's, averaged over images; see `answer_distances`."""
+    def distances(self, quantized: Graph) -> Tensor:
+        """How far the integers' answers are from the float network's (N,); see `answer_distances`."""
         found = torch.from_numpy(execute(quantized, self.images, device=self.device)).flatten(1)
-        return float(answer_distances(self.exact, found, classes=self.classes).mean())
-
-    def distances(self, rivals: Mapping[str, Graph]) -> dict[str, float]:
-        """The distance of each of `rivals`, the closest first; of equally close ones that which was named first."""
-        found = {name: self.distance(rival) for name, rival in rivals.items()}
-        return dict(sorted(found.items(), key=lambda item: item[1]))
+        return answer_distances(self.exact, found, classes=self.classes)

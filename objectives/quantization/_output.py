@@ -6,19 +6,14 @@ no rule on the range alone knows it. Few bits make the steps matter, and many sa
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, cat, split
 
 from edgesearch.board_eval.graph import Node
 from edgesearch.objectives.quantization._assembly import dpu_rounding, with_rounded_weights
-from edgesearch.objectives.quantization._distance import answer_distances, answers_classes
+from edgesearch.objectives.quantization._distance import answer_distances, answers_classes, clearly_less
 from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._positions import MAX_FIX, Positions, obey_limits, owners, round_half_up
 
-#: How many standard errors over images a coarser position must be closer by. Learning the rounding takes away noise that hides
-#: what a coarse step costs, but never the step: a finer one proved better whenever it was closer at all, a coarser one did not.
-_CLEARLY = 2.0
 #: Images computed at a time.
 _BATCH = 16
 
@@ -28,7 +23,8 @@ def choose_output_position(exact: Network, network: Network, positions: Position
 
     `network` is quantized at `positions`. Its weights need not be rounded, but must not have been fitted to the answers on
     these images. A finer position is taken where it is closer, a coarser one where it is clearly closer; neither where the
-    DPU's shifts do not allow it.
+    DPU's shifts do not allow it. (Learning the rounding takes away noise that hides what a coarse step costs, but never the
+    step: a finer one proved better whenever it was closer at all, a coarser one that was hardly closer did not.)
     """
     graph = network.graph
     finer, coarser = _moved(network, positions, 1), _moved(network, positions, -1)
@@ -46,14 +42,6 @@ def choose_output_position(exact: Network, network: Network, positions: Position
     if coarser is not None and clearly_less(distances(coarser), proposed):
         return coarser
     return positions
-
-
-def clearly_less(some: Tensor, others: Tensor) -> bool:
-    """Whether the mean of `some` (N,) is below that of `others` by more than chance, image by image, would explain."""
-    gained = others - some
-    if len(gained) < 2:
-        return False
-    return float(gained.mean()) > _CLEARLY * float(gained.std()) / math.sqrt(len(gained))
 
 
 def _moved(network: Network, positions: Positions, step: int) -> Positions | None:
