@@ -172,7 +172,7 @@ def _logits(graph: Graph, images: npt.NDArray[np.float32]) -> Iterator[Finding]:
             "warning",
             graph.output.name,
             f"the two best classes have equal logits on {tied.mean():.1%} of {len(images)} images, {why} at position {fix}; "
-            "algorithm = 'best' takes the finest position at which the logits of 99 % of its images fit",
+            "algorithm = 'best' takes the position at which the answers stay closest to the float network's",
         )
 
 

@@ -1,6 +1,7 @@
 """The quantizer to use: channels scaled and positions chosen for the network's output, biases corrected, rounding learnt.
 
-Its result is compared with that of Vitis AI's method on images neither has seen, and the closer one is taken.
+What it makes, with learnt rounding and without, is compared with what Vitis AI's method makes on images that none of them has
+seen, and the closer one is taken.
 """
 
 from __future__ import annotations
@@ -8,21 +9,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from edgesearch.board_eval.execution import execute, run_float
 from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Linear
 from edgesearch.objectives.quantization._assembly import assemble, to_tensor
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._checks import check_value
+from edgesearch.objectives.quantization._distance import Judge, clearly_less
 from edgesearch.objectives.quantization._equalization import equalizing_scales, scaled
 from edgesearch.objectives.quantization._grids import choose_grids
 from edgesearch.objectives.quantization._network import Network, activate, activation_of, last_readers
+from edgesearch.objectives.quantization._output import choose_output_position
 from edgesearch.objectives.quantization._positions import (
     Positions,
     obey_limits,
@@ -48,23 +50,34 @@ _HELD, _FEW = 64, 10
 #: Images that the rival is calibrated on: as many as Vitis AI's users give it.
 _VITIS_IMAGES = 100
 
+#: What is compared: all that this method does, the same without learnt rounding, what Vitis AI's method makes.
+Rival: TypeAlias = Literal["best", "unlearnt", "vitis"]
+
 _LOG = logging.getLogger(__name__)
 
 
 def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 8, seed: int = 0, device: str = "cpu") -> Graph:
     """See `quantize`. What was taken, and by which figures, is logged."""
     shown, held = hold_back(images, seed)
-    rivals = {
-        "best": quantize_alone(graph, shown, bits=bits, seed=seed, device=device),
-        "vitis": quantize_vitis(graph, shown[:_VITIS_IMAGES], bits=bits, device=device),
-    }
-    distance = {name: output_distance(graph, rival, held, device=device) for name, rival in rivals.items()}
-    taken = "vitis" if distance["vitis"] < distance["best"] else "best"
+    rivals = quantize_alone(graph, shown, bits=bits, seed=seed, device=device)
+    rivals["vitis"] = quantize_vitis(graph, shown[:_VITIS_IMAGES], bits=bits, device=device)
+    judge = Judge.of(graph, held, device=device)
+    distances = {name: judge.distances(rival) for name, rival in rivals.items()}
+    taken = choose_rival(distances)
+    figures = ", ".join(f"{name} {float(distance.mean()):.4g}" for name, distance in distances.items())
     _LOG.info(
-        "network %s: distance from the float network on %d images: best %.4g, vitis %.4g; %s is taken",
-        graph.name, len(held), distance["best"], distance["vitis"], taken,
-    )  # fmt: skip
+        "network %s: distance from the float network on %d images: %s; %s is taken", graph.name, len(held), figures, taken
+    )
     return rivals[taken]
+
+
+def choose_rival(distances: Mapping[Rival, Tensor]) -> Rival:
+    """Who is taken, by the distances (N,) of each from the float network on images that none has seen.
+
+    What was learnt is given up where it clearly did harm, and for what "vitis" makes wherever that is closer.
+    """
+    own: Rival = "unlearnt" if clearly_less(distances["unlearnt"], distances["best"]) else "best"
+    return "vitis" if distances["vitis"].mean() < distances[own].mean() else own
 
 
 def hold_back(images: npt.NDArray[np.float32], seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -80,23 +93,10 @@ def hold_back(images: npt.NDArray[np.float32], seed: int) -> tuple[npt.NDArray[n
     return images[shown], images[held]
 
 
-def output_distance(graph: Graph, quantized: Graph, images: npt.NDArray[np.float32], *, device: str = "cpu") -> float:
-    """How far the integers' output is from the float network's, averaged over images.
-
-    The Kullback-Leibler divergence of the quantized from the float answers, in nats: it weighs an error by what it does to the
-    decision. Of a network with a single output, the mean square error.
-    """
-    expected = torch.from_numpy(run_float(graph, images, device=device)).flatten(1).double()
-    found = torch.from_numpy(execute(quantized, images, device=device)).flatten(1).double()
-    if expected.shape[1] == 1:
-        return float((found - expected).square().mean())
-    return float(F.kl_div(found.log_softmax(1), expected.log_softmax(1), reduction="batchmean", log_target=True))
-
-
 def quantize_alone(
     graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 8, seed: int = 0, device: str = "cpu"
-) -> Graph:
-    """What this method makes of the network by itself."""
+) -> dict[Rival, Graph]:
+    """What this method makes of the network by itself: "best", and "unlearnt", the same without learnt rounding."""
     shown = shuffled(to_tensor(images), seed).to(device)
     exact = Network.of(graph).to(device)
     with torch.no_grad():
@@ -104,8 +104,10 @@ def quantize_alone(
         rounded = found.network.copy()
         positions = calibrate(rounded, shown, bits, found.positions)
         obey_limits(graph, positions)
-    learnt = reconstruct(exact, found.network, rounded.biases, positions, shown, bits, seed)
-    return assemble(learnt, positions, bits)
+        corrected = Network(graph, found.network.weights, rounded.biases)
+        positions = choose_output_position(exact, corrected, positions, shown, bits)
+    learnt = reconstruct(exact, corrected, positions, shown, bits, seed)
+    return {"best": assemble(learnt, positions, bits), "unlearnt": assemble(corrected, positions, bits)}
 
 
 def shuffled(images: Tensor, seed: int) -> Tensor:
@@ -159,7 +161,7 @@ def calibrate(network: Network, images: Tensor, bits: int, values: Mapping[str, 
     """Positions and corrected biases, in execution order, everything before a layer already rounded.
 
     Each layer's weights are rounded and its bias shifted by what that moved its mean, both in place.
-    Positions of activations are those of `values`; the output's see `output_position`.
+    Positions of activations are those of `values`; the output's see `output_position`, which `choose_output_position` betters.
     """
     graph, owned_by, positions = network.graph, owners(network.graph), Positions()
     images = images[: max(1, _ELEMENTS // max(int(np.prod(node.shape)) for node in graph))]

@@ -27,21 +27,17 @@ _TINY = 1e-12
 _PASSES = 3  # a backward pass costs two forward passes
 
 
-def reconstruct(
-    exact: Network, network: Network, biases: dict[str, Tensor], positions: Positions, images: Tensor, bits: int, seed: int
-) -> Network:
-    """Weights and biases near those of `network` that round, at `positions`, to logits near those of `exact` on `images`.
+def reconstruct(exact: Network, start: Network, positions: Positions, images: Tensor, bits: int, seed: int) -> Network:
+    """Weights and biases near those of `start` that round, at `positions`, to logits near those of `exact` on `images`.
 
-    `network` is `exact` with its channels scaled; `biases` are the corrected ones to start from. Returns `network` with these
-    biases where nothing can be learnt.
+    `start` is `exact` with its channels scaled and its biases corrected. It is returned where nothing can be learnt.
     """
-    start = Network(network.graph, dict(network.weights), dict(biases))
     with torch.no_grad():
         target = torch.cat([exact.logits(part) for part in torch.split(images, _BATCH)])
     spread = float(target.var()) if target.numel() > 1 else 0.0
     usual: Tensor | None = None
-    epochs = min(_EPOCHS, int(_MACS / (_PASSES * len(images) * max(network.graph.macs, 1))))
-    if spread == 0 or epochs == 0 or not network.weights:
+    epochs = min(_EPOCHS, int(_MACS / (_PASSES * len(images) * max(start.graph.macs, 1))))
+    if spread == 0 or epochs == 0 or not start.weights:
         return start
     trained = QatNetwork(nn.Module(), Lowered(start.to_graph(), {}), bits).to(images.device)
     trained.set_positions(positions)
