@@ -98,8 +98,14 @@ class Program:
 
 
 def schedule(graph: Graph, dpu: Target) -> Program:
-    """The program of `graph` on `dpu`; raises GraphError naming the layer when the DPU cannot hold one."""
+    """The program of `graph` on `dpu`; raises GraphError naming the layer when the DPU cannot hold one, or nobody reads one."""
     check_fits(graph, dpu)
+    unread = [node.name for node in graph.nodes if node is not graph.output and not graph.consumers[node.name]]
+    if unread:
+        raise GraphError(
+            f"network {graph.name!r}: nobody reads {unread[0]!r}, and the output is {graph.output.name!r}; "
+            "leave it out, or make it the last node"
+        )
     fused = fuse(graph)
     allocation = allocate(fused, dpu)
     result = fused.result

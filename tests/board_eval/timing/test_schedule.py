@@ -231,6 +231,14 @@ def test_what_does_not_fit_is_named(graph: Graph, message: str) -> None:
         schedule(graph, B4096)
 
 
+def test_a_layer_that_nobody_reads_is_named() -> None:
+    net = Net(8, 8, 3)
+    net.conv("image", 16, name="lost")
+    net.conv("image", 16, name="found")
+    with pytest.raises(GraphError, match="'net': nobody reads 'lost', and the output is 'found'"):
+        schedule(net.graph(), B4096)
+
+
 def test_what_fits_depends_on_the_target() -> None:
     net = Net(7, 7, 512)
     net.linear(net.flatten("image"), 10)
