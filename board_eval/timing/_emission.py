@@ -25,9 +25,9 @@ AUGMENTED_ROW_BYTES = 2048
 BETWEEN_SHARE = Fraction(21, 32)
 #: Stripes in flight between two engines: the buffers of moved rows and of fused windows are this deep.
 BUFFERED_STRIPES = 2
-#: Instructions that wait for one engine at most. The tokens of a compiled ResNet-50 (pruned by 95 %, on chip), replayed with
-#: a number from 16 to 64, give its measured time within 2 %; an unlimited queue makes it 8 % too fast. MobileNetV1 networks
-#: that fit on the chip ask for 64 or more. Compiled files leave up to 131 tokens outstanding.
+#: Instructions that wait for one engine at most. The code of a compiled ResNet-50 (pruned by 95 %, on chip), replayed with this
+#: depth, takes what was measured; 16 make it 3 % slower, an unlimited queue 16 % faster (benchmarks/timing_replay.py).
+#: MobileNetV1 networks that fit on the chip ask for 64 or more. Compiled files leave up to 131 tokens outstanding.
 QUEUE_DEPTH = 64
 
 

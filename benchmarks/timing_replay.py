@@ -1,0 +1,49 @@
+"""The model's schedule against the code that AMD's compiler wrote, both timed with the shipped constants.
+
+The tokens of three compiled files are replayed: an instruction starts when its engine is free, when it was issued, and when
+those that it waits for have ended. What the model makes of the same networks should take as long. (The host's time, which
+"measured" is without, was fitted to the third of them and to a ResNet-50.)
+"""
+
+from __future__ import annotations
+
+import sys
+
+from _program import read_program, replay
+from _published import table_one
+from _report import REFERENCE_DATA, finish
+
+from edgesearch.board_eval.targets import load_profile
+from edgesearch.board_eval.timing import time_graph
+from edgesearch.board_eval.timing._emission import QUEUE_DEPTH
+
+#: Compiled file -> the row of Table I that it was measured for.
+FILES = {
+    "SqueezeNet_ptq_zcu104": "SqueezeNet distilled + PTQ",
+    "MobileNetV2_ptq_zcu104": "MobileNetV2 distilled + PTQ",
+    "ResNet50_095_zcu104": "ResNet-50 one-step 95 % + PTQ",
+}
+DEPTHS = (8, 16, 32, 64, 128, 10**6)
+
+
+def main() -> None:
+    if not REFERENCE_DATA.is_dir():
+        sys.exit(f"no reference data at {REFERENCE_DATA}; set EDGESEARCH_REFERENCE_DATA")
+    profile, table = load_profile("zcu104"), table_one()
+    around = profile.job_seconds + profile.runner("thesis_script").seconds
+    depths = "".join(f"{depth:>9,d}" for depth in DEPTHS)
+    print(f"{'DPU time in microseconds':32s} {'measured':>9s} {'model':>9s}   replay with queues of{depths}")
+    figures = {}
+    for file, row in FILES.items():
+        graph, fps = table[row]
+        program = read_program(REFERENCE_DATA / "compiled" / f"{file}.xmodel")
+        replayed = {depth: replay(program, profile.constants, depth) / profile.clock_mhz for depth in DEPTHS}
+        model = 1e6 * time_graph(graph, profile, layers=False).dpu_s
+        times = "".join(f"{value:9.1f}" for value in replayed.values())
+        print(f"{file:32s} {1e6 * (1 / fps - around):9.1f} {model:9.1f} {'':24s} {times}")
+        figures[f"{file}_model_over_replay_pct"] = round(100 * (model / replayed[QUEUE_DEPTH] - 1), 3)
+    finish({"benchmark": "timing_replay", "queue_depth": QUEUE_DEPTH, **figures})
+
+
+if __name__ == "__main__":
+    main()
