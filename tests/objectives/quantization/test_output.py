@@ -122,24 +122,37 @@ def test_the_quantizer_takes_the_chosen_position(monkeypatch: pytest.MonkeyPatch
     assert judge.distances(chosen).mean() < 0.9 * judge.distances(proposed).mean()
 
 
+def test_a_coarser_position_that_is_closer_by_a_few_images_alone_is_not_taken() -> None:
+    graph = two_heads()
+    exact, network, positions = calibrated(graph, 5)
+    stay, coarser = (distances(graph, assemble(network, at(positions, graph, step), 5)) for step in (0, -1))
+    assert coarser.mean() < 0.8 * stay.mean()
+    assert choose(exact, network, positions, 5) == positions
+
+
 def test_a_finer_position_than_the_shifts_allow_is_not_tried() -> None:
-    graph = lower(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), (3, 8, 8))
-    exact, network, positions = calibrated(graph, 8)
-    layer = graph.output.name
-    finest = positions.values[graph.input.name] + positions.weights[layer]
-    positions.values[layer] = finest  # nothing is cut off behind the layer: there is nothing finer to round to
-    chosen = choose(exact, network, positions, 8)
-    assert chosen.values[layer] in (finest, finest - 1)
-    obeyed = chosen.copy()
-    obey_limits(graph, obeyed)
-    assert obeyed == chosen
+    picks, image = nn.Linear(192, 10), to_tensor(np.round(SHOWN))
+    with torch.no_grad():
+        picks.weight.copy_(torch.eye(10, 192))
+        picks.bias.copy_(torch.arange(10) / 4)  # quarters, which only a finer output could tell
+    network = Network.of(lower(nn.Sequential(nn.Flatten(), picks), (3, 8, 8)))
+    source, layer = network.graph.input.name, network.graph.output.name
+    for fix_in in (0, 1):  # the position of the input and of the products
+        positions = Positions({source: fix_in, layer: 0}, {layer: 0}, {layer: 2})
+        chosen = choose_output_position(network, network, positions, image, 8)
+        assert chosen.values[layer] == fix_in
 
 
 def test_no_position_is_finer_than_the_finest() -> None:
-    graph = two_heads()
+    torch.manual_seed(0)
+    layer = nn.Linear(192, 10)
+    with torch.no_grad():
+        layer.weight.div_(256), layer.bias.div_(256)
+    graph = lower(nn.Sequential(nn.Flatten(), layer), (3, 8, 8))
     exact, network, positions = calibrated(graph, 8)
-    positions.values[graph.output.name] = MAX_FIX
-    assert choose(exact, network, positions, 8).values[graph.output.name] <= MAX_FIX
+    for proposed in (MAX_FIX, MAX_FIX - 1):
+        positions.values[graph.output.name] = proposed
+        assert choose(exact, network, positions, 8).values[graph.output.name] == MAX_FIX
 
 
 def test_the_proposed_position_stays_where_no_other_is_closer() -> None:
