@@ -174,11 +174,12 @@ def _error(known: float, doubt: float, profile: BoardProfile) -> float:
 def _throughput_doubt(
     busy: BusyCores, host: HostRunner, pixels: int, loaded: int, dpu_s: float, profile: BoardProfile
 ) -> float:
-    """The host's where it is the bound, that of the contention where traffic is beyond what was measured."""
+    """The host's where it is the bound or must keep more than one thread busy; that of traffic beyond what was measured."""
     if busy.bound_by_host(host, pixels):
         return HOST_ERROR
     beyond = loaded / dpu_s / 1e9 - MEASURED_TRAFFIC if dpu_s and profile.cores > 1 else 0.0
-    return TRAFFIC_ERROR * max(0.0, beyond)
+    crowd = busy.fps(host, pixels) * host.of(pixels) - 1.0
+    return TRAFFIC_ERROR * max(0.0, beyond) + HOST_ERROR * max(0.0, crowd)
 
 
 @dataclass(frozen=True)

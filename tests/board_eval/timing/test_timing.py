@@ -131,6 +131,8 @@ def test_intervals_hold_the_figure_and_are_wider_for_sizes_that_nobody_measured(
     assert PROFILE.runner().latency_error < timing.latency_error < 0.1
     tiny = time_graph(residual_net(8, (16, 16, 16)), PROFILE)
     assert tiny.latency_error > 2 * timing.latency_error  # the host's time is what is least known
+    assert tiny.throughput_fps * tiny.host_s > 1.2  # more than one thread of the host must be busy for it
+    assert tiny.throughput_error > 1.5 * timing.throughput_error
     small = time_graph(residual_net(96, (64, 64, 256)), PROFILE.model_copy(update={"dpu": DPUS["B1600"]}))
     assert small.latency_error >= 0.25
     unknown = PROFILE.model_copy(update={"runners": {"mine": HostRunner(seconds=0)}, "default_runner": "mine"})
