@@ -173,6 +173,77 @@ def test_weights_on_chip_never_exceed_their_banks(size: int, widths: tuple[int, 
             assert sum(words for words, until in loaded if until > start + 1e-6) <= B4096.bank_words
 
 
+def _waits(program: Program, layer: str, kind: Kind) -> list[tuple[str, str]]:
+    """(layer, kind) of everything that the first such instruction of a layer waits for."""
+    instructions = list(program.instructions)
+    first = next(i for i in instructions if i.layer == layer and i.kind is kind)
+    return [(instructions[at].layer, instructions[at].kind.name) for at in first.after]
+
+
+def _spilling(*, addition: bool) -> Program:
+    net = Net(112, 112, 16)
+    x = net.conv("image", 96, 1, name="wide")  # 14 x 112 x 6 words: no bank holds them
+    y = net.depthwise(net.conv(x, 32, 3, 4, name="up"), 3)
+    z = net.conv(y, 32, 1, name="down")
+    net.conv(net.add(z, y) if addition else z, 16, 1, name="end")
+    return schedule(net.graph(), B4096)
+
+
+def test_without_prefetch_parameters_wait_for_the_end_of_the_layer_before() -> None:
+    program = _spilling(addition=True)
+    assert not program.prefetch
+    assert _waits(program, "down", Kind.LOAD_BIAS) == [("up", "ALU")]
+    assert _waits(program, "end", Kind.LOAD_BIAS) == [("down", "ELEW")]
+    assert _waits(program, "up", Kind.LOAD_BIAS)[0][1] == "SAVE"
+    chain = _spilling(addition=False)  # measured to be faster: only the last CONV is waited for
+    assert _waits(chain, "down", Kind.LOAD_BIAS) == [("up", "CONV")]
+
+
+def test_parameters_of_a_fused_depthwise_come_behind_the_weights_of_its_convolution() -> None:
+    kinds = [i.kind for i in _spilling(addition=True).instructions if i.layer == "up"]
+    assert kinds.count(Kind.LOAD_BIAS) == 3
+    assert kinds.index(Kind.LOAD_BIAS) < kinds.index(Kind.LOAD_WEIGHTS)
+    last = len(kinds) - 1 - kinds[::-1].index(Kind.LOAD_BIAS)
+    assert last > kinds.index(Kind.CONV)
+    assert last < kinds.index(Kind.ALU)
+
+
+def _on_chip() -> Graph:
+    """Convolutions that are slow to compute, then one whose weights are slow to load."""
+    net, x = Net(32, 32, 3), "image"
+    for number in range(12):
+        x = net.conv(x, 64, 3, name=f"conv{number}")
+    net.conv(net.pool(x, "avg", 8, 8), 256, 1, name="wide")
+    return net.graph()
+
+
+def test_on_the_chip_a_convolution_waits_for_the_rows_that_it_reads() -> None:
+    program = schedule(_on_chip(), B4096)
+    assert program.prefetch
+    instructions = list(program.instructions)
+    convs = [i for i in instructions if i.layer == "conv2" and i.kind is Kind.CONV]
+    for stripe, read in ((0, 1), (1, 2), (2, 3), (3, 3)):  # eight rows a stripe, and one more is read
+        first = next(conv for conv in convs if conv.stripe == stripe)
+        assert [instructions[at].stripe for at in first.after if instructions[at].layer == "conv1"] == [read]
+
+
+def test_queues_limit_how_far_weights_are_loaded_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    def time(depth: int) -> tuple[float, float]:
+        """When the first LOAD of the widest layer's weights ends, and when everything does, in cycles."""
+        monkeypatch.setattr("edgesearch.board_eval.timing._emission.QUEUE_DEPTH", depth)
+        program = schedule(_on_chip(), B4096)
+        ends, _ = run(program, instruction_costs(program, load_profile("zcu104").constants))
+        loads = [
+            end for i, end in zip(program.instructions, ends, strict=True) if i.layer == "wide" and i.kind is Kind.LOAD_BIAS
+        ]
+        return loads[0], max(ends)
+
+    times = [time(depth) for depth in (1, 8, 10**6)]
+    assert times == sorted(times, reverse=True)
+    assert times[0][0] > times[1][0] > times[2][0]
+    assert times[0][1] > times[2][1]
+
+
 def test_the_program_prints() -> None:
     text = str(schedule(residual_net(16, (16, 16, 16)), B4096))
     assert "CONV" in text

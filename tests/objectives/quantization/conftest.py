@@ -14,6 +14,7 @@ from torch import nn
 
 from edgesearch.board_eval.graph._graph import Graph
 from edgesearch.board_eval.lowering._trace import lower
+from edgesearch.testing._quantizer import small_network
 
 Images = npt.NDArray[np.float32]
 
@@ -89,3 +90,13 @@ def cifar10(reference_data: Path) -> Callable[..., Images]:
         return ((chosen.astype(np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.5)).astype(np.float32)
 
     return load
+
+
+@pytest.fixture
+def network() -> Graph:
+    return small_network(np.random.default_rng(0))
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(1).normal(0, 0.5, (40, 8, 8, 3)).astype(np.float32)

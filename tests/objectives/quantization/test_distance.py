@@ -13,17 +13,6 @@ from edgesearch.board_eval.execution import execute, run_float
 from edgesearch.board_eval.graph import Conv, Graph, Input, Reshape
 from edgesearch.objectives.quantization._distance import Judge, answer_distances, answers_classes, clearly_less
 from edgesearch.objectives.quantization._vitis import quantize_vitis
-from edgesearch.testing._quantizer import small_network
-
-
-@pytest.fixture
-def network() -> Graph:
-    return small_network(np.random.default_rng(0))
-
-
-@pytest.fixture
-def images() -> np.ndarray:
-    return np.random.default_rng(1).normal(0, 0.5, (40, 8, 8, 3)).astype(np.float32)
 
 
 def answer_distance(exact: Tensor, found: Tensor, *, classes: bool) -> float:

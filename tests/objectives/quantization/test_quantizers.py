@@ -19,7 +19,6 @@ from edgesearch.objectives.quantization._method import QUANTIZERS, Quantizer
 from edgesearch.objectives.quantization._quantize import quantize
 from edgesearch.objectives.quantization._vitis import quantize_vitis
 from edgesearch.testing import QuantizerContract
-from edgesearch.testing._quantizer import small_network
 
 
 class TestVitis(QuantizerContract):
@@ -30,16 +29,6 @@ class TestVitis(QuantizerContract):
 class TestBest(QuantizerContract):
     def make(self) -> Quantizer:
         return QUANTIZERS.find("best")
-
-
-@pytest.fixture
-def network() -> Graph:
-    return small_network(np.random.default_rng(0))
-
-
-@pytest.fixture
-def images() -> np.ndarray:
-    return np.random.default_rng(1).normal(0, 0.5, (40, 8, 8, 3)).astype(np.float32)
 
 
 def test_a_quantizer_of_ones_own_is_found_in_the_folder(tmp_path: Path, network: Graph, images: np.ndarray) -> None:
