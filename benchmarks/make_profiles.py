@@ -30,7 +30,7 @@ from edgesearch.board_eval.timing._timing import instruction_costs, run
 
 B4096 = load_dpu("B4096")
 #: Where the fit starts. Two constants are laws and stay: a CONV costs its cycles and nothing more, a window of the ALU one
-#: cycle per element (both within 1 % when they are fitted too). The fit finds SAVEs to cost nothing: they go in pairs to two
+#: cycle per element. The fit finds SAVEs to cost nothing: they go in pairs to two
 #: ports beside the other engines, and few networks tell anything about them.
 START = TimingConstants(
     load=22.0, load_word=0.6, load_bytes_per_cycle=26.0, save=30.0, save_word=0.0, conv=0.0, alu=100.0, alu_step=1.0,

@@ -8,13 +8,15 @@ those that it waits for have ended. What the model makes of the same networks sh
 from __future__ import annotations
 
 import sys
+from unittest.mock import patch
 
 from _program import read_program, replay
-from _published import table_one
+from _published import table_one, zoo_fps
 from _report import REFERENCE_DATA, finish
+from _zoo import ZOO
 
 from edgesearch.board_eval.targets import load_profile
-from edgesearch.board_eval.timing import time_graph
+from edgesearch.board_eval.timing import _emission, time_graph
 from edgesearch.board_eval.timing._emission import QUEUE_DEPTH
 
 #: Compiled file -> the row of Table I that it was measured for.
@@ -24,6 +26,35 @@ FILES = {
     "ResNet50_095_zcu104": "ResNet-50 one-step 95 % + PTQ",
 }
 DEPTHS = (8, 16, 32, 64, 128, 10**6)
+
+
+#: MobileNetV1 networks of the zoo: the first two fit on the chip, where queues count; in the others
+#: the barrier does.
+MOBILENETS = (
+    "tf_mobilenetv1_0.25_imagenet_128_128_27M",
+    "tf_mobilenetv1_0.5_imagenet_160_160_150M",
+    "tf_mobilenetv1_1.0_imagenet_224_224_1.14G",
+    "tf2_mobilenetv1_imagenet_224_224_1.15G",
+)
+
+
+def mobilenets() -> None:
+    """Errors of the time of one core, by depth of the queues, and with the barrier of compiled files behind the last step."""
+    kv260, published = load_profile("kv260"), zoo_fps()
+    print("\nerror of the DPU's time, %, queues of" + "".join(f"{depth:>9,d}" for depth in DEPTHS) + "   other barrier")
+
+    def error(name: str) -> float:
+        timing = time_graph(ZOO[name][1](name), kv260, layers=False)
+        return 100 * ((timing.dpu_s + kv260.job_seconds) * published[name, "KV260"][1] - 1)
+
+    for name in MOBILENETS:
+        by_depth = []
+        for depth in DEPTHS:
+            with patch.object(_emission, "QUEUE_DEPTH", depth):
+                by_depth.append(error(name))
+        with patch.object(_emission, "is_chain", return_value=False):
+            other = error(name)
+        print(f"{name:37.37s}" + "".join(f"{value:+9.2f}" for value in by_depth) + f"{other:+16.2f}")
 
 
 def main() -> None:
@@ -42,6 +73,7 @@ def main() -> None:
         times = "".join(f"{value:9.1f}" for value in replayed.values())
         print(f"{file:32s} {1e6 * (1 / fps - around):9.1f} {model:9.1f} {'':24s} {times}")
         figures[f"{file}_model_over_replay_pct"] = round(100 * (model / replayed[QUEUE_DEPTH] - 1), 3)
+    mobilenets()
     finish({"benchmark": "timing_replay", "queue_depth": QUEUE_DEPTH, **figures})
 
 

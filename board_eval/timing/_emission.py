@@ -27,7 +27,7 @@ BETWEEN_SHARE = Fraction(21, 32)
 BUFFERED_STRIPES = 2
 #: Instructions that wait for one engine at most. The code of a compiled ResNet-50 (pruned by 95 %, on chip), replayed with this
 #: depth, takes what was measured; 16 make it 3 % slower, an unlimited queue 16 % faster (benchmarks/timing_replay.py).
-#: MobileNetV1 networks that fit on the chip ask for 64 or more. Compiled files leave up to 131 tokens outstanding.
+#: MobileNetV1 networks that fit on the chip ask for 32, and for 64 to 128. Compiled files leave up to 131 tokens outstanding.
 QUEUE_DEPTH = 64
 
 
@@ -48,6 +48,11 @@ def conv_steps(layer: Layer, image: str, dpu: Target) -> int:
     if is_augmented(layer, image, dpu):
         return kernel_h * ceil_div(kernel_w * channels, dpu.input_parallel)
     return kernel_h * kernel_w * ceil_div(channels, dpu.input_parallel)
+
+
+def is_chain(allocation: Allocation) -> bool:
+    """Whether no layer adds, and none writes a part of a concat."""
+    return not allocation.written_into and all(layer.skip is None for layer in allocation.layers)
 
 
 def emit(allocation: Allocation, image: str, dpu: Target, *, prefetch: bool) -> Tape:
@@ -86,9 +91,9 @@ class _Emitter:
         #: What the first LOAD of the next layer waits for: the end of the layer before it, unless weights are prefetched.
         self.barrier: tuple[int, ...] = ()
         #: Whether no layer adds or concatenates. Compiled files have the barrier behind a layer's last instruction, but the two
-        #: MobileNetV1 networks at 224 pixels that AMD measured are 8 % faster than that allows, and within 2 % of a barrier
-        #: behind the last CONV. No compiled file of such a network is known.
-        self.chain = not allocation.written_into and all(layer.skip is None for layer in allocation.layers)
+        #: MobileNetV1 networks at 224 pixels that AMD measured ask for one behind the last CONV (benchmarks/timing_replay.py).
+        #: That is a fit: no compiled file of such a network is known.
+        self.chain = is_chain(allocation)
         #: Weights on chip, oldest first: words, and the CONV that is the last to use them.
         self.weights: deque[list[int]] = deque()
         self.weight_words = 0
