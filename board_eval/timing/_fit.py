@@ -13,7 +13,8 @@ from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.targets import BoardProfile, Contention, HostRunner, TimingConstants
 from edgesearch.board_eval.timing._measurements import MeasurementRow
 from edgesearch.board_eval.timing._schedule import Program, schedule
-from edgesearch.board_eval.timing._timing import BusyCores, input_pixels, instruction_costs, run
+from edgesearch.board_eval.timing._throughput import BusyCores, traffic
+from edgesearch.board_eval.timing._timing import input_pixels, instruction_costs, run
 
 #: Weight of staying at the constants one starts from, per relative change of one constant: what the measurements do not
 #: determine keeps its value. 0.02 lets a constant double for an error of 2 % in one measurement.
@@ -89,20 +90,13 @@ class Network:
         ends, _ = run(self.program, instruction_costs(self.program, profile.constants))
         return max(ends) * 1e-6 / profile.clock_mhz
 
-    def traffic(self, dpu_s: float) -> tuple[float, float]:
-        """GB/s loaded and saved by one core alone."""
-        program = self.program
-        loaded = program.weight_bytes + program.spilled_bytes + program.image_bytes
-        return loaded / dpu_s / 1e9, program.saved_bytes / dpu_s / 1e9
-
 
 def predict(row: MeasurementRow, network: Network, dpu_s: float, profile: BoardProfile) -> float:
     """Frames per second of a row, from the DPU time of its network."""
     host = profile.runner(runner_of(row, profile))
     if row.what == "latency":
         return 1.0 / (dpu_s + profile.job_seconds + host.of(network.pixels))
-    cores = cores_of(row, profile)
-    busy = BusyCores(cores, dpu_s * host.contention.slowdown(cores, *network.traffic(dpu_s)) + profile.job_seconds)
+    busy = BusyCores.of(network.program, dpu_s, cores_of(row, profile), profile, host)
     return busy.fps(host, network.pixels)
 
 
@@ -221,15 +215,15 @@ def fit_contention(
     cores = np.array([cores_of(row, profile) for row in used])
     slowdown = (cores / np.array([row.fps for row in used]) - profile.job_seconds) / alone
     each = (slowdown - 1.0) / (cores - 1)
-    traffic = np.array([networks[row.network].traffic(t) for row, t in zip(used, alone, strict=True)])
+    moved = np.array([traffic(networks[row.network].program, t) for row, t in zip(used, alone, strict=True)])
     if len({row.network for row in used}) >= _ENOUGH_FOR_TRAFFIC:
         weights = _family_weights(used) / slowdown
-        terms = np.concatenate([np.ones((len(used), 1)), traffic], axis=1)
+        terms = np.concatenate([np.ones((len(used), 1)), moved], axis=1)
         parts = _non_negative(terms * weights[:, None], each * weights)
         found = Contention(**dict(zip(Contention.model_fields, parts, strict=True)))
     else:
         known = profile.runners[runner].contention
-        rest = each - traffic @ np.array([known.per_loaded_gb_s, known.per_saved_gb_s])
+        rest = each - moved @ np.array([known.per_loaded_gb_s, known.per_saved_gb_s])
         found = known.model_copy(update={"fixed": max(0.0, float(np.median(rest)))})
     return _with_runner(profile, runner, contention=found)
 

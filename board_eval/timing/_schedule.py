@@ -87,6 +87,11 @@ class Program:
         return self.bytes(Kind.LOAD_IMAGE)
 
     @property
+    def loaded_bytes(self) -> int:
+        """Bytes loaded: parameters, feature maps and the image."""
+        return self.weight_bytes + self.spilled_bytes + self.image_bytes
+
+    @property
     def saved_bytes(self) -> int:
         """Bytes of feature maps written to external memory, the result included."""
         return self.bytes(Kind.SAVE)

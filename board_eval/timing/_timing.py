@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,23 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.graph import Graph
-from edgesearch.board_eval.targets import BoardProfile, HostRunner, TimingConstants
+from edgesearch.board_eval.targets import BoardProfile, TimingConstants
+from edgesearch.board_eval.timing._certainty import interval, latency_error, throughput_error
 from edgesearch.board_eval.timing._instructions import ENGINE_OF, Engine, Kind
 from edgesearch.board_eval.timing._schedule import Program, schedule
+from edgesearch.board_eval.timing._throughput import BusyCores
 
 Bound = Literal["compute", "memory", "host"]
-#: The size that nearly all published measurements are of, by its operations per cycle: B4096.
-MEASURED_OPERATIONS = 4096
-#: Half width of the intervals of other sizes. The eight networks published for a B1600 (Ultra96, compiled by AMD's compiler of
-#: 2019) take about 22 % longer than the laws of the B4096 say.
-OTHER_SIZE_ERROR = 0.25
-#: Half width of the interval of a host's time: two Python programs on one board need 0.14 and 0.25 ms around the same call.
-HOST_ERROR = 0.25
-#: GB/s that the measured networks load on one core at most, and how much wider the interval gets for each beyond.
-MEASURED_TRAFFIC = 3.4
-TRAFFIC_ERROR = 0.1
-#: No interval is wider than this.
-MOST_ERROR = 0.5
 
 
 @dataclass(frozen=True)
@@ -92,22 +81,17 @@ class Timing:
     @property
     def latency_fps_interval(self) -> tuple[float, float]:
         """Between these frames per second of one thread lie 90 % of measurements; both equal where that is not known."""
-        return _interval(self.latency_fps, self.latency_error)
+        return interval(self.latency_fps, self.latency_error)
 
     @property
     def throughput_fps_interval(self) -> tuple[float, float]:
         """Between these frames per second of all cores lie 90 % of measurements; both equal where that is not known."""
-        return _interval(self.throughput_fps, self.throughput_error)
+        return interval(self.throughput_fps, self.throughput_error)
 
     @property
     def bytes_moved(self) -> int:
         """Bytes read from and written to external memory."""
         return self.loaded_bytes + self.saved_bytes
-
-
-def _interval(fps: float, error: float) -> tuple[float, float]:
-    """Frames per second when the time is `error` longer, and shorter."""
-    return fps / (1 + error), fps / (1 - error)
 
 
 def time_graph(graph: Graph, profile: BoardProfile, *, runner: str | None = None, layers: bool = True) -> Timing:
@@ -136,8 +120,7 @@ def time_program(
     seconds = 1e-6 / profile.clock_mhz
     dpu_s = float(max(ends, default=0.0)) * seconds
     spent = critical_path(program, cost, ends, bounds)
-    loaded = program.weight_bytes + program.spilled_bytes + program.image_bytes
-    busy = BusyCores.of(dpu_s, loaded, program.saved_bytes, profile, host)
+    busy = BusyCores.of(program, dpu_s, profile.cores, profile, host)
     by_engine = spent.sum(axis=0)
     moving = by_engine[Engine.LOAD] + by_engine[Engine.SAVE] > by_engine[Engine.CONV] + by_engine[Engine.MISC]
     dpu_bound: Bound = "memory" if moving else "compute"
@@ -152,61 +135,15 @@ def time_program(
         throughput_fps=busy.fps(host, pixels),
         latency_bound="host" if host_s + profile.job_seconds > dpu_s else dpu_bound,
         throughput_bound="host" if busy.bound_by_host(host, pixels) else dpu_bound,
-        latency_error=_error(host.latency_error, (host_s / (dpu_s + profile.job_seconds + host_s)) * HOST_ERROR, profile),
-        throughput_error=_error(host.throughput_error, _throughput_doubt(busy, host, pixels, loaded, dpu_s, profile), profile),
+        latency_error=latency_error(host_s, dpu_s + profile.job_seconds + host_s, host, profile),
+        throughput_error=throughput_error(busy, host, pixels, profile),
         layers=layer_times(program, spent, seconds) if layers else (),
-        loaded_bytes=loaded,
+        loaded_bytes=program.loaded_bytes,
         saved_bytes=program.saved_bytes,
         weight_bytes=program.weight_bytes,
         spilled_bytes=program.spilled_bytes,
         fits_on_chip=program.fits_on_chip,
     )
-
-
-def _error(known: float, doubt: float, profile: BoardProfile) -> float:
-    """The half width of an interval: what is known of networks like the measured ones, and what this one leaves in doubt."""
-    if not known:
-        return 0.0
-    measured = profile.dpu.operations_per_cycle == MEASURED_OPERATIONS
-    return min(MOST_ERROR, math.hypot(known, doubt, 0.0 if measured else OTHER_SIZE_ERROR))
-
-
-def _throughput_doubt(
-    busy: BusyCores, host: HostRunner, pixels: int, loaded: int, dpu_s: float, profile: BoardProfile
-) -> float:
-    """The host's where it is the bound or must keep more than one thread busy; that of traffic beyond what was measured."""
-    if busy.bound_by_host(host, pixels):
-        return HOST_ERROR
-    beyond = loaded / dpu_s / 1e9 - MEASURED_TRAFFIC if dpu_s and profile.cores > 1 else 0.0
-    crowd = busy.fps(host, pixels) * host.of(pixels) - 1.0
-    return TRAFFIC_ERROR * max(0.0, beyond) + HOST_ERROR * max(0.0, crowd)
-
-
-@dataclass(frozen=True)
-class BusyCores:
-    """Several cores that work on the same network: how many, and what one image takes on each, job included."""
-
-    cores: int
-    core_s: float
-
-    @classmethod
-    def of(cls, dpu_s: float, loaded: int, saved: int, profile: BoardProfile, host: HostRunner) -> BusyCores:
-        """All cores of a board, for a network's DPU time alone and the bytes that it loads and saves."""
-        traffic = (loaded / dpu_s / 1e9, saved / dpu_s / 1e9) if dpu_s > 0 else (0.0, 0.0)
-        return cls(profile.cores, dpu_s * host.contention.slowdown(profile.cores, *traffic) + profile.job_seconds)
-
-    def fps(self, host: HostRunner, pixels: int) -> float:
-        """Images per second: the least of what the cores, the runner's threads and its serial part allow."""
-        return min(self.cores / self.core_s, self.host_fps(host, pixels))
-
-    def bound_by_host(self, host: HostRunner, pixels: int) -> bool:
-        """Whether the cores would do more than the host gives them."""
-        return self.host_fps(host, pixels) < self.cores / self.core_s
-
-    def host_fps(self, host: HostRunner, pixels: int) -> float:
-        """Images per second that the runner's threads and its serial part allow."""
-        threads = host.threads / (host.of(pixels) + self.core_s)
-        return min(threads, 1.0 / host.serial_seconds) if host.serial_seconds else threads
 
 
 def instruction_costs(program: Program, constants: TimingConstants) -> npt.NDArray[np.float64]:

@@ -96,8 +96,10 @@ def test_more_cores_give_more_throughput_and_the_same_latency() -> None:
     two, one = time_graph(graph, PROFILE), time_graph(graph, PROFILE.model_copy(update={"cores": 1}))
     assert two.latency_s == one.latency_s
     alone = one.dpu_s + PROFILE.job_seconds
-    traffic = (one.loaded_bytes / one.dpu_s / 1e9, one.saved_bytes / one.dpu_s / 1e9)
-    both = one.dpu_s * PROFILE.runner().contention.slowdown(2, *traffic) + PROFILE.job_seconds
+    loaded, saved = one.loaded_bytes / one.dpu_s / 1e9, one.saved_bytes / one.dpu_s / 1e9
+    shared = PROFILE.runner().contention
+    each = shared.fixed + shared.per_loaded_gb_s * loaded + shared.per_saved_gb_s * saved
+    both = one.dpu_s * (1 + each) + PROFILE.job_seconds
     assert both > alone
     assert two.throughput_fps == pytest.approx(2 / both)
     assert one.throughput_fps == pytest.approx(1 / alone)

@@ -1,0 +1,44 @@
+"""What several cores, and the program that feeds them, reach together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgesearch.board_eval.targets import BoardProfile, HostRunner
+from edgesearch.board_eval.timing._schedule import Program
+
+
+def traffic(program: Program, dpu_s: float) -> tuple[float, float]:
+    """GB/s that one core loads and saves while it runs a program of `dpu_s` seconds alone."""
+    return (program.loaded_bytes / dpu_s / 1e9, program.saved_bytes / dpu_s / 1e9) if dpu_s > 0 else (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class BusyCores:
+    """Several cores that work on the same network: how many, and what one image takes on each, job included.
+
+    `loaded_gb_s` is what one of them loads from memory while it runs alone, in GB/s.
+    """
+
+    cores: int
+    core_s: float
+    loaded_gb_s: float = 0.0
+
+    @classmethod
+    def of(cls, program: Program, dpu_s: float, cores: int, profile: BoardProfile, host: HostRunner) -> BusyCores:
+        """`cores` of a board at work on a program that takes `dpu_s` seconds on one alone."""
+        loaded, saved = traffic(program, dpu_s)
+        return cls(cores, dpu_s * host.contention.slowdown(cores, loaded, saved) + profile.job_seconds, loaded)
+
+    def fps(self, host: HostRunner, pixels: int) -> float:
+        """Images per second: the least of what the cores, the runner's threads and its serial part allow."""
+        return min(self.cores / self.core_s, self.host_fps(host, pixels))
+
+    def bound_by_host(self, host: HostRunner, pixels: int) -> bool:
+        """Whether the cores would do more than the host gives them."""
+        return self.host_fps(host, pixels) < self.cores / self.core_s
+
+    def host_fps(self, host: HostRunner, pixels: int) -> float:
+        """Images per second that the runner's threads and its serial part allow."""
+        threads = host.threads / (host.of(pixels) + self.core_s)
+        return min(threads, 1.0 / host.serial_seconds) if host.serial_seconds else threads
