@@ -92,7 +92,8 @@ class SimulatedBoard:
                 "measured": "simulated",
                 "latency": f"one thread, {self.runner} runner",
                 "throughput": f"all cores busy, {self.runner} runner",
-                "bound": f"latency {timing.latency_bound}, throughput {timing.throughput_bound}",
+                "latency_bound": timing.latency_bound,
+                "throughput_bound": timing.throughput_bound,
             },
         )
 

@@ -55,6 +55,7 @@ def make_manifest(
             **{name: value for name, value in record.metrics.items() if not name.startswith("estimated_")},
             "test_accuracy": test_accuracy,
             "board": settings.board,
+            "conditions": dict(record.conditions),
         },
         "recipes": {part: content[part] for part in ("train", "finetune", "qat", "prune", "teacher")},
         "data": {

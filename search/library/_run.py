@@ -59,6 +59,8 @@ def run_study(
         with hold_lease(database, settings.name, folder=home.root) as lease:
             study = create_or_resume(database, settings)
             _refuse_other_data(study, inputs.data)
+            if made := made_otherwise(inputs, study):
+                progress.note(made)
             pool = resources.pool()
             store, logs = Store(home.store, warn=progress.note), home.logs(settings.name)
             try:
@@ -95,6 +97,20 @@ def _refuse_other_data(study: optuna.Study, data: DataSet) -> None:
             f"the images of data set {data.name!r} are not those that study {study.study_name!r} was started with; "
             "restore them, or give the study on the new images another --name"
         )
+
+
+def made_otherwise(inputs: Inputs, study: optuna.Study) -> str:
+    """What to know of finished trials whose stages have other keys now; "" when there are none."""
+    finished = [record for record in read_study(study).records if record.is_complete and "measured" in record.artifacts]
+    others = [record.number for record in finished if inputs.plan(record.candidate).key != record.artifacts["measured"]]
+    if not others:
+        return ""
+    return (
+        f"note: {len(others)} of {len(finished)} finished trials were made or measured otherwise (another version of "
+        "edgesearch, another profile of the board, other threads); their figures stay as they are, and new ones may not "
+        "compare with them. For one front of one kind give the study another --name: stages that are the same come from the "
+        "store"
+    )
 
 
 def _test_front(inputs: Inputs, study: optuna.Study, runner: StageRunner) -> None:

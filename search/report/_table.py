@@ -84,11 +84,11 @@ def columns(view: StudyView) -> list[Column]:
         found.append(Column("±", "accuracy_uncertainty", lambda r: _uncertainty(r, images), _points))
     if view.test_accuracy:
         found.append(Column("test", "test_accuracy", lambda r: view.test_accuracy.get(r.number), percent))
-    found += [
-        Column("FPS", "fps", lambda r: r.fps, number),
-    ]
+    found.append(Column("FPS", "fps", lambda r: r.fps, number))
     if any("fps_error" in record.metrics for record in view.records):
         found.append(Column("±%", "fps_error", lambda r: r.figure("fps_error"), _points))
+    if any("throughput_bound" in record.conditions for record in view.records):
+        found.append(Column("bound by", "throughput_bound", _bound, lambda b: b or MISSING, is_number=False))
     found += [
         Column("latency ms", "latency_ms", lambda r: r.latency_ms, number),
         Column("size", "size_bytes", lambda r: r.size_bytes, size),
@@ -106,6 +106,11 @@ def _uncertainty(record: Record, images: int) -> float | None:
     """Half of the 95 % interval of an accuracy that was counted on so many images."""
     accuracy = record.accuracy
     return None if accuracy is None or not 0 <= accuracy <= 1 else uncertainty(accuracy, images)
+
+
+def _bound(record: Record) -> str | None:
+    """What bounds its throughput: compute, memory or host."""
+    return record.conditions.get("throughput_bound")
 
 
 def _points(value: float | None) -> str:

@@ -62,6 +62,7 @@ class Record:
     candidate_key: str = ""
     deployable: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
+    conditions: Mapping[str, str] = field(default_factory=dict)  # how the board measured: its runner, what bounds the speed
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     cache_hits: tuple[str, ...] = ()
     artifacts: Mapping[str, str] = field(default_factory=dict)
@@ -219,6 +220,7 @@ def _read_trial(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> Record
         candidate_key=attributes.get("candidate_key", ""),
         deployable=bool(attributes.get("deployable", False)),
         metrics={name: value for name, value in attributes.items() if _is_figure(name, value)},
+        conditions=attributes.get("conditions") or {},
         stage_seconds=attributes.get("stage_seconds") or {},
         cache_hits=tuple(attributes.get("cache_hits") or ()),
         artifacts=attributes.get("artifacts") or {},

@@ -108,6 +108,7 @@ def test_an_exported_folder_holds_what_its_manifest_names(exported: Path) -> Non
     assert manifest["board"]["dpu"] == "B4096"
     assert "xdputil query" in manifest["board"]["compare"]
     assert manifest["scores"]["test_accuracy"] is None or 0 <= manifest["scores"]["test_accuracy"] <= 1
+    assert manifest["scores"]["conditions"]["throughput_bound"] in ("compute", "memory", "host")
 
 
 def test_the_golden_images_are_calibration_images_as_the_manifest_quantizes_them(exported: Path, tiny: Study) -> None:

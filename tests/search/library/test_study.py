@@ -13,6 +13,7 @@ import optuna
 import pytest
 import torch
 
+from edgesearch.board_eval import load_profile
 from edgesearch.errors import LoweringError, SpaceError, StudyError
 from edgesearch.objectives import load_data, prepare
 from edgesearch.search import Study, StudyFile
@@ -178,8 +179,26 @@ def test_a_stored_study_of_0_1_0_is_shown_and_resumed(tmp_path: Path) -> None:
     other = opened.settings.with_changes(finetune=opened.settings.finetune.model_copy(update={"lr": 0.5}))
     with pytest.raises(StudyError, match=r"finetune\.lr: was 0\.003, is 0\.5"):
         Study.open(other, tmp_path).optimize(7, workers=0)
-    opened.optimize(7, workers=0)
+    lines: list[str] = []
+    opened.optimize(7, workers=0, progress=lines.append)
+    assert any(line.startswith("note: 6 of 6 finished trials were made or measured otherwise") for line in lines)
     assert opened.view().counts == {"COMPLETE": 7, "FAIL": 0, "RUNNING": 0}
+
+
+def test_trials_of_another_board_profile_are_told_when_a_study_goes_on(tiny: Study, tmp_path: Path) -> None:
+    path = tmp_path / "board.json"
+    path.write_text(load_profile("zcu104").to_json())
+    study = Study.open(tiny.settings.with_changes(name="moved", board=str(path)), tmp_path)
+    study.optimize(1, workers=0)
+
+    def said() -> bool:
+        lines: list[str] = []
+        Study.open(study.settings, tmp_path).optimize(1, workers=0, progress=lines.append)
+        return any("note: 1 of 1 finished trials were made or measured otherwise" in line for line in lines)
+
+    assert not said()
+    path.write_text(load_profile("zcu104").model_copy(update={"clock_mhz": 200.0}).to_json())
+    assert said()
 
 
 def test_settings_of_a_later_version_are_refused_with_the_reason(tiny: Study, tmp_path: Path) -> None:

@@ -164,6 +164,16 @@ def test_many_such_members_are_counted() -> None:
     assert accuracy_note(view, front).endswith("trial 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 17 more.")
 
 
+def test_what_bounds_a_speed_is_shown_where_it_is_known() -> None:
+    front = _front_of(0.7, 0.8)
+    view = StudyView("s", front[0].objectives, {}, tuple(front))
+    assert "bound by" not in front_text(view, front)
+    known = [replace(front[0], conditions={"throughput_bound": "memory"}), front[1]]
+    view = replace(view, records=tuple(known))
+    assert "bound by" in front_text(view, known)
+    assert [row["throughput_bound"] for row in json.loads(front_json(view, known))["front"]] == ["memory", None]
+
+
 def test_members_whose_predicted_speeds_leave_their_order_open_are_named() -> None:
     speeds, error = (1000.0, 970.0, 500.0), 0.03
     front = [
