@@ -8,12 +8,13 @@ from typing import Any
 
 import optuna
 
-from edgesearch.errors import StudyError
+from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.objectives import DataSet, Stage, Store
 from edgesearch.search.engine import Engine, Pool, Progress, StageRunner, Summary, make_pool, run_stages
 from edgesearch.search.library._inputs import Inputs
 from edgesearch.search.study import (
     Home,
+    Record,
     create_or_resume,
     hold_lease,
     open_storage,
@@ -102,7 +103,7 @@ def _refuse_other_data(study: optuna.Study, data: DataSet) -> None:
 def made_otherwise(inputs: Inputs, study: optuna.Study) -> str:
     """What to know of finished trials whose stages have other keys now; "" when there are none."""
     finished = [record for record in read_study(study).records if record.is_complete and "measured" in record.artifacts]
-    others = [record.number for record in finished if inputs.plan(record.candidate).key != record.artifacts["measured"]]
+    others = [record.number for record in finished if _key(inputs, record) != record.artifacts["measured"]]
     if not others:
         return ""
     return (
@@ -111,6 +112,14 @@ def made_otherwise(inputs: Inputs, study: optuna.Study) -> str:
         "compare with them. For one front of one kind give the study another --name: stages that are the same come from the "
         "store"
     )
+
+
+def _key(inputs: Inputs, record: Record) -> str:
+    """The key of a trial's measurement as it would be made now; "" where its candidate cannot be made any more."""
+    try:
+        return inputs.plan(record.candidate).key
+    except EdgesearchError:
+        return ""
 
 
 def _test_front(inputs: Inputs, study: optuna.Study, runner: StageRunner) -> None:
