@@ -5,8 +5,10 @@ EdgesearchError                 what a person did or gave; the command line prin
 ├── PluginError                 a name or an import path that leads to nothing, or to code that cannot be used
 ├── DataError                   a data set that cannot be used
 ├── GraphError                  a network that is not well formed, or that the DPU cannot hold
-│   └── LoweringError           a torch model with operations the DPU does not have; lists every one
+│   ├── LoweringError           a torch model with operations the DPU does not have; lists every one
+│   └── CompileError            a quantized network that the compiler cannot place or encode
 ├── XmodelError                 a file that is not an xmodel, or one this program cannot read
+│   └── InstructionError        code that is no program of this DPU, or cannot be encoded as one
 ├── QuantizationError           weights, activations or calibration images that cannot be quantized
 ├── TargetError                 an unknown DPU or board, or a board profile that is not valid
 ├── MeasurementError            board measurements that are missing or impossible
@@ -27,9 +29,11 @@ from dataclasses import dataclass
 
 __all__ = [
     "BoardError",
+    "CompileError",
     "DataError",
     "EdgesearchError",
     "GraphError",
+    "InstructionError",
     "LoweringError",
     "LoweringProblem",
     "MeasurementError",
@@ -90,8 +94,16 @@ class LoweringError(GraphError):
         return type(self), (self.model, self.problems)
 
 
+class CompileError(GraphError):
+    """A quantized network that the compiler cannot place on the DPU, or encode for it."""
+
+
 class XmodelError(EdgesearchError):
     """A file that is not an xmodel, or one this program cannot read."""
+
+
+class InstructionError(XmodelError):
+    """Code that is no program of this DPU, or that cannot be encoded as one."""
 
 
 class QuantizationError(EdgesearchError):

@@ -1,0 +1,17 @@
+from ._coding import decode as decode
+from ._coding import encode as encode
+from ._field import Engine as Engine
+from ._field import FieldSpec as FieldSpec
+from ._field import Instruction as Instruction
+from ._instructions import INSTRUCTIONS as INSTRUCTIONS
+from ._instructions import Alu as Alu
+from ._instructions import AluInit as AluInit
+from ._instructions import Conv as Conv
+from ._instructions import ConvInit as ConvInit
+from ._instructions import Elew as Elew
+from ._instructions import ElewInit as ElewInit
+from ._instructions import End as End
+from ._instructions import Load as Load
+from ._instructions import Save as Save
+from ._text import disassemble as disassemble
+from ._text import disassembly_json as disassembly_json
