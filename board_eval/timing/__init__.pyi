@@ -2,6 +2,12 @@ from ._calibrate import Calibration as Calibration
 from ._calibrate import calibrate as calibrate
 from ._calibrate import calibrate_file as calibrate_file
 from ._calibrate import load_network as load_network
+from ._code import code_cycles as code_cycles
+from ._code import run_code as run_code
+from ._fusion import Fused as Fused
+from ._fusion import Layer as Layer
+from ._fusion import Window as Window
+from ._fusion import fuse as fuse
 from ._layer_report import LayerReport as LayerReport
 from ._layer_report import figure as figure
 from ._layer_report import layer_report as layer_report

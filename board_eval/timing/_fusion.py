@@ -74,6 +74,8 @@ class Layer:
 class Fused:
     """The layers of a network in execution order, and the tensors between them."""
 
+    #: The network with the nodes that the layers name: strides and poolings may have moved.
+    graph: Graph
     layers: tuple[Layer, ...]
     #: Shape of every tensor a layer reads or writes.
     tensors: dict[str, Image]
@@ -81,6 +83,8 @@ class Fused:
     external: frozenset[str]
     #: A concat's parts: part -> the tensor it is written into by strides.
     written_into: dict[str, str]
+    #: Their first channels in it.
+    first_channel: dict[str, int]
     image: str
     result: str
 
@@ -107,6 +111,7 @@ def _pools_before_concats(graph: Graph) -> Graph:
             and isinstance(source, Concat)
             and source.axis == 2
             and len(graph.consumers[source.name]) == 1
+            and source.fix == node.fix
         ):
             changed = True
             nodes = [n for n in nodes if n.name != source.name]
@@ -116,7 +121,7 @@ def _pools_before_concats(graph: Graph) -> Graph:
                 moved = dataclasses.replace(node, name=f"{node.name}/{i}", inputs=(part,), shape=shape, op_names=())
                 parts.append(moved.name)
                 nodes.append(moved)
-            nodes.append(Concat(name=node.name, inputs=tuple(parts), shape=node.shape, axis=2))
+            nodes.append(Concat(name=node.name, inputs=tuple(parts), shape=node.shape, axis=2, fix=node.fix))
         else:
             nodes.append(node)
     return Graph(graph.name, tuple(nodes), graph.bits) if changed else graph
@@ -131,6 +136,7 @@ class _Fusion:
         self.tensors: dict[str, Image] = {}
         self.external: set[str] = set()
         self.written_into: dict[str, str] = {}
+        self.first_channel: dict[str, int] = {}
         self.layers: list[Layer] = []
         #: Convolution -> what is fused behind it, and the other way round.
         self.behind: dict[str, Node] = {}
@@ -144,7 +150,14 @@ class _Fusion:
         result = self._root(self.graph.output.name)
         self.external.update((self.graph.input.name, result))
         return Fused(
-            tuple(self.layers), self.tensors, frozenset(self.external), self.written_into, self.graph.input.name, result
+            self.graph,
+            tuple(self.layers),
+            self.tensors,
+            frozenset(self.external),
+            self.written_into,
+            self.first_channel,
+            self.graph.input.name,
+            result,
         )
 
     # -- what is fused with what
@@ -259,16 +272,19 @@ class _Fusion:
         whole = self._tensor(node.name)
         self.external.add(whole)
         made_by_layer = {layer.output for layer in self.layers}
+        channel = 0
         for i, name in enumerate(node.inputs):
             part = self._tensor(name)
             joined = isinstance(self.graph.by_name[part], Concat) and len(self.consumers[name]) == 1
             if (part in made_by_layer or joined) and part not in self.written_into and part != self.graph.input.name:
                 self.written_into[part] = whole
+                self.first_channel[part] = channel
                 self.external.add(part)
             else:
-                self._copy(node, i, part, whole)
+                self.first_channel[self._copy(node, i, part, whole)] = channel
+            channel += self.graph.by_name[name].shape[-1]
 
-    def _copy(self, node: Concat, index: int, part: str, whole: str) -> None:
+    def _copy(self, node: Concat, index: int, part: str, whole: str) -> str:
         shape = self.tensors[part]
         name = f"{node.name}/copy{index}"
         self.tensors[name] = shape
@@ -287,6 +303,7 @@ class _Fusion:
                 window=Window(),
             )
         )
+        return name
 
 
 def _window(node: Depthwise | Pool) -> Window:

@@ -68,7 +68,9 @@ def _thinned(
             inputs.append(operand.name)
         else:
             name = f"{operand.name}/every{stride[0]}x{stride[1]}/{node.name}"
-            thin = Pool(name=name, inputs=(operand.name,), shape=shape, kind="max", kernel=(1, 1), stride=stride)
+            thin = Pool(
+                name=name, inputs=(operand.name,), shape=shape, kind="max", kernel=(1, 1), stride=stride, fix=operand.fix
+            )
             added.setdefault(node.name, []).append(thin)
             inputs.append(name)
     return dataclasses.replace(node, inputs=tuple(inputs), shape=_every(node.shape, stride))

@@ -1,0 +1,71 @@
+"""The code of a network while it is written: steps, the settings in force, and the rings that parameters go round in."""
+
+from __future__ import annotations
+
+from edgesearch.board_eval.compiler._parameters import Parameters, Ring
+from edgesearch.board_eval.compiler._placement import CONST
+from edgesearch.board_eval.compiler._rows import Span, ceil_div
+from edgesearch.board_eval.compiler._step import Step, Stream
+from edgesearch.board_eval.compiler._transfer import Transfer, loads
+from edgesearch.board_eval.isa import AluInit, ConvInit, Instruction
+from edgesearch.board_eval.targets import Target
+
+__all__ = ["Code"]
+
+
+class Code:
+    """Steps in an order in which they can be executed one by one."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.steps: list[Step] = []
+        self.parameters = Parameters()
+        self.layer = 0
+        lanes = target.feature_groups * target.pixel_parallel
+        self.weight_bank, self.depthwise_bank, self.bias_bank = (
+            lanes,
+            lanes + target.output_parallel,
+            lanes + target.output_parallel + 1,
+        )
+        self.weights, self.depthwise, self.biases = (Ring(target.bank_words) for _ in range(3))
+        self._settings: dict[Stream, Instruction] = {}
+
+    def set(self, settings: ConvInit | AluInit) -> None:
+        """Settings for what follows, unless they are in force already."""
+        stream = Stream.CONV if isinstance(settings, ConvInit) else Stream.MISC
+        if self._settings.get(stream) != settings:
+            self._settings[stream] = settings
+            self.steps.append(Step(settings, stream, self.layer))
+
+    def add(self, instruction: Instruction, stream: Stream, reads: list[Span], writes: list[Span]) -> None:
+        """An instruction that works on banks."""
+        self.steps.append(Step(instruction, stream, self.layer, tuple(reads), tuple(writes)))
+
+    def load_bias(self, address: int, channels: int) -> int:
+        """LOADs of biases; returns their first word."""
+        words = ceil_div(channels, self.target.output_parallel)
+        word = self.biases.take(words)
+        self._parameters(Transfer(CONST, address, channels, self.bias_bank, word, words, 1, channels))
+        return word
+
+    def load_weights(self, address: int, lanes: int, taps: int, channels: int) -> int:
+        """LOADs of the weights of `lanes` output channels, each in a bank of its own; returns their first word.
+
+        `channels` values of each of `taps` pixels of the kernel follow one another in memory.
+        """
+        pixel = ceil_div(channels, self.target.input_parallel)
+        word = self.weights.take(taps * pixel)
+        for lane in range(lanes):
+            start = address + lane * taps * channels
+            self._parameters(Transfer(CONST, start, channels, self.weight_bank + lane, word, pixel, taps, channels))
+        return word
+
+    def load_depthwise(self, address: int, taps: int, pitch: int, channels: int) -> int:
+        """LOADs of `channels` of the `pitch` channels of a depthwise kernel; returns their first word."""
+        pixel = ceil_div(channels, self.target.input_parallel)
+        word = self.depthwise.take(taps * pixel)
+        self._parameters(Transfer(CONST, address, pitch, self.depthwise_bank, word, pixel, taps, channels))
+        return word
+
+    def _parameters(self, transfer: Transfer) -> None:
+        self.steps += loads(transfer, Stream.PARAMETERS, self.layer, self.target)

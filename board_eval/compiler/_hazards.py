@@ -1,0 +1,144 @@
+"""Which instruction must wait for which: every read after a write, write after a read and write after a write, and no more.
+
+The rule of the hardware (compiled files of AMD's compiler show it): one counter for every ordered pair of engines. An instruction
+takes a token of each engine that it waits for and gives, at its end, one to each engine that waits for it. Engines work in
+order, so tokens of one pair are taken in the order in which they were given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from edgesearch.board_eval.compiler._rows import Span
+from edgesearch.board_eval.compiler._step import Memory, Step
+from edgesearch.board_eval.isa import Engine, Instruction
+from edgesearch.board_eval.targets import Target
+
+__all__ = ["bank_count", "conflicts", "with_tokens"]
+
+#: Bytes of external memory that are guarded together.
+_CELL = 64
+
+
+def bank_count(target: Target) -> int:
+    """Banks of feature maps, convolution weights, depthwise weights and biases."""
+    return target.feature_groups * target.pixel_parallel + target.output_parallel + 2
+
+
+class _Touched:
+    """The last step of every lane that read, and that wrote, each word and each cell of memory; -1 for none."""
+
+    def __init__(self, target: Target, lanes: int) -> None:
+        self.lanes = lanes
+        self.depth = target.bank_words
+        shape = (lanes, bank_count(target), target.bank_words)
+        self.reads = np.full(shape, -1, np.int32)
+        self.writes = np.full(shape, -1, np.int32)
+        self.cell_reads: dict[int, npt.NDArray[np.int32]] = {}
+        self.cell_writes: dict[int, npt.NDArray[np.int32]] = {}
+
+    def before(self, step: Step) -> list[int]:
+        """Per lane, the last step that this one must not pass."""
+        found = np.full(self.lanes, -1, np.int32)
+        for span in step.reads:
+            for piece in self._pieces(span):
+                np.maximum(found, self.writes[piece].max(axis=(1, 2)), out=found)
+        for span in step.writes:
+            for piece in self._pieces(span):
+                np.maximum(found, self.writes[piece].max(axis=(1, 2)), out=found)
+                np.maximum(found, self.reads[piece].max(axis=(1, 2)), out=found)
+        for memory, others in (
+            (step.reads_memory, (self.cell_writes,)),
+            (step.writes_memory, (self.cell_writes, self.cell_reads)),
+        ):
+            if memory is not None:
+                for cells in others:
+                    known = self._cells(cells, memory)
+                    np.maximum(found, known.max(axis=1), out=found)
+        numbers: list[int] = found.tolist()
+        return numbers
+
+    def mark(self, number: int, lane: int, step: Step) -> None:
+        """Note what step `number` touches."""
+        for span in step.reads:
+            for _, banks, words in self._pieces(span):
+                self.reads[lane, banks, words] = number
+        for span in step.writes:
+            for _, banks, words in self._pieces(span):
+                self.writes[lane, banks, words] = number
+        if step.reads_memory is not None:
+            self._cells(self.cell_reads, step.reads_memory)[lane] = number
+        if step.writes_memory is not None:
+            self._cells(self.cell_writes, step.writes_memory)[lane] = number
+
+    def _pieces(self, span: Span) -> Iterator[tuple[slice, slice, slice]]:
+        banks = slice(span.bank, span.bank + span.banks)
+        stop = span.start + span.words
+        yield slice(None), banks, slice(span.start, min(stop, self.depth))
+        if stop > self.depth:
+            yield slice(None), banks, slice(0, min(stop - self.depth, self.depth))
+
+    def _cells(self, cells: dict[int, npt.NDArray[np.int32]], memory: Memory) -> npt.NDArray[np.int32]:
+        first, stop = memory.start // _CELL, -(-memory.stop // _CELL)
+        known = cells.get(memory.register)
+        if known is None or known.shape[1] < stop:
+            grown = np.full((self.lanes, max(stop, 2 * (0 if known is None else known.shape[1]))), -1, np.int32)
+            if known is not None:
+                grown[:, : known.shape[1]] = known
+            known = cells[memory.register] = grown
+        return known[:, first:stop]
+
+
+def conflicts(steps: Sequence[Step], lane_of: Sequence[int], target: Target) -> list[tuple[int, ...]]:
+    """Per step, the steps on other lanes that it must wait for: none that follows from another, or from the order of its lane.
+
+    `lane_of` says which of the lanes, each worked through in order, a step belongs to: engines, or finer.
+    """
+    lanes = max(lane_of, default=0) + 1
+    touched = _Touched(target, lanes)
+    none = [-1] * lanes
+    #: Per step: the last step of every lane known to have ended when it ends.
+    known: list[list[int]] = []
+    last = [-1] * lanes
+    waits: list[tuple[int, ...]] = []
+    for number, (step, lane) in enumerate(zip(steps, lane_of, strict=True)):
+        ended = known[last[lane]] if last[lane] >= 0 else none
+        needed: list[int] = []
+        if step.reads or step.writes or step.reads_memory or step.writes_memory:
+            before = touched.before(step)
+            for other in sorted(range(lanes), key=before.__getitem__, reverse=True):
+                if other != lane and before[other] > ended[other]:
+                    needed.append(before[other])
+                    ended = list(map(max, ended, known[before[other]]))
+            touched.mark(number, lane, step)
+        ended = list(ended)
+        ended[lane] = number
+        known.append(ended)
+        last[lane] = number
+        waits.append(tuple(needed))
+    return waits
+
+
+def with_tokens(steps: Sequence[Step], target: Target) -> list[Instruction]:
+    """The instructions of a program, with the tokens that its hazards ask for.
+
+    Every instruction has the bits of its own engine set, as all compiled files do.
+    """
+    engines = [step.stream.engine for step in steps]
+    takes = [1 << engine for engine in engines]
+    gives = [1 << engine for engine in engines]
+    for number, waits in enumerate(conflicts(steps, engines, target)):
+        for other in waits:
+            takes[number] |= 1 << engines[other]
+            gives[other] |= 1 << engines[number]
+    return [
+        dataclasses.replace(step.instruction, dpdon=take, dpdby=give)
+        for step, take, give in zip(steps, takes, gives, strict=True)
+    ]
+
+
+assert len(Engine) == 4  # lanes of `with_tokens`

@@ -1,0 +1,301 @@
+"""A quantized Graph rewritten until every node is one that an instruction computes, bit for bit the same network.
+
+Each rewriting is small: `execute` of the new graph gives what it gave before. What cannot be rewritten is refused by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from edgesearch.board_eval.graph import (
+    Activation,
+    Add,
+    Array,
+    Concat,
+    Conv,
+    Depthwise,
+    Graph,
+    Input,
+    Linear,
+    Node,
+    Pool,
+    Reshape,
+    average_ratio,
+    rounding_positions,
+)
+from edgesearch.board_eval.targets import Target
+from edgesearch.errors import CompileError
+
+__all__ = ["legal", "mean_factor"]
+
+#: The largest factor of an average that the field of eight bits holds, read as a signed number.
+_LARGEST_FACTOR = 127
+
+
+def legal(graph: Graph, target: Target) -> Graph:
+    """The same network in nodes that the DPU's instructions compute. Raises CompileError naming a layer that has no such form."""
+    if graph.quantized:
+        graph = _rounded_once(graph)
+    for rewrite in (_dilated, _flattened, _averages, _additions, _clipped, _copied_flattened):
+        graph = _rewritten(graph, rewrite, target)
+    return graph
+
+
+def _rewritten(graph: Graph, rewrite: Callable[[Graph, Node, Target], list[Node]], target: Target) -> Graph:
+    nodes: list[Node] = []
+    for node in graph:
+        made = rewrite(graph, node, target)
+        assert made[-1].name == node.name  # readers find its value under its name
+        nodes += made
+    return Graph(graph.name, tuple(nodes), graph.bits)
+
+
+def _rounded_once(graph: Graph) -> Graph:
+    """Every node with one fix position of its own: a value that concats take at their positions is made once for each."""
+    positions = rounding_positions(graph)
+    nodes: list[Node] = []
+
+    def name_of(name: str, fix: int) -> str:
+        own = graph.fix_of(name)
+        known = positions[name]
+        return name if own is not None or fix == known[0] else f"{name}/at{fix}"
+
+    for node in graph:
+        if node is graph.output or isinstance(node, Reshape):
+            fixes = positions[node.name][:1] if node is graph.output else positions[node.name]
+        else:
+            fixes = positions[node.name] or (0,)
+        for fix in fixes:
+            inputs = tuple(name_of(source, fix) for source in node.inputs)
+            made = dataclasses.replace(node, name=name_of(node.name, fix), inputs=inputs)
+            nodes.append(made if isinstance(node, Reshape) else dataclasses.replace(made, fix=fix))
+    return _equal_positions(Graph(graph.name, tuple(nodes), graph.bits))
+
+
+def _equal_positions(graph: Graph) -> Graph:
+    """Concats whose parts all have the concat's own fix position: others pass through a copy that rounds them."""
+    nodes: list[Node] = []
+    for node in graph:
+        if isinstance(node, Concat):
+            inputs = []
+            for i, source in enumerate(node.inputs):
+                if graph.fix_of(source) == node.fix:
+                    inputs.append(source)
+                    continue
+                name = f"{node.name}/part{i}"
+                shape = graph.by_name[source].shape
+                nodes.append(Activation(name=name, inputs=(source,), shape=shape, activation="none", fix=node.fix))
+                inputs.append(name)
+            node = dataclasses.replace(node, inputs=tuple(inputs))
+        nodes.append(node)
+    return Graph(graph.name, tuple(nodes), graph.bits)
+
+
+# -- windows
+
+
+def _dilated(graph: Graph, node: Node, target: Target) -> list[Node]:
+    """Dilated convolutions with zeros between their taps: no field says dilation."""
+    if not isinstance(node, Conv | Depthwise) or node.dilation == (1, 1):
+        return [node]
+    most = target.limits.conv_kernel if isinstance(node, Conv) else target.limits.window_kernel
+    kernel = tuple((k - 1) * d + 1 for k, d in zip(node.kernel, node.dilation, strict=True))
+    if max(kernel) > most:
+        raise CompileError(
+            f"layer {node.name!r}: kernel {node.kernel} with dilation {node.dilation} spans {kernel} pixels; the compiler writes "
+            f"dilation as zeros between the taps, in kernels of up to {most}: use a smaller dilation"
+        )
+    weight = None
+    if node.weight is not None:
+        first = 0 if isinstance(node, Depthwise) else 1
+        shape = list(node.weight.shape)
+        shape[first : first + 2] = kernel
+        weight = np.zeros(shape, np.float32)
+        taps = (slice(None, None, node.dilation[0]), slice(None, None, node.dilation[1]))
+        weight[(*(slice(None),) * first, *taps)] = node.weight
+    return [dataclasses.replace(node, kernel=(kernel[0], kernel[1]), dilation=(1, 1), weight=weight)]
+
+
+def _flattened(graph: Graph, node: Node, target: Target) -> list[Node]:
+    """Linear layers on a flattened image as convolutions of the whole image, where a kernel is large enough."""
+    if not isinstance(node, Linear):
+        return [node]
+    source = graph.by_name[node.inputs[0]]
+    while isinstance(source, Reshape):
+        source = graph.by_name[source.inputs[0]]
+    shape = source.shape
+    if len(shape) != 3 or shape[:2] == (1, 1):
+        return [node]
+    height, width, channels = shape
+    words = height * width * -(-channels // target.input_parallel)
+    if max(height, width) > target.limits.conv_kernel or words > target.bank_words:
+        return [node]
+    weight = None if node.weight is None else node.weight.reshape(node.shape[0], height, width, channels)
+    conv = Conv(
+        name=f"{node.name}/image",
+        inputs=(source.name,),
+        shape=(1, 1, node.shape[0]),
+        fix=node.fix,
+        weight=weight,
+        bias=node.bias,
+        weight_fix=node.weight_fix,
+        bias_fix=node.bias_fix,
+        activation=node.activation,
+        has_bias=node.has_bias,
+        kernel=(height, width),
+    )
+    return [conv, Reshape(name=node.name, inputs=(conv.name,), shape=node.shape)]
+
+
+def _copied_flattened(graph: Graph, node: Node, target: Target) -> list[Node]:
+    """A reshape of what lies inside a concat reads a copy: the rows of a part are not next to each other."""
+    if not isinstance(node, Reshape):
+        return [node]
+    source = graph.by_name[node.inputs[0]]
+    if isinstance(source, Reshape | Input) or not any(isinstance(reader, Concat) for reader in graph.consumers[source.name]):
+        return [node]
+    copy = Activation(name=f"{node.name}/copy", inputs=(source.name,), shape=source.shape, activation="none", fix=source.fix)
+    return [copy, dataclasses.replace(node, inputs=(copy.name,))]
+
+
+# -- averages
+
+
+def mean_factor(node: Pool) -> tuple[int, int]:
+    """(m, s) of an average of sum * m / 2**s, m odd. Raises CompileError when the factor is no such number."""
+    ratio = average_ratio(node.kernel, node.factor)
+    shift = ratio.denominator.bit_length() - 1
+    if ratio.denominator != 1 << shift or ratio.numerator < 1:
+        raise CompileError(
+            f"layer {node.name!r} averages with the factor {node.factor}, which is not k * m / 2**s for {node.kernel} pixels as "
+            "the DPU computes it: quantize the network with this program, or with pytorch_nndct"
+        )
+    return ratio.numerator, shift
+
+
+def _averages(graph: Graph, node: Node, target: Target) -> list[Node]:
+    """Averages whose factor is too large for its field, as a convolution of the image beside itself: m = m1 + m2."""
+    if not isinstance(node, Pool) or node.kind != "avg" or node.fix is None:
+        return [node]
+    factor, shift = mean_factor(node)
+    if factor <= _LARGEST_FACTOR:
+        return [node]
+    source = graph.by_name[node.inputs[0]]
+    channels = source.shape[2]
+    words = node.kernel[0] * node.kernel[1] * -(-2 * channels // target.input_parallel)
+    fits = max(node.kernel) <= target.limits.conv_kernel and words <= target.bank_words and not _ends_outside(graph, node)
+    if not fits or max(node.stride) > target.limits.conv_stride or factor > 2 * _LARGEST_FACTOR:
+        raise CompileError(
+            f"layer {node.name!r} averages {node.kernel[0]} x {node.kernel[1]} pixels, which the DPU does as a sum times "
+            f"{factor} / 2**{shift}; factors above {_LARGEST_FACTOR} have no encoding, and as a convolution it takes "
+            f"{words} words of a weight bank of {target.bank_words} and a kernel of up to {target.limits.conv_kernel}: "
+            "pool in two steps"
+        )
+    both = Concat(
+        name=f"{node.name}/twice", inputs=(source.name, source.name), shape=(*source.shape[:2], 2 * channels), fix=source.fix
+    )
+    weight = np.zeros((channels, *node.kernel, 2 * channels), np.float32)
+    one = np.arange(channels)
+    weight[one, :, :, one] = np.ldexp(factor // 2, -shift)
+    weight[one, :, :, channels + one] = np.ldexp(factor - factor // 2, -shift)
+    conv = Conv(
+        name=node.name,
+        inputs=(both.name,),
+        shape=node.shape,
+        fix=node.fix,
+        weight=weight,
+        weight_fix=shift,
+        has_bias=False,
+        kernel=node.kernel,
+        stride=node.stride,
+        padding=node.padding,
+    )
+    return [both, conv]
+
+
+def _ends_outside(graph: Graph, node: Pool) -> bool:
+    """Whether windows reach beyond the padding (a pool's size rounded up), or the padding beyond what a convolution takes."""
+    source = graph.by_name[node.inputs[0]]
+    left, right, top, bottom = node.padding
+    for size, out, kernel, stride, before, after in (
+        (source.shape[0], node.shape[0], node.kernel[0], node.stride[0], top, bottom),
+        (source.shape[1], node.shape[1], node.kernel[1], node.stride[1], left, right),
+    ):
+        if max(before, after) >= kernel or (out - 1) * stride + kernel > size + before + after:
+            return True
+    return False
+
+
+# -- additions and activations
+
+
+def _additions(graph: Graph, node: Node, target: Target) -> list[Node]:
+    """Sums of operands far apart, with the coarser one made finer first.
+
+    The elementwise engine keeps two fraction bits of the finer operand. That is exact while the result has at most one bit more
+    than the coarser operand: rounding down twice is rounding down once. Where it has more, the coarser operand is shifted left
+    beforehand; what saturates there would saturate in the result too, since the other operand is small beside it.
+    """
+    if not isinstance(node, Add) or node.fix is None:
+        return [node]
+    fixes = [graph.fix_of(source) for source in node.inputs]
+    assert fixes[0] is not None and fixes[1] is not None
+    apart, finer = abs(fixes[0] - fixes[1]), node.fix - min(fixes[0], fixes[1])
+    if apart <= 2 or finer <= 1:
+        return [node]
+    shift = min(finer - 1, apart - 2)
+    coarse = 0 if fixes[0] < fixes[1] else 1
+    source = node.inputs[coarse]
+    fix = (fixes[coarse] or 0) + shift
+    copy = Activation(name=f"{node.name}/finer", inputs=(source,), shape=node.shape, activation="none", fix=fix)
+    inputs = tuple(copy.name if i == coarse else name for i, name in enumerate(node.inputs))
+    return [copy, dataclasses.replace(node, inputs=inputs)]
+
+
+def _clipped(graph: Graph, node: Node, target: Target) -> list[Node]:
+    """ReLU6 where 6 is neither 96 nor out of reach: two steps that saturate, x + (127 - six) and back."""
+    if not isinstance(node, Conv | Depthwise | Linear | Add | Activation) or node.activation != "relu6" or node.fix is None:
+        return [node]
+    largest = 2 ** (graph.bits - 1) - 1
+    six = 6 * 2.0**node.fix
+    if six >= largest:  # saturation comes first
+        return [dataclasses.replace(node, activation="relu")]
+    if node.fix == 4 and isinstance(node, Conv | Depthwise | Linear):
+        return [node]
+    six = int(np.floor(six + 0.5))
+    return list(_saturated(node, six, largest))
+
+
+def _saturated(node: Node, six: int, largest: int) -> Iterator[Node]:
+    """The node with ReLU, then clamped to `six` by depthwise convolutions with weight 1."""
+    assert isinstance(node, Conv | Depthwise | Linear | Add | Activation) and node.fix is not None
+    shape = node.shape if len(node.shape) == 3 else (1, 1, *node.shape)
+    names = [f"{node.name}/relu", f"{node.name}/up", f"{node.name}/down"]
+    yield dataclasses.replace(node, name=names[0], activation="relu")
+    source = names[0]
+    if shape != node.shape:
+        yield Reshape(name=f"{source}/pixel", inputs=(source,), shape=shape)
+        source = f"{source}/pixel"
+    for name, offset in ((names[1], largest - six), (names[2], six - largest)):
+        last = name == names[2] and shape == node.shape
+        yield Depthwise(
+            name=node.name if last else name,
+            inputs=(source,),
+            shape=shape,
+            fix=node.fix,
+            weight=_full((1, 1, shape[2]), 1.0),
+            bias=_full((shape[2],), float(np.ldexp(offset, -node.fix))),
+            weight_fix=0,
+            bias_fix=node.fix,
+            kernel=(1, 1),
+        )
+        source = name
+    if shape != node.shape:
+        yield Reshape(name=node.name, inputs=(names[2],), shape=node.shape)
+
+
+def _full(shape: tuple[int, ...], value: float) -> Array:
+    return np.full(shape, value, np.float32)
