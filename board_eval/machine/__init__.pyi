@@ -1,0 +1,3 @@
+from ._banks import Banks as Banks
+from ._machine import Machine as Machine
+from ._machine import simulate as simulate
