@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ from edgesearch.board_eval.isa import Alu, AluInit, Conv, ConvInit
 from edgesearch.board_eval.machine._banks import Banks, Words, row_places, spread
 
 __all__ = ["Rows", "Window"]
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ class Window:
             values[:, :, values.shape[2] - self.channel_offset :] = padding
         return values
 
-    def taps(self, values: npt.NDArray[np.generic], row: int, column: int) -> npt.NDArray[np.generic]:
+    def taps(self, values: npt.NDArray[_Value], row: int, column: int) -> npt.NDArray[_Value]:
         """What the kernel's place (row, column) meets of (height, width, channels): (rows, columns, channels)."""
         (down, right), (rows, columns) = self.stride, (self.rows, self.columns)
         return values[row : row + (rows - 1) * down + 1 : down, column : column + (columns - 1) * right + 1 : right]
