@@ -21,7 +21,7 @@ def encode(program: Iterable[Instruction]) -> bytes:
     """The bytes of a program. Raises InstructionError for a value that its field does not hold."""
     words: list[int] = []
     for position, instruction in enumerate(program):
-        layout = _layout(type(instruction))
+        layout = _layout(instruction.OPCODE)
         here = [0] * instruction.WORDS
         here[0] = instruction.OPCODE << 28
         for value, (word, low, smallest, largest) in zip(layout.values(instruction), layout.places, strict=True):
@@ -53,7 +53,7 @@ def _decoded(code: bytes) -> Iterator[Instruction]:
             )
         if at + kind.WORDS > len(words):
             raise InstructionError(f"the code ends within the {kind.MNEMONIC} at byte {4 * at}: the file was cut off")
-        layout = _layout(kind)
+        layout = _layout(kind.OPCODE)
         for word, unnamed in enumerate(layout.unnamed):
             if words[at + word] & unnamed:
                 raise InstructionError(
@@ -83,7 +83,8 @@ class _Layout:
 
 
 @cache
-def _layout(kind: type[Instruction]) -> _Layout:
+def _layout(opcode: int) -> _Layout:
+    kind = INSTRUCTIONS[opcode]
     fields = kind.fields()
     names = tuple(field.name for field in fields)
     used = [0] * kind.WORDS

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
 from typing import Any, ClassVar
 
 __all__ = ["Engine", "FieldSpec", "Instruction", "bits"]
@@ -66,7 +65,10 @@ class Instruction:
     @classmethod
     def fields(cls) -> tuple[FieldSpec, ...]:
         """Its fields, in the order of their declaration."""
-        return _fields(cls)
+        known = _FIELDS.get(cls)
+        if known is None:
+            known = _FIELDS[cls] = tuple(FieldSpec(field.name, **field.metadata) for field in dataclasses.fields(cls))
+        return known
 
     def takes(self, engine: Engine) -> bool:
         """Whether it waits for a token of another engine."""
@@ -77,6 +79,5 @@ class Instruction:
         return engine is not self.ENGINE and bool(self.dpdby >> engine & 1)
 
 
-@cache
-def _fields(cls: type[Instruction]) -> tuple[FieldSpec, ...]:
-    return tuple(FieldSpec(field.name, **field.metadata) for field in dataclasses.fields(cls))
+#: Fields of the classes that were asked for them: disassembling asks once per instruction.
+_FIELDS: dict[type[Instruction], tuple[FieldSpec, ...]] = {}
