@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgesearch.board_eval.compiler._rows import Span
 from edgesearch.board_eval.compiler._step import Memory, Step
-from edgesearch.board_eval.isa import Engine, Instruction
+from edgesearch.board_eval.isa import End, Engine, Instruction
 from edgesearch.board_eval.targets import Target
 
 __all__ = ["bank_count", "conflicts", "with_tokens"]
@@ -96,6 +96,8 @@ class _Touched:
 def conflicts(steps: Sequence[Step], lane_of: Sequence[int], target: Target) -> list[tuple[int, ...]]:
     """Per step, the steps on other lanes that it must wait for: none that follows from another, or from the order of its lane.
 
+    END waits for all.
+
     `lane_of` says which of the lanes, each worked through in order, a step belongs to: engines, or finer.
     """
     lanes = max(lane_of, default=0) + 1
@@ -104,17 +106,20 @@ def conflicts(steps: Sequence[Step], lane_of: Sequence[int], target: Target) -> 
     #: Per step: the last step of every lane known to have ended when it ends.
     known: list[list[int]] = []
     last = [-1] * lanes
+    working = [-1] * lanes
     waits: list[tuple[int, ...]] = []
     for number, (step, lane) in enumerate(zip(steps, lane_of, strict=True)):
         ended = known[last[lane]] if last[lane] >= 0 else none
         needed: list[int] = []
-        if step.reads or step.writes or step.reads_memory or step.writes_memory:
-            before = touched.before(step)
+        ends = isinstance(step.instruction, End)
+        if ends or step.reads or step.writes or step.reads_memory or step.writes_memory:
+            before = working if ends else touched.before(step)
             for other in sorted(range(lanes), key=before.__getitem__, reverse=True):
                 if other != lane and before[other] > ended[other]:
                     needed.append(before[other])
                     ended = list(map(max, ended, known[before[other]]))
             touched.mark(number, lane, step)
+            working[lane] = number
         ended = list(ended)
         ended[lane] = number
         known.append(ended)

@@ -41,7 +41,18 @@ def legal(graph: Graph, target: Target) -> Graph:
         graph = _rounded_once(graph)
     for rewrite in (_dilated, _flattened, _averages, _additions, _clipped, _copied_flattened):
         graph = _rewritten(graph, rewrite, target)
-    return graph
+    return _read(graph)
+
+
+def _read(graph: Graph) -> Graph:
+    """The nodes that the output is made of, and the input."""
+    needed = {graph.output.name}
+    kept: list[Node] = []
+    for node in reversed(graph.nodes):
+        if node.name in needed or isinstance(node, Input):
+            kept.append(node)
+            needed.update(node.inputs)
+    return Graph(graph.name, tuple(reversed(kept)), graph.bits)
 
 
 def _rewritten(graph: Graph, rewrite: Callable[[Graph, Node, Target], list[Node]], target: Target) -> Graph:

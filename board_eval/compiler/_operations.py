@@ -262,17 +262,24 @@ def elementwise(
 ) -> None:
     """ELEWs of the output rows `out`: the sum of operands, each read with a right shift, moved left by `shift`.
 
-    Rows of a result that lie two to a bank are written line by line: those of one line come from every second bank.
+    Rows of a result that lie two to a bank are written line by line: those of one line come from every second bank. No
+    instruction reads on from the last bank to the first: the next round need not follow in a ring of rows.
     """
     lines = result.rows.stride
+    step = max(sliding.window.stride[0] for sliding, _ in operands) * lines
+    chosen_rows = []
     for line in range(lines):
-        chosen = range(out.start + line, out.stop, lines)
-        if not len(chosen):
-            continue
+        rows = list(range(out.start + line, out.stop, lines))
+        while rows:
+            first = min(sliding.rows.banks - (rows[0] * sliding.window.stride[0]) % sliding.rows.banks for sliding, _ in operands)
+            count = ceil_div(first, step)
+            chosen_rows.append(rows[:count])
+            rows = rows[count:]
+    for chosen in chosen_rows:
         reads: list[Span] = []
         for number, (sliding, shift_read) in enumerate(operands):
             step_h, step_w = sliding.window.stride
-            place = sliding.rows.place(chosen.start * step_h, columns.start * step_w)
+            place = sliding.rows.place(chosen[0] * step_h, columns.start * step_w)
             code.steps.append(
                 Step(
                     ElewInit(
@@ -289,7 +296,7 @@ def elementwise(
             )
             for row in chosen:
                 reads += sliding.spans(row, row + 1, columns)
-        place = result.rows.place(chosen.start, columns.start)
+        place = result.rows.place(chosen[0], columns.start)
         code.add(
             Elew(
                 act_type=act,

@@ -81,7 +81,7 @@ class _Prepared:
         behind = steady(layer.post_window, layer.out_shape, layer.mid_shape, self.target)
         chunk = (self.target.alu_rows - 1) * behind.stride[0] + behind.rows + self.target.pixel_parallel
         rounds = ceil_div(chunk, self.target.pixel_parallel * behind.stride[0])
-        if behind.stride[0] <= 2 and rounds <= 3:
+        if behind.stride[0] <= 2 and rounds <= 3 and not is_thinning(self.graph.by_name[layer.nodes[1]]):
             yield dataclasses.replace(layer, post_window=behind)
             return
         name, post = layer.nodes
@@ -508,7 +508,8 @@ class _Placer:
     def _no_room(self, layer: Layer, views: Mapping[str, External]) -> _NoRoom:
         candidates = {name: rows.words for name, rows in self.chip.items()}
         if not self._is_external(layer.output) and self._rows_to_a_bank(layer.output) is not None and layer.kind != "copy":
-            candidates[layer.output] = self._output_need(layer, (Tile(range(1), range(1), range(1)),), 1, False)[0].rows.words
+            needs = self._output_need(layer, (Tile(range(1), range(1), range(1)),), 1, False)
+            candidates.update({layer.output: need.rows.words for need in needs})
         if candidates:
             return _NoRoom("", max(candidates, key=lambda name: (candidates[name], name)))
         *_, (tiles, blocks, roomy) = self._choices(layer, views)

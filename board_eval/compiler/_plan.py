@@ -120,7 +120,7 @@ def augmented(layer: Layer, image: str, target: Target) -> bool:
     The LOADs mask what lies in the padding: up to 31 bytes on either side, and not on both sides of one pixel.
     """
     window, channels = layer.window, layer.in_shape[2]
-    if layer.kind != "conv" or layer.source != image or window.kernel[1] * channels > target.augmented_inputs:
+    if layer.kind != "conv" or layer.source != image or not 1 < window.kernel[1] <= target.augmented_inputs // channels:
         return False
     rest = -window.kernel[1] * channels % target.input_parallel
     if max(window.padding[0] * channels, window.padding[1] * channels + rest) > _MASKED_BYTES:

@@ -10,6 +10,9 @@ import dataclasses
 
 from edgesearch.board_eval.graph import Add, Conv, Graph, Node, Pool, Shape
 
+#: What a convolution takes, whatever the size of the DPU.
+_LARGEST_STRIDE = 8
+
 
 def strides_moved_back(graph: Graph) -> Graph:
     """The graph with every such stride where its input is made, from the last node to the first."""
@@ -51,12 +54,19 @@ def _thinned(
 ) -> Node | None:
     """The node that makes only every `stride`-th value, None where the compiler leaves it as it is."""
     if isinstance(node, Conv):
+        if max(node.stride[0] * stride[0], node.stride[1] * stride[1]) > _LARGEST_STRIDE:
+            return None
         shape = _every(node.shape, stride)
         return dataclasses.replace(node, stride=(node.stride[0] * stride[0], node.stride[1] * stride[1]), shape=shape)
     if not isinstance(node, Add) or node.inputs[0] == node.inputs[1]:
         return None
     operands = [nodes[name] for name in node.inputs]
-    own = [isinstance(operand, Conv) and len(graph.consumers[operand.name]) == 1 for operand in operands]
+    own = [
+        isinstance(operand, Conv)
+        and len(graph.consumers[operand.name]) == 1
+        and max(operand.stride[0] * stride[0], operand.stride[1] * stride[1]) <= _LARGEST_STRIDE
+        for operand in operands
+    ]
     if not any(own):
         return None
     inputs = []
