@@ -4,5 +4,13 @@ from ._compiled import CompiledOperation as CompiledOperation
 from ._compiled import CompiledTensor as CompiledTensor
 from ._compiled import Register as Register
 from ._compiled_reader import read_compiled as read_compiled
+from ._program import INPUT as INPUT
+from ._program import OUTPUT as OUTPUT
+from ._program import PARAMETERS as PARAMETERS
+from ._program import WORKSPACE as WORKSPACE
+from ._program import CompiledProgram as CompiledProgram
+from ._program import ConstantPlace as ConstantPlace
+from ._program import ProgramLayer as ProgramLayer
+from ._program import TensorPlace as TensorPlace
 from ._reader import read_xmodel as read_xmodel
 from ._writer import write_xmodel as write_xmodel
