@@ -3,6 +3,8 @@ from ._compiled import CompiledModel as CompiledModel
 from ._compiled import CompiledOperation as CompiledOperation
 from ._compiled import CompiledTensor as CompiledTensor
 from ._compiled import Register as Register
+from ._compiled_graph import compiled_graph as compiled_graph
+from ._compiled_graph import read_compiled_graph as read_compiled_graph
 from ._compiled_reader import read_compiled as read_compiled
 from ._program import INPUT as INPUT
 from ._program import OUTPUT as OUTPUT

@@ -6,7 +6,7 @@ Every mistake in the file becomes an XmodelError that names the operation, or wh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,21 +24,22 @@ MAX_FIX = 64
 
 
 class Attributes:
-    """Attributes by name, of an operation, a tensor or a subgraph. Wraps a map of AttrValue messages."""
+    """Attributes of an operation, a tensor or a subgraph, by name: AttrValue messages, or whatever `read` makes values of."""
 
-    def __init__(self, owner: str, messages: Mapping[str, Any]) -> None:
+    def __init__(self, owner: str, values: Mapping[str, Any], read: Callable[[Any], Any] = attribute) -> None:
         self.owner = owner
-        self._messages = messages
+        self._values = values
+        self._read = read
 
     def error(self, problem: str) -> XmodelError:
         """An XmodelError about the owner of these attributes."""
         return XmodelError(f"{self.owner} {problem}")
 
     def __contains__(self, name: str) -> bool:
-        return name in self._messages
+        return name in self._values
 
     def _value(self, name: str) -> Any:
-        return attribute(self._messages[name]) if name in self._messages else None
+        return self._read(self._values[name]) if name in self._values else None
 
     def integer(self, name: str, default: int | None = None) -> int:
         """An integer attribute."""
