@@ -30,6 +30,7 @@ from edgesearch.board_eval.graph import (
 from edgesearch.board_eval.xmodel._attributes import set_attributes
 from edgesearch.board_eval.xmodel._compiled import CompiledTensor
 from edgesearch.board_eval.xmodel._compiled_graph import NONLINEAR
+from edgesearch.board_eval.xmodel._compiled_names import compiled_dims, operation_names
 from edgesearch.board_eval.xmodel._program import INPUT, OUTPUT, PARAMETERS, WORKSPACE, CompiledProgram, TensorPlace
 from edgesearch.board_eval.xmodel._workload import workloads
 from edgesearch.errors import XmodelError
@@ -65,6 +66,7 @@ class Operations:
         self.graph = program.graph
         self.messages = messages
         self.names = op_names(self.graph)
+        self.operations = operation_names(self.graph)
         self.positions = rounding_positions(self.graph)
         self.sizes = register_sizes(program)
         self.taken: set[str] = set()
@@ -164,14 +166,14 @@ class Operations:
         op = self._op(self.data, "data-fix", dims, f"{self.data}_fix")
         set_attributes(op.op_attr, shape=dims, data_type="XINT8", device="USER")
         self._fixed(op, self.fix(node))
-        self.upload = f"{self.data}_upload_0"
+        self.upload = self.operations[node.name]
         op = self._op(self.upload, "upload", dims, f"{self.data}_fix_upload_0", input=[self.data])
         set_attributes(op.op_attr, device="DPU")
         self._placed(op, node, self.place(node))
         self.values[node.name] = self.upload
         if len(node.shape) == 1:
             name = f"{self.upload}_reshaped"
-            self._reshape(name, _dims(node), f"{name}_fix", self.upload, node)
+            self._reshape(name, compiled_dims(node), f"{name}_fix", self.upload, node)
             self.values[node.name] = name
             self.moves.append(name)
 
@@ -219,23 +221,24 @@ class Operations:
             case Pool():
                 self._pool(node, sources[0])
             case Add() | Activation():
-                op = self._made(node, self.names[node.name][0], "eltwise-fix", input=sources)
+                op = self._made(node, "eltwise-fix", input=sources)
                 set_attributes(op.op_attr, type="ADD", nonlinear=NONLINEAR[node.activation])
             case Concat():
-                op = self._made(node, self.names[node.name][0], "concat-fix", input=sources)
-                set_attributes(op.op_attr, axis=len(_dims(node)) - len(node.shape) + node.axis)
+                op = self._made(node, "concat-fix", input=sources)
+                set_attributes(op.op_attr, axis=len(compiled_dims(node)) - len(node.shape) + node.axis)
             case Reshape():
-                if _dims(node) == _dims(self.graph.by_name[node.inputs[0]]):
+                if compiled_dims(node) == compiled_dims(self.graph.by_name[node.inputs[0]]):
                     self.values[node.name] = sources[0]  # only dimensions of 1 come or go, and all tensors here have four
                     return
-                name = self.names[node.name][0]
-                self._reshape(name, _dims(node), self._tensor_name(node), sources[0], node)
+                name = self.operations[node.name]
+                self._reshape(name, compiled_dims(node), self._tensor_name(node), sources[0], node)
                 self.of_node[node.name].append(name)
                 self.values[node.name] = name
 
-    def _made(self, node: Node, name: str, kind: str, /, **arguments: Sequence[str]) -> Any:
+    def _made(self, node: Node, kind: str, /, **arguments: Sequence[str]) -> Any:
         """The operation of a node, with device, workload and place."""
-        op = self._op(name, kind, _dims(node), self._tensor_name(node), **arguments)
+        name = self.operations[node.name]
+        op = self._op(name, kind, compiled_dims(node), self._tensor_name(node), **arguments)
         set_attributes(op.op_attr, device="DPU")
         source = self.graph.by_name[node.inputs[0]].shape
         found = workloads(node, source, self.program.target, augmented=node.name in self.program.augmented)
@@ -254,7 +257,6 @@ class Operations:
 
     def _layer(self, node: Conv | Depthwise | Linear, source: str) -> None:
         names = self.names[node.name]
-        layer = names[-1 - int(node.activation != "none")]
         channels_in = self.graph.by_name[node.inputs[0]].shape[-1]
         places = self.program.constants.get(node.name)
         if places is None or (node.has_bias and places.bias is None) or node.weight_fix is None:
@@ -262,11 +264,11 @@ class Operations:
         kernel = (1, 1) if isinstance(node, Linear) else node.kernel
         shape = (1, *kernel, channels_in) if isinstance(node, Depthwise) else (node.shape[-1], *kernel, channels_in)
         self._const(node, names[0], shape, places.weight, node.weight_fix)
-        bias = [names[1] if node.has_bias else f"{layer}_bias"] if places.bias is not None else []
+        bias = [names[1] if node.has_bias else f"{self.operations[node.name]}_bias"] if places.bias is not None else []
         if places.bias is not None:
             self._const(node, bias[0], node.shape[-1:], places.bias, node.bias_fix or 0)
         kind = "depthwise-conv2d-fix" if isinstance(node, Depthwise) else "conv2d-fix"
-        op = self._made(node, layer, kind, input=[source], weights=[names[0]], bias=bias)
+        op = self._made(node, kind, input=[source], weights=[names[0]], bias=bias)
         set_attributes(
             op.op_attr,
             kernel=kernel[::-1],
@@ -295,16 +297,15 @@ class Operations:
         self.of_node[node.name].append(name)
 
     def _pool(self, node: Pool, source: str) -> None:
-        name = f"{self.names[node.name][-1]}_fix"
         if node.kind == "max" and node.kernel == (1, 1) and node.stride != (1, 1) and not any(node.padding):
-            op = self._made(node, name, "downsample-fix", input=[source], size=[])
+            op = self._made(node, "downsample-fix", input=[source], size=[])
             scale = [float(step) for step in node.stride[::-1]]
             set_attributes(op.op_attr, mode="NEAREST", align_corners=False, half_pixel_centers=False, scale=scale)
             return
         if node.kind == "avg" and abs(node.factor - average_factor(node.kernel)) > 1e-6:
             taken = average_factor(node.kernel)
             raise XmodelError(f"pool {node.name!r} multiplies its mean by {node.factor}, and the DPU by {taken}")
-        op = self._made(node, name, "pool-fix", input=[source])
+        op = self._made(node, "pool-fix", input=[source])
         set_attributes(
             op.op_attr,
             type="MAX" if node.kind == "max" else "AVG",
@@ -312,11 +313,6 @@ class Operations:
             stride=node.stride[::-1],
             pad=_trimmed(node, self.graph.by_name[node.inputs[0]].shape),
         )
-
-
-def _dims(node: Node) -> tuple[int, ...]:
-    """Dimensions in the DPU's part: always four, a vector as an image of one pixel."""
-    return (1, *node.shape) if len(node.shape) == 3 else (1, 1, 1, *node.shape)
 
 
 def _trimmed(node: Conv | Depthwise | Pool, source: Sequence[int]) -> tuple[int, int, int, int]:
