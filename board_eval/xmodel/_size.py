@@ -1,7 +1,7 @@
-"""How much of an xmodel is structure rather than constants, found without building anything from it.
+"""How much of an xmodel is structure rather than data, found without building anything from it.
 
 A protobuf parser makes objects many times larger than the bytes they come from; two bytes can be an empty operation. Structure
-is therefore bounded before a file is parsed, and only the constants' data may be large.
+is therefore bounded before a file is parsed, and only constants, and the code and parameters of a compiled file, may be large.
 """
 
 from __future__ import annotations
@@ -14,23 +14,30 @@ from edgesearch.errors import XmodelError
 MAX_STRUCTURE_BYTES = 8 << 20
 _MAX_FIELDS = 2_000_000
 
-#: Field numbers from the file down to the bytes of a constant: op_node, op_attr entry, its value, bytes_value, value.
-_TO_DATA = (5, 3, 2, 12, 1)
+#: Field numbers from the file down to bytes that may be large.
+_TO_DATA = (
+    (5, 3, 2, 12, 1),  # of a constant: op_node, op_attr entry, its value, bytes_value, value
+    (10, 10, 5, 2, 12, 1),  # of code: subg_root, subg_child, subg_attr entry, its value, bytes_value, value
+    (10, 10, 5, 2, 27, 1, 2, 1),  # of parameters: as code, but map_string_2_bytes, its entry, bytes, value
+)
 
 
 def check_structure(data: bytes) -> None:
-    """Raise XmodelError when `data` is not a protobuf message, or when it is large without its constants."""
-    constants = _data_bytes(memoryview(data), _TO_DATA, [_MAX_FIELDS])
-    if len(data) - constants > MAX_STRUCTURE_BYTES:
-        raise XmodelError(f"it has {len(data) - constants} bytes beside its constants; at most {MAX_STRUCTURE_BYTES} are read")
+    """Raise XmodelError when `data` is not a protobuf message, or when it is large without its constants and code."""
+    structure = len(data) - _data_bytes(memoryview(data), _TO_DATA, [_MAX_FIELDS])
+    if structure > MAX_STRUCTURE_BYTES:
+        raise XmodelError(f"it has {structure} bytes beside its constants and code; at most {MAX_STRUCTURE_BYTES} are read")
 
 
-def _data_bytes(message: memoryview, path: tuple[int, ...], fields_left: list[int]) -> int:
-    """Total length of the fields that `path` leads to."""
+def _data_bytes(message: memoryview, paths: tuple[tuple[int, ...], ...], fields_left: list[int]) -> int:
+    """Total length of the fields that `paths` lead to."""
     total = 0
     for number, wire, start, end in _fields(message, fields_left):
-        if number == path[0] and wire == 2:
-            total += end - start if len(path) == 1 else _data_bytes(message[start:end], path[1:], fields_left)
+        below = tuple(path[1:] for path in paths if path[0] == number and wire == 2)
+        if () in below:
+            total += end - start
+        elif below:
+            total += _data_bytes(message[start:end], below, fields_left)
     return total
 
 

@@ -43,6 +43,18 @@ _WRAPPED = {
     "bytes_vec": (21, _Field.TYPE_BYTES, True),
 }
 
+#: AttrValue's members that are messages with the one field `map<string, X> value = 1`: name -> (number, type of X).
+_MAPS = {
+    "map_string_2_int32": (22, _Field.TYPE_INT32),
+    "map_string_2_uint32": (23, _Field.TYPE_UINT32),
+    "map_string_2_int64": (24, _Field.TYPE_INT64),
+    "map_string_2_uint64": (25, _Field.TYPE_UINT64),
+    "map_string_2_string": (26, _Field.TYPE_STRING),
+}
+
+#: The map from strings to messages of bytes; only compiled xmodels have it.
+_MAP_TO_BYTES = ("map_string_2_bytes", 27)
+
 
 @cache
 def graph_message() -> Any:
@@ -53,13 +65,17 @@ def graph_message() -> Any:
 
 
 def attribute(value: Any) -> Any:
-    """The Python value of an AttrValue message: a scalar, bytes or a list; None for kinds that are not read (maps)."""
+    """The Python value of an AttrValue message: a scalar, bytes, a list or a dictionary; None where it has no value."""
     kind = value.WhichOneof("value")
     if kind is None:
         return None
     content = getattr(value, kind)
     if kind in _SCALARS:
         return content
+    if kind in _MAPS:
+        return dict(content.value)
+    if kind == _MAP_TO_BYTES[0]:
+        return {key: item.value for key, item in content.value.items()}
     return list(content.value) if _WRAPPED[kind][2] else content.value
 
 
@@ -107,6 +123,14 @@ def _add_attribute_value(file: descriptor_pb2.FileDescriptorProto) -> None:
         wrapper = file.message_type.add(name="Wrapped_" + name)
         _add(wrapper, "value", 1, kind, repeated=repeated)
         _add(value, name, number, _Field.TYPE_MESSAGE, message=wrapper.name).oneof_index = 0
+    for name, (number, kind) in _MAPS.items():
+        wrapper = file.message_type.add(name="Wrapped_" + name)
+        _add_map(wrapper, "value", 1, kind)
+        _add(value, name, number, _Field.TYPE_MESSAGE, message=wrapper.name).oneof_index = 0
+    name, number = _MAP_TO_BYTES
+    wrapper = file.message_type.add(name="Wrapped_" + name)
+    _add_map(wrapper, "value", 1, message="Wrapped_bytes_value")
+    _add(value, name, number, _Field.TYPE_MESSAGE, message=wrapper.name).oneof_index = 0
 
 
 def _add(
@@ -119,11 +143,17 @@ def _add(
     return field
 
 
-def _add_map(owner: descriptor_pb2.DescriptorProto, name: str, number: int) -> None:
-    """A map<string, AttrValue> field: on the wire a repeated message of key and value."""
+def _add_map(
+    owner: descriptor_pb2.DescriptorProto,
+    name: str,
+    number: int,
+    kind: int = _Field.TYPE_MESSAGE,
+    message: str = "AttrValue",
+) -> None:
+    """A map<string, X> field, X being AttrValue unless said otherwise: on the wire a repeated message of key and value."""
     entry_name = "".join(part.capitalize() for part in name.split("_")) + "Entry"
     entry = owner.nested_type.add(name=entry_name)
     entry.options.map_entry = True
     _add(entry, "key", 1, _Field.TYPE_STRING)
-    _add(entry, "value", 2, _Field.TYPE_MESSAGE, message="AttrValue")
+    _add(entry, "value", 2, kind, message=message if kind == _Field.TYPE_MESSAGE else "")
     _add(owner, name, number, _Field.TYPE_MESSAGE, repeated=True, message=f"{owner.name}.{entry_name}")
