@@ -187,7 +187,11 @@ class RandomNetwork:
         kinds: list[ActivationKind] = ["relu", "relu6", "leaky_relu"]
         self.put(
             Activation(
-                name=self.name("act"), inputs=(x,), shape=self.shape(x), activation=self.pick(kinds), fix=self.fix(x) + self.pick([0, 0, -1, 1])
+                name=self.name("act"),
+                inputs=(x,),
+                shape=self.shape(x),
+                activation=self.pick(kinds),
+                fix=self.fix(x) + self.pick([0, 0, -1, 1]),
             )
         )
 

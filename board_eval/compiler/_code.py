@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from edgesearch.board_eval.compiler._external import CONST
 from edgesearch.board_eval.compiler._parameters import Parameters, Ring
-from edgesearch.board_eval.compiler._placement import CONST
 from edgesearch.board_eval.compiler._rows import Span, ceil_div
 from edgesearch.board_eval.compiler._step import Step, Stream
 from edgesearch.board_eval.compiler._transfer import Transfer, loads

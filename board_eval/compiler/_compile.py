@@ -5,18 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgesearch.board_eval.compiler._emission import write_code
-from edgesearch.board_eval.compiler._hazards import with_tokens
+from edgesearch.board_eval.compiler._hazards import most_tokens, with_tokens
 from edgesearch.board_eval.compiler._legal import legal
 from edgesearch.board_eval.compiler._order import in_order_of_start
 from edgesearch.board_eval.compiler._placement import place
 from edgesearch.board_eval.compiler._plan import Plan
-from edgesearch.board_eval.compiler._step import Step, Stream
+from edgesearch.board_eval.compiler._step import Step, Stream, Timed
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.isa import End, Instruction, encode
 from edgesearch.board_eval.targets import Target, TimingConstants
 from edgesearch.board_eval.timing import code_cycles
 
 __all__ = ["Compiled", "compile_graph"]
+
+#: Tokens that may wait between two engines. How many a counter holds is not known; a file with 74 has run on a ZCU104.
+MOST_TOKENS = 64
+#: Loads of parameters that are let ahead of their readers, tried in turn.
+_AHEAD = (None, 48, 24, 8, 1)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,18 @@ def compile_graph(graph: Graph, target: Target, constants: TimingConstants) -> C
     plan = place(legal(graph, target), target)
     code = write_code(plan, target)
     cycles = code_cycles([step.instruction for step in code.steps], constants, target)
-    steps = in_order_of_start(code.steps, cycles, target)
-    steps.append(Step(End(), Stream.SAVE, len(plan.layers)))
-    program = with_tokens(steps, target)
+    program = _with_few_tokens(code.steps, cycles, target)
     return Compiled(target, graph, plan, tuple(program), code.parameters.content(), code.parameters.addresses)
+
+
+def _with_few_tokens(steps: list[Step], cycles: list[float], target: Target) -> list[Instruction]:
+    """The program in the order of starting times, its loads of parameters held back until no counter holds too many tokens."""
+    program: list[Instruction] = []
+    for ahead in _AHEAD:
+        timed = in_order_of_start(steps, cycles, target, ahead=ahead)
+        end = timed[-1].end
+        timed.append(Timed(Step(End(), Stream.SAVE, steps[-1].layer), end, end))
+        program = with_tokens(timed, target)
+        if most_tokens(program) <= MOST_TOKENS:
+            break
+    return program

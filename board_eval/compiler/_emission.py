@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 from edgesearch.board_eval.compiler._code import Code
 from edgesearch.board_eval.compiler._legal import mean_factor
 from edgesearch.board_eval.compiler._operands import AugmentedFeed, Feed, Sink
 from edgesearch.board_eval.compiler._operations import Result, Sliding, convolve, elementwise, slide
-from edgesearch.board_eval.compiler._parameters import Arithmetic, Bytes, arithmetic
-from edgesearch.board_eval.compiler._placement import is_thinning
-from edgesearch.board_eval.compiler._plan import LayerPlan, Operand, Plan, Tile
+from edgesearch.board_eval.compiler._parameters import Bytes, arithmetic
+from edgesearch.board_eval.compiler._plan import LayerPlan, Plan, Tile
+from edgesearch.board_eval.compiler._prepare import is_thinning
 from edgesearch.board_eval.compiler._rows import Rows, ceil_div
 from edgesearch.board_eval.graph import Activation, Add, Conv, Depthwise, Graph, Linear, Node, Pool
 from edgesearch.board_eval.isa import AluInit
@@ -240,8 +239,8 @@ class _Behind:
         reads = [fix - lowest for fix in fixes]
         if max(reads) > _SHIFT_READ or not -_SHIFT_RIGHT <= shift <= _SHIFT_LEFT:
             raise CompileError(
-                f"layer {self.node.name!r}: fix positions {fixes} of its inputs and {self.fix_out} of its output are further apart "
-                f"than {_SHIFT_READ} bits: quantize it with closer ones"
+                f"layer {self.node.name!r}: fix positions {fixes} of its inputs and {self.fix_out} of its output are "
+                f"further apart than {_SHIFT_READ} bits: quantize it with closer ones"
             )
         act = int(isinstance(self.node, Add | Activation) and self.node.activation == "relu")
         elementwise(

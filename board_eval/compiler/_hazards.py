@@ -1,27 +1,31 @@
 """Which instruction must wait for which: every read after a write, write after a read and write after a write, and no more.
 
-The rule of the hardware (compiled files of AMD's compiler show it): one counter for every ordered pair of engines. An instruction
-takes a token of each engine that it waits for and gives, at its end, one to each engine that waits for it. Engines work in
-order, so tokens of one pair are taken in the order in which they were given.
+The rule of the hardware (compiled files of AMD's compiler show it): one counter for every ordered pair of engines. An
+instruction takes a token of each engine that it waits for and gives, at its end, one to each engine that waits for it. Engines
+work in order, so tokens of one pair are taken in the order in which they were given.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.compiler._rows import Span
-from edgesearch.board_eval.compiler._step import Memory, Step
+from edgesearch.board_eval.compiler._step import Memory, Step, Timed
 from edgesearch.board_eval.isa import End, Engine, Instruction
 from edgesearch.board_eval.targets import Target
 
-__all__ = ["bank_count", "conflicts", "with_tokens"]
+__all__ = ["bank_count", "conflicts", "most_tokens", "with_tokens"]
 
 #: Bytes of external memory that are guarded together.
 _CELL = 64
+#: Cycles after which a LOAD has long ended: that much later than predicted, it would still hold nobody up.
+_LONG = 2000.0
 
 
 def bank_count(target: Target) -> int:
@@ -93,20 +97,20 @@ class _Touched:
         return known[:, first:stop]
 
 
-def conflicts(steps: Sequence[Step], lane_of: Sequence[int], target: Target) -> list[tuple[int, ...]]:
+def conflicts(
+    steps: Sequence[Step], lane_of: Sequence[int], target: Target, *, later: Callable[[int, int], int] = lambda other, _: other
+) -> list[tuple[int, ...]]:
     """Per step, the steps on other lanes that it must wait for: none that follows from another, or from the order of its lane.
 
-    END waits for all.
-
-    `lane_of` says which of the lanes, each worked through in order, a step belongs to: engines, or finer.
+    END waits for all. `lane_of` says which of the lanes, each worked through in order, a step belongs to: engines, or finer.
+    `later(a, b)` is what b shall wait for instead of a: a, or a later step of its lane that stands before b.
     """
     lanes = max(lane_of, default=0) + 1
     touched = _Touched(target, lanes)
     none = [-1] * lanes
     #: Per step: the last step of every lane known to have ended when it ends.
     known: list[list[int]] = []
-    last = [-1] * lanes
-    working = [-1] * lanes
+    last, working = [-1] * lanes, [-1] * lanes
     waits: list[tuple[int, ...]] = []
     for number, (step, lane) in enumerate(zip(steps, lane_of, strict=True)):
         ended = known[last[lane]] if last[lane] >= 0 else none
@@ -116,8 +120,9 @@ def conflicts(steps: Sequence[Step], lane_of: Sequence[int], target: Target) -> 
             before = working if ends else touched.before(step)
             for other in sorted(range(lanes), key=before.__getitem__, reverse=True):
                 if other != lane and before[other] > ended[other]:
-                    needed.append(before[other])
-                    ended = list(map(max, ended, known[before[other]]))
+                    chosen = later(before[other], number)
+                    needed.append(chosen)
+                    ended = list(map(max, ended, known[chosen]))
             touched.mark(number, lane, step)
             working[lane] = number
         ended = list(ended)
@@ -128,22 +133,43 @@ def conflicts(steps: Sequence[Step], lane_of: Sequence[int], target: Target) -> 
     return waits
 
 
-def with_tokens(steps: Sequence[Step], target: Target) -> list[Instruction]:
+def with_tokens(steps: Sequence[Timed], target: Target) -> list[Instruction]:
     """The instructions of a program, with the tokens that its hazards ask for.
 
-    Every instruction has the bits of its own engine set, as all compiled files do.
+    What waits for a LOAD waits for the last one that has long ended by then: one token of the last weights of a layer does for
+    all of them. Every instruction has the bits of its own engine set, as all compiled files do.
     """
-    engines = [step.stream.engine for step in steps]
+    engines = [timed.step.stream.engine for timed in steps]
+    loads = [number for number, engine in enumerate(engines) if engine is Engine.LOAD]
+    ends = [steps[number].end for number in loads]
+
+    def later(other: int, number: int) -> int:
+        if engines[other] is not Engine.LOAD:
+            return other
+        long_ended = bisect_right(ends, steps[number].start - _LONG) - 1
+        return max(other, loads[long_ended]) if long_ended >= 0 else other
+
     takes = [1 << engine for engine in engines]
     gives = [1 << engine for engine in engines]
-    for number, waits in enumerate(conflicts(steps, engines, target)):
+    for number, waits in enumerate(conflicts([timed.step for timed in steps], engines, target, later=later)):
         for other in waits:
             takes[number] |= 1 << engines[other]
             gives[other] |= 1 << engines[number]
     return [
-        dataclasses.replace(step.instruction, dpdon=take, dpdby=give)
-        for step, take, give in zip(steps, takes, gives, strict=True)
+        dataclasses.replace(timed.step.instruction, dpdon=take, dpdby=give)
+        for timed, take, give in zip(steps, takes, gives, strict=True)
     ]
 
 
-assert len(Engine) == 4  # lanes of `with_tokens`
+def most_tokens(program: Sequence[Instruction]) -> int:
+    """The largest number of tokens between two engines that wait at one time, counted in the order of the code."""
+    waiting = dict.fromkeys(itertools.permutations(Engine, 2), 0)
+    most = 0
+    for one in program:
+        for other in Engine:
+            if one.takes(other):
+                waiting[other, one.ENGINE] -= 1
+            if one.gives(other):
+                waiting[one.ENGINE, other] += 1
+                most = max(most, waiting[one.ENGINE, other])
+    return most

@@ -36,7 +36,7 @@ _LARGEST_FACTOR = 127
 
 
 def legal(graph: Graph, target: Target) -> Graph:
-    """The same network in nodes that the DPU's instructions compute. Raises CompileError naming a layer that has no such form."""
+    """The same network in nodes that the DPU's instructions compute; raises CompileError naming a layer without such a form."""
     if graph.quantized:
         graph = _rounded_once(graph)
     for rewrite in (_dilated, _flattened, _averages, _additions, _clipped, _copied_flattened):
@@ -116,8 +116,8 @@ def _dilated(graph: Graph, node: Node, target: Target) -> list[Node]:
     kernel = tuple((k - 1) * d + 1 for k, d in zip(node.kernel, node.dilation, strict=True))
     if max(kernel) > most:
         raise CompileError(
-            f"layer {node.name!r}: kernel {node.kernel} with dilation {node.dilation} spans {kernel} pixels; the compiler writes "
-            f"dilation as zeros between the taps, in kernels of up to {most}: use a smaller dilation"
+            f"layer {node.name!r}: kernel {node.kernel} with dilation {node.dilation} spans {kernel} pixels; the compiler "
+            f"writes dilation as zeros between the taps, in kernels of up to {most}: use a smaller dilation"
         )
     weight = None
     if node.weight is not None:
@@ -181,8 +181,8 @@ def mean_factor(node: Pool) -> tuple[int, int]:
     shift = ratio.denominator.bit_length() - 1
     if ratio.denominator != 1 << shift or ratio.numerator < 1:
         raise CompileError(
-            f"layer {node.name!r} averages with the factor {node.factor}, which is not k * m / 2**s for {node.kernel} pixels as "
-            "the DPU computes it: quantize the network with this program, or with pytorch_nndct"
+            f"layer {node.name!r} averages with the factor {node.factor}, which is not k * m / 2**s for {node.kernel} pixels "
+            "as the DPU computes it: quantize the network with this program, or with pytorch_nndct"
         )
     return ratio.numerator, shift
 
@@ -253,7 +253,8 @@ def _additions(graph: Graph, node: Node, target: Target) -> list[Node]:
     if not isinstance(node, Add) or node.fix is None:
         return [node]
     fixes = [graph.fix_of(source) for source in node.inputs]
-    assert fixes[0] is not None and fixes[1] is not None
+    assert fixes[0] is not None
+    assert fixes[1] is not None
     apart, finer = abs(fixes[0] - fixes[1]), node.fix - min(fixes[0], fixes[1])
     if apart <= 2 or finer <= 1:
         return [node]
@@ -282,7 +283,8 @@ def _clipped(graph: Graph, node: Node, target: Target) -> list[Node]:
 
 def _saturated(node: Node, six: int, largest: int) -> Iterator[Node]:
     """The node with ReLU, then clamped to `six` by depthwise convolutions with weight 1."""
-    assert isinstance(node, Conv | Depthwise | Linear | Add | Activation) and node.fix is not None
+    assert isinstance(node, Conv | Depthwise | Linear | Add | Activation)
+    assert node.fix is not None
     shape = node.shape if len(node.shape) == 3 else (1, 1, *node.shape)
     names = [f"{node.name}/relu", f"{node.name}/up", f"{node.name}/down"]
     yield dataclasses.replace(node, name=names[0], activation="relu")

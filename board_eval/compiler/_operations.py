@@ -166,8 +166,8 @@ def slide(
     row, column = out.start * stride_h - window.padding[2], columns.start * window.stride[1] - window.padding[0]
     if not _reaches(rows, row, (at_once - 1) * stride_h + kernel_h):
         raise CompileError(
-            f"layer {layer!r}: a window of {kernel_h} rows with stride {stride_h}; one instruction reads {4 * rows.banks} banks in "
-            f"turn, {4 * rows.banks * stride_h} rows: use a smaller window"
+            f"layer {layer!r}: a window of {kernel_h} rows with stride {stride_h}; one instruction reads {4 * rows.banks} "
+            f"banks in turn, {4 * rows.banks * stride_h} rows: use a smaller window"
         )
     bank, offset, addresses = rows.window(row, column)
     place = result.rows.place(out.start, columns.start)
@@ -244,8 +244,8 @@ def _placed(
 def _check_padding(layer: str, bottom: int, right: int) -> None:
     if min(bottom, right) < 0:
         raise CompileError(
-            f"layer {layer!r}: its last window lies wholly in the padding, which the DPU's fields cannot say: pad less, or round the "
-            "output's size down"
+            f"layer {layer!r}: its last window lies in the padding, which no field can say: pad less, or round "
+            "the output's size down"
         )
 
 
@@ -271,8 +271,8 @@ def elementwise(
     for line in range(lines):
         rows = list(range(out.start + line, out.stop, lines))
         while rows:
-            first = min(sliding.rows.banks - (rows[0] * sliding.window.stride[0]) % sliding.rows.banks for sliding, _ in operands)
-            count = ceil_div(first, step)
+            starts = [(rows[0] * sliding.window.stride[0]) % sliding.rows.banks for sliding, _ in operands]
+            count = ceil_div(result.rows.banks - max(starts), step)
             chosen_rows.append(rows[:count])
             rows = rows[count:]
     for chosen in chosen_rows:

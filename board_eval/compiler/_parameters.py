@@ -36,9 +36,9 @@ _ACTIVATIONS = {"none": 0, "relu": 1, "leaky_relu": 3, "relu6": 4}
 def arithmetic(node: Conv | Depthwise | Linear, fix_in: int, fix: int) -> tuple[Arithmetic, Bytes | None, Bytes | None]:
     """Shifts, weights and bias of a layer; the arrays are None where the node has shapes only.
 
-    Weights are as they lie in memory: (out, kh, kw, in), or (kh, kw, C) of a depthwise convolution. A bias finer than the sum is
-    rounded down beforehand, which changes nothing: the result is rounded down after it. Raises CompileError where the positions
-    lie further apart than the shifts reach.
+    Weights are as they lie in memory: (out, kh, kw, in), or (kh, kw, C) of a depthwise convolution. A bias finer than the sum
+    is rounded down beforehand, which changes nothing: the result is rounded down after it. Raises CompileError where the
+    positions lie further apart than the shifts reach.
     """
     act = _ACTIVATIONS[node.activation]
     if node.weight is None:
@@ -58,8 +58,9 @@ def arithmetic(node: Conv | Depthwise | Linear, fix_in: int, fix: int) -> tuple[
         values, shift = values * 2, shift - 1
     if shift > _LARGEST_BIAS_SHIFT or cut > _LARGEST_CUT:
         raise CompileError(
-            f"layer {node.name!r}: fix positions (input {fix_in}, weight {node.weight_fix}, bias {node.bias_fix}, output {fix}) ask "
-            f"for shifts of {cut} and {shift}, the DPU has 0..{_LARGEST_CUT} and 0..{_LARGEST_BIAS_SHIFT}: quantize it with closer ones"
+            f"layer {node.name!r}: fix positions (input {fix_in}, weight {node.weight_fix}, bias {node.bias_fix}, "
+            f"output {fix}) ask for shifts of {cut} and {shift}, the DPU has 0..{_LARGEST_CUT} and 0..{_LARGEST_BIAS_SHIFT}: "
+            "quantize it with closer ones"
         )
     return Arithmetic(cut, shift, act), weight.astype(np.int8), values.astype(np.int8)
 
@@ -69,10 +70,10 @@ def _finer(
 ) -> tuple[npt.NDArray[np.int64], int, int]:
     """Weights at a finer position, so that the sum is not coarser than the result: no shift goes to the left."""
     moved = weight << min(shift, 8)
-    if shift > 8 and weight.any() or moved.max(initial=0) > 127 or moved.min(initial=0) < -128:
+    if (shift > 8 and weight.any()) or moved.max(initial=0) > 127 or moved.min(initial=0) < -128:
         raise CompileError(
-            f"layer {node.name!r}: its output has {shift} bits more behind the point than its sums, and its weights leave no room "
-            "to make them finer; the DPU only shifts to the right: quantize it with a coarser output"
+            f"layer {node.name!r}: its output has {shift} bits more behind the point than its sums, and its weights leave no "
+            "room to make them finer; the DPU only shifts to the right: quantize it with a coarser output"
         )
     return moved, fix_weight + shift, 0
 
@@ -80,8 +81,8 @@ def _finer(
 def _coarser(node: Conv | Depthwise | Linear, values: npt.NDArray[np.int64], shift: int) -> npt.NDArray[np.int64]:
     if node.activation == "leaky_relu" and (values % (1 << min(shift, 62))).any():
         raise CompileError(
-            f"layer {node.name!r}: its bias has {shift} bits more behind the point than its sums; rounded down before a leaky ReLU it "
-            "would give other numbers: quantize it with a coarser bias"
+            f"layer {node.name!r}: its bias has {shift} bits more behind the point than its sums; rounded before a leaky "
+            "ReLU it would give other numbers: quantize it with a coarser bias"
         )
     return values >> min(shift, 62)
 
@@ -116,7 +117,7 @@ class Parameters:
 
 @dataclass
 class Ring:
-    """Words of parameter banks, given out one after the other, round and round. Old ones are overwritten once nobody needs them."""
+    """Words of parameter banks, given out one after the other, round and round."""
 
     depth: int
     next: int = field(default=0)

@@ -67,7 +67,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """A layer with its nodes and places. Blocks are ranges of words of the output's (and, channel by channel, input's) pixels."""
+    """A layer with its nodes and places. Blocks are ranges of words of the output's pixels."""
 
     layer: Layer
     main: Node

@@ -8,7 +8,7 @@ from enum import IntEnum
 from edgesearch.board_eval.compiler._rows import Span
 from edgesearch.board_eval.isa import Engine, Instruction
 
-__all__ = ["Memory", "Step", "Stream"]
+__all__ = ["Memory", "Step", "Stream", "Timed"]
 
 
 class Stream(IntEnum):
@@ -46,3 +46,12 @@ class Step:
     writes: tuple[Span, ...] = ()
     reads_memory: Memory | None = None
     writes_memory: Memory | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A step, and when it starts and ends, in cycles."""
+
+    step: Step
+    start: float
+    end: float

@@ -42,7 +42,7 @@ def code_cycles(program: Sequence[Instruction], constants: TimingConstants, targ
 
 
 def run_code(program: Sequence[Instruction], cycles: Sequence[float], *, depth: int = QUEUE_DEPTH) -> list[float]:
-    """When each instruction ends, in cycles: issued in the order of the code into queues that take `depth` instructions each."""
+    """When each instruction ends, in cycles, issued in the order of the code into queues of `depth` instructions each."""
     free = [0.0] * len(Engine)
     starts: list[list[float]] = [[] for _ in Engine]
     tokens: dict[tuple[int, int], deque[float]] = {(a, b): deque() for a in Engine for b in Engine if a != b}
