@@ -13,8 +13,8 @@ from edgesearch.board_eval.compiler._plan import Plan
 from edgesearch.board_eval.compiler._step import Step, Stream, Timed
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.isa import End, Instruction, encode
-from edgesearch.board_eval.targets import Target, TimingConstants
-from edgesearch.board_eval.timing import code_cycles
+from edgesearch.board_eval.targets import BoardProfile, Target, TimingConstants, load_profile
+from edgesearch.board_eval.timing import LayeredCode, Timing, check_fits, code_cycles, input_pixels, time_code
 
 __all__ = ["Compiled", "compile_graph"]
 
@@ -32,6 +32,8 @@ class Compiled:
     source: Graph
     plan: Plan
     program: tuple[Instruction, ...]
+    #: The layer of the plan that each instruction belongs to; END has the number behind the last.
+    layer_of: tuple[int, ...]
     parameters: bytes
     #: (node of the plan's graph, "weights" or "bias") -> address in the parameters.
     constants: dict[tuple[str, str], int]
@@ -41,24 +43,37 @@ class Compiled:
         """The encoded program."""
         return encode(self.program)
 
+    def time(self, profile: BoardProfile, *, runner: str | None = None, layers: bool = True) -> Timing:
+        """Latency and throughput of this very code on a board with this DPU; parameters as those of `time_graph`."""
+        code = LayeredCode(self.source.name, self.program, self.layer_of, tuple(plan.layer for plan in self.plan.layers))
+        return time_code(code, profile, pixels=input_pixels(self.source), runner=runner, layers=layers)
 
-def compile_graph(graph: Graph, target: Target, constants: TimingConstants) -> Compiled:
-    """Compile a quantized Graph. `constants` tell how long instructions take, which decides their order."""
+
+def compile_graph(graph: Graph, target: Target, *, constants: TimingConstants | None = None) -> Compiled:
+    """Compile a quantized Graph, or one without weights and fix positions, whose code can be timed but not run.
+
+    `constants` tell how long instructions take, which decides their order (None: those of a ZCU104). Raises CompileError naming
+    the layer that cannot be placed or encoded.
+    """
+    constants = constants or load_profile("zcu104").constants
+    check_fits(graph, target)
     plan = place(legal(graph, target), target)
     code = write_code(plan, target)
     cycles = code_cycles([step.instruction for step in code.steps], constants, target)
-    program = _with_few_tokens(code.steps, cycles, target)
-    return Compiled(target, graph, plan, tuple(program), code.parameters.content(), code.parameters.addresses)
+    timed, program = _with_few_tokens(code.steps, cycles, target)
+    layer_of = tuple(one.step.layer for one in timed)
+    return Compiled(target, graph, plan, tuple(program), layer_of, code.parameters.content(), code.parameters.addresses)
 
 
-def _with_few_tokens(steps: list[Step], cycles: list[float], target: Target) -> list[Instruction]:
+def _with_few_tokens(steps: list[Step], cycles: list[float], target: Target) -> tuple[list[Timed], list[Instruction]]:
     """The program in the order of starting times, its loads of parameters held back until no counter holds too many tokens."""
     program: list[Instruction] = []
+    timed: list[Timed] = []
     for ahead in _AHEAD:
         timed = in_order_of_start(steps, cycles, target, ahead=ahead)
         end = timed[-1].end
-        timed.append(Timed(Step(End(), Stream.SAVE, steps[-1].layer), end, end))
+        timed.append(Timed(Step(End(), Stream.SAVE, steps[-1].layer + 1), end, end))
         program = with_tokens(timed, target)
         if most_tokens(program) <= MOST_TOKENS:
             break
-    return program
+    return timed, program

@@ -2,8 +2,10 @@ from ._calibrate import Calibration as Calibration
 from ._calibrate import calibrate as calibrate
 from ._calibrate import calibrate_file as calibrate_file
 from ._calibrate import load_network as load_network
+from ._code import LayeredCode as LayeredCode
 from ._code import code_cycles as code_cycles
 from ._code import run_code as run_code
+from ._code import time_code as time_code
 from ._fusion import Fused as Fused
 from ._fusion import Layer as Layer
 from ._fusion import Window as Window
@@ -16,4 +18,5 @@ from ._schedule import check_fits as check_fits
 from ._schedule import schedule as schedule
 from ._timing import Bound as Bound
 from ._timing import Timing as Timing
+from ._timing import input_pixels as input_pixels
 from ._timing import time_graph as time_graph

@@ -1,15 +1,63 @@
-"""How long the instructions of a program take, and the program: the same costs as those of the model's own schedule."""
+"""How long real code takes: its instructions at the costs of the model's own schedule, waiting by their tokens."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from edgesearch.board_eval.isa import Alu, AluInit, Conv, ConvInit, Elew, Engine, Instruction, Load, Save
-from edgesearch.board_eval.targets import Target, TimingConstants
+from edgesearch.board_eval.targets import BoardProfile, Target, TimingConstants
 from edgesearch.board_eval.timing._emission import QUEUE_DEPTH
+from edgesearch.board_eval.timing._fusion import Layer
+from edgesearch.board_eval.timing._timing import LayerTime, Timing, timing_of
 
-__all__ = ["code_cycles", "run_code"]
+__all__ = ["LayeredCode", "code_cycles", "run_code", "time_code"]
+
+#: Registers of compiled files: constants, feature maps, the image.
+_CONSTANTS, _WORKSPACE = 0, 1
+
+
+@dataclass(frozen=True)
+class LayeredCode:
+    """A program whose instructions know their layer; `layer_of` may name one more than there are, for END."""
+
+    network: str
+    program: tuple[Instruction, ...]
+    layer_of: tuple[int, ...]
+    layers: tuple[Layer, ...]
+
+    def _moved(self, kind: type[Load] | type[Save], register: int | None = None) -> int:
+        found = (one for one in self.program if isinstance(one, kind) and register in (None, one.reg_id))
+        return sum(one.length * one.channel for one in found)
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Bytes loaded: parameters, feature maps and the image."""
+        return self._moved(Load)
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes saved."""
+        return self._moved(Save)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of parameters loaded."""
+        return self._moved(Load, _CONSTANTS)
+
+    @property
+    def spilled_bytes(self) -> int:
+        """Bytes of feature maps read back from external memory."""
+        return self._moved(Load, _WORKSPACE)
+
+    @property
+    def fits_on_chip(self) -> bool:
+        """Whether only the image and the result touch external memory."""
+        return not self._moved(Save, _WORKSPACE)
 
 
 def code_cycles(program: Sequence[Instruction], constants: TimingConstants, target: Target) -> list[float]:
@@ -41,25 +89,86 @@ def code_cycles(program: Sequence[Instruction], constants: TimingConstants, targ
     return out
 
 
-def run_code(program: Sequence[Instruction], cycles: Sequence[float], *, depth: int = QUEUE_DEPTH) -> list[float]:
-    """When each instruction ends, in cycles, issued in the order of the code into queues of `depth` instructions each."""
-    free = [0.0] * len(Engine)
-    starts: list[list[float]] = [[] for _ in Engine]
-    tokens: dict[tuple[int, int], deque[float]] = {(a, b): deque() for a in Engine for b in Engine if a != b}
+def run_code(
+    program: Sequence[Instruction], cycles: Sequence[float], *, depth: int = QUEUE_DEPTH
+) -> tuple[list[float], list[int]]:
+    """When each instruction ends, in cycles, and which one it waited for last (-1: none).
+
+    Instructions are issued in the order of the code into queues of `depth` instructions each.
+    """
+    free, last = [0.0] * len(Engine), [-1] * len(Engine)
+    starts: list[list[tuple[float, int]]] = [[] for _ in Engine]
+    tokens: dict[tuple[int, int], deque[int]] = {(a, b): deque() for a in Engine for b in Engine if a != b}
     ends: list[float] = []
-    issued = 0.0
-    for one, cost in zip(program, cycles, strict=True):
+    bounds: list[int] = []
+    issued = (0.0, -1)
+    for number, (one, cost) in enumerate(zip(program, cycles, strict=True)):
         engine = one.ENGINE
         if len(starts[engine]) >= depth:
             issued = max(issued, starts[engine][-depth])
-        start = max(free[engine], issued)
+        start, bound = max((free[engine], last[engine]), issued)
         for other in Engine:
             if one.takes(other):
-                start = max(start, tokens[other, engine].popleft())
+                giver = tokens[other, engine].popleft()
+                start, bound = max((start, bound), (ends[giver], giver))
+        starts[engine].append((start, bound))
         end = free[engine] = start + cost
-        starts[engine].append(start)
+        last[engine] = number
         ends.append(end)
+        bounds.append(bound)
         for other in Engine:
             if one.gives(other):
-                tokens[engine, other].append(end)
-    return ends
+                tokens[engine, other].append(number)
+    return ends, bounds
+
+
+def time_code(
+    code: LayeredCode, profile: BoardProfile, *, pixels: int, runner: str | None = None, layers: bool = True
+) -> Timing:
+    """Predict latency and throughput of code on a board; the parameters are those of `time_graph` and `time_program`."""
+    cycles = code_cycles(code.program, profile.constants, profile.dpu)
+    ends, bounds = run_code(code.program, cycles)
+    spent = np.zeros((len(code.layers) + 1, len(Engine)))
+    position = max(range(len(ends)), key=ends.__getitem__, default=-1)
+    while position >= 0:
+        before = bounds[position]
+        engine = code.program[position].ENGINE
+        spent[code.layer_of[position], engine] += ends[position] - (ends[before] if before >= 0 else 0.0)
+        position = before
+    cycle = 1e-6 / profile.clock_mhz
+    table = _layer_times(code, cycles, spent * cycle) if layers else ()
+    return timing_of(code, max(ends, default=0.0) * cycle, spent, profile, pixels=pixels, runner=runner, layers=table)
+
+
+def _layer_times(code: LayeredCode, cycles: Sequence[float], spent: npt.NDArray[np.float64]) -> tuple[LayerTime, ...]:
+    loaded, saved, computed = ([0] * (len(code.layers) + 1) for _ in range(3))
+    for one, number, cost in zip(code.program, code.layer_of, cycles, strict=True):
+        if isinstance(one, Load):
+            loaded[number] += one.length * one.channel
+        elif isinstance(one, Save):
+            saved[number] += one.length * one.channel
+        elif isinstance(one, Conv):
+            computed[number] += int(cost)
+    out = []
+    for i, layer in enumerate(code.layers):
+        load_s, save_s, conv_s, misc_s = spent[i].tolist()
+        out.append(
+            LayerTime(
+                name=layer.name,
+                kind=layer.kind if layer.post == "none" else f"{layer.kind}+{layer.post}",
+                nodes=layer.nodes,
+                in_shape=layer.in_shape,
+                mid_shape=layer.mid_shape,
+                out_shape=layer.out_shape,
+                seconds=load_s + save_s + conv_s + misc_s,
+                load_s=load_s,
+                save_s=save_s,
+                conv_s=conv_s,
+                misc_s=misc_s,
+                loaded_bytes=loaded[i],
+                saved_bytes=saved[i],
+                conv_cycles=computed[i],
+                spilled=saved[i] > 0,
+            )
+        )
+    return tuple(out)

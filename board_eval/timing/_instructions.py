@@ -10,14 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-
-class Engine(IntEnum):
-    """The four engines; each works through its own instructions in order."""
-
-    LOAD = 0
-    SAVE = 1
-    CONV = 2
-    MISC = 3
+from edgesearch.board_eval.isa import Engine
 
 
 class Kind(IntEnum):

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from edgesearch.board_eval.targets import BoardProfile, HostRunner
-from edgesearch.board_eval.timing._schedule import Program
 
 
-def traffic(program: Program, dpu_s: float) -> tuple[float, float]:
+class Moves(Protocol):
+    """A program, as far as what it moves goes."""
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Bytes loaded: parameters, feature maps and the image."""
+        ...
+
+    @property
+    def saved_bytes(self) -> int:
+        """Bytes saved."""
+        ...
+
+
+def traffic(program: Moves, dpu_s: float) -> tuple[float, float]:
     """GB/s that one core loads and saves while it runs a program of `dpu_s` seconds alone."""
     return (program.loaded_bytes / dpu_s / 1e9, program.saved_bytes / dpu_s / 1e9) if dpu_s > 0 else (0.0, 0.0)
 
@@ -25,7 +39,7 @@ class BusyCores:
     loaded_gb_s: float = 0.0
 
     @classmethod
-    def of(cls, program: Program, dpu_s: float, cores: int, profile: BoardProfile, host: HostRunner) -> BusyCores:
+    def of(cls, program: Moves, dpu_s: float, cores: int, profile: BoardProfile, host: HostRunner) -> BusyCores:
         """`cores` of a board at work on a program that takes `dpu_s` seconds on one alone."""
         loaded, saved = traffic(program, dpu_s)
         return cls(cores, dpu_s * host.contention.slowdown(cores, loaded, saved) + profile.job_seconds, loaded)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.graph import Graph
+from edgesearch.board_eval.isa import Engine
 from edgesearch.board_eval.targets import BoardProfile, TimingConstants
 from edgesearch.board_eval.timing._certainty import interval, latency_error, throughput_error
-from edgesearch.board_eval.timing._instructions import ENGINE_OF, Engine, Kind
+from edgesearch.board_eval.timing._instructions import ENGINE_OF, Kind
 from edgesearch.board_eval.timing._schedule import Program, schedule
-from edgesearch.board_eval.timing._throughput import BusyCores
+from edgesearch.board_eval.timing._throughput import BusyCores, Moves
 
 Bound = Literal["compute", "memory", "host"]
 
@@ -114,12 +115,53 @@ def time_program(
     program: Program, profile: BoardProfile, *, pixels: int, runner: str | None = None, layers: bool = True
 ) -> Timing:
     """Like `time_graph`, for a program; `pixels` is the size of the input image, height x width."""
-    host = profile.runner(runner)
     cost = instruction_costs(program, profile.constants)
     ends, bounds = run(program, cost)
-    seconds = 1e-6 / profile.clock_mhz
-    dpu_s = float(max(ends, default=0.0)) * seconds
+    cycle = 1e-6 / profile.clock_mhz
     spent = critical_path(program, cost, ends, bounds)
+    table = layer_times(program, spent, cycle) if layers else ()
+    return timing_of(program, float(max(ends, default=0.0)) * cycle, spent, profile, pixels=pixels, runner=runner, layers=table)
+
+
+class Timed(Moves, Protocol):
+    """A program, as far as its totals go."""
+
+    @property
+    def network(self) -> str:
+        """Name of the network."""
+        ...
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of parameters loaded."""
+        ...
+
+    @property
+    def spilled_bytes(self) -> int:
+        """Bytes of feature maps read back from external memory."""
+        ...
+
+    @property
+    def fits_on_chip(self) -> bool:
+        """Whether only the image and the result touch external memory."""
+        ...
+
+
+def timing_of(
+    program: Timed,
+    dpu_s: float,
+    spent: npt.NDArray[np.float64],
+    profile: BoardProfile,
+    *,
+    pixels: int,
+    runner: str | None,
+    layers: tuple[LayerTime, ...],
+) -> Timing:
+    """The time of a program that takes `dpu_s` seconds on a core alone, on a board with a runner.
+
+    `spent` is (layers, engines), in any unit: where the time went.
+    """
+    host = profile.runner(runner)
     busy = BusyCores.of(program, dpu_s, profile.cores, profile, host)
     by_engine = spent.sum(axis=0)
     moving = by_engine[Engine.LOAD] + by_engine[Engine.SAVE] > by_engine[Engine.CONV] + by_engine[Engine.MISC]
@@ -137,7 +179,7 @@ def time_program(
         throughput_bound="host" if busy.bound_by_host(host, pixels) else dpu_bound,
         latency_error=latency_error(host_s, dpu_s + profile.job_seconds + host_s, host, profile),
         throughput_error=throughput_error(busy, host, pixels, profile),
-        layers=layer_times(program, spent, seconds) if layers else (),
+        layers=layers,
         loaded_bytes=program.loaded_bytes,
         saved_bytes=program.saved_bytes,
         weight_bytes=program.weight_bytes,
