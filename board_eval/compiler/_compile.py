@@ -76,7 +76,7 @@ def compile_graph(
     layer_of = tuple(one.step.layer for one in timed)
     if strict and (found := unseen(program)):
         raise CompileError(
-            f"network {graph.name!r} takes instructions that no measured file has: {', '.join(found)}; compile it without strict"
+            f"network {graph.name!r} takes instructions that no measured file has: {', '.join(found)}; leave out strict"
         )
     return Compiled(target, graph, plan, tuple(program), layer_of, code.parameters.content(), code.parameters.addresses)
 

@@ -1,7 +1,8 @@
 """What silicon has surely run: the values that instructions have in compiled files which boards were measured with.
 
 A program may hold instructions of a kind that those files have, with other values: a kernel of 5 x 5, an average of 8 x 8. They
-follow the same rules in AMD's simulator, and are listed. Features that no such file has at all are not used unless they are named.
+follow the same rules in AMD's simulator, and are listed. Features that no such file has at all are used only where they are
+named.
 """
 
 from __future__ import annotations
