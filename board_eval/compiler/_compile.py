@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from edgesearch.board_eval.compiler._emission import write_code
+from edgesearch.board_eval.compiler._envelope import check_features, unseen
 from edgesearch.board_eval.compiler._hazards import most_tokens, with_tokens
 from edgesearch.board_eval.compiler._legal import legal
 from edgesearch.board_eval.compiler._order import in_order_of_start
@@ -15,6 +17,7 @@ from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.isa import End, Instruction, encode
 from edgesearch.board_eval.targets import BoardProfile, Target, TimingConstants, load_profile
 from edgesearch.board_eval.timing import LayeredCode, Timing, check_fits, code_cycles, input_pixels, time_code
+from edgesearch.errors import CompileError
 
 __all__ = ["Compiled", "compile_graph"]
 
@@ -39,6 +42,11 @@ class Compiled:
     constants: dict[tuple[str, str], int]
 
     @property
+    def unseen(self) -> tuple[str, ...]:
+        """What of the program no file has that was measured on a board."""
+        return unseen(self.program)
+
+    @property
     def code(self) -> bytes:
         """The encoded program."""
         return encode(self.program)
@@ -49,19 +57,27 @@ class Compiled:
         return time_code(code, profile, pixels=input_pixels(self.source), runner=runner, layers=layers)
 
 
-def compile_graph(graph: Graph, target: Target, *, constants: TimingConstants | None = None) -> Compiled:
+def compile_graph(
+    graph: Graph, target: Target, *, constants: TimingConstants | None = None, allow: Collection[str] = (), strict: bool = False
+) -> Compiled:
     """Compile a quantized Graph, or one without weights and fix positions, whose code can be timed but not run.
 
-    `constants` tell how long instructions take, which decides their order (None: those of a ZCU104). Raises CompileError naming
-    the layer that cannot be placed or encoded.
+    `constants` tell how long instructions take, which decides their order (None: those of a ZCU104). `allow` names
+    features that no file has which was measured on a board (`FEATURES`); ReLU6 is computed in other ways without it. `strict`
+    refuses values, too, that no such file has. Raises CompileError naming the layer that cannot be placed or encoded.
     """
     constants = constants or load_profile("zcu104").constants
     check_fits(graph, target)
-    plan = place(legal(graph, target), target)
+    check_features(graph, allow)
+    plan = place(legal(graph, target, relu6="relu6" in allow), target)
     code = write_code(plan, target)
     cycles = code_cycles([step.instruction for step in code.steps], constants, target)
     timed, program = _with_few_tokens(code.steps, cycles, target)
     layer_of = tuple(one.step.layer for one in timed)
+    if strict and (found := unseen(program)):
+        raise CompileError(
+            f"network {graph.name!r} takes instructions that no measured file has: {', '.join(found)}; leave out strict"
+        )
     return Compiled(target, graph, plan, tuple(program), layer_of, code.parameters.content(), code.parameters.addresses)
 
 

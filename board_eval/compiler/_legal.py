@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from edgesearch.board_eval.graph import (
     Node,
     Pool,
     Reshape,
+    average_factor,
     average_ratio,
     rounding_positions,
 )
@@ -35,11 +37,15 @@ __all__ = ["legal", "mean_factor"]
 _LARGEST_FACTOR = 127
 
 
-def legal(graph: Graph, target: Target) -> Graph:
-    """The same network in nodes that the DPU's instructions compute; raises CompileError naming a layer without such a form."""
+def legal(graph: Graph, target: Target, *, relu6: bool = False) -> Graph:
+    """The same network in nodes that the DPU's instructions compute; raises CompileError naming a layer without such a form.
+
+    `relu6`: whether instructions may clamp to 6 by themselves, which they can at fix position 4.
+    """
     if graph.quantized:
         graph = _rounded_once(graph)
-    for rewrite in (_dilated, _flattened, _averages, _additions, _clipped, _copied_flattened):
+    clipped = partial(_clipped, in_place=relu6)
+    for rewrite in (_dilated, _flattened, _averages, _additions, clipped, _copied_flattened):
         graph = _rewritten(graph, rewrite, target)
     return _read(graph)
 
@@ -176,8 +182,11 @@ def _copied_flattened(graph: Graph, node: Node, target: Target) -> list[Node]:
 
 
 def mean_factor(node: Pool) -> tuple[int, int]:
-    """(m, s) of an average of sum * m / 2**s, m odd. Raises CompileError when the factor is no such number."""
-    ratio = average_ratio(node.kernel, node.factor)
+    """(m, s) of an average of sum * m / 2**s, m odd. Raises CompileError when the factor is no such number.
+
+    A pool that is not quantized yet gets the factor that quantization will give it.
+    """
+    ratio = average_ratio(node.kernel, average_factor(node.kernel) if node.fix is None else node.factor)
     shift = ratio.denominator.bit_length() - 1
     if ratio.denominator != 1 << shift or ratio.numerator < 1:
         raise CompileError(
@@ -189,7 +198,7 @@ def mean_factor(node: Pool) -> tuple[int, int]:
 
 def _averages(graph: Graph, node: Node, target: Target) -> list[Node]:
     """Averages whose factor is too large for its field, as a convolution of the image beside itself: m = m1 + m2."""
-    if not isinstance(node, Pool) or node.kind != "avg" or node.fix is None:
+    if not isinstance(node, Pool) or node.kind != "avg":
         return [node]
     factor, shift = mean_factor(node)
     if factor <= _LARGEST_FACTOR:
@@ -267,15 +276,15 @@ def _additions(graph: Graph, node: Node, target: Target) -> list[Node]:
     return [copy, dataclasses.replace(node, inputs=inputs)]
 
 
-def _clipped(graph: Graph, node: Node, target: Target) -> list[Node]:
-    """ReLU6 where 6 is neither 96 nor out of reach: two steps that saturate, x + (127 - six) and back."""
+def _clipped(graph: Graph, node: Node, target: Target, *, in_place: bool) -> list[Node]:
+    """ReLU6 where an instruction does not clamp and 6 is in reach: two steps that saturate, x + (127 - six) and back."""
     if not isinstance(node, Conv | Depthwise | Linear | Add | Activation) or node.activation != "relu6" or node.fix is None:
         return [node]
     largest = 2 ** (graph.bits - 1) - 1
     six = 6 * 2.0**node.fix
     if six >= largest:  # saturation comes first
         return [dataclasses.replace(node, activation="relu")]
-    if node.fix == 4 and isinstance(node, Conv | Depthwise | Linear):
+    if in_place and node.fix == 4 and isinstance(node, Conv | Depthwise | Linear):
         return [node]
     six = int(np.floor(six + 0.5))
     return list(_saturated(node, six, largest))

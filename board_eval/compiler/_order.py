@@ -35,6 +35,7 @@ def in_order_of_start(
     ends: list[float | None] = [None] * len(steps)
     ready: list[float | None] = [None] * len(Stream)
     ordered: list[Timed] = []
+    clock = 0.0
     while len(ordered) < len(steps):
         chosen, start = -1, 0.0
         for stream in Stream:
@@ -53,6 +54,8 @@ def in_order_of_start(
             if chosen < 0 or (at, number) < (start, queues[chosen][heads[chosen]]):
                 chosen, start = stream, at
         number = queues[chosen][heads[chosen]]
+        # what was held back starts when it is let go, not when it could have
+        start = clock = max(start, clock)
         heads[chosen] += 1
         ready[chosen] = None
         ends[number] = free[steps[number].stream.engine] = start + cycles[number]
