@@ -14,6 +14,8 @@ __all__ = ["Transfer", "loads", "saves"]
 
 #: Bytes of a piece and pieces, at most. Fields hold more; compiled files have no more.
 _CHANNELS, _PIECES = 1280, 1024
+#: Words and bytes between pieces that the fields of a LOAD or SAVE hold; pieces further apart go one by one.
+_PIXEL, _PITCH = 1024, 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,11 @@ def _cut(transfer: Transfer, target: Target) -> Iterator[tuple[Transfer, bool]]:
     """What one instruction moves at a time, and whether it is the last."""
     lanes = target.input_parallel
     most = _CHANNELS // lanes * lanes
+    together = 1 if transfer.pixel > _PIXEL or transfer.pitch > _PITCH else _PIECES
     parts: list[Transfer] = []
     for first in range(0, transfer.size, most):
         size = min(most, transfer.size - first)
-        at_once = min(_PIECES, max(1, target.transfer_words // ceil_div(size, lanes)))
+        at_once = min(together, max(1, target.transfer_words // ceil_div(size, lanes)))
         for piece in range(0, transfer.pieces, at_once):
             parts.append(
                 Transfer(
