@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from edgesearch.board_eval.compiler._emission import write_code
 from edgesearch.board_eval.compiler._envelope import check_features, unseen
-from edgesearch.board_eval.compiler._hazards import most_tokens, with_tokens
+from edgesearch.board_eval.compiler._hazards import LONG, most_tokens, with_tokens
 from edgesearch.board_eval.compiler._legal import legal
 from edgesearch.board_eval.compiler._order import in_order_of_start
 from edgesearch.board_eval.compiler._placement import place
 from edgesearch.board_eval.compiler._plan import Plan
 from edgesearch.board_eval.compiler._step import Step, Stream, Timed
 from edgesearch.board_eval.graph import Graph
-from edgesearch.board_eval.isa import End, Instruction, encode
+from edgesearch.board_eval.isa import End, Engine, Instruction, encode
 from edgesearch.board_eval.targets import BoardProfile, Target, TimingConstants, load_profile
 from edgesearch.board_eval.timing import LayeredCode, Timing, check_fits, code_cycles, input_pixels, time_code
 from edgesearch.errors import CompileError
@@ -70,6 +70,8 @@ def compile_graph(
     check_fits(graph, target)
     check_features(graph, allow)
     plan = place(legal(graph, target, relu6="relu6" in allow), target)
+    if not plan.layers:
+        raise CompileError(f"network {graph.name!r} has no layers: its result is the image itself; nothing is left for the DPU")
     code = write_code(plan, target)
     cycles = code_cycles([step.instruction for step in code.steps], constants, target)
     timed, program = _with_few_tokens(code.steps, cycles, target)
@@ -82,14 +84,20 @@ def compile_graph(
 
 
 def _with_few_tokens(steps: list[Step], cycles: list[float], target: Target) -> tuple[list[Timed], list[Instruction]]:
-    """The program in the order of starting times, its loads of parameters held back until no counter holds too many tokens."""
+    """The program in the order of starting times, with no more tokens than may wait: what asks for fewer is tried in turn.
+
+    First, steps wait for the last one of another engine that has long ended; then loads of parameters are held back, too; at
+    last, steps wait for whatever has ended just before, which leaves a token or two.
+    """
+    every = dict.fromkeys(Engine, LONG)
+    ways = [(None, None), *((ahead, every) for ahead in _AHEAD), (None, dict.fromkeys(Engine, 0.0))]
     program: list[Instruction] = []
     timed: list[Timed] = []
-    for ahead in _AHEAD:
+    for ahead, long in ways:
         timed = in_order_of_start(steps, cycles, target, ahead=ahead)
         end = timed[-1].end
         timed.append(Timed(Step(End(), Stream.SAVE, steps[-1].layer + 1), end, end))
-        program = with_tokens(timed, target)
+        program = with_tokens(timed, target) if long is None else with_tokens(timed, target, long=long)
         if most_tokens(program) <= MOST_TOKENS:
             break
     return timed, program

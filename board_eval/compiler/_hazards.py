@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.compiler._rows import Span
 from edgesearch.board_eval.compiler._step import Memory, Step, Timed
-from edgesearch.board_eval.isa import End, Engine, Instruction
+from edgesearch.board_eval.isa import AluInit, ConvInit, ElewInit, End, Engine, Instruction
 from edgesearch.board_eval.targets import Target
 
-__all__ = ["bank_count", "conflicts", "most_tokens", "with_tokens"]
+__all__ = ["LONG", "bank_count", "conflicts", "most_tokens", "with_tokens"]
 
 #: Bytes of external memory that are guarded together.
 _CELL = 64
-#: Cycles after which a LOAD has long ended: that much later than predicted, it would still hold nobody up.
-_LONG = 2000.0
+#: Cycles after which a step has long ended: that much later than predicted, it would still hold nobody up.
+LONG = 2000.0
 
 
 def bank_count(target: Target) -> int:
@@ -133,21 +134,28 @@ def conflicts(
     return waits
 
 
-def with_tokens(steps: Sequence[Timed], target: Target) -> list[Instruction]:
+def with_tokens(
+    steps: Sequence[Timed], target: Target, *, long: Mapping[Engine, float] = MappingProxyType({Engine.LOAD: LONG})
+) -> list[Instruction]:
     """The instructions of a program, with the tokens that its hazards ask for.
 
-    What waits for a LOAD waits for the last one that has long ended by then: one token of the last weights of a layer does for
-    all of them. Every instruction has the bits of its own engine set, as all compiled files do.
+    What waits for an engine in `long` waits for the last of its steps that has ended so many cycles before: one token of the
+    last weights of a layer does for all of them. Every instruction has the bits of its own engine set, as compiled files do.
     """
     engines = [timed.step.stream.engine for timed in steps]
-    loads = [number for number, engine in enumerate(engines) if engine is Engine.LOAD]
-    ends = [steps[number].end for number in loads]
+    on: dict[Engine, list[int]] = {engine: [] for engine in long}
+    for number, timed in enumerate(steps):
+        if engines[number] in on and not isinstance(timed.step.instruction, ConvInit | AluInit | ElewInit):
+            on[engines[number]].append(number)
+    ends = {engine: [steps[number].end for number in numbers] for engine, numbers in on.items()}
 
     def later(other: int, number: int) -> int:
-        if engines[other] is not Engine.LOAD:
+        engine = engines[other]
+        if engine not in on:
             return other
-        long_ended = bisect_right(ends, steps[number].start - _LONG) - 1
-        return max(other, loads[long_ended]) if long_ended >= 0 else other
+        long_ended = bisect_right(ends[engine], steps[number].start - long[engine])
+        before = min(long_ended, bisect_left(on[engine], number)) - 1
+        return max(other, on[engine][before]) if before >= 0 else other
 
     takes = [1 << engine for engine in engines]
     gives = [1 << engine for engine in engines]
