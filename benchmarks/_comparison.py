@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from edgesearch.board_eval.compiler import Compiled
 from edgesearch.board_eval.execution import execute, execute_all
-from edgesearch.board_eval.graph import Concat, Graph, Input, Reshape, fix_names, round_activations
+from edgesearch.board_eval.graph import Graph, Input, Reshape, fix_names
 from edgesearch.board_eval.machine import Fault, Machine, check
 
 CONST, WORKSPACE, INPUT, OUTPUT = 0, 1, 2, 3
@@ -24,9 +24,7 @@ def register_sizes(compiled: Compiled) -> dict[int, int]:
 def run(compiled: Compiled, image: npt.NDArray[np.int8], seed: int = 0) -> dict[int, Bytes]:
     """The registers after the code has run on one image (H, W, C); whatever was not given held random bytes before."""
     random = np.random.default_rng(seed)
-    registers = {
-        number: random.integers(0, 256, size, dtype=np.uint8) for number, size in register_sizes(compiled).items()
-    }
+    registers = {number: random.integers(0, 256, size, dtype=np.uint8) for number, size in register_sizes(compiled).items()}
     registers[CONST] = np.frombuffer(compiled.parameters, np.uint8).copy()
     place = compiled.plan.external[compiled.plan.graph.input.name]
     registers[INPUT][place.address : place.address + image.size] = image.reshape(-1).view(np.uint8)

@@ -29,7 +29,7 @@ _Pair = tuple[int, int]
 class _Extreme(RandomNetwork):
     """Steps of a random network with sizes of one's own choice."""
 
-    def __init__(self, seed: int, shape: tuple[int, int, int]) -> None:  # noqa: D107 (does not draw a network by itself)
+    def __init__(self, seed: int, shape: tuple[int, int, int]) -> None:
         import numpy as np
 
         self.random = np.random.default_rng(seed)
