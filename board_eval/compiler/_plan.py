@@ -133,6 +133,9 @@ def augmented(layer: Layer, image: str, target: Target) -> bool:
     rest = -window.kernel[1] * channels % target.input_parallel
     if max(window.padding[0] * channels, window.padding[1] * channels + rest) > _MASKED_BYTES:
         return False
+    begins_outside = range(-window.padding[0], 0, window.stride[1])[: layer.mid_shape[1]]
+    if any(start + window.kernel[1] > layer.in_shape[1] for start in begins_outside):
+        return False
     return not any(window.padding[:2]) or (window.stride[1] <= window.kernel[1] and layer.out_shape[1] > 1)
 
 
