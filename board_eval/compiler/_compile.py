@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgesearch.board_eval.compiler._emission import write_code
 from edgesearch.board_eval.compiler._envelope import check_features, unseen
-from edgesearch.board_eval.compiler._hazards import most_tokens, with_tokens
+from edgesearch.board_eval.compiler._hazards import LONG, most_tokens, with_tokens
 from edgesearch.board_eval.compiler._legal import legal
 from edgesearch.board_eval.compiler._order import in_order_of_start
 from edgesearch.board_eval.compiler._placement import place
@@ -23,8 +23,6 @@ __all__ = ["Compiled", "compile_graph"]
 
 #: Tokens that may wait between two engines. How many a counter holds is not known; a file with 74 has run on a ZCU104.
 MOST_TOKENS = 64
-#: Loads of parameters that are let ahead of their readers, tried in turn.
-_AHEAD = (None, 48, 24, 8, 1)
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,9 @@ def compile_graph(
     plan = place(legal(graph, target, relu6="relu6" in allow), target)
     code = write_code(plan, target)
     cycles = code_cycles([step.instruction for step in code.steps], constants, target)
-    timed, program = _with_few_tokens(code.steps, cycles, target)
+    timed = in_order_of_start(code.steps, cycles, target)
+    timed.append(Timed(Step(End(), Stream.SAVE, len(plan.layers)), timed[-1].end, timed[-1].end))
+    program = _with_few_tokens(timed, target)
     layer_of = tuple(one.step.layer for one in timed)
     if strict and (found := unseen(program)):
         raise CompileError(
@@ -81,15 +81,11 @@ def compile_graph(
     return Compiled(target, graph, plan, tuple(program), layer_of, code.parameters.content(), code.parameters.addresses)
 
 
-def _with_few_tokens(steps: list[Step], cycles: list[float], target: Target) -> tuple[list[Timed], list[Instruction]]:
-    """The program in the order of starting times, its loads of parameters held back until no counter holds too many tokens."""
+def _with_few_tokens(steps: list[Timed], target: Target) -> list[Instruction]:
+    """The program with its tokens, the fewer at a time the less is left for a time that was predicted too short."""
     program: list[Instruction] = []
-    timed: list[Timed] = []
-    for ahead in _AHEAD:
-        timed = in_order_of_start(steps, cycles, target, ahead=ahead)
-        end = timed[-1].end
-        timed.append(Timed(Step(End(), Stream.SAVE, steps[-1].layer + 1), end, end))
-        program = with_tokens(timed, target)
+    for long in (LONG, LONG / 4, 0.0):
+        program = with_tokens(steps, target, long=long)
         if most_tokens(program) <= MOST_TOKENS:
             break
-    return timed, program
+    return program
