@@ -136,8 +136,8 @@ def conflicts(
 def with_tokens(steps: Sequence[Timed], target: Target, *, long: float = LONG) -> list[Instruction]:
     """The instructions of a program, with the tokens that its hazards ask for.
 
-    What waits for an instruction waits for the last one of its engine that has ended `long` cycles before: one token of the last
-    weights of a layer does for all of them. Every instruction has the bits of its own engine set, as all compiled files do.
+    What waits for an instruction waits for the last one of its engine that has ended `long` cycles before: one token of the
+    last weights of a layer does for all of them. Every instruction has the bits of its own engine set, as in all files.
     """
     engines = [timed.step.stream.engine for timed in steps]
     queues: dict[Engine, list[int]] = {engine: [] for engine in Engine}
