@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
-from edgesearch.board_eval.compiler._emission import write_code
 from edgesearch.board_eval.compiler._envelope import check_features, unseen
 from edgesearch.board_eval.compiler._hazards import LONG, most_tokens, with_tokens
 from edgesearch.board_eval.compiler._legal import legal
-from edgesearch.board_eval.compiler._order import in_order_of_start
-from edgesearch.board_eval.compiler._placement import place
 from edgesearch.board_eval.compiler._plan import Plan
+from edgesearch.board_eval.compiler._search import best_schedule
 from edgesearch.board_eval.compiler._step import Step, Stream, Timed
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.isa import End, Instruction, encode
 from edgesearch.board_eval.targets import BoardProfile, Target, TimingConstants, load_profile
-from edgesearch.board_eval.timing import LayeredCode, Timing, check_fits, code_cycles, input_pixels, time_code
+from edgesearch.board_eval.timing import LayeredCode, Timing, check_fits, input_pixels, time_code
 from edgesearch.errors import CompileError
 
-__all__ = ["Compiled", "compile_graph"]
+__all__ = ["Compiled", "Options", "compile_graph"]
 
 #: Tokens that may wait between two engines. How many a counter holds is not known; a file with 74 has run on a ZCU104.
 MOST_TOKENS = 64
@@ -55,26 +52,39 @@ class Compiled:
         return time_code(code, profile, pixels=input_pixels(self.source), runner=runner, layers=layers)
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a network is compiled."""
+
+    #: Features that no file has which was measured on a board, of `FEATURES`. Without "relu6", ReLU6 is computed in other ways.
+    allow: frozenset[str] = frozenset()
+    #: Refuse values, too, that no such file has: sizes of kernels, shifts.
+    strict: bool = False
+    #: Other schedules that are tried, of which the fastest is taken.
+    tries: int = 0
+    #: The most that this may take; what is found depends on the machine's speed then.
+    seconds: float | None = None
+
+
 def compile_graph(
-    graph: Graph, target: Target, *, constants: TimingConstants | None = None, allow: Collection[str] = (), strict: bool = False
+    graph: Graph, target: Target, options: Options | None = None, *, constants: TimingConstants | None = None
 ) -> Compiled:
     """Compile a quantized Graph, or one without weights and fix positions, whose code can be timed but not run.
 
-    `constants` tell how long instructions take, which decides their order (None: those of a ZCU104). `allow` names
-    features that no file has which was measured on a board (`FEATURES`); ReLU6 is computed in other ways without it. `strict`
-    refuses values, too, that no such file has. Raises CompileError naming the layer that cannot be placed or encoded.
+    `constants` tell how long instructions take, which decides their order (None: those of a ZCU104). Raises CompileError naming
+    the layer that cannot be placed or encoded.
     """
+    options = options or Options()
     constants = constants or load_profile("zcu104").constants
     check_fits(graph, target)
-    check_features(graph, allow)
-    plan = place(legal(graph, target, relu6="relu6" in allow), target)
-    code = write_code(plan, target)
-    cycles = code_cycles([step.instruction for step in code.steps], constants, target)
-    timed = in_order_of_start(code.steps, cycles, target)
-    timed.append(Timed(Step(End(), Stream.SAVE, len(plan.layers)), timed[-1].end, timed[-1].end))
+    check_features(graph, options.allow)
+    ready = legal(graph, target, relu6="relu6" in options.allow)
+    best = best_schedule(ready, target, constants, tries=options.tries, seconds=options.seconds)
+    plan, code, end = best.plan, best.code, best.cycles
+    timed = [*best.steps, Timed(Step(End(), Stream.SAVE, len(plan.layers)), end, end)]
     program = _with_few_tokens(timed, target)
     layer_of = tuple(one.step.layer for one in timed)
-    if strict and (found := unseen(program)):
+    if options.strict and (found := unseen(program)):
         raise CompileError(
             f"network {graph.name!r} takes instructions that no measured file has: {', '.join(found)}; leave out strict"
         )
