@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgesearch.board_eval.compiler._envelope import check_features, unseen
 from edgesearch.board_eval.compiler._hazards import LONG, most_tokens, with_tokens
 from edgesearch.board_eval.compiler._legal import legal
+from edgesearch.board_eval.compiler._pairs import in_pairs
 from edgesearch.board_eval.compiler._plan import Plan
 from edgesearch.board_eval.compiler._search import best_schedule
 from edgesearch.board_eval.compiler._step import Step, Stream, Timed
@@ -56,7 +57,8 @@ class Compiled:
 class Options:
     """How a network is compiled."""
 
-    #: Features that no file has which was measured on a board, of `FEATURES`. Without "relu6", ReLU6 is computed in other ways.
+    #: Of `FEATURES`: "relu6" and "leaky_relu" as activations of an instruction, which no file has that was measured on a board
+    #: (without the first, ReLU6 is computed in other ways), and "save_pairs", SAVEs on both memory ports at a time.
     allow: frozenset[str] = frozenset()
     #: Refuse values, too, that no such file has: sizes of kernels, shifts.
     strict: bool = False
@@ -83,6 +85,8 @@ def compile_graph(
     plan, code, end = best.plan, best.code, best.cycles
     timed = [*best.steps, Timed(Step(End(), Stream.SAVE, len(plan.layers)), end, end)]
     program = _with_few_tokens(timed, target)
+    if "save_pairs" in options.allow:
+        program = in_pairs(program)
     layer_of = tuple(one.step.layer for one in timed)
     if options.strict and (found := unseen(program)):
         raise CompileError(
