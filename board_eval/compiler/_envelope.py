@@ -17,7 +17,7 @@ from edgesearch.errors import CompileError
 
 __all__ = ["FEATURES", "Feature", "check_features", "unseen"]
 
-#: What is used only when it is asked for: ReLU6 and leaky ReLU as activations of an instruction, and two SAVEs at a time. (Files
+#: What is used only when it is asked for: ReLU6 and leaky ReLU as activations of an instruction, two SAVEs at a time. (Files
 #: have those; whether a token of the second half covers the first is not known.)
 Feature: TypeAlias = Literal["relu6", "leaky_relu", "save_pairs"]
 FEATURES: tuple[Feature, ...] = ("relu6", "leaky_relu", "save_pairs")
