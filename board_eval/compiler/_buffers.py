@@ -40,9 +40,8 @@ def cuts(layer: Layer, prepared: Prepared, *, reloads: bool) -> Iterator[Cut]:
     most = _groups_at_once(layer, prepared)
     if not reloads and groups > most:  # half of the weights are loaded while the other half is used
         most = max(1, most // 2)
-    parts = (1,) if layer.kind == "copy" else _pieces(groups)
     ways = sorted(
-        itertools.product(_pieces(layer.out_shape[1]), parts),
+        itertools.product(_pieces(layer.out_shape[1]), _pieces(groups)),
         key=lambda way: (way[0] * way[1], way[1] if reloads else way[0]),
     )
     seen = set()

@@ -83,6 +83,8 @@ def compile_graph(
     ready = legal(graph, target, relu6="relu6" in options.allow)
     best = best_schedule(ready, target, constants, tries=options.tries, seconds=options.seconds)
     plan, code, end = best.plan, best.code, best.cycles
+    if not plan.layers:
+        raise CompileError(f"network {graph.name!r} has no layers: its result is the image itself; nothing is left for the DPU")
     timed = [*best.steps, Timed(Step(End(), Stream.SAVE, len(plan.layers)), end, end)]
     program = _with_few_tokens(timed, target)
     if "save_pairs" in options.allow:

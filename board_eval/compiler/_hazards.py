@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from edgesearch.board_eval.compiler._rows import Span
 from edgesearch.board_eval.compiler._step import Memory, Step, Timed
-from edgesearch.board_eval.isa import End, Engine, Instruction
+from edgesearch.board_eval.isa import AluInit, ConvInit, ElewInit, End, Engine, Instruction
 from edgesearch.board_eval.targets import Target
 
-__all__ = ["bank_count", "conflicts", "most_tokens", "with_tokens"]
+__all__ = ["LONG", "bank_count", "conflicts", "most_tokens", "with_tokens"]
 
 #: Bytes of external memory that are guarded together.
 _CELL = 64
@@ -141,14 +141,16 @@ def with_tokens(steps: Sequence[Timed], target: Target, *, long: float = LONG) -
     """
     engines = [timed.step.stream.engine for timed in steps]
     queues: dict[Engine, list[int]] = {engine: [] for engine in Engine}
-    for number, engine in enumerate(engines):
-        queues[engine].append(number)
+    for number, timed in enumerate(steps):
+        if not isinstance(timed.step.instruction, ConvInit | AluInit | ElewInit):
+            queues[engines[number]].append(number)
     ends = {engine: [steps[number].end for number in queue] for engine, queue in queues.items()}
 
     def later(other: int, number: int) -> int:
         engine = engines[other]
-        long_ended = bisect_right(ends[engine], steps[number].start - long) - 1
-        return max(other, queues[engine][long_ended]) if long_ended >= 0 else other
+        long_ended = bisect_right(ends[engine], steps[number].start - long)
+        before = min(long_ended, bisect_left(queues[engine], number)) - 1
+        return max(other, queues[engine][before]) if before >= 0 else other
 
     takes = [1 << engine for engine in engines]
     gives = [1 << engine for engine in engines]

@@ -15,6 +15,8 @@ __all__ = ["Transfer", "loads", "saves"]
 
 #: Bytes of a piece and pieces, at most. Fields hold more; compiled files have no more.
 _CHANNELS, _PIECES = 1280, 1024
+#: Words and bytes between pieces that the fields of a LOAD or SAVE hold; pieces further apart go one by one.
+_PIXEL, _PITCH = 1024, 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ def _narrow(transfer: Transfer, lanes: int) -> Iterator[Transfer]:
 
 def _short(transfer: Transfer, target: Target) -> Iterator[Transfer]:
     """As many pieces as one instruction moves."""
-    at_once = min(_PIECES, max(1, target.transfer_words // ceil_div(transfer.size, target.input_parallel)))
+    together = 1 if transfer.pixel > _PIXEL or transfer.pitch > _PITCH else _PIECES
+    at_once = min(together, max(1, target.transfer_words // ceil_div(transfer.size, target.input_parallel)))
     for first in range(0, transfer.pieces, at_once):
         yield dataclasses.replace(
             transfer,
