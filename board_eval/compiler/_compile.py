@@ -86,7 +86,7 @@ def compile_graph(
     if not plan.layers:
         raise CompileError(f"network {graph.name!r} has no layers: its result is the image itself; nothing is left for the DPU")
     timed = [*best.steps, Timed(Step(End(), Stream.SAVE, len(plan.layers)), end, end)]
-    program = _with_few_tokens(timed, target)
+    program = _with_few_tokens(timed)
     if "save_pairs" in options.allow:
         program = in_pairs(program)
     layer_of = tuple(one.step.layer for one in timed)
@@ -97,11 +97,11 @@ def compile_graph(
     return Compiled(target, graph, plan, tuple(program), layer_of, code.parameters.content(), code.parameters.addresses)
 
 
-def _with_few_tokens(steps: list[Timed], target: Target) -> list[Instruction]:
+def _with_few_tokens(steps: list[Timed]) -> list[Instruction]:
     """The program with its tokens, the fewer at a time the less is left for a time that was predicted too short."""
     program: list[Instruction] = []
     for long in (LONG, LONG / 4, 0.0):
-        program = with_tokens(steps, target, long=long)
+        program = with_tokens(steps, long=long)
         if most_tokens(program) <= MOST_TOKENS:
             break
     return program

@@ -21,7 +21,8 @@ def in_order_of_start(steps: Sequence[Step], cycles: Sequence[float], target: Ta
 
     The given order must be one in which they can be executed one by one; so is the returned one.
     """
-    waits = conflicts(steps, [step.stream for step in steps], target)
+    waits = conflicts(steps, target)
+    positions = [0] * len(steps)
     queues: list[list[int]] = [[] for _ in Stream]
     for number, step in enumerate(steps):
         queues[step.stream].append(number)
@@ -48,7 +49,9 @@ def in_order_of_start(steps: Sequence[Step], cycles: Sequence[float], target: Ta
         heads[chosen] += 1
         ready[chosen] = None
         ends[number] = free[steps[number].stream.engine] = start + cycles[number]
-        ordered.append(Timed(steps[number], start, start + cycles[number]))
+        positions[number] = len(ordered)
+        waited = tuple(positions[other] for other in waits[number])
+        ordered.append(Timed(steps[number], start, start + cycles[number], waited))
     return ordered
 
 

@@ -10,6 +10,7 @@ from edgesearch.board_eval.compiler._rows import Span, ceil_div
 from edgesearch.board_eval.compiler._step import Memory, Step, Stream
 from edgesearch.board_eval.isa import Load, Save
 from edgesearch.board_eval.targets import Target
+from edgesearch.board_eval.xmodel import WORKSPACE
 
 __all__ = ["Transfer", "loads", "saves"]
 
@@ -53,7 +54,7 @@ def loads(
         )
         span = Span(part.bank, part.word, (part.pieces - 1) * part.pixel + words)
         memory = Memory(part.register, part.address, part.address + (part.pieces - 1) * part.pitch + part.size)
-        yield Step(load, stream, layer, writes=(span,), reads_memory=memory)
+        yield Step(load, stream, layer, writes=(span,), reads_memory=memory if part.register == WORKSPACE else None)
 
 
 def saves(transfer: Transfer, layer: int, target: Target) -> Iterator[Step]:

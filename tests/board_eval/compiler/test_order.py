@@ -39,7 +39,7 @@ def test_every_step_starts_once_behind_all_it_waits_for(steps: list[Step], cycle
     ends = {number[id(one.step)]: one.end for one in timed}
     free = dict.fromkeys(Engine, 0.0)
     seen: set[int] = set()
-    waits = conflicts(steps, [step.stream for step in steps], TARGET)
+    waits = conflicts(steps, TARGET)
     for one, at in zip(timed, order, strict=True):
         assert seen.issuperset(waits[at])
         assert one.start >= max([free[one.step.stream.engine], *(ends[other] for other in waits[at])])
@@ -50,8 +50,9 @@ def test_every_step_starts_once_behind_all_it_waits_for(steps: list[Step], cycle
 
 def run_time(steps: list[Timed] | list[Step], cycles: list[float]) -> float:
     """When the last one ends, engines working through the code in its order, tokens taken."""
-    timed = [one if isinstance(one, Timed) else Timed(one, 0.0, 0.0) for one in steps]
-    program = with_tokens(timed, DPUS["B4096"], long=math.inf)
+    waits = conflicts([one.step if isinstance(one, Timed) else one for one in steps], DPUS["B4096"])
+    timed = [Timed(one.step if isinstance(one, Timed) else one, 0.0, 0.0, wait) for one, wait in zip(steps, waits, strict=True)]
+    program = with_tokens(timed, long=math.inf)
     return max(run_code(program, cycles, depth=10**6)[0])
 
 
