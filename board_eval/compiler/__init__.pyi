@@ -1,4 +1,5 @@
 from ._compile import Compiled as Compiled
+from ._compile import Options as Options
 from ._compile import compile_graph as compile_graph
 from ._envelope import FEATURES as FEATURES
 from ._envelope import Feature as Feature

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from edgesearch.board_eval.compiler._external import CONST
 from edgesearch.board_eval.compiler._parameters import Parameters, Ring
 from edgesearch.board_eval.compiler._rows import Span, ceil_div
 from edgesearch.board_eval.compiler._step import Step, Stream
 from edgesearch.board_eval.compiler._transfer import Transfer, loads
 from edgesearch.board_eval.isa import AluInit, ConvInit, Instruction
 from edgesearch.board_eval.targets import Target
+from edgesearch.board_eval.xmodel import PARAMETERS
 
 __all__ = ["Code"]
 
@@ -45,7 +45,7 @@ class Code:
         """LOADs of biases; returns their first word."""
         words = ceil_div(channels, self.target.output_parallel)
         word = self.biases.take(words)
-        self._parameters(Transfer(CONST, address, channels, self.bias_bank, word, words, 1, channels))
+        self._parameters(Transfer(PARAMETERS, address, channels, self.bias_bank, word, words, 1, channels))
         return word
 
     def load_weights(self, address: int, lanes: int, taps: int, channels: int) -> int:
@@ -57,14 +57,14 @@ class Code:
         word = self.weights.take(taps * pixel)
         for lane in range(lanes):
             start = address + lane * taps * channels
-            self._parameters(Transfer(CONST, start, channels, self.weight_bank + lane, word, pixel, taps, channels))
+            self._parameters(Transfer(PARAMETERS, start, channels, self.weight_bank + lane, word, pixel, taps, channels))
         return word
 
     def load_depthwise(self, address: int, taps: int, pitch: int, channels: int) -> int:
         """LOADs of `channels` of the `pitch` channels of a depthwise kernel; returns their first word."""
         pixel = ceil_div(channels, self.target.input_parallel)
         word = self.depthwise.take(taps * pixel)
-        self._parameters(Transfer(CONST, address, pitch, self.depthwise_bank, word, pixel, taps, channels))
+        self._parameters(Transfer(PARAMETERS, address, pitch, self.depthwise_bank, word, pixel, taps, channels))
         return word
 
     def _parameters(self, transfer: Transfer) -> None:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
-from edgesearch.board_eval.compiler._emission import write_code
 from edgesearch.board_eval.compiler._envelope import check_features, unseen
 from edgesearch.board_eval.compiler._hazards import LONG, most_tokens, with_tokens
 from edgesearch.board_eval.compiler._legal import legal
-from edgesearch.board_eval.compiler._order import in_order_of_start
-from edgesearch.board_eval.compiler._placement import place
+from edgesearch.board_eval.compiler._pairs import in_pairs
 from edgesearch.board_eval.compiler._plan import Plan
+from edgesearch.board_eval.compiler._search import best_schedule
 from edgesearch.board_eval.compiler._step import Step, Stream, Timed
 from edgesearch.board_eval.graph import Graph
-from edgesearch.board_eval.isa import End, Engine, Instruction, encode
+from edgesearch.board_eval.isa import End, Instruction, encode
 from edgesearch.board_eval.targets import BoardProfile, Target, TimingConstants, load_profile
-from edgesearch.board_eval.timing import LayeredCode, Timing, check_fits, code_cycles, input_pixels, time_code
+from edgesearch.board_eval.timing import LayeredCode, Timing, check_fits, input_pixels, time_code
 from edgesearch.errors import CompileError
 
-__all__ = ["Compiled", "compile_graph"]
+__all__ = ["Compiled", "Options", "compile_graph"]
 
 #: Tokens that may wait between two engines. How many a counter holds is not known; a file with 74 has run on a ZCU104.
 MOST_TOKENS = 64
-#: Loads of parameters that are let ahead of their readers, tried in turn.
-_AHEAD = (None, 48, 24, 8, 1)
 
 
 @dataclass(frozen=True)
@@ -57,47 +53,55 @@ class Compiled:
         return time_code(code, profile, pixels=input_pixels(self.source), runner=runner, layers=layers)
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a network is compiled."""
+
+    #: Of `FEATURES`: "relu6" and "leaky_relu" as activations of an instruction, which no file has that was measured on a board
+    #: (without the first, ReLU6 is computed in other ways), and "save_pairs", SAVEs on both memory ports at a time.
+    allow: frozenset[str] = frozenset()
+    #: Refuse values, too, that no such file has: sizes of kernels, shifts.
+    strict: bool = False
+    #: Other schedules that are tried, of which the fastest is taken.
+    tries: int = 0
+    #: The most that this may take; what is found depends on the machine's speed then.
+    seconds: float | None = None
+
+
 def compile_graph(
-    graph: Graph, target: Target, *, constants: TimingConstants | None = None, allow: Collection[str] = (), strict: bool = False
+    graph: Graph, target: Target, options: Options | None = None, *, constants: TimingConstants | None = None
 ) -> Compiled:
     """Compile a quantized Graph, or one without weights and fix positions, whose code can be timed but not run.
 
-    `constants` tell how long instructions take, which decides their order (None: those of a ZCU104). `allow` names
-    features that no file has which was measured on a board (`FEATURES`); ReLU6 is computed in other ways without it. `strict`
-    refuses values, too, that no such file has. Raises CompileError naming the layer that cannot be placed or encoded.
+    `constants` tell how long instructions take, which decides their order (None: those of a ZCU104). Raises CompileError naming
+    the layer that cannot be placed or encoded.
     """
+    options = options or Options()
     constants = constants or load_profile("zcu104").constants
     check_fits(graph, target)
-    check_features(graph, allow)
-    plan = place(legal(graph, target, relu6="relu6" in allow), target)
+    check_features(graph, options.allow)
+    ready = legal(graph, target, relu6="relu6" in options.allow)
+    best = best_schedule(ready, target, constants, tries=options.tries, seconds=options.seconds)
+    plan, code, end = best.plan, best.code, best.cycles
     if not plan.layers:
         raise CompileError(f"network {graph.name!r} has no layers: its result is the image itself; nothing is left for the DPU")
-    code = write_code(plan, target)
-    cycles = code_cycles([step.instruction for step in code.steps], constants, target)
-    timed, program = _with_few_tokens(code.steps, cycles, target)
+    timed = [*best.steps, Timed(Step(End(), Stream.SAVE, len(plan.layers)), end, end)]
+    program = _with_few_tokens(timed)
+    if "save_pairs" in options.allow:
+        program = in_pairs(program)
     layer_of = tuple(one.step.layer for one in timed)
-    if strict and (found := unseen(program)):
+    if options.strict and (found := unseen(program)):
         raise CompileError(
             f"network {graph.name!r} takes instructions that no measured file has: {', '.join(found)}; leave out strict"
         )
     return Compiled(target, graph, plan, tuple(program), layer_of, code.parameters.content(), code.parameters.addresses)
 
 
-def _with_few_tokens(steps: list[Step], cycles: list[float], target: Target) -> tuple[list[Timed], list[Instruction]]:
-    """The program in the order of starting times, with no more tokens than may wait: what asks for fewer is tried in turn.
-
-    First, steps wait for the last one of another engine that has long ended; then loads of parameters are held back, too; at
-    last, steps wait for whatever has ended just before, which leaves a token or two.
-    """
-    every = dict.fromkeys(Engine, LONG)
-    ways = [(None, None), *((ahead, every) for ahead in _AHEAD), (None, dict.fromkeys(Engine, 0.0))]
+def _with_few_tokens(steps: list[Timed]) -> list[Instruction]:
+    """The program with its tokens, the fewer at a time the less is left for a time that was predicted too short."""
     program: list[Instruction] = []
-    timed: list[Timed] = []
-    for ahead, long in ways:
-        timed = in_order_of_start(steps, cycles, target, ahead=ahead)
-        end = timed[-1].end
-        timed.append(Timed(Step(End(), Stream.SAVE, steps[-1].layer + 1), end, end))
-        program = with_tokens(timed, target) if long is None else with_tokens(timed, target, long=long)
+    for long in (LONG, LONG / 4, 0.0):
+        program = with_tokens(steps, long=long)
         if most_tokens(program) <= MOST_TOKENS:
             break
-    return timed, program
+    return program

@@ -17,9 +17,10 @@ from edgesearch.errors import CompileError
 
 __all__ = ["FEATURES", "Feature", "check_features", "unseen"]
 
-#: What is used only when it is asked for: ReLU6 and leaky ReLU as activations of an instruction.
-Feature: TypeAlias = Literal["relu6", "leaky_relu"]
-FEATURES: tuple[Feature, ...] = ("relu6", "leaky_relu")
+#: What is used only when it is asked for: ReLU6 and leaky ReLU as activations of an instruction, two SAVEs at a time. (Files
+#: have those; whether a token of the second half covers the first is not known.)
+Feature: TypeAlias = Literal["relu6", "leaky_relu", "save_pairs"]
+FEATURES: tuple[Feature, ...] = ("relu6", "leaky_relu", "save_pairs")
 
 # Thirteen files of AMD's compiler 3.5: SqueezeNet, MobileNetV2, ResNet-50 for B4096, YOLOX-nano for all sizes.
 _CONV_KERNELS = {(1, 1), (3, 3), (3, 1), (7, 1)}

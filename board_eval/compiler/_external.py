@@ -9,12 +9,11 @@ from edgesearch.board_eval.compiler._plan import External
 from edgesearch.board_eval.compiler._prepare import Prepared
 from edgesearch.board_eval.compiler._rows import ceil_div
 from edgesearch.board_eval.timing import Layer
+from edgesearch.board_eval.xmodel import INPUT, OUTPUT, WORKSPACE
 from edgesearch.errors import CompileError
 
-__all__ = ["CONST", "INPUT", "OUTPUT", "WORKSPACE", "ExternalMemory", "check_address"]
+__all__ = ["ExternalMemory", "check_address"]
 
-#: Registers with the base addresses of external memory, as compiled files use them.
-CONST, WORKSPACE, INPUT, OUTPUT = 0, 1, 2, 3
 #: Addresses of feature maps are multiples of it.
 _ALIGNMENT = 64
 #: Bytes that the addresses of instructions reach behind a register: 29 bits.

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesearch.board_eval.compiler._external import WORKSPACE
 from edgesearch.board_eval.compiler._plan import External, LayerPlan, Plan
 from edgesearch.board_eval.graph import Concat, Conv, Depthwise, Input, Linear, Node, Reshape
 from edgesearch.board_eval.targets import Dpu
-from edgesearch.board_eval.xmodel import CompiledProgram, ConstantPlace, ProgramLayer, TensorPlace, write_compiled
+from edgesearch.board_eval.xmodel import WORKSPACE, CompiledProgram, ConstantPlace, ProgramLayer, TensorPlace, write_compiled
 from edgesearch.errors import CompileError
 
 if TYPE_CHECKING:

@@ -10,22 +10,22 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.compiler._rows import Span
-from edgesearch.board_eval.compiler._step import Memory, Step, Timed
+from edgesearch.board_eval.compiler._step import Memory, Step, Stream, Timed
 from edgesearch.board_eval.isa import AluInit, ConvInit, ElewInit, End, Engine, Instruction
 from edgesearch.board_eval.targets import Target
 
 __all__ = ["LONG", "bank_count", "conflicts", "most_tokens", "with_tokens"]
 
+_STREAMS = len(Stream)
 #: Bytes of external memory that are guarded together.
 _CELL = 64
-#: Cycles after which a step has long ended: that much later than predicted, it would still hold nobody up.
+#: Cycles after which an instruction has long ended: that much later than predicted, it would still hold nobody up.
 LONG = 2000.0
 
 
@@ -35,134 +35,132 @@ def bank_count(target: Target) -> int:
 
 
 class _Touched:
-    """The last step of every lane that read, and that wrote, each word and each cell of memory; -1 for none."""
+    """The last step of every stream that read, and that wrote, each word and each cell of memory; -1 for none.
 
-    def __init__(self, target: Target, lanes: int) -> None:
-        self.lanes = lanes
+    The first axis of all arrays: writers, then readers.
+    """
+
+    def __init__(self, target: Target) -> None:
         self.depth = target.bank_words
-        shape = (lanes, bank_count(target), target.bank_words)
-        self.reads = np.full(shape, -1, np.int32)
-        self.writes = np.full(shape, -1, np.int32)
-        self.cell_reads: dict[int, npt.NDArray[np.int32]] = {}
-        self.cell_writes: dict[int, npt.NDArray[np.int32]] = {}
+        self.words = np.full((2 * _STREAMS, bank_count(target), target.bank_words), -1, np.int32)
+        self.cells: dict[int, npt.NDArray[np.int32]] = {}
 
     def before(self, step: Step) -> list[int]:
-        """Per lane, the last step that this one must not pass."""
-        found = np.full(self.lanes, -1, np.int32)
-        for span in step.reads:
-            for piece in self._pieces(span):
-                np.maximum(found, self.writes[piece].max(axis=(1, 2)), out=found)
-        for span in step.writes:
-            for piece in self._pieces(span):
-                np.maximum(found, self.writes[piece].max(axis=(1, 2)), out=found)
-                np.maximum(found, self.reads[piece].max(axis=(1, 2)), out=found)
-        for memory, others in (
-            (step.reads_memory, (self.cell_writes,)),
-            (step.writes_memory, (self.cell_writes, self.cell_reads)),
-        ):
-            if memory is not None:
-                for cells in others:
-                    known = self._cells(cells, memory)
-                    np.maximum(found, known.max(axis=1), out=found)
-        numbers: list[int] = found.tolist()
+        """Per stream, the last step that this one must not pass."""
+        found = [self.words[(slice(0, _STREAMS), *piece)].max(axis=(1, 2)) for piece in self._pieces(step.reads)]
+        both = [self.words[(slice(None), *piece)].max(axis=(1, 2)) for piece in self._pieces(step.writes)]
+        if step.reads_memory is not None:
+            found.append(self._cells(step.reads_memory)[:_STREAMS].max(axis=1))
+        if step.writes_memory is not None:
+            both.append(self._cells(step.writes_memory).max(axis=1))
+        found += [half for pair in both for half in (pair[:_STREAMS], pair[_STREAMS:])]
+        numbers: list[int] = np.max(found, axis=0).tolist()
         return numbers
 
-    def mark(self, number: int, lane: int, step: Step) -> None:
+    def mark(self, number: int, step: Step) -> None:
         """Note what step `number` touches."""
-        for span in step.reads:
-            for _, banks, words in self._pieces(span):
-                self.reads[lane, banks, words] = number
-        for span in step.writes:
-            for _, banks, words in self._pieces(span):
-                self.writes[lane, banks, words] = number
+        for banks, words in self._pieces(step.reads):
+            self.words[_STREAMS + step.stream, banks, words] = number
+        for banks, words in self._pieces(step.writes):
+            self.words[step.stream, banks, words] = number
         if step.reads_memory is not None:
-            self._cells(self.cell_reads, step.reads_memory)[lane] = number
+            self._cells(step.reads_memory)[_STREAMS + step.stream] = number
         if step.writes_memory is not None:
-            self._cells(self.cell_writes, step.writes_memory)[lane] = number
+            self._cells(step.writes_memory)[step.stream] = number
 
-    def _pieces(self, span: Span) -> Iterator[tuple[slice, slice, slice]]:
-        banks = slice(span.bank, span.bank + span.banks)
-        stop = span.start + span.words
-        yield slice(None), banks, slice(span.start, min(stop, self.depth))
-        if stop > self.depth:
-            yield slice(None), banks, slice(0, min(stop - self.depth, self.depth))
+    def _pieces(self, spans: tuple[Span, ...]) -> Iterator[tuple[slice, slice]]:
+        for span in spans:
+            banks = slice(span.bank, span.bank + span.banks)
+            stop = span.start + span.words
+            yield banks, slice(span.start, min(stop, self.depth))
+            if stop > self.depth:
+                yield banks, slice(0, min(stop - self.depth, self.depth))
 
-    def _cells(self, cells: dict[int, npt.NDArray[np.int32]], memory: Memory) -> npt.NDArray[np.int32]:
+    def _cells(self, memory: Memory) -> npt.NDArray[np.int32]:
         first, stop = memory.start // _CELL, -(-memory.stop // _CELL)
-        known = cells.get(memory.register)
+        known = self.cells.get(memory.register)
         if known is None or known.shape[1] < stop:
-            grown = np.full((self.lanes, max(stop, 2 * (0 if known is None else known.shape[1]))), -1, np.int32)
+            size = 0 if known is None else known.shape[1]
+            grown = np.full((2 * _STREAMS, max(stop, 2 * size)), -1, np.int32)
             if known is not None:
-                grown[:, : known.shape[1]] = known
-            known = cells[memory.register] = grown
+                grown[:, :size] = known
+            known = self.cells[memory.register] = grown
         return known[:, first:stop]
 
 
-def conflicts(
-    steps: Sequence[Step], lane_of: Sequence[int], target: Target, *, later: Callable[[int, int], int] = lambda other, _: other
-) -> list[tuple[int, ...]]:
-    """Per step, the steps on other lanes that it must wait for: none that follows from another, or from the order of its lane.
+class _Known:
+    """What has ended when a step does: per lane, its last step."""
 
-    END waits for all. `lane_of` says which of the lanes, each worked through in order, a step belongs to: engines, or finer.
-    `later(a, b)` is what b shall wait for instead of a: a, or a later step of its lane that stands before b.
-    """
-    lanes = max(lane_of, default=0) + 1
-    touched = _Touched(target, lanes)
-    none = [-1] * lanes
-    #: Per step: the last step of every lane known to have ended when it ends.
-    known: list[list[int]] = []
-    last, working = [-1] * lanes, [-1] * lanes
-    waits: list[tuple[int, ...]] = []
-    for number, (step, lane) in enumerate(zip(steps, lane_of, strict=True)):
-        ended = known[last[lane]] if last[lane] >= 0 else none
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+        self.last = [-1] * lanes
+        self.at: list[list[int]] = []
+
+    def needed(
+        self, number: int, lane: int, before: Sequence[int], later: Callable[[int], int] = lambda other: other
+    ) -> tuple[int, ...]:
+        """Of the last steps of each lane in `before`, those that do not follow from another or from the lane's own order.
+
+        `later(a)` is what shall be waited for instead of a: a, or a later step of its lane.
+        """
+        ended = self.at[self.last[lane]] if self.last[lane] >= 0 else [-1] * self.lanes
         needed: list[int] = []
-        ends = isinstance(step.instruction, End)
-        if ends or step.reads or step.writes or step.reads_memory or step.writes_memory:
-            before = working if ends else touched.before(step)
-            for other in sorted(range(lanes), key=before.__getitem__, reverse=True):
-                if other != lane and before[other] > ended[other]:
-                    chosen = later(before[other], number)
-                    needed.append(chosen)
-                    ended = list(map(max, ended, known[chosen]))
-            touched.mark(number, lane, step)
-            working[lane] = number
+        for other in sorted(range(self.lanes), key=before.__getitem__, reverse=True):
+            if other != lane and before[other] > ended[other]:
+                chosen = later(before[other])
+                needed.append(chosen)
+                ended = list(map(max, ended, self.at[chosen]))
         ended = list(ended)
         ended[lane] = number
-        known.append(ended)
-        last[lane] = number
-        waits.append(tuple(needed))
+        self.at.append(ended)
+        self.last[lane] = number
+        return tuple(needed)
+
+
+def conflicts(steps: Sequence[Step], target: Target) -> list[tuple[int, ...]]:
+    """Per step, those of other streams that it must wait for: none that follows from another, or from its stream's order."""
+    touched, known = _Touched(target), _Known(_STREAMS)
+    nothing = [-1] * _STREAMS
+    waits: list[tuple[int, ...]] = []
+    for number, step in enumerate(steps):
+        touches = step.reads or step.writes or step.reads_memory or step.writes_memory
+        waits.append(known.needed(number, step.stream, touched.before(step) if touches else nothing))
+        if touches:
+            touched.mark(number, step)
     return waits
 
 
-def with_tokens(
-    steps: Sequence[Timed], target: Target, *, long: Mapping[Engine, float] = MappingProxyType({Engine.LOAD: LONG})
-) -> list[Instruction]:
-    """The instructions of a program, with the tokens that its hazards ask for.
+def with_tokens(steps: Sequence[Timed], *, long: float = LONG) -> list[Instruction]:
+    """The instructions of a program, with the tokens that its hazards ask for; END, the last, waits for all.
 
-    What waits for an engine in `long` waits for the last of its steps that has ended so many cycles before: one token of the
-    last weights of a layer does for all of them. Every instruction has the bits of its own engine set, as compiled files do.
+    What waits for an instruction waits for the last one of its engine that has ended `long` cycles before: one token of the
+    last weights of a layer does for all of them. Every instruction has the bits of its own engine set, as in all files.
     """
     engines = [timed.step.stream.engine for timed in steps]
-    on: dict[Engine, list[int]] = {engine: [] for engine in long}
+    queues: dict[Engine, list[int]] = {engine: [] for engine in Engine}
     for number, timed in enumerate(steps):
-        if engines[number] in on and not isinstance(timed.step.instruction, ConvInit | AluInit | ElewInit):
-            on[engines[number]].append(number)
-    ends = {engine: [steps[number].end for number in numbers] for engine, numbers in on.items()}
-
-    def later(other: int, number: int) -> int:
-        engine = engines[other]
-        if engine not in on:
-            return other
-        long_ended = bisect_right(ends[engine], steps[number].start - long[engine])
-        before = min(long_ended, bisect_left(on[engine], number)) - 1
-        return max(other, on[engine][before]) if before >= 0 else other
-
+        if not isinstance(timed.step.instruction, ConvInit | AluInit | ElewInit):
+            queues[engines[number]].append(number)
+    ends = {engine: [steps[number].end for number in queue] for engine, queue in queues.items()}
     takes = [1 << engine for engine in engines]
     gives = [1 << engine for engine in engines]
-    for number, waits in enumerate(conflicts([timed.step for timed in steps], engines, target, later=later)):
-        for other in waits:
+    known = _Known(len(Engine))
+    for number, (timed, engine) in enumerate(zip(steps, engines, strict=True)):
+
+        def later(other: int, number: int = number, start: float = timed.start) -> int:
+            queue = queues[engines[other]]
+            long_ended = bisect_right(ends[engines[other]], start - long)
+            before = min(long_ended, bisect_left(queue, number)) - 1
+            return max(other, queue[before]) if before >= 0 else other
+
+        last = [-1] * len(Engine)
+        if isinstance(timed.step.instruction, End):
+            last = [queues[other][-1] if queues[other] else -1 for other in Engine]
+        for other in timed.waits:
+            last[engines[other]] = max(last[engines[other]], other)
+        for other in known.needed(number, engine, last, later):
             takes[number] |= 1 << engines[other]
-            gives[other] |= 1 << engines[number]
+            gives[other] |= 1 << engine
     return [
         dataclasses.replace(timed.step.instruction, dpdon=take, dpdby=give)
         for timed, take, give in zip(steps, takes, gives, strict=True)

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from edgesearch.board_eval.compiler._result import with_result_apart
 from edgesearch.board_eval.graph import (
     Activation,
     Add,
@@ -52,7 +53,7 @@ def legal(graph: Graph, target: Target, *, relu6: bool = False) -> Graph:
     clipped = partial(_clipped, in_place=relu6)
     for rewrite in (_dilated, _flattened, _averages, _additions, clipped, _joined_reshaped, _copied_flattened):
         graph = _rewritten(graph, rewrite, target)
-    return _read(graph)
+    return with_result_apart(_read(graph))
 
 
 def _reshaped_once(graph: Graph, node: Node, target: Target) -> list[Node]:

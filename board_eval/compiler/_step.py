@@ -50,8 +50,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """A step, and when it starts and ends, in cycles."""
+    """A step of a program, when it starts and ends, in cycles, and the positions in the program of those that it waits for."""
 
     step: Step
     start: float
     end: float
+    waits: tuple[int, ...] = ()

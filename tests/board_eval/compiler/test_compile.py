@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edgesearch.board_eval.compiler import Compiled, compile_graph, write_file
+from edgesearch.board_eval.compiler import Compiled, Options, compile_graph, write_file
 from edgesearch.board_eval.execution import execute
 from edgesearch.board_eval.graph import Activation, Conv, Graph, Input, without_weights
 from edgesearch.board_eval.isa import Instruction, Load, Save, decode
@@ -77,7 +77,7 @@ def test_networks_of_every_kind_of_node_give_their_integers_or_are_refused(
         except EdgesearchError:
             assume(False)
         try:
-            compiled = compile_graph(graph, DPUS[size], allow=EVERYTHING)
+            compiled = compile_graph(graph, DPUS[size], EVERYTHING)
         except GraphError as refused:
             assert graph.bits != 8 or any(repr(node.name)[:-1] in str(refused) for node in graph)
             return
@@ -174,7 +174,7 @@ def test_no_more_tokens_wait_than_may() -> None:
 
 def test_the_same_network_compiles_to_the_same_code() -> None:
     graph = random_network(5)
-    a, b = (compile_graph(graph, DPUS["B2304"], allow=EVERYTHING) for _ in range(2))
+    a, b = (compile_graph(graph, DPUS["B2304"], EVERYTHING) for _ in range(2))
     assert a.code == b.code
     assert a.parameters == b.parameters
 
@@ -188,8 +188,8 @@ def test_every_instruction_belongs_to_a_layer() -> None:
 
 def test_a_network_of_shapes_has_the_code_of_the_network() -> None:
     graph = random_network(11)
-    with_weights = compile_graph(graph, DPUS["B4096"], allow=EVERYTHING)
-    shapes = compile_graph(without_weights(graph), DPUS["B4096"], allow=EVERYTHING)
+    with_weights = compile_graph(graph, DPUS["B4096"], EVERYTHING)
+    shapes = compile_graph(without_weights(graph), DPUS["B4096"], EVERYTHING)
     assert len(shapes.program) == len(with_weights.program)
     assert shapes.time(PROFILE).dpu_s == pytest.approx(with_weights.time(PROFILE).dpu_s)
     bare = graph.map(
@@ -199,7 +199,7 @@ def test_a_network_of_shapes_has_the_code_of_the_network() -> None:
             **({} if not hasattr(node, "weight") else {"weight": None, "bias": None, "weight_fix": None, "bias_fix": None}),
         )
     )
-    assert compile_graph(bare, DPUS["B4096"], allow=EVERYTHING).time(PROFILE).dpu_s > 0
+    assert compile_graph(bare, DPUS["B4096"], EVERYTHING).time(PROFILE).dpu_s > 0
 
 
 def test_its_time_is_near_what_the_schedule_says() -> None:
@@ -212,9 +212,9 @@ def test_its_time_is_near_what_the_schedule_says() -> None:
 # -- what cannot be compiled
 
 
-def refusal(graph: Graph, size: str = "B4096", **options: object) -> str:
+def refusal(graph: Graph, options: Options | None = None, size: str = "B4096") -> str:
     with pytest.raises(GraphError) as caught:
-        compile_graph(graph, DPUS[size], **options)  # type: ignore[arg-type]
+        compile_graph(graph, DPUS[size], options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -234,7 +234,7 @@ def test_positions_too_far_apart_are_refused_by_layer_and_limit() -> None:
         for kind in ("relu", "leaky_relu"):
             net = Quantized(4, 4, 3)
             net.activation("image", kind, fix=5 + offset)
-            assert "layer 'act1" in refusal(net.graph(), allow=EVERYTHING)
+            assert "layer 'act1" in refusal(net.graph(), EVERYTHING)
         net = Quantized(4, 4, 3)
         net.pool("image", "max", (2, 2), fix=5 + abs(offset))
         assert "layer 'pool1': its output's fix position asks for a shift" in refusal(net.graph())
@@ -270,7 +270,7 @@ def test_leaky_relu_is_refused_where_the_dpu_has_none() -> None:
     plain = DPUS["B4096"]
     other = Dpu.model_validate({**plain.model_dump(), "fingerprint": plain.fingerprint & ~(1 << 28)})
     with pytest.raises(GraphError, match="layer 'conv1': leaky ReLU behind a convolution"):
-        compile_graph(net.graph(), other, allow=EVERYTHING)
+        compile_graph(net.graph(), other, EVERYTHING)
 
 
 def test_limits_of_the_dpu_are_told_by_layer() -> None:
@@ -293,9 +293,7 @@ def test_nothing_but_clear_sentences_for_networks_that_are_damaged() -> None:
         if isinstance(node, Conv) and chance.random() < 0.5:
             fields = {"weight_fix": (node.weight_fix or 0) + change}
         try:
-            compiled = compile_graph(
-                graph.replace({node.name: dataclasses.replace(node, **fields)}), DPUS["B4096"], allow=EVERYTHING
-            )
+            compiled = compile_graph(graph.replace({node.name: dataclasses.replace(node, **fields)}), DPUS["B4096"], EVERYTHING)
         except GraphError as refused:
             assert "layer '" in str(refused)
         else:
@@ -309,7 +307,7 @@ def test_nothing_but_clear_sentences_for_networks_that_are_damaged() -> None:
 def test_the_file_holds_the_code_and_the_network(seed: int, tmp_path: Path) -> None:
     size = SIZES[seed % len(SIZES)]
     graph = random_network(seed, largest=20)
-    compiled = compile_graph(graph, DPUS[size], allow=EVERYTHING)
+    compiled = compile_graph(graph, DPUS[size], EVERYTHING)
     write_file(compiled, tmp_path / "net.xmodel")
     model = read_compiled(tmp_path / "net.xmodel")
     assert model.code == compiled.code

@@ -7,7 +7,7 @@ import pytest
 
 from edgesearch.board_eval.compiler import legal
 from edgesearch.board_eval.compiler._buffers import cuts, ring
-from edgesearch.board_eval.compiler._placement import place
+from edgesearch.board_eval.compiler._placement import Choices, place
 from edgesearch.board_eval.compiler._plan import LayerPlan, Plan
 from edgesearch.board_eval.compiler._prepare import Prepared, reads
 from edgesearch.board_eval.compiler._rows import Rows
@@ -110,7 +110,7 @@ def test_feature_maps_are_put_outside_where_that_is_asked_for() -> None:
     graph, target = residual_net(16, (16, 16, 16)), DPUS["B4096"]
     inside = placed(graph, target)
     name = next(one.output.name for one in inside.layers if one.output.external is None)
-    outside = place(legal(graph, target), target, outside=[name])
+    outside = place(legal(graph, target), target, Choices(outside=frozenset([name])))
     assert name in inside.on_chip
     assert name in outside.external
     assert name not in outside.on_chip
