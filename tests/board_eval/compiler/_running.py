@@ -23,8 +23,8 @@ from edgesearch.board_eval.graph import Graph  # noqa: E402
 from edgesearch.board_eval.targets import DPUS  # noqa: E402
 
 __all__ = [
-    "KINDS", "assert_right", "differing", "extreme_network", "faults", "quantized", "random_images", "random_network",
-    "EVERYTHING", "register_sizes", "run", "same_network", "with_random_integers",
+    "EVERYTHING", "KINDS", "assert_right", "differing", "extreme_network", "faults", "quantized", "random_images",
+    "random_network", "register_sizes", "run", "same_network", "with_random_integers",
 ]  # fmt: skip
 
 #: What random networks are allowed: every activation there is.

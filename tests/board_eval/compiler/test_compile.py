@@ -254,10 +254,11 @@ def test_addresses_beyond_29_bits_are_refused(where: str) -> None:
         name = net.conv("image", 64)
         net.conv(name, 3)
     else:
-        net = Net(3, 3, 2000)
-        x, name = "image", "conv4"
-        for _ in range(9):
-            x = net.put(Conv(name=f"conv{len(net.nodes)}", inputs=(x,), shape=(1, 1, 4096), kernel=(3, 3)))
+        net = Net(1, 1, 4096)
+        x, name = "image", "conv6"
+        for _ in range(6):  # 96 MiB each
+            conv = Conv(name=f"conv{len(net.nodes)}", inputs=(x,), shape=(1, 1, 4096), kernel=(2, 3), padding=(1, 1, 1, 0))
+            x = net.put(conv)
     message = refusal(net.graph())
     assert f"layer {name!r}: {where} would end at byte" in message
     assert str(1 << 29) in message
