@@ -320,6 +320,11 @@ def _settings(node: Node, fix_in: int, fix_out: int) -> AluInit:
         return AluInit(exec_mode=4, multi_factor=26, shift_prelu_p=_prelu(node, shift), shift_prelu_n=_prelu(node, shift + 8))
     assert isinstance(node, Pool)
     if node.kind == "max":
+        if fix_out < fix_in and (node.padding[2] >= node.kernel[0] or node.padding[0] >= node.kernel[1]):
+            raise CompileError(
+                f"layer {node.name!r}: its first window lies in the padding, and the DPU would round the -128 that stands there: "
+                "pad less"
+            )
         return AluInit(exec_mode=3, shift_cut=_pool_shift(node, fix_out - fix_in))
     factor, shift = mean_factor(node)
     return AluInit(exec_mode=2, multi_factor=factor, shift_cut=_pool_shift(node, fix_out - fix_in - shift))

@@ -169,6 +169,17 @@ def test_values_under_a_new_shape_in_a_concat() -> None:
     assert_right(net.graph())
 
 
+def test_a_maximum_of_nothing_but_padding() -> None:
+    """It is -128 whatever the fix position; rounded down, it would be another number."""
+    for fix in (4, 5, 6):
+        net = Quantized(3, 3, 4)
+        net.pool("image", "max", (1, 1), padding=(0, 0, 1, 0), fix=fix)
+        if fix < 5:
+            assert "layer 'pool1': its first window lies in the padding" in refusal(net.graph())
+        else:
+            assert_right(net.graph())
+
+
 def test_no_more_tokens_wait_than_may() -> None:
     """Rows that go to external memory and come back one by one."""
     seed = 133
