@@ -18,7 +18,7 @@ class Prepared:
     """Layers in the form the compiler writes them, and who reads what."""
 
     def __init__(self, graph: Graph, target: Target) -> None:
-        fused: Fused = fuse(graph)
+        fused: Fused = fuse(graph, serial_scales=False)
         self.fused = fused
         self.graph = fused.graph
         self.target = target
