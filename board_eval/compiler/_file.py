@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesearch.board_eval.compiler._plan import External, LayerPlan, Plan
-from edgesearch.board_eval.graph import Concat, Input, Node, Reshape
+from edgesearch.board_eval.graph import Concat, Conv, Depthwise, Input, Linear, Node, Reshape
 from edgesearch.board_eval.targets import Dpu
 from edgesearch.board_eval.xmodel import WORKSPACE, CompiledProgram, ConstantPlace, ProgramLayer, TensorPlace, write_compiled
+from edgesearch.errors import CompileError
 
 if TYPE_CHECKING:
     from edgesearch.board_eval.compiler._compile import Compiled
@@ -22,8 +23,14 @@ def write_file(compiled: Compiled, path: str | Path) -> None:
 
 
 def compiled_program(compiled: Compiled) -> CompiledProgram:
-    """What the file is written from: the plan's graph, with the address of every tensor and constant."""
+    """What the file is written from: the plan's graph, with the address of every tensor and constant.
+
+    Raises CompileError for a network without weights or fix positions.
+    """
     plan = compiled.plan
+    shapes_only = any(isinstance(node, Conv | Depthwise | Linear) and node.weight is None for node in plan.graph)
+    if shapes_only or not plan.graph.quantized:
+        raise CompileError(f"network {compiled.source.name!r} has no weights: its code can be timed, not run")
     assert isinstance(compiled.target, Dpu)
     weights = {node: address for (node, what), address in compiled.constants.items() if what == "weights"}
     return CompiledProgram(

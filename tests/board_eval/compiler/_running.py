@@ -17,18 +17,18 @@ from _extreme_networks import KINDS, extreme_network  # noqa: E402
 from _random_integers import with_random_integers  # noqa: E402
 from _random_networks import random_network  # noqa: E402
 
-from edgesearch.board_eval.compiler import Compiled, compile_graph  # noqa: E402
+from edgesearch.board_eval.compiler import Compiled, Options, compile_graph  # noqa: E402
 from edgesearch.board_eval.execution import execute  # noqa: E402
 from edgesearch.board_eval.graph import Graph  # noqa: E402
 from edgesearch.board_eval.targets import DPUS  # noqa: E402
 
 __all__ = [
-    "KINDS", "assert_right", "differing", "extreme_network", "faults", "quantized", "random_images", "random_network",
-    "register_sizes", "run", "same_network", "with_random_integers",
+    "EVERYTHING", "KINDS", "assert_right", "differing", "extreme_network", "faults", "quantized", "random_images",
+    "random_network", "register_sizes", "run", "same_network", "with_random_integers",
 ]  # fmt: skip
 
 #: What random networks are allowed: every activation there is.
-EVERYTHING = ("leaky_relu", "relu6")
+EVERYTHING = Options(allow=frozenset({"leaky_relu", "relu6"}))
 
 
 def quantized(graph: Graph, seed: int = 0) -> Graph:
@@ -38,7 +38,7 @@ def quantized(graph: Graph, seed: int = 0) -> Graph:
 
 def assert_right(graph: Graph, size: str = "B4096", *, seed: int = 0, images: int = 1) -> Compiled:
     """The compiled network: no fault, and every integer in external memory that of the executor."""
-    compiled = compile_graph(graph, DPUS[size], allow=EVERYTHING)
+    compiled = compile_graph(graph, DPUS[size], EVERYTHING)
     assert faults(compiled) == ()
     assert differing(compiled, random_images(graph, images, seed), seed) == 0
     return compiled

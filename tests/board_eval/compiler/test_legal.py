@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from edgesearch.board_eval.compiler import legal
+from edgesearch.board_eval.compiler._legal import mean_factor
+from edgesearch.board_eval.execution import execute
+from edgesearch.board_eval.graph import Activation, Concat, Conv, Depthwise, Graph, Pool, Reshape, without_weights
+from edgesearch.board_eval.targets import DPUS
+from edgesearch.errors import CompileError, QuantizationError
+
+from ._quantized import Quantized
+from ._running import random_network, same_network
+
+TARGET = DPUS["B4096"]
+POSITIONS = st.integers(-1, 9)
+
+
+def assert_legal(graph: Graph, *, relu6: bool = False) -> Graph:
+    """The rewritten network, which gives what the network gave."""
+    made = legal(graph, TARGET, relu6=relu6)
+    assert same_network(graph, made)
+    return made
+
+
+def kinds(graph: Graph) -> list[str]:
+    return [type(node).__name__ for node in graph]
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_a_legal_network_is_the_same_network(seed: int) -> None:
+    assert_legal(random_network(seed, largest=12), relu6=bool(seed % 2))
+
+
+def test_a_legal_network_of_every_kind_of_node_is_the_same_network(
+    random_networks: st.SearchStrategy[tuple[Graph, np.ndarray]],
+) -> None:
+    @given(random_networks)
+    @settings(deadline=None, max_examples=80)
+    def check(network: tuple[Graph, np.ndarray]) -> None:
+        graph, images = network
+        assume(graph.bits == 8)
+        try:
+            expected = execute(graph, images)
+            made = legal(graph, TARGET)
+        except (CompileError, QuantizationError):
+            assume(False)
+        assert np.array_equal(execute(made, images), expected)
+
+    check()
+
+
+# -- each by its name
+
+
+@given(st.tuples(*[st.integers(1, 3)] * 4), st.booleans(), st.integers(0, 99))
+@settings(deadline=None, max_examples=40)
+def test_dilation_becomes_zeros_between_the_taps(sizes: tuple[int, ...], depthwise: bool, seed: int) -> None:
+    net = Quantized(9, 8, 3, seed=seed)
+    options = {"dilation": sizes[2:], "padding": (1, 0, 0, 1), "fix": 1}
+    name = net.depthwise("image", sizes[:2], **options) if depthwise else net.conv("image", 5, sizes[:2], **options)
+    made = assert_legal(net.graph()).by_name[name]
+    assert isinstance(made, Conv | Depthwise)
+    assert made.dilation == (1, 1)
+    assert made.kernel == tuple((k - 1) * d + 1 for k, d in zip(sizes[:2], sizes[2:], strict=True))
+
+
+def test_a_dilated_kernel_that_spans_too_much_is_refused() -> None:
+    net = Quantized(40, 40, 3)
+    net.conv("image", 5, (5, 5), dilation=(4, 4))
+    with pytest.raises(CompileError, match=r"layer 'conv1': kernel \(5, 5\) with dilation \(4, 4\) spans \(17, 17\).*up to 16"):
+        legal(net.graph(), TARGET)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6), (1, 3, 20), (1, 1, 40), (17, 2, 3)])
+def test_a_linear_layer_on_an_image_is_a_convolution_of_it_where_a_kernel_is_large_enough(shape: tuple[int, int, int]) -> None:
+    net = Quantized(*shape)
+    net.linear(net.reshape("image"), 7, fix=1)
+    made = assert_legal(net.graph())
+    assert ("Conv" in kinds(made)) == (shape in ((4, 5, 6), (1, 3, 20)))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "ratio"),
+    [
+        ((11, 11), (135, 14)),
+        ((3, 2), (171, 10)),
+        ((3, 2), (85, 9)),
+        ((16, 3), (171, 13)),
+        ((2, 2), (253, 10)),
+        ((2, 2), (1, 2)),
+    ],
+)
+def test_averages_with_large_factors_become_convolutions_of_the_image_beside_itself(
+    kernel: tuple[int, int], ratio: tuple[int, int]
+) -> None:
+    """A factor of 8 bits is read as a signed number."""
+    net = Quantized(17, 18, 5)
+    name = net.pool("image", "avg", kernel, fix=6, padding=(1, 0, 0, 1))
+    net.change(name, factor=kernel[0] * kernel[1] * ratio[0] / 2 ** ratio[1])
+    pool = net.node(name)
+    assert isinstance(pool, Pool)
+    assert mean_factor(pool) == ratio
+    made = assert_legal(net.graph())
+    assert isinstance(made.by_name[name], Conv if ratio[0] > 127 else Pool)
+
+
+def test_an_average_that_is_none_of_the_hardware_is_refused() -> None:
+    net = Quantized(17, 18, 5)
+    net.change(net.pool("image", "avg", (3, 3)), factor=1.0)
+    with pytest.raises(CompileError, match=r"layer 'pool1' averages with the factor 1.0, which is not k \* m / 2\*\*s"):
+        legal(net.graph(), TARGET)
+
+
+@pytest.mark.parametrize(("kernel", "ratio"), [((28, 28), (167, 17)), ((2, 2), (255, 10)), ((2, 2), (1001, 12))])
+def test_a_large_factor_that_no_convolution_does_is_refused(kernel: tuple[int, int], ratio: tuple[int, int]) -> None:
+    net = Quantized(28, 28, 5)
+    name = net.pool("image", "avg", kernel)
+    net.change(name, factor=kernel[0] * kernel[1] * ratio[0] / 2 ** ratio[1])
+    with pytest.raises(CompileError, match=f"layer 'pool1' averages {kernel[0]} x {kernel[1]} pixels.*times {ratio[0]} / 2"):
+        legal(net.graph(), TARGET)
+
+
+@given(POSITIONS, POSITIONS, POSITIONS, st.sampled_from(["none", "relu"]), st.integers(0, 99))
+@settings(deadline=None, max_examples=150)
+def test_sums_of_operands_at_any_positions(a: int, b: int, out: int, activation: str, seed: int) -> None:
+    """The elementwise engine keeps two bits below the finer operand, so it is told apart by executing what it would do."""
+    net = Quantized(6, 7, 8, seed=seed)
+    net.add(net.conv("image", 6, fix=a, bias_fix=a), net.conv("image", 6, fix=b, bias_fix=b), fix=out, activation=activation)
+    made = assert_legal(net.graph())
+    add = made.output
+    fixes = [made.fix_of(name) for name in add.inputs]
+    assert add.fix is not None
+    low = min(fix for fix in fixes if fix is not None)
+    values = [np.arange(-128, 128)[:, None], np.arange(-128, 128)[None, :]]
+    kept = sum(np.floor(4 * value / 2.0 ** (fix - low)) for value, fix in zip(values, fixes, strict=True))
+    exact = sum(value * 2.0**-fix for value, fix in zip(values, fixes, strict=True)) * 2.0**add.fix
+    engine = np.clip(np.floor(kept / 4 * 2.0 ** (add.fix - low) + 0.5), -128, 127)
+    assert np.array_equal(engine, np.clip(np.floor(exact + 0.5), -128, 127))
+
+
+@pytest.mark.parametrize("fix", range(-3, 8))
+@pytest.mark.parametrize("kind", ["conv", "depthwise", "linear", "activation"])
+@pytest.mark.parametrize("relu6", [False, True])
+def test_relu6_at_every_position(fix: int, kind: str, relu6: bool) -> None:
+    net = Quantized(5, 5, 6, fix=fix)
+    match kind:
+        case "conv":
+            net.conv("image", 4, fix=fix, activation="relu6", weight_fix=7, bias_fix=fix)
+        case "depthwise":
+            net.depthwise("image", (2, 2), fix=fix, activation="relu6", weight_fix=7, bias_fix=fix)
+        case "linear":
+            net.linear(net.reshape("image"), 9, fix=fix, activation="relu6")
+        case _:
+            net.activation("image", "relu6", fix=fix)
+    made = assert_legal(net.graph(), relu6=relu6)
+    clipped = [node for node in made if getattr(node, "activation", "") == "relu6"]
+    assert bool(clipped) == (relu6 and fix == 4 and kind != "activation")
+
+
+def test_parts_of_a_concat_with_other_positions_pass_through_a_copy() -> None:
+    net = Quantized(5, 5, 6)
+    net.concat(net.conv("image", 4, fix=3), net.conv("image", 4, fix=5), "image", fix=3)
+    made = assert_legal(net.graph())
+    assert isinstance(made.output, Concat)
+    assert {made.fix_of(name) for name in made.output.inputs} == {3}
+    assert kinds(made).count("Activation") == 2
+
+
+def test_what_concats_round_is_made_once_for_each_of_their_positions() -> None:
+    net = Quantized(5, 5, 6)
+    first = net.conv("image", 4)
+    net.change(first, fix=None)
+    a, b = net.concat(first, "image", fix=2), net.concat(first, "image", fix=4)
+    net.add(a, b)
+    made = assert_legal(net.graph())
+    assert kinds(made).count("Conv") == 2
+    assert all(node.fix is not None for node in made if not isinstance(node, Reshape))
+
+
+def test_what_is_reshaped_and_joined_is_copied_before() -> None:
+    net = Quantized(4, 5, 6)
+    first = net.conv("image", 7)
+    net.concat(first, net.conv("image", 2), fix=3)
+    net.concat(net.reshape(first), net.reshape(net.nodes[-1].name), fix=3)
+    made = assert_legal(net.graph())
+    for reshape in [node for node in made if isinstance(node, Reshape)]:
+        readers = made.consumers[reshape.inputs[0]]
+        assert not any(isinstance(reader, Concat) for reader in readers)
+
+
+@pytest.mark.parametrize("shape", [(280,), (20, 2, 7), (1, 1, 280)])
+def test_parts_under_a_new_shape_pass_through_a_copy(shape: tuple[int, ...]) -> None:
+    net = Quantized(5, 8, 6)
+    reshaped = net.reshape(net.conv("image", 7, fix=3), *shape)
+    net.concat(reshaped, reshaped, fix=3)
+    made = assert_legal(net.graph())
+    assert isinstance(made.output, Concat)
+    assert all(isinstance(made.by_name[name], Activation) for name in made.output.inputs)
+
+
+def test_nodes_that_nobody_reads_are_left_out() -> None:
+    net = Quantized(4, 4, 3)
+    net.conv("image", 9)
+    net.conv("image", 8)
+    assert [node.name for node in assert_legal(net.graph())] == ["image", "conv2"]
+
+
+def test_chains_of_reshapes_may_pass_through_any_shape() -> None:
+    net = Quantized(4, 5, 6)
+    net.linear(net.reshape(net.reshape(net.reshape("image", 20, 6), 2, 60), 120), 4)
+    assert kinds(assert_legal(net.graph())).count("Reshape") == 1
+
+
+# -- what is refused
+
+
+def test_a_result_of_another_rank_is_refused() -> None:
+    net = Quantized(4, 5, 6)
+    net.conv("image", 6)
+    net.reshape("conv1", 20, 6)
+    with pytest.raises(CompileError, match=r"layer 'shape2' has the shape \(20, 6\)"):
+        legal(net.graph(), TARGET)
+
+
+def test_other_bits_are_refused() -> None:
+    net = Quantized(4, 5, 6)
+    net.conv("image", 6)
+    with pytest.raises(CompileError, match="network 'quantized' has integers of 5 bits, the DPU's have 8: quantize it"):
+        legal(Graph("quantized", tuple(net.nodes), 5), TARGET)
+
+
+def test_weights_without_positions_are_refused_in_one_sentence() -> None:
+    net = Quantized(4, 5, 6)
+    net.conv("image", 6)
+    unquantized = net.graph().map(lambda node: dataclasses.replace(node, fix=None))
+    with pytest.raises(CompileError, match="network 'quantized' has weights and is not quantized: quantize it"):
+        legal(unquantized, TARGET)
+
+
+def test_weights_of_some_layers_are_refused() -> None:
+    net = Quantized(4, 5, 6)
+    net.conv(net.conv("image", 6), 6)
+    net.change("conv2", weight=None, bias=None)
+    with pytest.raises(CompileError, match="layer 'conv2' has no weights, other layers have"):
+        legal(net.graph(), TARGET)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_network_of_shapes_is_rewritten_too(seed: int) -> None:
+    graph = without_weights(random_network(seed))
+    assert [node.name for node in legal(graph, TARGET)]
+    bare = graph.map(
+        lambda node: dataclasses.replace(
+            node, fix=None, **({"weight_fix": None, "bias_fix": None} if isinstance(node, Conv | Depthwise) else {})
+        )
+    )
+    assert legal(bare, TARGET).output.shape == graph.output.shape
