@@ -217,7 +217,7 @@ class _Builder:
         if attributes.text("type", "ADD") != "ADD":
             raise attributes.error(f"is of type {attributes.text('type', '')[:20]!r}, expected ADD")
         activation = _activation(attributes)
-        if len(operation.inputs) == 1 and activation != "none":
+        if len(operation.inputs) == 1:
             self._put(operation, Activation(activation=activation, **self._common(operation)))
         else:
             self._put(operation, Add(activation=activation, **self._common(operation, 2)))
