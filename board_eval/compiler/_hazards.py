@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -146,7 +146,8 @@ def with_tokens(steps: Sequence[Timed], target: Target) -> list[Instruction]:
     def later(other: int, number: int) -> int:
         if engines[other] is not Engine.LOAD:
             return other
-        long_ended = bisect_right(ends, steps[number].start - _LONG) - 1
+        # held-back loads start earlier than what stands before them: only those before the step can be waited for
+        long_ended = min(bisect_right(ends, steps[number].start - _LONG), bisect_left(loads, number)) - 1
         return max(other, loads[long_ended]) if long_ended >= 0 else other
 
     takes = [1 << engine for engine in engines]
