@@ -57,7 +57,7 @@ def dpu_subgraph(path: str) -> Any:
     import xir
 
     if not os.path.isfile(path):
-        raise Refused(f"there is no file {path}; compile the exported xmodel first (the manifest has the line)")
+        raise Refused(f"there is no file {path}; compile the exported xmodel first (the manifest has the line: compile)")
     graph = xir.Graph.deserialize(path)
     children = graph.get_root_subgraph().toposort_child_subgraph()
     devices = [s.get_attr("device").upper() if s.has_attr("device") else "NONE" for s in children]
