@@ -287,6 +287,7 @@ def test_golden_images_are_checked_and_frames_counted(exported: Path, board: dic
     figures = json.loads(done.stdout)
     assert figures["golden"] == {"images": 8, "equal": True, "equal_images": 8, "largest_difference": 0}
     assert figures["throughput"]["fps"] > 0
+    assert figures["expected_fps"] == json.loads((exported / "manifest.json").read_text())["compiled"]["predicted"]["fps"]
     assert figures["throughput"]["threads"] == 2
     assert figures["latency"]["latency_ms"] > 0
     with rows.open() as file:
