@@ -38,14 +38,15 @@ def cuts(layer: Layer, prepared: Prepared, *, reloads: bool) -> Iterator[Cut]:
     """Ways to do a layer, the least cut first. Where rows are loaded (`reloads`), columns are cut before channels."""
     groups = ceil_div(layer.out_shape[2], prepared.target.output_parallel)
     most = _groups_at_once(layer, prepared)
-    parts = (1,) if layer.kind == "copy" else _pieces(groups)
+    if not reloads and groups > most:  # half of the weights are loaded while the other half is used
+        most = max(1, most // 2)
     ways = sorted(
-        itertools.product(_pieces(layer.out_shape[1]), parts),
+        itertools.product(_pieces(layer.out_shape[1]), _pieces(groups)),
         key=lambda way: (way[0] * way[1], way[1] if reloads else way[0]),
     )
     seen = set()
     for columns, blocks in ways:
-        block = min(most, ceil_div(groups, blocks))
+        block = ceil_div(groups, max(blocks, ceil_div(groups, most)))
         if (columns, block) in seen:
             continue
         seen.add((columns, block))

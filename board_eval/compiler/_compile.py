@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgesearch.board_eval.compiler._emission import write_code
-from edgesearch.board_eval.compiler._hazards import most_tokens, with_tokens
+from edgesearch.board_eval.compiler._envelope import check_features, unseen
+from edgesearch.board_eval.compiler._hazards import LONG, most_tokens, with_tokens
 from edgesearch.board_eval.compiler._legal import legal
-from edgesearch.board_eval.compiler._order import in_order_of_start
-from edgesearch.board_eval.compiler._placement import place
+from edgesearch.board_eval.compiler._pairs import in_pairs
 from edgesearch.board_eval.compiler._plan import Plan
+from edgesearch.board_eval.compiler._search import best_schedule
 from edgesearch.board_eval.compiler._step import Step, Stream, Timed
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.isa import End, Instruction, encode
 from edgesearch.board_eval.targets import BoardProfile, Target, TimingConstants, load_profile
-from edgesearch.board_eval.timing import LayeredCode, Timing, check_fits, code_cycles, input_pixels, time_code
+from edgesearch.board_eval.timing import LayeredCode, Timing, check_fits, input_pixels, time_code
+from edgesearch.errors import CompileError
 
-__all__ = ["Compiled", "compile_graph"]
+__all__ = ["Compiled", "Options", "compile_graph"]
 
 #: Tokens that may wait between two engines. How many a counter holds is not known; a file with 74 has run on a ZCU104.
 MOST_TOKENS = 64
-#: Loads of parameters that are let ahead of their readers, tried in turn.
-_AHEAD = (None, 48, 24, 8, 1)
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,11 @@ class Compiled:
     constants: dict[tuple[str, str], int]
 
     @property
+    def unseen(self) -> tuple[str, ...]:
+        """What of the program no file has that was measured on a board."""
+        return unseen(self.program)
+
+    @property
     def code(self) -> bytes:
         """The encoded program."""
         return encode(self.program)
@@ -49,31 +53,55 @@ class Compiled:
         return time_code(code, profile, pixels=input_pixels(self.source), runner=runner, layers=layers)
 
 
-def compile_graph(graph: Graph, target: Target, *, constants: TimingConstants | None = None) -> Compiled:
+@dataclass(frozen=True)
+class Options:
+    """How a network is compiled."""
+
+    #: Of `FEATURES`: "relu6" and "leaky_relu" as activations of an instruction, which no file has that was measured on a board
+    #: (without the first, ReLU6 is computed in other ways), and "save_pairs", SAVEs on both memory ports at a time.
+    allow: frozenset[str] = frozenset()
+    #: Refuse values, too, that no such file has: sizes of kernels, shifts.
+    strict: bool = False
+    #: Other schedules that are tried, of which the fastest is taken.
+    tries: int = 0
+    #: The most that this may take; what is found depends on the machine's speed then.
+    seconds: float | None = None
+
+
+def compile_graph(
+    graph: Graph, target: Target, options: Options | None = None, *, constants: TimingConstants | None = None
+) -> Compiled:
     """Compile a quantized Graph, or one without weights and fix positions, whose code can be timed but not run.
 
     `constants` tell how long instructions take, which decides their order (None: those of a ZCU104). Raises CompileError naming
     the layer that cannot be placed or encoded.
     """
+    options = options or Options()
     constants = constants or load_profile("zcu104").constants
     check_fits(graph, target)
-    plan = place(legal(graph, target), target)
-    code = write_code(plan, target)
-    cycles = code_cycles([step.instruction for step in code.steps], constants, target)
-    timed, program = _with_few_tokens(code.steps, cycles, target)
+    check_features(graph, options.allow)
+    ready = legal(graph, target, relu6="relu6" in options.allow)
+    best = best_schedule(ready, target, constants, tries=options.tries, seconds=options.seconds)
+    plan, code, end = best.plan, best.code, best.cycles
+    if not plan.layers:
+        raise CompileError(f"network {graph.name!r} has no layers: its result is the image itself; nothing is left for the DPU")
+    timed = [*best.steps, Timed(Step(End(), Stream.SAVE, len(plan.layers)), end, end)]
+    program = _with_few_tokens(timed, target)
+    if "save_pairs" in options.allow:
+        program = in_pairs(program)
     layer_of = tuple(one.step.layer for one in timed)
+    if options.strict and (found := unseen(program)):
+        raise CompileError(
+            f"network {graph.name!r} takes instructions that no measured file has: {', '.join(found)}; leave out strict"
+        )
     return Compiled(target, graph, plan, tuple(program), layer_of, code.parameters.content(), code.parameters.addresses)
 
 
-def _with_few_tokens(steps: list[Step], cycles: list[float], target: Target) -> tuple[list[Timed], list[Instruction]]:
-    """The program in the order of starting times, its loads of parameters held back until no counter holds too many tokens."""
+def _with_few_tokens(steps: list[Timed], target: Target) -> list[Instruction]:
+    """The program with its tokens, the fewer at a time the less is left for a time that was predicted too short."""
     program: list[Instruction] = []
-    timed: list[Timed] = []
-    for ahead in _AHEAD:
-        timed = in_order_of_start(steps, cycles, target, ahead=ahead)
-        end = timed[-1].end
-        timed.append(Timed(Step(End(), Stream.SAVE, steps[-1].layer + 1), end, end))
-        program = with_tokens(timed, target)
+    for long in (LONG, LONG / 4, 0.0):
+        program = with_tokens(steps, target, long=long)
         if most_tokens(program) <= MOST_TOKENS:
             break
-    return timed, program
+    return program

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeAlias
 
 from edgesearch.board_eval.compiler._code import Code
 from edgesearch.board_eval.compiler._legal import mean_factor
 from edgesearch.board_eval.compiler._operands import AugmentedFeed, Feed, Sink
 from edgesearch.board_eval.compiler._operations import Result, Sliding, convolve, elementwise, slide
-from edgesearch.board_eval.compiler._parameters import Bytes, arithmetic
+from edgesearch.board_eval.compiler._parameters import Arithmetic, Bytes, arithmetic
 from edgesearch.board_eval.compiler._plan import LayerPlan, Plan, Tile
 from edgesearch.board_eval.compiler._prepare import is_thinning
 from edgesearch.board_eval.compiler._rows import Rows, ceil_div
@@ -24,6 +25,8 @@ __all__ = ["write_code"]
 _SHIFT_READ, _SHIFT_LEFT, _SHIFT_RIGHT = 15, 15, 15
 #: Shifts of pooling: to the left, and to the right.
 _POOL_LEFT, _POOL_RIGHT = 7, 55
+
+_Integers: TypeAlias = tuple[Arithmetic, Bytes | None, Bytes | None]
 
 
 def write_code(plan: Plan, target: Target) -> Code:
@@ -42,6 +45,7 @@ class _LayerWriter:
         self.fix_in = graph.fix_of(self.plan.main.inputs[0]) or 0
         self.fix_main = self.plan.main.fix or 0
         self.fix_out = ((plan.post or plan.main).fix) or 0
+        self._arithmetic: dict[str, _Integers] = {}
 
     def write(self) -> None:
         for block in self.plan.blocks:
@@ -52,9 +56,17 @@ class _LayerWriter:
                 if self.layer.kind == "conv":
                     self._convolution(block, tile, feed, weights)
                 elif self.layer.kind == "copy":
-                    self._copy(tile, feed)
+                    self._copy(block, tile, feed)
                 else:
                     self._alone(block, tile, feed)
+
+    def arithmetic(
+        self, node: Conv | Linear | Depthwise, fix_in: int, fix: int
+    ) -> tuple[Arithmetic, Bytes | None, Bytes | None]:
+        """Shifts and integers of a node, worked out once."""
+        if node.name not in self._arithmetic:
+            self._arithmetic[node.name] = arithmetic(node, fix_in, fix)
+        return self._arithmetic[node.name]
 
     # -- operands
 
@@ -74,7 +86,7 @@ class _LayerWriter:
             pixel = ceil_div(self.layer.window.kernel[1] * channels, self.target.input_parallel)
             conv = dataclasses.replace(conv, stride=self.layer.window.stride, padding=self.layer.window.padding)
             return AugmentedFeed(self.code, source.of(tile.mid, pixel), source.external, conv)
-        if self.layer.kind in ("conv", "copy"):
+        if self.layer.kind == "conv":
             pixel = ceil_div(channels, self.target.input_parallel)
             return Feed(self.code, source.of(tile.read, pixel), source.external, channels=channels)
         first, size = self._channels(block, channels)
@@ -101,7 +113,7 @@ class _LayerWriter:
         plan, layer, parallel = self.plan, self.layer, self.target.pixel_parallel
         main = plan.main
         assert isinstance(main, Conv | Linear)
-        how, values, bias = arithmetic(main, self.fix_in, self.fix_main)
+        how, values, bias = self.arithmetic(main, self.fix_in, self.fix_main)
         result, sink = self._output(block, tile)
         behind = None
         target = result
@@ -153,12 +165,12 @@ class _LayerWriter:
 
     # -- everything else
 
-    def _copy(self, tile: Tile, feed: Feed) -> None:
-        output = self.plan.output
-        sink = Sink(self.code, feed.rows, output.external, channels=self.layer.out_shape[2])
+    def _copy(self, block: range, tile: Tile, feed: Feed) -> None:
+        first, size = self._channels(block, self.layer.out_shape[2])
+        sink = Sink(self.code, feed.rows, self.plan.output.external, first_channel=first, channels=size)
         for row in range(self.layer.out_shape[0]):
             feed.need([row])
-            sink.put([row], tile.out)
+            sink.put([row], tile.out, first_word=block.start if feed.external is None else 0)
 
     def _alone(self, block: range, tile: Tile, feed: Feed) -> None:
         result, sink = self._output(block, tile)
@@ -284,7 +296,7 @@ class _Behind:
         )
 
     def _depthwise(self, node: Depthwise) -> tuple[AluInit, int, int]:
-        how, values, biases = arithmetic(node, self.fix_in, self.fix_out)
+        how, values, biases = self.writer.arithmetic(node, self.fix_in, self.fix_out)
         if self.parameters is None:
             size = node.shape[-1]
             first, channels = self.writer._channels(self.block, size)

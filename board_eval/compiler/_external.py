@@ -9,13 +9,24 @@ from edgesearch.board_eval.compiler._plan import External
 from edgesearch.board_eval.compiler._prepare import Prepared
 from edgesearch.board_eval.compiler._rows import ceil_div
 from edgesearch.board_eval.timing import Layer
+from edgesearch.errors import CompileError
 
-__all__ = ["CONST", "INPUT", "OUTPUT", "WORKSPACE", "ExternalMemory"]
+__all__ = ["CONST", "INPUT", "OUTPUT", "WORKSPACE", "ExternalMemory", "check_address"]
 
 #: Registers with the base addresses of external memory, as compiled files use them.
 CONST, WORKSPACE, INPUT, OUTPUT = 0, 1, 2, 3
 #: Addresses of feature maps are multiples of it.
 _ALIGNMENT = 64
+#: Bytes that the addresses of instructions reach behind a register: 29 bits.
+_REACH = 1 << 29
+
+
+def check_address(layer: str, what: str, stop: int) -> None:
+    """Raise CompileError for what ends behind the last byte that an instruction reaches."""
+    if stop > _REACH:
+        raise CompileError(
+            f"layer {layer!r}: {what} would end at byte {stop} of its memory, instructions reach {_REACH}: make it smaller"
+        )
 
 
 class ExternalMemory:
@@ -42,6 +53,7 @@ class ExternalMemory:
             INPUT, before, (height, width, channels), pixel_pitch=channels, row_pitch=width * channels
         )
         self.input_bytes = before + size + after
+        check_address(self.fused.image, "the image", self.input_bytes)
 
     def _margins(self, layer: Layer, before: int, after: int) -> tuple[int, int]:
         """Bytes in front of the image and behind it that LOADs of padded windows read and mask."""
@@ -72,6 +84,7 @@ class ExternalMemory:
             else:
                 register, address = WORKSPACE, self.workspace
                 self.workspace += ceil_div(size, _ALIGNMENT) * _ALIGNMENT
+            check_address(name, "its feature map", address + size)
             made = External(register, address, shape, channels, width * channels)
         self.known[name] = made
         return made

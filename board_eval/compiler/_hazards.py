@@ -17,15 +17,15 @@ import numpy.typing as npt
 
 from edgesearch.board_eval.compiler._rows import Span
 from edgesearch.board_eval.compiler._step import Memory, Step, Timed
-from edgesearch.board_eval.isa import End, Engine, Instruction
+from edgesearch.board_eval.isa import AluInit, ConvInit, ElewInit, End, Engine, Instruction
 from edgesearch.board_eval.targets import Target
 
-__all__ = ["bank_count", "conflicts", "most_tokens", "with_tokens"]
+__all__ = ["LONG", "bank_count", "conflicts", "most_tokens", "with_tokens"]
 
 #: Bytes of external memory that are guarded together.
 _CELL = 64
-#: Cycles after which a LOAD has long ended: that much later than predicted, it would still hold nobody up.
-_LONG = 2000.0
+#: Cycles after which an instruction has long ended: that much later than predicted, it would still hold nobody up.
+LONG = 2000.0
 
 
 def bank_count(target: Target) -> int:
@@ -133,22 +133,24 @@ def conflicts(
     return waits
 
 
-def with_tokens(steps: Sequence[Timed], target: Target) -> list[Instruction]:
+def with_tokens(steps: Sequence[Timed], target: Target, *, long: float = LONG) -> list[Instruction]:
     """The instructions of a program, with the tokens that its hazards ask for.
 
-    What waits for a LOAD waits for the last one that has long ended by then: one token of the last weights of a layer does for
-    all of them. Every instruction has the bits of its own engine set, as all compiled files do.
+    What waits for an instruction waits for the last one of its engine that has ended `long` cycles before: one token of the
+    last weights of a layer does for all of them. Every instruction has the bits of its own engine set, as in all files.
     """
     engines = [timed.step.stream.engine for timed in steps]
-    loads = [number for number, engine in enumerate(engines) if engine is Engine.LOAD]
-    ends = [steps[number].end for number in loads]
+    queues: dict[Engine, list[int]] = {engine: [] for engine in Engine}
+    for number, timed in enumerate(steps):
+        if not isinstance(timed.step.instruction, ConvInit | AluInit | ElewInit):
+            queues[engines[number]].append(number)
+    ends = {engine: [steps[number].end for number in queue] for engine, queue in queues.items()}
 
     def later(other: int, number: int) -> int:
-        if engines[other] is not Engine.LOAD:
-            return other
-        # held-back loads start earlier than what stands before them: only those before the step can be waited for
-        long_ended = min(bisect_right(ends, steps[number].start - _LONG), bisect_left(loads, number)) - 1
-        return max(other, loads[long_ended]) if long_ended >= 0 else other
+        engine = engines[other]
+        long_ended = bisect_right(ends[engine], steps[number].start - long)
+        before = min(long_ended, bisect_left(queues[engine], number)) - 1
+        return max(other, queues[engine][before]) if before >= 0 else other
 
     takes = [1 << engine for engine in engines]
     gives = [1 << engine for engine in engines]

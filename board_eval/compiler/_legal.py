@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from edgesearch.board_eval.graph import (
     Node,
     Pool,
     Reshape,
+    Shape,
+    average_factor,
     average_ratio,
     rounding_positions,
 )
@@ -33,15 +36,52 @@ __all__ = ["legal", "mean_factor"]
 
 #: The largest factor of an average that the field of eight bits holds, read as a signed number.
 _LARGEST_FACTOR = 127
+#: Bits of the DPU's integers.
+_BITS = 8
 
 
-def legal(graph: Graph, target: Target) -> Graph:
-    """The same network in nodes that the DPU's instructions compute; raises CompileError naming a layer without such a form."""
+def legal(graph: Graph, target: Target, *, relu6: bool = False) -> Graph:
+    """The same network in nodes that the DPU's instructions compute; raises CompileError naming a layer without such a form.
+
+    `relu6`: whether instructions may clamp to 6 by themselves, which they can at fix position 4.
+    """
+    _check_numbers(graph)
+    graph = _read(_rewritten(graph, _reshaped_once, target))
     if graph.quantized:
         graph = _rounded_once(graph)
-    for rewrite in (_dilated, _flattened, _averages, _additions, _clipped, _copied_flattened):
+    clipped = partial(_clipped, in_place=relu6)
+    for rewrite in (_dilated, _flattened, _averages, _additions, clipped, _joined_reshaped, _copied_flattened):
         graph = _rewritten(graph, rewrite, target)
     return _read(graph)
+
+
+def _reshaped_once(graph: Graph, node: Node, target: Target) -> list[Node]:
+    """Reshapes read what is no reshape itself; all else is an image or a vector."""
+    if isinstance(node, Reshape):
+        node = dataclasses.replace(node, inputs=(_root(graph, node).name,))
+    readers = graph.consumers[node.name]
+    passed_on = isinstance(node, Reshape) and readers and all(isinstance(reader, Reshape) for reader in readers)
+    if len(node.shape) not in (1, 3) and not passed_on:
+        raise CompileError(
+            f"layer {node.name!r} has the shape {node.shape}, the DPU has (height, width, channels), (channels,): reshape it"
+        )
+    return [node]
+
+
+def _check_numbers(graph: Graph) -> None:
+    """Either all weights and fix positions are there, of 8 bits, or no weights at all."""
+    weighted = [node for node in graph if isinstance(node, Conv | Depthwise | Linear)]
+    without = next((node for node in weighted if node.weight is None), None)
+    if graph.bits != _BITS:
+        raise CompileError(
+            f"network {graph.name!r} has integers of {graph.bits} bits, the DPU's have {_BITS}: quantize it to them"
+        )
+    if without is not None and any(node.weight is not None for node in weighted):
+        raise CompileError(f"layer {without.name!r} has no weights, other layers have: load them, or leave out all to time it")
+    if weighted and without is None and not graph.quantized:
+        raise CompileError(
+            f"network {graph.name!r} has weights and is not quantized: quantize it, or leave out its weights to time its code"
+        )
 
 
 def _read(graph: Graph) -> Graph:
@@ -134,9 +174,7 @@ def _flattened(graph: Graph, node: Node, target: Target) -> list[Node]:
     """Linear layers on a flattened image as convolutions of the whole image, where a kernel is large enough."""
     if not isinstance(node, Linear):
         return [node]
-    source = graph.by_name[node.inputs[0]]
-    while isinstance(source, Reshape):
-        source = graph.by_name[source.inputs[0]]
+    source = _root(graph, graph.by_name[node.inputs[0]])
     shape = source.shape
     if len(shape) != 3 or shape[:2] == (1, 1):
         return [node]
@@ -161,6 +199,37 @@ def _flattened(graph: Graph, node: Node, target: Target) -> list[Node]:
     return [conv, Reshape(name=node.name, inputs=(conv.name,), shape=node.shape)]
 
 
+def _joined_reshaped(graph: Graph, node: Node, target: Target) -> list[Node]:
+    """Parts of a concat that are another image's values under a new shape pass through a copy: parts lie at strides."""
+    if not isinstance(node, Concat):
+        return [node]
+    copies: list[Node] = []
+    inputs = []
+    for i, name in enumerate(node.inputs):
+        source = graph.by_name[name]
+        if isinstance(source, Reshape) and _image(_root(graph, source).shape) != _image(source.shape):
+            name = f"{node.name}/shaped{i}"
+            copies.append(
+                Activation(
+                    name=name, inputs=(source.name,), shape=source.shape, activation="none", fix=graph.fix_of(source.name)
+                )
+            )
+        inputs.append(name)
+    return [*copies, dataclasses.replace(node, inputs=tuple(inputs))] if copies else [node]
+
+
+def _image(shape: Shape) -> Shape:
+    """(H, W, C) of an image or a vector."""
+    return shape if len(shape) == 3 else (1, 1, *shape)
+
+
+def _root(graph: Graph, node: Node) -> Node:
+    """What a chain of reshapes reads."""
+    while isinstance(node, Reshape):
+        node = graph.by_name[node.inputs[0]]
+    return node
+
+
 def _copied_flattened(graph: Graph, node: Node, target: Target) -> list[Node]:
     """A reshape of what lies inside a concat reads a copy: the rows of a part are not next to each other."""
     if not isinstance(node, Reshape):
@@ -176,8 +245,11 @@ def _copied_flattened(graph: Graph, node: Node, target: Target) -> list[Node]:
 
 
 def mean_factor(node: Pool) -> tuple[int, int]:
-    """(m, s) of an average of sum * m / 2**s, m odd. Raises CompileError when the factor is no such number."""
-    ratio = average_ratio(node.kernel, node.factor)
+    """(m, s) of an average of sum * m / 2**s, m odd. Raises CompileError when the factor is no such number.
+
+    A pool that is not quantized yet gets the factor that quantization will give it.
+    """
+    ratio = average_ratio(node.kernel, average_factor(node.kernel) if node.fix is None else node.factor)
     shift = ratio.denominator.bit_length() - 1
     if ratio.denominator != 1 << shift or ratio.numerator < 1:
         raise CompileError(
@@ -189,7 +261,7 @@ def mean_factor(node: Pool) -> tuple[int, int]:
 
 def _averages(graph: Graph, node: Node, target: Target) -> list[Node]:
     """Averages whose factor is too large for its field, as a convolution of the image beside itself: m = m1 + m2."""
-    if not isinstance(node, Pool) or node.kind != "avg" or node.fix is None:
+    if not isinstance(node, Pool) or node.kind != "avg":
         return [node]
     factor, shift = mean_factor(node)
     if factor <= _LARGEST_FACTOR:
@@ -252,30 +324,30 @@ def _additions(graph: Graph, node: Node, target: Target) -> list[Node]:
     """
     if not isinstance(node, Add) or node.fix is None:
         return [node]
-    fixes = [graph.fix_of(source) for source in node.inputs]
-    assert fixes[0] is not None
-    assert fixes[1] is not None
+    fixes = [fix for source in node.inputs if (fix := graph.fix_of(source)) is not None]
+    if len(fixes) < 2:
+        return [node]
     apart, finer = abs(fixes[0] - fixes[1]), node.fix - min(fixes[0], fixes[1])
     if apart <= 2 or finer <= 1:
         return [node]
     shift = min(finer - 1, apart - 2)
     coarse = 0 if fixes[0] < fixes[1] else 1
     source = node.inputs[coarse]
-    fix = (fixes[coarse] or 0) + shift
+    fix = fixes[coarse] + shift
     copy = Activation(name=f"{node.name}/finer", inputs=(source,), shape=node.shape, activation="none", fix=fix)
     inputs = tuple(copy.name if i == coarse else name for i, name in enumerate(node.inputs))
     return [copy, dataclasses.replace(node, inputs=inputs)]
 
 
-def _clipped(graph: Graph, node: Node, target: Target) -> list[Node]:
-    """ReLU6 where 6 is neither 96 nor out of reach: two steps that saturate, x + (127 - six) and back."""
+def _clipped(graph: Graph, node: Node, target: Target, *, in_place: bool) -> list[Node]:
+    """ReLU6 where an instruction does not clamp and 6 is in reach: two steps that saturate, x + (127 - six) and back."""
     if not isinstance(node, Conv | Depthwise | Linear | Add | Activation) or node.activation != "relu6" or node.fix is None:
         return [node]
     largest = 2 ** (graph.bits - 1) - 1
     six = 6 * 2.0**node.fix
     if six >= largest:  # saturation comes first
         return [dataclasses.replace(node, activation="relu")]
-    if node.fix == 4 and isinstance(node, Conv | Depthwise | Linear):
+    if in_place and node.fix == 4 and isinstance(node, Conv | Depthwise | Linear):
         return [node]
     six = int(np.floor(six + 0.5))
     return list(_saturated(node, six, largest))

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgesearch.board_eval.compiler._code import Code
 from edgesearch.board_eval.compiler._parameters import Arithmetic
-from edgesearch.board_eval.compiler._rows import Rows, Span, ceil_div
+from edgesearch.board_eval.compiler._rows import ROUNDS, Rows, Span, ceil_div
 from edgesearch.board_eval.compiler._step import Step, Stream
 from edgesearch.board_eval.isa import Alu, AluInit, Conv, ConvInit, Elew, ElewInit
 from edgesearch.board_eval.timing import Window
 from edgesearch.errors import CompileError
 
 __all__ = ["Result", "Sliding", "convolve", "elementwise", "slide"]
+
+#: Columns of one CONV.
+_CONV_COLUMNS = 1024
+#: Words from column to column that an ALU knows; more leave room for one column in a bank, which needs none.
+_ALU_JUMP = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,24 @@ def convolve(
     weights: int,
     bias: int,
 ) -> None:
-    """A CONV of the output rows `out` and `columns`, one group of channels."""
+    """CONVs of the output rows `out` and `columns`, one group of channels."""
+    for rows in _stripes(layer, sliding, out):
+        for first in range(columns.start, columns.stop, _CONV_COLUMNS):
+            part = range(first, min(first + _CONV_COLUMNS, columns.stop))
+            _convolve(code, layer, sliding, result, how, rows, part, weights, bias)
+
+
+def _convolve(
+    code: Code,
+    layer: str,
+    sliding: Sliding,
+    result: Result,
+    how: Arithmetic,
+    out: range,
+    columns: range,
+    weights: int,
+    bias: int,
+) -> None:
     window, rows, target = sliding.window, sliding.rows, code.target
     (kernel_h, kernel_w), (stride_h, stride_w) = window.kernel, window.stride
     row, column = out.start * stride_h - window.padding[2], columns.start * stride_w - window.padding[0]
@@ -153,22 +176,25 @@ def slide(
     bias: int = 0,
 ) -> None:
     """ALUs of the output rows `out`: pooling, a depthwise convolution, or an activation. `settings` say what is done."""
+    for rows in _stripes(layer, sliding, out):
+        _slide(code, layer, sliding, result, settings, rows, columns, channels, weights, bias)
+
+
+def _slide(
+    code: Code,
+    layer: str,
+    sliding: Sliding,
+    result: Result,
+    settings: AluInit,
+    out: range,
+    columns: range,
+    channels: int,
+    weights: int,
+    bias: int,
+) -> None:
     window, rows = sliding.window, sliding.rows
     stride_h, kernel_h = window.stride[0], window.kernel[0]
-    at_once = len(out)
-    while at_once > 1 and not _reaches(rows, out.start * stride_h - window.padding[2], (at_once - 1) * stride_h + kernel_h):
-        at_once -= 1
-    if at_once < len(out):
-        for first in range(out.start, out.stop, at_once):
-            part = range(first, min(first + at_once, out.stop))
-            slide(code, layer, sliding, result, settings, part, columns, channels=channels, weights=weights, bias=bias)
-        return
     row, column = out.start * stride_h - window.padding[2], columns.start * window.stride[1] - window.padding[0]
-    if not _reaches(rows, row, (at_once - 1) * stride_h + kernel_h):
-        raise CompileError(
-            f"layer {layer!r}: a window of {kernel_h} rows with stride {stride_h}; one instruction reads {4 * rows.banks} "
-            f"banks in turn, {4 * rows.banks * stride_h} rows: use a smaller window"
-        )
     bank, offset, addresses = rows.window(row, column)
     place = result.rows.place(out.start, columns.start)
     last_row = (out.stop - 1) * stride_h - window.padding[2]
@@ -205,10 +231,22 @@ def slide(
     )
 
 
-def _reaches(rows: Rows, row: int, height: int) -> bool:
-    """Whether a window of `height` rows from `row` on lies within the four rounds of banks that an instruction knows."""
-    step, offset = divmod(row, rows.stride)
-    return step % rows.banks + (offset + height - 1) // rows.stride < 4 * rows.banks
+def _stripes(layer: str, sliding: Sliding, out: range) -> Iterator[range]:
+    """The output rows, as many at a time as read within the four rounds of banks that an instruction knows."""
+    window, rows = sliding.window, sliding.rows
+    kernel, stride = window.kernel[0], window.stride[0]
+    top = out.start
+    while top < out.stop:
+        step, offset = divmod(top * stride - window.padding[2], rows.stride)
+        reach = (ROUNDS * rows.banks - step % rows.banks) * rows.stride - offset
+        count = min(out.stop - top, (reach - kernel) // stride + 1)
+        if count < 1:
+            raise CompileError(
+                f"layer {layer!r}: a window of {kernel} rows with stride {stride}; one instruction reads "
+                f"{ROUNDS * rows.banks} banks in turn, {ROUNDS * rows.banks * stride} rows: use a smaller window"
+            )
+        yield range(top, top + count)
+        top += count
 
 
 def _placed(
@@ -230,9 +268,9 @@ def _placed(
         length=len(columns),
         channel_group=sliding.words,
         channel_offset=-channels % lanes,
-        jump_read=rows.pixel,
+        jump_read=min(rows.pixel, _ALU_JUMP),
         jump_read_endl=rows.line if rows.stride > 1 else 1,
-        jump_write=result.rows.pixel,
+        jump_write=min(result.rows.pixel, _ALU_JUMP),
         jump_write_endl=result.rows.line if result.rows.stride > 1 else 1,
         jump_read_weights=sliding.words if settings.exec_mode == 0 else 0,
         stride_out=result.rows.stride,
@@ -286,8 +324,8 @@ def elementwise(
                         id=number,
                         bank_id_in=place.bank,
                         bank_addr_in=(place.word + sliding.first_word) % sliding.rows.depth,
-                        jump_bank=step_h * lines,
-                        jump_read=sliding.rows.pixel * step_w,
+                        jump_bank=step_h * lines if len(chosen) > 1 else 1,
+                        jump_read=sliding.rows.pixel * step_w if len(columns) > 1 else 1,
                         shift_read=shift_read,
                     ),
                     Stream.MISC,

@@ -16,17 +16,12 @@ from edgesearch.board_eval.targets import Target
 __all__ = ["in_order_of_start"]
 
 
-def in_order_of_start(
-    steps: Sequence[Step], cycles: Sequence[float], target: Target, *, ahead: int | None = None
-) -> list[Timed]:
+def in_order_of_start(steps: Sequence[Step], cycles: Sequence[float], target: Target) -> list[Timed]:
     """The steps in the order of their starting times, each waiting for what it needs; `cycles` is what each takes.
 
-    The given order must be one in which they can be executed one by one; so is the returned one. At most `ahead` loads of
-    parameters that others wait for stand before the first of those others (None: any number).
+    The given order must be one in which they can be executed one by one; so is the returned one.
     """
     waits = conflicts(steps, [step.stream for step in steps], target)
-    awaited, waiting = _awaited(steps, waits)
-    outstanding = 0
     queues: list[list[int]] = [[] for _ in Stream]
     for number, step in enumerate(steps):
         queues[step.stream].append(number)
@@ -45,9 +40,6 @@ def in_order_of_start(
             at = ready[stream]
             if at is None:
                 continue
-            held = stream is Stream.PARAMETERS and ahead is not None and outstanding >= ahead
-            if held and awaited[queues[stream][heads[stream]]]:
-                continue
             at = max(at, free[stream.engine])
             number = queues[stream][heads[stream]]
             if chosen < 0 or (at, number) < (start, queues[chosen][heads[chosen]]):
@@ -57,19 +49,7 @@ def in_order_of_start(
         ready[chosen] = None
         ends[number] = free[steps[number].stream.engine] = start + cycles[number]
         ordered.append(Timed(steps[number], start, start + cycles[number]))
-        outstanding += awaited[number] - waiting[number]
     return ordered
-
-
-def _awaited(steps: Sequence[Step], waits: Sequence[tuple[int, ...]]) -> tuple[list[int], list[int]]:
-    """Per step, how many others wait for it as a load of parameters, and for how many such loads it waits."""
-    awaited, waiting = [0] * len(steps), [0] * len(steps)
-    for number, others in enumerate(waits):
-        for other in others:
-            if steps[other].stream is Stream.PARAMETERS:
-                awaited[other] += 1
-                waiting[number] += 1
-    return awaited, waiting
 
 
 def _ready(waits: tuple[int, ...], ends: Sequence[float | None]) -> float | None:

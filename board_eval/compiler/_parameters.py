@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from edgesearch.board_eval.compiler._external import check_address
 from edgesearch.board_eval.graph import Conv, Depthwise, Linear, weight_integers
 from edgesearch.errors import CompileError
 
@@ -103,6 +104,7 @@ class Parameters:
         address = self.size
         self.addresses[node, what] = address
         self.size += -(-size // _PAGE) * _PAGE
+        check_address(node, f"its {what}", self.size)
         if values is not None:
             self._parts.append((address, values))
         return address

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from edgesearch.board_eval.compiler._banks import Group
 from edgesearch.board_eval.compiler._buffers import Cut, Need, buffers, cuts, output_ring, output_rows
@@ -21,19 +22,30 @@ from edgesearch.board_eval.targets import Target
 from edgesearch.board_eval.timing import Layer, Window
 from edgesearch.errors import CompileError
 
-__all__ = ["place"]
+__all__ = ["Choices", "place"]
 
 
-def place(graph: Graph, target: Target, *, outside: Iterable[str] = ()) -> Plan:
-    """The plan of a legal graph; feature maps in `outside` go to external memory in any case.
+@dataclass(frozen=True)
+class Choices:
+    """What a plan does otherwise than the first that fits: what a search over schedules tries."""
+
+    #: Feature maps that go to external memory though there may be room.
+    outside: frozenset[str] = frozenset()
+    #: Layer -> how many of its cuts that fit are passed over.
+    passed: tuple[tuple[str, int], ...] = ()
+
+
+def place(graph: Graph, target: Target, choices: Choices | None = None) -> Plan:
+    """The plan of a legal graph.
 
     Raises CompileError for a layer whose buffers do not fit even so: which layer, how many words, of how many.
     """
     prepared = Prepared(graph, target)
-    spilled = set(outside)
+    choices = choices or Choices()
+    spilled = set(choices.outside)
     while True:
         try:
-            return _Placer(prepared, spilled).run()
+            return _Placer(prepared, spilled, dict(choices.passed)).run()
         except _NoRoom as full:
             if full.victim is None:
                 raise CompileError(full.sentence) from None
@@ -48,10 +60,18 @@ class _NoRoom(Exception):
         self.sentence, self.victim = sentence, victim
 
 
+@dataclass(frozen=True)
+class _Assigned:
+    """Buffers with addresses, and the groups with them taken."""
+
+    rows: dict[str, Rows]
+    groups: list[Group]
+
+
 class _Placer:
-    def __init__(self, prepared: Prepared, outside: set[str]) -> None:
+    def __init__(self, prepared: Prepared, outside: set[str], passed: Mapping[str, int]) -> None:
         self.prepared, self.target, self.fused = prepared, prepared.target, prepared.fused
-        self.outside = outside
+        self.outside, self.passed = outside, passed
         self.tensors = dict(prepared.tensors)
         self.groups = [Group(self.target.bank_words) for _ in range(self.target.feature_groups)]
         #: Feature maps on chip now, and all that ever were.
@@ -131,14 +151,21 @@ class _Placer:
         for name in reads(layer):
             if name not in self.chip:
                 layer, views[name] = self.memory.read_by(layer, name)
-        cut = None
+        cut, fitting = None, None
+        passed = self.passed.get(layer.name, 0)
         for cut in cuts(layer, self.prepared, reloads=layer.source in views):
             needs = [*buffers(layer, self.prepared, views, cut), *self._output_need(layer, cut)]
-            found = self._assign(layer, needs)
+            found = self._assign(needs, layer)
             if found is not None:
-                plan = self._planned(layer, views, cut, found)
-                self._finish(layer, found)
-                return plan
+                fitting = cut, found
+                passed -= 1
+            if found is not None and passed < 0:
+                break
+        if fitting is not None:
+            self.groups = fitting[1].groups
+            plan = self._planned(layer, views, fitting[0], fitting[1].rows)
+            self._finish(layer, fitting[1].rows)
+            return plan
         assert cut is not None
         raise self._no_room(layer, views, cut)
 
@@ -163,7 +190,7 @@ class _Placer:
 
     # -- room on chip
 
-    def _assign(self, layer: Layer, needs: list[Need]) -> dict[str, Rows] | None:
+    def _assign(self, needs: list[Need], layer: Layer) -> _Assigned | None:
         """An address for every buffer, None without room. An operand and a result lie in different groups if they can."""
         banks = self.target.pixel_parallel
         fixed = {role: self.chip[name].first_bank // banks for role, name in self._on_chip(layer)}
@@ -183,8 +210,7 @@ class _Placer:
                     break
                 found[need.role] = need.rows.at(address, group * banks)
             else:
-                self.groups = groups
-                return found
+                return _Assigned(found, groups)
         return None
 
     def _on_chip(self, layer: Layer) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgesearch.board_eval.compiler._rows import Rows, ceil_div
+from edgesearch.board_eval.compiler._rows import ROUNDS, Rows
 from edgesearch.board_eval.graph import Activation, Add, Conv, Depthwise, Graph, Linear, Node, Pool
 from edgesearch.board_eval.targets import Target
 from edgesearch.board_eval.timing import Layer, Window
@@ -101,17 +101,25 @@ def slides(node: Node | None) -> bool:
     return isinstance(node, Depthwise | Pool) or (isinstance(node, Activation) and node.activation == "leaky_relu")
 
 
-def steady(window: Window, out_shape: tuple[int, int, int], in_shape: tuple[int, int, int], target: Target) -> Window:
+def steady(window: Window, out_shape: tuple[int, int, int], target: Target) -> Window:
     """The window with a stride of no more than it needs: that of a single row or column counts for nothing.
 
     A single window that is taller than four rounds of the banks gets its rows dealt several to a bank.
     """
     vertical, horizontal = window.stride
     if out_shape[0] == 1:
-        vertical = max(1, ceil_div(min(window.kernel[0], in_shape[0]), 4 * target.pixel_parallel))
+        vertical = 1
+        while not _reached(window, vertical, target.pixel_parallel):
+            vertical += 1
     if out_shape[1] == 1:
         horizontal = 1
     return dataclasses.replace(window, stride=(vertical, horizontal))
+
+
+def _reached(window: Window, stride: int, banks: int) -> bool:
+    """Whether the topmost window lies within the rounds of banks that an instruction knows, `stride` rows to a bank."""
+    step, offset = divmod(-window.padding[2], stride)
+    return step % banks + (offset + window.kernel[0] - 1) // stride < ROUNDS * banks
 
 
 def augmented(layer: Layer, image: str, target: Target) -> bool:
@@ -124,6 +132,9 @@ def augmented(layer: Layer, image: str, target: Target) -> bool:
         return False
     rest = -window.kernel[1] * channels % target.input_parallel
     if max(window.padding[0] * channels, window.padding[1] * channels + rest) > _MASKED_BYTES:
+        return False
+    begins_outside = range(-window.padding[0], 0, window.stride[1])[: layer.mid_shape[1]]
+    if any(start + window.kernel[1] > layer.in_shape[1] for start in begins_outside):
         return False
     return not any(window.padding[:2]) or (window.stride[1] <= window.kernel[1] and layer.out_shape[1] > 1)
 

@@ -27,12 +27,12 @@ class Prepared:
 
     def _prepared(self, layer: Layer) -> Iterator[Layer]:
         """The layer, in two where the window behind its convolution cannot be fused."""
-        window = steady(layer.window, layer.mid_shape, layer.in_shape, self.target)
+        window = steady(layer.window, layer.mid_shape, self.target)
         layer = dataclasses.replace(layer, window=window)
         if layer.post not in ("depthwise", "pool"):
             yield layer
             return
-        behind = steady(layer.post_window, layer.out_shape, layer.mid_shape, self.target)
+        behind = steady(layer.post_window, layer.out_shape, self.target)
         chunk = (self.target.alu_rows - 1) * behind.stride[0] + behind.rows + self.target.pixel_parallel
         rounds = ceil_div(chunk, self.target.pixel_parallel * behind.stride[0])
         if behind.stride[0] <= 2 and rounds <= 3 and not is_thinning(self.graph.by_name[layer.nodes[1]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ __all__ = ["Transfer", "loads", "saves"]
 
 #: Bytes of a piece and pieces, at most. Fields hold more; compiled files have no more.
 _CHANNELS, _PIECES = 1280, 1024
+#: Words and bytes between pieces that the fields of a LOAD or SAVE hold; pieces further apart go one by one.
+_PIXEL, _PITCH = 1024, 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +78,39 @@ def saves(transfer: Transfer, layer: int, target: Target) -> Iterator[Step]:
 def _cut(transfer: Transfer, target: Target) -> Iterator[tuple[Transfer, bool]]:
     """What one instruction moves at a time, and whether it is the last."""
     lanes = target.input_parallel
-    most = _CHANNELS // lanes * lanes
-    parts: list[Transfer] = []
-    for first in range(0, transfer.size, most):
-        size = min(most, transfer.size - first)
-        at_once = min(_PIECES, max(1, target.transfer_words // ceil_div(size, lanes)))
-        for piece in range(0, transfer.pieces, at_once):
-            parts.append(
-                Transfer(
-                    transfer.register,
-                    transfer.address + piece * transfer.pitch + first,
-                    transfer.pitch,
-                    transfer.bank,
-                    (transfer.word + piece * transfer.pixel + first // lanes) % target.bank_words,
-                    transfer.pixel,
-                    min(at_once, transfer.pieces - piece),
-                    size,
-                )
-            )
+    parts = [part for column in _narrow(transfer, lanes) for part in _short(column, target)]
     for part in parts:
         yield part, part is parts[-1]
+
+
+def _narrow(transfer: Transfer, lanes: int) -> Iterator[Transfer]:
+    """Pieces of at most so many bytes. A single long one becomes several short ones behind each other."""
+    most = _CHANNELS // lanes * lanes
+    if transfer.size <= most:
+        yield transfer
+    elif transfer.pieces == 1:
+        count = ceil_div(transfer.size, most)
+        size = ceil_div(transfer.size, count * lanes) * lanes
+        whole = transfer.size // size
+        yield dataclasses.replace(transfer, pieces=whole, size=size, pitch=size, pixel=size // lanes)
+        if rest := transfer.size - whole * size:
+            word = transfer.word + whole * size // lanes
+            yield dataclasses.replace(transfer, address=transfer.address + whole * size, word=word, size=rest)
+    else:
+        for first in range(0, transfer.size, most):
+            size = min(most, transfer.size - first)
+            word = transfer.word + first // lanes
+            yield dataclasses.replace(transfer, address=transfer.address + first, word=word, size=size)
+
+
+def _short(transfer: Transfer, target: Target) -> Iterator[Transfer]:
+    """As many pieces as one instruction moves."""
+    together = 1 if transfer.pixel > _PIXEL or transfer.pitch > _PITCH else _PIECES
+    at_once = min(together, max(1, target.transfer_words // ceil_div(transfer.size, target.input_parallel)))
+    for first in range(0, transfer.pieces, at_once):
+        yield dataclasses.replace(
+            transfer,
+            address=transfer.address + first * transfer.pitch,
+            word=(transfer.word + first * transfer.pixel) % target.bank_words,
+            pieces=min(at_once, transfer.pieces - first),
+        )

@@ -7,3 +7,5 @@ from ._faults import Fault as Fault
 from ._faults import FaultKind as FaultKind
 from ._machine import Machine as Machine
 from ._machine import simulate as simulate
+from ._mutations import Mutation as Mutation
+from ._mutations import mutations as mutations

@@ -25,6 +25,8 @@ class FaultKind(StrEnum):
     ORDER = "order"
     #: A read of something that nobody wrote.
     UNWRITTEN = "unwritten"
+    #: Words that nobody reads: a waste of time, not of results.
+    UNUSED = "unused"
     #: A write into a register of constants.
     CONSTANT = "constant"
     #: How the program ends.

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.isa import Engine, Instruction
-from edgesearch.board_eval.machine._accesses import Access, find_access
+from edgesearch.board_eval.machine._accesses import Access
 from edgesearch.board_eval.machine._banks import Banks, Words
 from edgesearch.board_eval.machine._defined import Defined
 from edgesearch.board_eval.machine._faults import Fault, FaultKind
@@ -83,9 +83,8 @@ class Hazards:
         }
         self._defined = Defined(banks)
 
-    def faults(self, step: Step) -> Iterator[Fault]:
+    def faults(self, step: Step, access: Access) -> Iterator[Fault]:
         """What is wrong with one instruction."""
-        access = find_access(self._banks, step)
         clock = self._timeline.before[step.position]
         if clock is not None:
             yield from self._order(step, access, clock)

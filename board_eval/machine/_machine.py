@@ -47,9 +47,14 @@ class Machine:
         of a register; earlier instructions have been executed then.
         """
         for step in steps(program):
+            instruction = step.instruction
             for broken in self._limits.broken_by(step):
-                raise InstructionError(f"instruction {step.position} ({step.instruction.MNEMONIC}) {broken}")
-            if isinstance(step.instruction, End):
+                raise InstructionError(f"instruction {step.position} ({instruction.MNEMONIC}) {broken}")
+            if isinstance(instruction, Save) and not self._bytes[instruction.reg_id].flags.writeable:
+                raise InstructionError(
+                    f"instruction {step.position} (SAVE) writes register {instruction.reg_id}, the array of which is read-only"
+                )
+            if isinstance(instruction, End):
                 return
             self._execute(step)
 
