@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+import dataclasses
+from typing import Any, Literal, TypeAlias
 
 from edgesearch.board_eval.compiler import Compiled, compile_graph
-from edgesearch.board_eval.graph import Graph, without_weights
+from edgesearch.board_eval.graph import Graph, Node, without_weights
 from edgesearch.board_eval.targets import BoardProfile
 from edgesearch.board_eval.timing import LayerReport, Timing, layer_report, report_on, time_graph
+from edgesearch.errors import CompileError
 
 __all__ = ["Compiler", "board_report", "board_timing"]
 
@@ -55,4 +57,15 @@ def board_report(
 def _compiled(graph: Graph, profile: BoardProfile) -> Compiled:
     """The code of a network, which nobody runs where it is no 8-bit one: then its shapes alone are compiled."""
     runs = graph.quantized and graph.bits == 8
-    return compile_graph(graph if runs else without_weights(graph), profile.dpu)
+    try:
+        return compile_graph(graph if runs else _shapes(graph), profile.dpu)
+    except CompileError as error:
+        raise CompileError(f"{error}; compiler = 'vai' leaves the network to Vitis AI's compiler") from error
+
+
+def _shapes(graph: Graph) -> Graph:
+    def plain(node: Node) -> Node:
+        numbers: dict[str, Any] = {name: None for name in ("fix", "weight_fix", "bias_fix") if hasattr(node, name)}
+        return dataclasses.replace(node, **numbers)
+
+    return Graph(graph.name, without_weights(graph).map(plain).nodes)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgesearch.board_eval.compiler import compile_graph, write_file
+from edgesearch.board_eval.compiler import Options, compile_graph, write_file
 from edgesearch.board_eval.deployment._compiled_xmodel import CompiledXmodel
 from edgesearch.board_eval.deployment._execute import execute_code
 from edgesearch.board_eval.execution import execute
@@ -28,8 +28,10 @@ class Miscompiled(RuntimeError):
     """Code that does not compute what its network does, or that the hardware could execute in another way: our mistake."""
 
 
-def compile_xmodel(graph: Graph, target: Target, *, images: npt.NDArray[np.generic] | None = None) -> CompiledXmodel:
-    """The compiled xmodel of a network quantized to 8 bits, for a DPU: the same bytes for the same network and DPU.
+def compile_xmodel(
+    graph: Graph, target: Target, options: Options | None = None, *, images: npt.NDArray[np.generic] | None = None
+) -> CompiledXmodel:
+    """The compiled xmodel of a network quantized to 8 bits, for a DPU: the same bytes for the same network, DPU and options.
 
     Before it is returned the file is read again and its code is checked: its order, its tokens and its limits; then it is
     executed in the machine on `images`, float32 (N, H, W, C), normalised, or int8 (None: two of random integers), where it must
@@ -37,7 +39,7 @@ def compile_xmodel(graph: Graph, target: Target, *, images: npt.NDArray[np.gener
     XmodelError for one that cannot be compiled, and Miscompiled, which is a mistake of this program, where a check fails.
     """
     dpu = _checked_dpu(graph, target)
-    compiled = compile_graph(graph, dpu)
+    compiled = compile_graph(graph, dpu, options)
     with tempfile.TemporaryDirectory(prefix="edgesearch-") as folder:
         path = Path(folder) / "compiled.xmodel"
         write_file(compiled, path)

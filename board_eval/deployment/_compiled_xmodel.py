@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgesearch.board_eval.compiler import unseen
 from edgesearch.board_eval.deployment._execute import execute_code
 from edgesearch.board_eval.graph import Array
 from edgesearch.board_eval.isa import Instruction, Load, Save, decode
@@ -111,6 +112,11 @@ class CompiledXmodel:
         """Bytes that one image saves to external memory."""
         return sum(one.length * one.channel for one in self.program if isinstance(one, Save))
 
+    @cached_property
+    def unseen(self) -> tuple[str, ...]:
+        """What of its instructions no file of AMD's compiler has that was measured on a board, in words."""
+        return unseen(self.program)
+
     @property
     def parameter_bytes(self) -> int:
         """Bytes of weights and biases, gaps included."""
@@ -127,6 +133,7 @@ class CompiledXmodel:
             "code_bytes": len(self.model.code),
             "parameter_bytes": self.parameter_bytes,
             "moved_bytes": {"loaded": self.loaded_bytes, "saved": self.saved_bytes},
+            "unseen": list(self.unseen),
         }
 
     # -- what it does

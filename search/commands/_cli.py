@@ -247,6 +247,14 @@ def simulate(**options: Any) -> int:
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: NAME_compiled.xmodel beside XMODEL."
 )
+@click.option("--tries", type=click.IntRange(min=0), default=0, help="Other schedules to try, of which the fastest is taken.")
+@click.option("--strict", is_flag=True, help="Refuse values of instructions that no measured file of AMD's compiler has.")
+@click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(["relu6", "leaky_relu", "save_pairs"]),
+    help="Use this feature of the DPU, which no such file has in this form; may be given again.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Say what is in the file as JSON.")
 @click.option("--board", help="zcu104 (the default), zcu102, kv260 or a board profile (JSON).")
 def compile_(**options: Any) -> int:

@@ -19,12 +19,23 @@ from edgesearch.board_eval import (
     load_profile,
     read_xmodel,
 )
+from edgesearch.board_eval.compiler import Options
 from edgesearch.board_eval.isa import decode, disassemble, disassembly_json
 from edgesearch.board_eval.xmodel import read_compiled
 from edgesearch.errors import XmodelError
 
 
-def compile_file(*, xmodel: Path, board: str | None, fingerprint: str | None, output: Path | None, as_json: bool) -> int:
+def compile_file(
+    *,
+    xmodel: Path,
+    board: str | None,
+    fingerprint: str | None,
+    output: Path | None,
+    allow: tuple[str, ...],
+    strict: bool,
+    tries: int,
+    as_json: bool,
+) -> int:
     """Compile a quantized xmodel for a board, check the code, write it and say what is in it; returns the exit code."""
     profile = _profile(board, fingerprint)
     output = output or _beside(xmodel)
@@ -32,7 +43,8 @@ def compile_file(*, xmodel: Path, board: str | None, fingerprint: str | None, ou
         raise XmodelError(f"{xmodel} is compiled already, expected a quantized xmodel, as NAME_int.xmodel of an export")
     if output.resolve() == xmodel.resolve():
         raise XmodelError(f"--output {str(output)!r} is the network itself; give the compiled file another name")
-    compiled = compile_xmodel(read_xmodel(xmodel), profile.dpu)
+    options = Options(allow=frozenset(allow), strict=strict, tries=tries)
+    compiled = compile_xmodel(read_xmodel(xmodel), profile.dpu, options)
     compiled.write(output)
     timing = compiled.time(profile)
     if as_json:
@@ -86,6 +98,7 @@ def _predicted(timing: Timing) -> dict[str, Any]:
 def _in_words(output: Path, compiled: CompiledXmodel, timing: Timing) -> str:
     counts = ", ".join(f"{count:,} {name}" for name, count in compiled.instructions.items())
     dpu, mark = compiled.dpu.name, Fingerprint(compiled.model.fingerprint)
+    unseen = [f"  in no measured file of AMD's: {', '.join(compiled.unseen)}"] if compiled.unseen else []
     return "\n".join(
         (
             f"{compiled.name}: {output}, for the {dpu} with fingerprint {mark}",
@@ -94,6 +107,7 @@ def _in_words(output: Path, compiled: CompiledXmodel, timing: Timing) -> str:
             f"{compiled.saved_bytes:,}",
             f"  predicted on {timing.board}: {timing.dpu_s * 1e6:,.1f} us on the DPU, {timing.throughput_fps:,.0f} FPS with "
             f"all cores ({timing.runner})",
+            *unseen,
             "  checked, and executed in simulation with the integers of the network; not yet run on silicon by this project",
         )
     )

@@ -189,7 +189,7 @@ def test_a_network_that_cannot_be_compiled_is_refused_with_its_layer(monkeypatch
         raise CompileError("layer 'hidden' has no room")
 
     monkeypatch.setattr(_speed, "compile_graph", refuse)
-    with pytest.raises(GraphError, match="layer 'hidden' has no room"):
+    with pytest.raises(GraphError, match="layer 'hidden' has no room; compiler = 'vai'"):
         SimulatedBoard(load_profile("zcu104")).measure(mlp())
 
 

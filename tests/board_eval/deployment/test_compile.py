@@ -123,7 +123,7 @@ def test_code_of_another_network_is_a_bug(quantized: Graph, monkeypatch: pytest.
         return dataclasses.replace(node, weight=-node.weight) if isinstance(node, Linear) else node
 
     compile_graph = _compile.compile_graph
-    monkeypatch.setattr(_compile, "compile_graph", lambda graph, dpu: compile_graph(graph.map(change), dpu))
+    monkeypatch.setattr(_compile, "compile_graph", lambda graph, dpu, _: compile_graph(graph.map(change), dpu))
     with pytest.raises(Miscompiled, match="gives other integers than the network on 4 of 4 images"):
         compile_xmodel(quantized, DEFAULT_TARGET, images=IMAGES)
     assert not issubclass(Miscompiled, EdgesearchError)
@@ -132,7 +132,7 @@ def test_code_of_another_network_is_a_bug(quantized: Graph, monkeypatch: pytest.
 def test_code_without_its_tokens_is_a_bug(quantized: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     compile_graph = _compile.compile_graph
 
-    def careless(graph: Graph, dpu: Dpu) -> Any:
+    def careless(graph: Graph, dpu: Dpu, options: object) -> Any:
         compiled = compile_graph(graph, dpu)
         program = tuple(dataclasses.replace(one, dpdon=1 << one.ENGINE, dpdby=1 << one.ENGINE) for one in compiled.program)
         return dataclasses.replace(compiled, program=program)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from edgesearch.board_eval import CompiledXmodel, Fingerprint, Graph, Input, Pool, load_profile, write_xmodel
+from edgesearch.board_eval import Activation, CompiledXmodel, Fingerprint, Graph, Input, Pool, load_profile, write_xmodel
 from edgesearch.board_eval.isa import disassemble
 from edgesearch.board_eval.targets import DPUS
-from edgesearch.errors import TargetError, XmodelError
+from edgesearch.errors import CompileError, TargetError, XmodelError
 from edgesearch.search.commands._cli import cli
 
 
@@ -61,6 +61,24 @@ def test_a_profiles_dpu_is_compiled_for(xmodel: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(profile.to_json())
     facts = json.loads(run("compile", xmodel, "--board", tmp_path / "mine.json", "--json"))
     assert (facts["dpu"], facts["predicted"]["board"]) == ("B1152", "mine")
+
+
+def test_options_reach_the_compiler(tmp_path: Path) -> None:
+    nodes = (
+        Input(name="in", inputs=(), shape=(8, 8, 16), fix=3),
+        Pool(name="pool", inputs=("in",), shape=(2, 2, 16), kind="max", kernel=(4, 4), stride=(4, 4), fix=3),
+        Activation(name="act", inputs=("pool",), shape=(2, 2, 16), activation="leaky_relu", fix=3),
+    )
+    for name, graph in (("leaky", Graph("leaky", nodes)), ("pooled", Graph("pooled", nodes[:2]))):
+        write_xmodel(graph, tmp_path / f"{name}.xmodel")
+    with pytest.raises(CompileError, match="'act' has a leaky ReLU"):
+        run("compile", tmp_path / "leaky.xmodel")
+    with pytest.raises(CompileError, match="no measured file has: maximum of 4 x 4"):
+        run("compile", tmp_path / "pooled.xmodel", "--strict")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["leaky.xmodel", "pooled.xmodel"]
+    facts = json.loads(run("compile", tmp_path / "leaky.xmodel", "--allow", "leaky_relu", "--tries", 2, "--json"))
+    assert "maximum of 4 x 4" in facts["unseen"]
+    assert "in no measured file of AMD's: maximum of 4 x 4" in run("compile", tmp_path / "pooled.xmodel")
 
 
 def test_what_cannot_be_compiled_is_one_sentence_and_nothing_is_written(xmodel: Path, tmp_path: Path) -> None:
