@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.compiler import Compiled
 from edgesearch.board_eval.execution import execute, execute_all
 from edgesearch.board_eval.graph import Graph, Input, Reshape, fix_names
+from edgesearch.board_eval.isa import Instruction
 from edgesearch.board_eval.machine import Fault, Machine, check
 
 CONST, WORKSPACE, INPUT, OUTPUT = 0, 1, 2, 3
@@ -21,8 +24,13 @@ def register_sizes(compiled: Compiled) -> dict[int, int]:
     return {number: max(1, size) for number, size in enumerate(sizes)}
 
 
-def run(compiled: Compiled, image: npt.NDArray[np.int8], seed: int = 0) -> dict[int, Bytes]:
-    """The registers after the code has run on one image (H, W, C); whatever was not given held random bytes before."""
+def run(
+    compiled: Compiled, image: npt.NDArray[np.int8], seed: int = 0, *, program: Sequence[Instruction] | None = None
+) -> dict[int, Bytes]:
+    """The registers after the code, or another `program`, has run on one image (H, W, C).
+
+    Whatever was not given held random bytes before, those of `seed`.
+    """
     random = np.random.default_rng(seed)
     registers = {number: random.integers(0, 256, size, dtype=np.uint8) for number, size in register_sizes(compiled).items()}
     registers[CONST] = np.frombuffer(compiled.parameters, np.uint8).copy()
@@ -30,7 +38,7 @@ def run(compiled: Compiled, image: npt.NDArray[np.int8], seed: int = 0) -> dict[
     registers[INPUT][place.address : place.address + image.size] = image.reshape(-1).view(np.uint8)
     machine = Machine(compiled.target, registers)
     machine.memory[:] = random.integers(-128, 128, machine.memory.shape)
-    machine.run(compiled.program)
+    machine.run(compiled.program if program is None else program)
     return machine.registers
 
 

@@ -11,10 +11,10 @@ from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Input, Linear, N
 
 __all__ = ["with_random_integers"]
 
-#: Fix position of the image, and of all weights.
-_IMAGE, _WEIGHT = 6, 7
-#: Spread of a product of two integers, about.
-_SPREAD = 64 * 64
+#: Fix position of the image and of all feature maps.
+_IMAGE = 6
+#: Spread of random integers, about.
+_SPREAD = 64
 
 
 def with_random_integers(graph: Graph, seed: int = 0) -> Graph:
@@ -45,14 +45,14 @@ def _weighted(node: Conv | Depthwise | Linear, channels: int, fix_in: int, rando
     kernel = () if isinstance(node, Linear) else node.kernel
     shape = (*kernel, out) if isinstance(node, Depthwise) else (out, *kernel, channels)
     fan = math.prod(shape) // out
-    fix = fix_in + _WEIGHT - round(math.log2(math.sqrt(fan) * _SPREAD / 64))
+    weight_fix = round(math.log2(math.sqrt(fan) * _SPREAD))  # sums spread as what they are made of
     return dataclasses.replace(
         node,
-        fix=fix,
-        weight=_integers(random, shape, _WEIGHT),
-        bias=_integers(random, (out,), fix + 1) if node.has_bias else None,
-        weight_fix=_WEIGHT,
-        bias_fix=fix + 1 if node.has_bias else None,
+        fix=fix_in,
+        weight=_integers(random, shape, weight_fix),
+        bias=_integers(random, (out,), fix_in + 1) if node.has_bias else None,
+        weight_fix=weight_fix,
+        bias_fix=fix_in + 1 if node.has_bias else None,
     )
 
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import sys
 from unittest.mock import patch
 
-from _program import read_program, replay
 from _published import table_one, zoo_fps
 from _report import REFERENCE_DATA, finish
 from _zoo import ZOO
 
+from edgesearch.board_eval.isa import decode
 from edgesearch.board_eval.targets import load_profile
-from edgesearch.board_eval.timing import _emission, time_graph
+from edgesearch.board_eval.timing import _emission, code_cycles, run_code, time_graph
 from edgesearch.board_eval.timing._emission import QUEUE_DEPTH
+from edgesearch.board_eval.xmodel import read_compiled
 
 #: Compiled file -> the row of Table I that it was measured for.
 FILES = {
@@ -67,8 +68,9 @@ def main() -> None:
     figures = {}
     for file, row in FILES.items():
         graph, fps = table[row]
-        program = read_program(REFERENCE_DATA / "compiled" / f"{file}.xmodel")
-        replayed = {depth: replay(program, profile.constants, depth) / profile.clock_mhz for depth in DEPTHS}
+        program = decode(read_compiled(REFERENCE_DATA / "compiled" / f"{file}.xmodel").code)
+        cycles = code_cycles(program, profile.constants, profile.dpu)
+        replayed = {depth: max(run_code(program, cycles, depth=depth)[0]) / profile.clock_mhz for depth in DEPTHS}
         model = 1e6 * time_graph(graph, profile, layers=False).dpu_s
         times = "".join(f"{value:9.1f}" for value in replayed.values())
         print(f"{file:32s} {1e6 * (1 / fps - around):9.1f} {model:9.1f} {'':24s} {times}")
