@@ -1,11 +1,19 @@
 from .boards import BOARDS as BOARDS
 from .boards import Board as Board
+from .boards import Compiler as Compiler
 from .boards import Finding as Finding
 from .boards import Measurement as Measurement
 from .boards import SimulatedBoard as SimulatedBoard
+from .boards import board_report as board_report
+from .boards import board_timing as board_timing
 from .boards import duplicate_images as duplicate_images
 from .boards import find_board as find_board
 from .boards import preflight as preflight
+from .compiler import Compiled as Compiled
+from .compiler import compile_graph as compile_graph
+from .deployment import CompiledXmodel as CompiledXmodel
+from .deployment import Miscompiled as Miscompiled
+from .deployment import compile_xmodel as compile_xmodel
 from .execution import execute as execute
 from .execution import execute_all as execute_all
 from .execution import run_float as run_float
@@ -35,6 +43,7 @@ from .targets import Fingerprint as Fingerprint
 from .targets import Limits as Limits
 from .targets import Target as Target
 from .targets import Violation as Violation
+from .targets import dpu_of_fingerprint as dpu_of_fingerprint
 from .targets import find_target as find_target
 from .targets import load_profile as load_profile
 from .timing import Calibration as Calibration
@@ -47,5 +56,6 @@ from .timing import layer_report as layer_report
 from .timing import load_network as load_network
 from .timing import schedule as schedule
 from .timing import time_graph as time_graph
+from .xmodel import is_compiled as is_compiled
 from .xmodel import read_xmodel as read_xmodel
 from .xmodel import write_xmodel as write_xmodel

@@ -6,3 +6,6 @@ from ._preflight import preflight as preflight
 from ._registry import BOARDS as BOARDS
 from ._registry import find_board as find_board
 from ._simulated import SimulatedBoard as SimulatedBoard
+from ._speed import Compiler as Compiler
+from ._speed import board_report as board_report
+from ._speed import board_timing as board_timing

@@ -1,43 +1,63 @@
-"""A board that exists as a profile: speed from the timing model, accuracy from integer execution."""
+"""A board that exists as a profile: speed from the time of a network's code, accuracy from integer execution."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from edgesearch.board_eval.boards._board import Labels
 from edgesearch.board_eval.boards._measurement import Measurement
+from edgesearch.board_eval.boards._speed import Compiler, board_timing
 from edgesearch.board_eval.graph import Array, Graph
 from edgesearch.board_eval.targets import BoardProfile, Dpu
-from edgesearch.board_eval.timing import time_graph
+from edgesearch.board_eval.timing import Timing
 from edgesearch.errors import BoardError
 
 __all__ = ["SimulatedBoard"]
 
+_DEFAULT_COMPILER: Compiler = "edgesearch"
 #: Images that are executed at a time.
 _BATCH = 512
 
 
 class SimulatedBoard:
-    """The board of a profile, fed by one of its runners (None: its default).
+    """The board of a profile, fed by one of its runners (None: its default), with code of one of the compilers.
 
     `device` is torch's name of where networks are executed; integers are the same on every device, so it is no part of the
     content.
     """
 
-    def __init__(self, profile: BoardProfile, *, runner: str | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        profile: BoardProfile,
+        *,
+        runner: str | None = None,
+        compiler: Compiler = _DEFAULT_COMPILER,
+        device: str = "cpu",
+    ) -> None:
         profile.runner(runner)  # raises TargetError for one that it does not have
         self.profile = profile
         self.runner = runner or profile.default_runner
+        self.compiler: Compiler = compiler
         self.device = device
+        self._timed: tuple[Graph, Timing] | None = None  # the last network: images come in batches
 
     @classmethod
     def of_content(cls, content: Mapping[str, Any], *, device: str = "cpu") -> SimulatedBoard:
         """The board that `content` is that of."""
-        return cls(BoardProfile.model_validate({"name": "simulated", **content}), device=device)
+        fields = {"name": "simulated", **content}
+        compiler = fields.pop("compiler", _DEFAULT_COMPILER)
+        return cls(BoardProfile.model_validate(fields), compiler=compiler, device=device)
+
+    def with_compiler(self, compiler: Compiler) -> Self:
+        """The same board with code of this compiler."""
+        other = copy.copy(self)
+        other.compiler, other._timed = compiler, None
+        return other
 
     @property
     def name(self) -> str:
@@ -61,10 +81,14 @@ class SimulatedBoard:
 
     @property
     def content(self) -> Mapping[str, Any]:
-        """The profile without its name and origins, which decide nothing, and with the one runner that it is fed by."""
+        """The profile without its name and origins, which decide nothing, with the one runner that it is fed by.
+
+        The compiler is named where it is not the default one.
+        """
         content: dict[str, Any] = self.profile.model_dump(mode="json", exclude={"name", "origin"})
         host = self.profile.runner(self.runner).model_dump(mode="json", exclude={"origin"})
-        return content | {"runners": {self.runner: host}, "default_runner": self.runner}
+        content |= {"runners": {self.runner: host}, "default_runner": self.runner}
+        return content if self.compiler == _DEFAULT_COMPILER else content | {"compiler": self.compiler}
 
     def measure(
         self,
@@ -78,7 +102,7 @@ class SimulatedBoard:
         without labels, or for a network that is not quantized when accuracy is asked for.
         """
         graph = network if isinstance(network, Graph) else _read(Path(network))
-        timing = time_graph(graph, self.profile, runner=self.runner, layers=False)
+        timing = self._timing(graph)
         correct = None if images is None and labels is None else _correct(graph, images, labels, self.device)
         return Measurement(
             latency_s=timing.latency_s,
@@ -90,12 +114,19 @@ class SimulatedBoard:
                 "board": self.profile.name,
                 "dpu": f"{self.profile.cores} x {self.profile.dpu.name} at {self.profile.clock_mhz:g} MHz",
                 "measured": "simulated",
+                "compiler": self.compiler,
                 "latency": f"one thread, {self.runner} runner",
                 "throughput": f"all cores busy, {self.runner} runner",
                 "latency_bound": timing.latency_bound,
                 "throughput_bound": timing.throughput_bound,
             },
         )
+
+    def _timing(self, graph: Graph) -> Timing:
+        if self._timed is None or self._timed[0] is not graph:
+            timing = board_timing(graph, self.profile, compiler=self.compiler, runner=self.runner, layers=False)
+            self._timed = graph, timing
+        return self._timed[1]
 
 
 def _read(path: Path) -> Graph:

@@ -15,8 +15,9 @@ from edgesearch.board_eval.compiler._banks import Group
 from edgesearch.board_eval.compiler._buffers import Cut, Need, buffers, cuts, output_ring, output_rows
 from edgesearch.board_eval.compiler._external import ExternalMemory
 from edgesearch.board_eval.compiler._plan import External, LayerPlan, Operand, Plan
-from edgesearch.board_eval.compiler._prepare import Prepared, reads
+from edgesearch.board_eval.compiler._prepare import Prepared
 from edgesearch.board_eval.compiler._rows import Rows
+from edgesearch.board_eval.compiler._sequence import reads
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.targets import Target
 from edgesearch.board_eval.timing import Layer, Window
@@ -33,6 +34,8 @@ class Choices:
     outside: frozenset[str] = frozenset()
     #: Layer -> how many of its cuts that fit are passed over.
     passed: tuple[tuple[str, int], ...] = ()
+    #: Layers that come before the one they would follow, in turn.
+    earlier: tuple[str, ...] = ()
 
 
 def place(graph: Graph, target: Target, choices: Choices | None = None) -> Plan:
@@ -40,8 +43,8 @@ def place(graph: Graph, target: Target, choices: Choices | None = None) -> Plan:
 
     Raises CompileError for a layer whose buffers do not fit even so: which layer, how many words, of how many.
     """
-    prepared = Prepared(graph, target)
     choices = choices or Choices()
+    prepared = Prepared(graph, target, choices.earlier)
     spilled = set(choices.outside)
     while True:
         try:

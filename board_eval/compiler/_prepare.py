@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from edgesearch.board_eval.compiler._plan import augmented, is_convolution, slides, steady
 from edgesearch.board_eval.compiler._rows import ceil_div
+from edgesearch.board_eval.compiler._sequence import earlier, shortest_first
 from edgesearch.board_eval.graph import Graph, Node, Pool
 from edgesearch.board_eval.targets import Target
 from edgesearch.board_eval.timing import Fused, Layer, Window, fuse
 
-__all__ = ["Prepared", "is_thinning", "reads"]
+__all__ = ["Prepared", "is_thinning"]
 
 
 class Prepared:
     """Layers in the form the compiler writes them, and who reads what."""
 
-    def __init__(self, graph: Graph, target: Target) -> None:
-        fused: Fused = fuse(graph)
+    def __init__(self, graph: Graph, target: Target, moved: Iterable[str] = ()) -> None:
+        fused: Fused = fuse(graph, serial_scales=False)
         self.fused = fused
         self.graph = fused.graph
         self.target = target
         self.tensors = dict(fused.tensors)
-        self.layers = [part for layer in fused.layers for part in self._prepared(layer)]
+        parts = [part for layer in fused.layers for part in self._prepared(layer)]
+        self.layers = earlier(shortest_first(parts), moved)
 
     def _prepared(self, layer: Layer) -> Iterator[Layer]:
         """The layer, in two where the window behind its convolution cannot be fused."""
@@ -89,8 +91,3 @@ class Prepared:
 def is_thinning(node: Node) -> bool:
     """Whether the node only leaves out rows and columns."""
     return isinstance(node, Pool) and node.kind == "max" and node.kernel == (1, 1) and node.padding == (0, 0, 0, 0)
-
-
-def reads(layer: Layer) -> tuple[str, ...]:
-    """The feature maps that a layer reads."""
-    return tuple(dict.fromkeys((layer.source,) if layer.skip is None else (layer.source, layer.skip)))

@@ -90,3 +90,6 @@ def _moves(best: Scheduled, choices: Choices) -> Iterator[Choices]:
             yield dataclasses.replace(choices, passed=tuple(sorted((passed | {name: passed.get(name, 0) + further}).items())))
         if plan.output.external is None and plan.output.name not in choices.outside:
             yield dataclasses.replace(choices, outside=choices.outside | {plan.output.name})
+        before = best.plan.layers[number - 1].layer if number else plan.layer
+        if before.output not in (plan.layer.source, plan.layer.skip, plan.layer.output):
+            yield dataclasses.replace(choices, earlier=(*choices.earlier, plan.layer.name))

@@ -9,6 +9,7 @@ from ._profiles import TimingConstants as TimingConstants
 from ._profiles import load_profile as load_profile
 from ._profiles import profile_names as profile_names
 from ._registry import TARGETS as TARGETS
+from ._registry import dpu_of_fingerprint as dpu_of_fingerprint
 from ._registry import find_target as find_target
 from ._registry import load_dpu as load_dpu
 from ._runners import Contention as Contention

@@ -49,6 +49,11 @@ class Fingerprint:
         return self.value >> low & (1 << count) - 1
 
     @property
+    def family(self) -> int:
+        """Number of the kind of DPU; 1 is the DPUCZDX8G."""
+        return self._bits(56, 8)
+
+    @property
     def isa(self) -> int:
         """Version of the instruction set."""
         return self._bits(48, 8)
@@ -95,6 +100,7 @@ class Fingerprint:
     def differences(self, other: Fingerprint) -> tuple[str, ...]:
         """Where two fingerprints differ, field by field, in words: "size B4096, not B3136"."""
         fields = {
+            "kind of DPU": (self.family, other.family),
             "instruction set": (self.isa, other.isa),
             "size": (self.size, other.size),
             "rows of the ALU": (self.alu_rows, other.alu_rows),

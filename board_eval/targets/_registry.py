@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgesearch.board_eval.targets._dpu import DPUS, Dpu
+from edgesearch.board_eval.targets._fingerprint import Fingerprint
 from edgesearch.board_eval.targets._target import Target
 from edgesearch.errors import PluginError, TargetError
 from edgesearch.plugins import Registry, is_import_path
 
-__all__ = ["TARGETS", "find_target", "load_dpu"]
+__all__ = ["TARGETS", "dpu_of_fingerprint", "find_target", "load_dpu"]
 
 #: The sizes of the DPUCZDX8G by name; `TARGETS.add` registers another.
 TARGETS: Registry[Target] = Registry("target")
@@ -36,3 +37,22 @@ def load_dpu(name: str, *, folder: Path | None = None) -> Dpu:
     if not isinstance(target, Dpu):
         raise TargetError(f"target {name!r} is a {type(target).__name__}; a board profile stores its DPU and needs a Dpu(...)")
     return target
+
+
+def dpu_of_fingerprint(fingerprint: Fingerprint) -> Dpu:
+    """The DPU that a compiled file with this fingerprint is for.
+
+    Raises TargetError for another instruction set, a size that is not known, and other groups of feature-map banks.
+    """
+    known = DPUS.get(fingerprint.size)
+    if fingerprint.family != 1 or fingerprint.isa != 1 or known is None:
+        raise TargetError(
+            f"fingerprint {fingerprint} is that of a DPU of kind {fingerprint.family}, instruction set {fingerprint.isa} and "
+            f"size {fingerprint.size}, expected kind 1 (DPUCZDX8G), instruction set 1 and one of the sizes {', '.join(DPUS)}"
+        )
+    if fingerprint.feature_groups != known.feature_groups:
+        raise TargetError(
+            f"fingerprint {fingerprint} is that of a {known.name} with {fingerprint.feature_groups} groups of feature-map "
+            f"banks, expected {known.feature_groups}: code for another number is not known well enough"
+        )
+    return Dpu.model_validate({**known.model_dump(), "fingerprint": fingerprint.value})

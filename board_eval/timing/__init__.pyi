@@ -13,6 +13,7 @@ from ._fusion import fuse as fuse
 from ._layer_report import LayerReport as LayerReport
 from ._layer_report import figure as figure
 from ._layer_report import layer_report as layer_report
+from ._layer_report import report_on as report_on
 from ._measurements import MeasurementRow as MeasurementRow
 from ._schedule import check_fits as check_fits
 from ._schedule import schedule as schedule

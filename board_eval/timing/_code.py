@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from edgesearch.board_eval.isa import Alu, AluInit, Conv, ConvInit, Elew, Engine, Instruction, Load, Save
 from edgesearch.board_eval.targets import BoardProfile, Target, TimingConstants
+from edgesearch.board_eval.timing._certainty import OTHER_CODE_ERROR
 from edgesearch.board_eval.timing._emission import QUEUE_DEPTH
 from edgesearch.board_eval.timing._fusion import Layer
 from edgesearch.board_eval.timing._timing import LayerTime, Timing, timing_of
@@ -137,7 +138,16 @@ def time_code(
         position = before
     cycle = 1e-6 / profile.clock_mhz
     table = _layer_times(code, cycles, spent * cycle) if layers else ()
-    return timing_of(code, max(ends, default=0.0) * cycle, spent, profile, pixels=pixels, runner=runner, layers=table)
+    return timing_of(
+        code,
+        max(ends, default=0.0) * cycle,
+        spent,
+        profile,
+        pixels=pixels,
+        runner=runner,
+        layers=table,
+        code_error=OTHER_CODE_ERROR,
+    )
 
 
 def _layer_times(code: LayeredCode, cycles: Sequence[float], spent: npt.NDArray[np.float64]) -> tuple[LayerTime, ...]:

@@ -9,45 +9,20 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
-from fractions import Fraction
 
 from edgesearch.board_eval.targets import Target
 from edgesearch.board_eval.timing._allocation import Allocation
+from edgesearch.board_eval.timing._columns import Tile, ceil_div, conv_steps, is_augmented, read_columns, tiles
 from edgesearch.board_eval.timing._fusion import Layer, Window
 from edgesearch.board_eval.timing._instructions import Kind, Tape
 from edgesearch.board_eval.timing._rows import RowCounter, rows_ready
 
-#: Bytes of one image row, with its columns spread out for the first convolution, above which the image is done in two halves.
-AUGMENTED_ROW_BYTES = 2048
-#: Share of a bank that three stripes between a convolution and the window fused behind it may take.
-BETWEEN_SHARE = Fraction(21, 32)
 #: Stripes in flight between two engines: the buffers of moved rows and of fused windows are this deep.
 BUFFERED_STRIPES = 2
 #: Instructions that wait for one engine at most. The code of a compiled ResNet-50 (pruned by 95 %, on chip), replayed with this
 #: depth, takes what was measured; 16 make it 3 % slower, an unlimited queue 16 % faster (benchmarks/timing_replay.py).
 #: MobileNetV1 networks that fit on the chip ask for 32, and for 64 to 128. Compiled files leave up to 131 tokens outstanding.
 QUEUE_DEPTH = 64
-
-
-def ceil_div(a: int, b: int) -> int:
-    """The quotient of a and b, rounded up."""
-    return -(-a // b)
-
-
-def is_augmented(layer: Layer, image: str, dpu: Target) -> bool:
-    """Whether the columns of the first convolution's kernel are folded into its input channels."""
-    return layer.kind == "conv" and layer.source == image and layer.window.kernel[1] * layer.in_shape[2] <= dpu.augmented_inputs
-
-
-def conv_steps(layer: Layer, image: str, dpu: Target) -> int:
-    """Cycles per column of one CONV, and words of one group's weights in their bank."""
-    kernel_h, kernel_w = layer.window.kernel
-    channels = layer.in_shape[2]
-    if is_augmented(layer, image, dpu):
-        return kernel_h * ceil_div(kernel_w * channels, dpu.input_parallel)
-    return kernel_h * kernel_w * ceil_div(channels, dpu.input_parallel)
 
 
 def is_chain(allocation: Allocation) -> bool:
@@ -61,15 +36,6 @@ def emit(allocation: Allocation, image: str, dpu: Target, *, prefetch: bool) -> 
     for number, layer in enumerate(allocation.layers):
         emitter.layer(number, layer)
     return emitter.tape
-
-
-@dataclass(frozen=True, slots=True)
-class _Tile:
-    """A range of columns a layer is done in: columns of the main operation, of the output, and of the input it reads."""
-
-    mid: int
-    out: int
-    read: int
 
 
 class _Emitter:
@@ -170,12 +136,22 @@ class _Emitter:
             self._load(Kind.LOAD_BIAS, (), bytes=channels, words=lanes)
         return self._load(Kind.LOAD_BIAS, (), bytes=size * channels, words=size * lanes)
 
-    def _rows(self, tensor: str, stripe: int, rows: int, columns: int, channels: int, *, augmented: int = 0) -> int:
-        """LOADs of `rows` rows; returns the position of the last."""
+    def _rows(
+        self,
+        tensor: str,
+        stripe: int,
+        rows: int,
+        columns: int,
+        channels: int,
+        *,
+        augmented: int = 0,
+        before: tuple[int, ...] = (),
+    ) -> int:
+        """LOADs of `rows` rows, behind what `before` names; returns the position of the last."""
         width = augmented or channels
         words = columns * ceil_div(width, self.dpu.input_parallel)
         pieces = ceil_div(words, self.dpu.transfer_words)
-        after = self.complete.get(tensor, ())
+        after = self.complete.get(tensor, ()) + before
         if len(self.stripe_steps) >= BUFFERED_STRIPES:
             after += (self.stripe_steps[-BUFFERED_STRIPES],)
         return self._load(
@@ -223,12 +199,12 @@ class _Emitter:
         steps = conv_steps(layer, self.image, dpu)
         per_block = dpu.bank_words // steps
         groups = ceil_div(channels, dpu.output_parallel)
-        tiles = list(self._tiles(layer))
+        pieces = tiles(layer, self.image, dpu, loads=self.source_external)
         for first in range(0, groups, per_block):
             block = range(first, min(first + per_block, groups))
-            self._block(layer, block, tiles, steps)
+            self._block(layer, block, pieces, steps)
 
-    def _block(self, layer: Layer, block: range, tiles: list[_Tile], steps: int) -> None:
+    def _block(self, layer: Layer, block: range, tiles: list[Tile], steps: int) -> None:
         dpu = self.dpu
         kernel_h, kernel_w = layer.window.kernel
         size = kernel_h * kernel_w * layer.in_shape[2]
@@ -260,7 +236,7 @@ class _Emitter:
                 done_out = self._after_stripe(layer, s, top, bottom, done_out, tile, channels, at)
 
     def _conv_inputs(
-        self, layer: Layer, loader: RowCounter, stripe: int, bottom: int, rows: int, tile: _Tile, channels: int
+        self, layer: Layer, loader: RowCounter, stripe: int, bottom: int, rows: int, tile: Tile, channels: int
     ) -> tuple[int, ...]:
         """LOADs of the rows a stripe newly needs; what its first CONV waits for."""
         waits: tuple[int, ...] = ()
@@ -281,7 +257,7 @@ class _Emitter:
         return waits
 
     def _after_stripe(
-        self, layer: Layer, stripe: int, top: int, bottom: int, done: int, tile: _Tile, channels: int, at: int
+        self, layer: Layer, stripe: int, top: int, bottom: int, done: int, tile: Tile, channels: int, at: int
     ) -> int:
         """What is fused behind a convolution, for as many rows as its stripe completes, and the SAVEs. Returns rows done."""
         end = at
@@ -314,44 +290,6 @@ class _Emitter:
         self.stripe_ends.append(end)
         return done
 
-    def _tiles(self, layer: Layer) -> Iterator[_Tile]:
-        """Columns are done in one piece unless a buffer is too small for a row."""
-        columns, out = layer.mid_shape[1], layer.out_shape[1]
-        pieces = self._pieces(layer)
-        if pieces == 1:
-            yield _Tile(columns, out, self._read_columns(layer, columns))
-            return
-        post = layer.post_window if layer.post in ("depthwise", "pool") else Window()
-        for i in range(pieces):
-            first, last = out * i // pieces, out * (i + 1) // pieces
-            left = max(0, first * post.stride[1] - post.padding[0])
-            right = min(columns, (last - 1) * post.stride[1] - post.padding[0] + (post.kernel[1] - 1) * post.dilation[1] + 1)
-            yield _Tile(right - left, last - first, self._read_columns(layer, right - left))
-
-    def _pieces(self, layer: Layer) -> int:
-        dpu = self.dpu
-        width = layer.mid_shape[1]
-        pieces = 1
-        if is_augmented(layer, self.image, dpu):
-            pieces = ceil_div(width * layer.window.kernel[1] * layer.in_shape[2], AUGMENTED_ROW_BYTES)
-        elif self.source_external:
-            rows = (dpu.pixel_parallel - 1) * layer.window.stride[0] + layer.window.rows
-            stored = min(rows, layer.in_shape[0])
-            words = ceil_div(stored, dpu.pixel_parallel) * layer.in_shape[1] * ceil_div(layer.in_shape[2], dpu.input_parallel)
-            pieces = ceil_div(words, dpu.bank_words)
-        if layer.post in ("depthwise", "pool"):
-            row = width * ceil_div(layer.mid_shape[2], dpu.output_parallel)
-            stripes = min(3, ceil_div(layer.mid_shape[0], dpu.pixel_parallel))
-            pieces = max(pieces, ceil_div(row * stripes, int(BETWEEN_SHARE * dpu.bank_words)))
-        return max(1, min(pieces, layer.out_shape[1]))
-
-    def _read_columns(self, layer: Layer, columns: int) -> int:
-        window = layer.window
-        span = (window.kernel[1] - 1) * window.dilation[1] + 1
-        if window.stride[1] >= span:
-            return min(layer.in_shape[1], columns * window.kernel[1])
-        return min(layer.in_shape[1], (columns - 1) * window.stride[1] + span)
-
     # -- everything else
 
     def _misc(self, what: str, window: Window, stripe: int, columns: int, channels: int, after: tuple[int, ...]) -> int:
@@ -369,14 +307,15 @@ class _Emitter:
             parameters = (self._parameters(layer.window, channels, layer.has_bias),)
         loader = RowCounter(layer)
         made = self.made[layer.output] = []
-        columns = self._read_columns(layer, width)
+        columns = read_columns(layer, width)
         for stripe, top in enumerate(range(0, height, self.dpu.alu_rows)):
             rows = min(self.dpu.alu_rows, height - top)
             after = parameters if stripe == 0 else ()
             if self.source_external:
                 needed = loader.new_rows(top + rows)
                 if needed:
-                    after += (self._rows(layer.source, stripe, needed, columns, layer.in_shape[2]),)
+                    before = (self.last_save,) if layer.serial and self.last_save >= 0 else ()
+                    after += (self._rows(layer.source, stripe, needed, columns, layer.in_shape[2], before=before),)
             else:
                 loader.new_rows(top + rows)
                 after += self._rows_made(layer.source, loader.loaded)

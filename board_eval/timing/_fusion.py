@@ -68,6 +68,8 @@ class Layer:
     post: Literal["none", "depthwise", "pool", "add"] = "none"
     post_window: Window = Window()
     post_bias: bool = False
+    #: Whether it works from memory to memory, one stripe after the other: AMD's compiler does so for a batch-norm of its own.
+    serial: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,9 +96,12 @@ def as_image(shape: Shape) -> Image:
     return (1, 1, shape[0]) if len(shape) == 1 else (shape[0], shape[1], shape[2])
 
 
-def fuse(graph: Graph) -> Fused:
-    """The layers of `graph`. Weights are not looked at."""
-    return _Fusion(_pools_before_concats(strides_moved_back(graph))).run()
+def fuse(graph: Graph, *, serial_scales: bool = True) -> Fused:
+    """The layers of `graph`. Weights are not looked at.
+
+    `serial_scales`: whether batch-norms that could not be folded read and write external memory, as in AMD's code.
+    """
+    return _Fusion(_pools_before_concats(strides_moved_back(graph)), serial_scales).run()
 
 
 def _pools_before_concats(graph: Graph) -> Graph:
@@ -128,8 +133,9 @@ def _pools_before_concats(graph: Graph) -> Graph:
 
 
 class _Fusion:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, serial_scales: bool) -> None:
         self.graph = graph
+        self.serial_scales = serial_scales
         self.consumers = graph.consumers
         self.position = {node.name: i for i, node in enumerate(graph.nodes)}
         self.alias: dict[str, str] = {}
@@ -164,12 +170,19 @@ class _Fusion:
 
     def _choose(self, node: Node) -> None:
         if isinstance(node, Depthwise | Pool):
-            if self._free_conv(node.inputs[0]) and not isinstance(self.graph.by_name[node.inputs[0]], Linear):
+            if (
+                not self._serial(node)
+                and self._free_conv(node.inputs[0])
+                and not isinstance(self.graph.by_name[node.inputs[0]], Linear)
+            ):
                 self._fuse(node.inputs[0], node)
         elif isinstance(node, Add) and node.inputs[0] != node.inputs[1]:
             late = max(node.inputs, key=self.position.__getitem__)
             if self._free_conv(late):
                 self._fuse(late, node)
+
+    def _serial(self, node: Node) -> bool:
+        return self.serial_scales and isinstance(node, Depthwise) and node.scale
 
     def _free_conv(self, name: str) -> bool:
         node = self.graph.by_name[name]
@@ -258,8 +271,11 @@ class _Fusion:
                 out_shape=shape,
                 window=window,
                 has_bias=isinstance(node, Depthwise) and node.has_bias,
+                serial=self._serial(node),
             )
         )
+        if self._serial(node):
+            self.external.update((self._tensor(node.inputs[0]), self._tensor(node.name)))
 
     def _reshape(self, node: Reshape) -> None:
         source = self._tensor(node.inputs[0])

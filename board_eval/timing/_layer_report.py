@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edgesearch.board_eval.graph import Conv, Graph, Linear
 from edgesearch.board_eval.targets import BoardProfile, Target
 from edgesearch.board_eval.timing._allocation import tensor_words
-from edgesearch.board_eval.timing._schedule import Program, schedule
+from edgesearch.board_eval.timing._fusion import Layer
+from edgesearch.board_eval.timing._schedule import schedule
 from edgesearch.board_eval.timing._timing import LayerTime, Timing, input_pixels, time_program
 
 if TYPE_CHECKING:
@@ -98,7 +100,17 @@ def layer_report(graph: Graph, profile: BoardProfile, *, runner: str | None = No
     """Time `graph` on a board by layer and say what would help; raises GraphError when the DPU cannot hold it."""
     program = schedule(graph, profile.dpu)
     timing = time_program(program, profile, pixels=input_pixels(graph), runner=runner)
-    advice = (*_channels(graph, timing, profile), *_rows(timing, profile), *_spills(program, timing, profile))
+    return report_on(graph, timing, program.layers, program.allocation.spilled, profile)
+
+
+def report_on(
+    graph: Graph, timing: Timing, layers: Sequence[Layer], spilled: Collection[str], profile: BoardProfile
+) -> LayerReport:
+    """A timing with the advice drawn from it.
+
+    `layers` are the timed ones, `graph` the network that they were made of, `spilled` the feature maps that left the chip.
+    """
+    advice = (*_channels(graph, timing, profile), *_rows(timing, profile), *_spills(layers, spilled, timing, profile))
     return LayerReport(timing, tuple(sorted(advice, key=lambda a: -a.seconds)))
 
 
@@ -166,17 +178,17 @@ def _rows(timing: Timing, profile: BoardProfile) -> list[Advice]:
     return out
 
 
-def _spills(program: Program, timing: Timing, profile: BoardProfile) -> list[Advice]:
+def _spills(layers: Sequence[Layer], spilled: Collection[str], timing: Timing, profile: BoardProfile) -> list[Advice]:
     """Feature maps that found no room on the chip."""
     out = []
     dpu: Target = profile.dpu
     times = {layer.name: layer for layer in timing.layers}
-    for layer in program.layers:
-        if layer.output not in program.allocation.spilled:
+    for layer in layers:
+        if layer.output not in spilled:
             continue
         words = tensor_words(layer.out_shape, dpu)
         size = layer.out_shape[0] * layer.out_shape[1] * layer.out_shape[2]
-        readers = [times[r.name] for r in program.layers if layer.output in (r.source, r.skip)]
+        readers = [times[r.name] for r in layers if layer.output in (r.source, r.skip)]
         seconds = times[layer.name].save_s + sum(reader.load_s for reader in readers)
         text = (
             f"the output of {layer.name} needs {words} words of a feature-map memory of {dpu.bank_words} and found no room:"

@@ -156,10 +156,11 @@ def timing_of(
     pixels: int,
     runner: str | None,
     layers: tuple[LayerTime, ...],
+    code_error: float = 0.0,
 ) -> Timing:
     """The time of a program that takes `dpu_s` seconds on a core alone, on a board with a runner.
 
-    `spent` is (layers, engines), in any unit: where the time went.
+    `spent` is (layers, engines), in any unit: where the time went. `code_error`: see `latency_error`.
     """
     host = profile.runner(runner)
     busy = BusyCores.of(program, dpu_s, profile.cores, profile, host)
@@ -177,8 +178,8 @@ def timing_of(
         throughput_fps=busy.fps(host, pixels),
         latency_bound="host" if host_s + profile.job_seconds > dpu_s else dpu_bound,
         throughput_bound="host" if busy.bound_by_host(host, pixels) else dpu_bound,
-        latency_error=latency_error(host_s, dpu_s + profile.job_seconds + host_s, host, profile),
-        throughput_error=throughput_error(busy, host, pixels, profile),
+        latency_error=latency_error(host_s, dpu_s + profile.job_seconds + host_s, host, profile, code_error=code_error),
+        throughput_error=throughput_error(busy, host, pixels, profile, code_error=code_error),
         layers=layers,
         loaded_bytes=program.loaded_bytes,
         saved_bytes=program.saved_bytes,

@@ -6,6 +6,7 @@ from ._compiled import Register as Register
 from ._compiled_graph import compiled_graph as compiled_graph
 from ._compiled_graph import read_compiled_graph as read_compiled_graph
 from ._compiled_names import operation_names as operation_names
+from ._compiled_reader import is_compiled as is_compiled
 from ._compiled_reader import read_compiled as read_compiled
 from ._compiled_writer import compiled_bytes as compiled_bytes
 from ._compiled_writer import write_compiled as write_compiled

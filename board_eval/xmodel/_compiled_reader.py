@@ -22,7 +22,7 @@ from edgesearch.board_eval.xmodel._ops import MAX_FIX, Attributes, Op
 from edgesearch.board_eval.xmodel._wire import attribute
 from edgesearch.errors import XmodelError
 
-__all__ = ["read_compiled"]
+__all__ = ["is_compiled", "read_compiled"]
 
 _DPU_NAME = "DPUCZDX8G_ISA1_"
 
@@ -39,6 +39,14 @@ def read_compiled(path: str | Path) -> CompiledModel:
         raise XmodelError(f"{path} cannot be read: {error.strerror or error}") from error
     except XmodelError as error:
         raise XmodelError(f"{path} cannot be read as a compiled xmodel: {error}") from error
+
+
+def is_compiled(path: str | Path) -> bool:
+    """Whether a compiler wrote the xmodel: it says who does what. False for a quantizer's, and for what cannot be read."""
+    try:
+        return bool(parse_message(Path(path)).subg_root.subg_child)
+    except (OSError, XmodelError):
+        return False
 
 
 class _Reader:

@@ -17,4 +17,6 @@ from ._store import ArtifactStore as ArtifactStore
 from ._store import Store as Store
 from ._store import open_store as open_store
 from .kinds import accuracy_of as accuracy_of
+from .kinds import compiled_content as compiled_content
+from .kinds import golden_images as golden_images
 from .kinds import load_graph as load_graph

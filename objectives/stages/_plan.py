@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgesearch.board_eval import Board
+from edgesearch.board_eval import Board, Compiler, Dpu
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation
 from edgesearch.objectives.stages._pipeline import Pipeline
@@ -23,6 +23,8 @@ class Conditions:
     data: fingerprint of each part of the data set.
     views: how training images are shown: to a teacher whose logits are stored, in training, fine-tuning and QAT alike.
     board: what decides the board's results; a board of the user's own also has its import path, and what it needs alone.
+    compiler: what makes the file that the board runs.
+    dpu: the board's, as a profile stores it; empty for one that this program has no compiler for.
     granularity: channels that the DPU works on side by side.
     seed: the study's.
     threads: of every stage's process.
@@ -34,14 +36,28 @@ class Conditions:
     board: Mapping[str, Any] = field(default_factory=dict)
     board_import_path: str = ""
     board_resource: str = ""
+    compiler: Compiler = "edgesearch"
+    dpu: Mapping[str, Any] = field(default_factory=dict)
     granularity: int = 16
     seed: int = 0
     threads: int = 1
     bfloat16: bool = False
 
+    def compiles(self, candidate: Candidate) -> bool:
+        """Whether this program's compiler makes the candidate's file for the board."""
+        return self.compiler == "edgesearch" and bool(self.dpu) and candidate.deployable
+
     @classmethod
     def of(
-        cls, data: DataSet, pipeline: Pipeline, board: Board, *, import_path: str = "", seed: int = 0, threads: int = 1
+        cls,
+        data: DataSet,
+        pipeline: Pipeline,
+        board: Board,
+        *,
+        import_path: str = "",
+        compiler: Compiler = "edgesearch",
+        seed: int = 0,
+        threads: int = 1,
     ) -> Conditions:
         """The conditions on this machine. Augmentation "auto" is what fits the data set.
 
@@ -53,6 +69,8 @@ class Conditions:
             board=board.content,
             board_import_path=import_path,
             board_resource=board.resource,
+            compiler=compiler,
+            dpu=board.target.model_dump(mode="json") if isinstance(board.target, Dpu) else {},
             granularity=board.target.channel_parallel,
             seed=seed,
             threads=threads,
@@ -61,7 +79,7 @@ class Conditions:
 
 
 def plan(candidate: Candidate, pipeline: Pipeline, conditions: Conditions, *, last: str = "measured") -> Stage:
-    """The stage `last` of `candidate`; `Stage.walk` gives all before it.
+    """The stage `last` of `candidate`, which has one of this kind; `Stage.walk` gives all before it.
 
     Raises SpaceError if the candidate distils from a teacher and the pipeline has none.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgesearch.board_eval import Graph, LayerReport, calibrate_file, layer_report, load_network, load_profile
+from edgesearch.board_eval import Compiler, Graph, LayerReport, board_report, calibrate_file, load_network, load_profile
 from edgesearch.errors import TargetError
 from edgesearch.search.commands._networks import find_network
 
@@ -20,15 +20,17 @@ def bench(
     picture: Path | None,
     input_size: int | None,
     runner: str | None,
+    compiler: Compiler,
     board: str | None,
 ) -> int:
-    """Time a network on the simulated board, fed by one of its runners; returns the exit code."""
+    """Time a network's code on the simulated board, fed by one of its runners; returns the exit code."""
     profile = load_profile(board or "zcu104")
     profile.runner(runner)
     graph, _ = find_network(network, input_size=input_size)
-    report = layer_report(graph, profile, runner=runner)
+    report = board_report(graph, profile, compiler=compiler, runner=runner)
     if style == "json":
-        facts = json.loads(report.to_json()) | {"macs": graph.macs, "parameters": graph.parameters, "simulated": True}
+        facts = json.loads(report.to_json()) | {"macs": graph.macs, "parameters": graph.parameters}
+        facts |= {"compiler": compiler, "simulated": True}
         kept = {name: value for name, value in facts.items() if per_layer or name not in ("layers", "advice")}
         click.echo(json.dumps(kept, indent=1))
     else:

@@ -33,6 +33,13 @@ _STORAGE = click.option(
 )
 _STUDY = click.option("--study", "study_name", help="Name of the study; default: the one used last.")
 _BOARD = click.option("--board", help="zcu104, zcu102, kv260 or a board profile (JSON); default: the study's, else zcu104.")
+_COMPILER = click.option(
+    "--compiler",
+    type=click.Choice(["edgesearch", "vai"]),
+    default="edgesearch",
+    show_default=True,
+    help="Whose code is timed: this program's, or vai_c_xir's of Vitis AI, as a model foretells it.",
+)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -162,11 +169,16 @@ def dashboard(**options: Any) -> int:
 @click.option("--min-fps", type=click.FloatRange(min=0), help="The most accurate of the front with at least these FPS.")
 @click.option("--front", is_flag=True, help="Every member of the front.")
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to.")
+@click.option(
+    "--compiler",
+    type=click.Choice(["edgesearch", "vai"]),
+    help="What makes the file that the board runs: this program, or vai_c_xir with the manifest's line; default: the study's.",
+)
 @_STUDY
 @_STORAGE
 @_HOME
 def export(**options: Any) -> int:
-    """Write xmodel, ONNX, float weights and a manifest of one trial or of the whole front."""
+    """Write the file that the board runs, xmodel, ONNX, float weights and a manifest of one trial or of the whole front."""
     from edgesearch.search.commands._export import export as work
 
     return work(**options)
@@ -182,6 +194,7 @@ def export(**options: Any) -> int:
 @click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--images", type=click.Path(path_type=Path), help="Calibration images to look at too: float32 NHWC, normalised.")
 @click.option("--test-images", type=click.Path(path_type=Path), help="Test images that --images must not be among.")
+@_COMPILER
 @_BOARD
 def inspect(**options: Any) -> int:
     """Say what of MODEL the DPU runs, what it does not, and how fast.
@@ -202,6 +215,7 @@ def inspect(**options: Any) -> int:
 @click.option(
     "--runner", help="The program that feeds the DPU, one of the board's: vart_python (the default), cpp, thesis_script."
 )
+@_COMPILER
 @_BOARD
 def bench(**options: Any) -> int:
     """Time NETWORK on the simulated board: an .xmodel, a candidate's .toml, a student's name or my_pkg.models:Net."""
@@ -221,8 +235,41 @@ def bench(**options: Any) -> int:
 @click.option("--logits", type=click.Path(path_type=Path), help="Where float32 (N, classes) is written.")
 @click.option("--labels", type=click.Path(path_type=Path), help="Whole numbers (N,): print how many images are told right.")
 def simulate(**options: Any) -> int:
-    """Execute an uncompiled XMODEL, AMD's own included, in the DPU's integers."""
+    """Execute an XMODEL, AMD's own included, in the DPU's integers; a compiled one instruction by instruction."""
     from edgesearch.search.commands._simulate import simulate as work
+
+    return work(**options)
+
+
+@cli.command(name="compile")
+@click.argument("xmodel", type=click.Path(path_type=Path))
+@click.option("--fingerprint", help="The board's DPU, as xdputil query prints it (0x...); default: that of --board.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: NAME_compiled.xmodel beside XMODEL."
+)
+@click.option("--tries", type=click.IntRange(min=0), default=0, help="Other schedules to try, of which the fastest is taken.")
+@click.option("--strict", is_flag=True, help="Refuse values of instructions that no measured file of AMD's compiler has.")
+@click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(["relu6", "leaky_relu", "save_pairs"]),
+    help="Use this feature of the DPU, which no such file has in this form; may be given again.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Say what is in the file as JSON.")
+@click.option("--board", help="zcu104 (the default), zcu102, kv260 or a board profile (JSON).")
+def compile_(**options: Any) -> int:
+    """Compile a quantized XMODEL into the file that a board runs, and check its code in simulation."""
+    from edgesearch.search.commands._compile import compile_file as work
+
+    return work(**options)
+
+
+@cli.command()
+@click.argument("xmodel", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Every instruction with all its fields, as JSON.")
+def disassemble(**options: Any) -> int:
+    """Print the instructions of a compiled XMODEL, AMD's own included."""
+    from edgesearch.search.commands._compile import disassemble_file as work
 
     return work(**options)
 

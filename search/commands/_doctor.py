@@ -108,5 +108,8 @@ def _optional(name: str) -> str:
 def _compiler() -> str:
     path = shutil.which("vai_c_xir")
     if path is None:
-        raise OSError("Vitis AI's compiler is not on PATH; exported xmodels are compiled where it is")
+        raise OSError(
+            "Vitis AI's compiler is not on PATH, and not needed: edgesearch compiles for the board itself unless a study says "
+            'compiler = "vai"'
+        )
     return path

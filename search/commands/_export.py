@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from edgesearch.board_eval import Compiler
 from edgesearch.search.library import Study, StudyRecord
 
 
@@ -18,6 +19,7 @@ def export(
     min_fps: float | None,
     front: bool,
     output: Path,
+    compiler: Compiler | None,
     study_name: str | None,
     storage: str | None,
     home: Path,
@@ -30,7 +32,7 @@ def export(
         raise click.UsageError(f"say which trial in one way ({', '.join(ways)}); given: {', '.join(given) or 'none'}")
     study = Study.load(study_name, home, storage=storage)
     for record in _select(study, trial=trial, at_knee=knee, min_accuracy=min_accuracy, min_fps=min_fps):
-        click.echo(f"trial {record.number}  {record.candidate}  ->  {record.export(output)}")
+        click.echo(f"trial {record.number}  {record.candidate}  ->  {record.export(output, compiler=compiler)}")
     return 0
 
 

@@ -16,12 +16,14 @@ from edgesearch.board_eval import (
     MODELLED,
     Activation,
     BoardProfile,
+    Compiler,
     Finding,
     Graph,
+    Timing,
+    board_timing,
     check_fits,
     load_profile,
     preflight,
-    time_graph,
 )
 from edgesearch.errors import DataError, LoweringError
 from edgesearch.search.commands._arrays import read_array
@@ -37,6 +39,7 @@ def inspect(
     classes: int | None,
     stem: str | None,
     style: str,
+    compiler: Compiler,
     board: str | None,
     images: Path | None,
     test_images: Path | None,
@@ -61,10 +64,11 @@ def inspect(
     calibration = None if images is None else _read_images(images, "--images", graph)
     test = None if test_images is None else _read_images(test_images, "--test-images", graph)
     findings = preflight(graph, calibration=calibration, test=test, model=built, target=profile.dpu)
+    timing = board_timing(graph, profile, compiler=compiler, layers=False)
     if style == "json":
-        click.echo(json.dumps(_facts(graph, profile, findings), indent=1))
+        click.echo(json.dumps(_facts(graph, timing, findings) | {"compiler": compiler}, indent=1))
     else:
-        _print(graph, profile, findings)
+        _print(graph, profile, timing, findings)
     return 0
 
 
@@ -81,12 +85,11 @@ def _read_images(path: Path, option: str, graph: Graph) -> npt.NDArray[np.float3
     return array.astype(np.float32, copy=False)
 
 
-def _facts(graph: Graph, profile: BoardProfile, findings: list[Finding]) -> dict[str, Any]:
-    timing = time_graph(graph, profile)
+def _facts(graph: Graph, timing: Timing, findings: list[Finding]) -> dict[str, Any]:
     return {
         "model": graph.name,
         "runs": True,
-        "board": profile.name,
+        "board": timing.board,
         "input": list(graph.input.shape),
         "output": list(graph.output.shape),
         "macs": graph.macs,
@@ -104,7 +107,7 @@ def _facts(graph: Graph, profile: BoardProfile, findings: list[Finding]) -> dict
     }
 
 
-def _print(graph: Graph, profile: BoardProfile, findings: list[Finding]) -> None:
+def _print(graph: Graph, profile: BoardProfile, timing: Timing, findings: list[Finding]) -> None:
     console = Console()
     table = Table("layer", "operation", "output (H, W, C)", box=None, padding=(0, 2), header_style="bold")
     for node in graph:
@@ -114,7 +117,6 @@ def _print(graph: Graph, profile: BoardProfile, findings: list[Finding]) -> None
         )
         table.add_row(node.name, kind, " x ".join(map(str, node.shape)))
     console.print(table)
-    timing = time_graph(graph, profile)
     click.echo(
         f"{graph.name}: every operation runs on the DPU. {graph.macs / 1e6:,.1f} million MACs, {graph.parameters:,} parameters"
     )

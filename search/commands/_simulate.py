@@ -1,8 +1,10 @@
-"""`edgesearch simulate`: execute an uncompiled xmodel on given images."""
+"""`edgesearch simulate`: execute an xmodel, uncompiled or compiled, on given images."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +12,57 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from edgesearch.board_eval import Graph, execute, read_xmodel
+from edgesearch.board_eval import CompiledXmodel, execute, is_compiled, read_xmodel
 from edgesearch.errors import DataError
 from edgesearch.objectives import Normalisation, prepare
 from edgesearch.search.commands._arrays import read_array
+
+
+@dataclass(frozen=True)
+class _Network:
+    """What can be executed: its name, its input's shape (H, W, C) and fix position, its output's position, and how it runs."""
+
+    name: str
+    shape: tuple[int, ...]
+    fix: int | None
+    output_fix: int | None
+    execute: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
+
+
+def _read(xmodel: Path) -> _Network:
+    """A compiled file is executed instruction by instruction, another by its operations."""
+    if is_compiled(xmodel):
+        code = CompiledXmodel.read(xmodel)
+        return _Network(code.name, code.input.shape, code.input.fix, code.output.fix, code.execute)
+    graph = read_xmodel(xmodel)
+    return _Network(graph.name, graph.input.shape, graph.input.fix, graph.output.fix, lambda images: execute(graph, images))
 
 
 def simulate(*, xmodel: Path, images: Path, logits: Path | None, labels: Path | None) -> int:
     """Write the logits, or say how many images are told right; returns the exit code."""
     if logits is None and labels is None:
         raise click.UsageError("say what you want: --logits FILE, --labels FILE or both")
-    graph = read_xmodel(xmodel)
-    result = execute(graph, _prepared(graph, read_array(images), xmodel))
+    network = _read(xmodel)
+    result = network.execute(_prepared(network, read_array(images), xmodel))
     if logits is not None:
         _save(logits, result)
     where = "" if logits is None else f": {logits}"
-    click.echo(f"{graph.name}: {len(result)} images, logits {result.shape} at fix position {graph.output.fix}{where}")
+    click.echo(f"{network.name}: {len(result)} images, logits {result.shape} at fix position {network.output_fix}{where}")
     if labels is not None:
         click.echo(f"top-1 {_accuracy(result, read_array(labels, '--labels')):.2%} of {len(result)} images")
     return 0
 
 
-def _prepared(graph: Graph, images: npt.NDArray[Any], xmodel: Path) -> npt.NDArray[Any]:
+def _prepared(network: _Network, images: npt.NDArray[Any], xmodel: Path) -> npt.NDArray[Any]:
     """Pixels (uint8) resized and normalised as the manifest beside the xmodel says; other images as they are."""
     if images.dtype != np.uint8:
         return images
-    height, width, channels = graph.input.shape
+    height, width, channels = network.shape
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[3] != channels:
         raise DataError(f"--images holds uint8 of shape {images.shape}; expected (N, height, width, {channels})")
-    manifest = xmodel.with_name("manifest.json")
+    manifest = _manifest(xmodel)
     try:
         content = json.loads(manifest.read_text())["input"]
         normalisation = Normalisation(tuple(map(float, content["mean"])), tuple(map(float, content["std"])))
@@ -49,16 +71,22 @@ def _prepared(graph: Graph, images: npt.NDArray[Any], xmodel: Path) -> npt.NDArr
             f"--images holds uint8, and how to normalise pixels is read from {str(manifest)!r}, which is missing or not an "
             "export's manifest; give normalised float32 images, or put the manifest there"
         ) from error
-    _check_belongs(graph, content, manifest)
+    _check_belongs(network, content, manifest)
     resized = "" if images.shape[1:3] == (height, width) else f", resized from {images.shape[1]} x {images.shape[2]}"
     click.echo(f"pixels normalised with mean {content['mean']} and std {content['std']} of {manifest}{resized}", err=True)
     prepared: npt.NDArray[np.float32] = prepare(images, (height, width), normalisation)
     return prepared
 
 
-def _check_belongs(graph: Graph, content: dict[str, Any], manifest: Path) -> None:
+def _manifest(xmodel: Path) -> Path:
+    """The manifest beside the xmodel; that of an export lies beside the folder of its compiled file."""
+    beside, above = xmodel.with_name("manifest.json"), xmodel.resolve().parent.with_name("manifest.json")
+    return above if above.is_file() and not beside.is_file() else beside
+
+
+def _check_belongs(network: _Network, content: dict[str, Any], manifest: Path) -> None:
     """Raise DataError unless the manifest's input is this network's."""
-    given = {"shape": list(graph.input.shape), "fix_position": graph.input.fix, "channels": graph.input.shape[2]}
+    given = {"shape": list(network.shape), "fix_position": network.fix, "channels": network.shape[2]}
     told = {
         "shape": content.get("shape", given["shape"]),
         "fix_position": content.get("fix_position", given["fix_position"]),

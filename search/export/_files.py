@@ -1,4 +1,4 @@
-"""A trial as files that can be deployed: xmodel, ONNX, float weights, golden images, a runner, and the manifest."""
+"""A trial as files that can be deployed: xmodels, ONNX, float weights, golden images, a runner, and the manifest."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import uuid
 from importlib import resources
 from pathlib import Path
 
-from edgesearch.board_eval import Fingerprint, Graph, find_board, write_onnx, write_xmodel
+from edgesearch.board_eval import Board, CompiledXmodel, Compiler, Dpu, Fingerprint, Graph, find_board, write_onnx, write_xmodel
 from edgesearch.errors import StudyError
-from edgesearch.objectives import DataSet, Store, load_graph
+from edgesearch.objectives import DataSet, Stage, Store, load_graph
 from edgesearch.search.export._artifacts import float_artifact, stored_artifact
+from edgesearch.search.export._compiled import write_compiled
 from edgesearch.search.export._golden import write_golden
 from edgesearch.search.export._manifest import OWN_ARCH_JSON, arch_json, make_manifest, model_name
 from edgesearch.search.study import Record, StudyFile
@@ -27,27 +28,34 @@ def export_trial(
     store: Store,
     output: Path,
     *,
+    compiler: Compiler = "edgesearch",
+    compiled: Stage | None = None,
     test_accuracy: float | None = None,
 ) -> Path:
     """All files of one trial in `output`/trial-N, whole or not at all; an earlier export of the trial is replaced.
 
-    Returns the folder. Raises StudyError when the trial is not COMPLETE, when the store no longer has its networks, and when
-    the folder cannot be written.
+    `compiled` is the stage that makes its file for the board, where there is one. Returns the folder. Raises StudyError when
+    the trial is not COMPLETE, when the store no longer has its networks, and when the folder cannot be written; CompileError
+    when the network cannot be compiled.
     """
     graph = load_graph(stored_artifact(store, record, "quantized"))
-    board = find_board(settings.board, folder=settings.folder)
+    board = find_board(settings.board, folder=settings.folder, compiler=compiler)
     target = output / f"trial-{record.number:04d}"
     temporary = output / f".{target.name}-{uuid.uuid4().hex[:8]}"
     try:
         temporary.mkdir(parents=True)
         _write_network(temporary, graph, record, store)
+        xmodel: CompiledXmodel | None = None
         if record.candidate.deployable:
             write_golden(graph, data, temporary)
-            if arch_json(board.target) == OWN_ARCH_JSON:
+            if _compiles(compiler, board):
+                key = record.artifacts["quantized"]
+                xmodel = write_compiled(temporary, model_name(record), graph, board, data, store, compiled, key)
+            elif arch_json(board.target) == OWN_ARCH_JSON:
                 content = {"fingerprint": str(Fingerprint(board.target.fingerprint))}
                 (temporary / OWN_ARCH_JSON).write_text(json.dumps(content) + "\n")
             (temporary / RUNNER).write_bytes((resources.files("edgesearch.search.export") / f"_{RUNNER}").read_bytes())
-        manifest = make_manifest(record, settings, graph, data, board, temporary, test_accuracy=test_accuracy)
+        manifest = make_manifest(record, settings, graph, data, board, temporary, xmodel=xmodel, test_accuracy=test_accuracy)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         if target.exists():
             shutil.rmtree(target)
@@ -57,6 +65,11 @@ def export_trial(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+def _compiles(compiler: Compiler, board: Board) -> bool:
+    """Whether this program makes the file for the board; it has no compiler for a target of the user's own."""
+    return compiler == "edgesearch" and isinstance(board.target, Dpu)
 
 
 def _write_network(folder: Path, graph: Graph, record: Record, store: Store) -> None:

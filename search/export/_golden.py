@@ -8,10 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval import Graph, execute
-from edgesearch.objectives import DataSet, prepare
+from edgesearch.objectives import DataSet, golden_images
 
-#: Calibration images that are exported: test images are read once, for the final front, and not for this.
-GOLDEN_IMAGES = 8
 INPUT, OUTPUT = "golden_input.npy", "golden_output.npy"
 
 
@@ -24,8 +22,7 @@ def quantize_input(graph: Graph, images: npt.NDArray[np.float32]) -> npt.NDArray
 
 def golden_pair(graph: Graph, data: DataSet) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
     """Input int8 (N, H, W, C) and output int8 (N, classes) of a quantized graph on calibration images."""
-    images = prepare(data.calibration.images[:GOLDEN_IMAGES], graph.input.shape[0], data.normalisation)
-    integers = quantize_input(graph, images)
+    integers = quantize_input(graph, golden_images(graph, data))
     assert graph.output.fix is not None
     return integers, np.ldexp(execute(graph, integers), graph.output.fix).astype(np.int8)
 

@@ -8,8 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgesearch.board_eval import MODELLED, Board, Dpu, Fingerprint, Graph, Target
+from edgesearch.board_eval import MODELLED, Board, CompiledXmodel, Dpu, Fingerprint, Graph, Target
 from edgesearch.objectives import DataSet
+from edgesearch.search.export._compiled import FOLDER, describe_compiled
 from edgesearch.search.export._golden import INPUT, OUTPUT
 from edgesearch.search.study import Record, StudyFile
 
@@ -19,9 +20,9 @@ _ARCH = "/opt/vitis_ai/compiler/arch"
 #: Another DPU's fingerprint comes along in a file of this name, for the compiler to read.
 OWN_ARCH_JSON = "arch.json"
 _COMPARE = (
-    "`xdputil query` on the board prints its DPU's fingerprint; it must equal the one in the arch.json that the xmodel is "
-    'compiled for. Where it does not, write {"fingerprint": "0x..."} with the board\'s into an arch.json of your own and '
-    "compile with that."
+    "`xdputil query` on the board prints its DPU's fingerprint; it must equal the one that the xmodel is compiled for. Where "
+    "it does not, compile again with `--fingerprint 0x...`, the board's own; for vai_c_xir write "
+    '{"fingerprint": "0x..."} into an arch.json of your own.'
 )
 _RESIZE = "Pillow's resize to the input's height and width, BILINEAR (antialiased); the bytes it gives"
 _CROP = "the largest square or rectangle of the picture's centre that has the shape of data.image_size (Pillow's ImageOps.fit)"
@@ -41,16 +42,18 @@ def make_manifest(
     board: Board,
     folder: Path,
     *,
+    xmodel: CompiledXmodel | None = None,
     test_accuracy: float | None,
 ) -> dict[str, Any]:
-    """The manifest of the files in `folder`, as JSON values."""
+    """The manifest of the files in `folder`, as JSON values; `xmodel` is the compiled one, where this program made it."""
+    name, deployable = model_name(record), record.candidate.deployable
     content = settings.to_json()
     return {
         "study": settings.name,
         "trial": record.number,
         "candidate": record.candidate.model_dump(),
         "candidate_key": record.candidate.key,
-        "deployable": record.candidate.deployable,
+        "deployable": deployable,
         "scores": {
             **{name: value for name, value in record.metrics.items() if not name.startswith("estimated_")},
             "test_accuracy": test_accuracy,
@@ -67,12 +70,18 @@ def make_manifest(
         "input": _input(settings, graph, data),
         "output": {"classes": graph.output.shape[-1], "fix_position": graph.output.fix, "logits": "int8 * 2**-fix_position"},
         "board": _board(board),
-        "golden": {"input": INPUT, "output": OUTPUT} if record.candidate.deployable else None,
+        "compiler": ("edgesearch" if xmodel else "vai") if deployable else None,
+        "compiled": describe_compiled(xmodel, name, board) if xmodel else None,
+        "compile": (_own_line(name, xmodel) if xmodel else compile_line(name, board.target)) if deployable else None,
+        "golden": {"input": INPUT, "output": OUTPUT} if deployable else None,
         "seed": settings.seed,
         "artifacts": dict(record.artifacts),
         "versions": {package: metadata.version(package) for package in _VERSIONS} | {"python": platform.python_version()},
-        "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())},
-        "compile": compile_line(record, board.target) if record.candidate.deployable else None,
+        "sha256": {
+            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        },
     }
 
 
@@ -86,7 +95,8 @@ def _input(settings: StudyFile, graph: Graph, data: DataSet) -> dict[str, Any]:
         "mean": list(data.normalisation.mean),
         "std": list(data.normalisation.std),
         "prepare": [*steps, _RESIZE, "normalise each byte u8: (u8 / 255 - mean) / std", "quantize"],
-        "quantize": "clamp(floor((u8 / 255 - mean) / std * 2**fix_position + 0.5), -128, 127): saturate, do not wrap",
+        "quantize": "clamp(floor((u8 / 255 - mean) / std * 2**fix_position + 0.5), -128, 127): saturate, do not wrap; "
+        "give the runner these int8 values, since it truncates floats where this rounds",
     }
 
 
@@ -111,7 +121,12 @@ def arch_json(target: Target) -> str:
     return f"{_ARCH}/{known}" if known else OWN_ARCH_JSON
 
 
-def compile_line(record: Record, target: Target) -> str:
-    """The line that makes the xmodel one for the board, in Vitis AI's container."""
-    name = model_name(record)
-    return f"vai_c_xir --xmodel {name}_int.xmodel --arch {arch_json(target)} --net_name {name} --output_dir compiled"
+def compile_line(name: str, target: Target) -> str:
+    """The line that makes the file for the board in Vitis AI's container."""
+    return f"vai_c_xir --xmodel {name}_int.xmodel --arch {arch_json(target)} --net_name {name} --output_dir {FOLDER}"
+
+
+def _own_line(name: str, xmodel: CompiledXmodel) -> str:
+    """The line that makes the file for the board again."""
+    mark = Fingerprint(xmodel.model.fingerprint)
+    return f"edgesearch compile {name}_int.xmodel --fingerprint {mark} --output {FOLDER}/{name}.xmodel"

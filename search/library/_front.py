@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas
     from torch import nn
 
+    from edgesearch.board_eval import Compiler
     from edgesearch.search.library._study import Study
 
 #: A minimised objective's reference for the hypervolume lies this factor beyond the worst value of the study.
@@ -31,14 +32,16 @@ class StudyRecord(Record):
         """The record of a trial of `study`."""
         return cls(**{f.name: getattr(record, f.name) for f in fields(Record)}, study=study)
 
-    def export(self, output: str | Path) -> Path:
-        """Write xmodel, ONNX, float weights, golden images, a runner for the board and the manifest; returns their folder.
+    def export(self, output: str | Path, *, compiler: Compiler | None = None) -> Path:
+        """Write xmodels, ONNX, float weights, golden images, a runner for the board and the manifest; returns their folder.
 
-        The folder is `output`/trial-NUMBER, whole or not at all; an earlier export of the trial is replaced. A candidate that
-        is not deployable has no xmodel. Raises StudyError when the trial is not COMPLETE, when the store no longer has its
-        networks, and when the folder cannot be written; DataError when the study's images cannot be read.
+        The folder is `output`/trial-NUMBER, whole or not at all; an earlier export of the trial is replaced. With `compiler`
+        "edgesearch" (None: the study's) it holds the compiled xmodel that the board runs; with "vai" the manifest has the line
+        that makes it. A candidate that is not deployable has no xmodel. Raises StudyError when the trial is not COMPLETE, when
+        the store no longer has its networks, and when the folder cannot be written; DataError when the study's images cannot be
+        read; CompileError when the network cannot be compiled.
         """
-        return self.study._export(self, Path(output))
+        return self.study._export(self, Path(output), compiler)
 
     def network(self) -> nn.Module:
         """The trained, perhaps pruned float network that was quantized, in evaluation mode: (N, C, S, S) to (N, classes).

@@ -33,6 +33,10 @@ class Inputs:
             )
         return plan(candidate, self.settings.pipeline, self.conditions, last=last)
 
+    def compiled(self, candidate: Candidate) -> Stage | None:
+        """The stage that makes the candidate's file for the board; None where this program's compiler does not make it."""
+        return self.plan(candidate, last="compiled") if self.conditions.compiles(candidate) else None
+
     def complete(self, candidate: Candidate) -> Candidate:
         """The candidate with checksums of its files, what is left to the DPU filled in, and what has no effect left out."""
         candidate = with_fingerprint(candidate, self.settings.folder)
@@ -43,10 +47,18 @@ def read_inputs(settings: StudyFile, *, threads: int = 1) -> Inputs:
     """Read the data and the board. Raises DataError, TargetError and PluginError."""
     folder = settings.folder
     data = load_data(settings.data, folder=folder)
-    board = find_board(settings.board, folder=folder)
+    board = find_board(settings.board, folder=folder, compiler=settings.compiler)
     settings = settings.resolved(granularity=board.target.channel_parallel)
     import_path = settings.board if is_import_path(settings.board) else ""
-    conditions = Conditions.of(data, settings.pipeline, board, import_path=import_path, seed=settings.seed, threads=threads)
+    conditions = Conditions.of(
+        data,
+        settings.pipeline,
+        board,
+        import_path=import_path,
+        compiler=settings.compiler,
+        seed=settings.seed,
+        threads=threads,
+    )
     estimator = Estimator(channels=data.channels, classes=len(data.classes), board=board, folder=folder)
     return Inputs(settings, data, board, estimator, conditions)
 

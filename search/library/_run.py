@@ -1,4 +1,4 @@
-"""Running a study to a number of trials, and measuring its front on the test images once."""
+"""Running a study to a number of trials, measuring its front on the test images once, and compiling it for the board."""
 
 from __future__ import annotations
 
@@ -83,6 +83,7 @@ def run_study(
                     store=store, pool=pool, data=settings.data, logs=logs, note=progress.note, folder=settings.folder
                 )
                 _test_front(inputs, study, runner)
+                _compile_front(inputs, study, runner, progress)
             finally:
                 pool.close()
     return summary
@@ -108,9 +109,9 @@ def made_otherwise(inputs: Inputs, study: optuna.Study) -> str:
         return ""
     return (
         f"note: {len(others)} of {len(finished)} finished trials were made or measured otherwise (another version of "
-        "edgesearch, another profile of the board, other threads); their figures stay as they are, and new ones may not "
-        "compare with them. For one front of one kind give the study another --name: stages that are the same come from the "
-        "store"
+        "edgesearch or of its compiler, another profile of the board, other threads); their figures stay as they are, and new "
+        "ones may not compare with them. For one front of one kind give the study another --name: stages that are the same "
+        "come from the store"
     )
 
 
@@ -136,3 +137,11 @@ def _test_front(inputs: Inputs, study: optuna.Study, runner: StageRunner) -> Non
         if tested is not None:
             accuracies[number] = tested.figures["test_accuracy"]
     study.set_user_attr("test_accuracy", accuracies)
+
+
+def _compile_front(inputs: Inputs, study: optuna.Study, runner: StageRunner, progress: Progress) -> None:
+    """Make the files that the board runs of the front's members, so that their export need not wait for it."""
+    stages = [stage for record in pareto_front(read_study(study)) if (stage := inputs.compiled(record.candidate)) is not None]
+    for end in run_stages(runner, [stage for stage in stages if runner.artifact(stage.inputs["network"]) is not None]):
+        if end.failure is not None:
+            progress.note(f"a member of the front has no file for the board: {end.failure}")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import optuna
     from torch import nn
 
+    from edgesearch.board_eval import Compiler
     from edgesearch.spaces import Candidate
 
 #: Told what a person should know of a store that is read.
@@ -220,9 +221,17 @@ class Study:
             raise StudyError(f"there is no store at {self.home.store}; give the home that the study was run with")
         return Store(self.home.store, warn=_log.warning)
 
-    def _export(self, record: StudyRecord, output: Path) -> Path:
-        test_accuracy = self.view().test_accuracy.get(record.number)
-        return export_trial(record, self.settings, self.inputs.data, self._store(), output, test_accuracy=test_accuracy)
+    def _export(self, record: StudyRecord, output: Path, compiler: Compiler | None) -> Path:
+        return export_trial(
+            record,
+            self.settings,
+            self.inputs.data,
+            self._store(),
+            output,
+            compiler=compiler or self.settings.compiler,
+            compiled=self.inputs.compiled(record.candidate),
+            test_accuracy=self.view().test_accuracy.get(record.number),
+        )
 
     def _network(self, record: StudyRecord) -> nn.Module:
         return float_network(record, self._store(), folder=self.settings.folder)

@@ -62,6 +62,7 @@ def test_the_documented_examples_run(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "deploy",
         "flowers.html",
+        "net.xmodel",
         "net_int.onnx",
         "net_int.xmodel",
         "runs",

@@ -1,2 +1,4 @@
+from ._compiled import compiled_content as compiled_content
+from ._compiled import golden_images as golden_images
 from ._measured import accuracy_of as accuracy_of
 from ._quantized import load_graph as load_graph

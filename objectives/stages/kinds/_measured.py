@@ -31,7 +31,7 @@ class MeasuredSettings(Settings):
     def find(self, context: Context[MeasuredSettings]) -> Board:
         """The board itself."""
         if self.import_path:
-            return find_board(self.import_path, folder=context.folder)
+            return find_board(self.import_path, folder=context.folder, compiler=self.board.get("compiler", "edgesearch"))
         return SimulatedBoard.of_content(self.board, device=context.device)
 
 
@@ -98,7 +98,7 @@ def accuracy_of(graph: Graph, split: Split, data: DataSet, *, batch: int = _BATC
 
 SPEC = StageSpec(
     name="measured",
-    version=3,
+    version=4,
     settings=MeasuredSettings,
     place=_place,
     run=_run,

@@ -7,10 +7,22 @@ import numpy as np
 import pytest
 
 from edgesearch.board_eval import execution, timing
-from edgesearch.board_eval.boards import BOARDS, Board, Measurement, SimulatedBoard, find_board
-from edgesearch.board_eval.graph._graph import Graph, Input, Linear, Reshape
+from edgesearch.board_eval.boards import (
+    BOARDS,
+    Board,
+    Compiler,
+    Measurement,
+    SimulatedBoard,
+    _simulated,
+    _speed,
+    board_report,
+    board_timing,
+    find_board,
+)
+from edgesearch.board_eval.compiler import compile_graph
+from edgesearch.board_eval.graph._graph import Conv, Graph, Input, Linear, Reshape
 from edgesearch.board_eval.targets import load_profile
-from edgesearch.errors import BoardError, PluginError, TargetError
+from edgesearch.errors import BoardError, CompileError, GraphError, PluginError, TargetError
 from edgesearch.testing import BoardContract
 
 
@@ -43,6 +55,13 @@ class TestBoardWithTheCppRunner(BoardContract):
 
     def make(self) -> Board:
         return SimulatedBoard(load_profile("zcu104"), runner="cpp")
+
+
+class TestBoardWithAmdsCompiler(BoardContract):
+    """So does the other compiler."""
+
+    def make(self) -> Board:
+        return SimulatedBoard(load_profile("zcu104"), compiler="vai")
 
 
 def test_a_simulated_board_is_a_board_and_measures_speed_without_images() -> None:
@@ -118,15 +137,81 @@ def test_nothing_is_executed_when_there_are_no_images(monkeypatch: pytest.Monkey
     assert (measurement.correct, measurement.images, measurement.accuracy) == (None, 0, None)
 
 
-def test_figures_are_the_timing_models() -> None:
+def test_figures_are_those_of_the_networks_own_code() -> None:
     profile = load_profile("zcu104")
-    expected = timing.time_graph(mlp(), profile)
+    expected = compile_graph(mlp(), profile.dpu).time(profile)
     assert SimulatedBoard(profile).measure(mlp()).figures() == {
         "fps": expected.throughput_fps,
         "latency_ms": expected.latency_s * 1e3,
         "latency_fps": expected.latency_fps,
         "fps_error": expected.throughput_error,
     }
+
+
+def test_figures_with_amds_compiler_are_the_timing_models() -> None:
+    profile = load_profile("zcu104")
+    expected = timing.time_graph(mlp(), profile)
+    board = SimulatedBoard(profile, compiler="vai")
+    assert board.measure(mlp()).figures() == {
+        "fps": expected.throughput_fps,
+        "latency_ms": expected.latency_s * 1e3,
+        "latency_fps": expected.latency_fps,
+        "fps_error": expected.throughput_error,
+    }
+    assert board.measure(mlp()).conditions["compiler"] == "vai"
+    assert SimulatedBoard(profile).measure(mlp()).conditions["compiler"] == "edgesearch"
+
+
+def test_a_network_is_compiled_once_for_all_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Graph] = []
+
+    def counted(graph: Graph, profile: object, **options: object) -> timing.Timing:
+        compiled.append(graph)
+        return timing.time_graph(graph, load_profile("zcu104"))
+
+    monkeypatch.setattr(_simulated, "board_timing", counted)
+    board, graph = SimulatedBoard(load_profile("zcu104")), mlp()
+    assert board.measure(graph) == board.measure(graph)
+    board.measure(mlp())
+    board.with_compiler("vai").measure(graph)
+    assert len(compiled) == 3
+
+
+def test_a_network_that_is_not_for_the_dpu_is_timed_by_its_shapes() -> None:
+    """Five bits and float16 are for analysis: their code is never made, its time is that of eight bits."""
+    board = SimulatedBoard(load_profile("zcu104"))
+    five = Graph("mlp", replace_fixes(mlp()).nodes, 5)
+    assert board.measure(five).figures() == board.measure(mlp()).figures()
+
+
+def test_a_network_that_cannot_be_compiled_is_refused_with_its_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(graph: Graph, target: object) -> None:
+        raise CompileError("layer 'hidden' has no room")
+
+    monkeypatch.setattr(_speed, "compile_graph", refuse)
+    with pytest.raises(GraphError, match="layer 'hidden' has no room; compiler = 'vai'"):
+        SimulatedBoard(load_profile("zcu104")).measure(mlp())
+
+
+@pytest.mark.parametrize("compiler", ["edgesearch", "vai"])
+def test_a_report_by_layer_adds_up_with_either_compiler(compiler: Compiler) -> None:
+    profile = load_profile("zcu104")
+    report = board_report(mlp(), profile, compiler=compiler)
+    assert sum(layer.seconds for layer in report.timing.layers) == pytest.approx(report.timing.dpu_s)
+    assert report.timing.throughput_fps == board_timing(mlp(), profile, compiler=compiler).throughput_fps
+    with pytest.raises(TargetError, match="java"):
+        board_report(mlp(), profile, compiler=compiler, runner="java")
+
+
+def test_feature_maps_that_found_no_room_are_named_with_this_compiler_too() -> None:
+    nodes = (
+        Input(name="image", inputs=(), shape=(128, 128, 3)),
+        Conv(name="wide", inputs=("image",), shape=(128, 128, 128), kernel=(3, 3), padding=(1, 1, 1, 1)),
+        Conv(name="narrow", inputs=("wide",), shape=(128, 128, 8), kernel=(1, 1)),
+    )
+    advice = [a for a in board_report(Graph("large", nodes), load_profile("zcu104")).advice if a.kind == "spill"]
+    assert [a.layer for a in advice] == ["wide"]
+    assert "2097 kB go to external memory and back" in advice[0].text
 
 
 def test_energy_is_the_power_of_a_second_shared_among_its_images() -> None:
@@ -140,9 +225,12 @@ def test_a_simulated_boards_content_is_its_profile_and_makes_it_again() -> None:
     content = SimulatedBoard(profile).content
     assert content["constants"] == profile.constants.model_dump()
     assert set(content["runners"]) == {profile.default_runner}  # another runner's figures change no result
-    for board in (SimulatedBoard(profile), SimulatedBoard(profile, runner="cpp")):
+    assert "compiler" not in content  # the default is in no key
+    made = (SimulatedBoard(profile), SimulatedBoard(profile, runner="cpp"), SimulatedBoard(profile, compiler="vai"))
+    for board in made:
         again = SimulatedBoard.of_content(board.content)
-        assert (again.content, again.runner) == (board.content, board.runner)
+        assert (again.content, again.runner, again.compiler) == (board.content, board.runner, board.compiler)
+    assert SimulatedBoard(profile, compiler="vai").content == content | {"compiler": "vai"}
 
 
 def test_boards_by_name_by_profile_and_by_import_path(tmp_path: Path) -> None:
@@ -159,6 +247,9 @@ def test_boards_by_name_by_profile_and_by_import_path(tmp_path: Path) -> None:
     )
     names = [find_board(f"my_lab:{thing}", folder=tmp_path).name for thing in ("board", "made", "Bench")]
     assert names == ["kv260", "kv260", "zcu102"]
+    for name in ("zcu104", "mine.json", "my_lab:made", "my_lab:Bench"):
+        assert find_board(name, folder=tmp_path, compiler="vai").content["compiler"] == "vai"
+        assert "compiler" not in find_board(name, folder=tmp_path).content
     with pytest.raises(PluginError, match="is a str; expected a Board"):
         find_board("my_lab:nothing", folder=tmp_path)
     with pytest.raises(PluginError, match=r"'my_lab:broken' cannot be made \(TypeError: .*'host'"):

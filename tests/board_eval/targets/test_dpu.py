@@ -9,7 +9,17 @@ from pydantic import ValidationError
 from torch import nn
 
 from edgesearch.board_eval import lower, schedule
-from edgesearch.board_eval.targets import DPUS, TARGETS, Dpu, Fingerprint, Limits, Target, find_target, load_dpu
+from edgesearch.board_eval.targets import (
+    DPUS,
+    TARGETS,
+    Dpu,
+    Fingerprint,
+    Limits,
+    Target,
+    dpu_of_fingerprint,
+    find_target,
+    load_dpu,
+)
 from edgesearch.errors import PluginError, TargetError
 from edgesearch.testing import TargetContract
 
@@ -82,6 +92,29 @@ def test_differences_between_fingerprints_are_said_in_words() -> None:
     for text in ("zcu104", "-1", "0x1" + "0" * 16):
         with pytest.raises(TargetError, match="not a hexadecimal number of 64 bits"):
             Fingerprint.parse(text)
+
+
+def test_a_dpu_is_found_by_its_fingerprint() -> None:
+    for dpu in DPUS.values():
+        assert dpu_of_fingerprint(Fingerprint(dpu.fingerprint)) == dpu
+    plain = dpu_of_fingerprint(Fingerprint.parse("0x101000002010407"))
+    assert (plain.name, plain.leaky_in_conv, plain.augmented_inputs, plain.arch_json) == ("B4096", False, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "words"),
+    [
+        ("0x10100005601040f", "size ?, expected kind 1"),
+        ("0x103000056010407", "instruction set 3 and size B4096"),
+        ("0x201000056010407", "of kind 2, instruction set 1"),
+        ("0x101000055010407", "with 1 groups of feature-map banks, expected 2"),
+        ("0x0", "of kind 0"),
+    ],
+)
+def test_a_fingerprint_of_another_dpu_is_one_sentence(fingerprint: str, words: str) -> None:
+    with pytest.raises(TargetError) as caught:
+        dpu_of_fingerprint(Fingerprint.parse(fingerprint))
+    assert words in str(caught.value)
 
 
 def test_the_fingerprint_says_how_many_rows_the_alu_does() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -12,11 +13,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Input, Linear, Pool, without_weights
+from edgesearch.board_eval.isa import Engine
 from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.board_eval.lowering._widths import with_widths
 from edgesearch.board_eval.targets import DPUS, load_profile
 from edgesearch.board_eval.timing._fusion import fuse
-from edgesearch.board_eval.timing._instructions import Engine, Kind
+from edgesearch.board_eval.timing._instructions import Kind
 from edgesearch.board_eval.timing._schedule import Program, check_fits, schedule
 from edgesearch.board_eval.timing._timing import instruction_costs, run
 from edgesearch.errors import GraphError
@@ -362,3 +364,21 @@ def test_counts_of_the_compilers_own_output(name: str, reference_data: Path) -> 
     assert exact == {key: int(row[key]) for key in exact}
     assert program.prefetch == (row["if_prefetch"] == "True")
     assert program.cycles(Kind.CONV) == pytest.approx(int(row["conv_cycles"]), rel=0.01)
+
+
+def test_a_batch_norm_of_its_own_works_from_memory_to_memory_one_stripe_after_the_other() -> None:
+    net = Net(32, 32, 16)
+    x = net.conv("image", 16)
+    scale = net.put(Depthwise(name="bn", inputs=(x,), shape=net.shapes[x], kernel=(1, 1), scale=True))
+    net.conv(scale, 16)
+    graph = net.graph()
+    program = schedule(graph, B4096)
+    assert not program.allocation.on_chip(x)
+    assert not program.allocation.on_chip("bn")
+    own = [(at, one) for at, one in enumerate(program.instructions) if one.layer == "bn"]
+    saves = [at for at, one in own if one.kind is Kind.SAVE]
+    loads = [one for _, one in own if one.kind is Kind.LOAD_ROWS]
+    assert len(loads) == len(saves) == 8
+    assert all(save in load.after for save, load in zip(saves, loads[1:], strict=False))
+    plain = graph.map(lambda node: dataclasses.replace(node, scale=False) if isinstance(node, Depthwise) else node)
+    assert schedule(plain, B4096).fits_on_chip

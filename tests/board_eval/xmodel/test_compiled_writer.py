@@ -101,15 +101,21 @@ def test_activations_are_kept(activation: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(execute(again, _images(graph)).reshape(2, -1), execute(graph, _images(graph)).reshape(2, -1))
 
 
-def test_an_activation_of_its_own_is_an_addition_of_one_tensor(tmp_path: Path) -> None:
+@pytest.mark.parametrize("activation", ["none", "relu", "relu6", "leaky_relu"])
+def test_an_activation_of_its_own_is_an_addition_of_one_tensor(activation: Any, tmp_path: Path) -> None:
     nodes = (
         Input(name="in", inputs=(), shape=(2, 2, 3), fix=3),
-        Activation(name="act", inputs=("in",), shape=(2, 2, 3), activation="leaky_relu", fix=2),
+        Activation(name="act", inputs=("in",), shape=(2, 2, 3), activation=activation, fix=2),
     )
-    write_compiled(program_of(Graph("N", nodes)), tmp_path / "net.xmodel")
+    graph = Graph("N", nodes)
+    write_compiled(program_of(graph), tmp_path / "net.xmodel")
     (operation,) = (o for o in read_compiled(tmp_path / "net.xmodel").operations if o.name == "N__act")
-    assert (operation.kind, len(operation.inputs), operation.attributes["nonlinear"]) == ("eltwise-fix", 1, "LEAKYRELU")
-    assert isinstance(read_compiled_graph(tmp_path / "net.xmodel").output, Activation)
+    named = activation.upper().replace("_", "")
+    assert (operation.kind, len(operation.inputs), operation.attributes["nonlinear"]) == ("eltwise-fix", 1, named)
+    again = read_compiled_graph(tmp_path / "net.xmodel")
+    assert isinstance(again.output, Activation)
+    assert (again.output.activation, again.output.fix) == (activation, 2)
+    np.testing.assert_array_equal(execute(again, _images(graph)), execute(graph, _images(graph)))
 
 
 def test_a_vector_is_an_image_of_one_pixel_between_input_and_output(tmp_path: Path) -> None:

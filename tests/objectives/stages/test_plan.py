@@ -17,7 +17,9 @@ from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, St
 STUDENT = Student(architecture="cnn_tiny", input_size=16)
 PIPELINE = Pipeline(teacher=Teacher(student=Student(architecture="cnn_small", input_size=16)))
 PARTS = ("meta", "train", "validation", "calibration", "test")
-CONDITIONS = Conditions({part: f"{part} images" for part in PARTS}, views="shift", board={"name": "zcu104"})
+CONDITIONS = Conditions(
+    {part: f"{part} images" for part in PARTS}, views="shift", board={"name": "zcu104"}, dpu={"name": "B4096"}
+)
 EVERYTHING = Candidate(
     student=STUDENT,
     distillation=Distillation(kind="logit"),
@@ -94,14 +96,17 @@ def test_a_stage_survives_json() -> None:
 def changed(change: Callable[[Conditions, Pipeline], tuple[Conditions, Pipeline]]) -> set[str]:
     """The kinds of stages of the whole pipeline, test included, whose key a change changes."""
     conditions, pipeline = change(CONDITIONS, PIPELINE)
-    before = chain(EVERYTHING) | chain(EVERYTHING, last="tested")
-    after = chain(EVERYTHING, pipeline, conditions) | chain(EVERYTHING, pipeline, conditions, last="tested")
+    before: dict[str, Stage] = {}
+    after: dict[str, Stage] = {}
+    for last in ("measured", "tested", "compiled"):
+        before |= chain(EVERYTHING, last=last)
+        after |= chain(EVERYTHING, pipeline, conditions, last=last)
     return {kind for kind, stage in before.items() if stage.key != after[kind].key}
 
 
 def with_data(part: str) -> Callable[[Conditions, Pipeline], tuple[Conditions, Pipeline]]:
     def change(conditions: Conditions, pipeline: Pipeline) -> tuple[Conditions, Pipeline]:
-        return Conditions({**conditions.data, part: "others"}, conditions.views, conditions.board), pipeline
+        return dataclasses.replace(conditions, data={**conditions.data, part: "others"}), pipeline
 
     return change
 
@@ -121,28 +126,30 @@ def with_recipe(table: str, **settings: Any) -> Callable[[Conditions, Pipeline],
     return change
 
 
-ALL_KINDS = {"teacher", "logits", "student", "sensitivity", "pruned", "quantized", "measured", "tested"}
+ALL_KINDS = {"teacher", "logits", "student", "sensitivity", "pruned", "quantized", "measured", "tested", "compiled"}
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
         (with_data("test"), {"tested"}),
-        (with_data("calibration"), {"quantized", "measured", "tested"}),
+        (with_data("calibration"), {"quantized", "measured", "tested", "compiled"}),
         (with_data("validation"), ALL_KINDS),
         (with_data("train"), ALL_KINDS),
         (with_data("meta"), ALL_KINDS),  # classes or normalisation
         (with_conditions(seed=1), ALL_KINDS),
         (with_conditions(threads=2), ALL_KINDS),
         (with_conditions(board={"name": "kv260"}), {"measured"}),
+        (with_conditions(board={"name": "zcu104", "compiler": "vai"}), {"measured"}),
+        (with_conditions(dpu={"name": "B512"}), {"compiled"}),
         (with_conditions(views="none"), ALL_KINDS),
         (with_conditions(bfloat16=True), ALL_KINDS),
         (with_recipe("train", lr=0.5), ALL_KINDS - {"teacher", "logits"}),
-        (with_recipe("finetune", lr=0.5), {"pruned", "quantized", "measured", "tested"}),
-        (with_recipe("qat", lr=0.5), {"quantized", "measured", "tested"}),
-        (with_recipe("prune", score_images=99), {"sensitivity", "pruned", "quantized", "measured", "tested"}),
+        (with_recipe("finetune", lr=0.5), {"pruned", "quantized", "measured", "tested", "compiled"}),
+        (with_recipe("qat", lr=0.5), {"quantized", "measured", "tested", "compiled"}),
+        (with_recipe("prune", score_images=99), {"sensitivity", "pruned", "quantized", "measured", "tested", "compiled"}),
         (with_recipe("data", root="/elsewhere"), set()),
-        (with_conditions(granularity=8), {"sensitivity", "pruned", "quantized", "measured", "tested"}),
+        (with_conditions(granularity=8), {"sensitivity", "pruned", "quantized", "measured", "tested", "compiled"}),
     ],
 )
 def test_a_change_reaches_the_stages_that_it_decides_and_no_other(change: Any, expected: set[str]) -> None:
@@ -198,6 +205,20 @@ def test_a_stage_of_another_version_is_refused() -> None:
     assert other.key != stage.key
     with pytest.raises(StoreError, match="same edgesearch"):
         stage_specs().find("student").settings_of(other)
+
+
+@pytest.mark.parametrize("changes", [{"compiler": "vai"}, {"dpu": {}}])
+def test_a_file_for_the_board_is_made_where_this_program_compiles(changes: dict[str, Any]) -> None:
+    assert CONDITIONS.compiles(EVERYTHING)
+    assert not dataclasses.replace(CONDITIONS, **changes).compiles(EVERYTHING)
+    assert not CONDITIONS.compiles(Candidate(student=STUDENT, quantization=Quantization(bits=5)))
+
+
+def test_what_the_board_runs_is_no_part_of_a_measurement() -> None:
+    stages = chain(EVERYTHING, last="compiled")
+    assert list(stages)[-2:] == ["quantized", "compiled"]
+    assert stages["compiled"].seed is None
+    assert "compiled" not in chain(EVERYTHING)
 
 
 def test_every_kind_is_found_by_its_file() -> None:

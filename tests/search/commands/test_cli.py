@@ -139,8 +139,8 @@ def test_an_exported_xmodel_simulates_to_the_logits_of_its_onnx(home: Path, tmp_
     assert folders
     for folder in folders:
         manifest = json.loads((folder / "manifest.json").read_text())
-        assert set(manifest["sha256"]) == {path.name for path in folder.iterdir()} - {"manifest.json"}
-        assert "vai_c_xir" in manifest["compile"]
+        files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        assert set(manifest["sha256"]) == files - {"manifest.json"}
         images = np.random.default_rng(0).uniform(-1, 1, (20, *manifest["input"]["shape"])).astype(np.float32)
         np.save(tmp_path / "images.npy", images)
         xmodel = next(folder.glob("*.xmodel"))
@@ -151,6 +151,10 @@ def test_an_exported_xmodel_simulates_to_the_logits_of_its_onnx(home: Path, tmp_
         (theirs,) = session.run(None, {session.get_inputs()[0].name: feed})
         ours = np.load(tmp_path / "logits.npy")
         assert (ours.argmax(1) == theirs.reshape(ours.shape).argmax(1)).mean() >= 0.95
+        compiled = folder / manifest["compiled"]["file"]
+        done = edgesearch("simulate", compiled, "--images", tmp_path / "images.npy", "--logits", tmp_path / "logits.npy")
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), ours)
 
 
 def test_one_way_of_choosing_a_trial_is_needed(home: Path, tmp_path: Path) -> None:
@@ -176,6 +180,11 @@ def test_a_changed_study_file_is_refused(home: Path, study_file: Path, tmp_path:
         (["bench", "resnet18", "--board", "zcu999"], ["zcu999", "zcu104"]),
         (["simulate", "missing.xmodel", "--images", "x.npy", "--logits", "y.npy"], ["missing.xmodel"]),
         (["evaluate", "missing.toml"], ["missing.toml"]),
+        (["compile", "missing.xmodel"], ["missing.xmodel"]),
+        (["compile", "x.xmodel", "--fingerprint", "0x10100005601040f"], ["0x10100005601040f", "B4096"]),
+        (["compile", "x.xmodel", "--fingerprint", "0x103000056010407"], ["instruction set 3"]),
+        (["compile", "x.xmodel", "--board", "zcu999"], ["zcu999", "zcu104"]),
+        (["disassemble", "missing.xmodel"], ["missing.xmodel"]),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], words: list[str], tmp_path: Path) -> None:

@@ -27,6 +27,15 @@ def test_inspect_says_how_fast_a_student_is() -> None:
     assert facts["latency_fps"] == pytest.approx(1000 / facts["latency_ms"])
 
 
+@pytest.mark.parametrize("command", ["inspect", "bench"])
+def test_the_code_of_either_compiler_is_timed(command: str) -> None:
+    student = (command, "cnn_small", "--input-size", 32, "--format", "json")
+    own, theirs = (json.loads(run(*student, *more)) for more in ((), ("--compiler", "vai")))
+    assert (own["compiler"], theirs["compiler"]) == ("edgesearch", "vai")
+    assert own["latency_fps"] != theirs["latency_fps"]
+    assert own["latency_fps"] == pytest.approx(theirs["latency_fps"], rel=0.2)
+
+
 def test_inspect_warns_of_relu6() -> None:
     assert "ReLU6" in run("inspect", "mobilenet_v2", "--stem", "small", "--input-size", 32)
 

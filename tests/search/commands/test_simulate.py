@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from edgesearch.board_eval import Graph, execute, lower, write_xmodel
-from edgesearch.errors import DataError
+from edgesearch.board_eval import DEFAULT_TARGET, Graph, compile_xmodel, execute, lower, write_xmodel
+from edgesearch.board_eval.xmodel import read_compiled_graph
+from edgesearch.errors import DataError, XmodelError
 from edgesearch.objectives import Normalisation, prepare, quantize
 from edgesearch.search.commands._simulate import simulate
 from edgesearch.spaces import Student, build
@@ -53,6 +54,41 @@ def test_pixels_are_prepared_as_the_manifest_says(graph: Graph, folder: Path, ca
     assert "mean [0.4]" in (said := capsys.readouterr().err)
     assert "resized from 12 x 12" in said
     assert np.array_equal(run(folder, prepare(PIXELS, 8, NORMALISATION)), expected)
+
+
+def test_a_compiled_file_is_executed_in_its_place(graph: Graph, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = run(folder, PIXELS)
+    before = capsys.readouterr().out
+    compile_xmodel(graph, DEFAULT_TARGET).write(folder / "net.xmodel")
+    np.testing.assert_array_equal(run(folder, PIXELS), expected)
+    assert capsys.readouterr().out == before
+    integers = RNG.integers(-128, 128, (3, 8, 8, 1)).astype(np.int8)
+    np.testing.assert_array_equal(run(folder, integers), execute(graph, integers))
+
+
+def test_the_manifest_of_an_export_is_found_from_its_compiled_file(graph: Graph, folder: Path) -> None:
+    (folder / "compiled").mkdir()
+    compile_xmodel(graph, DEFAULT_TARGET).write(folder / "compiled" / "net.xmodel")
+    np.save(folder / "images.npy", PIXELS)
+    logits = folder / "logits.npy"
+    assert simulate(xmodel=folder / "compiled" / "net.xmodel", images=folder / "images.npy", logits=logits, labels=None) == 0
+    np.testing.assert_array_equal(np.load(logits), execute(graph, prepare(PIXELS, 8, NORMALISATION)))
+
+
+def test_amds_compiled_file_is_executed(reference_data: Path, tmp_path: Path) -> None:
+    xmodel = reference_data / "compiled" / "SqueezeNet_ptq_zcu104.xmodel"
+    np.save(tmp_path / "images.npy", RNG.normal(size=(1, 224, 224, 3)).astype(np.float32))
+    assert simulate(xmodel=xmodel, images=tmp_path / "images.npy", logits=tmp_path / "logits.npy", labels=None) == 0
+    expected = execute(read_compiled_graph(xmodel), np.load(tmp_path / "images.npy"))
+    np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), expected.reshape(1, -1))
+
+
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_a_compiled_file_that_was_cut_off_is_one_sentence(share: float, graph: Graph, folder: Path) -> None:
+    content = compile_xmodel(graph, DEFAULT_TARGET).content
+    (folder / "net.xmodel").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(XmodelError, match="cut off"):
+        run(folder, PIXELS)
 
 
 def test_labels_are_counted(graph: Graph, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

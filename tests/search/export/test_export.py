@@ -11,65 +11,68 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from edgesearch.board_eval import execute, read_xmodel
-from edgesearch.errors import StudyError
-from edgesearch.objectives import load_data, prepare
+from edgesearch.board_eval import CompiledXmodel, Miscompiled, execute, load_profile, read_xmodel
+from edgesearch.errors import CompileError, StudyError
+from edgesearch.objectives import Store, load_data, prepare
 from edgesearch.search import Study, load_network
-from edgesearch.search.export import _files, _run_on_board
+from edgesearch.search.export import _compiled, _files, _run_on_board
 
 RUNNER = Path(_run_on_board.__file__)
-#: Stands for the board's modules: a compiled xmodel is the uncompiled one, and the DPU is our simulator.
+COMPILED = "compiled/cnn_tiny.xmodel"
+#: Stands for the board's modules: the DPU is our machine, which executes the code of the compiled file.
 FAKE = """
 import os
 import numpy as np
-from edgesearch.board_eval import execute, read_xmodel
+from edgesearch.board_eval import CompiledXmodel
 
 class _Tensor:
-    def __init__(self, shape, fix):
-        self.dims, self._fix = [1, *shape], fix
+    def __init__(self, tensor):
+        self.dims, self._fix = [1, *tensor.shape], tensor.fix
     def has_attr(self, name):
         return name == "fix_point"
     def get_attr(self, name):
         return self._fix
 
 class _Subgraph:
-    def __init__(self, graph, device):
-        self.graph, self.device = graph, device
+    def __init__(self, xmodel, device):
+        self.xmodel, self.device = xmodel, device
     def has_attr(self, name):
         return name == "device"
     def get_attr(self, name):
         return self.device
     def toposort_child_subgraph(self):
         devices = os.environ.get("FAKE_DEVICES", "USER,DPU,CPU").split(",")
-        return [_Subgraph(self.graph, device) for device in devices]
+        return [_Subgraph(self.xmodel, device) for device in devices]
 
 class Graph:
-    def __init__(self, graph):
-        self.graph = graph
+    def __init__(self, xmodel):
+        self.xmodel = xmodel
     @staticmethod
     def deserialize(path):
-        return Graph(read_xmodel(path))
+        return Graph(CompiledXmodel.read(path))
     def get_root_subgraph(self):
-        return _Subgraph(self.graph, "")
+        return _Subgraph(self.xmodel, "")
 
 class Runner:
-    def __init__(self, graph):
-        self.graph = graph
+    def __init__(self, xmodel):
+        self.xmodel = xmodel
     @staticmethod
     def create_runner(subgraph, mode):
         assert mode == "run" and subgraph.device == "DPU"
-        return Runner(subgraph.graph)
+        return Runner(subgraph.xmodel)
     def get_input_tensors(self):
-        return [_Tensor(self.graph.input.shape, self.graph.input.fix)]
+        return [_Tensor(self.xmodel.input)]
     def get_output_tensors(self):
-        return [_Tensor(self.graph.output.shape, self.graph.output.fix)]
+        return [_Tensor(self.xmodel.output)]
     def execute_async(self, inputs, outputs):
-        outputs[0][...] = np.ldexp(execute(self.graph, inputs[0]), self.graph.output.fix)
+        assert inputs[0].dtype == outputs[0].dtype == np.int8  # AMD's runner truncates floats
+        outputs[0][...] = np.ldexp(self.xmodel.execute(inputs[0]), self.xmodel.output.fix)
         outputs[0][...] += np.int8(os.environ.get("FAKE_ERROR", 0))
         return (7, 0)
     def wait(self, job):
@@ -89,11 +92,12 @@ def manifest_of(folder: Path) -> dict[str, object]:
 
 def test_an_exported_folder_holds_what_its_manifest_names(exported: Path) -> None:
     manifest = json.loads((exported / "manifest.json").read_text())
-    names = {path.name for path in exported.iterdir()} - {"manifest.json"}
+    names = {str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file()} - {"manifest.json"}
     assert (
         names
         == set(manifest["sha256"])
         == {
+            "compiled/cnn_tiny.xmodel",
             "cnn_tiny_int.xmodel",
             "cnn_tiny_int.onnx",
             "cnn_tiny_float.safetensors",
@@ -104,11 +108,97 @@ def test_an_exported_folder_holds_what_its_manifest_names(exported: Path) -> Non
     )
     for name, checksum in manifest["sha256"].items():
         assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == checksum
-    assert "ZCU104/arch.json" in manifest["compile"]
     assert manifest["board"]["dpu"] == "B4096"
     assert "xdputil query" in manifest["board"]["compare"]
     assert manifest["scores"]["test_accuracy"] is None or 0 <= manifest["scores"]["test_accuracy"] <= 1
     assert manifest["scores"]["conditions"]["throughput_bound"] in ("compute", "memory", "host")
+
+
+def test_the_manifest_says_what_is_in_the_compiled_file_and_what_is_known_of_it(exported: Path) -> None:
+    manifest = json.loads((exported / "manifest.json").read_text())
+    compiled = manifest["compiled"]
+    xmodel = CompiledXmodel.read(exported / compiled["file"])
+    assert manifest["compiler"] == "edgesearch"
+    assert {name: compiled[name] for name in xmodel.facts()} == xmodel.facts()
+    assert manifest["sha256"][compiled["file"]] == compiled["sha256"]
+    timing = xmodel.time(load_profile("zcu104"))
+    assert compiled["predicted"] == {
+        "board": "zcu104",
+        "runner": "vart_python",
+        "dpu_us": pytest.approx(timing.dpu_s * 1e6, abs=1e-3),
+        "latency_ms": pytest.approx(timing.latency_s * 1e3, abs=1e-6),
+        "fps": pytest.approx(timing.throughput_fps, abs=1e-3),
+    }
+    assert compiled["predicted"]["fps"] == pytest.approx(manifest["scores"]["fps"], rel=1e-6)  # that of its own code
+    assert "golden_input.npy" in compiled["verified"]
+    assert "has not yet run one on silicon" in compiled["silicon"]
+    assert compiled["confirm"] == "python3 run_on_board.py compiled/cnn_tiny.xmodel"
+
+
+def test_the_line_of_the_manifest_makes_the_same_file_again(exported: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(exported, tmp_path / "copy"))
+    manifest = json.loads((copied / "manifest.json").read_text())
+    (copied / manifest["compiled"]["file"]).unlink()
+    words = manifest["compile"].split()
+    assert words[0] == "edgesearch"
+    subprocess.run([sys.executable, "-m", "edgesearch.search", *words[1:]], cwd=copied, check=True, capture_output=True)
+    content = (copied / manifest["compiled"]["file"]).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == manifest["compiled"]["sha256"]
+
+
+def test_the_front_is_compiled_when_a_study_ends_and_exported_from_the_store(tiny: Study, tmp_path: Path) -> None:
+    front = tiny.front()
+    stages = [tiny.inputs.compiled(record.candidate) for record in front]
+    store = Store(tiny.home.store)
+    artifacts = [store.get(stage.kind, stage.key) for stage in stages if stage is not None]
+    assert len(artifacts) == len(front)
+    for record, artifact in zip(front, artifacts, strict=True):
+        assert artifact is not None
+        manifest = json.loads((record.export(tmp_path) / "manifest.json").read_text())
+        assert manifest["compiled"]["sha256"] == artifact.figures["sha256"]
+
+
+def test_with_amds_compiler_the_manifest_has_its_line_and_no_file_is_compiled(tiny: Study, tmp_path: Path) -> None:
+    folder = tiny.record(0).export(tmp_path, compiler="vai")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["compiler"] == "vai"
+    assert manifest["compiled"] is None
+    assert manifest["compile"] == (
+        "vai_c_xir --xmodel cnn_tiny_int.xmodel --arch /opt/vitis_ai/compiler/arch/DPUCZDX8G/ZCU104/arch.json "
+        "--net_name cnn_tiny --output_dir compiled"
+    )
+    assert not (folder / "compiled").exists()
+    assert (folder / "run_on_board.py").is_file()
+
+
+def test_a_network_that_cannot_be_compiled_leaves_nothing_and_says_what_else_can_be_done(
+    tiny: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise CompileError("layer 'conv' has no room")
+
+    monkeypatch.setattr(_compiled, "compile_xmodel", refuse)
+    monkeypatch.setattr(Store, "get", _without(Store.get, "compiled"))
+    with pytest.raises(CompileError, match="layer 'conv' has no room; --compiler vai exports"):
+        tiny.record(0).export(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_code_that_computes_something_else_is_a_bug_and_leaves_nothing(
+    tiny: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgesearch.board_eval.deployment import _compile
+
+    monkeypatch.setattr(_compile, "execute", lambda graph, images: execute(graph, images) + 1)
+    monkeypatch.setattr(Store, "get", _without(Store.get, "compiled"))
+    with pytest.raises(Miscompiled, match="8 of 8 images"):
+        tiny.record(0).export(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def _without(get: Any, kind: str) -> Any:
+    """A store that lacks artifacts of this kind."""
+    return lambda store, asked, key: None if asked == kind else get(store, asked, key)
 
 
 def test_the_golden_images_are_calibration_images_as_the_manifest_quantizes_them(exported: Path, tiny: Study) -> None:
@@ -152,8 +242,7 @@ def test_a_candidate_that_is_not_deployable_has_no_xmodel(tiny: Study, tmp_path:
     folder = tiny.record(2).export(tmp_path)
     assert {path.name for path in folder.iterdir()} == {"manifest.json", "cnn_tiny_float.safetensors"}
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["compile"] is None
-    assert manifest["golden"] is None
+    assert [manifest[entry] for entry in ("compiler", "compiled", "compile", "golden")] == [None] * 4
 
 
 def test_an_export_that_cannot_be_written_leaves_nothing(tiny: Study, tmp_path: Path) -> None:
@@ -177,7 +266,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def run(folder: Path, environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(folder / "run_on_board.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=120, check=False)
 
 
 def test_the_runner_needs_only_what_a_board_has() -> None:
@@ -191,13 +280,14 @@ def test_the_runner_needs_only_what_a_board_has() -> None:
 @pytest.mark.slow
 def test_golden_images_are_checked_and_frames_counted(exported: Path, board: dict[str, str], tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
-    arguments = [exported / "cnn_tiny_int.xmodel", "--seconds", 0.2, "--threads", 2, "--csv", rows]
+    arguments = ["compiled/cnn_tiny.xmodel", "--seconds", 0.2, "--threads", 2, "--csv", rows]
     for _ in range(2):
         done = run(exported, board, *arguments)
         assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
     assert figures["golden"] == {"images": 8, "equal": True, "equal_images": 8, "largest_difference": 0}
     assert figures["throughput"]["fps"] > 0
+    assert figures["expected_fps"] == json.loads((exported / "manifest.json").read_text())["compiled"]["predicted"]["fps"]
     assert figures["throughput"]["threads"] == 2
     assert figures["latency"]["latency_ms"] > 0
     with rows.open() as file:
@@ -207,7 +297,7 @@ def test_golden_images_are_checked_and_frames_counted(exported: Path, board: dic
 
 
 def test_other_integers_are_reported_and_nothing_is_measured(exported: Path, board: dict[str, str]) -> None:
-    done = run(exported, board | {"FAKE_ERROR": "1"}, exported / "cnn_tiny_int.xmodel")
+    done = run(exported, board | {"FAKE_ERROR": "1"}, exported / COMPILED)
     assert done.returncode == 1
     figures = json.loads(done.stdout)
     assert figures["golden"]["equal"] is False
@@ -219,7 +309,7 @@ def test_other_integers_are_reported_and_nothing_is_measured(exported: Path, boa
 def test_what_cannot_be_run_is_one_sentence(
     exported: Path, board: dict[str, str], tiny: Study, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    xmodel = exported / "cnn_tiny_int.xmodel"
+    xmodel = exported / COMPILED
     other = tiny.record(3).export(tmp_path_factory.mktemp("other"))
     bare = {name: value for name, value in board.items() if name != "PYTHONPATH"}
     cases = [
@@ -233,7 +323,7 @@ def test_what_cannot_be_run_is_one_sentence(
         manifest_of(other)["input"] != manifest_of(exported)["input"]
         or manifest_of(other)["output"] != manifest_of(exported)["output"]
     ):
-        cases.append((run(exported, board, other / "cnn_tiny_int.xmodel"), "two networks"))
+        cases.append((run(exported, board, other / COMPILED), "two networks"))
     for done, words in cases:
         assert done.returncode == 2, done.stderr
         assert words in done.stderr

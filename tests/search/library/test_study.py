@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 import sqlite3
 import sys
@@ -17,6 +18,8 @@ from edgesearch.board_eval import load_profile
 from edgesearch.errors import LoweringError, SpaceError, StudyError
 from edgesearch.objectives import load_data, prepare
 from edgesearch.search import Study, StudyFile
+from edgesearch.search.engine import StageEnd
+from edgesearch.search.library import _run
 from edgesearch.spaces import Candidate, Distillation, Space, Student
 
 STORED = Path(__file__).parents[1] / "data"
@@ -183,6 +186,9 @@ def test_a_stored_study_of_0_1_0_is_shown_and_resumed(tmp_path: Path) -> None:
     opened.optimize(7, workers=0, progress=lines.append)
     assert any(line.startswith("note: 6 of 6 finished trials were made or measured otherwise") for line in lines)
     assert opened.view().counts == {"COMPLETE": 7, "FAIL": 0, "RUNNING": 0}
+    assert stored.settings.compiler == opened.settings.compiler == "edgesearch"
+    last = max(opened.records(), key=lambda record: "compiler" in record.conditions)
+    assert last.conditions["compiler"] == "edgesearch"
 
 
 def test_trials_of_another_board_profile_are_told_when_a_study_goes_on(tiny: Study, tmp_path: Path) -> None:
@@ -199,6 +205,35 @@ def test_trials_of_another_board_profile_are_told_when_a_study_goes_on(tiny: Stu
     assert not said()
     path.write_text(load_profile("zcu104").model_copy(update={"clock_mhz": 200.0}).to_json())
     assert said()
+
+
+def test_a_study_says_which_compiler_makes_its_code(tiny: Study, tmp_path: Path) -> None:
+    theirs = Study.open(tiny.settings.with_changes(name="theirs", compiler="vai"), tiny.home.root)
+    (record,) = theirs.optimize(1, workers=0)
+    own = tiny.record(0)
+    assert record.candidate == own.candidate
+    assert (record.conditions["compiler"], own.conditions["compiler"]) == ("vai", "edgesearch")
+    assert record.artifacts["quantized"] == own.artifacts["quantized"]
+    assert record.artifacts["measured"] != own.artifacts["measured"]
+    assert record.fps != own.fps
+    for study, compiler, expected in ((record, None, "vai"), (record, "edgesearch", "edgesearch"), (own, "vai", "vai")):
+        manifest = json.loads((study.export(tmp_path, compiler=compiler) / "manifest.json").read_text())
+        assert manifest["compiler"] == expected
+        assert manifest["sha256"].keys() & {"compiled/cnn_tiny.xmodel"} == (
+            {"compiled/cnn_tiny.xmodel"} if expected == "edgesearch" else set()
+        )
+    with pytest.raises(StudyError, match='compiler: was "vai", is "edgesearch"'):
+        Study.open(tiny.settings.with_changes(name="theirs"), tiny.home.root).optimize(1, workers=0)
+
+
+def test_a_front_that_cannot_be_compiled_is_told_and_ends_the_study_as_usual(
+    tiny: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(_run, "run_stages", lambda runner, stages: [StageEnd(s, 0.1, "layer 'x' has no room") for s in stages])
+    front = Study.open(tiny.settings, tiny.home.root).optimize(4, workers=0, progress=lines.append)
+    said = [line for line in lines if "has no file for the board: layer 'x' has no room" in line]
+    assert len(said) == len(front) > 0
 
 
 def test_settings_of_a_later_version_are_refused_with_the_reason(tiny: Study, tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_a_study_survives_json() -> None:
             'name = "a"\n[constraints]\nmin_acuracy = 0.9\n[space]\nstudents = ["mlp"]\n',
             ["min_acuracy", "did you mean min_accuracy"],
         ),
+        ('name = "a"\ncompiler = "gcc"\n[space]\nstudents = ["mlp"]\n', ["compiler", "gcc", "edgesearch", "vai"]),
         ("name = ", ["TOML"]),
     ],
 )

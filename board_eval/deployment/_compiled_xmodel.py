@@ -1,0 +1,153 @@
+"""A compiled xmodel as a whole: its bytes, what is in them, what it computes and how long that takes."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgesearch.board_eval.compiler import unseen
+from edgesearch.board_eval.deployment._execute import execute_code
+from edgesearch.board_eval.graph import Array
+from edgesearch.board_eval.isa import Instruction, Load, Save, decode
+from edgesearch.board_eval.targets import DPUS, BoardProfile, Dpu, Fingerprint, dpu_of_fingerprint
+from edgesearch.board_eval.timing import LayeredCode, Timing, time_code
+from edgesearch.board_eval.xmodel import CompiledModel, CompiledTensor, read_compiled
+from edgesearch.errors import XmodelError
+from edgesearch.files import write_atomically
+
+__all__ = ["CompiledXmodel"]
+
+_DPU_NAME = "DPUCZDX8G_ISA1_"
+
+
+@dataclass(frozen=True)
+class CompiledXmodel:
+    """A compiled xmodel of one input and one output: this program's own, or AMD's. `read` and `compile_xmodel` make it."""
+
+    model: CompiledModel
+    content: bytes = field(repr=False)
+
+    @classmethod
+    def read(cls, path: str | Path) -> CompiledXmodel:
+        """The file at `path`.
+
+        Raises XmodelError when it cannot be read or is not compiled for a DPUCZDX8G of instruction set 1.
+        """
+        model = read_compiled(path)
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            raise XmodelError(f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs, expected one of each")
+        read = cls(model, Path(path).read_bytes())
+        try:
+            _ = read.program, read.dpu
+        except XmodelError as error:
+            raise XmodelError(f"{path} cannot be read as a compiled xmodel: {error}") from error
+        return read
+
+    def write(self, path: str | Path) -> None:
+        """Write the file. It appears whole or not at all; raises XmodelError when it cannot be written."""
+        try:
+            write_atomically(Path(path), self.content)
+        except OSError as error:
+            raise XmodelError(f"{path} cannot be written: {error.strerror or error}") from error
+
+    # -- what is in it
+
+    @property
+    def name(self) -> str:
+        """The network's."""
+        return self.model.name
+
+    @property
+    def input(self) -> CompiledTensor:
+        """What an application writes: its shape (H, W, C) and fix position."""
+        return self.model.inputs[0]
+
+    @property
+    def output(self) -> CompiledTensor:
+        """What an application reads."""
+        return self.model.outputs[0]
+
+    @cached_property
+    def program(self) -> tuple[Instruction, ...]:
+        """The instructions, END the last."""
+        return decode(self.model.code)
+
+    @cached_property
+    def dpu(self) -> Dpu:
+        """The DPU that it is for: that of the fingerprint, or of the name where a file has none."""
+        if self.model.fingerprint:
+            return dpu_of_fingerprint(Fingerprint(self.model.fingerprint))
+        size = self.model.dpu_name.removeprefix(_DPU_NAME).partition("_")[0]
+        if size not in DPUS:
+            raise XmodelError(f"it is for a DPU {self.model.dpu_name[:80]!r}, expected one of the sizes {', '.join(DPUS)}")
+        return DPUS[size]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Checksum of the file, hexadecimal."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @cached_property
+    def instructions(self) -> Mapping[str, int]:
+        """Instructions by mnemonic, in the order of the opcodes."""
+        counts = Counter(type(one) for one in self.program)
+        return {kind.MNEMONIC: counts[kind] for kind in sorted(counts, key=lambda kind: kind.OPCODE)}
+
+    @cached_property
+    def loaded_bytes(self) -> int:
+        """Bytes that one image loads from external memory."""
+        return sum(one.length * one.channel for one in self.program if isinstance(one, Load))
+
+    @cached_property
+    def saved_bytes(self) -> int:
+        """Bytes that one image saves to external memory."""
+        return sum(one.length * one.channel for one in self.program if isinstance(one, Save))
+
+    @cached_property
+    def unseen(self) -> tuple[str, ...]:
+        """What of its instructions no file of AMD's compiler has that was measured on a board, in words."""
+        return unseen(self.program)
+
+    @property
+    def parameter_bytes(self) -> int:
+        """Bytes of weights and biases, gaps included."""
+        return sum(len(register.parameters) for register in self.model.registers.values())
+
+    def facts(self) -> dict[str, Any]:
+        """What is in it, as JSON values."""
+        return {
+            "network": self.name,
+            "sha256": self.sha256,
+            "dpu": self.dpu.name,
+            "fingerprint": str(Fingerprint(self.model.fingerprint)),
+            "instructions": dict(self.instructions),
+            "code_bytes": len(self.model.code),
+            "parameter_bytes": self.parameter_bytes,
+            "moved_bytes": {"loaded": self.loaded_bytes, "saved": self.saved_bytes},
+            "unseen": list(self.unseen),
+        }
+
+    # -- what it does
+
+    def execute(self, images: npt.NDArray[np.generic]) -> Array:
+        """Logits (N, values), float32, of its code in the machine, bit for bit the DPU's.
+
+        `images` is (N, H, W, C): float32, normalised, which the input's fix position rounds (half up, saturating); or int8.
+        Raises QuantizationError for images that do not fit, XmodelError for code that the DPU does not execute.
+        """
+        return execute_code(self.model, self.program, self.dpu, images)
+
+    def time(self, profile: BoardProfile, *, runner: str | None = None) -> Timing:
+        """Latency and throughput of its code on a board, without a table by layer; `runner` is that of `time_graph`."""
+        code = LayeredCode(self.name, self.program, (0,) * len(self.program), ())
+        pixels = math.prod(self.input.shape[:-1])
+        return time_code(code, profile, pixels=pixels, runner=runner, layers=False)

@@ -1,0 +1,60 @@
+"""The code of a compiled file in the machine: images in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
+
+from edgesearch.board_eval.graph import Array, round_activations
+from edgesearch.board_eval.isa import Instruction
+from edgesearch.board_eval.machine import Machine
+from edgesearch.board_eval.targets import Dpu
+from edgesearch.board_eval.xmodel import CompiledModel, CompiledTensor
+from edgesearch.errors import QuantizationError, XmodelError
+
+__all__ = ["execute_code"]
+
+Int8 = npt.NDArray[np.int8]
+
+
+def execute_code(model: CompiledModel, program: Sequence[Instruction], dpu: Dpu, images: npt.NDArray[np.generic]) -> Array:
+    """See `CompiledXmodel.execute`. Images run one after the other through one core, as on a board."""
+    source, result = model.inputs[0], model.outputs[0]
+    integers = _integers(images, source)
+    registers = {
+        number: np.frombuffer(register.parameters, np.int8).copy() if register.parameters else np.zeros(register.size, np.int8)
+        for number, register in model.registers.items()
+    }
+    machine = Machine(dpu, registers)
+    image, logits = _view(registers, source), _view(registers, result)
+    out = np.zeros((len(integers), *result.shape), np.float32)
+    for number, values in enumerate(integers):
+        image[...] = values
+        machine.run(program)
+        out[number] = np.ldexp(logits.astype(np.float32), -result.fix)
+    return out.reshape(len(out), -1)
+
+
+def _integers(images: npt.NDArray[np.generic], source: CompiledTensor) -> Int8:
+    if images.ndim != len(source.shape) + 1 or images.shape[1:] != source.shape or len(images) == 0:
+        expected = ", ".join(map(str, source.shape))
+        raise QuantizationError(f"images have shape {images.shape}, expected (N, {expected}) with N >= 1")
+    if images.dtype == np.int8:
+        return images.astype(np.int8)
+    if images.dtype != np.float32:
+        raise QuantizationError(f"images are {images.dtype}, expected float32 (already normalised) or int8 (already quantized)")
+    if not np.isfinite(images).all():
+        raise QuantizationError("images have NaN or infinite values; normalise real pixel values")
+    return round_activations(images, source.fix).astype(np.int8)
+
+
+def _view(registers: dict[int, Int8], tensor: CompiledTensor) -> Int8:
+    """The tensor in the memory of its register."""
+    memory = registers[tensor.register]
+    if tensor.on_chip or tensor.end > memory.size:
+        raise XmodelError(f"the tensor {tensor.name[:200]!r} lies outside of the memory that an application sees")
+    view: Int8 = as_strided(memory[tensor.address :], tensor.shape, tensor.steps)
+    return view

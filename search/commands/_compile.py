@@ -1,0 +1,113 @@
+"""`edgesearch compile` and `edgesearch disassemble`: from a quantized xmodel to the file that a board runs, and its code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgesearch.board_eval import (
+    BoardProfile,
+    CompiledXmodel,
+    Fingerprint,
+    Timing,
+    compile_xmodel,
+    dpu_of_fingerprint,
+    is_compiled,
+    load_profile,
+    read_xmodel,
+)
+from edgesearch.board_eval.compiler import Options
+from edgesearch.board_eval.isa import decode, disassemble, disassembly_json
+from edgesearch.board_eval.xmodel import read_compiled
+from edgesearch.errors import XmodelError
+
+
+def compile_file(
+    *,
+    xmodel: Path,
+    board: str | None,
+    fingerprint: str | None,
+    output: Path | None,
+    allow: tuple[str, ...],
+    strict: bool,
+    tries: int,
+    as_json: bool,
+) -> int:
+    """Compile a quantized xmodel for a board, check the code, write it and say what is in it; returns the exit code."""
+    profile = _profile(board, fingerprint)
+    output = output or _beside(xmodel)
+    if is_compiled(xmodel):
+        raise XmodelError(f"{xmodel} is compiled already, expected a quantized xmodel, as NAME_int.xmodel of an export")
+    if output.resolve() == xmodel.resolve():
+        raise XmodelError(f"--output {str(output)!r} is the network itself; give the compiled file another name")
+    options = Options(allow=frozenset(allow), strict=strict, tries=tries)
+    compiled = compile_xmodel(read_xmodel(xmodel), profile.dpu, options)
+    compiled.write(output)
+    timing = compiled.time(profile)
+    if as_json:
+        click.echo(json.dumps({"file": str(output), **compiled.facts(), "predicted": _predicted(timing)}, indent=1))
+    else:
+        click.echo(_in_words(output, compiled, timing))
+    return 0
+
+
+def disassemble_file(*, xmodel: Path, as_json: bool) -> int:
+    """Print the instructions of a compiled xmodel; returns the exit code."""
+    if not is_compiled(xmodel) and xmodel.is_file():
+        read_xmodel(xmodel)  # what is no xmodel at all is told apart from one that has no code
+        raise XmodelError(f"{xmodel} is not compiled and has no instructions; `edgesearch compile` makes a file that has")
+    model = read_compiled(xmodel)
+    try:
+        program = decode(model.code)
+    except XmodelError as error:
+        raise XmodelError(f"{xmodel} cannot be disassembled: {error}") from error
+    if as_json:
+        click.echo(json.dumps(disassembly_json(program), indent=1))
+        return 0
+    for line in disassemble(program):
+        click.echo(line)
+    return 0
+
+
+def _profile(board: str | None, fingerprint: str | None) -> BoardProfile:
+    """The board, with the DPU of the fingerprint where one is given: what the code is made for and timed on."""
+    profile = load_profile(board or "zcu104")
+    if fingerprint is None:
+        return profile
+    return profile.model_copy(update={"dpu": dpu_of_fingerprint(Fingerprint.parse(fingerprint))})
+
+
+def _beside(xmodel: Path) -> Path:
+    """NAME_int.xmodel becomes NAME_compiled.xmodel."""
+    return xmodel.with_name(f"{xmodel.stem.removesuffix('_int')}_compiled.xmodel")
+
+
+def _predicted(timing: Timing) -> dict[str, Any]:
+    return {
+        "board": timing.board,
+        "runner": timing.runner,
+        "dpu_us": timing.dpu_s * 1e6,
+        "latency_ms": timing.latency_s * 1e3,
+        "fps": timing.throughput_fps,
+    }
+
+
+def _in_words(output: Path, compiled: CompiledXmodel, timing: Timing) -> str:
+    counts = ", ".join(f"{count:,} {name}" for name, count in compiled.instructions.items())
+    dpu, mark = compiled.dpu.name, Fingerprint(compiled.model.fingerprint)
+    unseen = [f"  in no measured file of AMD's: {', '.join(compiled.unseen)}"] if compiled.unseen else []
+    return "\n".join(
+        (
+            f"{compiled.name}: {output}, for the {dpu} with fingerprint {mark}",
+            f"  {len(compiled.program):,} instructions in {len(compiled.model.code):,} bytes: {counts}",
+            f"  {compiled.parameter_bytes:,} bytes of parameters; an image loads {compiled.loaded_bytes:,} bytes and saves "
+            f"{compiled.saved_bytes:,}",
+            f"  predicted on {timing.board}: {timing.dpu_s * 1e6:,.1f} us on the DPU, {timing.throughput_fps:,.0f} FPS with "
+            f"all cores ({timing.runner})",
+            *unseen,
+            "  checked, and executed in simulation with the integers of the network; not yet run on silicon by this project",
+        )
+    )

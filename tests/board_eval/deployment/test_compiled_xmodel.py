@@ -1,0 +1,114 @@
+"""Compiled files as they are read: this program's own and AMD's, what is in them, what they compute, how long they take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgesearch.board_eval import (
+    DEFAULT_TARGET,
+    CompiledXmodel,
+    Graph,
+    Input,
+    Pool,
+    compile_graph,
+    compile_xmodel,
+    execute,
+    is_compiled,
+    load_profile,
+    write_xmodel,
+)
+from edgesearch.board_eval.isa import disassemble
+from edgesearch.board_eval.xmodel import compiled_graph
+from edgesearch.errors import QuantizationError, XmodelError
+
+PROFILE = load_profile("zcu104")
+
+
+def pooled() -> Graph:
+    nodes = (
+        Input(name="in", inputs=(), shape=(6, 6, 20), fix=3),
+        Pool(name="pool", inputs=("in",), shape=(3, 3, 20), kind="max", kernel=(2, 2), stride=(2, 2), fix=3),
+    )
+    return Graph("pooled", nodes)
+
+
+@pytest.fixture(scope="module")
+def xmodel() -> CompiledXmodel:
+    return compile_xmodel(pooled(), DEFAULT_TARGET)
+
+
+def test_facts_are_those_of_the_code(xmodel: CompiledXmodel) -> None:
+    facts = json.loads(json.dumps(xmodel.facts()))
+    lines = list(disassemble(xmodel.program))
+    assert facts["instructions"] == {kind: sum(f"  {kind} " in f"{line} " for line in lines) for kind in facts["instructions"]}
+    assert sum(facts["instructions"].values()) == len(lines)
+    assert facts["moved_bytes"] == {"loaded": 6 * 6 * 20, "saved": 3 * 3 * 20}
+    assert (facts["dpu"], facts["fingerprint"]) == ("B4096", "0x101000056010407")
+    assert facts["code_bytes"] == 4 * sum(one.WORDS for one in xmodel.program)
+
+
+def test_its_time_is_that_of_the_code_it_was_made_of(xmodel: CompiledXmodel) -> None:
+    expected = compile_graph(pooled(), DEFAULT_TARGET).time(PROFILE, runner="cpp", layers=False)
+    found = xmodel.time(PROFILE, runner="cpp")
+    assert (found.dpu_s, found.throughput_fps, found.latency_s) == pytest.approx(
+        (expected.dpu_s, expected.throughput_fps, expected.latency_s), rel=1e-12
+    )
+    assert (found.loaded_bytes, found.saved_bytes) == (xmodel.loaded_bytes, xmodel.saved_bytes)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (np.zeros((1, 6, 6, 3), np.int8), "expected (N, 6, 6, 20)"),
+        (np.zeros((0, 6, 6, 20), np.int8), "N >= 1"),
+        (np.zeros((1, 6, 6, 20), np.float64), "images are float64"),
+        (np.full((1, 6, 6, 20), np.nan, np.float32), "NaN"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(images: np.ndarray, words: str, xmodel: CompiledXmodel) -> None:
+    with pytest.raises(QuantizationError) as caught:
+        xmodel.execute(images)
+    assert words in str(caught.value)
+
+
+def test_float_images_are_rounded_half_up_and_saturated(xmodel: CompiledXmodel) -> None:
+    images = np.full((1, 6, 6, 20), 2.5 / 8, np.float32)
+    images[0, 0, 0, 0], images[0, 5, 5, 19] = 1e3, -1e3
+    np.testing.assert_array_equal(xmodel.execute(images), execute(pooled(), images).reshape(1, -1))
+
+
+def test_files_are_told_apart_by_what_they_hold(xmodel: CompiledXmodel, tmp_path: Path) -> None:
+    write_xmodel(pooled(), tmp_path / "int.xmodel")
+    xmodel.write(tmp_path / "net.xmodel")
+    (tmp_path / "cut.xmodel").write_bytes(xmodel.content[:500])
+    found = {name: is_compiled(tmp_path / f"{name}.xmodel") for name in ("int", "net", "cut", "absent")}
+    assert found == {"int": False, "net": True, "cut": False, "absent": False}
+    for name, words in (("int", "is not compiled"), ("cut", "cut off"), ("absent", "cannot be read")):
+        with pytest.raises(XmodelError, match=words):
+            CompiledXmodel.read(tmp_path / f"{name}.xmodel")
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(xmodel: CompiledXmodel, tmp_path: Path) -> None:
+    (tmp_path / "net.xmodel").mkdir()
+    with pytest.raises(XmodelError, match="cannot be written"):
+        xmodel.write(tmp_path / "net.xmodel")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.xmodel"]
+
+
+@pytest.mark.parametrize("name", ["SqueezeNet_ptq_zcu104", "ResNet50_095_zcu104", "MobileNetV2_ptq_zcu104"])
+def test_amds_own_files_compute_their_networks(name: str, reference_data: Path) -> None:
+    xmodel = CompiledXmodel.read(reference_data / "compiled" / f"{name}.xmodel")
+    images = np.random.default_rng(0).integers(-128, 128, (1, *xmodel.input.shape)).astype(np.int8)
+    expected = execute(compiled_graph(xmodel.model), images).reshape(1, -1)
+    np.testing.assert_array_equal(xmodel.execute(images), expected)
+    assert xmodel.dpu == DEFAULT_TARGET
+    assert 100 < xmodel.time(PROFILE).throughput_fps < 10_000
+
+
+def test_a_file_of_three_outputs_is_refused(reference_data: Path) -> None:
+    with pytest.raises(XmodelError, match="1 inputs and 3 outputs, expected one of each"):
+        CompiledXmodel.read(reference_data / "compiled" / "yolox_nano_B512.xmodel")
