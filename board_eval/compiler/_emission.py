@@ -322,7 +322,7 @@ def _settings(node: Node, fix_in: int, fix_out: int) -> AluInit:
     if node.kind == "max":
         if fix_out < fix_in and (node.padding[2] >= node.kernel[0] or node.padding[0] >= node.kernel[1]):
             raise CompileError(
-                f"layer {node.name!r}: its first window lies in the padding, where the DPU has -128, which would be rounded: pad less"
+                f"layer {node.name!r}: its first window lies in the padding, where the DPU rounds -128: pad less"
             )
         return AluInit(exec_mode=3, shift_cut=_pool_shift(node, fix_out - fix_in))
     factor, shift = mean_factor(node)
