@@ -390,3 +390,16 @@ def test_activations_alone_are_layers_too() -> None:
     net.activation("image", "relu", fix=4)
     compiled = assert_right(net.graph())
     assert isinstance(compiled.plan.layers[0].main, Activation)
+
+
+@pytest.mark.parametrize("tries", [0, 40])
+def test_a_layer_that_reads_a_concat_stays_behind_the_parts_of_it(tries: int) -> None:
+    """Branches that read one feature map change places, but not with what makes a part of the concat that they add."""
+    net = Quantized(9, 9, 6)
+    x = net.conv("image", 16, fix=2)
+    parts = [net.conv(x, 8, (5, 5), padding=(2, 2, 2, 2), fix=0), net.conv(x, 8, (3, 3), padding=(1, 1, 1, 1), fix=0)]
+    both = net.concat(*parts, fix=0)
+    net.add(net.conv(x, 16, fix=0), both, fix=0)
+    compiled = compile_graph(net.graph(), DPUS["B4096"], dataclasses.replace(EVERYTHING, tries=tries))
+    assert faults(compiled) == ()
+    assert differing(compiled, random_images(net.graph())) == 0
