@@ -1,63 +1,60 @@
 from __future__ import annotations
 
-import random
+from collections.abc import Mapping
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from edgesearch.board_eval.compiler._prepare import Prepared
+from edgesearch.board_eval.compiler._legal import legal
 from edgesearch.board_eval.compiler._sequence import earlier, reads, shortest_first
-from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.targets import DPUS
-from edgesearch.board_eval.timing import Layer
+from edgesearch.board_eval.timing import Layer, fuse
 
-from ._quantized import Quantized
-from ._running import extreme_network, random_network
+from .._networks import Net
+from ._running import random_network
 
 
-def branches() -> Graph:
-    """Three branches on one feature map; the last adds a concat of the others."""
-    net = Quantized(9, 9, 6)
+def in_order(layers: list[Layer], written_into: Mapping[str, str]) -> bool:
+    """Whether every layer comes behind those that make what it reads, all parts of a concat counted."""
+    last: dict[str, int] = {}
+    for number, layer in enumerate(layers):
+        name: str | None = layer.output
+        while name is not None:
+            last[name] = number
+            name = written_into.get(name)
+    return all(last.get(name, -1) < number for number, layer in enumerate(layers) for name in reads(layer))
+
+
+def test_the_shorter_of_two_branches_comes_first() -> None:
+    net = Net(32, 32, 16)
     x = net.conv("image", 16)
-    a, b = net.conv(x, 8, (5, 5), padding=(2, 2, 2, 2)), net.conv(x, 8, (3, 3), padding=(1, 1, 1, 1))
-    both = net.concat(a, b)
-    net.add(net.conv(x, 16), both)
-    return net.graph()
+    long, short = net.conv(x, 64, k=3, name="long"), net.conv(x, 64, k=1, name="short")
+    net.conv(net.concat(long, short), 16, name="end")
+    fused = fuse(net.graph())
+    names = [layer.name for layer in shortest_first(fused.layers, fused.written_into)]
+    assert names == [
+        layer.name for layer in earlier(shortest_first(fused.layers, fused.written_into), ["end"], fused.written_into)
+    ]
+    assert names.index("short") < names.index("long") < names.index("end")
 
 
-def assert_in_order(layers: list[Layer], prepared: Prepared) -> None:
-    """Every layer behind those that make what it reads, or a part of it."""
-    whole_of = prepared.fused.written_into
-    open_parts = {layer.output for layer in layers}
-    for layer in layers:
-        open_parts.discard(layer.output)
-        unmade = set(open_parts)
-        for name in open_parts:
-            while name in whole_of:
-                name = whole_of[name]
-                unmade.add(name)
-        assert not unmade & set(reads(layer)), layer.name
+def test_what_reads_another_layers_result_stays_behind_it() -> None:
+    net = Net(32, 32, 16)
+    x = net.conv("image", 64, k=3, name="a")
+    net.conv(x, 16, k=1, name="b")
+    layers = list(fuse(net.graph()).layers)
+    assert shortest_first(layers, {}) == layers
+    assert earlier(layers, ["b", "a", "unknown"], {}) == layers
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_layers_stay_behind_what_they_read_wherever_they_move(seed: int) -> None:
-    graph = branches() if seed == 0 else random_network(seed) if seed % 2 else extreme_network(11 * seed + 7)
-    prepared = Prepared(graph, DPUS["B4096"])
-    assert_in_order(prepared.layers, prepared)
-    names = [layer.name for layer in prepared.layers]
-    moved = random.Random(seed).choices(names, k=3 * len(names))
-    layers = earlier(prepared.layers, moved, prepared.fused.written_into)
-    assert sorted(layer.name for layer in layers) == sorted(names)
-    assert_in_order(layers, prepared)
-
-
-def test_the_shortest_of_branches_comes_first() -> None:
-    prepared = Prepared(branches(), DPUS["B4096"])
-    assert [layer.window.kernel[0] for layer in prepared.layers] == [1, 3, 5, 1]
-    assert prepared.layers[-1].post == "add"
-    again = shortest_first(prepared.layers, prepared.fused.written_into)
-    assert [layer.name for layer in again] == [layer.name for layer in prepared.layers]
-
-
-def test_a_layer_that_is_not_there_moves_nothing() -> None:
-    prepared = Prepared(branches(), DPUS["B4096"])
-    assert earlier(prepared.layers, ["nobody"], prepared.fused.written_into) == prepared.layers
+@pytest.mark.parametrize("seed", range(20))
+@given(data=st.data())
+@settings(deadline=None, max_examples=5)
+def test_any_order_is_one_in_which_layers_can_be_executed(seed: int, data: st.DataObject) -> None:
+    fused = fuse(legal(random_network(seed), DPUS["B4096"]))
+    layers, parts = list(fused.layers), fused.written_into
+    moved = data.draw(st.lists(st.sampled_from([layer.name for layer in layers]), max_size=8))
+    for out in (shortest_first(layers, parts), earlier(layers, moved, parts)):
+        assert sorted(layer.name for layer in out) == sorted(layer.name for layer in layers)
+        assert in_order(out, parts)
