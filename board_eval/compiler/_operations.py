@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgesearch.board_eval.compiler._code import Code
 from edgesearch.board_eval.compiler._parameters import Arithmetic
-from edgesearch.board_eval.compiler._rows import ROUNDS, Rows, Span, ceil_div
+from edgesearch.board_eval.compiler._rows import ROUNDS, Bank, Rows, Span, ceil_div
 from edgesearch.board_eval.compiler._step import Step, Stream
 from edgesearch.board_eval.isa import Alu, AluInit, Conv, ConvInit, Elew, ElewInit
 from edgesearch.board_eval.timing import Window
@@ -61,6 +61,10 @@ class Result:
     first_word: int
     words: int
 
+    def first_line(self, row: int, column: int) -> Bank:
+        """Where the rows that share a bank with `row` begin: instructions count lines from there."""
+        return self.rows.place(row - row % self.rows.stride, column)
+
     def spans(self, rows: range, columns: range) -> list[Span]:
         """The words that are written."""
         return [self.rows.span(row, columns.start, len(columns), first_word=self.first_word, words=self.words) for row in rows]
@@ -104,7 +108,7 @@ def _convolve(
     (kernel_h, kernel_w), (stride_h, stride_w) = window.kernel, window.stride
     row, column = out.start * stride_h - window.padding[2], columns.start * stride_w - window.padding[0]
     bank, offset, addresses = rows.window(row, column)
-    place = result.rows.place(out.start, columns.start)
+    place = result.first_line(out.start, columns.start)
     height, width, channels = sliding.shape
     last_row, last_column = (out.stop - 1) * stride_h - window.padding[2], (columns.stop - 1) * stride_w - window.padding[0]
     code.set(
@@ -196,7 +200,7 @@ def _slide(
     stride_h, kernel_h = window.stride[0], window.kernel[0]
     row, column = out.start * stride_h - window.padding[2], columns.start * window.stride[1] - window.padding[0]
     bank, offset, addresses = rows.window(row, column)
-    place = result.rows.place(out.start, columns.start)
+    place = result.first_line(out.start, columns.start)
     last_row = (out.stop - 1) * stride_h - window.padding[2]
     last_column = (columns.stop - 1) * window.stride[1] - window.padding[0]
     bottom = _after(last_row, kernel_h, sliding.shape[0])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgesearch.board_eval.compiler import Compiled, Options, compile_graph, write_file
 from edgesearch.board_eval.execution import execute
 from edgesearch.board_eval.graph import Activation, Conv, Graph, Input, without_weights
-from edgesearch.board_eval.isa import Instruction, Load, Save, decode
+from edgesearch.board_eval.isa import ConvInit, Instruction, Load, Save, decode
 from edgesearch.board_eval.machine import MAX_TOKENS
 from edgesearch.board_eval.targets import DPUS, Dpu, load_profile
 from edgesearch.board_eval.timing import code_cycles, run_code, time_graph
@@ -120,6 +120,26 @@ def test_kernels_that_leave_the_rounds_of_the_banks_take_fewer_rows_at_a_time(pa
     net = Quantized(30, 8, 3)
     net.conv(net.conv("image", 5, (13, 3), padding=(1, 1, pad, pad), fix=1), 5, (12, 1), fix=-1)
     assert_right(net.graph(), "B512")
+
+
+def test_rows_that_lie_two_to_a_bank_are_written_one_at_a_time() -> None:
+    net = Quantized(30, 8, 3)
+    tall = net.conv("image", 5, (13, 3), padding=(1, 1, 7, 5), fix=1)
+    net.conv(tall, 5, (3, 3), stride=(2, 2), padding=(1, 1, 1, 1), fix=-1)
+    compiled = assert_right(net.graph(), "B512")
+    assert [one.output.rows.stride for one in compiled.plan.layers] == [2, 1]
+    assert {one.stride_offset_out for one in compiled.program if isinstance(one, ConvInit)} == {0, 1}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 8])
+def test_dpus_whose_alu_does_other_numbers_of_rows(rows: int) -> None:
+    plain = DPUS["B4096"]
+    target = Dpu.model_validate({**plain.model_dump(), "fingerprint": plain.fingerprint & ~(15 << 8) | rows << 8})
+    for seed in (7, 11, 26, 111):
+        graph = random_network(seed)
+        compiled = compile_graph(graph, target, EVERYTHING)
+        assert faults(compiled) == ()
+        assert differing(compiled, random_images(graph, 1, seed), seed) == 0
 
 
 def test_a_kernel_that_no_instruction_reaches_is_refused() -> None:
