@@ -21,9 +21,11 @@ from edgesearch.board_eval.compiler import Compiled, Options, compile_graph  # n
 from edgesearch.board_eval.execution import execute  # noqa: E402
 from edgesearch.board_eval.graph import Graph  # noqa: E402
 from edgesearch.board_eval.targets import DPUS  # noqa: E402
+from edgesearch.errors import GraphError  # noqa: E402
 
 __all__ = [
-    "EVERYTHING", "KINDS", "assert_right", "differing", "extreme_network", "faults", "quantized", "random_images",
+    "EVERYTHING", "KINDS", "assert_right", "compiled_or_refused", "differing", "extreme_network", "faults", "quantized",
+    "random_images",
     "random_network", "register_sizes", "run", "same_network", "with_random_integers",
 ]  # fmt: skip
 
@@ -42,6 +44,14 @@ def assert_right(graph: Graph, size: str = "B4096", *, seed: int = 0, images: in
     assert faults(compiled) == ()
     assert differing(compiled, random_images(graph, images, seed), seed) == 0
     return compiled
+
+
+def compiled_or_refused(graph: Graph, size: str) -> Compiled | str:
+    """The compiled network, or the sentence with which it is refused."""
+    try:
+        return compile_graph(graph, DPUS[size], EVERYTHING)
+    except GraphError as refused:
+        return str(refused)
 
 
 def same_network(a: Graph, b: Graph, seed: int = 0) -> bool:
