@@ -9,7 +9,7 @@ from edgesearch.board_eval.compiler._hazards import LONG, most_tokens, with_toke
 from edgesearch.board_eval.compiler._legal import legal
 from edgesearch.board_eval.compiler._pairs import in_pairs
 from edgesearch.board_eval.compiler._plan import Plan
-from edgesearch.board_eval.compiler._search import best_schedule
+from edgesearch.board_eval.compiler._search import Scheduled, best_schedule
 from edgesearch.board_eval.compiler._step import Step, Stream, Timed
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.isa import End, Instruction, encode
@@ -82,10 +82,15 @@ def compile_graph(
     check_features(graph, options.allow)
     ready = legal(graph, target, relu6="relu6" in options.allow)
     best = best_schedule(ready, target, constants, tries=options.tries, seconds=options.seconds)
-    plan, code, end = best.plan, best.code, best.cycles
+    return finished(graph, target, best, options)
+
+
+def finished(graph: Graph, target: Target, schedule: Scheduled, options: Options) -> Compiled:
+    """A schedule with its tokens. Raises CompileError for what the options do not allow."""
+    plan, code, end = schedule.plan, schedule.code, schedule.cycles
     if not plan.layers:
         raise CompileError(f"network {graph.name!r} has no layers: its result is the image itself; nothing is left for the DPU")
-    timed = [*best.steps, Timed(Step(End(), Stream.SAVE, len(plan.layers)), end, end)]
+    timed = [*schedule.steps, Timed(Step(End(), Stream.SAVE, len(plan.layers)), end, end)]
     program = _with_few_tokens(timed)
     if "save_pairs" in options.allow:
         program = in_pairs(program)

@@ -91,7 +91,14 @@ class _Placer:
         plans = tuple(self._layer(layer) for layer in self.layers)
         memory = self.memory
         return Plan(
-            self.prepared.graph, plans, memory.known, self.ever, memory.workspace, memory.input_bytes, memory.output_bytes
+            self.prepared.graph,
+            plans,
+            self.fused.written_into,
+            memory.known,
+            self.ever,
+            memory.workspace,
+            memory.input_bytes,
+            memory.output_bytes,
         )
 
     # -- who wants what

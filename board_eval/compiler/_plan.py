@@ -87,6 +87,8 @@ class Plan:
 
     graph: Graph
     layers: tuple[LayerPlan, ...]
+    #: A concat's parts: part -> the feature map that it is written into.
+    written_into: Mapping[str, str]
     #: Feature maps in external memory: those of layers, and concats.
     external: Mapping[str, External]
     #: Where feature maps on chip lie, for those that are not in external memory.

@@ -25,7 +25,7 @@ class Prepared:
         self.target = target
         self.tensors = dict(fused.tensors)
         parts = [part for layer in fused.layers for part in self._prepared(layer)]
-        self.layers = earlier(shortest_first(parts), moved)
+        self.layers = earlier(shortest_first(parts, fused.written_into), moved, fused.written_into)
 
     def _prepared(self, layer: Layer) -> Iterator[Layer]:
         """The layer, in two where the window behind its convolution cannot be fused."""

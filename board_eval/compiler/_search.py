@@ -15,13 +15,14 @@ from edgesearch.board_eval.compiler._emission import write_code
 from edgesearch.board_eval.compiler._order import in_order_of_start
 from edgesearch.board_eval.compiler._placement import Choices, place
 from edgesearch.board_eval.compiler._plan import Plan
+from edgesearch.board_eval.compiler._sequence import independent
 from edgesearch.board_eval.compiler._step import Timed
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.targets import Target, TimingConstants
 from edgesearch.board_eval.timing import code_cycles
 from edgesearch.errors import CompileError
 
-__all__ = ["Scheduled", "best_schedule", "scheduled"]
+__all__ = ["Scheduled", "best_schedule", "moves_from", "scheduled"]
 
 #: Cuts that are tried beyond the one a layer has.
 _FURTHER = (1, 2, 4)
@@ -60,7 +61,7 @@ def best_schedule(
     improved = True
     while improved:
         improved = False
-        for other in list(_moves(best, choices)):
+        for other in list(moves_from(best, choices)):
             if tries <= 0 or (seconds is not None and time.monotonic() - started > seconds):
                 return best
             if other in refused:
@@ -77,7 +78,7 @@ def best_schedule(
     return best
 
 
-def _moves(best: Scheduled, choices: Choices) -> Iterator[Choices]:
+def moves_from(best: Scheduled, choices: Choices) -> Iterator[Choices]:
     """Choices that differ in one thing, for the layers that take the most time first."""
     time_of = [0.0] * (len(best.plan.layers) + 1)
     for timed in best.steps:
@@ -90,6 +91,5 @@ def _moves(best: Scheduled, choices: Choices) -> Iterator[Choices]:
             yield dataclasses.replace(choices, passed=tuple(sorted((passed | {name: passed.get(name, 0) + further}).items())))
         if plan.output.external is None and plan.output.name not in choices.outside:
             yield dataclasses.replace(choices, outside=choices.outside | {plan.output.name})
-        before = best.plan.layers[number - 1].layer if number else plan.layer
-        if before.output not in (plan.layer.source, plan.layer.skip, plan.layer.output):
+        if number and independent(best.plan.layers[number - 1].layer, plan.layer, best.plan.written_into):
             yield dataclasses.replace(choices, earlier=(*choices.earlier, plan.layer.name))

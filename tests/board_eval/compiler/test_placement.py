@@ -9,8 +9,9 @@ from edgesearch.board_eval.compiler import legal
 from edgesearch.board_eval.compiler._buffers import cuts, ring
 from edgesearch.board_eval.compiler._placement import Choices, place
 from edgesearch.board_eval.compiler._plan import LayerPlan, Plan
-from edgesearch.board_eval.compiler._prepare import Prepared, reads
+from edgesearch.board_eval.compiler._prepare import Prepared
 from edgesearch.board_eval.compiler._rows import Rows
+from edgesearch.board_eval.compiler._sequence import reads
 from edgesearch.board_eval.graph import Conv, Graph, without_weights
 from edgesearch.board_eval.targets import DPUS, Dpu
 from edgesearch.errors import CompileError
