@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from edgesearch.board_eval import load_profile
-from edgesearch.errors import DataError, EdgesearchError, LoweringError, SpaceError
+from edgesearch.errors import CompileError, DataError, EdgesearchError, LoweringError, SpaceError
 from edgesearch.search.commands._cli import cli
 
 
@@ -122,10 +122,24 @@ def test_a_network_with_outputs_of_its_own_is_inspected_unless_others_are_asked_
 ) -> None:
     (tmp_path / "fixed_outputs.py").write_text(FIXED)
     monkeypatch.chdir(tmp_path)
-    assert json.loads(run("inspect", "fixed_outputs:Fixed", "--format", "json"))["output"][-1] == 7
-    assert json.loads(run("inspect", "fixed_outputs:Fixed", "--classes", 7, "--format", "json"))["runs"]
+    network = ("inspect", "fixed_outputs:Fixed", "--input-size", 32, "--format", "json")
+    assert json.loads(run(*network))["output"][-1] == 7
+    assert json.loads(run(*network, "--classes", 7))["runs"]
     with pytest.raises(SpaceError, match=r"has 7 outputs, not the 10 of --classes.*num_classes"):
         run("inspect", "fixed_outputs:Fixed", "--classes", 10)
+
+
+@pytest.mark.parametrize("command", ["inspect", "bench"])
+def test_a_network_that_cannot_be_compiled_is_one_sentence_and_left_to_amds_compiler(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mean of 222 x 222 pixels keeps the DPU's limits, and its columns find no room on the chip."""
+    (tmp_path / "wide_mean.py").write_text(FIXED)
+    monkeypatch.chdir(tmp_path)
+    network = (command, "wide_mean:Fixed", "--input-size", 224, "--format", "json")
+    with pytest.raises(CompileError, match=r"layer '2' .*; compiler = 'vai' leaves the network to Vitis AI's compiler"):
+        run(*network)
+    assert json.loads(run(*network, "--compiler", "vai"))["latency_fps"] > 0
 
 
 @pytest.mark.parametrize(
