@@ -10,6 +10,8 @@ from .boards import duplicate_images as duplicate_images
 from .boards import find_board as find_board
 from .boards import preflight as preflight
 from .compiler import Compiled as Compiled
+from .compiler import Feature as Feature
+from .compiler import Options as Options
 from .compiler import compile_graph as compile_graph
 from .deployment import CompiledXmodel as CompiledXmodel
 from .deployment import Miscompiled as Miscompiled

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
 from edgesearch.board_eval.boards._board import Board
 from edgesearch.board_eval.boards._simulated import SimulatedBoard
 from edgesearch.board_eval.boards._speed import Compiler
+from edgesearch.board_eval.compiler import Feature
 from edgesearch.board_eval.targets import load_profile, profile_names
 from edgesearch.errors import EdgesearchError, PluginError
 from edgesearch.plugins import Registry, is_import_path
@@ -26,15 +27,18 @@ for _name in profile_names():
     BOARDS.add(_name, partial(_simulated, _name))
 
 
-def find_board(name: str, *, folder: Path | None = None, compiler: Compiler | None = None) -> Board:
+def find_board(
+    name: str, *, folder: Path | None = None, compiler: Compiler | None = None, allow: Collection[Feature] = ()
+) -> Board:
     """The board called `name`, simulated from the JSON profile at that path, or behind an import path.
 
     Files and code are looked for in `folder` first. What an import path leads to is a Board, or is called without arguments to
-    make one. A simulated board has code of `compiler` (None: of the one it was made with). Raises PluginError when there is
+    make one. A simulated board has code of `compiler` (None: of the one it was made with), which may use the
+    features in `allow`. Raises PluginError when there is
     none or it is not a Board, TargetError for a profile that is not valid.
     """
     board = _found(name, folder)
-    return board.with_compiler(compiler) if compiler is not None and isinstance(board, SimulatedBoard) else board
+    return board.with_compiler(compiler, allow) if compiler is not None and isinstance(board, SimulatedBoard) else board
 
 
 def _found(name: str, folder: Path | None) -> Board:

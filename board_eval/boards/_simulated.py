@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +12,7 @@ import numpy as np
 from edgesearch.board_eval.boards._board import Labels
 from edgesearch.board_eval.boards._measurement import Measurement
 from edgesearch.board_eval.boards._speed import Compiler, board_timing
+from edgesearch.board_eval.compiler import Feature
 from edgesearch.board_eval.graph import Array, Graph
 from edgesearch.board_eval.targets import BoardProfile, Dpu
 from edgesearch.board_eval.timing import Timing
@@ -37,12 +38,14 @@ class SimulatedBoard:
         *,
         runner: str | None = None,
         compiler: Compiler = _DEFAULT_COMPILER,
+        allow: Collection[Feature] = (),
         device: str = "cpu",
     ) -> None:
         profile.runner(runner)  # raises TargetError for one that it does not have
         self.profile = profile
         self.runner = runner or profile.default_runner
         self.compiler: Compiler = compiler
+        self.allow: tuple[Feature, ...] = tuple(sorted(set(allow)))
         self.device = device
         self._timed: tuple[Graph, Timing] | None = None  # the last network: images come in batches
 
@@ -51,12 +54,13 @@ class SimulatedBoard:
         """The board that `content` is that of."""
         fields = {"name": "simulated", **content}
         compiler = fields.pop("compiler", _DEFAULT_COMPILER)
-        return cls(BoardProfile.model_validate(fields), compiler=compiler, device=device)
+        allow = fields.pop("allow", ())
+        return cls(BoardProfile.model_validate(fields), compiler=compiler, allow=allow, device=device)
 
-    def with_compiler(self, compiler: Compiler) -> Self:
-        """The same board with code of this compiler."""
+    def with_compiler(self, compiler: Compiler, allow: Collection[Feature] = ()) -> Self:
+        """The same board with code of this compiler, which may use the features in `allow`."""
         other = copy.copy(self)
-        other.compiler, other._timed = compiler, None
+        other.compiler, other.allow, other._timed = compiler, tuple(sorted(set(allow))), None
         return other
 
     @property
@@ -83,12 +87,14 @@ class SimulatedBoard:
     def content(self) -> Mapping[str, Any]:
         """The profile without its name and origins, which decide nothing, with the one runner that it is fed by.
 
-        The compiler is named where it is not the default one.
+        The compiler is named where it is not the default one, and what its code may use where that is anything.
         """
         content: dict[str, Any] = self.profile.model_dump(mode="json", exclude={"name", "origin"})
         host = self.profile.runner(self.runner).model_dump(mode="json", exclude={"origin"})
         content |= {"runners": {self.runner: host}, "default_runner": self.runner}
-        return content if self.compiler == _DEFAULT_COMPILER else content | {"compiler": self.compiler}
+        if self.compiler != _DEFAULT_COMPILER:
+            return content | {"compiler": self.compiler}
+        return content | {"allow": list(self.allow)} if self.allow else content
 
     def measure(
         self,
@@ -124,7 +130,9 @@ class SimulatedBoard:
 
     def _timing(self, graph: Graph) -> Timing:
         if self._timed is None or self._timed[0] is not graph:
-            timing = board_timing(graph, self.profile, compiler=self.compiler, runner=self.runner, layers=False)
+            timing = board_timing(
+                graph, self.profile, compiler=self.compiler, allow=self.allow, runner=self.runner, layers=False
+            )
             self._timed = graph, timing
         return self._timed[1]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any, Literal, TypeAlias
 
-from edgesearch.board_eval.compiler import Compiled, compile_graph
+from edgesearch.board_eval.compiler import Compiled, Feature, Options, compile_graph
 from edgesearch.board_eval.graph import Graph, Node, without_weights
 from edgesearch.board_eval.targets import BoardProfile
 from edgesearch.board_eval.timing import LayerReport, Timing, layer_report, report_on, time_graph
@@ -25,19 +26,20 @@ def board_timing(
     profile: BoardProfile,
     *,
     compiler: Compiler = "edgesearch",
+    allow: Collection[Feature] = (),
     runner: str | None = None,
     layers: bool = True,
 ) -> Timing:
     """The time of a network on a board, fed by one of its runners (None: its default). Weights are not needed.
 
-    "edgesearch": of its own code, instruction by instruction. Raises GraphError when the DPU cannot hold the network,
-    CompileError when it cannot be compiled, TargetError for a runner that the profile does not have. `layers=False` leaves out
-    the table by layer.
+    "edgesearch": of its own code, instruction by instruction, which may use the features in `allow`. Raises GraphError when the
+    DPU cannot hold the network, CompileError when it cannot be compiled, TargetError for a runner that no profile has.
+    `layers=False` leaves out the table by layer.
     """
     if compiler == "vai":
         return time_graph(graph, profile, runner=runner, layers=layers)
     profile.runner(runner)
-    return _compiled(graph, profile).time(profile, runner=runner, layers=layers)
+    return _compiled(graph, profile, allow).time(profile, runner=runner, layers=layers)
 
 
 def board_report(
@@ -54,11 +56,11 @@ def board_report(
     return report_on(plan.graph, timing, [layer.layer for layer in plan.layers], spilled, profile)
 
 
-def _compiled(graph: Graph, profile: BoardProfile) -> Compiled:
+def _compiled(graph: Graph, profile: BoardProfile, allow: Collection[Feature] = ()) -> Compiled:
     """The code of a network, which nobody runs where it is no 8-bit one: then its shapes alone are compiled."""
     runs = graph.quantized and graph.bits == 8
     try:
-        return compile_graph(graph if runs else _shapes(graph), profile.dpu)
+        return compile_graph(graph if runs else _shapes(graph), profile.dpu, Options(allow=frozenset(allow)))
     except CompileError as error:
         raise CompileError(f"{error}; compiler = 'vai' leaves the network to Vitis AI's compiler") from error
 

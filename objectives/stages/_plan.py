@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgesearch.board_eval import Board, Compiler, Dpu
+from edgesearch.board_eval import Board, Compiler, Dpu, Feature
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation
 from edgesearch.objectives.stages._pipeline import Pipeline
@@ -24,6 +24,7 @@ class Conditions:
     views: how training images are shown: to a teacher whose logits are stored, in training, fine-tuning and QAT alike.
     board: what decides the board's results; a board of the user's own also has its import path, and what it needs alone.
     compiler: what makes the file that the board runs.
+    allow: features that this program's code may use though no measured file has them.
     dpu: the board's, as a profile stores it; empty for one that this program has no compiler for.
     granularity: channels that the DPU works on side by side.
     seed: the study's.
@@ -37,6 +38,7 @@ class Conditions:
     board_import_path: str = ""
     board_resource: str = ""
     compiler: Compiler = "edgesearch"
+    allow: tuple[Feature, ...] = ()
     dpu: Mapping[str, Any] = field(default_factory=dict)
     granularity: int = 16
     seed: int = 0
@@ -56,6 +58,7 @@ class Conditions:
         *,
         import_path: str = "",
         compiler: Compiler = "edgesearch",
+        allow: tuple[Feature, ...] = (),
         seed: int = 0,
         threads: int = 1,
     ) -> Conditions:
@@ -70,6 +73,7 @@ class Conditions:
             board_import_path=import_path,
             board_resource=board.resource,
             compiler=compiler,
+            allow=allow,
             dpu=board.target.model_dump(mode="json") if isinstance(board.target, Dpu) else {},
             granularity=board.target.channel_parallel,
             seed=seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgesearch.board_eval import Board, CompiledXmodel, Graph, SimulatedBoard, compile_xmodel
+from edgesearch.board_eval import Board, CompiledXmodel, Graph, Options, SimulatedBoard, compile_xmodel
 from edgesearch.errors import CompileError, QuantizationError
 from edgesearch.objectives import DataSet, Stage, Store, compiled_content, golden_images
 from edgesearch.search.export._golden import INPUT
@@ -40,7 +40,8 @@ def write_compiled(
         path.write_bytes(compiled_content(artifact))
         return CompiledXmodel.read(path)
     try:
-        xmodel = compile_xmodel(graph, board.target, images=golden_images(graph, data))
+        options = Options(allow=frozenset(board.allow if isinstance(board, SimulatedBoard) else ()))
+        xmodel = compile_xmodel(graph, board.target, options, images=golden_images(graph, data))
     except (CompileError, QuantizationError) as error:
         raise CompileError(f"{error}; --compiler vai exports what Vitis AI's compiler takes") from error
     xmodel.write(path)

@@ -39,7 +39,7 @@ def export_trial(
     when the network cannot be compiled.
     """
     graph = load_graph(stored_artifact(store, record, "quantized"))
-    board = find_board(settings.board, folder=settings.folder, compiler=compiler)
+    board = find_board(settings.board, folder=settings.folder, compiler=compiler, allow=settings.allow)
     target = output / f"trial-{record.number:04d}"
     temporary = output / f".{target.name}-{uuid.uuid4().hex[:8]}"
     try:

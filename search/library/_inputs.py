@@ -47,7 +47,7 @@ def read_inputs(settings: StudyFile, *, threads: int = 1) -> Inputs:
     """Read the data and the board. Raises DataError, TargetError and PluginError."""
     folder = settings.folder
     data = load_data(settings.data, folder=folder)
-    board = find_board(settings.board, folder=folder, compiler=settings.compiler)
+    board = find_board(settings.board, folder=folder, compiler=settings.compiler, allow=settings.allow)
     settings = settings.resolved(granularity=board.target.channel_parallel)
     import_path = settings.board if is_import_path(settings.board) else ""
     conditions = Conditions.of(
@@ -56,6 +56,7 @@ def read_inputs(settings: StudyFile, *, threads: int = 1) -> Inputs:
         board,
         import_path=import_path,
         compiler=settings.compiler,
+        allow=settings.allow,
         seed=settings.seed,
         threads=threads,
     )

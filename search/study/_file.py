@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from edgesearch.board_eval import Compiler
+from edgesearch.board_eval import Compiler, Feature
 from edgesearch.errors import SpaceError, StudyError
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher
 from edgesearch.spaces import (
@@ -98,6 +98,8 @@ class StudyFile(Settings):
     board: str = "zcu104"
     #: What makes the file that the board runs: this program, or vai_c_xir of Vitis AI. Simulated boards time its code.
     compiler: Compiler = "edgesearch"
+    #: What this program's code may use though no file has it that was measured on a board: see docs/compiler.md.
+    allow: tuple[Feature, ...] = ()
     #: Tried first, in this order. Without a [space] they are the whole study.
     candidates: tuple[Candidate, ...] = ()
 

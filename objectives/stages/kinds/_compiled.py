@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgesearch.board_eval import Dpu, Graph, compile_xmodel
+from edgesearch.board_eval import Dpu, Feature, Graph, Options, compile_xmodel
 from edgesearch.objectives.data import DataSet, prepare
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._plan import Plan
@@ -23,22 +23,24 @@ GOLDEN_IMAGES = 8
 
 
 class CompiledSettings(Settings):
-    """The DPU that the code is for, as a board's profile stores it."""
+    """The DPU that the code is for, as a board's profile stores it, and features of it that no measured file has."""
 
     dpu: dict[str, Any]
+    allow: tuple[Feature, ...] = ()
 
 
 def _place(plan: Plan) -> Stage | None:
     if not plan.conditions.compiles(plan.candidate):
         return None
-    settings = CompiledSettings(dpu=dict(plan.conditions.dpu))
+    settings = CompiledSettings(dpu=dict(plan.conditions.dpu), allow=plan.conditions.allow)
     return plan.make("compiled", settings, reads=("calibration",), network=plan.stage("quantized"))
 
 
 def _run(context: Context[CompiledSettings]) -> Result:
     graph = load_graph(context.input("network"))
     dpu = Dpu.model_validate(context.settings.dpu)
-    xmodel = compile_xmodel(graph, dpu, images=golden_images(graph, context.data))
+    options = Options(allow=frozenset(context.settings.allow))
+    xmodel = compile_xmodel(graph, dpu, options, images=golden_images(graph, context.data))
     content = torch.from_numpy(np.frombuffer(xmodel.content, np.uint8).copy())
     return Result({**xmodel.facts(), "golden_images": GOLDEN_IMAGES}, {"xmodel": {"content": content}})
 

@@ -31,7 +31,8 @@ class MeasuredSettings(Settings):
     def find(self, context: Context[MeasuredSettings]) -> Board:
         """The board itself."""
         if self.import_path:
-            return find_board(self.import_path, folder=context.folder, compiler=self.board.get("compiler", "edgesearch"))
+            compiler, allow = self.board.get("compiler", "edgesearch"), self.board.get("allow", ())
+            return find_board(self.import_path, folder=context.folder, compiler=compiler, allow=allow)
         return SimulatedBoard.of_content(self.board, device=context.device)
 
 

@@ -185,7 +185,7 @@ def test_a_network_that_is_not_for_the_dpu_is_timed_by_its_shapes() -> None:
 
 
 def test_a_network_that_cannot_be_compiled_is_refused_with_its_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(graph: Graph, target: object) -> None:
+    def refuse(graph: Graph, target: object, options: object) -> None:
         raise CompileError("layer 'hidden' has no room")
 
     monkeypatch.setattr(_speed, "compile_graph", refuse)
@@ -258,3 +258,26 @@ def test_boards_by_name_by_profile_and_by_import_path(tmp_path: Path) -> None:
         find_board("zcu999")
     with pytest.raises(TargetError, match="cannot be read"):
         find_board("none.json", folder=tmp_path)
+
+
+def clipped() -> Graph:
+    """A convolution with ReLU6 at fix position 4, which takes two more steps unless an instruction may clamp."""
+    rng = np.random.default_rng(0)
+    image = Input(name="image", inputs=(), shape=(32, 32, 3), fix=6)
+    weight = rng.integers(-9, 9, (64, 3, 3, 3)).astype(np.float32) / 64
+    conv = Conv(
+        name="conv", inputs=("image",), shape=(32, 32, 64), fix=4, weight=weight, weight_fix=6, has_bias=False,
+        activation="relu6", kernel=(3, 3), padding=(1, 1, 1, 1),
+    )  # fmt: skip
+    return Graph("clipped", (image, conv))
+
+
+def test_what_the_code_may_use_is_content_and_decides_the_speed() -> None:
+    graph, profile = clipped(), load_profile("zcu104")
+    plain, allowed = SimulatedBoard(profile), SimulatedBoard(profile, allow=["relu6"])
+    assert "allow" not in plain.content
+    assert allowed.content["allow"] == ["relu6"]
+    again = SimulatedBoard.of_content(allowed.content)
+    assert again.measure(graph).latency_s == allowed.measure(graph).latency_s < plain.measure(graph).latency_s
+    assert find_board("zcu104", compiler="edgesearch", allow=["relu6"]).content == allowed.content
+    assert "allow" not in allowed.with_compiler("vai").content

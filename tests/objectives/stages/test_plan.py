@@ -142,6 +142,7 @@ ALL_KINDS = {"teacher", "logits", "student", "sensitivity", "pruned", "quantized
         (with_conditions(board={"name": "kv260"}), {"measured"}),
         (with_conditions(board={"name": "zcu104", "compiler": "vai"}), {"measured"}),
         (with_conditions(dpu={"name": "B512"}), {"compiled"}),
+        (with_conditions(allow=("relu6",)), {"compiled"}),
         (with_conditions(views="none"), ALL_KINDS),
         (with_conditions(bfloat16=True), ALL_KINDS),
         (with_recipe("train", lr=0.5), ALL_KINDS - {"teacher", "logits"}),
