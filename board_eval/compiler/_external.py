@@ -91,12 +91,13 @@ class ExternalMemory:
     def read_by(self, layer: Layer, name: str) -> tuple[Layer, External]:
         """What a layer reads of a feature map in external memory: reshaped, or thinned while it is loaded."""
         view = self.of(name)
+        shape = layer.in_shape if name == layer.source else layer.out_shape
+        if view.shape != shape:
+            height, width, channels = shape
+            assert view.contiguous  # parts of a concat are copied before they are reshaped
+            view = External(view.register, view.address, shape, channels, width * channels)
         if name != layer.source:
             return layer, view
-        if view.shape != layer.in_shape:
-            height, width, channels = layer.in_shape
-            assert view.contiguous  # parts of a concat are copied before they are reshaped
-            view = External(view.register, view.address, layer.in_shape, channels, width * channels)
         window = layer.window
         if window.kernel == (1, 1) and window.padding == (0, 0, 0, 0) and window.stride != (1, 1):
             height, width, channels = *layer.mid_shape[:2], layer.in_shape[2]

@@ -181,6 +181,17 @@ def test_values_under_a_new_shape_in_a_concat() -> None:
     assert_right(net.graph())
 
 
+def test_operands_of_a_sum_under_a_new_shape() -> None:
+    net = Quantized(3, 4, 8)
+    turned = net.reshape("image", 4, 3, 8)
+    net.add(net.conv(turned, 8, fix=2), turned, fix=2)
+    assert_right(net.graph())
+    net = Quantized(3, 4, 8)
+    turned = net.reshape(net.conv("image", 8, fix=3), 4, 3, 8)
+    net.add(net.activation(turned, "relu", fix=3), turned, fix=2)
+    assert_right(net.graph())
+
+
 def test_no_more_tokens_wait_than_may() -> None:
     """Rows that go to external memory and come back one by one."""
     seed = 133
