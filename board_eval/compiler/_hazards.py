@@ -161,10 +161,13 @@ def with_tokens(steps: Sequence[Timed], *, long: float = LONG) -> list[Instructi
         for other in known.needed(number, engine, last, later):
             takes[number] |= 1 << engines[other]
             gives[other] |= 1 << engine
-    return [
-        dataclasses.replace(timed.step.instruction, dpdon=take, dpdby=give)
-        for timed, take, give in zip(steps, takes, gives, strict=True)
-    ]
+    return [_with(timed.step.instruction, take, give) for timed, take, give in zip(steps, takes, gives, strict=True)]
+
+
+def _with(instruction: Instruction, take: int, give: int) -> Instruction:
+    if (instruction.dpdon, instruction.dpdby) == (take, give):
+        return instruction
+    return dataclasses.replace(instruction, dpdon=take, dpdby=give)
 
 
 def most_tokens(program: Sequence[Instruction]) -> int:
@@ -172,6 +175,8 @@ def most_tokens(program: Sequence[Instruction]) -> int:
     waiting = dict.fromkeys(itertools.permutations(Engine, 2), 0)
     most = 0
     for one in program:
+        if one.dpdon == one.dpdby == 1 << one.ENGINE:
+            continue
         for other in Engine:
             if one.takes(other):
                 waiting[other, one.ENGINE] -= 1

@@ -7,6 +7,7 @@ parameters and of rows touch different memories and may pass one another: whiche
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from edgesearch.board_eval.compiler._hazards import conflicts
 from edgesearch.board_eval.compiler._step import Step, Stream, Timed
@@ -22,45 +23,60 @@ def in_order_of_start(steps: Sequence[Step], cycles: Sequence[float], target: Ta
     The given order must be one in which they can be executed one by one; so is the returned one.
     """
     waits = conflicts(steps, target)
-    positions = [0] * len(steps)
-    queues: list[list[int]] = [[] for _ in Stream]
+    queues = [_Queue(stream) for stream in Stream]
     for number, step in enumerate(steps):
-        queues[step.stream].append(number)
-    heads = [0] * len(Stream)
+        queues[step.stream].numbers.append(number)
+    positions = [0] * len(steps)
     free = [0.0] * len(Engine)
     ends: list[float | None] = [None] * len(steps)
-    ready: list[float | None] = [None] * len(Stream)
     ordered: list[Timed] = []
     while len(ordered) < len(steps):
-        chosen, start = -1, 0.0
-        for stream in Stream:
-            if heads[stream] == len(queues[stream]):
-                continue
-            if ready[stream] is None:
-                ready[stream] = _ready(waits[queues[stream][heads[stream]]], ends)
-            at = ready[stream]
-            if at is None:
-                continue
-            at = max(at, free[stream.engine])
-            number = queues[stream][heads[stream]]
-            if chosen < 0 or (at, number) < (start, queues[chosen][heads[chosen]]):
-                chosen, start = stream, at
-        number = queues[chosen][heads[chosen]]
-        heads[chosen] += 1
-        ready[chosen] = None
-        ends[number] = free[steps[number].stream.engine] = start + cycles[number]
+        _, number, queue = min(
+            (max(queue.ready, free[queue.engine]), queue.numbers[queue.head], queue)
+            for queue in queues
+            if queue.is_ready(waits, ends)
+        )
+        start = max(queue.ready, free[queue.engine])
+        end = start + cycles[number]
+        queue.head += 1
+        queue.ready = _UNKNOWN
+        ends[number] = free[queue.engine] = end
         positions[number] = len(ordered)
-        waited = tuple(positions[other] for other in waits[number])
-        ordered.append(Timed(steps[number], start, start + cycles[number], waited))
+        ordered.append(Timed(steps[number], start, end, tuple(positions[other] for other in waits[number])))
     return ordered
 
 
-def _ready(waits: tuple[int, ...], ends: Sequence[float | None]) -> float | None:
-    """When all that is waited for has ended; None while that is not known."""
-    latest = 0.0
-    for other in waits:
-        end = ends[other]
-        if end is None:
-            return None
-        latest = max(latest, end)
-    return latest
+_UNKNOWN = -1.0
+
+
+@dataclass(slots=True, order=True)
+class _Queue:
+    """The steps of a stream that have not started."""
+
+    stream: Stream
+    numbers: list[int] = field(default_factory=list, compare=False)
+    head: int = field(default=0, compare=False)
+    #: When all has ended that the first one waits for; unknown before all of that has started.
+    ready: float = field(default=_UNKNOWN, compare=False)
+    #: One that it waits for and that has not started; -1: none is known.
+    blocked_by: int = field(default=-1, compare=False)
+    engine: Engine = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.engine = self.stream.engine
+
+    def is_ready(self, waits: Sequence[tuple[int, ...]], ends: Sequence[float | None]) -> bool:
+        """Whether there is a first step, and it is known when it could start."""
+        if self.ready != _UNKNOWN:
+            return True
+        if self.head == len(self.numbers) or (self.blocked_by >= 0 and ends[self.blocked_by] is None):
+            return False
+        latest = 0.0
+        for other in waits[self.numbers[self.head]]:
+            end = ends[other]
+            if end is None:
+                self.blocked_by = other
+                return False
+            latest = max(latest, end)
+        self.ready, self.blocked_by = latest, -1
+        return True

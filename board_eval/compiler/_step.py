@@ -23,7 +23,10 @@ class Stream(IntEnum):
     @property
     def engine(self) -> Engine:
         """The engine that executes them."""
-        return Engine.LOAD if self is Stream.PARAMETERS else Engine(self)
+        return _ENGINES[self]
+
+
+_ENGINES = (Engine.LOAD, Engine.SAVE, Engine.CONV, Engine.MISC, Engine.LOAD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edgesearch.board_eval.compiler._rows import Span, ceil_div
 from edgesearch.board_eval.compiler._step import Memory, Step, Stream
-from edgesearch.board_eval.isa import Load, Save
+from edgesearch.board_eval.isa import Engine, Load, Save
 from edgesearch.board_eval.targets import Target
 from edgesearch.board_eval.xmodel import WORKSPACE
 
@@ -41,6 +41,8 @@ def loads(
     for part, last in _cut(transfer, target):
         words = ceil_div(part.size, target.input_parallel)
         load = Load(
+            dpdon=1 << Engine.LOAD,
+            dpdby=1 << Engine.LOAD,
             bank_id=part.bank,
             bank_addr=part.word,
             jump_write=part.pixel if part.pieces > 1 else words,
@@ -108,6 +110,9 @@ def _short(transfer: Transfer, target: Target) -> Iterator[Transfer]:
     """As many pieces as one instruction moves."""
     together = 1 if transfer.pixel > _PIXEL or transfer.pitch > _PITCH else _PIECES
     at_once = min(together, max(1, target.transfer_words // ceil_div(transfer.size, target.input_parallel)))
+    if transfer.pieces <= at_once and transfer.word < target.bank_words:
+        yield transfer
+        return
     for first in range(0, transfer.pieces, at_once):
         yield dataclasses.replace(
             transfer,
