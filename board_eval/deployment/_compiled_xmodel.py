@@ -44,7 +44,10 @@ class CompiledXmodel:
         """
         model = read_compiled(path)
         if len(model.inputs) != 1 or len(model.outputs) != 1:
-            raise XmodelError(f"{path} has {len(model.inputs)} inputs and {len(model.outputs)} outputs, expected one of each")
+            raise XmodelError(
+                f"{path} has {len(model.inputs)} and {len(model.outputs)} inputs and outputs; only files of one input and one "
+                "output are executed and timed"
+            )
         read = cls(model, Path(path).read_bytes())
         try:
             _ = read.program, read.dpu

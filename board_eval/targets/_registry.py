@@ -42,7 +42,8 @@ def load_dpu(name: str, *, folder: Path | None = None) -> Dpu:
 def dpu_of_fingerprint(fingerprint: Fingerprint) -> Dpu:
     """The DPU that a compiled file with this fingerprint is for.
 
-    Raises TargetError for another instruction set, a size that is not known, and other groups of feature-map banks.
+    Raises TargetError for another instruction set, a size that is not known, other groups of feature-map banks, and more rows
+    of the ALU than banks to read them from.
     """
     known = DPUS.get(fingerprint.size)
     if fingerprint.family != 1 or fingerprint.isa != 1 or known is None:
@@ -54,5 +55,10 @@ def dpu_of_fingerprint(fingerprint: Fingerprint) -> Dpu:
         raise TargetError(
             f"fingerprint {fingerprint} is that of a {known.name} with {fingerprint.feature_groups} groups of feature-map "
             f"banks, expected {known.feature_groups}: code for another number is not known well enough"
+        )
+    if fingerprint.alu_rows > known.pixel_parallel:
+        raise TargetError(
+            f"fingerprint {fingerprint} is that of a {known.name} whose ALU does {fingerprint.alu_rows} rows at a time, "
+            f"expected at most {known.pixel_parallel}: it is no DPU's, look for a wrong digit"
         )
     return Dpu.model_validate({**known.model_dump(), "fingerprint": fingerprint.value})

@@ -23,6 +23,7 @@ from edgesearch.board_eval.compiler import Options
 from edgesearch.board_eval.isa import decode, disassemble, disassembly_json
 from edgesearch.board_eval.xmodel import read_compiled
 from edgesearch.errors import XmodelError
+from edgesearch.search.commands._outputs import check_output
 
 
 def compile_file(
@@ -41,8 +42,7 @@ def compile_file(
     output = output or _beside(xmodel)
     if is_compiled(xmodel):
         raise XmodelError(f"{xmodel} is compiled already, expected a quantized xmodel, as NAME_int.xmodel of an export")
-    if output.resolve() == xmodel.resolve():
-        raise XmodelError(f"--output {str(output)!r} is the network itself; give the compiled file another name")
+    check_output(output, "--output", {"the network": xmodel})
     options = Options(allow=frozenset(allow), strict=strict, tries=tries)
     compiled = compile_xmodel(read_xmodel(xmodel), profile.dpu, options)
     compiled.write(output)

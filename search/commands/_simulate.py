@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +16,20 @@ import numpy.typing as npt
 
 from edgesearch.board_eval import CompiledXmodel, execute, is_compiled, read_xmodel
 from edgesearch.errors import DataError
+from edgesearch.files import write_atomically
 from edgesearch.objectives import Normalisation, prepare
 from edgesearch.search.commands._arrays import read_array
+from edgesearch.search.commands._outputs import check_output
 
 
 @dataclass(frozen=True)
 class _Network:
-    """What can be executed: its name, its input's shape (H, W, C) and fix position, its output's position, and how it runs."""
+    """What can be executed: its name, its input's shape (H, W, C) and fix position, its output's, and how it runs."""
 
     name: str
     shape: tuple[int, ...]
     fix: int | None
+    output_shape: tuple[int, ...]
     output_fix: int | None
     execute: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 
@@ -33,9 +38,11 @@ def _read(xmodel: Path) -> _Network:
     """A compiled file is executed instruction by instruction, another by its operations."""
     if is_compiled(xmodel):
         code = CompiledXmodel.read(xmodel)
-        return _Network(code.name, code.input.shape, code.input.fix, code.output.fix, code.execute)
+        source, result = code.input, code.output
+        return _Network(code.name, source.shape, source.fix, result.shape, result.fix, code.execute)
     graph = read_xmodel(xmodel)
-    return _Network(graph.name, graph.input.shape, graph.input.fix, graph.output.fix, lambda images: execute(graph, images))
+    first, last = graph.input, graph.output
+    return _Network(graph.name, first.shape, first.fix, last.shape, last.fix, lambda images: execute(graph, images))
 
 
 def simulate(*, xmodel: Path, images: Path, logits: Path | None, labels: Path | None) -> int:
@@ -43,13 +50,20 @@ def simulate(*, xmodel: Path, images: Path, logits: Path | None, labels: Path | 
     if logits is None and labels is None:
         raise click.UsageError("say what you want: --logits FILE, --labels FILE or both")
     network = _read(xmodel)
-    result = network.execute(_prepared(network, read_array(images), xmodel))
+    if logits is not None:
+        check_output(
+            logits, "--logits", {"the network": xmodel, "the file of --images": images, "the file of --labels": labels}
+        )
+    pixels = read_array(images)
+    told = None if labels is None else _labels(read_array(labels, "--labels"), pixels.shape[:1], network)
+    result = network.execute(_prepared(network, pixels, xmodel))
     if logits is not None:
         _save(logits, result)
     where = "" if logits is None else f": {logits}"
     click.echo(f"{network.name}: {len(result)} images, logits {result.shape} at fix position {network.output_fix}{where}")
-    if labels is not None:
-        click.echo(f"top-1 {_accuracy(result, read_array(labels, '--labels')):.2%} of {len(result)} images")
+    if told is not None:
+        accuracy = float((result.reshape(len(result), -1).argmax(axis=1) == told).mean())
+        click.echo(f"top-1 {accuracy:.2%} of {len(result)} images")
     return 0
 
 
@@ -101,17 +115,19 @@ def _check_belongs(network: _Network, content: dict[str, Any], manifest: Path) -
 
 
 def _save(logits: Path, result: npt.NDArray[Any]) -> None:
+    content = io.BytesIO()
+    np.save(content, result)
     try:
-        with logits.open("wb") as file:
-            np.save(file, result)
+        write_atomically(logits, content.getvalue())
     except OSError as error:
         raise DataError(f"--logits {str(logits)!r} cannot be written: {error.strerror}") from error
 
 
-def _accuracy(result: npt.NDArray[Any], labels: npt.NDArray[Any]) -> float:
-    if labels.shape != (len(result),) or labels.dtype.kind not in "iu":
-        raise DataError(f"--labels holds {labels.dtype} of shape {labels.shape}; expected {len(result)} whole numbers")
-    classes = int(np.prod(result.shape[1:]))
-    if labels.min() < 0 or labels.max() >= classes:
+def _labels(labels: npt.NDArray[Any], shape: tuple[int, ...], network: _Network) -> npt.NDArray[Any]:
+    """The labels, if they are one class of the network for each image; raises DataError."""
+    if labels.shape != shape or labels.dtype.kind not in "iu":
+        raise DataError(f"--labels holds {labels.dtype} of shape {labels.shape}; expected whole numbers of shape {shape}")
+    classes = math.prod(network.output_shape)
+    if labels.size and not 0 <= labels.min() <= labels.max() < classes:
         raise DataError(f"--labels holds {labels.min()} to {labels.max()}; the network tells 0 to {classes - 1} apart")
-    return float((result.reshape(len(result), -1).argmax(axis=1) == labels).mean())
+    return labels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgesearch.board_eval import Board, CompiledXmodel, Graph, Options, SimulatedBoard, compile_xmodel
+from edgesearch.board_eval import Board, CompiledXmodel, Feature, Graph, Options, SimulatedBoard, compile_xmodel
 from edgesearch.errors import CompileError, QuantizationError
 from edgesearch.objectives import DataSet, Stage, Store, compiled_content, golden_images
 from edgesearch.search.export._golden import INPUT
@@ -40,12 +40,17 @@ def write_compiled(
         path.write_bytes(compiled_content(artifact))
         return CompiledXmodel.read(path)
     try:
-        options = Options(allow=frozenset(board.allow if isinstance(board, SimulatedBoard) else ()))
+        options = Options(allow=frozenset(allowed_features(board)))
         xmodel = compile_xmodel(graph, board.target, options, images=golden_images(graph, data))
     except (CompileError, QuantizationError) as error:
         raise CompileError(f"{error}; --compiler vai exports what Vitis AI's compiler takes") from error
     xmodel.write(path)
     return xmodel
+
+
+def allowed_features(board: Board) -> tuple[Feature, ...]:
+    """What the code may use beyond what measured files have."""
+    return board.allow if isinstance(board, SimulatedBoard) else ()
 
 
 def describe_compiled(xmodel: CompiledXmodel, name: str, board: Board) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgesearch.board_eval import MODELLED, Board, CompiledXmodel, Dpu, Fingerprint, Graph, Target
 from edgesearch.objectives import DataSet
-from edgesearch.search.export._compiled import FOLDER, describe_compiled
+from edgesearch.search.export._compiled import FOLDER, allowed_features, describe_compiled
 from edgesearch.search.export._golden import INPUT, OUTPUT
 from edgesearch.search.study import Record, StudyFile
 
@@ -72,7 +72,7 @@ def make_manifest(
         "board": _board(board),
         "compiler": ("edgesearch" if xmodel else "vai") if deployable else None,
         "compiled": describe_compiled(xmodel, name, board) if xmodel else None,
-        "compile": (_own_line(name, xmodel) if xmodel else compile_line(name, board.target)) if deployable else None,
+        "compile": (_own_line(name, xmodel, board) if xmodel else compile_line(name, board.target)) if deployable else None,
         "golden": {"input": INPUT, "output": OUTPUT} if deployable else None,
         "seed": settings.seed,
         "artifacts": dict(record.artifacts),
@@ -126,7 +126,8 @@ def compile_line(name: str, target: Target) -> str:
     return f"vai_c_xir --xmodel {name}_int.xmodel --arch {arch_json(target)} --net_name {name} --output_dir {FOLDER}"
 
 
-def _own_line(name: str, xmodel: CompiledXmodel) -> str:
+def _own_line(name: str, xmodel: CompiledXmodel, board: Board) -> str:
     """The line that makes the file for the board again."""
     mark = Fingerprint(xmodel.model.fingerprint)
-    return f"edgesearch compile {name}_int.xmodel --fingerprint {mark} --output {FOLDER}/{name}.xmodel"
+    allowed = "".join(f" --allow {feature}" for feature in allowed_features(board))
+    return f"edgesearch compile {name}_int.xmodel --fingerprint {mark}{allowed} --output {FOLDER}/{name}.xmodel"

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from edgesearch.board_eval import Activation, CompiledXmodel, Fingerprint, Graph, Input, Pool, load_profile, write_xmodel
 from edgesearch.board_eval.isa import disassemble
 from edgesearch.board_eval.targets import DPUS
-from edgesearch.errors import CompileError, TargetError, XmodelError
+from edgesearch.errors import CompileError, DataError, TargetError, XmodelError
 from edgesearch.search.commands._cli import cli
 
 
@@ -88,8 +88,9 @@ def test_what_cannot_be_compiled_is_one_sentence_and_nothing_is_written(xmodel: 
     cases = [
         ((tmp_path / "net.xmodel",), XmodelError, "compiled already"),
         ((tmp_path / "text.xmodel",), XmodelError, "text.xmodel cannot be read as an xmodel"),
-        ((xmodel, "-o", xmodel), XmodelError, "is the network itself"),
-        ((xmodel, "-o", tmp_path / "nowhere" / "x.xmodel"), XmodelError, "cannot be written"),
+        ((xmodel, "-o", xmodel), DataError, "is the network itself"),
+        ((xmodel, "-o", tmp_path / "nowhere" / "x.xmodel"), DataError, "cannot be written: there is no folder"),
+        ((xmodel, "-o", ""), DataError, "cannot be written: it is a folder"),
         ((xmodel, "--fingerprint", "zcu104"), TargetError, "not a hexadecimal number"),
         ((xmodel, "--fingerprint", "0x201000056010407"), TargetError, "kind 2"),
     ]

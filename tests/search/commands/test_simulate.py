@@ -102,8 +102,8 @@ def test_labels_are_counted(graph: Graph, folder: Path, capsys: pytest.CaptureFi
     ("images", "labels", "words"),
     [
         (PIXELS.repeat(3, axis=3), None, "expected (N, height, width, 1)"),
-        (PIXELS, np.zeros(5, int), "expected 6 whole numbers"),
-        (PIXELS, np.zeros(6), "expected 6 whole numbers"),
+        (PIXELS, np.zeros(5, int), "expected whole numbers of shape (6,)"),
+        (PIXELS, np.zeros(6), "expected whole numbers of shape (6,)"),
         (PIXELS, np.array([0, 1, 2, 3, 4, 0]), "--labels holds 0 to 4; the network tells 0 to 3 apart"),
         (PIXELS, np.array([0, 1, 2, 3, -1, 0]), "--labels holds -1 to 3"),
         (np.array([{"a": 1}], dtype=object), None, "array of numbers; save one with numpy.save"),
@@ -138,6 +138,35 @@ def test_the_manifest_of_another_network_is_refused(folder: Path, changes: dict[
         run(folder, PIXELS)
     assert words in str(caught.value)
     assert "of two networks" in str(caught.value)
+
+
+def test_nothing_is_written_where_the_labels_do_not_fit(folder: Path) -> None:
+    with pytest.raises(DataError, match="--labels holds"):
+        run(folder, PIXELS, np.zeros(5, int))
+    assert not (folder / "logits.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("net.xmodel", "is the network itself; give the result another name"),
+        ("images.npy", "is the file of --images itself"),
+        ("labels.npy", "is the file of --labels itself"),
+        ("link", "is the file of --images itself"),
+        (".", "cannot be written: it is a folder"),
+        ("nowhere/logits.npy", "cannot be written: there is no folder"),
+        ("images.npy/logits.npy", "cannot be written: there is no folder"),
+    ],
+)
+def test_logits_replace_nothing_that_is_read_and_are_refused_before_the_work(folder: Path, name: str, words: str) -> None:
+    np.save(folder / "images.npy", PIXELS)
+    np.save(folder / "labels.npy", np.zeros(6, int))
+    (folder / "link").symlink_to("images.npy")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(DataError) as caught:
+        simulate(xmodel=folder / "net.xmodel", images=folder / "images.npy", logits=folder / name, labels=folder / "labels.npy")
+    assert words in str(caught.value)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_something_must_be_wanted(folder: Path) -> None:

@@ -146,6 +146,22 @@ def test_the_line_of_the_manifest_makes_the_same_file_again(exported: Path, tmp_
     assert hashlib.sha256(content).hexdigest() == manifest["compiled"]["sha256"]
 
 
+def test_what_a_studys_code_may_use_is_in_the_line_that_makes_its_file(
+    tiny: Study, tiny_file: Path, tiny_home: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "allowing.toml"
+    path.write_text(
+        'allow = ["relu6", "save_pairs"]\n' + tiny_file.read_text().replace('name = "tiny"', 'name = "allowing"', 1)
+    )
+    study = Study.open(path, shutil.copytree(tiny_home, tmp_path / "home"))
+    study.optimize(1, workers=0)
+    line = manifest_of(study.record(0).export(tmp_path / "deploy"))["compile"]
+    assert line == (
+        "edgesearch compile cnn_tiny_int.xmodel --fingerprint 0x101000056010407 --allow relu6 --allow save_pairs "
+        f"--output {COMPILED}"
+    )
+
+
 def test_the_front_is_compiled_when_a_study_ends_and_exported_from_the_store(tiny: Study, tmp_path: Path) -> None:
     front = tiny.front()
     stages = [tiny.inputs.compiled(record.candidate) for record in front]
