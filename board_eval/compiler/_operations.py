@@ -110,26 +110,9 @@ def _convolve(
     bank, offset, addresses = rows.window(row, column)
     place = result.first_line(out.start, columns.start)
     height, width, channels = sliding.shape
+    groups = ceil_div(channels, target.input_parallel)
     last_row, last_column = (out.stop - 1) * stride_h - window.padding[2], (columns.stop - 1) * stride_w - window.padding[0]
-    code.set(
-        ConvInit(
-            act_type=how.act_type,
-            shift_cut=how.shift_cut,
-            shift_bias=how.shift_bias,
-            kernel_h=kernel_h,
-            kernel_w=kernel_w,
-            stride_h=stride_h,
-            stride_w=stride_w,
-            valid_pixel_parallel=len(out),
-            jump_read=rows.pixel,
-            jump_read_endl=rows.line if stride_h > 1 else 1,
-            jump_write=result.rows.pixel,
-            jump_write_endl=result.rows.line if result.rows.stride > 1 else 1,
-            stride_out=result.rows.stride,
-            stride_offset_in=offset,
-            stride_offset_out=out.start % result.rows.stride,
-        )
-    )
+    code.set(_conv_settings(sliding, result, how, offset, out))
     bottom, right = _after(last_row, kernel_h, height), _after(last_column, kernel_w, width)
     _check_padding(layer, bottom, right)
     code.add(
@@ -144,7 +127,7 @@ def _convolve(
             bank_addr_weights=weights,
             bank_addr_bias=bias,
             length=len(columns),
-            channel_group=ceil_div(channels, target.input_parallel),
+            channel_group=groups,
             channel_offset=-channels % target.input_parallel,
             pad_left=max(0, -column),
             pad_top=max(0, -row),
@@ -154,15 +137,31 @@ def _convolve(
         Stream.CONV,
         [
             *sliding.spans(out.start, out.stop, columns),
-            Span(
-                code.weight_bank,
-                weights,
-                kernel_h * kernel_w * ceil_div(channels, target.input_parallel),
-                target.output_parallel,
-            ),
+            Span(code.weight_bank, weights, kernel_h * kernel_w * groups, target.output_parallel),
             Span(code.bias_bank, bias, 1),
         ],
         result.spans(out, columns),
+    )
+
+
+def _conv_settings(sliding: Sliding, result: Result, how: Arithmetic, offset: int, out: range) -> ConvInit:
+    window, rows = sliding.window, sliding.rows
+    return ConvInit(
+        act_type=how.act_type,
+        shift_cut=how.shift_cut,
+        shift_bias=how.shift_bias,
+        kernel_h=window.kernel[0],
+        kernel_w=window.kernel[1],
+        stride_h=window.stride[0],
+        stride_w=window.stride[1],
+        valid_pixel_parallel=len(out),
+        jump_read=rows.pixel,
+        jump_read_endl=rows.line if window.stride[0] > 1 else 1,
+        jump_write=result.rows.pixel,
+        jump_write_endl=result.rows.line if result.rows.stride > 1 else 1,
+        stride_out=result.rows.stride,
+        stride_offset_in=offset,
+        stride_offset_out=out.start % result.rows.stride,
     )
 
 
@@ -308,16 +307,7 @@ def elementwise(
     instruction reads on from the last bank to the first: the next round need not follow in a ring of rows.
     """
     lines = result.rows.stride
-    step = max(sliding.window.stride[0] for sliding, _ in operands) * lines
-    chosen_rows = []
-    for line in range(lines):
-        rows = list(range(out.start + line, out.stop, lines))
-        while rows:
-            starts = [(rows[0] * sliding.window.stride[0]) % sliding.rows.banks for sliding, _ in operands]
-            count = ceil_div(result.rows.banks - max(starts), step)
-            chosen_rows.append(rows[:count])
-            rows = rows[count:]
-    for chosen in chosen_rows:
+    for chosen in _rows_together([sliding for sliding, _ in operands], result, out):
         reads: list[Span] = []
         for number, (sliding, shift_read) in enumerate(operands):
             step_h, step_w = sliding.window.stride
@@ -355,3 +345,16 @@ def elementwise(
             reads,
             [span for row in chosen for span in result.spans(range(row, row + 1), columns)],
         )
+
+
+def _rows_together(operands: list[Sliding], result: Result, out: range) -> Iterator[list[int]]:
+    """The rows that one ELEW does: of one line of the result's banks, up to the last bank of each operand."""
+    lines = result.rows.stride
+    step = max(sliding.window.stride[0] for sliding in operands) * lines
+    for line in range(lines):
+        rows = list(range(out.start + line, out.stop, lines))
+        while rows:
+            starts = [(rows[0] * sliding.window.stride[0]) % sliding.rows.banks for sliding in operands]
+            count = ceil_div(result.rows.banks - max(starts), step)
+            yield rows[:count]
+            rows = rows[count:]
