@@ -43,20 +43,25 @@ def board_timing(
 
 
 def board_report(
-    graph: Graph, profile: BoardProfile, *, compiler: Compiler = "edgesearch", runner: str | None = None
+    graph: Graph,
+    profile: BoardProfile,
+    *,
+    compiler: Compiler = "edgesearch",
+    allow: Collection[Feature] = (),
+    runner: str | None = None,
 ) -> LayerReport:
     """The time of a network by layer, and what would help; parameters and errors are those of `board_timing`."""
     if compiler == "vai":
         return layer_report(graph, profile, runner=runner)
     profile.runner(runner)
-    compiled = _compiled(graph, profile)
+    compiled = _compiled(graph, profile, allow)
     plan = compiled.plan
     spilled = {name for name, place in plan.external.items() if place.register == _WORKSPACE}
     timing = compiled.time(profile, runner=runner)
     return report_on(plan.graph, timing, [layer.layer for layer in plan.layers], spilled, profile)
 
 
-def _compiled(graph: Graph, profile: BoardProfile, allow: Collection[Feature] = ()) -> Compiled:
+def _compiled(graph: Graph, profile: BoardProfile, allow: Collection[Feature]) -> Compiled:
     """The code of a network, which nobody runs where it is no 8-bit one: then its shapes alone are compiled."""
     runs = graph.quantized and graph.bits == 8
     try:

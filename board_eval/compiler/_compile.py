@@ -70,6 +70,10 @@ class Options:
     #: The most that this may take; what is found depends on the machine's speed then.
     seconds: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.tries < 0 or (self.seconds is not None and self.seconds < 0):
+            raise CompileError(f"tries is {self.tries} and seconds {self.seconds}; expected numbers of at least 0")
+
 
 def compile_graph(
     graph: Graph, target: Target, options: Options | None = None, *, constants: TimingConstants | None = None

@@ -76,11 +76,11 @@ def _unseen(one: Instruction) -> Iterator[str]:
         case Alu() if max(one.pad_left, one.pad_top) not in _PAD_WINDOW:
             yield f"window padded by {max(one.pad_left, one.pad_top)} on the left or on top"
         case ElewInit() if one.shift_read not in _SHIFT_READ:
-            yield f"operand of a sum shifted by {one.shift_read}"
+            yield f"operand of a sum shifted right by {one.shift_read}"
         case Elew():
             if one.shift_write not in _SHIFT_WRITE:
                 left = one.shift_write if one.shift_write < 16 else 16 - one.shift_write
-                yield f"sum shifted by {left}"
+                yield f"sum shifted {'left' if left > 0 else 'right'} by {abs(left)}"
             if one.num == 1 and one.act_type:
                 yield "ReLU of one operand"
         case Load() if one.channel not in _LOADED:
@@ -95,9 +95,9 @@ def _weighted(what: str, one: ConvInit | AluInit) -> Iterator[str]:
     if isinstance(one, AluInit) and one.act_type == 0:
         yield f"{what} without ReLU"
     if one.shift_cut not in _SHIFT_CUT[what]:
-        yield f"{what} shifted by {one.shift_cut}"
+        yield f"{what} shifted right by {one.shift_cut}"
     if one.shift_bias not in _SHIFT_BIAS:
-        yield f"{what} with a bias shifted by {one.shift_bias}"
+        yield f"{what} with a bias shifted left by {one.shift_bias}"
 
 
 def _strides(what: str, one: ConvInit | AluInit) -> Iterator[str]:

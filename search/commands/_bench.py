@@ -7,7 +7,16 @@ from pathlib import Path
 
 import click
 
-from edgesearch.board_eval import Compiler, Graph, LayerReport, board_report, calibrate_file, load_network, load_profile
+from edgesearch.board_eval import (
+    Compiler,
+    Feature,
+    Graph,
+    LayerReport,
+    board_report,
+    calibrate_file,
+    load_network,
+    load_profile,
+)
 from edgesearch.errors import TargetError
 from edgesearch.search.commands._networks import find_network
 
@@ -21,13 +30,14 @@ def bench(
     input_size: int | None,
     runner: str | None,
     compiler: Compiler,
+    allow: tuple[Feature, ...],
     board: str | None,
 ) -> int:
     """Time a network's code on the simulated board, fed by one of its runners; returns the exit code."""
     profile = load_profile(board or "zcu104")
     profile.runner(runner)
     graph, _ = find_network(network, input_size=input_size)
-    report = board_report(graph, profile, compiler=compiler, runner=runner)
+    report = board_report(graph, profile, compiler=compiler, allow=allow, runner=runner)
     if style == "json":
         facts = json.loads(report.to_json()) | {"macs": graph.macs, "parameters": graph.parameters}
         facts |= {"compiler": compiler, "simulated": True}

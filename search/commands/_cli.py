@@ -41,6 +41,13 @@ _COMPILER = click.option(
     help="Whose code is timed: this program's, or vai_c_xir's of Vitis AI, as a model foretells it.",
 )
 
+_ALLOW = click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(["relu6", "leaky_relu", "save_pairs"]),
+    help="Let this program's code use this feature of the DPU, which no measured file has in this form; may be given again.",
+)
+
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
@@ -195,6 +202,7 @@ def export(**options: Any) -> int:
 @click.option("--images", type=click.Path(path_type=Path), help="Calibration images to look at too: float32 NHWC, normalised.")
 @click.option("--test-images", type=click.Path(path_type=Path), help="Test images that --images must not be among.")
 @_COMPILER
+@_ALLOW
 @_BOARD
 def inspect(**options: Any) -> int:
     """Say what of MODEL the DPU runs, what it does not, and how fast.
@@ -216,6 +224,7 @@ def inspect(**options: Any) -> int:
     "--runner", help="The program that feeds the DPU, one of the board's: vart_python (the default), cpp, thesis_script."
 )
 @_COMPILER
+@_ALLOW
 @_BOARD
 def bench(**options: Any) -> int:
     """Time NETWORK on the simulated board: an .xmodel, a candidate's .toml, a student's name or my_pkg.models:Net."""
@@ -251,12 +260,7 @@ def simulate(**options: Any) -> int:
 )
 @click.option("--tries", type=click.IntRange(min=0), default=0, help="Other schedules to try, of which the fastest is taken.")
 @click.option("--strict", is_flag=True, help="Refuse values of instructions that no measured file of AMD's compiler has.")
-@click.option(
-    "--allow",
-    multiple=True,
-    type=click.Choice(["relu6", "leaky_relu", "save_pairs"]),
-    help="Use this feature of the DPU, which no such file has in this form; may be given again.",
-)
+@_ALLOW
 @click.option("--json", "as_json", is_flag=True, help="Say what is in the file as JSON.")
 @click.option("--board", help="zcu104 (the default), zcu102, kv260 or a board profile (JSON).")
 def compile_(**options: Any) -> int:

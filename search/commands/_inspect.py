@@ -17,6 +17,7 @@ from edgesearch.board_eval import (
     Activation,
     BoardProfile,
     Compiler,
+    Feature,
     Finding,
     Graph,
     Timing,
@@ -40,6 +41,7 @@ def inspect(
     stem: str | None,
     style: str,
     compiler: Compiler,
+    allow: tuple[Feature, ...],
     board: str | None,
     images: Path | None,
     test_images: Path | None,
@@ -64,7 +66,7 @@ def inspect(
     calibration = None if images is None else _read_images(images, "--images", graph)
     test = None if test_images is None else _read_images(test_images, "--test-images", graph)
     findings = preflight(graph, calibration=calibration, test=test, model=built, target=profile.dpu)
-    timing = board_timing(graph, profile, compiler=compiler, layers=False)
+    timing = board_timing(graph, profile, compiler=compiler, allow=allow, layers=False)
     if style == "json":
         click.echo(json.dumps(_facts(graph, timing, findings) | {"compiler": compiler}, indent=1))
     else:

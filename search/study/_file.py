@@ -159,6 +159,11 @@ class StudyFile(Settings):
     def _complete(self) -> StudyFile:
         if self.space is None and not self.candidates:
             raise ValueError("a study needs a [space] or at least one [[candidates]]")
+        if self.allow and self.compiler == "vai":
+            raise ValueError(
+                f"allow = {list(self.allow)} is for this program's compiler, and compiler = 'vai' leaves compiling to Vitis "
+                "AI; leave one of them out"
+            )
         kinds = {c.distillation.kind for c in self.candidates} | set(self.space.distillation if self.space else ())
         if self.teacher is None and kinds & {"logit", "intermediate"}:
             raise ValueError("distillation from a teacher is in the space, but there is no [teacher]; add one")

@@ -26,12 +26,12 @@ def test_files_of_amds_compiler_hold_nothing_unseen(reference_data: Path) -> Non
     [
         (ConvInit(kernel_h=5, kernel_w=5, shift_cut=7), "convolution of 5 x 5"),
         (ConvInit(shift_cut=7, act_type=4), "convolution with ReLU6"),
-        (ConvInit(shift_cut=4), "convolution shifted by 4"),
+        (ConvInit(shift_cut=4), "convolution shifted right by 4"),
         (ConvInit(shift_cut=7, stride_h=3, stride_w=3), "convolution with strides 3 x 3"),
         (Conv(pad_left=2), "convolution padded by 2 columns on the left"),
         (AluInit(exec_mode=3, kernel_h=2, kernel_w=2), "maximum of 2 x 2"),
-        (ElewInit(shift_read=4), "operand of a sum shifted by 4"),
-        (Elew(shift_write=18), "sum shifted by -2"),
+        (ElewInit(shift_read=4), "operand of a sum shifted right by 4"),
+        (Elew(shift_write=18), "sum shifted right by 2"),
         (Load(channel=1281), "load of pieces of 1281 bytes"),
     ],
 )

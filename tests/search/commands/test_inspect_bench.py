@@ -36,6 +36,18 @@ def test_the_code_of_either_compiler_is_timed(command: str) -> None:
     assert own["latency_fps"] == pytest.approx(theirs["latency_fps"], rel=0.2)
 
 
+@pytest.mark.parametrize("command", ["inspect", "bench"])
+def test_what_the_code_may_use_is_said_there_too(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "leaky_net.py").write_text(
+        "from torch import nn\n\n\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.LeakyReLU(0.1015625))\n"
+    )
+    network = (command, "leaky_net:net", "--input-size", 16, "--format", "json")
+    with pytest.raises(CompileError, match="allow 'leaky_relu'"):
+        run(*network)
+    assert json.loads(run(*network, "--allow", "leaky_relu"))["latency_fps"] > 0
+
+
 def test_inspect_warns_of_relu6() -> None:
     assert "ReLU6" in run("inspect", "mobilenet_v2", "--stem", "small", "--input-size", 32)
 

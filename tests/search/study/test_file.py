@@ -51,6 +51,7 @@ def test_a_study_survives_json() -> None:
             ["min_acuracy", "did you mean min_accuracy"],
         ),
         ('name = "a"\ncompiler = "gcc"\n[space]\nstudents = ["mlp"]\n', ["compiler", "gcc", "edgesearch", "vai"]),
+        ('name = "a"\ncompiler = "vai"\nallow = ["relu6"]\n[space]\nstudents = ["mlp"]\n', ["allow", "relu6", "vai", "leave"]),
         ('name = "a"\nallow = ["tanh"]\n[space]\nstudents = ["mlp"]\n', ["allow", "tanh", "relu6"]),
         ("name = ", ["TOML"]),
     ],
