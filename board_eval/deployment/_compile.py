@@ -74,7 +74,8 @@ def _check_code(xmodel: CompiledXmodel, dpu: Dpu) -> None:
 def _check_results(xmodel: CompiledXmodel, dpu: Dpu, graph: Graph, images: npt.NDArray[np.generic]) -> None:
     expected = execute(graph, images)
     expected = expected.reshape(len(expected), -1)
-    different = (execute_code(xmodel.model, xmodel.program, dpu, images) != expected).any(axis=1)
+    (result,) = execute_code(xmodel.model, xmodel.program, dpu, images).values()
+    different = (result.reshape(len(result), -1) != expected).any(axis=1)
     if different.any():
         raise Miscompiled(
             f"the code of {xmodel.name!r} gives other integers than the network on {different.sum()} of {len(images)} images"

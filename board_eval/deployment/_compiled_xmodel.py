@@ -31,7 +31,7 @@ _DPU_NAME = "DPUCZDX8G_ISA1_"
 
 @dataclass(frozen=True)
 class CompiledXmodel:
-    """A compiled xmodel of one input and one output: this program's own, or AMD's. `read` and `compile_xmodel` make it."""
+    """A compiled xmodel of one input: this program's own, or AMD's. `read` and `compile_xmodel` make it."""
 
     model: CompiledModel
     content: bytes = field(repr=False)
@@ -43,11 +43,8 @@ class CompiledXmodel:
         Raises XmodelError when it cannot be read or is not compiled for a DPUCZDX8G of instruction set 1.
         """
         model = read_compiled(path)
-        if len(model.inputs) != 1 or len(model.outputs) != 1:
-            raise XmodelError(
-                f"{path} has {len(model.inputs)} and {len(model.outputs)} inputs and outputs; only files of one input and one "
-                "output are executed and timed"
-            )
+        if len(model.inputs) != 1:
+            raise XmodelError(f"{path} has {len(model.inputs)} inputs; only files of one input are executed and timed")
         read = cls(model, Path(path).read_bytes())
         try:
             _ = read.program, read.dpu
@@ -75,9 +72,9 @@ class CompiledXmodel:
         return self.model.inputs[0]
 
     @property
-    def output(self) -> CompiledTensor:
+    def outputs(self) -> tuple[CompiledTensor, ...]:
         """What an application reads."""
-        return self.model.outputs[0]
+        return tuple(self.model.outputs)
 
     @cached_property
     def program(self) -> tuple[Instruction, ...]:
@@ -145,8 +142,16 @@ class CompiledXmodel:
         """Logits (N, values), float32, of its code in the machine, bit for bit the DPU's.
 
         `images` is (N, H, W, C): float32, normalised, which the input's fix position rounds (half up, saturating); or int8.
-        Raises QuantizationError for images that do not fit, XmodelError for code that the DPU does not execute.
+        Raises QuantizationError for images that do not fit, XmodelError for code that the DPU does not execute, or several
+        outputs.
         """
+        if len(self.outputs) != 1:
+            raise XmodelError(f"{self.name!r} has {len(self.outputs)} outputs, not one; execute_all gives them by name")
+        (result,) = self.execute_all(images).values()
+        return result.reshape(len(result), -1)
+
+    def execute_all(self, images: npt.NDArray[np.generic]) -> dict[str, Array]:
+        """Every output by name, (N, ...) in its own shape; otherwise like `execute`."""
         return execute_code(self.model, self.program, self.dpu, images)
 
     def time(self, profile: BoardProfile, *, runner: str | None = None) -> Timing:

@@ -1,4 +1,4 @@
-"""The code of a compiled file in the machine: images in, logits out."""
+"""The code of a compiled file in the machine: images in, results out."""
 
 from __future__ import annotations
 
@@ -20,22 +20,26 @@ __all__ = ["execute_code"]
 Int8 = npt.NDArray[np.int8]
 
 
-def execute_code(model: CompiledModel, program: Sequence[Instruction], dpu: Dpu, images: npt.NDArray[np.generic]) -> Array:
-    """See `CompiledXmodel.execute`. Images run one after the other through one core, as on a board."""
-    source, result = model.inputs[0], model.outputs[0]
+def execute_code(
+    model: CompiledModel, program: Sequence[Instruction], dpu: Dpu, images: npt.NDArray[np.generic]
+) -> dict[str, Array]:
+    """See `CompiledXmodel.execute_all`. Images run one after the other through one core, as on a board."""
+    source = model.inputs[0]
     integers = _integers(images, source)
     registers = {
         number: np.frombuffer(register.parameters, np.int8).copy() if register.parameters else np.zeros(register.size, np.int8)
         for number, register in model.registers.items()
     }
     machine = Machine(dpu, registers)
-    image, logits = _view(registers, source), _view(registers, result)
-    out = np.zeros((len(integers), *result.shape), np.float32)
-    for number, values in enumerate(integers):
-        image[...] = values
+    image = _view(registers, source)
+    results = [(result, _view(registers, result)) for result in model.outputs]
+    out = {result.name: np.zeros((len(integers), *result.shape), np.float32) for result in model.outputs}
+    for number, one in enumerate(integers):
+        image[...] = one
         machine.run(program)
-        out[number] = np.ldexp(logits.astype(np.float32), -result.fix)
-    return out.reshape(len(out), -1)
+        for result, values in results:
+            out[result.name][number] = np.ldexp(values.astype(np.float32), -result.fix)
+    return out
 
 
 def _integers(images: npt.NDArray[np.generic], source: CompiledTensor) -> Int8:

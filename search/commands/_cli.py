@@ -244,7 +244,7 @@ def bench(**options: Any) -> int:
 @click.option("--logits", type=click.Path(path_type=Path), help="Where float32 (N, classes) is written.")
 @click.option("--labels", type=click.Path(path_type=Path), help="Whole numbers (N,): print how many images are told right.")
 def simulate(**options: Any) -> int:
-    """Execute an XMODEL of one input and one output, AMD's own included, in the DPU's integers; a compiled one instruction by
+    """Execute an XMODEL of one input, AMD's own included, in the DPU's integers; a compiled one instruction by
     instruction.
     """
     from edgesearch.search.commands._simulate import simulate as work

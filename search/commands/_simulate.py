@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,25 +24,31 @@ from edgesearch.search.commands._outputs import check_output
 
 @dataclass(frozen=True)
 class _Network:
-    """What can be executed: its name, its input's shape (H, W, C) and fix position, its output's, and how it runs."""
+    """What can be executed: its name, its input's shape (H, W, C) and fix position, its outputs', and how it runs."""
 
     name: str
     shape: tuple[int, ...]
     fix: int | None
-    output_shape: tuple[int, ...]
-    output_fix: int | None
-    execute: Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
+    #: Output -> shape and fix position.
+    outputs: Mapping[str, tuple[tuple[int, ...], int | None]]
+    execute: Callable[[npt.NDArray[Any]], dict[str, npt.NDArray[np.float32]]]
 
 
 def _read(xmodel: Path) -> _Network:
     """A compiled file is executed instruction by instruction, another by its operations."""
     if is_compiled(xmodel):
         code = CompiledXmodel.read(xmodel)
-        source, result = code.input, code.output
-        return _Network(code.name, source.shape, source.fix, result.shape, result.fix, code.execute)
+        outputs = {output.name: (output.shape, output.fix) for output in code.outputs}
+        return _Network(code.name, code.input.shape, code.input.fix, outputs, code.execute_all)
     graph = read_xmodel(xmodel)
     first, last = graph.input, graph.output
-    return _Network(graph.name, first.shape, first.fix, last.shape, last.fix, lambda images: execute(graph, images))
+    return _Network(
+        graph.name,
+        first.shape,
+        first.fix,
+        {last.name: (last.shape, last.fix)},
+        lambda images: {last.name: execute(graph, images)},
+    )
 
 
 def simulate(*, xmodel: Path, images: Path, logits: Path | None, labels: Path | None) -> int:
@@ -50,21 +56,36 @@ def simulate(*, xmodel: Path, images: Path, logits: Path | None, labels: Path | 
     if logits is None and labels is None:
         raise click.UsageError("say what you want: --logits FILE, --labels FILE or both")
     network = _read(xmodel)
+    _check_outputs(network, logits, labels)
     if logits is not None:
         check_output(
             logits, "--logits", {"the network": xmodel, "the file of --images": images, "the file of --labels": labels}
         )
     pixels = read_array(images)
     told = None if labels is None else _labels(read_array(labels, "--labels"), pixels.shape[:1], network)
-    result = network.execute(_prepared(network, pixels, xmodel))
+    results = network.execute(_prepared(network, pixels, xmodel))
     if logits is not None:
-        _save(logits, result)
+        _save(logits, results)
     where = "" if logits is None else f": {logits}"
-    click.echo(f"{network.name}: {len(result)} images, logits {result.shape} at fix position {network.output_fix}{where}")
+    for name, result in results.items():
+        what = "logits" if len(results) == 1 else f"{name!r}"
+        click.echo(
+            f"{network.name}: {len(result)} images, {what} {result.shape} at fix position {network.outputs[name][1]}{where}"
+        )
     if told is not None:
+        (result,) = results.values()
         accuracy = float((result.reshape(len(result), -1).argmax(axis=1) == told).mean())
         click.echo(f"top-1 {accuracy:.2%} of {len(result)} images")
     return 0
+
+
+def _check_outputs(network: _Network, logits: Path | None, labels: Path | None) -> None:
+    """Raise DataError for what needs one output, where there are several."""
+    count = len(network.outputs)
+    if count > 1 and labels is not None:
+        raise DataError(f"{network.name!r} has {count} outputs; --labels is for networks of one")
+    if count > 1 and logits is not None and logits.suffix != ".npz":
+        raise DataError(f"{network.name!r} has {count} outputs; --logits must end in .npz, which holds an array for each")
 
 
 def _prepared(network: _Network, images: npt.NDArray[Any], xmodel: Path) -> npt.NDArray[Any]:
@@ -114,9 +135,12 @@ def _check_belongs(network: _Network, content: dict[str, Any], manifest: Path) -
             )
 
 
-def _save(logits: Path, result: npt.NDArray[Any]) -> None:
+def _save(logits: Path, results: dict[str, npt.NDArray[np.float32]]) -> None:
     content = io.BytesIO()
-    np.save(content, result)
+    if logits.suffix == ".npz":
+        np.savez(content, **results)  # type: ignore[arg-type]  # the names of arrays, not of numpy's own arguments
+    else:
+        np.save(content, next(iter(results.values())))
     try:
         write_atomically(logits, content.getvalue())
     except OSError as error:
@@ -127,7 +151,8 @@ def _labels(labels: npt.NDArray[Any], shape: tuple[int, ...], network: _Network)
     """The labels, if they are one class of the network for each image; raises DataError."""
     if labels.shape != shape or labels.dtype.kind not in "iu":
         raise DataError(f"--labels holds {labels.dtype} of shape {labels.shape}; expected whole numbers of shape {shape}")
-    classes = math.prod(network.output_shape)
+    ((shape_out, _),) = network.outputs.values()
+    classes = math.prod(shape_out)
     if labels.size and not 0 <= labels.min() <= labels.max() < classes:
         raise DataError(f"--labels holds {labels.min()} to {labels.max()}; the network tells 0 to {classes - 1} apart")
     return labels

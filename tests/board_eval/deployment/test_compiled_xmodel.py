@@ -109,6 +109,13 @@ def test_amds_own_files_compute_their_networks(name: str, reference_data: Path) 
     assert 100 < xmodel.time(PROFILE).throughput_fps < 10_000
 
 
-def test_a_file_of_three_outputs_is_refused(reference_data: Path) -> None:
-    with pytest.raises(XmodelError, match="only files of one input and one output"):
-        CompiledXmodel.read(reference_data / "compiled" / "yolox_nano_B512.xmodel")
+def test_the_outputs_of_a_file_are_the_same_on_every_size(reference_data: Path) -> None:
+    """AMD's YOLOX-nano, compiled for two sizes of the DPU: three outputs, equal for equal images."""
+    files = [reference_data / "compiled" / f"yolox_nano_{size}.xmodel" for size in ("B512", "B4096")]
+    small, large = (CompiledXmodel.read(file) for file in files)
+    images = np.random.default_rng(0).integers(-128, 128, (1, *small.input.shape)).astype(np.int8)
+    one, other = small.execute_all(images), large.execute_all(images)
+    assert [value.shape[1:3] for value in one.values()] == [(52, 52), (26, 26), (13, 13)]
+    assert all(np.array_equal(one[name], other[name]) for name in one)
+    with pytest.raises(XmodelError, match="3 outputs, not one"):
+        small.execute(images)

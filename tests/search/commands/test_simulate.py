@@ -179,3 +179,15 @@ def test_a_file_that_is_no_array_is_one_sentence(folder: Path, content: bytes) -
     (folder / "images.npy").write_bytes(content)
     with pytest.raises(DataError, match="array of numbers"):
         simulate(xmodel=folder / "net.xmodel", images=folder / "images.npy", logits=folder / "l.npy", labels=None)
+
+
+def test_several_outputs_go_into_one_npz(reference_data: Path, tmp_path: Path) -> None:
+    file, images = reference_data / "compiled" / "yolox_nano_B4096.xmodel", tmp_path / "images.npy"
+    np.save(images, np.zeros((1, 416, 416, 3), np.int8))
+    with pytest.raises(DataError, match="3 outputs; --logits must end in"):
+        simulate(xmodel=file, images=images, logits=tmp_path / "y.npy", labels=None)
+    with pytest.raises(DataError, match="--labels is for networks of one"):
+        simulate(xmodel=file, images=images, logits=None, labels=images)
+    assert simulate(xmodel=file, images=images, logits=tmp_path / "y.npz", labels=None) == 0
+    with np.load(tmp_path / "y.npz") as written:
+        assert sorted(values.shape for values in written.values()) == [(1, 13, 13, 85), (1, 26, 26, 85), (1, 52, 52, 85)]
