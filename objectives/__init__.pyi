@@ -22,6 +22,7 @@ from .stages import golden_images as golden_images
 from .stages import load_graph as load_graph
 from .stages import open_store as open_store
 from .stages import plan as plan
+from .stages import resources_of as resources_of
 from .stages import run_stage as run_stage
 from .stages import stage_specs as stage_specs
 from .training import Recipe as Recipe

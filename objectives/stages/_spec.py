@@ -52,7 +52,7 @@ class StageSpec(Generic[S]):
     place: the stage of a plan's candidate, or None where the candidate has none of this kind.
     run: makes the result, in a worker.
     images: forward passes of single images that it costs, a training step being three; for estimates only.
-    resources: what a worker must have to run it, as Ray names it: {"board:zcu104": 1}.
+    resources: shares of what no two stages use at a time: {"board:zcu104": 1} of a board that is needed alone.
     random: whether it draws random numbers; if not, one result serves every seed.
     """
 
@@ -73,6 +73,12 @@ class StageSpec(Generic[S]):
                 "run the same edgesearch on every machine"
             )
         return self.settings.model_validate(dict(stage.parameters))
+
+
+def resources_of(stage: Stage) -> Mapping[str, float]:
+    """What the stage needs of what is there once: name -> share of it."""
+    spec = stage_specs().find(stage.kind)
+    return spec.resources(spec.settings_of(stage))
 
 
 @lru_cache(maxsize=1)

@@ -207,7 +207,7 @@ class Engine:
         """Begin what can begin, older trials first; end the trials that have all they need."""
         for trial in list(self._active):
             for stage in trial.ready(self._stages.artifact):
-                if self._stages.has_room and not self._stages.runs(stage):
+                if self._stages.can_start(stage):
                     self._stages.start(stage)
             if trial.is_complete:
                 self._complete(trial)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Artifact, ArtifactStore, DataSettings, Stage
+from edgesearch.objectives import Artifact, ArtifactStore, DataSettings, Stage, resources_of
 from edgesearch.search.engine._jobs import Job, JobResult
 from edgesearch.search.engine._workers import Pool
 
@@ -64,9 +64,12 @@ class StageRunner:
             self._known[stage.key] = artifact
         return self._known[stage.key]
 
-    def runs(self, stage: Stage) -> bool:
-        """Whether the stage is with a worker now."""
-        return stage.key in self._running
+    def can_start(self, stage: Stage) -> bool:
+        """Whether a worker is free for the stage, which is with none yet, and so is what it needs alone: a board, say."""
+        if stage.key in self._running or not self.has_room:
+            return False
+        taken = sum((Counter(resources_of(other)) for other, _ in self._running.values()), Counter[str]())
+        return all(taken[name] + amount <= 1 for name, amount in resources_of(stage).items())
 
     def start(self, stage: Stage) -> None:
         """Give the stage to the pool."""
@@ -124,7 +127,7 @@ def run_stages(runner: StageRunner, stages: Iterable[Stage]) -> list[StageEnd]:
     while len(ends) < len(missing):
         ended = {end.stage.key for end in ends}
         for stage in missing:
-            if runner.has_room and stage.key not in ended and not runner.runs(stage):
+            if stage.key not in ended and runner.can_start(stage):
                 runner.start(stage)
         ends += runner.collect(timeout=0.25)
     return ends
