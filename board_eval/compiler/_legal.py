@@ -321,9 +321,10 @@ def _additions(graph: Graph, node: Node, target: Target) -> list[Node]:
 
     The elementwise engine keeps two fraction bits of the finer operand. That is exact while the result has at most one bit more
     than the coarser operand: rounding down twice is rounding down once. Where it has more, the coarser operand is shifted left
-    beforehand; what saturates there would saturate in the result too, since the other operand is small beside it.
+    beforehand; what saturates there would saturate in the result too, since the other operand is small beside it. (A leaky ReLU
+    would bring it back into reach.)
     """
-    if not isinstance(node, Add) or node.fix is None:
+    if not isinstance(node, Add) or node.fix is None or node.activation == "leaky_relu":  # no DPU has that behind an addition
         return [node]
     fixes = [fix for source in node.inputs if (fix := graph.fix_of(source)) is not None]
     if len(fixes) < 2:
