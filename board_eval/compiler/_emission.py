@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from edgesearch.board_eval.compiler._code import Code
@@ -38,6 +39,17 @@ def write_code(plan: Plan, target: Target) -> Code:
     return code
 
 
+@dataclass
+class _Loaded:
+    """First words of the parameters that a block of channels has on chip: loaded with its first tile, good for all."""
+
+    bias: int | None = None
+    #: Group -> word.
+    weights: dict[int, int] = field(default_factory=dict)
+    #: Weights and bias of a depthwise convolution.
+    depthwise: tuple[int, int] | None = None
+
+
 class _LayerWriter:
     def __init__(self, code: Code, graph: Graph, plan: LayerPlan, target: Target) -> None:
         self.code, self.graph, self.plan, self.target = code, graph, plan, target
@@ -49,16 +61,15 @@ class _LayerWriter:
 
     def write(self) -> None:
         for block in self.plan.blocks:
-            weights: dict[int, int] = {}
-            feed: Feed | None = None
+            loaded = _Loaded()
             for tile in self.plan.tiles:
                 feed = self._source(block, tile)
                 if self.layer.kind == "conv":
-                    self._convolution(block, tile, feed, weights)
+                    self._convolution(block, tile, feed, loaded)
                 elif self.layer.kind == "copy":
                     self._copy(block, tile, feed)
                 else:
-                    self._alone(block, tile, feed)
+                    self._alone(block, tile, feed, loaded)
 
     def arithmetic(
         self, node: Conv | Linear | Depthwise, fix_in: int, fix: int
@@ -109,7 +120,7 @@ class _LayerWriter:
 
     # -- convolutions
 
-    def _convolution(self, block: range, tile: Tile, feed: Feed, weights: dict[int, int]) -> None:
+    def _convolution(self, block: range, tile: Tile, feed: Feed, loaded: _Loaded) -> None:
         plan, layer, parallel = self.plan, self.layer, self.target.pixel_parallel
         main = plan.main
         assert isinstance(main, Conv | Linear)
@@ -121,37 +132,35 @@ class _LayerWriter:
             assert plan.middle is not None
             rows = dataclasses.replace(plan.middle, columns=len(tile.mid), first_column=tile.mid.start, pixel=len(block))
             target = Result(rows, 0, len(block))
-            behind = _Behind(self, block, tile, rows, result, sink)
+            behind = _Behind(self, block, tile, rows, result, sink, loaded)
         window = layer.window
         shape = layer.in_shape
         if plan.augmented:
             window = Window((window.kernel[0], 1), (window.stride[0], 1), (0, 0, *window.padding[2:]))
             shape = (shape[0], layer.mid_shape[1], layer.window.kernel[1] * shape[2])
         sliding = Sliding(feed.rows, window, shape, 0, feed.rows.pixel)
-        bias_word = self._bias(main, block, bias, weights)
+        if loaded.bias is None:
+            loaded.bias = self._bias(main, block, bias)
         for top in range(0, layer.mid_shape[0], parallel):
             out = range(top, min(top + parallel, layer.mid_shape[0]))
             feed.need(sliding.inputs(out.start, out.stop))
             for group in block:
-                if group not in weights:
-                    weights[group] = self._weights(main, group, values)
+                if group not in loaded.weights:
+                    loaded.weights[group] = self._weights(main, group, values)
                 first = group - block.start if target is not result or plan.output.external is not None else group
                 one = Result(target.rows, first, 1)
-                bias_at = (bias_word + group - block.start) % self.target.bank_words
-                convolve(self.code, layer.name, sliding, one, how, out, tile.mid, weights[group], bias_at)
+                bias_at = (loaded.bias + group - block.start) % self.target.bank_words
+                convolve(self.code, layer.name, sliding, one, how, out, tile.mid, loaded.weights[group], bias_at)
             if behind is None:
                 sink.put(out, tile.out)
             else:
                 behind.advance(out.stop)
 
-    def _bias(self, node: Conv | Linear | Depthwise, block: range, values: Bytes | None, known: dict[int, int]) -> int:
-        """The first word of a block's biases, loaded with the block's first tile."""
-        if -1 not in known:
-            size = node.shape[-1]
-            address = self.code.parameters.add(node.name, "bias", size, values)
-            first, channels = self._channels(block, size)
-            known[-1] = self.code.load_bias(address + first, channels)
-        return known[-1]
+    def _bias(self, node: Conv | Linear | Depthwise, block: range, values: Bytes | None) -> int:
+        size = node.shape[-1]
+        address = self.code.parameters.add(node.name, "bias", size, values)
+        first, channels = self._channels(block, size)
+        return self.code.load_bias(address + first, channels)
 
     def _weights(self, node: Conv | Linear, group: int, values: Bytes | None) -> int:
         kernel_h, kernel_w = self.layer.window.kernel
@@ -172,9 +181,9 @@ class _LayerWriter:
             feed.need([row])
             sink.put([row], tile.out, first_word=block.start if feed.external is None else 0)
 
-    def _alone(self, block: range, tile: Tile, feed: Feed) -> None:
+    def _alone(self, block: range, tile: Tile, feed: Feed, loaded: _Loaded) -> None:
         result, sink = self._output(block, tile)
-        behind = _Behind(self, block, tile, feed.rows, result, sink, feed=feed)
+        behind = _Behind(self, block, tile, feed.rows, result, sink, loaded, feed=feed)
         behind.advance(self.layer.in_shape[0])
 
 
@@ -189,12 +198,12 @@ class _Behind:
         rows: Rows,
         result: Result,
         sink: Sink,
+        loaded: _Loaded,
         *,
         feed: Feed | None = None,
     ) -> None:
-        self.writer, self.block, self.tile, self.rows, self.result, self.sink, self.feed = (
-            writer, block, tile, rows, result, sink, feed
-        )  # fmt: skip
+        self.writer, self.block, self.tile, self.result = writer, block, tile, result
+        self.sink, self.loaded, self.feed = sink, loaded, feed
         plan, layer = writer.plan, writer.layer
         self.code, self.layer, self.target = writer.code, layer, writer.target
         self.node: Node = plan.post if plan.post is not None else plan.main
@@ -213,7 +222,6 @@ class _Behind:
         self.step = self.target.alu_rows
         if self.elementwise and result.rows.stride > 1:
             self.step *= result.rows.stride
-        self.parameters: tuple[int, int] | None = None
 
     def advance(self, made: int) -> None:
         """Everything that can be done once `made` rows of the operand are there."""
@@ -297,16 +305,15 @@ class _Behind:
 
     def _depthwise(self, node: Depthwise) -> tuple[AluInit, int, int]:
         how, values, biases = self.writer.arithmetic(node, self.fix_in, self.fix_out)
-        if self.parameters is None:
+        if self.loaded.depthwise is None:
             size = node.shape[-1]
             first, channels = self.writer._channels(self.block, size)
             taps = node.kernel[0] * node.kernel[1]
-            bias = self.code.parameters.add(node.name, "bias", size, biases)
+            bias_word = self.writer._bias(node, self.block, biases)
             weights = self.code.parameters.add(node.name, "weights", taps * size, values)
-            bias_word = self.code.load_bias(bias + first, channels)
-            self.parameters = self.code.load_depthwise(weights + first, taps, size, channels), bias_word
+            self.loaded.depthwise = self.code.load_depthwise(weights + first, taps, size, channels), bias_word
         settings = AluInit(exec_mode=0, act_type=how.act_type, shift_cut=how.shift_cut, shift_bias=how.shift_bias)
-        return settings, *self.parameters
+        return settings, *self.loaded.depthwise
 
 
 def _by_elements(node: Node) -> bool:

@@ -18,7 +18,7 @@ from edgesearch.board_eval.timing import code_cycles, run_code, time_graph
 from edgesearch.board_eval.xmodel import read_compiled, read_compiled_graph
 from edgesearch.errors import CompileError, EdgesearchError
 
-from .._networks import residual_net
+from .._networks import Net, residual_net
 from ._quantized import Quantized
 from ._running import (
     EVERYTHING,
@@ -324,3 +324,15 @@ def test_a_layer_that_reads_a_concat_stays_behind_the_parts_of_it(tries: int) ->
     compiled = compile_graph(net.graph(), DPUS["B4096"], dataclasses.replace(EVERYTHING, tries=tries))
     assert faults(compiled) == ()
     assert differing(compiled, random_images(net.graph())) == 0
+
+
+def test_a_layer_of_many_tiles_loads_its_parameters_once() -> None:
+    """Loaded for every tile, the biases behind it would go round their bank and over those of the convolution."""
+    net = Net(1, 4500, 16)
+    net.depthwise(net.conv("image", 512, k=1), k=1)
+    compiled = assert_right(quantized(net.graph()))
+    (layer,) = compiled.plan.layers
+    assert len(layer.tiles) * len(layer.blocks[0]) > compiled.target.bank_words
+    banks = compiled.target.feature_groups * compiled.target.pixel_parallel + compiled.target.output_parallel + 2
+    biases = [one for one in compiled.program if isinstance(one, Load) and one.bank_id == banks - 1]
+    assert len(biases) == 2 * len(layer.blocks)
