@@ -7,6 +7,7 @@ from edgesearch.board_eval.compiler._rows import Span, ceil_div
 from edgesearch.board_eval.compiler._step import Step, Stream
 from edgesearch.board_eval.compiler._transfer import Transfer, loads
 from edgesearch.board_eval.isa import AluInit, ConvInit, Instruction
+from edgesearch.board_eval.machine import Banks
 from edgesearch.board_eval.targets import Target
 from edgesearch.board_eval.xmodel import PARAMETERS
 
@@ -21,12 +22,8 @@ class Code:
         self.steps: list[Step] = []
         self.parameters = Parameters()
         self.layer = 0
-        lanes = target.feature_groups * target.pixel_parallel
-        self.weight_bank, self.depthwise_bank, self.bias_bank = (
-            lanes,
-            lanes + target.output_parallel,
-            lanes + target.output_parallel + 1,
-        )
+        banks = Banks.of(target)
+        self.weight_bank, self.depthwise_bank, self.bias_bank = banks.weights, banks.depthwise, banks.biases
         self.weights, self.depthwise, self.biases = (Ring(target.bank_words) for _ in range(3))
         self._settings: dict[Stream, Instruction] = {}
 

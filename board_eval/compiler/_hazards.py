@@ -18,20 +18,16 @@ import numpy.typing as npt
 from edgesearch.board_eval.compiler._rows import Span
 from edgesearch.board_eval.compiler._step import Memory, Step, Stream, Timed
 from edgesearch.board_eval.isa import AluInit, ConvInit, ElewInit, End, Engine, Instruction
+from edgesearch.board_eval.machine import Banks
 from edgesearch.board_eval.targets import Target
 
-__all__ = ["LONG", "bank_count", "conflicts", "most_tokens", "with_tokens"]
+__all__ = ["LONG", "conflicts", "most_tokens", "with_tokens"]
 
 _STREAMS = len(Stream)
 #: Bytes of external memory that are guarded together.
 _CELL = 64
 #: Cycles after which an instruction has long ended: that much later than predicted, it would still hold nobody up.
 LONG = 2000.0
-
-
-def bank_count(target: Target) -> int:
-    """Banks of feature maps, convolution weights, depthwise weights and biases."""
-    return target.feature_groups * target.pixel_parallel + target.output_parallel + 2
 
 
 class _Touched:
@@ -42,7 +38,7 @@ class _Touched:
 
     def __init__(self, target: Target) -> None:
         self.depth = target.bank_words
-        self.words = np.full((2 * _STREAMS, bank_count(target), target.bank_words), -1, np.int32)
+        self.words = np.full((2 * _STREAMS, Banks.of(target).count, target.bank_words), -1, np.int32)
         self.cells: dict[int, npt.NDArray[np.int32]] = {}
 
     def before(self, step: Step) -> list[int]:

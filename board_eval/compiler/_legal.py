@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from edgesearch.board_eval.compiler._parameters import within_shifts
 from edgesearch.board_eval.compiler._result import with_result_apart
 from edgesearch.board_eval.graph import (
     Activation,
@@ -51,7 +52,7 @@ def legal(graph: Graph, target: Target, *, relu6: bool = False) -> Graph:
     if graph.quantized:
         graph = _rounded_once(graph)
     clipped = partial(_clipped, in_place=relu6)
-    for rewrite in (_dilated, _flattened, _averages, _additions, clipped, _joined_reshaped, _copied_flattened):
+    for rewrite in (_dilated, _flattened, _averages, _additions, clipped, _joined_reshaped, _copied_flattened, _shifted):
         graph = _rewritten(graph, rewrite, target)
     return with_result_apart(_read(graph))
 
@@ -240,6 +241,13 @@ def _copied_flattened(graph: Graph, node: Node, target: Target) -> list[Node]:
         return [node]
     copy = Activation(name=f"{node.name}/copy", inputs=(source.name,), shape=source.shape, activation="none", fix=source.fix)
     return [copy, dataclasses.replace(node, inputs=(copy.name,))]
+
+
+def _shifted(graph: Graph, node: Node, target: Target) -> list[Node]:
+    """Weights and biases at positions that the shifts of their layer reach."""
+    if isinstance(node, Conv | Depthwise | Linear) and node.fix is not None:
+        return [within_shifts(node, graph.fix_of(node.inputs[0]) or 0, node.fix)]
+    return [node]
 
 
 # -- averages

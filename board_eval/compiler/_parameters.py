@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +13,14 @@ from edgesearch.board_eval.compiler._external import check_address
 from edgesearch.board_eval.graph import Conv, Depthwise, Linear, weight_integers
 from edgesearch.errors import CompileError
 
-__all__ = ["Arithmetic", "Parameters", "Ring", "arithmetic"]
+__all__ = ["Arithmetic", "Parameters", "Ring", "arithmetic", "within_shifts"]
 
 #: Addresses of constants are multiples of it, in the order bias, weights of each layer.
 _PAGE = 4096
 #: The largest shift of a bias that AMD's simulator takes.
 _LARGEST_BIAS_SHIFT = 20
 _LARGEST_CUT = 63
+_BITS = 8
 
 Bytes = npt.NDArray[np.int8]
 
@@ -34,6 +37,37 @@ class Arithmetic:
 _ACTIVATIONS = {"none": 0, "relu": 1, "leaky_relu": 3, "relu6": 4}
 
 
+Weighted = TypeVar("Weighted", bound=Conv | Depthwise | Linear)
+
+
+def within_shifts(node: Weighted, fix_in: int, fix: int) -> Weighted:
+    """The same layer with weights and bias at positions that its shifts reach, if their integers leave room for it.
+
+    Shifts go to the right alone, so sums must not be coarser than the result, and a bias is shifted to the left by so much at
+    most. Raises CompileError where the weights leave no room.
+    """
+    if node.weight is None or node.weight_fix is None:
+        return node
+    weight, bias = weight_integers(node)
+    finer = fix - fix_in - node.weight_fix
+    if finer > 0:
+        if (finer > _BITS and weight.any()) or not _fits(weight << min(finer, _BITS)):
+            raise CompileError(
+                f"layer {node.name!r}: its output has {finer} bits more behind the point than its sums, and its weights leave "
+                "no room to make them finer; the DPU only shifts to the right: quantize it with a coarser output"
+            )
+        node = dataclasses.replace(node, weight_fix=node.weight_fix + finer)
+    if bias is not None and bias.any() and node.bias_fix is not None and node.weight_fix is not None:
+        beyond = fix_in + node.weight_fix - node.bias_fix + 1 - _LARGEST_BIAS_SHIFT
+        room = next((bits for bits in range(max(0, min(beyond, _BITS)), 0, -1) if _fits(bias << bits)), 0)
+        node = dataclasses.replace(node, bias_fix=node.bias_fix + room) if room else node
+    return node
+
+
+def _fits(integers: npt.NDArray[np.int64]) -> bool:
+    return bool(integers.min(initial=0) >= -128 and integers.max(initial=0) <= 127)
+
+
 def arithmetic(node: Conv | Depthwise | Linear, fix_in: int, fix: int) -> tuple[Arithmetic, Bytes | None, Bytes | None]:
     """Shifts, weights and bias of a layer; the arrays are None where the node has shapes only.
 
@@ -44,19 +78,15 @@ def arithmetic(node: Conv | Depthwise | Linear, fix_in: int, fix: int) -> tuple[
     act = _ACTIVATIONS[node.activation]
     if node.weight is None:
         return Arithmetic(0, 0, act), None, None
+    node = within_shifts(node, fix_in, fix)
     weight, bias = weight_integers(node)
     fix_weight, fix_bias = node.weight_fix or 0, node.bias_fix or 0
-    cut = fix_in + fix_weight - fix
-    if cut < 0:
-        weight, fix_weight, cut = _finer(node, weight, fix_weight, -cut)
-    shift = fix_in + fix_weight - fix_bias + 1
+    cut, shift = fix_in + fix_weight - fix, fix_in + fix_weight - fix_bias + 1
     values = np.zeros(node.shape[-1], np.int64) if bias is None else bias
     if not values.any():
         shift = min(max(shift, 0), _LARGEST_BIAS_SHIFT)
     elif shift < 0:
         values, shift = _coarser(node, values, -shift), 0
-    while shift > _LARGEST_BIAS_SHIFT and np.abs(values).max() < 64:
-        values, shift = values * 2, shift - 1
     if shift > _LARGEST_BIAS_SHIFT or cut > _LARGEST_CUT:
         raise CompileError(
             f"layer {node.name!r}: fix positions (input {fix_in}, weight {node.weight_fix}, bias {node.bias_fix}, "
@@ -64,19 +94,6 @@ def arithmetic(node: Conv | Depthwise | Linear, fix_in: int, fix: int) -> tuple[
             "quantize it with closer ones"
         )
     return Arithmetic(cut, shift, act), weight.astype(np.int8), values.astype(np.int8)
-
-
-def _finer(
-    node: Conv | Depthwise | Linear, weight: npt.NDArray[np.int64], fix_weight: int, shift: int
-) -> tuple[npt.NDArray[np.int64], int, int]:
-    """Weights at a finer position, so that the sum is not coarser than the result: no shift goes to the left."""
-    moved = weight << min(shift, 8)
-    if (shift > 8 and weight.any()) or moved.max(initial=0) > 127 or moved.min(initial=0) < -128:
-        raise CompileError(
-            f"layer {node.name!r}: its output has {shift} bits more behind the point than its sums, and its weights leave no "
-            "room to make them finer; the DPU only shifts to the right: quantize it with a coarser output"
-        )
-    return moved, fix_weight + shift, 0
 
 
 def _coarser(node: Conv | Depthwise | Linear, values: npt.NDArray[np.int64], shift: int) -> npt.NDArray[np.int64]:

@@ -14,7 +14,7 @@ from edgesearch.board_eval.targets import BoardProfile, Target, TimingConstants
 from edgesearch.board_eval.timing._certainty import OTHER_CODE_ERROR
 from edgesearch.board_eval.timing._emission import QUEUE_DEPTH
 from edgesearch.board_eval.timing._fusion import Layer
-from edgesearch.board_eval.timing._timing import LayerTime, Timing, timing_of
+from edgesearch.board_eval.timing._timing import LayerTime, Timing, layer_time, timing_of
 
 __all__ = ["LayeredCode", "code_cycles", "run_code", "time_code"]
 
@@ -159,26 +159,14 @@ def _layer_times(code: LayeredCode, cycles: Sequence[float], spent: npt.NDArray[
             saved[number] += one.length * one.channel
         elif isinstance(one, Conv):
             computed[number] += int(cost)
-    out = []
-    for i, layer in enumerate(code.layers):
-        load_s, save_s, conv_s, misc_s = spent[i].tolist()
-        out.append(
-            LayerTime(
-                name=layer.name,
-                kind=layer.kind if layer.post == "none" else f"{layer.kind}+{layer.post}",
-                nodes=layer.nodes,
-                in_shape=layer.in_shape,
-                mid_shape=layer.mid_shape,
-                out_shape=layer.out_shape,
-                seconds=load_s + save_s + conv_s + misc_s,
-                load_s=load_s,
-                save_s=save_s,
-                conv_s=conv_s,
-                misc_s=misc_s,
-                loaded_bytes=loaded[i],
-                saved_bytes=saved[i],
-                conv_cycles=computed[i],
-                spilled=saved[i] > 0,
-            )
+    return tuple(
+        layer_time(
+            layer,
+            spent[i].tolist(),
+            loaded_bytes=loaded[i],
+            saved_bytes=saved[i],
+            conv_cycles=computed[i],
+            spilled=saved[i] > 0,
         )
-    return tuple(out)
+        for i, layer in enumerate(code.layers)
+    )

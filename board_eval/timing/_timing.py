@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -12,6 +13,7 @@ from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.isa import Engine
 from edgesearch.board_eval.targets import BoardProfile, TimingConstants
 from edgesearch.board_eval.timing._certainty import interval, latency_error, throughput_error
+from edgesearch.board_eval.timing._fusion import Layer
 from edgesearch.board_eval.timing._instructions import ENGINE_OF, Kind
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._throughput import BusyCores, Moves
@@ -247,29 +249,40 @@ def layer_times(program: Program, spent: npt.NDArray[np.float64], seconds: float
     """The critical path, cut by layer and engine, with a cycle of `seconds`: the times add up to the whole."""
     moved = _per_layer(program, "bytes")
     conv = _per_layer(program, "cycles")[:, Kind.CONV]
-    out = []
-    for i, layer in enumerate(program.layers):
-        load_s, save_s, conv_s, misc_s = (spent[i] * seconds).tolist()
-        out.append(
-            LayerTime(
-                name=layer.name,
-                kind=layer.kind if layer.post == "none" else f"{layer.kind}+{layer.post}",
-                nodes=layer.nodes,
-                in_shape=layer.in_shape,
-                mid_shape=layer.mid_shape,
-                out_shape=layer.out_shape,
-                seconds=load_s + save_s + conv_s + misc_s,
-                load_s=load_s,
-                save_s=save_s,
-                conv_s=conv_s,
-                misc_s=misc_s,
-                loaded_bytes=int(moved[i, : Kind.SAVE].sum()),
-                saved_bytes=int(moved[i, Kind.SAVE]),
-                conv_cycles=int(conv[i]),
-                spilled=not program.allocation.on_chip(layer.output),
-            )
+    return tuple(
+        layer_time(
+            layer,
+            (spent[i] * seconds).tolist(),
+            loaded_bytes=int(moved[i, : Kind.SAVE].sum()),
+            saved_bytes=int(moved[i, Kind.SAVE]),
+            conv_cycles=int(conv[i]),
+            spilled=not program.allocation.on_chip(layer.output),
         )
-    return tuple(out)
+        for i, layer in enumerate(program.layers)
+    )
+
+
+def layer_time(
+    layer: Layer, spent: Sequence[float], *, loaded_bytes: int, saved_bytes: int, conv_cycles: int, spilled: bool
+) -> LayerTime:
+    """One row of a table by layer; `spent` is the seconds of each engine on the critical path."""
+    return LayerTime(
+        name=layer.name,
+        kind=layer.kind if layer.post == "none" else f"{layer.kind}+{layer.post}",
+        nodes=layer.nodes,
+        in_shape=layer.in_shape,
+        mid_shape=layer.mid_shape,
+        out_shape=layer.out_shape,
+        seconds=sum(spent),
+        load_s=spent[Engine.LOAD],
+        save_s=spent[Engine.SAVE],
+        conv_s=spent[Engine.CONV],
+        misc_s=spent[Engine.MISC],
+        loaded_bytes=loaded_bytes,
+        saved_bytes=saved_bytes,
+        conv_cycles=conv_cycles,
+        spilled=spilled,
+    )
 
 
 def _per_layer(program: Program, column: str) -> npt.NDArray[np.int64]:

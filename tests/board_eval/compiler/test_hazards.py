@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgesearch.board_eval.compiler._hazards import LONG, bank_count, conflicts, most_tokens, with_tokens
+from edgesearch.board_eval.compiler._hazards import LONG, conflicts, most_tokens, with_tokens
 from edgesearch.board_eval.compiler._step import Step, Stream, Timed
 from edgesearch.board_eval.isa import Conv, ConvInit, End, Engine, Instruction, Load
-from edgesearch.board_eval.machine import Banks
-from edgesearch.board_eval.targets import DPUS
 
 from ._steps import TARGET, before, colliding, lane_edges, programs
 
@@ -101,9 +99,3 @@ def test_tokens_are_counted_in_the_order_of_the_code() -> None:
     assert most_tokens([gives, gives, takes, gives, takes, takes]) == 2
     assert most_tokens([gives, takes] * 5) == 1
     assert most_tokens([]) == 0
-
-
-def test_banks_are_counted_as_the_machine_has_them() -> None:
-    assert {name: bank_count(target) for name, target in DPUS.items()} == {
-        name: Banks.of(target).count for name, target in DPUS.items()
-    }

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from edgesearch.board_eval.compiler import compile_graph, write_file
 from edgesearch.board_eval.compiler._parameters import Parameters, Ring, arithmetic
 from edgesearch.board_eval.execution import execute
 from edgesearch.board_eval.graph import Conv
+from edgesearch.board_eval.targets import DEFAULT_TARGET
+from edgesearch.board_eval.xmodel import read_compiled_graph
 from edgesearch.errors import CompileError, QuantizationError
 
 from ._quantized import Quantized
-from ._running import random_images
+from ._running import random_images, same_network
 
 ACTIVATIONS = st.sampled_from(["none", "relu", "leaky_relu"])
 LARGEST = st.sampled_from([1, 20, 127])
@@ -115,3 +120,14 @@ def test_a_ring_gives_one_piece_behind_the_other(pieces: list[int]) -> None:
     for words in pieces:
         assert ring.take(words) == total % 30
         total += words
+
+
+@pytest.mark.parametrize(("weight_fix", "bias_fix"), [(1, 1), (1, 9), (7, -12)])
+def test_a_file_tells_the_positions_of_the_integers_that_it_holds(weight_fix: int, bias_fix: int, tmp_path: Path) -> None:
+    """Sums coarser than the result, a bias finer than the sums, one that no shift reaches."""
+    net = Quantized(6, 6, 4, fix=4)
+    name = net.conv("image", 5, (3, 3), fix=8 if weight_fix == 1 else 3, weight_fix=weight_fix, bias_fix=bias_fix)
+    net.change(name, weight=net.integers((5, 3, 3, 4), weight_fix, 3), bias=net.integers((5,), bias_fix, 3))
+    graph, path = net.graph(), tmp_path / "positions.xmodel"
+    write_file(compile_graph(graph, DEFAULT_TARGET), path)
+    assert same_network(graph, read_compiled_graph(path))
