@@ -6,4 +6,5 @@ from ._envelope import Feature as Feature
 from ._envelope import unseen as unseen
 from ._file import compiled_program as compiled_program
 from ._file import write_file as write_file
+from ._hazards import most_tokens as most_tokens
 from ._legal import legal as legal

@@ -95,8 +95,8 @@ def compile_graph(
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """No search for cycles of garbage meanwhile: a program is a hundred thousand small objects without any, and looking through
-    them again and again takes a third of the time.
+    """No search for cycles of garbage meanwhile: a program is very many small objects without any, and looking through them
+    again and again takes much of the time.
     """
     was_on = gc.isenabled()
     gc.disable()
