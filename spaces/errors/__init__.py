@@ -13,6 +13,8 @@ EdgesearchError                 what a person did or gave; the command line prin
 ├── TargetError                 an unknown DPU or board, or a board profile that is not valid
 ├── MeasurementError            board measurements that are missing or impossible
 ├── BoardError                  a board that does not answer, or refuses an xmodel
+│   └── BoardLost               the board is at fault, not the network: another board, or the same one later, may serve
+├── ToolchainError              a tool of Vitis AI that is not there, or that failed
 ├── StoreError                  the artifact store cannot be read or written
 ├── TrainingError               a training that ended in NaN or not at all
 │   └── OutOfMemory             no memory left for a training or an evaluation; elsewhere it may fit
@@ -29,6 +31,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "BoardError",
+    "BoardLost",
     "CompileError",
     "DataError",
     "EdgesearchError",
@@ -45,6 +48,7 @@ __all__ = [
     "StoreError",
     "StudyError",
     "TargetError",
+    "ToolchainError",
     "TrainingError",
     "XmodelError",
 ]
@@ -120,6 +124,14 @@ class MeasurementError(EdgesearchError):
 
 class BoardError(EdgesearchError):
     """A board that does not answer, or that refuses an xmodel."""
+
+
+class BoardLost(BoardError):
+    """A board at fault, not the network that it was given: another board, or the same one later, may serve."""
+
+
+class ToolchainError(EdgesearchError):
+    """A tool of Vitis AI that is not there, or that failed."""
 
 
 class StoreError(EdgesearchError):
