@@ -23,7 +23,7 @@ from edgesearch.objectives.quantization._checks import check_bits, check_calibra
 from edgesearch.objectives.quantization._method import Method
 from edgesearch.objectives.quantization._positions import obey_limits
 from edgesearch.objectives.quantization._qat_network import QatNetwork
-from edgesearch.objectives.training import Checkpoints, choose_device, pack, unpack
+from edgesearch.objectives.training import Checkpoints, choose_device, pack, safe_convolutions, unpack
 
 #: Images (N, C, H, W), labels (N,), the teacher's logits (N, classes) or None.
 Batch: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
@@ -114,7 +114,8 @@ def train_qat(
         if epoch == settings.freeze_at:
             network.freeze()
         _set_rate(optimizer, 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs)))
-        loss = _epoch(network, optimizer, batches(epoch), teacher, settings, place)
+        with safe_convolutions():
+            loss = _epoch(network, optimizer, batches(epoch), teacher, settings, place)
         if checkpoints is not None:
             checkpoints.save(epoch + 1, pack({"network": network}, optimizer), {})
         if on_epoch is not None:

@@ -15,6 +15,7 @@ from edgesearch.board_eval.lowering import Lowered
 from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._positions import Positions
 from edgesearch.objectives.quantization._qat_network import QatLayer, QatNetwork
+from edgesearch.objectives.training import safe_convolutions
 
 #: Adam's step as a share of the step of the tensor's grid.
 _RATE = 1e-2
@@ -54,7 +55,8 @@ def reconstruct(exact: Network, start: Network, positions: Positions, images: Te
             shown = images[index]
             if shown.ndim == 4:
                 shown = shown.contiguous(memory_format=torch.channels_last)
-            error = _error(trained(shown) - target[index])
+            with safe_convolutions():
+                error = _error(trained(shown) - target[index])
             if usual is None:
                 usual = error.detach().median().clamp_min(_TINY * spread)
             # the logarithm: an image that is far off, whose answer is mostly beyond doubt, does not drown the others

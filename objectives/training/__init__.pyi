@@ -7,6 +7,7 @@ from ._distillation import Supervision as Supervision
 from ._distillation import stored_view as stored_view
 from ._distillation import teacher_logits as teacher_logits
 from ._evaluation import evaluate as evaluate
+from ._kernels import safe_convolutions as safe_convolutions
 from ._recipe import Recipe as Recipe
 from ._train import STEP_PASSES as STEP_PASSES
 from ._train import Training as Training

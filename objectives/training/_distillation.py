@@ -77,7 +77,9 @@ class Supervision:
 
 def stored_view(kind: Augmentation, count: int, size: tuple[int, int], number: int) -> View | None:
     """View `number` of those that logits are stored for. View 0 is the images as they are."""
-    return draw_view(kind, count, size, seed_from(_VIEW_SEED, number)) if number else None
+    if not number:
+        return None
+    return draw_view(kind, count, size, seed_from(_VIEW_SEED, number), mirror_seed=_VIEW_SEED, turn=number)
 
 
 def teacher_logits(
@@ -85,7 +87,7 @@ def teacher_logits(
     data: DataSet,
     *,
     input_size: int | None,
-    augmentation: Literal["none", "shift", "flip_crop", "auto"] = "auto",
+    augmentation: Augmentation | Literal["auto"] = "auto",
     views: int = 8,
     batch_size: int = 256,
     device: str = "auto",

@@ -6,29 +6,37 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from edgesearch.objectives.data import Augmentation
 from edgesearch.spaces import Settings
 
 __all__ = ["Recipe"]
 
 
 class Recipe(Settings):
-    """One training: `epochs` passes, linear warm-up over the first `warmup_epochs`, then a cosine to zero.
+    """One training: `epochs` passes, linear warm-up over the first `warmup_epochs`, then `schedule` down to zero.
 
-    lr is the highest learning rate. Weight decay is decoupled for "adamw", part of the gradient otherwise, and never touches
-    biases and batch-norm. augmentation: "shift" moves images by up to an eighth, "flip_crop" moves and mirrors them, "auto"
-    takes what fits the data set; in a study [train] decides it for every network but the teacher. mixed_precision: bfloat16
-    where "auto" finds that it pays, always or never.
+    optimizer: "muon" makes orthogonal steps of the kernels between first and last layer, and trains the rest by AdamW at a
+    tenth of the rate. lr is the highest learning rate. Weight decay is decoupled for "adamw" and "muon", part of the gradient
+    otherwise, and never touches biases and batch-norm. clip_norm: the longest gradient of all parameters together; 0: any.
+    average_epochs: the network that is kept is the mean of the weights over about so many last epochs; 0: the last weights.
+    augmentation: "shift" moves images by up to an eighth, "flip_crop" moves and mirrors them, "alternate_flip" moves them by a
+    sixteenth and mirrors each in every other epoch, "cutout" moves them by an eighth, mirrors them likewise and makes a square
+    of a quarter of their side grey, "auto" takes what fits the data set; in a study [train] decides it for every network but
+    the teacher. mixed_precision: bfloat16 where "auto" finds that it pays, always or never.
     """
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=64, ge=2)
-    optimizer: Literal["adamw", "sgd", "adam"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "adam", "muon"] = "adamw"
     lr: float = Field(default=3e-3, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     warmup_epochs: float = Field(default=1.0, ge=0)
+    schedule: Literal["cosine", "linear"] = "cosine"
+    clip_norm: float = Field(default=0.0, ge=0)
+    average_epochs: float = Field(default=0.0, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    augmentation: Literal["none", "shift", "flip_crop", "auto"] = "auto"
+    augmentation: Augmentation | Literal["auto"] = "auto"
     mixed_precision: Literal["auto", "off", "bf16"] = "auto"
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -19,13 +19,16 @@ from torch import Tensor, nn
 
 from edgesearch.errors import OutOfMemory, TrainingError
 from edgesearch.objectives.data import DataSet, View, choose_augmentation, draw_view, prepare_tensor, seed_from, show
+from edgesearch.objectives.training._average import Average
 from edgesearch.objectives.training._checkpoints import Checkpoints, pack, unpack
 from edgesearch.objectives.training._device import choose_device, out_of_memory, use_bfloat16
 from edgesearch.objectives.training._distillation import Batch, Loss, Supervision, stored_view
 from edgesearch.objectives.training._evaluation import evaluate
+from edgesearch.objectives.training._kernels import safe_convolutions
+from edgesearch.objectives.training._optimizers import learning_rate, make_optimizer
 from edgesearch.objectives.training._recipe import Recipe
 
-__all__ = ["STEP_PASSES", "Epoch", "Training", "learning_rate", "train"]
+__all__ = ["STEP_PASSES", "Epoch", "Training", "train"]
 
 #: A training step costs about three forward passes: one forward, two backward.
 STEP_PASSES = 3
@@ -57,14 +60,6 @@ class Training:
     device: str
     precision: Literal["float32", "bfloat16"]
     seconds: float  # of this run, with its validation
-
-
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """The rate at `step` (from 0), where an epoch has `steps`: a linear warm-up, then a cosine that ends at zero."""
-    total, warm = recipe.epochs * steps, min(recipe.warmup_epochs, recipe.epochs) * steps
-    if step < warm:
-        return recipe.lr * min(1.0, (step + 1) / warm)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1.0, total - warm)))
 
 
 def train(
@@ -101,7 +96,7 @@ def train(
         run.resume(checkpoints, last)
         saved = time.perf_counter()
         while run.epoch < last:
-            with _explained(run.epoch, recipe):
+            with _explained(run.epoch, recipe), safe_convolutions():
                 run.one_epoch()
             if on_epoch is not None:
                 on_epoch(run.epoch, run.history[-1].loss)
@@ -166,11 +161,13 @@ class _Run:
             device=device,
             seed=seed,
         )
-        self.optimizer = _make_optimizer(recipe, [model, self.loss.projections])
+        self.optimizer = make_optimizer(recipe, model, [self.loss.projections])
+        self.parameters = [p for module in self._modules().values() for p in module.parameters()]
         self.augmentation = choose_augmentation(recipe.augmentation, data.name)
         self.images = torch.tensor(data.train.images, device=device)
         self.labels = torch.tensor(data.train.labels, device=device)
         self.steps = math.ceil(len(data.train) / recipe.batch_size)
+        self.average = Average(model, recipe.average_epochs * self.steps) if recipe.average_epochs else None
         self.epoch = 0
         self.history: list[Epoch] = []
         self.best: tuple[float, int, dict[str, Tensor]] | None = None  # accuracy, epoch, weights
@@ -190,20 +187,25 @@ class _Run:
         self.epoch += 1
         accuracy = self._validate() if self.select == "best" else None
         if accuracy is not None and (self.best is None or accuracy >= self.best[0]):
-            self.best = (accuracy, self.epoch, {name: v.detach().clone() for name, v in self.model.state_dict().items()})
+            with self._kept():
+                self.best = (accuracy, self.epoch, {name: v.detach().clone() for name, v in self.model.state_dict().items()})
         self.history.append(Epoch(loss, accuracy, time.perf_counter() - started))
 
     def _step(self, batch: Batch, step: int) -> Tensor:
         rate = learning_rate(self.recipe, self.epoch * self.steps + step, self.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             loss = self.loss(batch)
         if self.device.type == "cpu" and not math.isfinite(float(loss.detach())):
             raise TrainingError(self._not_finite(batch))
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update()
         return loss.detach()
 
     def _view(self) -> tuple[View | None, int]:
@@ -212,7 +214,8 @@ class _Run:
         if self.loss.views is not None:
             number = self.epoch % self.loss.views
             return stored_view(self.augmentation, count, self.data.size, number), number
-        return draw_view(self.augmentation, count, self.data.size, seed_from(self.seed, self.epoch, _VIEW)), 0
+        seed = seed_from(self.seed, self.epoch, _VIEW)
+        return draw_view(self.augmentation, count, self.data.size, seed, mirror_seed=self.seed, turn=self.epoch), 0
 
     def _batches(self) -> Iterator[Batch]:
         """The epoch's batches. Their sizes differ by one at most: a last batch of one image has no batch statistics."""
@@ -238,9 +241,18 @@ class _Run:
         )
 
     def _validate(self) -> float:
-        return evaluate(
-            self.model, self.data.validation, input_size=self.size, normalisation=self.data.normalisation, device=self.device
-        )
+        with self._kept():
+            return evaluate(
+                self.model,
+                self.data.validation,
+                input_size=self.size,
+                normalisation=self.data.normalisation,
+                device=self.device,
+            )
+
+    def _kept(self) -> AbstractContextManager[None]:
+        """The model has the weights that would be kept if training ended now."""
+        return nullcontext() if self.average is None else self.average.shown()
 
     # --- state ---
 
@@ -253,6 +265,8 @@ class _Run:
         if self.best is not None:
             tensors |= {f"best/{name}": value.cpu().contiguous() for name, value in self.best[2].items()}
             meta["best"] = {"accuracy": self.best[0], "epoch": self.best[1]}
+        if self.average is not None:
+            tensors |= {f"average/{name}": value for name, value in self.average.state().items()}
         return tensors, meta
 
     def resume(self, checkpoints: Checkpoints | None, last: int) -> None:
@@ -260,7 +274,10 @@ class _Run:
         if latest is None or latest[0] > last:
             return
         epoch, tensors, meta = latest
-        unpack({k: v for k, v in tensors.items() if not k.startswith("best/")}, self._modules(), self.optimizer)
+        own = {k: v for k, v in tensors.items() if not k.startswith(("best/", "average/"))}
+        unpack(own, self._modules(), self.optimizer)
+        if self.average is not None:
+            self.average.load({k.removeprefix("average/"): v for k, v in tensors.items() if k.startswith("average/")})
         self.epoch, self.history = epoch, [Epoch(**each) for each in meta["history"]]
         if meta["best"] is not None:
             weights = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
@@ -269,6 +286,9 @@ class _Run:
     def finish(self) -> tuple[float, int]:
         """Puts the weights to keep into the model: their validation accuracy and epoch."""
         if self.best is None:
+            if self.average is not None:
+                self.average.keep()
+                self.average = None
             return self._validate(), self.epoch
         self.model.load_state_dict(self.best[2])
         return self.best[0], self.best[1]
@@ -276,20 +296,6 @@ class _Run:
     def close(self) -> None:
         self.loss.close()
         self.model.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-
-
-def _make_optimizer(recipe: Recipe, modules: list[nn.Module]) -> torch.optim.Optimizer:
-    """Weight decay for matrices and kernels only. The fused step is the fastest there is, also for a CPU."""
-    parameters = [p for module in modules for p in module.parameters()]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=recipe.lr, fused=True)
 
 
 def _first_not_finite(model: nn.Module, inputs: Tensor) -> str:

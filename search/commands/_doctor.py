@@ -75,9 +75,7 @@ def _machine() -> str:
 def _vectors() -> str:
     import torch
 
-    kind = torch.backends.cpu.get_cpu_capability()
-    remark = "; with --threads-per-stage above 1, stages keep to AVX2" if kind.startswith("AVX512") else ""
-    return f"{kind}{remark}"
+    return torch.backends.cpu.get_cpu_capability()
 
 
 def _database(url: str) -> str:

@@ -58,7 +58,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     """Run one stage in this process; what it prints goes to its log. Never raises: the answer says how it ended."""
     job = Job(**content)
     threads = int(job.stage["threads"])
-    _prepare_process(threads, job.python_path)
+    _extend_path(job.python_path)
     from edgesearch.objectives import Stage, open_store, run_stage
 
     _use_threads(threads)
@@ -92,22 +92,10 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     return asdict(JobResult(stage.key, outcome, time.perf_counter() - started, message))
 
 
-def _prepare_process(threads: int, python_path: tuple[str, ...]) -> None:
-    """What must be so before torch is loaded."""
-    if threads > 1 and "torch" not in sys.modules and _has_avx512():
-        # oneDNN's AVX-512 kernels, as torch 2.13 carries them, corrupt the heap in the backward pass of convolutions with few
-        # channels as soon as two threads share it. Its AVX2 kernels do not, and one thread does not.
-        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+def _extend_path(python_path: tuple[str, ...]) -> None:
     for folder in python_path:
         if folder not in sys.path:
             sys.path.append(folder)
-
-
-def _has_avx512(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    try:
-        return "avx512" in cpuinfo.read_text()
-    except OSError:  # not Linux: nothing is known, so take the safe side
-        return True
 
 
 def _use_threads(count: int) -> None:

@@ -159,7 +159,8 @@ class QatBatches:
             number = epoch % len(self._logits)
             view, logits = stored_view(self._augmentation, count, self._data.size, number), self._logits[number]
         else:
-            view, logits = draw_view(self._augmentation, count, self._data.size, seed_from(self._seed, epoch, 2)), None
+            seed = seed_from(self._seed, epoch, 2)
+            view, logits = draw_view(self._augmentation, count, self._data.size, seed, mirror_seed=self._seed, turn=epoch), None
         for index in order.tensor_split(max(1, -(-count // self._batch_size))):
             pixels = show(self._images, view, index)
             inputs = prepare_tensor(pixels, self._size, self._data.normalisation)

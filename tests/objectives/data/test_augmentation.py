@@ -42,6 +42,34 @@ def test_a_view_equals_its_slow_reference(kind: str, height: int, width: int, se
         assert torch.equal(shown[place], reference(images[number], *move, view.reflect))
 
 
+@pytest.mark.parametrize("kind", ["alternate_flip", "cutout"])
+def test_every_image_is_mirrored_in_every_other_turn(kind: str) -> None:
+    views = [draw_view(kind, 200, (32, 32), seed=turn, mirror_seed=5, turn=turn) for turn in range(4)]  # type: ignore[arg-type]
+    first, second, third, fourth = (view.mirrored for view in views if view is not None)
+    assert torch.equal(first, ~second)
+    assert torch.equal(first, third)
+    assert torch.equal(second, fourth)
+    assert 60 < int(first.sum()) < 140
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(4, 20), st.integers(4, 20), st.integers(0, 1000))
+def test_a_cut_square_is_grey_and_the_rest_is_not_touched(height: int, width: int, seed: int) -> None:
+    images = torch.randint(0, 128, (6, height, width, 2), dtype=torch.uint8)
+    view = draw_view("cutout", 6, (height, width), seed)
+    assert view is not None
+    assert view.cut is not None
+    index = torch.tensor([4, 0, 4, 5])
+    shown = show(images, view, index)
+    for place, number in enumerate(index.tolist()):
+        expected = reference(images[number], int(view.down[number]), int(view.right[number]), bool(view.mirrored[number]), True)
+        top, left = view.cut[number].tolist()
+        down, right = max(1, height // 4), max(1, width // 4)
+        assert -(down // 2) <= top < height
+        expected[max(0, top) : top + down, max(0, left) : left + right] = 128
+        assert torch.equal(shown[place], expected)
+
+
 def test_views_follow_their_seed() -> None:
     images = torch.randint(0, 256, (50, 8, 8, 1), dtype=torch.uint8)
     every = torch.arange(50)

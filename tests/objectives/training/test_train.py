@@ -17,8 +17,9 @@ from edgesearch.objectives.data._dataset import DataSet, DataSettings, load_data
 from edgesearch.objectives.pruning._macs import layer_macs, quiet
 from edgesearch.objectives.training._distillation import Supervision
 from edgesearch.objectives.training._evaluation import evaluate, predict_logits
+from edgesearch.objectives.training._optimizers import learning_rate
 from edgesearch.objectives.training._recipe import Recipe
-from edgesearch.objectives.training._train import Training, learning_rate, train
+from edgesearch.objectives.training._train import Training, train
 
 
 def network(width: int = 6, classes: int = 10, seed: int = 0) -> nn.Sequential:
@@ -81,10 +82,17 @@ def test_it_learns_and_reports(digits: DataSet) -> None:
     assert not any(module.training for module in model.modules())
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+_MORE = {"clip_norm": 0.5, "average_epochs": 1.5, "augmentation": "cutout", "schedule": "linear"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimizer": "adamw"}, {"optimizer": "adam"}, {"optimizer": "sgd"}, {"optimizer": "muon", "lr": 0.01}, _MORE],
+    ids=["adamw", "adam", "sgd", "muon", "more"],
+)
 @pytest.mark.parametrize("select", ["last", "best"])
-def test_a_resumed_training_gives_the_same_bits(digits: DataSet, optimizer: str, select: str) -> None:
-    recipe = Recipe(epochs=4, optimizer=optimizer, label_smoothing=0.1)  # type: ignore[arg-type]
+def test_a_resumed_training_gives_the_same_bits(digits: DataSet, changes: dict[str, Any], select: str) -> None:
+    recipe = Recipe(**{"epochs": 4, "label_smoothing": 0.1, **changes})
     whole, rung = network(), network()
     straight = run(whole, digits, recipe=recipe, select=select)
     memory = Memory()
@@ -175,7 +183,27 @@ def test_other_input_sizes_and_channels_and_a_last_batch_of_one() -> None:
     assert np.allclose(logits, predict_logits(colour, images, **options, batch_size=2), atol=1e-5)
 
 
-@pytest.mark.parametrize("augmentation", ["none", "shift", "flip_crop"])
+def test_gradients_are_clipped_and_weights_averaged(digits: DataSet) -> None:
+    plain, clipped, averaged = network(), network(), network()
+    losses = {}
+    for name, model, changes in (
+        ("plain", plain, {}),
+        ("clipped", clipped, {"clip_norm": 1e-6, "optimizer": "sgd"}),
+        ("averaged", averaged, {"average_epochs": 100.0}),
+    ):
+        recipe = Recipe(**{"epochs": 3, "weight_decay": 0.0, **changes})  # type: ignore[arg-type]
+        losses[name] = [epoch.loss for epoch in run(model, digits, recipe=recipe).history]
+    start = network()
+    moved = [(a - b).norm() for a, b in zip(clipped.parameters(), start.parameters(), strict=True)]
+    assert max(moved) < 1e-5
+    assert losses["averaged"] == losses["plain"]  # the average takes no part in training
+    far, near = (
+        sum((a - b).norm() for a, b in zip(m.parameters(), start.parameters(), strict=True)) for m in (plain, averaged)
+    )
+    assert near < far
+
+
+@pytest.mark.parametrize("augmentation", ["none", "shift", "flip_crop", "alternate_flip", "cutout"])
 def test_an_epoch_shows_every_image_once(digits: DataSet, augmentation: str) -> None:
     class Count(nn.Module):
         def __init__(self) -> None:

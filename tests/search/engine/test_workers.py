@@ -158,21 +158,6 @@ def test_an_unwritable_disk_blocks_and_is_nobodys_fault(tmp_path: Path) -> None:
         assert "file" in answer["message"]
 
 
-def test_two_threads_on_avx512_avoid_onednns_kernels_and_one_does_not(tmp_path: Path) -> None:
-    script = """
-import os, sys
-from pathlib import Path
-from edgesearch.search.engine import _jobs
-_jobs._has_avx512 = lambda: sys.argv[2] == "avx512"
-assert "torch" not in sys.modules
-_jobs._prepare_process(int(sys.argv[1]), ())
-print(os.environ.get("ONEDNN_MAX_CPU_ISA"))
-"""
-    for threads, cpu, expected in (("1", "avx512", "None"), ("2", "avx512", "AVX2"), ("2", "avx2", "None")):
-        done = subprocess.run([sys.executable, "-c", script, threads, cpu], capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == expected
-
-
 @pytest.mark.slow
 def test_a_child_and_a_ray_worker_make_the_same_numbers(tmp_path: Path, ray_pool: RayPool) -> None:
     child = ChildPool()

@@ -1,0 +1,57 @@
+"""The mean of a network's weights over its last steps, which is often better than the weights that training ends with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Average"]
+
+
+class Average:
+    """An exponential moving average of weights and batch-norm statistics over about `steps` steps.
+
+    In the first steps it is the plain mean of all so far.
+    """
+
+    def __init__(self, model: nn.Module, steps: float) -> None:
+        self._model, self._least, self._count = model, 1 - math.exp(-1 / steps), 0
+        self._mean = [value.detach().clone() for value in self._values().values()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Count the weights as they are now."""
+        self._count += 1
+        torch._foreach_lerp_(self._mean, list(self._values().values()), max(self._least, 1 / self._count))
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The model has the mean meanwhile."""
+        own = [value.detach().clone() for value in self._values().values()]
+        self.keep()
+        yield
+        torch._foreach_copy_(list(self._values().values()), own)
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Put the mean into the model."""
+        torch._foreach_copy_([value.detach() for value in self._values().values()], self._mean)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that `load` needs, on the CPU."""
+        named = dict(zip(self._values(), self._mean, strict=True))
+        return {"count": torch.tensor(self._count), **{name: v.to("cpu", copy=True).contiguous() for name, v in named.items()}}
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a `state`."""
+        self._count = int(state["count"])
+        for name, mean in zip(self._values(), self._mean, strict=True):
+            mean.copy_(state[name])
+
+    def _values(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self._model.state_dict().items() if value.is_floating_point()}

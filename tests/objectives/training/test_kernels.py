@@ -1,0 +1,88 @@
+"""Several threads train narrow layers safely, and compute what one would."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from edgesearch.objectives.training._kernels import safe_convolutions
+
+# Batches of odd sizes make two threads share the kernel unevenly: 62 and 63 images ended the process within some ten steps.
+_NARROW = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+from edgesearch.objectives.training import safe_convolutions
+
+torch.set_num_threads(2)
+torch.manual_seed(0)
+layers = [nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 16, 1, 2, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+layers += [nn.Conv2d(16, 8, 1, 1), nn.ReLU(), nn.Conv2d(8, 12, 1, (1, 2)), nn.ReLU(), nn.Conv2d(12, 32, 1, 2)]
+model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)).to(memory_format=torch.channels_last)
+optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+for step in range(60):
+    images = torch.randn(62 + step % 2, 3, 16, 16).to(memory_format=torch.channels_last)
+    with safe_convolutions(), torch.autocast("cpu", torch.bfloat16, enabled=step % 4 > 1):
+        loss = F.cross_entropy(model(images).float(), torch.randint(0, 10, (len(images),)))
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_threads_train_narrow_strided_convolutions() -> None:
+    done = subprocess.run([sys.executable, "-c", _NARROW], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@settings(deadline=None)
+@given(
+    channels=st.integers(1, 20),
+    kernel=st.sampled_from([1, 1, 3]),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.sampled_from([0, 1, (1, 0), "valid"]),
+    size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    grouped=st.booleans(),
+)
+@pytest.mark.usefixtures("two_threads")
+def test_the_result_is_that_of_the_plain_convolution(
+    channels: int,
+    kernel: int,
+    stride: tuple[int, int],
+    padding: int | tuple[int, int] | str,
+    size: tuple[int, int],
+    grouped: bool,
+) -> None:
+    groups = channels if grouped else 1
+    layer = nn.Conv2d(channels, 2 * channels, kernel, stride, padding, groups=groups).double()
+    images = torch.randn(2, channels, *size, dtype=torch.float64)
+    expected = layer(images)
+    with safe_convolutions():
+        found = layer(images)
+    torch.testing.assert_close(found, expected)
+
+
+def test_one_thread_is_left_alone() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    layer, images = nn.Conv2d(4, 4, 1, 2), torch.randn(1, 4, 8, 8)
+    with safe_convolutions():
+        assert torch.equal(layer(images), layer(images))
+        assert not torch.overrides._get_current_function_mode_stack()
+    torch.set_num_threads(before)
