@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.lowering import lower_with_sources
 from edgesearch.errors import QuantizationError, TrainingError
+from edgesearch.objectives.pruning import re_estimate_batch_norm
 from edgesearch.objectives.quantization._assembly import to_tensor
 from edgesearch.objectives.quantization._best import calibrate, find_grids, shuffled
 from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
@@ -91,7 +92,7 @@ def train_qat(
     Raises QuantizationError for what cannot be quantized, TrainingError when the loss is no longer a number.
     """
     if not settings.trained:
-        model = _with_statistics(model, calibration, settings.seed)
+        model = _with_statistics(model, calibration)
     lowered = lower_with_sources(model, input_shape)
     check_graph(lowered.graph)
     check_calibration(lowered.graph, calibration)
@@ -179,24 +180,11 @@ def start(network: QatNetwork, calibration: npt.NDArray[np.float32], bits: int, 
     network.set_positions(positions)
 
 
-def _with_statistics(model: nn.Module, calibration: npt.NDArray[np.float32], seed: int) -> nn.Module:
+def _with_statistics(model: nn.Module, calibration: npt.NDArray[np.float32]) -> nn.Module:
     """A copy of an untrained model whose batch-norms know the mean and variance of the calibration images."""
     model = copy.deepcopy(model).cpu()
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    if not norms or len(calibration) < 2:
-        return model
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average over batches
-    model.train()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # dropout
-        for part in torch.split(to_tensor(calibration), _STATISTICS_BATCH):
-            if len(part) > 1:
-                model(part)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    if len(calibration) > 1:  # of one image some layers have a single value, and no variance
+        re_estimate_batch_norm(model, to_tensor(calibration), batch_size=_STATISTICS_BATCH)
     return model.eval()
 
 

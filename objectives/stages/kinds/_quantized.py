@@ -178,4 +178,4 @@ def _images(settings: QuantizedSettings, data: DataSet) -> float:
     return STEP_PASSES * epochs * len(data.train) + _PTQ_PASSES * len(data.calibration)
 
 
-SPEC = StageSpec(name="quantized", version=5, settings=QuantizedSettings, place=_place, run=_run, images=_images)
+SPEC = StageSpec(name="quantized", version=6, settings=QuantizedSettings, place=_place, run=_run, images=_images)
