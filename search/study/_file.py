@@ -18,6 +18,8 @@ from edgesearch.spaces import (
     Candidate,
     Settings,
     Space,
+    StageChoices,
+    StagedChoices,
     Student,
     complete,
     complete_candidate,
@@ -130,9 +132,7 @@ class StudyFile(Settings):
     def resolved(self, *, granularity: int) -> StudyFile:
         """The study with what is left to the DPU filled in: the channels that it works on side by side."""
         candidates = tuple(candidate.resolved(granularity=granularity) for candidate in self.candidates)
-        space = self.space
-        if space is not None and space.granularity is None:
-            space = space.model_copy(update={"granularity": (granularity,)})
+        space = None if self.space is None else self.space.resolved(channel_parallel=granularity)
         return self.model_copy(update={"candidates": candidates, "space": space})
 
     def in_folder(self, folder: Path) -> StudyFile:
@@ -289,6 +289,8 @@ def _known_keys() -> dict[str, list[str]]:
         "qat": QatRecipe,
         "prune": PruneSearch,
         "space": Space,
+        "space.student.staged": StagedChoices,
+        **{f"space.student.staged.stage{number}": StageChoices for number in range(1, 5)},
         "constraints": Constraints,
         "search": SearchSettings,
     }
