@@ -111,24 +111,30 @@ class Student(Settings):
     @property
     def family(self) -> str:
         """The architecture in a word: a preset's name, "staged", or the last part of an import path."""
+        return self._family_and_factor[0]
+
+    @property
+    def factor(self) -> float:
+        """Its width relative to the architecture's own; 1 for a staged network that is no preset."""
+        return self._family_and_factor[1]
+
+    @property
+    def _family_and_factor(self) -> tuple[str, float]:
         network = self.network
         if network is None:
-            return self.architecture.rpartition(":")[2]
-        known = known_as(network)
-        return STAGED if known is None else known[0]
+            return self.architecture.rpartition(":")[2], self.width
+        return known_as(network) or (STAGED, 1.0)
 
     @property
     def name(self) -> str:
         """The architecture in words, its width and parameters included, without its input's size."""
-        network = self.network
-        if network is None:
-            words = [self.family, *(f"{name}={value}" for name, value in self.parameters.items())]
-            return " ".join(words + ([f"x{self.width:g}"] if self.width != 1.0 else []))
-        known = known_as(network)
-        if known is None:
+        network, (family, factor) = self.network, self._family_and_factor
+        if network is not None and family == STAGED:
             return str(network)
-        head = [f"h{network.head}"] if network.head else []
-        return " ".join([known[0], *([f"x{known[1]:g}"] if known[1] != 1.0 else []), *head])
+        words = [family, *(f"{name}={value}" for name, value in self.parameters.items())]
+        words += [f"x{factor:g}"] if factor != 1.0 else []
+        words += [f"h{network.head}"] if network is not None and network.head else []
+        return " ".join(words)
 
 
 class Distillation(Settings):
