@@ -103,7 +103,7 @@ class Student(Settings):
         network = self.network
         if network is not None:
             update |= {"architecture": STAGED, "width": 1.0, "staged": network}
-            own = known_as(network, others=True)
+            own = known_as(network, self.input_size, others=True)
             if own is not None and not network.head and not self.weights:  # a file's tensors have the module's own names
                 update |= {"architecture": own[0], "width": own[1], "staged": None}
         return Student(**{**{name: getattr(self, name) for name in Student.model_fields}, **update})
@@ -123,7 +123,7 @@ class Student(Settings):
         network = self.network
         if network is None:
             return self.architecture.rpartition(":")[2], self.width
-        return known_as(network) or (STAGED, 1.0)
+        return known_as(network, self.input_size) or (STAGED, 1.0)
 
     @property
     def name(self) -> str:

@@ -35,8 +35,8 @@ def find_staged(name: str) -> Staged | None:
     return Staged.parse(name) if is_staged_name(name) else PRESETS.get(name)
 
 
-def known_as(staged: Staged, *, others: bool = False) -> tuple[str, float] | None:
-    """(preset, width factor) that this canonical network is also known as; with `others`, those with a module of their own.
+def known_as(staged: Staged, input_size: int, *, others: bool = False) -> tuple[str, float] | None:
+    """(preset, width factor) that a canonical network is also known as; with `others`, those with a module of their own.
 
     The head is not looked at.
     """
@@ -45,6 +45,6 @@ def known_as(staged: Staged, *, others: bool = False) -> tuple[str, float] | Non
     for name, preset in (_OTHERS if others else PRESETS).items():
         assert preset.stem_width is not None
         factor = staged.stem_width / preset.stem_width
-        if 0 < factor <= _LARGEST_FACTOR and preset.scaled(factor) == bare:
+        if 0 < factor <= _LARGEST_FACTOR and preset.scaled(factor).canonical(input_size) == bare:
             return name, factor
     return None

@@ -175,7 +175,10 @@ class StudyFile(Settings):
         teacher = None
         if self.teacher is not None:
             fields = self.teacher.model_dump(exclude={"trained", "recipe"})
-            teacher = Teacher(student=Student(**fields), recipe=self.teacher.recipe, trained=self.teacher.trained)
+            student = Student(**fields)
+            if student.network is not None:  # however it is named, it is one network with one key
+                student = student.canonical()
+            teacher = Teacher(student=student, recipe=self.teacher.recipe, trained=self.teacher.trained)
         return Pipeline(
             data=self.data, teacher=teacher, train=self.train, finetune=self.finetune, qat=self.qat, prune=self.prune
         )

@@ -102,6 +102,7 @@ def test_a_preset_is_a_name_for_its_settings(name: str) -> None:
     assert key(name, width=0.5) != key(name)
     assert student(name, width=0.5).canonical().name == f"{name} x0.5"
     assert student(name, head=64).canonical().name == f"{name} h64"
+    assert student(name, 8, width=2.0).canonical().name == f"{name} x2"  # where some of its images are one pixel
     model = made(student(name, 32, width=0.5)).eval()
     assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
