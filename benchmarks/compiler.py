@@ -32,7 +32,7 @@ from edgesearch.board_eval.targets import DEFAULT_TARGET, DPUS, Dpu, load_profil
 from edgesearch.board_eval.timing import code_cycles, run_code
 from edgesearch.board_eval.xmodel import read_compiled, read_compiled_graph, read_xmodel
 from edgesearch.errors import EdgesearchError, GraphError, InstructionError
-from edgesearch.spaces import STUDENTS, Student, build
+from edgesearch.spaces import PRESETS, STUDENTS, Student, build
 
 PROFILE = load_profile("zcu104")
 #: Random networks have every activation there is.
@@ -97,6 +97,8 @@ def students(sizes: Sequence[int]) -> Iterator[tuple[str, Graph]]:
     """Every network of the space, ten classes, with random integers; those that a DPU does not take are left out aloud."""
     for size in sizes:
         for architecture in STUDENTS:
+            if architecture in PRESETS and STEMS[size] != "small":  # their stems are for small images
+                continue
             name = f"{architecture} {size}"
             student = Student(architecture=architecture, input_size=size, stem=STEMS[size])
             try:

@@ -17,6 +17,7 @@ from .stages import StageSpec as StageSpec
 from .stages import Store as Store
 from .stages import Teacher as Teacher
 from .stages import accuracy_of as accuracy_of
+from .stages import check_outputs as check_outputs
 from .stages import compiled_content as compiled_content
 from .stages import golden_images as golden_images
 from .stages import load_graph as load_graph

@@ -1,4 +1,5 @@
-"""The networks behind the names: torchvision's with width multipliers and a stem for small images, small CNNs, an MLP.
+"""The networks behind the names: torchvision's with width multipliers and a stem for small images, small CNNs, an MLP,
+and the staged family.
 
 Every builder takes image channels and classes from the data set, so that one student serves any of them. Widths are rounded to
 multiples of eight channels, never below eight.
@@ -16,9 +17,10 @@ from edgesearch.plugins import is_import_path
 from edgesearch.spaces._candidate import STUDENTS, Student
 from edgesearch.spaces._custom import build_custom
 from edgesearch.spaces._networks import CifarResNet, Mlp, SmallCnn, make_head
+from edgesearch.spaces._presets import PRESETS
+from edgesearch.spaces._staged import scaled
+from edgesearch.spaces._staged_network import StagedNetwork
 from edgesearch.spaces._torchvision import import_torchvision
-
-_ROUND_TO = 8
 
 
 def build(student: Student, *, channels: int, classes: int, folder: Path | None = None) -> nn.Module:
@@ -30,12 +32,9 @@ def build(student: Student, *, channels: int, classes: int, folder: Path | None 
     """
     if is_import_path(student.architecture):
         return build_custom(student, channels, classes, folder)
+    if student.network is not None:
+        return StagedNetwork(student.network, channels=channels, classes=classes, input_size=student.input_size)
     return _BUILDERS[student.architecture](student, channels, classes)
-
-
-def scaled(width: int, factor: float) -> int:
-    """`width` channels times `factor`, rounded to a multiple of eight, at least eight."""
-    return width if factor == 1.0 else max(_ROUND_TO, int(width * factor + _ROUND_TO / 2) // _ROUND_TO * _ROUND_TO)
 
 
 def _resnet(block: str, layers: tuple[int, int, int, int]) -> Callable[[Student, int, int], nn.Module]:
@@ -146,4 +145,4 @@ _BUILDERS: dict[str, Callable[[Student, int, int], nn.Module]] = {
     "squeezenet1_0": _squeezenet("1_0"),
     "squeezenet1_1": _squeezenet("1_1"),
 }
-assert set(_BUILDERS) == set(STUDENTS)
+assert set(_BUILDERS) | set(PRESETS) == set(STUDENTS)

@@ -6,14 +6,16 @@ temperature of no distillation, the ratio of no pruning) are reset to their defa
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edgesearch.errors import SpaceError
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces._identity import digest, identity
+from edgesearch.spaces._presets import PRESETS, find_staged, known_as
+from edgesearch.spaces._settings import Settings
+from edgesearch.spaces._staged import Staged
 from edgesearch.spaces._validation import explain
 
 DEPLOYABLE_BITS = 8
@@ -21,7 +23,9 @@ DEPLOYABLE_BITS = 8
 #: Architectures of this project; anything else is an import path, `package.module:Class`.
 TORCHVISION_STUDENTS = ("mobilenet_v2", "resnet18", "resnet50", "squeezenet1_0", "squeezenet1_1")
 CNN_STUDENTS = ("cnn_large", "cnn_small", "cnn_tiny")
-STUDENTS = (*sorted((*TORCHVISION_STUDENTS, *CNN_STUDENTS, "mlp", "resnet20")),)
+STUDENTS = (*sorted((*TORCHVISION_STUDENTS, *CNN_STUDENTS, *PRESETS, "mlp", "resnet20")),)
+#: The family that has a table of settings of its own.
+STAGED = "staged"
 #: Those that take a hidden layer before the logits.
 STUDENTS_WITH_HEAD = ("mobilenet_v2", "resnet18", "resnet50")
 
@@ -38,14 +42,14 @@ def _name_or_path(name: str, known: tuple[str, ...]) -> str:
     return name
 
 
-class Settings(BaseModel):
-    """A frozen group of settings; unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+_STAGED_EXAMPLE = str(PRESETS["resnet8"])
 
 
 class Student(Settings):
-    """The network that is trained."""
+    """The network that is trained.
+
+    `architecture` is one of STUDENTS, "staged" with its table, a staged network by its whole name, or an import path.
+    """
 
     architecture: str
     width: float = Field(default=1.0, gt=0.0, le=4.0)
@@ -61,17 +65,76 @@ class Student(Settings):
     source_sha256: str = ""
     #: Arguments of its own that a model by import path is made with.
     parameters: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    #: The network of architecture = "staged".
+    staged: Staged | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Student:
-        if self.architecture not in STUDENTS and ":" not in self.architecture:
+        if self.architecture == STAGED:
+            if self.staged is None:
+                raise ValueError(f"architecture = 'staged' needs a table staged; give one, or its name: {_STAGED_EXAMPLE!r}")
+        elif self.staged is not None:
+            raise ValueError(f"the table staged belongs to architecture = 'staged', not to {self.architecture!r}; remove one")
+        elif self.architecture not in STUDENTS and not is_import_path(self.architecture) and not find_staged(self.architecture):
             raise ValueError(
-                f"unknown student {self.architecture!r}; expected one of {', '.join(STUDENTS)} "
-                "or an import path such as my_pkg.models:Net"
+                f"unknown student {self.architecture!r}; expected one of {', '.join(STUDENTS)}, a staged network such as "
+                f"{_STAGED_EXAMPLE!r}, or an import path such as my_pkg.models:Net"
             )
         if self.parameters and ":" not in self.architecture:
             raise ValueError(f"{self.architecture} takes no parameters of its own; a network by import path may")
         return self
+
+    @property
+    def network(self) -> Staged | None:
+        """The staged network that these settings mean, in its canonical form; None for a student of another kind."""
+        found = self.staged or find_staged(self.architecture)
+        if found is None:
+            return None
+        scaled = found.scaled(self.width)
+        return scaled.model_copy(update={"head": self.head or scaled.head}).canonical(self.input_size)
+
+    def canonical(self) -> Student:
+        """The same student with every setting that has no effect at its default; presets are staged networks then."""
+        update: dict[str, Any] = {}
+        if self.architecture not in TORCHVISION_STUDENTS:
+            update["stem"] = "small"
+        if self.architecture not in STUDENTS_WITH_HEAD:
+            update["head"] = 0
+        network = self.network
+        if network is not None:
+            update |= {"architecture": STAGED, "width": 1.0, "staged": network}
+            own = known_as(network, self.input_size, others=True)
+            if own is not None and not network.head and not self.weights:  # a file's tensors have the module's own names
+                update |= {"architecture": own[0], "width": own[1], "staged": None}
+        return Student(**{**{name: getattr(self, name) for name in Student.model_fields}, **update})
+
+    @property
+    def family(self) -> str:
+        """The architecture in a word: a preset's name, "staged", or the last part of an import path."""
+        return self._family_and_factor[0]
+
+    @property
+    def factor(self) -> float:
+        """Its width relative to the architecture's own; 1 for a staged network that is no preset."""
+        return self._family_and_factor[1]
+
+    @property
+    def _family_and_factor(self) -> tuple[str, float]:
+        network = self.network
+        if network is None:
+            return self.architecture.rpartition(":")[2], self.width
+        return known_as(network, self.input_size) or (STAGED, 1.0)
+
+    @property
+    def name(self) -> str:
+        """The architecture in words, its width and parameters included, without its input's size."""
+        network, (family, factor) = self.network, self._family_and_factor
+        if network is not None and family == STAGED:
+            return str(network)
+        words = [family, *(f"{name}={value}" for name, value in self.parameters.items())]
+        words += [f"x{factor:g}"] if factor != 1.0 else []
+        words += [f"h{network.head}"] if network is not None and network.head else []
+        return " ".join(words)
 
 
 class Distillation(Settings):
@@ -167,12 +230,9 @@ class Candidate(Settings):
             quantization = quantization.model_copy(update=keep)
         if quantization.bits == 16:
             quantization = quantization.model_copy(update={"algorithm": Quantization().algorithm})
-        student = self.student
-        if student.architecture not in TORCHVISION_STUDENTS:
-            student = student.model_copy(update={"stem": "small"})
-        if student.architecture not in STUDENTS_WITH_HEAD:
-            student = student.model_copy(update={"head": 0})
-        return Candidate(student=student, distillation=distillation, pruning=pruning, quantization=quantization)
+        return Candidate(
+            student=self.student.canonical(), distillation=distillation, pruning=pruning, quantization=quantization
+        )
 
     def resolved(self, *, granularity: int) -> Candidate:
         """The candidate with what is left to the DPU filled in: the channels that it works on side by side."""
@@ -180,7 +240,7 @@ class Candidate(Settings):
             return self
         return self.model_copy(update={"pruning": self.pruning.model_copy(update={"granularity": granularity})})
 
-    @cached_property
+    @property  # not cached: pydantic's copies would take it along
     def key(self) -> str:
         """SHA-256 of the canonical form's identity, hexadecimal."""
         return digest(identity(self.canonical()))
@@ -193,11 +253,7 @@ class Candidate(Settings):
             canonical.pruning,
             canonical.quantization,
         )
-        words = [student.architecture.rpartition(":")[2]]
-        words += [f"{name}={value}" for name, value in student.parameters.items()]
-        if student.width != 1.0:
-            words.append(f"x{student.width:g}")
-        words.append(f"@{student.input_size}")
+        words = [student.name, f"@{student.input_size}"]
         if distillation.kind != "none":
             words.append(f"{distillation.kind} T={distillation.temperature:g} a={distillation.alpha:g}")
         if pruning.method != "none":

@@ -4,8 +4,15 @@ Its class is called with those of `num_classes`, `in_channels`, `width` and `inp
 its own, which it may declare together with their choices:
 
     class Net(torch.nn.Module):
-        search_space = {"depth": [2, 3, 4], "dropout": {"low": 0.0, "high": 0.5}}
-        def __init__(self, num_classes: int, depth: int, dropout: float): ...
+        search_space = {
+            "depth": {"low": 2, "high": 4, "step": 1},
+            "block": ["plain", "inverted"],
+            "expansion": {"when": {"block": ["inverted"]}, "choices": [2, 4]},
+        }
+        def __init__(self, num_classes: int, depth: int, block: str, expansion: int = 1): ...
+
+A parameter under a condition is asked for, and given to the class, only where the condition holds. Ranges of whole numbers with
+a step give integers.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ from torch import nn
 from edgesearch.errors import PluginError, SpaceError
 from edgesearch.plugins import is_import_path, load, source_fingerprint
 from edgesearch.spaces._candidate import Candidate, Student
+from edgesearch.spaces._choices import Conditional, Parameter
 from edgesearch.spaces._space import Space, StudentOverride
 from edgesearch.spaces._validation import explain
 from edgesearch.spaces._weights import weights_fingerprint
@@ -73,15 +81,24 @@ def with_declared_parameters(space: Space, *, folder: Path | None = None) -> Spa
             continue
         if declared is None:
             continue
-        override = overrides.get(name, StudentOverride())
+        found = overrides.get(name)
+        override = found if isinstance(found, StudentOverride) else StudentOverride()
         if not isinstance(declared, Mapping):
             raise SpaceError(f"search_space of student {name!r} is {declared!r}; expected a dict of parameter: choices")
         try:
             choices = StudentOverride.model_validate({"parameters": dict(declared)}).parameters
         except ValidationError as error:
             raise SpaceError(f"search_space of student {name!r}: {explain(error)}") from error
-        overrides[name] = override.model_copy(update={"parameters": choices | override.parameters})
+        given = {key: _under_condition(choices.get(key), parameter) for key, parameter in override.parameters.items()}
+        overrides[name] = override.model_copy(update={"parameters": choices | given})
     return space if overrides == space.student else space.model_copy(update={"student": overrides})
+
+
+def _under_condition(declared: Parameter | None, given: Parameter) -> Parameter:
+    """What a study gives for a parameter; it exists under the condition that its class declares."""
+    if isinstance(declared, Conditional) and not isinstance(given, Conditional):
+        return declared.model_copy(update={"choices": given})
+    return given
 
 
 def _factory(architecture: str, folder: Path | None, expected_sha256: str = "") -> Callable[..., Any]:

@@ -5,65 +5,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces._candidate import (
+    STAGED,
     TORCHVISION_STUDENTS,
     Candidate,
     Distillation,
     Pruning,
     Quantization,
-    Settings,
     Student,
 )
+from edgesearch.spaces._choices import Choices, Parameter, Range, Suggester, check_conditions, check_values, draw, least, pick
+from edgesearch.spaces._settings import Settings
+from edgesearch.spaces._staged_choices import StagedChoices, make_staged
 from edgesearch.spaces._validation import explain
-
-
-class Suggester(Protocol):
-    """The part of an Optuna trial that a space needs."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of `choices`."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
-        """A number from `low` to `high`."""
-
-
-class Range(Settings):
-    """Numbers from `low` to `high`, both included; with `step` only multiples of it above `low`."""
-
-    low: float
-    high: float
-    step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        if self.low > self.high:
-            raise ValueError(f"low = {self.low:g} is above high = {self.high:g}; exchange them")
-        if self.log and (self.low <= 0 or self.step is not None):
-            raise ValueError("a log range needs low > 0 and no step")
-        return self
-
-    def suggest(self, trial: Suggester, name: str) -> float:
-        """A number of the range, rounded to nine digits so that equal steps are equal numbers."""
-        value = round(float(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)), 9)
-        return min(max(value, self.low), self.high)
-
-    @property
-    def size(self) -> float:
-        """How many different values there are."""
-        if self.step is None and self.low < self.high:
-            return math.inf
-        return 1 + round((self.high - self.low) / (self.step or 1.0))
-
-
-Choices: TypeAlias = Annotated[tuple[float, ...], Field(min_length=1)] | Range
 
 
 class StudentOverride(Settings):
@@ -74,10 +34,14 @@ class StudentOverride(Settings):
     stem: Annotated[tuple[Literal["imagenet", "small"], ...], Field(min_length=1)] | None = None
     head: int | None = None
     weights: str | None = None
-    #: Arguments of a model by import path: choices, or a range of numbers.
-    parameters: dict[str, Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)] | Range] = Field(
-        default_factory=dict
-    )
+    #: Arguments of a model by import path: choices, or a range of numbers, or either of them under a condition.
+    parameters: dict[str, Parameter] = Field(default_factory=dict)
+
+    @field_validator("parameters")
+    @classmethod
+    def _ordered(cls, parameters: dict[str, Parameter]) -> dict[str, Parameter]:
+        check_conditions(parameters)
+        return parameters
 
 
 class Space(Settings):
@@ -102,8 +66,8 @@ class Space(Settings):
     bits: Annotated[tuple[Literal[5, 8, 16], ...], Field(min_length=1)] = (8,)
     algorithm: Annotated[tuple[str, ...], Field(min_length=1)] = ("best",)
     qat_start: Annotated[tuple[Literal["trained", "scratch"], ...], Field(min_length=1)] = ("trained",)
-    #: Per student: other widths, sizes, stems, heads or weights, and parameters of its own.
-    student: dict[str, StudentOverride] = Field(default_factory=dict)
+    #: Per student: other widths, sizes, stems, heads or weights, and parameters of its own; for "staged", of its family.
+    student: dict[str, StudentOverride | StagedChoices] = Field(default_factory=dict)
 
     @field_validator("students")
     @classmethod
@@ -111,8 +75,19 @@ class Space(Settings):
         if not students:
             raise ValueError("no student given; name at least one")
         for name in students:
-            _valid(Student, architecture=name)
+            if name != STAGED:
+                _valid(Student, architecture=name)
         return students
+
+    @field_validator("student", mode="before")
+    @classmethod
+    def _tables(cls, tables: Any) -> Any:
+        """Each table as what its student takes; errors name the student and the key."""
+        if not isinstance(tables, Mapping):
+            return tables
+        own = {name: table for name, table in tables.items() if name == STAGED}
+        others = {name: table for name, table in tables.items() if name != STAGED}
+        return {**_OVERRIDES.validate_python(others), **_STAGED_CHOICES.validate_python(own)}
 
     @field_validator("pruning")
     @classmethod
@@ -135,11 +110,18 @@ class Space(Settings):
                 raise ValueError(f"student.{name} is not among students = {list(self.students)}; add it there or remove it")
         for model, names in _SETTINGS_OF.items():
             for name in names:
-                _check_values(model, name, getattr(self, name), name)
+                check_values(model, name, getattr(self, name), name)
         for student, override in self.student.items():
-            for name in _SETTINGS_OF[Student]:
-                _check_values(Student, name, getattr(override, name), f"student.{student}.{name}")
+            for name in ("input_size",) if isinstance(override, StagedChoices) else _SETTINGS_OF[Student]:
+                check_values(Student, name, getattr(override, name), f"student.{student}.{name}")
         return self
+
+    def resolved(self, *, channel_parallel: int) -> Space:
+        """The space with what is left to the DPU filled in: the channels that it works on side by side."""
+        update: dict[str, Any] = {} if self.granularity is not None else {"granularity": (channel_parallel,)}
+        if STAGED in self.students:
+            update["student"] = {**self.student, STAGED: self._staged.resolved(channel_parallel=channel_parallel)}
+        return self.model_copy(update=update)
 
     def suggest(self, trial: Suggester) -> Candidate:
         """One candidate, asking `trial` only for what has more than one value and an effect."""
@@ -148,7 +130,12 @@ class Space(Settings):
         return Candidate(student=student, distillation=distillation, pruning=pruning, quantization=quantization).canonical()
 
     def choices(self, student: str, setting: str) -> Any:
-        """What may be chosen for a `setting` (width, input_size, stem, head, weights) of one student of the space."""
+        """What may be chosen for a `setting` (width, input_size, stem, head, weights) of one student of the space.
+
+        A staged student has no width, stem and head but those of its network.
+        """
+        if student == STAGED and setting in _NOT_OF_STAGED:
+            return _NOT_OF_STAGED[setting]
         own = getattr(self.student.get(student), setting, None)
         return getattr(self, setting) if own is None else own
 
@@ -157,12 +144,15 @@ class Space(Settings):
         return tuple(map(self._smallest, self.students))
 
     def _smallest(self, student: str) -> Student:
-        override = self.student.get(student, StudentOverride())
-        parameters = {name: c.low if isinstance(c, Range) else c[0] for name, c in override.parameters.items()}
-        width, size = _least(self.choices(student, "width")), max(self.choices(student, "input_size"))
-        return self._make(student, width, size, self.choices(student, "stem")[0], parameters)
+        width, size = least(self.choices(student, "width")), max(self.choices(student, "input_size"))
+        return self._make(student, width, size, self.choices(student, "stem")[0], _Least() if student == STAGED else _First())
 
-    def _make(self, name: str, width: float, input_size: int, stem: Any, parameters: dict[str, Any]) -> Student:
+    def _make(self, name: str, width: float, input_size: int, stem: Any, trial: Suggester) -> Student:
+        own: dict[str, Any] = {}
+        if name == STAGED:
+            own["staged"] = make_staged(draw(self._staged.parameters(), trial, STAGED))
+        elif parameters := self._override(name).parameters:
+            own["parameters"] = draw(parameters, trial, name.rpartition(":")[2])
         return Student(
             architecture=name,
             width=width,
@@ -170,58 +160,77 @@ class Space(Settings):
             stem=stem if name in TORCHVISION_STUDENTS else "small",
             head=self.choices(name, "head"),
             weights=self.choices(name, "weights"),
-            parameters=parameters,
+            **own,
         )
 
+    @property
+    def _staged(self) -> StagedChoices:
+        found = self.student.get(STAGED)
+        return found if isinstance(found, StagedChoices) else StagedChoices()
+
+    def _override(self, name: str) -> StudentOverride:
+        found = self.student.get(name)
+        return found if isinstance(found, StudentOverride) else StudentOverride()
+
     def _student(self, trial: Suggester) -> Student:
-        name = _pick(trial, "student", self.students)
+        name = pick(trial, "student", self.students)
         override = self.student.get(name, StudentOverride())
-        prefix = name.rpartition(":")[2]
 
         def choose(setting: str) -> Any:
-            label = setting if getattr(override, setting) is None else f"{prefix}.{setting}"
-            return _pick(trial, label, self.choices(name, setting))
+            choices = self.choices(name, setting)
+            own = getattr(override, setting) is not None and not (name == STAGED and setting in _NOT_OF_STAGED)
+            return pick(trial, f"{name.rpartition(':')[2]}.{setting}" if own else setting, choices)
 
         width, input_size = choose("width"), int(choose("input_size"))
         stem = choose("stem") if name in TORCHVISION_STUDENTS else "small"
-        parameters = {key: _pick(trial, f"{prefix}.{key}", choices) for key, choices in override.parameters.items()}
-        return self._make(name, width, input_size, stem, parameters)
+        return self._make(name, width, input_size, stem, trial)
 
     def _distillation(self, trial: Suggester) -> Distillation:
-        kind = _pick(trial, "distillation", self.distillation)
+        kind = pick(trial, "distillation", self.distillation)
         if kind == "none":
             return Distillation()
-        settings = {name: _pick(trial, name, getattr(self, name)) for name in ("temperature", "alpha")}
+        settings = {name: pick(trial, name, getattr(self, name)) for name in ("temperature", "alpha")}
         if kind == "intermediate":
-            settings["beta"] = _pick(trial, "beta", self.beta)
+            settings["beta"] = pick(trial, "beta", self.beta)
         return Distillation(kind=kind, **settings)
 
     def _pruning(self, trial: Suggester) -> Pruning:
-        method = _pick(trial, "pruning", self.pruning)
+        method = pick(trial, "pruning", self.pruning)
         if method == "none":
             return Pruning()
-        steps = {} if method == "one_step" else {"steps": _pick(trial, "steps", self.steps)}
+        steps = {} if method == "one_step" else {"steps": pick(trial, "steps", self.steps)}
         return Pruning(
             method=method,
-            ratio=_pick(trial, "ratio", self.ratio),
-            granularity=None if self.granularity is None else _pick(trial, "granularity", self.granularity),
+            ratio=pick(trial, "ratio", self.ratio),
+            granularity=None if self.granularity is None else pick(trial, "granularity", self.granularity),
             **steps,
         )
 
     def _quantization(self, trial: Suggester, *, pruned: bool) -> Quantization:
-        bits = _pick(trial, "bits", self.bits)
-        method: Any = _pick(trial, "quantization", self.quantization) if bits != 16 else "ptq"
-        algorithm = "best" if bits == 16 else str(_pick(trial, "algorithm", self.algorithm))
+        bits = pick(trial, "bits", self.bits)
+        method: Any = pick(trial, "quantization", self.quantization) if bits != 16 else "ptq"
+        algorithm = "best" if bits == 16 else str(pick(trial, "algorithm", self.algorithm))
         if is_import_path(algorithm):  # a quantizer of the user's own calibrates; training has none
             method = "ptq"
-        start: Any = _pick(trial, "qat_start", self.qat_start) if method == "qat" and not pruned else "trained"
+        start: Any = pick(trial, "qat_start", self.qat_start) if method == "qat" and not pruned else "trained"
         return Quantization(method=method, bits=bits, algorithm=algorithm, start=start)
 
 
-def _pick(trial: Suggester, name: str, choices: Choices | Sequence[Any]) -> Any:
-    if isinstance(choices, Range):
-        return choices.low if choices.low == choices.high else choices.suggest(trial, name)
-    return choices[0] if len(choices) == 1 else trial.suggest_categorical(name, list(choices))
+class _First:
+    """Answers with the first choice and the lowest number."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return choices[0]
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        return low
+
+
+class _Least(_First):
+    """Answers with the smallest number, too, where choices are numbers."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return least(choices)
 
 
 def _valid(kind: type[BaseModel], **fields: Any) -> None:
@@ -232,10 +241,6 @@ def _valid(kind: type[BaseModel], **fields: Any) -> None:
         raise ValueError(explain(error)) from error
 
 
-def _least(choices: Choices) -> float:
-    return choices.low if isinstance(choices, Range) else min(choices)
-
-
 #: A candidate's settings that a space gives values for, by the group that they belong to.
 _SETTINGS_OF: dict[type[BaseModel], tuple[str, ...]] = {
     Student: ("width", "input_size", "stem", "head"),
@@ -244,19 +249,7 @@ _SETTINGS_OF: dict[type[BaseModel], tuple[str, ...]] = {
     Quantization: ("bits",),
 }
 
-
-def _check_values(model: type[BaseModel], name: str, choices: Any, where: str) -> None:
-    """Raise ValueError naming the first value that a candidate cannot have."""
-    if choices is None:
-        return
-    field = model.model_fields[name]
-    kind: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-    expected: TypeAdapter[Any] = TypeAdapter(kind)
-    if isinstance(choices, Range):
-        choices = (choices.low, choices.high)
-    for value in choices if isinstance(choices, tuple) else (choices,):
-        try:
-            expected.validate_python(value)
-        except ValidationError as error:
-            message = error.errors()[0]["msg"].removeprefix("Input should be ")
-            raise ValueError(f"{where} = {value!r}, expected {message}") from error
+_OVERRIDES: TypeAdapter[dict[str, StudentOverride]] = TypeAdapter(dict[str, StudentOverride])
+_STAGED_CHOICES: TypeAdapter[dict[str, StagedChoices]] = TypeAdapter(dict[str, StagedChoices])
+#: Settings of every other student.
+_NOT_OF_STAGED: dict[str, Any] = {"width": (1.0,), "stem": ("small",), "head": 0}

@@ -134,10 +134,35 @@ def _members(found: Any, graph: Any, names: dict[nn.Module, str]) -> list[Member
 
 
 def _least(group: Group, count: int) -> NDArray[np.bool_]:
-    """(channels,) true for those that go when the `count` most important stay."""
+    """(channels,) true for those that go when the `count` most important stay.
+
+    Where several layers make a group's channels side by side (a concat that is added to something), each keeps its share of
+    them, and at least one: by importance alone one of them might be left with none.
+    """
     lost = np.zeros(group.channels, bool)
-    lost[np.argsort(group.importance, kind="stable")[: group.channels - count]] = True
+    parts = _parts(group)
+    for part, stays in zip(parts, _shares([len(part) for part in parts], count), strict=True):
+        lost[part[np.argsort(group.importance[part], kind="stable")[: len(part) - stays]]] = True
     return lost
+
+
+def _parts(group: Group) -> list[Integers]:
+    """The group's channels, those together that exist in the same layers."""
+    exists = np.zeros((group.channels, len(group.members)), bool)
+    for column, member in enumerate(group.members):
+        exists[member.root, column] = True
+    rows, place = np.unique(exists, axis=0, return_inverse=True)
+    return [np.flatnonzero(place.reshape(-1) == row) for row in range(len(rows))]
+
+
+def _shares(sizes: Sequence[int], count: int) -> list[int]:
+    """`count` in proportion to `sizes`, whole numbers of at least 1, the largest remainders rounded up."""
+    exact = [count * size / sum(sizes) for size in sizes]
+    shares = [max(1, int(share)) for share in exact]
+    by_remainder = sorted(range(len(sizes)), key=lambda place: int(exact[place]) - exact[place])
+    for place in by_remainder[: max(0, count - sum(shares))]:
+        shares[place] += 1
+    return shares
 
 
 def remove_channels(model: Network, groups: Sequence[Group], kept: Sequence[int]) -> Network:

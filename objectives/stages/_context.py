@@ -13,10 +13,12 @@ from torch import nn
 from edgesearch.errors import SpaceError, StoreError
 from edgesearch.objectives.data import DataSet
 from edgesearch.objectives.pruning import resize_to
+from edgesearch.objectives.stages._outputs import check_outputs
 from edgesearch.objectives.stages._spec import S
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages._store import Artifact, ArtifactStore
 from edgesearch.objectives.training import Recipe, Supervision, Training, train
+from edgesearch.plugins import is_import_path
 from edgesearch.spaces import Distillation, Student, build, load_weights, weights_fingerprint
 
 
@@ -54,7 +56,8 @@ class Context(Generic[S]):
     def start(self, student: Student, *, require_all: bool = False) -> nn.Module:
         """The network as its training starts: random by this stage's seed, then the student's weights where it has any.
 
-        Raises SpaceError where the weights file is not the one that the key speaks of, or, with `require_all`, lacks a tensor.
+        Raises SpaceError where the weights file is not the one that the key speaks of, or, with `require_all`, lacks a tensor,
+        and for a network of the user's own that does not tell the data set's classes apart.
         """
         if student.weights_sha256 and weights_fingerprint(student.weights) != student.weights_sha256:
             raise SpaceError(
@@ -62,6 +65,8 @@ class Context(Generic[S]):
             )
         torch.manual_seed(self.seed)  # the random start of the layers
         model = self.build(student)
+        if is_import_path(student.architecture):
+            check_outputs(model, student, channels=self.data.channels, classes=len(self.data.classes))
         fresh = load_weights(model, student, require_all=require_all)
         if student.weights:
             self.report(f"starting from {student.weights}; random start: {', '.join(fresh) or 'nothing'}")

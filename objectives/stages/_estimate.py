@@ -10,6 +10,8 @@ from edgesearch.board_eval import Board, Graph, lower
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning import PrunableShape
 from edgesearch.objectives.stages._metrics import estimate
+from edgesearch.objectives.stages._outputs import refuse_outputs
+from edgesearch.objectives.stages._structure import network_key, structure
 from edgesearch.spaces import Candidate, Student, build
 
 
@@ -20,6 +22,7 @@ class Estimator:
         self._channels, self._classes, self._board, self._folder = channels, classes, board, folder
         self._known: dict[tuple[str, float, int, int], dict[str, float]] = {}
         self._shapes: dict[str, PrunableShape] = {}  # by student: which channels go together is found once
+        self._structures: dict[str, str] = {}  # by student
 
     def estimate(self, candidate: Candidate) -> dict[str, float]:
         """The metrics that are known before training.
@@ -40,6 +43,13 @@ class Estimator:
             self._known[key] = estimate(self._graph(student, ratio, granularity), self._board, bits)
         return dict(self._known[key])
 
+    def network_key(self, candidate: Candidate) -> str:
+        """The same for candidates whose students are one network, as where a class ignores `width`; raises as `estimate`."""
+        student = candidate.student.model_dump_json()
+        if student not in self._structures:
+            self._unpruned(candidate.student)
+        return network_key(candidate, self._structures[student])
+
     def _graph(self, student: Student, ratio: float, granularity: int) -> Graph:
         shape = (self._channels, student.input_size, student.input_size)
         if not ratio:
@@ -53,10 +63,7 @@ class Estimator:
     def _unpruned(self, student: Student) -> tuple[nn.Module, Graph]:
         model = build(student, channels=self._channels, classes=self._classes, folder=self._folder)
         graph = lower(model, (self._channels, student.input_size, student.input_size), target=self._board.target)
-        outputs = graph.output.shape[-1]
-        if outputs != self._classes:
-            raise SpaceError(
-                f"student {student.architecture!r} has {outputs} outputs, but the data set {self._classes} classes; "
-                "give its class an argument `num_classes` and use it for the last layer"
-            )
+        if graph.output.shape != (self._classes,):
+            refuse_outputs(student, graph.output.shape, self._classes)
+        self._structures[student.model_dump_json()] = structure(model, graph)
         return model, graph

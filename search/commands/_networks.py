@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgesearch.board_eval import Graph, lower, pruned_estimate, read_xmodel
 from edgesearch.errors import SpaceError
-from edgesearch.spaces import STUDENTS, Candidate, Pruning, build, parse_candidate
+from edgesearch.spaces import PRESETS, STUDENTS, Candidate, Pruning, build, is_staged_name, parse_candidate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,8 @@ def find_network(
 ) -> tuple[Graph, nn.Module | None]:
     """The network called `name`, and the untrained model behind it unless it is an xmodel.
 
-    What is left out is width 1, three channels, ten classes and an ImageNet stem at 224 pixels (32 for a small stem). A
+    What is left out is width 1, three channels, ten classes and an ImageNet stem at 224 pixels; 32 pixels for a small stem and
+    for staged networks. A
     model by import path is looked for in `folder` first; left out, in the working directory. Raises SpaceError for an option
     that the file has decided already; PluginError or SpaceError for an unknown name, and for a model whose outputs are not the
     `classes` that were asked for; XmodelError or LoweringError for what cannot be read or run.
@@ -57,15 +58,16 @@ def find_network(
         _refuse(name, shape)
         candidate = read_candidate(Path(name)).canonical()
         student, pruning = candidate.student, candidate.pruning
-    elif name in STUDENTS or ":" in name:
-        stem = stem or "imagenet"
+    elif name in STUDENTS or is_staged_name(name) or ":" in name:
+        stem = stem or ("small" if name in PRESETS or is_staged_name(name) else "imagenet")
         size = input_size or (224 if stem == "imagenet" else 32)
         fields = {"architecture": name, "width": 1.0 if width is None else width, "input_size": size, "stem": stem}
         student = parse_candidate({"student": fields}, "the options given").student
     else:
         known = ", ".join(STUDENTS)
         raise SpaceError(
-            f"unknown network {name!r}; expected one of {known}, my_pkg.models:Net, a .xmodel or a candidate's .toml"
+            f"unknown network {name!r}; expected one of {known}, a staged network such as {str(PRESETS['resnet8'])!r}, "
+            "my_pkg.models:Net, a .xmodel or a candidate's .toml"
         )
     channels = channels or _CHANNELS
     model = build(student, channels=channels, classes=classes or _CLASSES, folder=folder or Path.cwd())

@@ -34,6 +34,8 @@ _HOPELESS = 8
 #: Trials under way, per worker where there are several: enough that workers have stages while trials wait for a teacher. With
 #: one worker a trial ends before the next is proposed.
 _AHEAD = 2
+#: Rejected candidates that are told, by reason; and so many repeats of a network.
+_TOLD = 3
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,13 @@ class Engine:
         self._search_started = 0.0
         self._active: list[ActiveTrial] = []
         self._seen: set[str] = set()  # candidate keys
+        self._networks: dict[str, str] = {}  # the estimator's key of a network -> the trial that has it
         self._counts: Counter[str] = Counter({name: int(study.user_attrs.get(name, 0)) for name in ("rejected", "repeats")})
         self._rejections: Counter[str] = Counter(study.user_attrs.get("rejections", {}))
         self._finished = self._failed = 0
         self._retry: list[Candidate] = []
         self._exhausted = False
+        self._told_repeats = 0
         self._count = self._ended = self._wanted = 0  # trials of the study: all, ended, asked for
         self._take_over(retry_failed)
 
@@ -120,8 +124,10 @@ class Engine:
                 self._ended += 1
             if trial.state == TrialState.FAIL and retry_failed:
                 self._retry.append(candidate)
-            else:
-                self._seen.add(candidate.key)  # an earlier version may have stored another key for it
+                continue
+            self._seen.add(candidate.key)  # an earlier version may have stored another key for it
+            if "network_key" in trial.user_attrs:
+                self._networks.setdefault(trial.user_attrs["network_key"], f"trial {trial.number}, {candidate}")
         # What failed once and succeeded since is not tried again.
         self._retry = [c for i, c in enumerate(self._retry) if c.key not in self._seen and c not in self._retry[:i]]
         for candidate in self._retry:
@@ -148,7 +154,7 @@ class Engine:
         else:
             estimate = self._screen(proposal)
             self._seen.add(proposal.candidate.key)
-            if estimate is not None:
+            if estimate is not None and not self._is_known_network(proposal.candidate):
                 self._search = None
                 self._create(proposal, estimate, time.perf_counter() - self._search_started)
 
@@ -170,14 +176,28 @@ class Engine:
             self._reject(name, f"{proposal.candidate}: {name} = {limit:g}, expected {estimate[name.partition('_')[2]]:g}")
         return None if violations else estimate
 
+    def _is_known_network(self, candidate: Candidate) -> bool:
+        """Whether a trial has this very network, made in another way: a repeat, of which the first few are told."""
+        known = self._networks.get(self._estimator.network_key(candidate))
+        if known is None:
+            return False
+        self._counts["repeats"] += 1
+        self._told_repeats += 1
+        if self._told_repeats <= _TOLD:
+            self._progress.note(
+                f"not tried again: {candidate} is layer by layer the network of {known}; the study goes on without it"
+            )
+        return True
+
     def _reject(self, reason: str, message: str) -> None:
         self._counts["rejected"] += 1
         self._rejections[reason] += 1
-        if self._rejections[reason] <= 3:
+        if self._rejections[reason] <= _TOLD:
             self._progress.note(f"rejected before training ({reason}): {message}")
 
     def _create(self, proposal: Proposal, estimate: dict[str, float], ask_seconds: float) -> None:
         candidate = proposal.candidate
+        network = self._estimator.network_key(candidate)
         trial = create_trial(
             state=TrialState.RUNNING,
             params=proposal.params,
@@ -185,6 +205,7 @@ class Engine:
             user_attrs={
                 "candidate": candidate.model_dump(mode="json"),
                 "candidate_key": candidate.key,
+                "network_key": network,
                 "recipe": str(candidate),
                 "deployable": candidate.deployable,
                 "ask_seconds": round(ask_seconds, 4),
@@ -193,6 +214,7 @@ class Engine:
             system_attrs=proposal.system_attrs,
         )
         trial.number = self._ledger.create(trial)
+        self._networks.setdefault(network, f"trial {trial.number}, {candidate}")
         self._proposer.observe(trial)
         self._count += 1
         self._activate(trial.number, candidate)

@@ -30,7 +30,7 @@ _CROP = "the largest square or rectangle of the picture's centre that has the sh
 
 def model_name(record: Record) -> str:
     """The name that the files carry: the architecture, in letters, digits and underscores."""
-    name = record.candidate.student.architecture.rpartition(":")[2]
+    name = record.candidate.student.family
     return "".join(c if c.isalnum() else "_" for c in name)
 
 

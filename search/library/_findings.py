@@ -32,7 +32,7 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
             of_input = finding.layer == graph.input.name  # the same for all students
             if of_input and finding.severity == "note":
                 continue  # for whoever writes the host's program, when a network is deployed
-            where = "" if of_input else f"{student.architecture.rpartition(':')[2]}: "
+            where = "" if of_input else f"{student.family}: "
             severities.setdefault(f"{finding.severity}: {where}{finding.message}", finding.severity)
     return sorted(severities, key=lambda sentence: severities[sentence] != "warning")
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from edgesearch.board_eval import Board, find_board
 from edgesearch.errors import EdgesearchError, StudyError
-from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, load_data, plan
+from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, check_outputs, load_data, plan
 from edgesearch.plugins import is_import_path
 from edgesearch.search.study import StudyFile, with_fingerprint
-from edgesearch.spaces import Candidate
+from edgesearch.spaces import Candidate, build
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,14 @@ def read_inputs(settings: StudyFile, *, threads: int = 1) -> Inputs:
     )
     estimator = Estimator(channels=data.channels, classes=len(data.classes), board=board, folder=folder)
     return Inputs(settings, data, board, estimator, conditions)
+
+
+def check_teacher(inputs: Inputs) -> None:
+    """Raise SpaceError for a teacher of the user's own that does not tell the data set's classes apart."""
+    teacher, data = inputs.settings.pipeline.teacher, inputs.data
+    if teacher is not None and is_import_path(teacher.student.architecture):
+        shape = {"channels": data.channels, "classes": len(data.classes)}
+        check_outputs(build(teacher.student, **shape, folder=inputs.settings.folder), teacher.student, **shape)
 
 
 def unsupported_students(inputs: Inputs) -> list[str]:

@@ -50,6 +50,8 @@ def screen(inputs: Inputs, trials: int) -> Screening:
     constraints = inputs.settings.constraints
     kept: dict[str, Screened] = {}
     rejected: set[str] = set()
+    repeats: set[str] = set()
+    networks: dict[str, str] = {}
     nearest: tuple[float, Screened] | None = None
     unsupported = ""
     with quiet_optuna():
@@ -57,7 +59,7 @@ def screen(inputs: Inputs, trials: int) -> Screening:
         for number in range(trials):
             for proposal in proposer.proposals(number):
                 key = proposal.candidate.key
-                if key in kept or key in rejected:
+                if key in kept or key in rejected or key in repeats:
                     continue
                 try:
                     screened = Screened(proposal.candidate, inputs.estimator.estimate(proposal.candidate))
@@ -67,6 +69,10 @@ def screen(inputs: Inputs, trials: int) -> Screening:
                     continue
                 distance = _distance(constraints, screened.estimate)
                 if distance == 0:
+                    network = inputs.estimator.network_key(proposal.candidate)
+                    if networks.setdefault(network, key) != key:  # one that is kept, made in another way
+                        repeats.add(key)
+                        continue
                     kept[key] = screened
                     break
                 rejected.add(key)

@@ -13,7 +13,7 @@ from edgesearch.objectives import Store
 from edgesearch.search.engine import Progress, Summary
 from edgesearch.search.export import export_trial, float_network
 from edgesearch.search.library._front import Front, StudyRecord
-from edgesearch.search.library._inputs import Inputs, read_inputs, unsupported_students
+from edgesearch.search.library._inputs import Inputs, check_teacher, read_inputs, unsupported_students
 from edgesearch.search.library._progress import as_progress
 from edgesearch.search.library._reading import find_study, is_stored
 from edgesearch.search.study import (
@@ -83,6 +83,7 @@ class Study:
         inputs = read_inputs(settings, threads=threads)
         opened = cls(inputs.settings, Home(Path(home)), storage, inputs)
         _ = opened.unsupported
+        check_teacher(inputs)
         return opened
 
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgesearch.search.report._data import FrontPicture, StageTime
 from edgesearch.search.report._table import columns, number, percent, size
-from edgesearch.search.study import Record, StudyView, duration, nearest_misses
+from edgesearch.search.study import Record, StudyView, duration, family_of, nearest_misses
 
 #: Trials named beside a reason or a choice before "and N more".
 _NAMED = 12
@@ -245,8 +245,8 @@ def _pruning(settings: Mapping[str, Any]) -> str:
 
 
 _CHOICES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "student": lambda s: str(_get(s, "student", "architecture")).rpartition(":")[2],
-    "width": lambda s: str(_get(s, "student", "width")),
+    "student": lambda s: family_of(s.get("student", {}))[0],
+    "width": lambda s: str(family_of(s.get("student", {}))[1]),
     "input size": lambda s: f"{_get(s, 'student', 'input_size')} px",
     "distillation": lambda s: str(_get(s, "distillation", "kind")),
     "pruning (MACs removed)": _pruning,

@@ -18,6 +18,8 @@ from edgesearch.spaces import (
     Candidate,
     Settings,
     Space,
+    StageChoices,
+    StagedChoices,
     Student,
     complete,
     complete_candidate,
@@ -130,9 +132,7 @@ class StudyFile(Settings):
     def resolved(self, *, granularity: int) -> StudyFile:
         """The study with what is left to the DPU filled in: the channels that it works on side by side."""
         candidates = tuple(candidate.resolved(granularity=granularity) for candidate in self.candidates)
-        space = self.space
-        if space is not None and space.granularity is None:
-            space = space.model_copy(update={"granularity": (granularity,)})
+        space = None if self.space is None else self.space.resolved(channel_parallel=granularity)
         return self.model_copy(update={"candidates": candidates, "space": space})
 
     def in_folder(self, folder: Path) -> StudyFile:
@@ -175,7 +175,10 @@ class StudyFile(Settings):
         teacher = None
         if self.teacher is not None:
             fields = self.teacher.model_dump(exclude={"trained", "recipe"})
-            teacher = Teacher(student=Student(**fields), recipe=self.teacher.recipe, trained=self.teacher.trained)
+            student = Student(**fields)
+            if student.network is not None:  # however it is named, it is one network with one key
+                student = student.canonical()
+            teacher = Teacher(student=student, recipe=self.teacher.recipe, trained=self.teacher.trained)
         return Pipeline(
             data=self.data, teacher=teacher, train=self.train, finetune=self.finetune, qat=self.qat, prune=self.prune
         )
@@ -289,6 +292,8 @@ def _known_keys() -> dict[str, list[str]]:
         "qat": QatRecipe,
         "prune": PruneSearch,
         "space": Space,
+        "space.student.staged": StagedChoices,
+        **{f"space.student.staged.stage{number}": StageChoices for number in range(1, 5)},
         "constraints": Constraints,
         "search": SearchSettings,
     }

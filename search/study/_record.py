@@ -19,12 +19,21 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from edgesearch.errors import StudyError
-from edgesearch.spaces import Candidate, parse_candidate
+from edgesearch.spaces import Candidate, Student, parse_candidate
 
 #: Stage kinds in the order in which a candidate passes through them.
 STAGES = ("teacher", "student", "sensitivity", "pruned", "quantized", "measured")
 #: Objectives whose ratios matter, not their differences: twice as fast is as good a step at 50 FPS as at 500.
 RATIO_SCALE = frozenset({"fps", "latency_fps", "latency_ms", "size_bytes", "macs", "parameters", "joules"})
+
+
+def family_of(student: Mapping[str, Any]) -> tuple[str, float | str]:
+    """A stored student's name in a word and its width factor, also where this version cannot read the rest of its settings."""
+    try:
+        read = Student.model_validate(student)
+    except ValueError:
+        return str(student.get("architecture", "")).rpartition(":")[2], student.get("width", "unknown")
+    return read.family, read.factor
 
 
 @dataclass(frozen=True)
@@ -85,12 +94,11 @@ class Record:
         except ValueError:
             return ""
 
-    @property
+    @cached_property
     def architecture(self) -> str:
         """The student's name without the package of an import path; empty when the trial has no candidate."""
         student = self.settings.get("student")
-        name = student.get("architecture", "") if isinstance(student, Mapping) else ""
-        return str(name).rpartition(":")[2]
+        return family_of(student)[0] if isinstance(student, Mapping) else ""
 
     @property
     def is_complete(self) -> bool:

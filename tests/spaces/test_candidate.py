@@ -91,6 +91,32 @@ def test_a_weights_file_counts_by_its_content_not_its_path() -> None:
     assert key("a.npz", "1" * 64) != key("a.npz", "2" * 64)
 
 
+def test_keys_are_what_they_were() -> None:
+    """Studies and stores hold them."""
+    resnet18 = Student(architecture="resnet18", width=0.5, stem="imagenet", head=64, input_size=64)
+    own = Student(architecture="my:Net", parameters={"depth": 2, "rate": 0.5}, source_sha256="ab")
+    keys = [
+        Candidate(student=Student(architecture="resnet20")).key,
+        Candidate(
+            student=resnet18,
+            distillation=Distillation(kind="logit", alpha=0.3),
+            pruning=Pruning(method="iterative", ratio=0.5, granularity=16),
+        ).key,
+        Candidate(student=own, quantization=Quantization(method="qat")).key,
+    ]
+    assert keys == [
+        "c7ac6a5d106028ab4c0957927228f6d0a44ea09dde08c8111399991610a51dad",
+        "0f1736605c34726d9efece1511c7864a040d3c55073ce5de45ed9cf9453d4b80",
+        "3eff58979dc646409278773ab4542ac30dbe184fa2c8573b2df6292ab95c6d64",
+    ]
+
+
+def test_a_changed_copy_has_a_key_of_its_own() -> None:
+    candidate = Candidate(student=STUDENT)
+    before = candidate.key
+    assert candidate.model_copy(update={"quantization": Quantization(bits=5)}).key != before
+
+
 def test_only_eight_bits_are_deployable() -> None:
     deployable = {bits: Candidate(student=STUDENT, quantization=Quantization(bits=bits)).deployable for bits in (5, 8, 16)}
     assert deployable == {5: False, 8: True, 16: False}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from edgesearch.errors import EdgesearchError, PluginError, SpaceError
-from edgesearch.spaces import Range, Space, Student, StudentOverride, build, complete, with_declared_parameters
+from edgesearch.spaces import Candidate, Range, Space, Student, StudentOverride, build, complete, with_declared_parameters
 
 CODE = """
 from torch import nn
@@ -24,6 +25,18 @@ class Wide(Net):
     search_space = None
     def __init__(self, num_classes, width):
         super().__init__(num_classes)
+class Staged(nn.Sequential):
+    search_space = {
+        "stages": {"low": 1, "high": 2, "step": 1},
+        "block": ["plain", "wide"],
+        "expansion": {"when": {"block": ["wide"]}, "choices": [2, 4]},
+        "second": {"when": {"stages": [2], "block": ["wide"]}, "choices": {"low": 8, "high": 16, "step": 8}},
+    }
+    def __init__(self, num_classes, in_channels, stages, block, expansion=1, second=8):
+        layers = [nn.Conv2d(in_channels, 4 * expansion, 3)] + [nn.Conv2d(4 * expansion, second, 3) for _ in range(stages - 1)]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(layers[-1].out_channels, num_classes))
+class Backwards(Net):
+    search_space = {"expansion": {"when": {"block": ["wide"]}, "choices": [2, 4]}, "block": ["plain", "wide"]}
 class Odd(Net):
     search_space = ["depth"]
 class Worse(Net):
@@ -120,7 +133,47 @@ def test_a_space_asks_for_them_under_the_networks_name(folder: Path) -> None:
     assert trial.asked == ["Net.depth", "Net.rate"]
 
 
-@pytest.mark.parametrize("name", ["Odd", "Worse"])
+class Dice:
+    """Suggests at random, and notes what it was asked for."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.asked: set[str] = set()
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        self.asked.add(name)
+        return self.random.choice(choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        self.asked.add(name)
+        return self.random.choice((low, high))
+
+
+def test_parameters_under_a_condition_exist_where_it_holds(folder: Path) -> None:
+    space = with_declared_parameters(Space(students=("my_networks:Staged",), input_size=(8,)), folder=folder)
+    found = set()
+    for seed in range(60):
+        dice = Dice(seed)
+        student = space.suggest(dice).student
+        given = student.parameters
+        assert set(given) == {name.removeprefix("Staged.") for name in dice.asked}
+        assert ("expansion" in given) == (given["block"] == "wide")
+        assert ("second" in given) == (given["block"] == "wide" and given["stages"] == 2)
+        assert type(given["stages"]) is int
+        assert build(student, channels=1, classes=3, folder=folder)(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
+        found.add(Candidate(student=student).key)
+    assert len(found) == 2 + 2 + 2 * 2  # plain; wide with one stage; wide with two
+
+
+def test_what_a_study_gives_for_a_parameter_keeps_its_condition(folder: Path) -> None:
+    given = {"my_networks:Staged": StudentOverride.model_validate({"parameters": {"expansion": [8]}})}
+    space = with_declared_parameters(Space(students=("my_networks:Staged",), student=given), folder=folder)
+    found = {tuple(space.suggest(Dice(seed)).student.parameters.items()) for seed in range(40)}
+    assert {dict(parameters).get("expansion") for parameters in found} == {None, 8}
+    assert Space.model_validate(space.model_dump(mode="json")) == space
+
+
+@pytest.mark.parametrize("name", ["Odd", "Worse", "Backwards"])
 def test_a_declaration_that_is_none_is_refused(folder: Path, name: str) -> None:
     with pytest.raises(SpaceError, match="search_space of student"):
         with_declared_parameters(Space(students=(f"my_networks:{name}",)), folder=folder)

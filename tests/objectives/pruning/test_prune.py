@@ -66,6 +66,31 @@ def fixed(value: float) -> Callable[[nn.Module], float]:
     return lambda model: value
 
 
+class Side(nn.Module):
+    """Two convolutions side by side, added to what they read: their channels are one group."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.left, self.right = nn.Conv2d(16, 8, 1), nn.Conv2d(16, 8, 3, padding=1)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head((x + torch.cat([self.left(x), self.right(x)], 1)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kept", [12, 8, 4, 1])
+def test_of_layers_side_by_side_none_is_left_without_channels(kept: int) -> None:
+    model = Side().eval()
+    nn.init.constant_(model.left.weight, 1e-6)  # by importance alone all of the left would go first
+    nn.init.constant_(model.stem.weight[:8].detach(), 1e-6)
+    (group,) = find_groups(model, SHAPE)
+    slim = remove_channels(model, [group], [kept])
+    assert (slim.left.out_channels, slim.right.out_channels) == (max(1, kept // 2),) * 2
+    assert slim(torch.zeros(1, *SHAPE)).shape == (1, 10)
+
+
 def test_groups_are_what_must_go_together() -> None:
     groups = {group.name: group for group in find_groups(residual(), SHAPE)}
     assert list(groups) == ["stem", "inner", "side", "mix", "hidden"]  # in order of execution; the head's outputs stay

@@ -28,6 +28,19 @@ def test_inspect_says_how_fast_a_student_is() -> None:
 
 
 @pytest.mark.parametrize("command", ["inspect", "bench"])
+def test_a_staged_network_is_found_by_its_name(command: str) -> None:
+    preset, named = (
+        json.loads(run(command, name, "--format", "json")) for name in ("resnet8", "staged 16 r1x16 r1x32/2 r1x64/2")
+    )
+    assert preset == named
+    assert preset["macs"] == 12_501_632  # on 32 x 32 images
+    with pytest.raises(SpaceError, match=r"'q1x16' .* is not understood"):
+        run(command, "staged 16 q1x16 r1x32/2")
+    with pytest.raises(SpaceError, match=r"unknown network 'resnet7'.*resnet8.*a staged network such as"):
+        run(command, "resnet7")
+
+
+@pytest.mark.parametrize("command", ["inspect", "bench"])
 def test_the_code_of_either_compiler_is_timed(command: str) -> None:
     student = (command, "cnn_small", "--input-size", 32, "--format", "json")
     own, theirs = (json.loads(run(*student, *more)) for more in ((), ("--compiler", "vai")))

@@ -349,3 +349,31 @@ def test_progress_lines_count_from_the_first_trial_on(tmp_path: Path, capsys: py
     again.run(2)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("]")[0] for line in lines if line.startswith("[")] == ["[1/1", "[1/2", "[2/2"]
+
+
+IGNORES = """
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self, num_classes, in_channels, width):
+        body = nn.Conv2d(in_channels, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        super().__init__(*body, nn.Linear(8, num_classes))
+"""
+
+
+def test_widths_that_a_network_ignores_are_one_candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ignoring.py").write_text(IGNORES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = TEXT.replace('students = ["mlp", "cnn_tiny"]', 'students = ["ignoring:Net"]').replace(
+        "width = [0.5, 1.0]", "width = [0.25, 0.5, 1.0, 2.0]"
+    )
+    bench = Bench(tmp_path, text.replace('pruning = ["none", "one_step"]\n', ""))
+    summary = bench.run(1)
+    assert (summary.finished, summary.exhausted) == (1, False)
+    summary = bench.run(4)  # another driver knows the first one's network
+    assert (summary.finished, summary.failed, summary.rejected, summary.exhausted) == (0, 0, 0, True)
+    assert summary.repeats >= 3
+    told = [note for note in bench.progress.notes if "layer by layer the network of trial 0" in note]
+    assert 1 <= len(told) <= 3
+    assert all("Net" in note and "\n" not in note for note in told)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgesearch.errors import EdgesearchError, SpaceError, StudyError
-from edgesearch.search.study._file import Constraints, bundled_studies, load_study, parse_study
+from edgesearch.search.study._file import Constraints, StudyFile, bundled_studies, load_study, parse_study
 
 
 def parse(text: str, folder: Path = Path("/base")) -> object:
@@ -91,3 +91,24 @@ def test_constraints_say_by_how_much_they_are_missed() -> None:
         {"min_accuracy": 0.05, "max_latency_ms": 2.5}
     )
     assert constraints.violations({"fps": 100.0}) == {}  # a limit that is just met is kept; accuracy is not known yet
+
+
+def test_a_teacher_of_the_staged_family_is_one_network_however_it_is_named() -> None:
+    table = {"stages": [{"width": 16}, {"width": 32, "down": "stride"}, {"width": 64, "down": "stride", "expansion": 6}]}
+    teachers = (
+        {"architecture": "resnet8"},
+        {"architecture": "staged 16 r1x16 r1x32/2 r1x64/2"},
+        {"architecture": "staged", "staged": table},
+    )
+    pipelines = [StudyFile.parse({"name": "a", "space": {}, "teacher": teacher}).pipeline for teacher in teachers]
+    assert pipelines[0] == pipelines[1] == pipelines[2]
+    assert pipelines[0].teacher is not None
+    assert pipelines[0].teacher.student.name == "resnet8"
+
+
+def test_a_wrong_key_of_the_family_is_told_with_the_right_one() -> None:
+    with pytest.raises(SpaceError, match=r"unknown key space\.student\.staged\.widht = \[16\]; did you mean width\?"):
+        StudyFile.parse({"name": "a", "space": {"students": ["staged"], "student": {"staged": {"widht": [16]}}}})
+    staged = {"stage1": {"bloc": ["plain"]}}
+    with pytest.raises(SpaceError, match="did you mean block"):
+        StudyFile.parse({"name": "a", "space": {"students": ["staged"], "student": {"staged": staged}}})

@@ -1,0 +1,38 @@
+"""Whether a network tells the data set's classes apart, asked before it is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgesearch.errors import SpaceError
+from edgesearch.objectives.pruning import quiet
+from edgesearch.spaces import Student
+
+__all__ = ["check_outputs", "refuse_outputs"]
+
+
+def check_outputs(model: nn.Module, student: Student, *, channels: int, classes: int) -> None:
+    """Raise SpaceError, in one sentence, unless the network, which is not changed, gives one value per class for an image."""
+    size = student.input_size
+    parameter = next(model.parameters(), torch.empty(0))
+    with quiet(model), torch.random.fork_rng(devices=[]):
+        try:
+            output = model(torch.zeros(1, channels, size, size, device=parameter.device, dtype=parameter.dtype))
+        except Exception as error:  # whatever the user's own forward raises
+            raise SpaceError(
+                f"network {student.architecture!r} fails on an image of {channels} x {size} x {size}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
+    if shape != (classes,):
+        refuse_outputs(student, shape, classes)
+
+
+def refuse_outputs(student: Student, shape: tuple[int, ...], classes: int) -> None:
+    """Raise SpaceError for outputs of this shape, without the batch."""
+    found = f"{shape[0]} outputs" if len(shape) == 1 else f"outputs of shape {' x '.join(map(str, shape)) or 'none'}"
+    raise SpaceError(
+        f"student {student.architecture!r} has {found}, but the data set {classes} classes; "
+        "give its class an argument `num_classes`, use it for the last layer, and return a value per class, (N, num_classes)"
+    )

@@ -1,0 +1,163 @@
+"""What a parameter of the search may be: a list, a range of numbers, or either of them under a condition.
+
+The parameters of a network, the family's own and those that a user's class declares, are a table of these. They are asked for
+in its order, and only where they exist:
+
+    {"stages": [2, 3], "width3": {"when": {"stages": [3]}, "choices": {"low": 16, "high": 64, "step": 16}}}
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Protocol, TypeAlias
+
+from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
+
+from edgesearch.spaces._settings import Settings
+
+__all__ = [
+    "Choices",
+    "Conditional",
+    "Parameter",
+    "Range",
+    "Suggester",
+    "Value",
+    "check_conditions",
+    "check_values",
+    "draw",
+    "least",
+    "pick",
+]
+
+Value: TypeAlias = bool | int | float | str
+
+
+class Suggester(Protocol):
+    """The part of an Optuna trial that a space needs."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of `choices`."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        """A number from `low` to `high`."""
+
+
+class Range(Settings):
+    """Numbers from `low` to `high`, both included; with `step` only multiples of it above `low`."""
+
+    low: float
+    high: float
+    step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.low > self.high:
+            raise ValueError(f"low = {self.low:g} is above high = {self.high:g}; exchange them")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("a log range needs low > 0 and no step")
+        return self
+
+    def suggest(self, trial: Suggester, name: str) -> float:
+        """A number of the range, rounded to nine digits so that equal steps are equal numbers."""
+        value = round(float(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)), 9)
+        return min(max(value, self.low), self.high)
+
+    @property
+    def size(self) -> float:
+        """How many different values there are."""
+        if self.step is None and self.low < self.high:
+            return math.inf
+        return 1 + round((self.high - self.low) / (self.step or 1.0))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has steps and all its values are whole numbers."""
+        return self.step is not None and self.low.is_integer() and self.step.is_integer()
+
+
+Choices: TypeAlias = Annotated[tuple[float, ...], Field(min_length=1)] | Range
+
+
+def _kind(given: Any) -> str:
+    if isinstance(given, Conditional) or (isinstance(given, Mapping) and "when" in given):
+        return "[when]"
+    return "[range]" if isinstance(given, Range | Mapping) else "[values]"
+
+
+_Values: TypeAlias = Annotated[tuple[Value, ...], Field(min_length=1)]
+#: A tag in brackets is no part of the key that an error names.
+_ValuesOrRange: TypeAlias = Annotated[
+    Annotated[_Values, Tag("[values]")] | Annotated[Range, Tag("[range]")], Discriminator(_kind)
+]
+
+
+class Conditional(Settings):
+    """A parameter that exists only where each of `when`'s parameters, declared before it, has one of its values."""
+
+    when: Annotated[dict[str, _Values], Field(min_length=1)]
+    choices: _ValuesOrRange
+
+
+Parameter: TypeAlias = Annotated[
+    Annotated[_Values, Tag("[values]")] | Annotated[Range, Tag("[range]")] | Annotated[Conditional, Tag("[when]")],
+    Discriminator(_kind),
+]
+
+
+def pick(trial: Suggester, name: str, choices: Range | Sequence[Any]) -> Any:
+    """One of the choices; the trial is asked only where there is more than one."""
+    if isinstance(choices, Range):
+        return choices.low if choices.low == choices.high else choices.suggest(trial, name)
+    return choices[0] if len(choices) == 1 else trial.suggest_categorical(name, list(choices))
+
+
+def least(choices: Range | Sequence[Any]) -> Any:
+    """The smallest number, or the first of choices that are not all numbers."""
+    if isinstance(choices, Range):
+        return choices.low
+    return min(choices) if all(isinstance(value, int | float) for value in choices) else choices[0]
+
+
+def draw(parameters: Mapping[str, Parameter], trial: Suggester, prefix: str) -> dict[str, Value]:
+    """A value of each parameter that exists, asked for as `prefix`.name. Ranges of whole numbers with steps give integers."""
+    drawn: dict[str, Value] = {}
+    for name, parameter in parameters.items():
+        choices: Range | Sequence[Value]
+        if isinstance(parameter, Conditional):
+            if not all(other in drawn and drawn[other] in values for other, values in parameter.when.items()):
+                continue
+            choices = parameter.choices
+        else:
+            choices = parameter
+        value = pick(trial, f"{prefix}.{name}", choices)
+        drawn[name] = round(value) if isinstance(choices, Range) and choices.is_whole else value
+    return drawn
+
+
+def check_conditions(parameters: Mapping[str, Parameter]) -> None:
+    """Raise ValueError for a condition on a parameter that is not declared before it."""
+    known: set[str] = set()
+    for name, parameter in parameters.items():
+        unknown = [other for other in parameter.when if other not in known] if isinstance(parameter, Conditional) else []
+        if unknown:
+            raise ValueError(f"{name} depends on {unknown[0]!r}, which is not declared before it; declare it first")
+        known.add(name)
+
+
+def check_values(model: type[BaseModel], name: str, choices: Any, where: str) -> None:
+    """Raise ValueError naming the first value that this field of `model` cannot have."""
+    if choices is None:
+        return
+    field = model.model_fields[name]
+    kind: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    expected: TypeAdapter[Any] = TypeAdapter(kind)
+    if isinstance(choices, Range):
+        choices = (choices.low, choices.high)
+    for value in choices if isinstance(choices, tuple) else (choices,):
+        try:
+            expected.validate_python(value)
+        except ValidationError as error:
+            message = error.errors()[0]["msg"].removeprefix("Input should be ")
+            raise ValueError(f"{where} = {value!r}, expected {message}") from error

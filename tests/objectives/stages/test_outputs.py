@@ -1,0 +1,44 @@
+"""Networks that do not give one value per class are refused before they are trained."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgesearch.errors import SpaceError
+from edgesearch.objectives import check_outputs
+from edgesearch.spaces import Student
+
+STUDENT = Student(architecture="mine:Net", input_size=8)
+BODY = (nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1))
+
+
+class Two(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.mean((1, 2, 3)), x
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (nn.Sequential(*BODY, nn.Flatten(), nn.Linear(4, 5)), ["5 outputs", "10 classes", "num_classes"]),
+        (nn.Sequential(*BODY, nn.Conv2d(4, 10, 1)), ["10 x 1 x 1", "10 classes"]),
+        (nn.Sequential(*BODY, nn.Flatten(), nn.Linear(7, 10)), ["fails on an image of 1 x 8 x 8", "RuntimeError"]),
+        (Two(), ["outputs of shape none"]),
+    ],
+)
+def test_it_is_one_sentence(model: nn.Module, words: list[str]) -> None:
+    with pytest.raises(SpaceError) as caught:
+        check_outputs(model, STUDENT, channels=1, classes=10)
+    assert all(word in str(caught.value) for word in ["mine:Net", *words]), str(caught.value)
+
+
+def test_the_network_and_the_random_numbers_are_left_alone() -> None:
+    model = nn.Sequential(*BODY, nn.Flatten(), nn.Linear(4, 10)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    check_outputs(model, STUDENT, channels=1, classes=10)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert model.training
+    assert torch.equal(state, torch.get_rng_state())

@@ -1,0 +1,74 @@
+"""Which candidates are one network, however it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgesearch.board_eval import find_board
+from edgesearch.objectives import Estimator
+from edgesearch.spaces import Candidate, Distillation, Quantization, Student, complete_candidate
+
+CODE = """
+from torch import nn
+def net(num_classes, width, rate=0.0, inside=0):
+    wide = 8 * {WIDE}
+    layers = [nn.Conv2d(3, wide, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(rate)]
+    return nn.Sequential(*layers, nn.Linear(wide, num_classes))
+def ignores(num_classes, width, rate=0.0):
+    return net(num_classes, 1, rate)
+def dropped(num_classes, width):
+    return net(num_classes, 1, 0.1 * width)
+"""
+
+
+@pytest.fixture
+def estimator(tmp_path: Path) -> Estimator:
+    (tmp_path / "sized.py").write_text(CODE.replace("{WIDE}", "int(2 * width)"))
+    return Estimator(channels=3, classes=10, board=find_board("zcu104"), folder=tmp_path)
+
+
+def key(estimator: Estimator, architecture: str, *, folder: Path, width: float = 1.0, **more: object) -> str:
+    student = Student.model_validate({"architecture": architecture, "width": width, "input_size": 16, **more})
+    return estimator.network_key(complete_candidate(Candidate(student=student), folder=folder))
+
+
+def test_a_width_that_is_ignored_makes_no_other_network(estimator: Estimator, tmp_path: Path) -> None:
+    def keys(name: str, *widths: float) -> int:
+        return len({key(estimator, f"sized:{name}", width=width, folder=tmp_path) for width in widths})
+
+    assert keys("ignores", 0.5, 1.0, 2.0) == 1
+    assert keys("net", 0.5, 1.0, 2.0) == 3
+    assert keys("net", 1.0, 1.2) == 1  # rounds to the same channels
+    assert keys("dropped", 0.5, 1.0) == 2  # its training is another
+
+
+def test_parameters_of_a_class_may_mean_what_no_layer_shows(estimator: Estimator, tmp_path: Path) -> None:
+    keys = {key(estimator, "sized:net", folder=tmp_path, parameters={"inside": inside}) for inside in (0, 1)}
+    assert len(keys) == 2
+
+
+def test_students_of_this_project_are_compared_whatever_they_are_called(estimator: Estimator, tmp_path: Path) -> None:
+    def of(architecture: str, **more: object) -> str:
+        return key(estimator, architecture, folder=tmp_path, **more)
+
+    assert of("cnn_tiny", width=0.5) == of("cnn_tiny", width=0.55)
+    assert of("cnn_tiny", width=0.5) != of("cnn_tiny", width=1.0)
+    assert of("staged 16 c1x16 c1x16 c1x32/2") == of("staged 16 c2x16 c1x32/2")  # one stage told as two
+    assert of("staged 16 c1x16 c1x32p") != of("staged 16 c1x16 c1x32/2")
+    file = {"weights": "a.npz", "weights_sha256": "1" * 64}
+    assert of("cnn_tiny") != of("cnn_tiny", **file)
+    # The tensors of a file have names, which two ways to make one network may give to other layers.
+    assert of("staged 16 c1x16 c1x16 c1x32/2", **file) != of("staged 16 c2x16 c1x32/2", **file)
+
+
+def test_the_rest_of_a_candidate_counts(estimator: Estimator) -> None:
+    student = Student(architecture="cnn_tiny", input_size=16)
+    candidates = [
+        Candidate(student=student),
+        Candidate(student=student, quantization=Quantization(method="qat")),
+        Candidate(student=student, distillation=Distillation(kind="self")),
+        Candidate(student=student.model_copy(update={"input_size": 32})),
+    ]
+    assert len({estimator.network_key(candidate) for candidate in candidates}) == 4
