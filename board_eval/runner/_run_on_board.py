@@ -526,14 +526,19 @@ def measure_throughput(networks: list[Network], images: np.ndarray, seconds: flo
 def rate(ends: list[list[float]], batch: int) -> dict[str, Any]:
     """Images per second between two moments when all threads were at work: no start and no end is in it.
 
-    It counts whole rounds of the threads, since cores that go in step end their jobs together.
+    It counts whole rounds of the threads, since cores that go in step end their jobs together. Where a thread got so little
+    of the DPU that there is no such time, all jobs between the first end and the last count.
     """
+    every = sorted(time for one in ends for time in one)
     last = min(times[-1] for times in ends)
-    times = sorted(time for one in ends for time in one if time <= last)
-    first = len(ends)  # the first round
+    times = [time for time in every if time <= last]
+    first = len(ends)  # behind the first round
     rounds = (len(times) - 1 - first) // len(ends)
-    taken = times[first + rounds * len(ends)] - times[first]
-    return {"value": batch * rounds * len(ends) / taken, "images": batch * sum(map(len, ends))}
+    if rounds < 1:
+        times, first, jobs = every, 0, len(every) - 1
+    else:
+        jobs = rounds * len(ends)
+    return {"value": batch * jobs / (times[first + jobs] - times[first]), "images": batch * len(every)}
 
 
 def measure(ready: Ready, images: np.ndarray, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -379,7 +379,7 @@ struct Array {
     size_t length = 0;
     for (size_t i = 0; i < width; ++i) length |= byte(8 + i) << (8 * i);
     start = 8 + width + length;
-    if (byte(6) < 1 || byte(6) > 3 || start > bytes.size()) refuse("cannot be read as a .npy file");
+    if (byte(6) < 1 || byte(6) > 3 || length > 10000 || start > bytes.size()) refuse("cannot be read as a .npy file");
     const std::string header = bytes.substr(8 + width, length);
     std::smatch found;
     if (!std::regex_search(header, found, std::regex("'descr':\\s*'([^']*)'")) || found[1] != kind ||
@@ -742,21 +742,23 @@ std::string measure_latency(Network& network, const Images& images, double secon
 }
 
 // Images per second between two moments when all threads were at work, in whole rounds of the threads: cores that go in step
-// end their jobs together.
+// end their jobs together. Where a thread got so little of the DPU that there is no such time, all jobs between the first end
+// and the last count.
 Repeat rate(const std::vector<std::vector<double>>& ends, size_t batch) {
   double last = ends[0].back();
   for (const auto& one : ends) last = std::min(last, one.back());
   std::vector<double> times;
-  Repeat out;
-  for (const auto& one : ends) {
-    out.images += batch * one.size();
-    for (double end : one)
-      if (end <= last) times.push_back(end);
-  }
+  for (const auto& one : ends) times.insert(times.end(), one.begin(), one.end());
   std::sort(times.begin(), times.end());
-  const size_t first = ends.size(), rounds = (times.size() - 1 - first) / ends.size();
-  const double taken = times[first + rounds * ends.size()] - times[first];
-  out.value = static_cast<double>(batch * rounds * ends.size()) / taken;
+  const size_t among = static_cast<size_t>(std::upper_bound(times.begin(), times.end(), last) - times.begin());
+  size_t first = ends.size(), jobs = among > first ? (among - 1 - first) / ends.size() * ends.size() : 0;
+  if (jobs == 0) {
+    first = 0;
+    jobs = times.size() - 1;
+  }
+  Repeat out;
+  out.images = batch * times.size();
+  out.value = static_cast<double>(batch * jobs) / (times[first + jobs] - times[first]);
   return out;
 }
 

@@ -136,6 +136,7 @@ def test_with_amds_compiler_the_manifest_has_its_line_and_no_file_is_compiled(ti
     )
     assert not (folder / "compiled").exists()
     assert (folder / "run_on_board.py").is_file()
+    assert f"`{manifest['compile']}`" in (folder / "README.md").read_text()
 
 
 def test_a_network_that_cannot_be_compiled_leaves_nothing_and_says_what_else_can_be_done(
@@ -318,6 +319,22 @@ def test_the_lines_of_the_readme_make_the_golden_input_of_the_pictures(carried: 
     assert names["x"].dtype == np.int8
     assert np.array_equal(names["x"], np.load("golden_input.npy"))
     assert np.load("golden_pictures.npy").dtype == np.uint8
+
+
+def test_the_readme_has_five_steps_that_name_what_is_there(carried: Path, board: dict[str, str]) -> None:
+    steps = [line for line in (carried / "README.md").read_text().splitlines() if line[:1].isdigit()]
+    compiled = manifest_of(carried)["compiled"]
+    assert [step[:2] for step in steps] == ["1.", "2.", "3.", "4.", "5."]
+    assert f"`{compiled['fingerprint']}`" in steps[1]
+    command = steps[2].split("root@BOARD ")[1].rstrip("`.").split()
+    assert command[0] == "python3"
+    done = subprocess.run(
+        [sys.executable, *command[1:], "--seconds", "0.2"], cwd=carried.parent, env=board, capture_output=True, check=False
+    )
+    assert done.returncode == 0
+    for words in ('"equal": true', '"preprocessing_equal": true'):
+        assert words in steps[3]
+        assert words in done.stdout.decode()
 
 
 def test_the_labels_are_the_classes_in_the_order_of_the_outputs(carried: Path) -> None:
