@@ -58,6 +58,8 @@ from .timing import layer_report as layer_report
 from .timing import load_network as load_network
 from .timing import schedule as schedule
 from .timing import time_graph as time_graph
+from .vitis import VitisSettings as VitisSettings
+from .vitis import run_python_job as run_python_job
 from .xmodel import is_compiled as is_compiled
 from .xmodel import read_xmodel as read_xmodel
 from .xmodel import write_xmodel as write_xmodel
