@@ -52,6 +52,8 @@ LARGEST_SPREAD = 0.03
 LARGEST_DRIFT = 2.0
 #: Cores, where the board does not tell how many its DPU has.
 USUAL_CORES = 2
+#: Images that are measured with, over and over: more than a cache holds, and no second copy of all in a small memory.
+MEASURED = 64
 #: Jobs that a thread keeps going. VART for the DPUCZDX8G executes a job in the call that starts it; others queue them.
 IN_FLIGHT = 2
 #: Without a sign of life for so long, the DPU hangs. VART itself gives up after 10 s (XLNX_DPU_TIMEOUT).
@@ -543,13 +545,13 @@ def rate(ends: list[list[float]], batch: int) -> dict[str, Any]:
 
 def measure(ready: Ready, images: np.ndarray, arguments: argparse.Namespace) -> dict[str, Any]:
     """Latency, throughput, power and temperature."""
-    networks, power = ready.networks, ready.power
+    networks, power, images = ready.networks, ready.power, images[:MEASURED]
     repeats = max(LEAST_REPEATS, arguments.repeats)
     progress("warming up")
     start_degrees = temperature()
     end = time.perf_counter() + arguments.seconds / 4
     while True:
-        run_all(networks, images[: 8 * len(networks) * networks[0].batch])
+        run_all(networks, images)
         if time.perf_counter() > end:
             break
     latency = measure_latency(networks[0], images, arguments.seconds, repeats)

@@ -60,6 +60,7 @@ constexpr size_t kLeastRepeats = 5;
 constexpr double kLargestSpread = 0.03;  // (largest - smallest) / median of the repeats; above it they are measured again
 constexpr double kLargestDrift = 2.0;    // degrees between the repeats that count
 constexpr int kUsualCores = 2;           // where the board does not tell
+constexpr size_t kMeasured = 64;         // images that are measured with, over and over: more than a cache holds
 constexpr size_t kInFlight = 2;          // jobs a thread keeps going, where VART queues them
 
 struct Refused : std::runtime_error { using std::runtime_error::runtime_error; };     // exit code 2
@@ -363,6 +364,15 @@ Number temperature() {
 
 // --- files
 
+// The bytes of a file; none where it cannot be read.
+std::optional<std::string> read_bytes(const std::string& path) {
+  struct stat info {};
+  if (stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return std::nullopt;
+  std::string out(static_cast<size_t>(info.st_size), '\0');
+  std::ifstream file(path, std::ios::binary);
+  return file.read(&out[0], info.st_size) ? std::optional<std::string>(std::move(out)) : std::nullopt;
+}
+
 // The array of a .npy file: its shape, and its bytes in C order.
 struct Array {
   std::vector<size_t> shape;
@@ -370,10 +380,9 @@ struct Array {
   size_t start = 0;
 
   Array(const std::string& path, const std::string& what, const std::string& kind, size_t size) {
-    std::ifstream file(path, std::ios::binary);
-    bytes.assign((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    bytes = read_bytes(path).value_or("");
     const auto refuse = [&](const std::string& why) { throw Refused("the " + what + " in " + path + " " + why); };
-    if (!file || bytes.size() < 12 || bytes.compare(0, 6, "\x93NUMPY") != 0) refuse("cannot be read as a .npy file");
+    if (bytes.size() < 12 || bytes.compare(0, 6, "\x93NUMPY") != 0) refuse("cannot be read as a .npy file");
     const auto byte = [&](size_t at) { return static_cast<size_t>(static_cast<unsigned char>(bytes[at])); };
     const size_t width = byte(6) == 1 ? 2 : 4;
     size_t length = 0;
@@ -439,8 +448,7 @@ std::string npy(const std::vector<int8_t>& values, size_t rows) {
 
 // SHA-256 (FIPS 180-4) of a file. Its constants are the fractional bits of the roots of the first primes.
 std::string sha256_of(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string content((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  std::string content = read_bytes(path).value_or("");
   std::array<uint32_t, 64> k{};
   std::array<uint32_t, 8> h{};
   for (uint32_t prime = 2, found = 0; found < 64; ++prime) {
@@ -899,12 +907,12 @@ struct Ready {
 };
 
 // Latency, throughput, power and temperature, as entries of the report.
-Entries measure(Ready& ready, const Images& images, const Arguments& arguments) {
+Entries measure(Ready& ready, const Images& all, const Arguments& arguments) {
   progress("warming up");
   const size_t repeats = std::max(kLeastRepeats, arguments.repeats);
   const Number start_degrees = temperature();
-  const Images some{images.values, std::min(images.count, 8 * ready.networks.size() * ready.networks[0]->batch)};
-  for (const double end = now_s() + arguments.seconds / 4; now_s() < end;) run_all(ready.networks, some);
+  const Images images{all.values, std::min(all.count, kMeasured)};
+  for (const double end = now_s() + arguments.seconds / 4; now_s() < end;) run_all(ready.networks, images);
   const std::string latency = measure_latency(*ready.networks[0], images, arguments.seconds, repeats);
   Number busy;
   std::atomic<bool> stop{!ready.power->name};
