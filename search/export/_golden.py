@@ -1,4 +1,4 @@
-"""Golden input and output: a few images as the integers that enter the DPU, and the integers that must come out."""
+"""Golden images: a few pictures, the integers that they become for the DPU, and the integers that must come out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from edgesearch.board_eval import Graph, execute
 from edgesearch.objectives import DataSet, golden_images
 
-INPUT, OUTPUT = "golden_input.npy", "golden_output.npy"
+PICTURES, INPUT, OUTPUT = "golden_pictures.npy", "golden_input.npy", "golden_output.npy"
 
 
 def quantize_input(graph: Graph, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
@@ -20,14 +20,24 @@ def quantize_input(graph: Graph, images: npt.NDArray[np.float32]) -> npt.NDArray
     return np.clip(scaled, -128, 127).astype(np.int8)
 
 
-def golden_pair(graph: Graph, data: DataSet) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
-    """Input int8 (N, H, W, C) and output int8 (N, classes) of a quantized graph on calibration images."""
+def golden_arrays(graph: Graph, data: DataSet) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+    """Pictures uint8 (N, height, width, C) of the calibration images, input int8 (N, H, W, C), output int8 (N, classes)."""
     integers = quantize_input(graph, golden_images(graph, data))
     assert graph.output.fix is not None
-    return integers, np.ldexp(execute(graph, integers), graph.output.fix).astype(np.int8)
+    output = np.ldexp(execute(graph, integers), graph.output.fix).astype(np.int8)
+    return data.calibration.images[: len(integers)], integers, output
 
 
 def write_golden(graph: Graph, data: DataSet, folder: Path) -> None:
-    """Write `golden_input.npy` and `golden_output.npy`."""
-    for name, array in zip((INPUT, OUTPUT), golden_pair(graph, data), strict=True):
+    """Write `golden_pictures.npy`, `golden_input.npy` and `golden_output.npy`."""
+    for name, array in zip((PICTURES, INPUT, OUTPUT), golden_arrays(graph, data), strict=True):
         np.save(folder / name, array)
+
+
+def read_golden_input(folder: Path) -> npt.NDArray[np.int8] | None:
+    """The golden images (N, H, W, C) of an export's folder; None where it has none."""
+    try:
+        images = np.load(folder / INPUT, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return images if images.dtype == np.int8 and images.ndim == 4 and len(images) else None

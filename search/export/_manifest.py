@@ -8,15 +8,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgesearch.board_eval import MODELLED, Board, CompiledXmodel, Dpu, Fingerprint, Graph, Target
+from edgesearch.board_eval import MODELLED, Board, Compiler, Dpu, Fingerprint, Graph
 from edgesearch.objectives import DataSet
-from edgesearch.search.export._compiled import FOLDER, allowed_features, describe_compiled
-from edgesearch.search.export._golden import INPUT, OUTPUT
+from edgesearch.search.export._compiled import FOLDER, CompiledFile, allowed_features, describe_compiled
+from edgesearch.search.export._golden import INPUT, OUTPUT, PICTURES
+from edgesearch.search.export._preprocessing import describe_input
 from edgesearch.search.study import Record, StudyFile
 
+#: File of the classes, one a line, in the order of the network's outputs.
+LABELS = "labels.txt"
 _VERSIONS = ("edgesearch", "torch", "torchvision", "torch-pruning", "optuna", "numpy", "safetensors", "onnx")
-#: Where Vitis AI's container keeps the arch.json of AMD's own designs.
-_ARCH = "/opt/vitis_ai/compiler/arch"
+#: Where Vitis AI's container keeps the arch.json of AMD's own designs, and the boards that it has one for.
+_ARCH = "/opt/vitis_ai/compiler/arch/DPUCZDX8G"
+_AMDS_BOARDS = ("zcu102", "zcu104", "kv260")
 #: Another DPU's fingerprint comes along in a file of this name, for the compiler to read.
 OWN_ARCH_JSON = "arch.json"
 _COMPARE = (
@@ -24,8 +28,6 @@ _COMPARE = (
     "it does not, compile again with `--fingerprint 0x...`, the board's own; for vai_c_xir write "
     '{"fingerprint": "0x..."} into an arch.json of your own.'
 )
-_RESIZE = "Pillow's resize to the input's height and width, BILINEAR (antialiased); the bytes it gives"
-_CROP = "the largest square or rectangle of the picture's centre that has the shape of data.image_size (Pillow's ImageOps.fit)"
 
 
 def model_name(record: Record) -> str:
@@ -40,12 +42,12 @@ def make_manifest(
     graph: Graph,
     data: DataSet,
     board: Board,
-    folder: Path,
     *,
-    xmodel: CompiledXmodel | None = None,
+    compiler: Compiler = "edgesearch",
+    compiled: CompiledFile | None = None,
     test_accuracy: float | None,
 ) -> dict[str, Any]:
-    """The manifest of the files in `folder`, as JSON values; `xmodel` is the compiled one, where this program made it."""
+    """The manifest without its checksums, as JSON values; `compiled` is the file of `compiler`, where one was made."""
     name, deployable = model_name(record), record.candidate.deployable
     content = settings.to_json()
     return {
@@ -67,36 +69,30 @@ def make_manifest(
             "preparation": data.preparation,
             "classes": list(data.classes),
         },
-        "input": _input(settings, graph, data),
-        "output": {"classes": graph.output.shape[-1], "fix_position": graph.output.fix, "logits": "int8 * 2**-fix_position"},
+        "input": describe_input(settings, graph, data),
+        "output": {
+            "classes": graph.output.shape[-1],
+            "labels": LABELS if deployable else None,
+            "fix_position": graph.output.fix,
+            "logits": "int8 * 2**-fix_position",
+        },
         "board": _board(board),
-        "compiler": ("edgesearch" if xmodel else "vai") if deployable else None,
-        "compiled": describe_compiled(xmodel, name, board) if xmodel else None,
-        "compile": (_own_line(name, xmodel, board) if xmodel else compile_line(name, board.target)) if deployable else None,
-        "golden": {"input": INPUT, "output": OUTPUT} if deployable else None,
+        "compiler": compiler if deployable else None,
+        "compiled": describe_compiled(compiled, name, board) if compiled else None,
+        "compile": (_own_line(name, board) if compiler == "edgesearch" else compile_line(name, board)) if deployable else None,
+        "golden": {"pictures": PICTURES, "input": INPUT, "output": OUTPUT} if deployable else None,
         "seed": settings.seed,
         "artifacts": dict(record.artifacts),
         "versions": {package: metadata.version(package) for package in _VERSIONS} | {"python": platform.python_version()},
-        "sha256": {
-            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        },
     }
 
 
-def _input(settings: StudyFile, graph: Graph, data: DataSet) -> dict[str, Any]:
-    steps = [_CROP] if settings.data.name == "folder" and settings.data.image_size is not None else []
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in the folder, by its path from there: the manifest's last entry, `sha256`."""
     return {
-        "shape": list(graph.input.shape),
-        "layout": "height, width, channels",
-        "channels": "RGB" if data.channels == 3 else "grey",
-        "fix_position": graph.input.fix,
-        "mean": list(data.normalisation.mean),
-        "std": list(data.normalisation.std),
-        "prepare": [*steps, _RESIZE, "normalise each byte u8: (u8 / 255 - mean) / std", "quantize"],
-        "quantize": "clamp(floor((u8 / 255 - mean) / std * 2**fix_position + 0.5), -128, 127): saturate, do not wrap; "
-        "give the runner these int8 values, since it truncates floats where this rounds",
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
 
 
@@ -110,24 +106,25 @@ def _board(board: Board) -> dict[str, Any]:
         "cores": board.content.get("cores"),
         "fingerprint": str(Fingerprint(target.fingerprint)) if target.fingerprint else None,
         "modelled": MODELLED,
-        "arch_json": arch_json(target),
+        "arch_json": arch_json(board),
         "compare": _COMPARE,
     }
 
 
-def arch_json(target: Target) -> str:
-    """The arch.json that the compiler is given: AMD's for the DPUs of its own boards, else one that is exported."""
-    known = target.arch_json if isinstance(target, Dpu) else ""
-    return f"{_ARCH}/{known}" if known else OWN_ARCH_JSON
+def arch_json(board: Board) -> str:
+    """The arch.json that the compiler is given: AMD's for its own boards as AMD ships them, else one that is exported."""
+    target = board.target
+    is_amds = board.name in _AMDS_BOARDS and isinstance(target, Dpu) and bool(target.arch_json)
+    return f"{_ARCH}/{board.name.upper()}/arch.json" if is_amds else OWN_ARCH_JSON
 
 
-def compile_line(name: str, target: Target) -> str:
+def compile_line(name: str, board: Board) -> str:
     """The line that makes the file for the board in Vitis AI's container."""
-    return f"vai_c_xir --xmodel {name}_int.xmodel --arch {arch_json(target)} --net_name {name} --output_dir {FOLDER}"
+    return f"vai_c_xir --xmodel {name}_int.xmodel --arch {arch_json(board)} --net_name {name} --output_dir {FOLDER}"
 
 
-def _own_line(name: str, xmodel: CompiledXmodel, board: Board) -> str:
+def _own_line(name: str, board: Board) -> str:
     """The line that makes the file for the board again."""
-    mark = Fingerprint(xmodel.model.fingerprint)
+    mark = Fingerprint(board.target.fingerprint)
     allowed = "".join(f" --allow {feature}" for feature in allowed_features(board))
     return f"edgesearch compile {name}_int.xmodel --fingerprint {mark}{allowed} --output {FOLDER}/{name}.xmodel"
