@@ -333,3 +333,11 @@ def test_what_is_no_quantized_xmodel_is_refused(machine: Machine, result: Path, 
     with pytest.raises(XmodelError, match="cannot be read"):
         compile_with_vitis(tmp_path / "nowhere.xmodel", DEFAULT_TARGET, VitisSettings())
     assert machine.calls() == []
+
+
+def test_each_try_is_a_container_of_its_own(machine: Machine, quantized: Path, result: Path) -> None:
+    machine.put_engine("docker")
+    put_compiler(machine, result, log=CRASH, codes=(134, None), where="image")
+    compile_with_vitis(quantized, DEFAULT_TARGET, VitisSettings())
+    runs = [c["arguments"] for c in machine.calls("docker") if c["arguments"][0] == "run"]  # type: ignore[index]
+    assert len({str(run) for run in runs}) == len(runs) == 2
