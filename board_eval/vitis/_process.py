@@ -105,7 +105,8 @@ def run_command(command: Command, *, log: Path | None, timeout_s: float) -> Fini
     finally:
         _end(process, command, unfinished=late or process.returncode is None)
         reader.join(_GRACE_S)
-        process.stdout.close() if not reader.is_alive() else None
+        if not reader.is_alive():  # else a process that left the group still holds the other end
+            process.stdout.close()
     finished = Finished(process.returncode, kept.text())
     if log is not None:
         _write_log(log, command, finished)
