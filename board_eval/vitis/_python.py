@@ -66,7 +66,10 @@ def run_python_job(script: Path, folder: Path, settings: VitisSettings, *, needs
     except OSError as error:
         raise ToolchainError(f"the job's folder {folder} cannot be written: {error.strerror or error}") from error
     command = place.command([place.inside(program, folder), place.inside(folder, folder)], folder)
-    finished = run_command(command, log=log, timeout_s=settings.job_timeout_s)
+    try:
+        finished = run_command(command, log=log, timeout_s=settings.job_timeout_s)
+    except ToolchainError as error:
+        raise ToolchainError(f"{script.name}: {error}; its whole log is {log}") from error
     if finished.code != 0:
         said = last_lines(finished.output) or "it printed nothing"
         raise ToolchainError(

@@ -71,7 +71,8 @@ def compile_file(
     files: dict[str, CompiledXmodel] = {}
     facts: dict[str, Any] = {}
     if "vai" in uses:
-        made = compile_with_vitis(xmodel, profile.dpu, _vitis(image), arch_json=arch, log=output.with_suffix(".log"))
+        log = output.with_name(f"{output.stem}_vai_c_xir.log")
+        made = compile_with_vitis(xmodel, profile.dpu, _vitis(image), arch_json=arch, log=log)
         files["vai"], facts = made.xmodel, made.facts()
     if "edgesearch" in uses:
         options = Options(allow=frozenset(allow), strict=strict, tries=tries)

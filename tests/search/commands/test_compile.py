@@ -90,7 +90,7 @@ def test_amds_compiler_makes_the_file_and_both_are_compared(xmodel: Path, vai_c_
     assert f"vai         {len(compiled.program)} instructions" in said
     assert f"edgesearch  {len(compiled.program)} instructions" in said
     assert "logits in simulation: equal on 4 of 4 images" in said
-    assert "Compile mode: dpu" in xmodel.with_name("pooled_compiled.log").read_text()
+    assert "Compile mode: dpu" in xmodel.with_name("pooled_compiled_vai_c_xir.log").read_text()
     np.save(xmodel.with_name("golden_input.npy"), np.zeros((3, 6, 6, 20), np.int8))
     facts = json.loads(run("compile", xmodel, "--compare", "-o", tmp_path / "own.xmodel", "--json"))
     assert (facts["compared"]["images"], facts["compared"]["equal_images"]) == (3, 3)
