@@ -52,7 +52,7 @@ def _found(name: str, folder: Path | None) -> Board:
         boards = load_boards()
         if name in boards.boards:
             return SshBoard(boards.board(name))
-        raise PluginError(f"{BOARDS.unknown(name)}, the path of a .json profile, or a board of {boards.path}")
+        raise PluginError(f"{BOARDS.unknown(name)}, a board of {boards.path}, or the path of a .json profile")
     found: object = BOARDS.find(name, folder=folder)
     board = _made(found, name) if isinstance(found, type) or not isinstance(found, Board) else found
     if not isinstance(board, Board):

@@ -63,7 +63,7 @@ class BoardSettings(BaseModel):
     seconds: float = Field(default=2.0, gt=0, le=600, allow_inf_nan=False)
     repeats: int = Field(default=5, ge=5, le=100)
     #: Threads of the throughput; 0: two for each core.
-    threads: int = Field(default=0, ge=0, le=256)
+    threads: int = Field(default=0, ge=0, le=64)
     #: Most MiB of files kept on the board for later jobs; the ones not used for longest go first.
     cache_mib: int = Field(default=512, ge=1, le=1 << 20)
 
