@@ -23,6 +23,7 @@ import csv
 import ctypes
 import datetime
 import fcntl
+import functools
 import glob
 import hashlib
 import json
@@ -51,6 +52,8 @@ LARGEST_SPREAD = 0.03
 LARGEST_DRIFT = 2.0
 #: Cores, where the board does not tell how many its DPU has.
 USUAL_CORES = 2
+#: Images that are measured with, over and over: more than a cache holds, and no second copy of all in a small memory.
+MEASURED = 64
 #: Jobs that a thread keeps going. VART for the DPUCZDX8G executes a job in the call that starts it; others queue them.
 IN_FLIGHT = 2
 #: Without a sign of life for so long, the DPU hangs. VART itself gives up after 10 s (XLNX_DPU_TIMEOUT).
@@ -235,8 +238,9 @@ class Power:
 
     def read(self) -> float | None:
         """Watts now; None where a rail does not answer."""
-        values = [read_number(path) for path in self.paths]
-        return None if not values or None in values else sum(values) * 1e-6
+        readings = [read_number(path) for path in self.paths]
+        watts = [1e-6 * reading for reading in readings if reading is not None]
+        return sum(watts) if watts and len(watts) == len(readings) else None
 
     def watch(self, stop: threading.Event, into: list[float]) -> None:
         """Read ten times a second until `stop`."""
@@ -402,7 +406,7 @@ def run_all(networks: list[Network], images: np.ndarray) -> np.ndarray:
     """Int8 (N, values) of all images: the threads share them out."""
     logits = np.zeros((len(images), int(np.prod(networks[0].out_shape))), np.int8)
     starts = iter(range(0, len(images), networks[0].batch))  # its next() is atomic
-    together([lambda one=one: feed(one, images, starts, logits, []) for one in networks])
+    together([functools.partial(feed, one, images, starts, logits, []) for one in networks])
     return logits
 
 
@@ -507,7 +511,7 @@ def measure_throughput(networks: list[Network], images: np.ndarray, seconds: flo
     def once() -> dict[str, Any]:
         end = time.perf_counter() + seconds / repeats
         ends: list[list[float]] = [[] for _ in networks]
-        together([lambda i=i: feed(networks[i], images, until(end, 8), None, ends[i]) for i in range(len(networks))])
+        together([functools.partial(feed, one, images, until(end, 8), None, mine) for one, mine in zip(networks, ends)])
         return rate(ends, networks[0].batch)
 
     kept, spread, settled = repeat("throughput", once, repeats)
@@ -524,25 +528,30 @@ def measure_throughput(networks: list[Network], images: np.ndarray, seconds: flo
 def rate(ends: list[list[float]], batch: int) -> dict[str, Any]:
     """Images per second between two moments when all threads were at work: no start and no end is in it.
 
-    It counts whole rounds of the threads, since cores that go in step end their jobs together.
+    It counts whole rounds of the threads, since cores that go in step end their jobs together. Where a thread got so little
+    of the DPU that there is no such time, all jobs between the first end and the last count.
     """
+    every = sorted(time for one in ends for time in one)
     last = min(times[-1] for times in ends)
-    times = sorted(time for one in ends for time in one if time <= last)
-    first = len(ends)  # the first round
+    times = [time for time in every if time <= last]
+    first = len(ends)  # behind the first round
     rounds = (len(times) - 1 - first) // len(ends)
-    taken = times[first + rounds * len(ends)] - times[first]
-    return {"value": batch * rounds * len(ends) / taken, "images": batch * sum(map(len, ends))}
+    if rounds < 1:
+        times, first, jobs = every, 0, len(every) - 1
+    else:
+        jobs = rounds * len(ends)
+    return {"value": batch * jobs / (times[first + jobs] - times[first]), "images": batch * len(every)}
 
 
 def measure(ready: Ready, images: np.ndarray, arguments: argparse.Namespace) -> dict[str, Any]:
     """Latency, throughput, power and temperature."""
-    networks, power = ready.networks, ready.power
+    networks, power, images = ready.networks, ready.power, images[:MEASURED]
     repeats = max(LEAST_REPEATS, arguments.repeats)
     progress("warming up")
     start_degrees = temperature()
     end = time.perf_counter() + arguments.seconds / 4
     while True:
-        run_all(networks, images[: 8 * len(networks) * networks[0].batch])
+        run_all(networks, images)
         if time.perf_counter() > end:
             break
     latency = measure_latency(networks[0], images, arguments.seconds, repeats)
@@ -676,7 +685,8 @@ def resize(pixels: np.ndarray, axis: int, size: int) -> np.ndarray:
         weights = np.maximum(1 - np.abs((np.arange(first, last) - centre + 0.5) / max(scale, 1)), 0)
         weights = np.floor(weights / weights.sum() * 2**22 + 0.5)
         rows.append(np.clip(np.floor((np.tensordot(weights, pixels[first:last], 1) + 2**21) / 2**22), 0, 255))
-    return np.moveaxis(np.stack(rows), 0, axis)
+    resized: np.ndarray = np.moveaxis(np.stack(rows), 0, axis)
+    return resized
 
 
 def prepare(pictures: np.ndarray, manifest: dict[str, Any]) -> np.ndarray:
@@ -687,7 +697,9 @@ def prepare(pictures: np.ndarray, manifest: dict[str, Any]) -> np.ndarray:
             pictures = resize(pictures, axis, entry["shape"][axis - 1])
     mean, std = (np.asarray(entry[name], np.float32) for name in ("mean", "std"))
     values = (pictures.astype(np.float32) / np.float32(255) - mean) / std
-    return np.clip(np.floor(values.astype(np.float64) * 2.0 ** entry["fix_position"] + 0.5), -128, 127).astype(np.int8)
+    rounded = np.floor(values.astype(np.float64) * 2.0 ** entry["fix_position"] + 0.5)
+    integers: np.ndarray = np.clip(rounded, -128, 127).astype(np.int8)
+    return integers
 
 
 def read_export(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
