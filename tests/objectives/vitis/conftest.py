@@ -1,0 +1,31 @@
+"""A Python that has the stand-in for Vitis AI's packages, as an interpreter of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgesearch.board_eval.vitis import VitisSettings
+
+STANDIN = Path(__file__).with_name("standin")
+
+
+def make_python(folder: Path, fault: str = "") -> Path:
+    """An executable that is Python with the stand-in; with a `fault` it fails in that way."""
+    path = folder / f"python-{fault or 'right'}"
+    path.write_text(f'#!/bin/sh\nexport PYTHONPATH="{STANDIN}" STANDIN_FAULT="{fault}"\nexec "{sys.executable}" "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def vitis(tmp_path: Path) -> Callable[..., VitisSettings]:
+    """Settings whose Python has the stand-in: vitis(), or vitis("fault")."""
+
+    def settings(fault: str = "", **more: float) -> VitisSettings:
+        return VitisSettings(python=str(make_python(tmp_path, fault)), engine="none", **more)
+
+    return settings
