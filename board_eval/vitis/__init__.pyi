@@ -1,3 +1,7 @@
+from ._compile import COMPILER as COMPILER
+from ._compile import VitisCompiled as VitisCompiled
+from ._compile import compile_with_vitis as compile_with_vitis
+from ._compile import find_compiler as find_compiler
 from ._engine import Container as Container
 from ._engine import find_container as find_container
 from ._native import Native as Native

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -32,9 +31,3 @@ class VitisSettings(BaseModel):
     #: Seconds that one run of the compiler, or one job in Vitis AI's Python, may take.
     compile_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = _HOUR / 2
     job_timeout_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 12 * _HOUR
-
-    def in_folder(self, folder: Path) -> VitisSettings:
-        """The same with a relative path of `python` taken from `folder`; a bare name is looked for on PATH."""
-        if "/" not in self.python:
-            return self
-        return self.model_copy(update={"python": str(folder / Path(self.python).expanduser())})

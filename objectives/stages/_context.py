@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic
 
 import torch
 from torch import nn
 
+from edgesearch.board_eval import VitisSettings
 from edgesearch.errors import SpaceError, StoreError
 from edgesearch.objectives.data import DataSet
 from edgesearch.objectives.pruning import resize_to
@@ -22,7 +23,10 @@ from edgesearch.spaces import Distillation, Student, build, load_weights, weight
 
 @dataclass(frozen=True)
 class Context(Generic[S]):
-    """One stage about to run. `device` is resolved ("cpu", "cuda"); the user's own code is looked for in `folder` first."""
+    """One stage about to run. `device` is resolved ("cpu", "cuda"); the user's own code is looked for in `folder` first.
+
+    `vitis` says where Vitis AI's tools are on the machines that stages run on, and decides nothing of their results.
+    """
 
     stage: Stage
     settings: S
@@ -31,6 +35,7 @@ class Context(Generic[S]):
     device: str
     report: Callable[[str], None]
     folder: Path | None = None
+    vitis: VitisSettings = field(default_factory=VitisSettings)
 
     @property
     def seed(self) -> int:

@@ -72,7 +72,9 @@ class Engine:
         self._study, self._settings, self._conditions = study, settings, conditions
         self._estimator, self._store, self._progress = estimator, store, progress
         self._ledger = Ledger(study, lease)
-        self._stages = StageRunner(store=store, pool=pool, data=settings.data, logs=logs, note=progress.note, folder=folder)
+        self._stages = StageRunner(
+            store=store, pool=pool, data=settings.data, logs=logs, note=progress.note, folder=folder, vitis=settings.vitis
+        )
         self._most_active = 1 if pool.slots == 1 else _AHEAD * pool.slots
         self._proposer = Proposer(settings, folder=folder)
         self._search: Iterator[Proposal] | None = None

@@ -26,7 +26,10 @@ _BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
 @dataclass(frozen=True)
 class Job:
-    """All that a worker needs, as plain JSON values. `folder` is where the user's own code is looked for first."""
+    """All that a worker needs, as plain JSON values.
+
+    `folder` is where the user's own code is looked for first, `vitis` are the settings of Vitis AI's tools.
+    """
 
     stage: Mapping[str, Any]
     data: Mapping[str, Any]
@@ -34,6 +37,7 @@ class Job:
     log: str
     device: str = "auto"
     folder: str | None = None
+    vitis: Mapping[str, Any] = field(default_factory=dict)
     python_path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
 
     @property
@@ -59,6 +63,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     job = Job(**content)
     threads = int(job.stage["threads"])
     _prepare_process(threads, job.python_path)
+    from edgesearch.board_eval import VitisSettings
     from edgesearch.objectives import Stage, open_store, run_stage
 
     _use_threads(threads)
@@ -72,7 +77,8 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {stage.kind} {stage.key} in process {os.getpid()}")
             try:
                 store = open_store(job.store, warn=print, folder=folder)
-                run_stage(stage, store, data_settings=job.data, device=job.device, folder=folder)
+                vitis = VitisSettings.model_validate(job.vitis)
+                run_stage(stage, store, data_settings=job.data, device=job.device, folder=folder, vitis=vitis)
                 print(f"done in {time.perf_counter() - started:.1f} s")
             except Exception:
                 traceback.print_exc()

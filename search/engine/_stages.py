@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgesearch.board_eval import VitisSettings
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Artifact, ArtifactStore, DataSettings, Stage, resources_of
 from edgesearch.search.engine._jobs import Job, JobResult
@@ -28,7 +29,8 @@ class StageEnd:
 class StageRunner:
     """Runs stages in a pool and finds their artifacts in the store.
 
-    `folder` is where the user's own code is looked for first; `note` is told what a person should know.
+    `folder` is where the user's own code is looked for first, `vitis` where Vitis AI's tools are; `note` is told what a person
+    should know.
     """
 
     def __init__(
@@ -40,10 +42,12 @@ class StageRunner:
         logs: Path,
         note: Callable[[str], None],
         folder: Path | None = None,
+        vitis: VitisSettings | None = None,
     ) -> None:
         self._store, self._pool, self._note = store, pool, note
         self._data = data.model_dump(mode="json")
         self._logs, self._folder = logs, folder
+        self._vitis = {} if vitis is None else vitis.model_dump(mode="json")
         self._running: dict[str, tuple[Stage, str]] = {}  # stage key -> stage, log
         self._deaths: Counter[str] = Counter()
         self._known: dict[str, Artifact] = {}
@@ -77,7 +81,8 @@ class StageRunner:
         log = str(self._logs / f"{stage.kind}-{stage.key[:16]}{f'-retry{attempt}' if attempt else ''}.log")
         self._running[stage.key] = (stage, log)
         folder = None if self._folder is None else str(self._folder)
-        self._pool.submit(Job(stage=stage.to_json(), data=self._data, store=self._store.location, log=log, folder=folder))
+        job = Job(stage.to_json(), self._data, self._store.location, log, folder=folder, vitis=self._vitis)
+        self._pool.submit(job)
 
     def collect(self, timeout: float) -> list[StageEnd]:
         """The stages that ended, waiting at most `timeout` seconds for the first.

@@ -80,7 +80,13 @@ def run_study(
                 )
                 summary = engine.run(trials)
                 runner = StageRunner(
-                    store=store, pool=pool, data=settings.data, logs=logs, note=progress.note, folder=settings.folder
+                    store=store,
+                    pool=pool,
+                    data=settings.data,
+                    logs=logs,
+                    note=progress.note,
+                    folder=settings.folder,
+                    vitis=settings.vitis,
                 )
                 _test_front(inputs, study, runner)
                 _compile_front(inputs, study, runner, progress)
