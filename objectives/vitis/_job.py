@@ -23,7 +23,7 @@ from edgesearch.board_eval.vitis import VitisSettings, run_python_job
 from edgesearch.objectives.vitis._results import Results
 from edgesearch.objectives.vitis._source import ModelSource
 
-__all__ = ["Job", "check_packages", "finished"]
+__all__ = ["Job", "Task", "check_packages", "finished"]
 
 Task: TypeAlias = Literal["check", "ptq", "qat", "prune_one_step", "prune_iterative"]
 
@@ -82,9 +82,9 @@ def finished(job: Job, settings: VitisSettings) -> Iterator[Results]:
         _clear(folder, keep_log=failed)
 
 
-def check_packages(settings: VitisSettings) -> Mapping[str, str]:
-    """Versions of Vitis AI's packages; raises ToolchainError in one sentence where a job for them could not run."""
-    with finished(Job(task="check"), settings) as results:
+def check_packages(settings: VitisSettings, *tasks: Task) -> Mapping[str, str]:
+    """Versions of Vitis AI's packages; raises ToolchainError in one sentence where jobs for these tasks could not run."""
+    with finished(Job(task="check", settings={"needs": list(tasks)}), settings) as results:
         return results.versions
 
 

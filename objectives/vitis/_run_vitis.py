@@ -54,7 +54,7 @@ def main(folder: str) -> None:
     try:
         if job.get("format") != FORMAT or job.get("task") not in TASKS:
             raise Refused(f"the job {job.get('task')!r} of format {job.get('format')!r} is none that this runner knows")
-        result["versions"] = import_packages(job["task"])
+        result["versions"] = import_packages(job["task"], job.get("needs", []))
         set_up(job)
         result.update(TASKS[job["task"]](job))
     except Refused as error:
@@ -65,12 +65,13 @@ def main(folder: str) -> None:
     os.replace("result.json.tmp", "result.json")
 
 
-def import_packages(task: str) -> dict[str, str]:
-    """Versions of what the job runs on."""
+def import_packages(task: str, needs: list[str]) -> dict[str, str]:
+    """Versions of what the job runs on; `needs` are the tasks that a check is for."""
+    tasks = {task, *needs}
     try:
         import xir  # noqa: F401  (it has to be loaded before pytorch_nndct)
     except Exception as error:
-        if task in ("check", "ptq", "qat"):
+        if tasks & {"ptq", "qat"}:
             raise Refused(f"xir cannot be imported ({error}), and without it pytorch_nndct writes no xmodel") from error
     try:
         import pytorch_nndct
@@ -81,7 +82,7 @@ def import_packages(task: str) -> dict[str, str]:
     own, built_for = torch.__version__, str(getattr(version, "Ctorch_version", torch.__version__))
     if own.split("+")[0] not in built_for and own not in str(version.__version__):
         raise Refused(f"pytorch_nndct was built for torch {built_for}, and this Python has {own}; install that one")
-    if task.startswith("prune") and not hasattr(pytorch_nndct, "get_pruning_runner"):
+    if tasks & {"prune_one_step", "prune_iterative"} and not hasattr(pytorch_nndct, "get_pruning_runner"):
         raise Refused("this pytorch_nndct has no pruner (get_pruning_runner); Vitis AI's optimizer for PyTorch brings it")
     return {"python": sys.version.split()[0], "torch": own, "pytorch_nndct": str(version.__version__)}
 
@@ -287,8 +288,7 @@ def loss_of(outputs: Any, labels: Any, logits: Any, recipe: dict[str, Any]) -> t
         return hard
     own, target = functions.log_softmax(outputs / t, 1), functions.log_softmax(logits / t, 1)
     soft = functions.kl_div(own, target, reduction="batchmean", log_target=True)
-    total: torch.Tensor = alpha * hard + (1 - alpha) * t * t * soft
-    return total
+    return alpha * hard + (1 - alpha) * t * t * soft  # type: ignore[no-any-return]
 
 
 def prune_one_step(job: Job) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgesearch.board_eval import Board, find_board
 from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, load_data, plan
+from edgesearch.objectives.vitis import Task, check_packages
 from edgesearch.plugins import is_import_path
 from edgesearch.search.study import StudyFile, with_fingerprint
 from edgesearch.spaces import Candidate
@@ -62,6 +63,23 @@ def read_inputs(settings: StudyFile, *, threads: int = 1) -> Inputs:
     )
     estimator = Estimator(channels=data.channels, classes=len(data.classes), board=board, folder=folder)
     return Inputs(settings, data, board, estimator, conditions)
+
+
+def check_vitis(settings: StudyFile, *candidates: Candidate) -> None:
+    """Raise ToolchainError, before anything is trained, where Vitis AI's packages are asked for and cannot be used.
+
+    Asked for by the `candidates`, or without any by the study's space and its own candidates.
+    """
+    space = settings.space if not candidates else None
+    named = candidates or settings.candidates
+    tasks: list[Task] = []
+    if any(c.quantization.backend == "nndct" for c in named) or (space and "nndct" in space.quantization_backend):
+        tasks += ["ptq", "qat"]
+    prunes = any(c.pruning.backend == "vai" and c.pruning.method != "none" for c in named)
+    if prunes or (space and "vai" in space.pruning_backend and set(space.pruning) != {"none"}):
+        tasks += ["prune_one_step", "prune_iterative"]
+    if tasks:
+        check_packages(settings.vitis, *tasks)
 
 
 def unsupported_students(inputs: Inputs) -> list[str]:

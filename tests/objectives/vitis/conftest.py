@@ -21,11 +21,12 @@ def make_python(folder: Path, fault: str = "") -> Path:
     return path
 
 
-@pytest.fixture
-def vitis(tmp_path: Path) -> Callable[..., VitisSettings]:
+@pytest.fixture(scope="session")
+def vitis(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., VitisSettings]:
     """Settings whose Python has the stand-in: vitis(), or vitis("fault")."""
+    folder = tmp_path_factory.mktemp("pythons")  # one for all tests: whether it has the packages is asked once
 
     def settings(fault: str = "", **more: float) -> VitisSettings:
-        return VitisSettings(python=str(make_python(tmp_path, fault)), engine="none", **more)
+        return VitisSettings(python=str(make_python(folder, fault)), engine="none", **more)
 
     return settings

@@ -11,10 +11,6 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgesearch.board_eval import graph_to_json, lower, read_xmodel, write_xmodel
-from edgesearch.board_eval.xmodel._message import parse_message
-from edgesearch.objectives.quantization import quantize
-
 from .nn import QuantStub
 from .nn.modules import functional
 
@@ -166,6 +162,9 @@ def _trace(model):
 
 
 def _quantize(model, shape, images, folder):
+    from edgesearch.board_eval import graph_to_json, lower, write_xmodel
+    from edgesearch.objectives.quantization import quantize
+
     graph = quantize(lower(model, shape), np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()), method="vitis")
     write_xmodel(graph, folder / _STATE)
     nodes = graph_to_json(graph)[0]["nodes"]
@@ -185,16 +184,22 @@ def _export(name, folder, output):
     if FAULT == "garbage":
         path.write_bytes(b"\x08\x96" * 500)
     if FAULT == "aten":
+        from edgesearch.board_eval.xmodel._message import parse_message
+
         message = parse_message(path)
         next(op for op in message.op_node if op.op_type == "conv2d").op_type = "aten::silu"
         path.write_bytes(message.SerializeToString())
     if FAULT == "other_network":
+        from edgesearch.board_eval import lower, write_xmodel
+        from edgesearch.objectives.quantization import quantize
         from edgesearch.spaces import Student, build
 
         other = lower(build(Student(architecture="mlp", input_size=8), channels=1, classes=10), (1, 8, 8))
         write_xmodel(quantize(other, np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype(np.float32)), path)
     if FAULT == "finer":  # one position is another than this project's quantizer finds
         import dataclasses
+
+        from edgesearch.board_eval import read_xmodel, write_xmodel
 
         graph = read_xmodel(path)
         node = graph.output

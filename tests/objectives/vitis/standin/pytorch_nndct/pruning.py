@@ -4,8 +4,6 @@ from pathlib import Path
 
 import torch
 
-from edgesearch.objectives.pruning import measure_sensitivity, prune_iterative, prune_one_step
-
 FAULT = os.environ.get("STANDIN_FAULT", "")
 _VAI = Path(".vai")
 
@@ -52,6 +50,8 @@ class OneStepPruningRunner(_Runner):
         eval_fn(self._model, *eval_args)  # of a trial at the highest ratio
         if FAULT == "endless":
             time.sleep(600)
+        from edgesearch.objectives.pruning import prune_one_step
+
         self._best = prune_one_step(
             self._model,
             self._shape,
@@ -75,6 +75,8 @@ class IterativePruningRunner(_Runner):
         self._model.eval()
         self._model.cuda()  # the real one does so unasked, and fails where there is no GPU
         int(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0])
+        from edgesearch.objectives.pruning import measure_sensitivity
+
         self._sensitivity = measure_sensitivity(
             self._model, self._shape, granularity=2, score=lambda network: eval_fn(network, *args), seed=0
         )
@@ -92,6 +94,8 @@ class IterativePruningRunner(_Runner):
     ):
         assert isinstance(removal_ratio, float)
         assert (_VAI / f"{self._model._get_name()}.sens").exists(), "Must call ana() before model pruning."
+        from edgesearch.objectives.pruning import prune_iterative
+
         pruned = prune_iterative(
             self._model,
             self._shape,
