@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from edgesearch.board_eval.graph import Graph
+from edgesearch.board_eval.graph import Graph, Reshape
 from edgesearch.board_eval.lowering import lower
 from edgesearch.board_eval.vitis import VitisSettings
 from edgesearch.errors import QuantizationError, TrainingError
@@ -157,9 +157,13 @@ def _graph(results: Results, model: nn.Module, input_shape: tuple[int, int, int]
     """The Graph that came back; raises QuantizationError unless it has the network's outputs."""
     graph = results.xmodel()
     expected = lower(model, input_shape).output.shape
-    if int(np.prod(graph.output.shape)) != int(np.prod(expected)):
-        raise QuantizationError(f"what pytorch_nndct wrote puts out {graph.output.shape}, the network {expected}")
-    return graph
+    output = graph.output
+    if output.shape == expected:
+        return graph
+    if output.shape != (1, 1, *expected):
+        raise QuantizationError(f"what pytorch_nndct wrote puts out {output.shape}, the network {expected}")
+    vector = Reshape(name=f"{output.name}_vector", inputs=(output.name,), shape=expected)
+    return Graph(graph.name, (*graph, vector), graph.bits)
 
 
 def _channels_first(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

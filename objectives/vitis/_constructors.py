@@ -10,8 +10,13 @@ from torch import nn
 __all__ = ["constructor", "same_padding"]
 
 
-def constructor(module: nn.Module) -> str | None:
-    """The expression that makes a layer of this kind and size, without its weights; None for what is no such layer."""
+def constructor(module: nn.Module, *, trainable: bool = False) -> str | None:
+    """The expression that makes a layer of this kind and size, without its weights; None for what is no such layer.
+
+    `trainable`: for quantization-aware training, where Vitis AI takes a clip at 6 as a ReLU6 only, and leaves that as it is.
+    """
+    if trainable and isinstance(module, nn.Hardtanh) and (module.min_val, module.max_val) == (0.0, 6.0):
+        return _call("ReLU6", inplace=bool(module.inplace))
     for kind, write in _CONSTRUCTORS.items():
         if isinstance(module, kind):
             return write(module)

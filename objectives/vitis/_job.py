@@ -58,7 +58,7 @@ class Job:
             content |= {"model": self.source.name, "input_shape": list(self.source.input_shape)}
             (folder / "model.py").write_text(self.source.text, encoding="utf-8")
             with (folder / "weights.npz").open("wb") as file:
-                np.savez(file, allow_pickle=False, **dict(self.source.weights))
+                np.savez(file, **_arrays(self.source.weights))
         for name, array in self.arrays.items():
             np.save(folder / f"{name}.npy", array, allow_pickle=False)
         (folder / "job.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -86,6 +86,11 @@ def check_packages(settings: VitisSettings, *tasks: Task) -> Mapping[str, str]:
     """Versions of Vitis AI's packages; raises ToolchainError in one sentence where jobs for these tasks could not run."""
     with finished(Job(task="check", settings={"needs": list(tasks)}), settings) as results:
         return results.versions
+
+
+def _arrays(weights: Mapping[str, npt.NDArray[np.generic]]) -> Any:
+    """For a function whose other arguments have names of their own."""
+    return dict(weights)
 
 
 def _clear(folder: Path, *, keep_log: bool) -> None:

@@ -55,6 +55,8 @@ class Operations:
         self.added: dict[str, str] = {}
         self.argument = "x"
         self.result = ""
+        #: Whether an operation is computed in an order of its own, so that the last bits may differ.
+        self.rounds_otherwise = False
         for node in traced.graph.nodes:
             self._visit(node)
 
@@ -117,12 +119,13 @@ class Operations:
         elif isinstance(module, nn.AdaptiveAvgPool2d):
             self._adaptive(node)
         else:
-            written = constructor(module)
+            written = constructor(module, trainable=self._trainable)
             if written is None:
                 self._refuse(node, f"a layer {type(module).__name__}")
             source = self._of(node, node.args[0])
             if isinstance(module, nn.Conv2d) and (pad := same_padding(module)) is not None:
-                source = f"{self._add_module(f'{node.name}_pad', f'nn.ZeroPad2d({pad!r})')}({source})"
+                made, given = ("Pad()", f", {pad!r}") if self._trainable else (f"nn.ZeroPad2d({pad!r})", "")
+                source = f"{self._add_module(f'{node.name}_pad', made)}({source}{given})"
             self._calls[id(module)] += 1
             again = self._calls[id(module)] > 1 and next(module.parameters(), None) is None
             call = self._add_module(node.name, written) if again else f"self.get_submodule({str(node.target)!r})"
@@ -157,9 +160,13 @@ class Operations:
             self._refuse(node, f"a reshape from {before} to {shape}")
 
     def _adaptive(self, node: fx.Node) -> None:
-        height, width = self._shapes[node][2:]
-        if self._shapes[node] == self._shapes[node.args[0]]:  # type: ignore[index]
+        before, (height, width) = self._shapes[node.args[0]][2:], self._shapes[node][2:]  # type: ignore[index]
+        if before == (height, width):
             self._keep(node)
+        elif self._trainable and (height, width) != (1, 1) and before[0] % height == before[1] % width == 0:
+            self.rounds_otherwise = True  # Vitis AI takes it as an average pool, and wants to see one
+            kernel = (before[0] // height, before[1] // width)
+            self._through(node, f"nn.AvgPool2d({kernel!r}, stride={kernel!r})")
         else:
             self._through(node, f"nn.AdaptiveAvgPool2d(({height}, {width}))")
 
@@ -214,7 +221,7 @@ class Operations:
 
 def _variable(node: fx.Node) -> str:
     """The operation's name, unless it means something else in the code around it."""
-    return f"{node.name}_" if node.name in ("self", "torch", "nn", "F", "Add", "Cat") else node.name
+    return f"{node.name}_" if node.name in ("self", "torch", "nn", "F", "Add", "Cat", "Pad") else node.name
 
 
 def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:

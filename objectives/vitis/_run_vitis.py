@@ -88,7 +88,9 @@ def import_packages(task: str, needs: list[str]) -> dict[str, str]:
 
 
 def set_up(job: Job) -> None:
-    """Random numbers, threads, and no GPU where none is wanted."""
+    """Folders, random numbers, threads, and no GPU where none is wanted."""
+    os.makedirs(OUTPUT, exist_ok=True)
+    os.makedirs(".vai", exist_ok=True)  # the pruner's
     random.seed(job["seed"])
     np.random.seed(job["seed"])
     torch.manual_seed(job["seed"])
@@ -183,8 +185,8 @@ def show(model: torch.nn.Module, images: Any, batch: int) -> None:
 def take_xmodel(job: Job) -> dict[str, Any]:
     """The xmodel and the positions, under the names that they are looked for."""
     found, name = sorted(Path(OUTPUT).glob("*.xmodel")), f"{job['model']}_int.xmodel"
+    names = ", ".join(path.name for path in found) or "none"
     if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "none"
         raise Refused(f"pytorch_nndct wrote {len(found)} xmodels ({names}), expected one; its messages are in the log")
     shutil.copyfile(str(found[0]), name)
     shutil.copyfile(str(Path(OUTPUT, "quant_info.json")), "quant_info.json")
@@ -327,7 +329,7 @@ def prune_one_step(job: Job) -> dict[str, Any]:
     return {**take_slim(job, model, runner), "scores": found}
 
 
-def stop(number: int, frame: Any) -> None:
+def stop(*signal: Any) -> None:
     """Ends the search."""
     raise TimeUp
 
@@ -344,7 +346,6 @@ def pruning_runner(job: Job, method: str) -> tuple[torch.nn.Module, Any]:
     """The network, and what prunes it."""
     from pytorch_nndct import get_pruning_runner
 
-    os.makedirs(".vai", exist_ok=True)
     model = build(job).to(job["device"])
     return model, get_pruning_runner(model, torch.randn([1, *job["input_shape"]]).to(job["device"]), method)
 
@@ -378,17 +379,16 @@ def recalibrate(network: torch.nn.Module, images: Any) -> None:
     """Batch-norm statistics as their mean over the batches; dropout stays off."""
     place = next(network.parameters()).device
     norms = [m for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    momenta = {norm: norm.momentum for norm in norms}
+    momenta = [norm.momentum for norm in norms]
     network.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
+        norm.train().momentum = None
     with torch.no_grad():
         for part in np.array_split(np.arange(len(images)), max(1, -(-len(images) // BATCH))):
             network(tensor(images[part]).to(place))
-    for norm in norms:
-        norm.momentum = momenta[norm]
+    for index, norm in enumerate(norms):
+        norm.momentum = momenta[index]
     network.eval()
 
 

@@ -26,7 +26,13 @@ from edgesearch.objectives.vitis._operations import Operations
 __all__ = ["ModelSource", "load_source", "torch_source"]
 
 #: Classes and modules that the code itself names.
-_TAKEN = ("Add", "Block", "Cat", "DeQuantStub", "F", "QuantStub", "nn", "torch")
+_TAKEN = ("Add", "Block", "Cat", "DeQuantStub", "F", "Pad", "QuantStub", "nn", "torch")
+#: Operations as modules of Vitis AI, with what they do in plain torch: their arguments, and an expression of them.
+_FUNCTIONAL = {
+    "Add": ("input, other", "torch.add(input, other)"),
+    "Cat": ("x, dim=0", "torch.cat(x, dim=dim)"),
+    "Pad": ("input, pad", "nn.functional.pad(input, pad)"),
+}
 #: What Vitis AI reads as marks of its own in a submodule's name, and what it would mistake for its own tensors.
 _CONFUSING = re.compile(r"[/\[\]:\s]|_mask|log_threshold")
 
@@ -64,7 +70,7 @@ def torch_source(model: nn.Module, input_shape: tuple[int, int, int], *, trainab
     source = ModelSource(name, text, input_shape, _weights(model, fresh))
     with torch.no_grad():
         expected, found = model(image.clone()), load_source(source)(image.clone())
-    if not torch.equal(expected, found):
+    if not (torch.equal(expected, found) or (operations.rounds_otherwise and torch.allclose(expected, found, rtol=1e-4))):
         raise _problem(name, "forward", "the code that was written for Vitis AI computes something else")
     return source
 
@@ -109,7 +115,7 @@ class _Text:
         return "\n".join([*body, *_indented(self._forward(), 1), ""])
 
     def _head(self) -> list[str]:
-        names = ["Add", "Cat"] if any(e in ("Add()", "Cat()") for e in self._operations.added.values()) else []
+        names = [name for name in _FUNCTIONAL if f"{name}()" in self._operations.added.values()]
         stubs = ["DeQuantStub", "QuantStub"] if self._stubs else []
         lines = [
             f'"""The network {self._name} in plain torch, written by edgesearch."""',
@@ -121,7 +127,7 @@ class _Text:
             lines.append("from torch.nn import functional as F")
         if names or stubs:
             lines += ["", "try:  # Vitis AI quantizes operations that are modules of its own"]
-            lines += ["    from pytorch_nndct.nn.modules.functional import Add, Cat"] if names else []
+            lines += [f"    from pytorch_nndct.nn.modules.functional import {', '.join(names)}"] if names else []
             lines += ["    from pytorch_nndct.nn import DeQuantStub, QuantStub"] if stubs else []
             lines += ["except ImportError:  # the same in plain torch", *_indented(_fallback(names, stubs), 1)]
         return [*lines, "", "", "class Block(nn.Module):", '    """Holds submodules."""']
@@ -135,7 +141,8 @@ class _Text:
                 continue
             parent, _, name = path.rpartition(".")
             holder = f"self.get_submodule({parent!r})" if parent else "self"
-            made = f"self.get_submodule({first[module]!r})" if module in first else constructor(module) or "Block()"
+            made = constructor(module, trainable=bool(self._stubs)) or "Block()"
+            made = f"self.get_submodule({first[module]!r})" if module in first else made
             first.setdefault(module, path)
             yield f"    {holder}.add_module({name!r}, {made})"
         for name, expression in self._operations.added.items():
@@ -154,13 +161,10 @@ class _Text:
 
 def _fallback(names: list[str], stubs: list[str]) -> list[str]:
     lines: list[str] = []
-    if names:
-        lines += ["class Add(nn.Module):", "    def forward(self, input, other):", "        return torch.add(input, other)", ""]
-        lines += ["class Cat(nn.Module):", "    def forward(self, x, dim=0):", "        return torch.cat(x, dim=dim)"]
-    if stubs:
-        lines += [""] if names else []
-        lines += ["QuantStub = DeQuantStub = nn.Identity"]
-    return lines
+    for name in names:
+        arguments, expression = _FUNCTIONAL[name]
+        lines += [f"class {name}(nn.Module):", f"    def forward(self, {arguments}):", f"        return {expression}", ""]
+    return [*lines, "QuantStub = DeQuantStub = nn.Identity"] if stubs else lines[:-1]
 
 
 def _indented(lines: list[str] | Iterator[str], depth: int) -> list[str]:

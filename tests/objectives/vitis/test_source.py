@@ -133,7 +133,8 @@ def test_training_code_calls_every_module_once_and_does_all_with_modules() -> No
         without_weights = [name for name in calls if not list(modules[name].parameters())]
         assert len(without_weights) == len(set(without_weights))
         functions = {node.target for node in graph.nodes if node.op == "call_function"}
-        assert functions <= {torch.flatten, torch.add, torch.cat}  # the last two inside of plain torch's own Add and Cat
+        # beside flatten those inside of what stands for Vitis AI's own modules in plain torch
+        assert functions <= {torch.flatten, torch.add, torch.cat, nn.functional.pad}
         assert not [node for node in graph.nodes if node.op == "call_method"]
         first = next(node for node in graph.nodes if node.op == "call_module")
         assert str(first.target) == "quant_stub"
@@ -144,6 +145,18 @@ def test_a_relu6_that_is_a_function_stays_one_where_a_module_would_be_replaced()
     assert "F.relu6(" in text
     assert "nn.ReLU6" not in text
     assert "nn.ReLU6" in torch_source(Functions(), (3, 16, 16), trainable=True).text
+
+
+def test_training_code_has_the_kinds_of_layers_that_vitis_ai_looks_for() -> None:
+    """It compares a layer's class with that of the operation which it makes of it."""
+    text = torch_source(Modules(), (3, 16, 16), trainable=True).text
+    assert "Hardtanh" not in text  # which it takes as ReLU6
+    assert "ZeroPad2d" not in text
+    assert "Pad()" in text
+    halves = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d((2, 4)), nn.Flatten(), nn.Linear(32, 5))
+    text, plain = (torch_source(halves, (3, 12, 12), trainable=trainable).text for trainable in (True, False))
+    assert "nn.AvgPool2d((6, 3), stride=(6, 3))" in text
+    assert "nn.AdaptiveAvgPool2d((2, 4))" in plain
 
 
 def test_a_mean_and_same_padding_become_what_the_dpu_has() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from edgesearch.board_eval.vitis import VitisSettings
 
-STANDIN = Path(__file__).with_name("standin")
+STANDIN = Path(__file__).parent / "vitis" / "standin"
 
 
 def make_python(folder: Path, fault: str = "") -> Path:
