@@ -13,20 +13,18 @@ from edgesearch.board_eval.vitis import VitisSettings
 STANDIN = Path(__file__).parent / "vitis" / "standin"
 
 
-def make_python(folder: Path, fault: str = "") -> Path:
-    """An executable that is Python with the stand-in; with a `fault` it fails in that way."""
-    path = folder / f"python-{fault or 'right'}"
-    path.write_text(f'#!/bin/sh\nexport PYTHONPATH="{STANDIN}" STANDIN_FAULT="{fault}"\nexec "{sys.executable}" "$@"\n')
-    path.chmod(0o755)
-    return path
-
-
 @pytest.fixture(scope="session")
 def vitis(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., VitisSettings]:
-    """Settings whose Python has the stand-in: vitis(), or vitis("fault")."""
-    folder = tmp_path_factory.mktemp("pythons")  # one for all tests: whether it has the packages is asked once
+    """Settings whose Python has the stand-in: vitis(), or vitis("fault") for one that fails in that way from now on."""
+    folder = tmp_path_factory.mktemp("python")
+    fault, python = folder / "fault", folder / "python"  # one Python for all: whether it has the packages is asked once
+    python.write_text(
+        f'#!/bin/sh\nexport PYTHONPATH="{STANDIN}" STANDIN_FAULT="$(cat "{fault}")"\nexec "{sys.executable}" "$@"\n'
+    )
+    python.chmod(0o755)
 
-    def settings(fault: str = "", **more: float) -> VitisSettings:
-        return VitisSettings(python=str(make_python(folder, fault)), engine="none", **more)
+    def settings(way: str = "", **more: float) -> VitisSettings:
+        fault.write_text(way)
+        return VitisSettings(python=str(python), engine="none", **more)
 
     return settings

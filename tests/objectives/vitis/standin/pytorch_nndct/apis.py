@@ -162,6 +162,10 @@ def _trace(model):
 
 
 def _quantize(model, shape, images, folder):
+    if FAULT in ("no_xmodel", "two_xmodels", "garbage", "other_network"):
+        (folder / _STATE).write_bytes(b"")
+        (folder / "quant_info.json").write_text("{}")
+        return
     from edgesearch.board_eval import graph_to_json, lower, write_xmodel
     from edgesearch.objectives.quantization import quantize
 
