@@ -17,7 +17,7 @@ from torch import nn
 
 from edgesearch.board_eval.vitis import VitisSettings
 from edgesearch.errors import SpaceError, ToolchainError
-from edgesearch.objectives.pruning._prune import Pruned, _check, _finish
+from edgesearch.objectives.pruning._prune import Pruned, check_pruning, pruned_network
 from edgesearch.objectives.pruning._pruner import PruningTask
 from edgesearch.objectives.pruning._resize import is_depthwise, resize_to
 from edgesearch.objectives.vitis import Job, finished, torch_source
@@ -48,7 +48,7 @@ def prune_with_vai(
     Raises ToolchainError where Vitis AI's Python is not there or fails, and for a network that is none of this one's, that
     lost nothing or that holds back parameters from training; SpaceError where there is nothing that it prunes.
     """
-    _check(task.ratio, task.granularity)
+    check_pruning(task.ratio, task.granularity)
     if not any(isinstance(m, nn.Conv2d) and not is_depthwise(m) for m in task.model.modules()):
         raise SpaceError(
             "Vitis AI's optimizer removes channels of convolutions, and this network has none; use another backend"
@@ -60,7 +60,7 @@ def prune_with_vai(
         current, scores = _round(task, current, method, ratio, step, images, vitis)
         if step < rounds - 1:
             task.finetune(current, step)
-    done = _finish(task.model, current, task.input_shape, task.ratio)
+    done = pruned_network(task.model, current, task.input_shape, task.ratio)
     return Pruned(done.model, done.channels, done.macs_before, done.macs_after, task.ratio, scores=scores)
 
 
@@ -103,7 +103,7 @@ def _slim(model: nn.Module, tensors: dict[str, torch.Tensor], task: PruningTask)
     state = {name: tensors.get(name, value.cpu()) for name, value in own.items()}  # what takes no part in it keeps its own
     try:
         slim = resize_to(copy.deepcopy(model).cpu(), state).requires_grad_(True).eval()
-        before, after = _finish(model, slim, task.input_shape, task.ratio), sum(p.numel() for p in slim.parameters())
+        before, after = pruned_network(model, slim, task.input_shape, task.ratio), sum(p.numel() for p in slim.parameters())
     except (RuntimeError, SpaceError) as error:
         raise ToolchainError(f"what Vitis AI's optimizer gave back is no slim form of this network: {error}") from error
     if before.macs_after >= before.macs_before or after >= sum(p.numel() for p in model.parameters()):

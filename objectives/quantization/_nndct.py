@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from edgesearch.board_eval.vitis import VitisSettings
 from edgesearch.errors import QuantizationError, TrainingError
 from edgesearch.objectives.data import resize_weights
 from edgesearch.objectives.quantization._checks import check_calibration, check_graph
-from edgesearch.objectives.vitis import Job, ModelSource, Results, finished, torch_source
+from edgesearch.objectives.quantization._qat import with_statistics
+from edgesearch.objectives.vitis import Array, Job, ModelSource, Results, finished, torch_source
 
 __all__ = ["Nndct", "NndctTraining", "quantize_nndct", "train_nndct"]
 
@@ -40,13 +42,15 @@ class Nndct:
 class NndctTraining:
     """Images and recipe of a training. `pixels` and `logits` give one view each; `views` are shown in turn, epoch by epoch.
 
-    labels (N,) of the images; order (epochs, N) in which they are shown; mean and std of each channel, or of all. Loss: alpha *
-    cross-entropy + (1 - alpha) * temperature**2 * divergence from the teacher's logits.
+    size: (height, width) of the images, which are resized. labels (N,) of them; order (epochs, N) in which they are shown; mean
+    and std of each channel, or of all. Loss: alpha * cross-entropy + (1 - alpha) * temperature**2 * divergence from the
+    teacher's logits. Of a model that is not `trained`, batch-norm statistics are measured on the calibration images first.
     """
 
     epochs: int
     lr: float
     batch_size: int
+    size: tuple[int, int]
     labels: npt.NDArray[np.int64]
     order: npt.NDArray[np.int32]
     views: int
@@ -57,6 +61,7 @@ class NndctTraining:
     weight_decay: float = 1e-5
     temperature: float = 4.0
     alpha: float = 1.0
+    trained: bool = True
     device: str = "cpu"
 
 
@@ -98,21 +103,22 @@ def train_nndct(
 ) -> Nndct:
     """QAT of `model`, which is not changed; see `quantize_nndct`. Of `calibration` only the first image is shown.
 
-    Raises TrainingError too, when the training ended in no number.
+    Raises TrainingError too, for weights that come back and are none of this network.
     """
+    if not training.trained:
+        model = with_statistics(model, calibration, seed)
     source = _source(model, input_shape, calibration, trainable=True)
-    height, width = training.pixels(0).shape[1:3]
-    resized = (height, width) != input_shape[1:]
-    rows, columns, bits = resize_weights((height, width), (input_shape[1], input_shape[2]))
-    arrays: dict[str, npt.NDArray[np.generic]] = {
+    resized = training.size != input_shape[1:]
+    rows, columns, bits = resize_weights(training.size, (input_shape[1], input_shape[2]))
+    arrays: dict[str, Array | Callable[[], Array]] = {
         "calibration": _channels_first(calibration[:1]),
         "labels": training.labels,
         "order": training.order,
         **({"rows": rows, "columns": columns} if resized else {}),
-        **{f"pixels_{view}": training.pixels(view) for view in range(training.views)},
+        **{f"pixels_{view}": partial(training.pixels, view) for view in range(training.views)},
     }
     if training.logits is not None:
-        arrays |= {f"logits_{view}": training.logits(view) for view in range(training.views)}
+        arrays |= {f"logits_{view}": partial(training.logits, view) for view in range(training.views)}
     settings: dict[str, Any] = {
         "recipe": {
             "epochs": training.epochs,

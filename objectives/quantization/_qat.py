@@ -91,7 +91,7 @@ def train_qat(
     Raises QuantizationError for what cannot be quantized, TrainingError when the loss is no longer a number.
     """
     if not settings.trained:
-        model = _with_statistics(model, calibration, settings.seed)
+        model = with_statistics(model, calibration, settings.seed)
     lowered = lower_with_sources(model, input_shape)
     check_graph(lowered.graph)
     check_calibration(lowered.graph, calibration)
@@ -178,7 +178,7 @@ def start(network: QatNetwork, calibration: npt.NDArray[np.float32], bits: int, 
     network.set_positions(positions)
 
 
-def _with_statistics(model: nn.Module, calibration: npt.NDArray[np.float32], seed: int) -> nn.Module:
+def with_statistics(model: nn.Module, calibration: npt.NDArray[np.float32], seed: int) -> nn.Module:
     """A copy of an untrained model whose batch-norms know the mean and variance of the calibration images."""
     model = copy.deepcopy(model).cpu()
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]

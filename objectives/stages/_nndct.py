@@ -18,17 +18,20 @@ from edgesearch.objectives.training import Supervision, stored_view
 from edgesearch.objectives.vitis import compare_graphs
 from edgesearch.spaces import Student
 
-#: Views of the training images that are written for a training, and the images that two networks answer.
-_VIEWS, _COMPARED = 4, 100
+#: Views of the training images that are written for a training, at most, and the bytes that they may take together.
+_VIEWS, _VIEW_BYTES = 4, 8 << 30
+#: Images that two networks answer.
+_COMPARED = 100
 
 
 @dataclass(frozen=True)
 class QatTask:
-    """A training with quantization: its recipe, how images are shown, and who teaches."""
+    """A training with quantization: its recipe, how images are shown, who teaches, and whether the network is trained."""
 
     recipe: QatRecipe
     augmentation: Augmentation
     supervision: Supervision | None
+    trained: bool = True
 
 
 def quantize_by_nndct(
@@ -90,19 +93,21 @@ def _training(context: Context[Any], qat: QatTask) -> quantizer.NndctTraining:
     def shuffled(epoch: int) -> torch.Tensor:
         return torch.randperm(count, generator=torch.Generator().manual_seed(seed_from(seed, epoch, 1)))
 
-    views = min(recipe.epochs, _VIEWS) if qat.augmentation != "none" else 1
+    views = len(stored) if stored is not None else min(recipe.epochs, _VIEWS) if qat.augmentation != "none" else 1
     return quantizer.NndctTraining(
         epochs=recipe.epochs,
         lr=recipe.lr,
         batch_size=recipe.batch_size,
+        size=data.size,
         labels=data.train.labels.astype(np.int64),
         order=torch.stack([shuffled(epoch) for epoch in range(recipe.epochs)]).numpy().astype(np.int32),
-        views=views if stored is None else len(stored),
+        views=max(1, min(views, _VIEW_BYTES // data.train.images.nbytes)),
         pixels=lambda number: show(pixels, view(number), torch.arange(count)).numpy(),
         logits=None if stored is None else lambda number: stored[number],
         mean=data.normalisation.mean,
         std=data.normalisation.std,
         temperature=supervision.temperature if supervision else 1.0,
         alpha=supervision.alpha if supervision else 1.0,
+        trained=qat.trained,
         device=context.device,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,9 @@ from edgesearch.board_eval.vitis import VitisSettings, run_python_job
 from edgesearch.objectives.vitis._results import Results
 from edgesearch.objectives.vitis._source import ModelSource
 
-__all__ = ["Job", "Task", "check_packages", "finished"]
+__all__ = ["Array", "Job", "Task", "check_packages", "finished"]
 
+Array: TypeAlias = npt.NDArray[np.generic]
 Task: TypeAlias = Literal["check", "ptq", "qat", "prune_one_step", "prune_iterative"]
 
 #: Of job.json and result.json; raised with every change of what stands in them.
@@ -34,7 +35,10 @@ RUNNER = Path(__file__).with_name("_run_vitis.py")
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be done. `settings` are those of the task, `arrays` go into files of their names with .npy behind."""
+    """What is to be done. `settings` are those of the task, `arrays` go into files of their names with .npy behind.
+
+    An array that is given as a function is made when it is written, and not kept.
+    """
 
     task: Task
     source: ModelSource | None = None
@@ -42,7 +46,7 @@ class Job:
     threads: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    arrays: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+    arrays: Mapping[str, Array | Callable[[], Array]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Put it into an empty folder. Raises OSError."""
@@ -60,7 +64,7 @@ class Job:
             with (folder / "weights.npz").open("wb") as file:
                 np.savez(file, **_arrays(self.source.weights))
         for name, array in self.arrays.items():
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+            np.save(folder / f"{name}.npy", array() if callable(array) else array, allow_pickle=False)
         (folder / "job.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
@@ -88,7 +92,7 @@ def check_packages(settings: VitisSettings, *tasks: Task) -> Mapping[str, str]:
         return results.versions
 
 
-def _arrays(weights: Mapping[str, npt.NDArray[np.generic]]) -> Any:
+def _arrays(weights: Mapping[str, Array]) -> Any:
     """For a function whose other arguments have names of their own."""
     return dict(weights)
 

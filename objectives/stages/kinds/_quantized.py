@@ -142,7 +142,8 @@ def _quantize(context: Context[QuantizedSettings], student: Student, model: nn.M
 def _by_nndct(context: Context[QuantizedSettings], student: Student, model: nn.Module) -> tuple[Graph, dict[str, Any]]:
     settings, qat = context.settings, None
     if settings.recipe is not None:
-        qat = QatTask(settings.recipe, settings.augmentation, context.supervision(settings.distillation))
+        supervision = context.supervision(settings.distillation)
+        qat = QatTask(settings.recipe, settings.augmentation, supervision, trained=settings.student is None)
     return quantize_by_nndct(context, student, model, fast_finetune=settings.quantization.fast_finetune, qat=qat)
 
 

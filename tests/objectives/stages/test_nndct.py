@@ -64,6 +64,17 @@ def test_pruning_by_vitis_ai_gives_a_network_that_is_trained_and_quantized(metho
     assert len(made["quantized"].figures["losses"]) == 1
 
 
+@pytest.mark.slow
+def test_a_network_that_was_never_trained_is_trained_by_pytorch_nndct(tmp_path: Path, vitis: Vitis) -> None:
+    candidate = {"student": CNN, "quantization": {"method": "qat", "start": "scratch", "backend": "nndct"}}
+    recipe = {"epochs": 4, "lr": 0.01, "batch_size": 16}
+    made = run(stages(candidate, last="quantized", qat=recipe), tmp_path, vitis=vitis())
+    assert set(made) == {"quantized"}
+    losses = made["quantized"].figures["losses"]
+    assert losses[-1] < losses[0]
+    assert made["quantized"].figures["nndct_accuracy"] > 0.2
+
+
 def failing(fault: str, folder: Path, vitis: Vitis) -> tuple[Any, Store]:
     chain = stages({"quantization": {"backend": "nndct"}}, last="quantized")
     store, data = Store(folder), DATA.model_dump(mode="json")

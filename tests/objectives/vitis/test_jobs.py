@@ -97,6 +97,7 @@ def training(classes: int = 10, *, epochs: int = 3, taught: bool = True, size: i
             "epochs": epochs,
             "lr": 3e-3,
             "batch_size": 16,
+            "size": (size, size),
             "labels": labels.astype(np.int64),
             "order": np.stack([random.permutation(64) for _ in range(epochs)]).astype(np.int32),
             "views": 2,
