@@ -128,12 +128,12 @@ def _arch_content(target: Dpu, arch_json: Path | None) -> str:
 
 
 def _compile(place: CompilerPlace, folder: Path, target: Dpu, settings: VitisSettings, log: Path, shown: str) -> VitisCompiled:
-    command = place.command(["--xmodel", _INPUT, "--arch", _ARCH, "--net_name", _NAME, "--output_dir", _OUTPUT], folder)
+    arguments = ["--xmodel", _INPUT, "--arch", _ARCH, "--net_name", _NAME, "--output_dir", _OUTPUT]
     result = folder / _OUTPUT / f"{_NAME}.xmodel"
     problem = ""
     for _ in range(_TRIES):
         shutil.rmtree(folder / _OUTPUT, ignore_errors=True)
-        finished = run_command(command, log=log, timeout_s=settings.compile_timeout_s)
+        finished = run_command(place.command(arguments, folder), log=log, timeout_s=settings.compile_timeout_s)
         if finished.code == 0 and result.is_file():
             try:
                 subgraphs = read_subgraphs(result)

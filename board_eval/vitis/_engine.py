@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from edgesearch.board_eval.vitis._process import Command, Finished, host_environ
 from edgesearch.board_eval.vitis._settings import VitisSettings
 from edgesearch.errors import ToolchainError
 
-__all__ = ["JOB_FOLDER", "Container", "Engine", "find_container", "find_engines"]
+__all__ = ["JOB_FOLDER", "Container", "Engine", "find_container"]
 
 EngineKind: TypeAlias = Literal["docker", "podman"]
 
@@ -28,6 +29,7 @@ _ENVIRONMENT = "/opt/vitis_ai/conda/envs/vitis-ai-pytorch"
 _PATH = f"{_ENVIRONMENT}/bin:/opt/vitis_ai/conda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Seconds that an engine has to answer a question.
 _ANSWER_S = 60.0
+_IMAGE_ID = re.compile(r"^(?:sha256:)?[0-9a-f]{12,64}$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ class Engine:
     def image_id(self, image: str) -> str | None:
         """The id of an image; None where it is not there. Raises ToolchainError when the engine does not work."""
         answer = self.ask("image", "inspect", "--format", "{{.Id}}", image)
-        if answer.code == 0:
-            return answer.output.strip().splitlines()[-1].strip() if answer.output.strip() else None
+        found = _IMAGE_ID.search(answer.output)  # warnings may stand around it
+        if answer.code == 0 and found is not None:
+            return found[0]
         said = answer.output.lower()
         if "no such image" in said or "image not known" in said or "no such object" in said:
             return None
@@ -115,16 +118,19 @@ def find_container(settings: VitisSettings, program: str) -> Container:
 
     Raises ToolchainError, one sentence that says what is missing and gives the command that gets it.
     """
-    engines = find_engines(settings)
-    if not engines:
-        what = "docker and podman" if settings.engine == "auto" else settings.engine
-        if settings.engine == "none":
-            raise ToolchainError("no container is used, since [vitis] engine is 'none'")
-        raise ToolchainError(f"there is no container engine on PATH ({what}); install one, then: docker pull {settings.image}")
+    if settings.engine == "none":
+        raise ToolchainError("no container is used, since [vitis] engine is 'none'")
+    kinds: tuple[EngineKind, ...] = ("docker", "podman") if settings.engine == "auto" else (settings.engine,)
+    paths = [(kind, path) for kind in kinds if (path := shutil.which(kind)) is not None]
+    if not paths:
+        raise ToolchainError(
+            f"there is no container engine on PATH ({' or '.join(kinds)}); install one, then: {kinds[0]} pull {settings.image}"
+        )
     problems: list[str] = []
     absent: list[Engine] = []
-    for engine in engines:
+    for kind, path in paths:
         try:
+            engine = _engine(kind, path)
             image_id = engine.image_id(settings.image)
         except ToolchainError as error:
             problems.append(str(error))
@@ -138,15 +144,6 @@ def find_container(settings: VitisSettings, program: str) -> Container:
             f"{absent[0].pull_line(settings.image)}"
         )
     raise ToolchainError("; ".join(problems))
-
-
-def find_engines(settings: VitisSettings) -> list[Engine]:
-    """The container engines on PATH that the settings allow, docker first."""
-    kinds: tuple[EngineKind, ...] = ("docker", "podman")
-    if settings.engine != "auto":
-        kinds = tuple(kind for kind in kinds if kind == settings.engine)
-    found = [(kind, path) for kind in kinds if (path := shutil.which(kind)) is not None]
-    return [_engine(kind, path) for kind, path in found]
 
 
 def _engine(kind: EngineKind, path: str) -> Engine:

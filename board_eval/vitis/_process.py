@@ -24,7 +24,11 @@ _GRACE_S, _STOP_S = 5.0, 30.0
 #: What a program of this machine needs of the environment: nothing of ours that would lead another Python to our packages.
 _PASSED = (
     "CONDA_PREFIX",
+    "CONTAINERS_CONF",
+    "CONTAINERS_STORAGE_CONF",
+    "CONTAINER_HOST",
     "CUDA_VISIBLE_DEVICES",
+    "DBUS_SESSION_BUS_ADDRESS",
     "DOCKER_CONFIG",
     "DOCKER_CONTEXT",
     "DOCKER_HOST",
@@ -38,6 +42,8 @@ _PASSED = (
     "TMPDIR",
     "USER",
     "VAI_ROOT",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
     "XDG_RUNTIME_DIR",
     "XILINX_XRT",
 )
@@ -99,13 +105,13 @@ def run_command(command: Command, *, log: Path | None, timeout_s: float) -> Fini
     finally:
         _end(process, command, unfinished=late or process.returncode is None)
         reader.join(_GRACE_S)
-        process.stdout.close() if not reader.is_alive() else None
+        if not reader.is_alive():  # else a process that left the group still holds the other end
+            process.stdout.close()
     finished = Finished(process.returncode, kept.text())
     if log is not None:
         _write_log(log, command, finished)
     if late:
-        where = f"; its log is {log}" if log is not None else ""
-        raise ToolchainError(f"{name} did not end within {timeout_s:g} s and was stopped{_quoted(finished.output)}{where}")
+        raise ToolchainError(f"{name} did not end within {timeout_s:g} s and was stopped{_quoted(finished.output)}")
     return finished
 
 

@@ -35,7 +35,11 @@ except Exception:
     pass
 for name in sys.argv[1:]:
     try:
-        found[name] = str(getattr(importlib.import_module(name), "__version__", "installed"))
+        module = importlib.import_module(name.partition(":")[0])
+        if ":" in name:
+            getattr(module, name.partition(":")[2])
+        version = getattr(module, "__version__", None) or getattr(getattr(module, "version", None), "__version__", None)
+        found[name] = str(version or "installed")
     except BaseException as error:
         missing[name] = "%s: %s" % (type(error).__name__, error)
 sys.stdout.write("\\n{_MARK}" + json.dumps([found, missing]) + "\\n")
@@ -62,7 +66,10 @@ def run_python_job(script: Path, folder: Path, settings: VitisSettings, *, needs
     except OSError as error:
         raise ToolchainError(f"the job's folder {folder} cannot be written: {error.strerror or error}") from error
     command = place.command([place.inside(program, folder), place.inside(folder, folder)], folder)
-    finished = run_command(command, log=log, timeout_s=settings.job_timeout_s)
+    try:
+        finished = run_command(command, log=log, timeout_s=settings.job_timeout_s)
+    except ToolchainError as error:
+        raise ToolchainError(f"{script.name}: {error}; its whole log is {log}") from error
     if finished.code != 0:
         said = last_lines(finished.output) or "it printed nothing"
         raise ToolchainError(
@@ -93,6 +100,8 @@ def find_python(settings: VitisSettings, *, needs: Sequence[str] = ("pytorch_nnd
 
 def python_versions(place: PythonPlace, names: Sequence[str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Versions of the packages that a Python can import, its own under "python"; and why it cannot import the others.
+
+    A name may be "package:attribute" for a package that must have the attribute.
 
     Raises ToolchainError when it does not run, or dies of an import.
     """

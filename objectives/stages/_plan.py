@@ -24,6 +24,7 @@ class Conditions:
     views: how training images are shown: to a teacher whose logits are stored, in training, fine-tuning and QAT alike.
     board: what decides the board's results; a board of the user's own also has its import path, and what it needs alone.
     compiler: what makes the file that the board runs.
+    toolchain: which Vitis AI compiles, by its versions or its image; empty where there is none.
     allow: features that this program's code may use though no measured file has them.
     dpu: the board's, as a profile stores it; empty for one that this program has no compiler for.
     granularity: channels that the DPU works on side by side.
@@ -38,6 +39,7 @@ class Conditions:
     board_import_path: str = ""
     board_resource: str = ""
     compiler: Compiler = "edgesearch"
+    toolchain: str = ""
     allow: tuple[Feature, ...] = ()
     dpu: Mapping[str, Any] = field(default_factory=dict)
     granularity: int = 16
@@ -46,8 +48,9 @@ class Conditions:
     bfloat16: bool = False
 
     def compiles(self, candidate: Candidate) -> bool:
-        """Whether this program's compiler makes the candidate's file for the board."""
-        return self.compiler == "edgesearch" and bool(self.dpu) and candidate.deployable
+        """Whether a compiler that is there makes the candidate's file for the board."""
+        is_there = self.compiler == "edgesearch" or bool(self.toolchain)
+        return is_there and bool(self.dpu) and candidate.deployable
 
     @classmethod
     def of(
@@ -58,6 +61,7 @@ class Conditions:
         *,
         import_path: str = "",
         compiler: Compiler = "edgesearch",
+        toolchain: str = "",
         allow: tuple[Feature, ...] = (),
         seed: int = 0,
         threads: int = 1,
@@ -73,6 +77,7 @@ class Conditions:
             board_import_path=import_path,
             board_resource=board.resource,
             compiler=compiler,
+            toolchain=toolchain,
             allow=allow,
             dpu=board.target.model_dump(mode="json") if isinstance(board.target, Dpu) else {},
             granularity=board.target.channel_parallel,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgesearch.board_eval import Board, find_board
-from edgesearch.errors import EdgesearchError, StudyError
+from edgesearch.board_eval import Board, find_board, find_compiler
+from edgesearch.errors import EdgesearchError, StudyError, ToolchainError
 from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, load_data, plan
 from edgesearch.objectives.vitis import Task, check_packages
 from edgesearch.plugins import is_import_path
@@ -22,6 +22,8 @@ class Inputs:
     board: Board
     estimator: Estimator
     conditions: Conditions
+    #: Why no compiler of Vitis AI is there for a study that leaves compiling to it; "" where one is, or none is needed.
+    no_compiler: str = ""
 
     def plan(self, candidate: Candidate, *, last: str = "measured") -> Stage:
         """A candidate's stage of that kind, with all it needs.
@@ -35,7 +37,7 @@ class Inputs:
         return plan(candidate, self.settings.pipeline, self.conditions, last=last)
 
     def compiled(self, candidate: Candidate) -> Stage | None:
-        """The stage that makes the candidate's file for the board; None where this program's compiler does not make it."""
+        """The stage that makes the candidate's file for the board; None where no compiler that is there makes it."""
         return self.plan(candidate, last="compiled") if self.conditions.compiles(candidate) else None
 
     def complete(self, candidate: Candidate) -> Candidate:
@@ -50,6 +52,7 @@ def read_inputs(settings: StudyFile, *, threads: int = 1) -> Inputs:
     data = load_data(settings.data, folder=folder)
     board = find_board(settings.board, folder=folder, compiler=settings.compiler, allow=settings.allow)
     settings = settings.resolved(granularity=board.target.channel_parallel)
+    toolchain, no_compiler = _toolchain(settings)
     import_path = settings.board if is_import_path(settings.board) else ""
     conditions = Conditions.of(
         data,
@@ -57,12 +60,23 @@ def read_inputs(settings: StudyFile, *, threads: int = 1) -> Inputs:
         board,
         import_path=import_path,
         compiler=settings.compiler,
+        toolchain=toolchain,
         allow=settings.allow,
         seed=settings.seed,
         threads=threads,
     )
     estimator = Estimator(channels=data.channels, classes=len(data.classes), board=board, folder=folder)
-    return Inputs(settings, data, board, estimator, conditions)
+    return Inputs(settings, data, board, estimator, conditions, no_compiler)
+
+
+def _toolchain(settings: StudyFile) -> tuple[str, str]:
+    """Which Vitis AI compiles the study's networks, or why none does."""
+    if settings.compiler != "vai":
+        return "", ""
+    try:
+        return find_compiler(settings.vitis).identity, ""
+    except ToolchainError as error:
+        return "", str(error)
 
 
 def check_vitis(settings: StudyFile, *candidates: Candidate) -> None:

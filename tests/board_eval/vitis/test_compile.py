@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesearch.board_eval import DEFAULT_TARGET, execute
+from edgesearch.board_eval import DEFAULT_TARGET, execute, read_xmodel
 from edgesearch.board_eval.targets import DPUS
 from edgesearch.board_eval.vitis import VitisSettings, compile_with_vitis, find_compiler
 from edgesearch.errors import CompileError, ToolchainError, XmodelError
@@ -201,6 +201,8 @@ def test_an_engine_that_does_not_work_is_passed_over_for_one_that_does(machine: 
     machine.put_engine("podman")
     put_compiler(machine, result, where="image")
     assert "in podman" in compile_with_vitis(quantized, DEFAULT_TARGET, VitisSettings()).how
+    (machine.home / "bin" / "docker").write_bytes(b"no program at all")
+    assert "in podman" in compile_with_vitis(quantized, DEFAULT_TARGET, VitisSettings()).how
 
 
 @pytest.mark.parametrize(
@@ -333,3 +335,24 @@ def test_what_is_no_quantized_xmodel_is_refused(machine: Machine, result: Path, 
     with pytest.raises(XmodelError, match="cannot be read"):
         compile_with_vitis(tmp_path / "nowhere.xmodel", DEFAULT_TARGET, VitisSettings())
     assert machine.calls() == []
+
+
+def test_each_try_is_a_container_of_its_own(machine: Machine, quantized: Path, result: Path) -> None:
+    machine.put_engine("docker")
+    put_compiler(machine, result, log=CRASH, codes=(134, None), where="image")
+    compile_with_vitis(quantized, DEFAULT_TARGET, VitisSettings())
+    runs = [c["arguments"] for c in machine.calls("docker") if c["arguments"][0] == "run"]  # type: ignore[index]
+    assert len({str(run) for run in runs}) == len(runs) == 2
+
+
+def test_amds_own_file_of_squeezenet_is_believed(machine: Machine, reference_data: Path) -> None:
+    put_compiler(machine, reference_data / "compiled" / "SqueezeNet_ptq_zcu104.xmodel")
+    source = reference_data / "golden" / "squeezenet" / "SqueezeNet_int.xmodel"
+    compiled = compile_with_vitis(source, DEFAULT_TARGET, VitisSettings())
+    facts = compiled.facts()
+    assert (facts["workload"], facts["code_bytes"], facts["parameter_bytes"]) == (1475683822, 107492, 880640)
+    assert sum(facts["instructions"].values()) == 5385
+    image = np.random.default_rng(0).integers(-128, 128, (1, 224, 224, 3)).astype(np.int8)
+    np.testing.assert_array_equal(compiled.xmodel.execute(image), execute(read_xmodel(source), image).reshape(1, -1))
+    with pytest.raises(CompileError, match="board's is 0x101000016010402"):
+        compile_with_vitis(source, DPUS["B1024"], VitisSettings())
