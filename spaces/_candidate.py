@@ -157,6 +157,8 @@ class Pruning(Settings):
     granularity: int | None = Field(default=None, ge=1, le=256)
     #: Prune-and-fine-tune rounds (not for one_step).
     steps: int = Field(default=3, ge=1, le=20)
+    #: Who removes the channels: this program, or Vitis AI's optimizer in its own Python.
+    backend: Literal["edgesearch", "vai"] = "edgesearch"
     #: SHA-256 over the files that a pruner by import path comes from, filled in when a study is read.
     source_sha256: str = ""
 
@@ -164,6 +166,12 @@ class Pruning(Settings):
     @classmethod
     def _known(cls, method: str) -> str:
         return _name_or_path(method, PRUNING_METHODS)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Pruning:
+        if self.backend == "vai" and is_import_path(self.method):
+            raise ValueError(f"backend = 'vai' prunes with one_step or iterative, not with {self.method!r}; leave it out")
+        return self
 
 
 class Quantization(Settings):
@@ -176,6 +184,10 @@ class Quantization(Settings):
     algorithm: str = "best"
     #: QAT only: from the trained student, or from the student's own starting weights.
     start: Literal["trained", "scratch"] = "trained"
+    #: Who quantizes: this program, or Vitis AI's pytorch_nndct in its own Python; that one knows no `algorithm`.
+    backend: Literal["edgesearch", "nndct"] = "edgesearch"
+    #: PTQ by pytorch_nndct only: its layer-wise fine-tuning (AdaQuant) before calibration.
+    fast_finetune: bool = False
     #: SHA-256 over the files that a quantizer by import path comes from, filled in when a study is read.
     source_sha256: str = ""
 
@@ -190,6 +202,9 @@ class Quantization(Settings):
             raise ValueError("quantization-aware training with 16 bits (float16) does not exist; use method = 'ptq'")
         if self.method == "qat" and self.algorithm not in ALGORITHMS:
             raise ValueError(f"quantization-aware training starts from {' or '.join(ALGORITHMS)}, not from {self.algorithm!r}")
+        if self.backend == "nndct" and (self.bits != DEPLOYABLE_BITS or is_import_path(self.algorithm)):
+            asked = f"{self.bits} bits" if self.bits != DEPLOYABLE_BITS else f"algorithm = {self.algorithm!r}"
+            raise ValueError(f"backend = 'nndct' quantizes to 8 bits in its own way; leave out backend, or {asked}")
         return self
 
 
@@ -228,8 +243,10 @@ class Candidate(Settings):
             default = Quantization()
             keep = {"start": default.start} if quantization.method == "ptq" else {"algorithm": default.algorithm}
             quantization = quantization.model_copy(update=keep)
-        if quantization.bits == 16:
+        if quantization.bits == 16 or quantization.backend == "nndct":
             quantization = quantization.model_copy(update={"algorithm": Quantization().algorithm})
+        if quantization.backend != "nndct" or quantization.method != "ptq":
+            quantization = quantization.model_copy(update={"fast_finetune": False})
         return Candidate(
             student=self.student.canonical(), distillation=distillation, pruning=pruning, quantization=quantization
         )
@@ -258,12 +275,15 @@ class Candidate(Settings):
             words.append(f"{distillation.kind} T={distillation.temperature:g} a={distillation.alpha:g}")
         if pruning.method != "none":
             of = f"/{pruning.granularity}" if pruning.granularity else ""
-            words.append(f"{pruning.method.rpartition(':')[2]} {pruning.ratio:.0%}{of}")
+            by = "" if pruning.backend == "edgesearch" else f" {pruning.backend}"
+            words.append(f"{pruning.method.rpartition(':')[2]} {pruning.ratio:.0%}{of}{by}")
         bits = {5: "int5", 8: "int8", 16: "fp16"}[quantization.bits]
         words.append(
             f"{quantization.method} {bits}"
             + ("" if quantization.algorithm == "best" else f" {quantization.algorithm.rpartition(':')[2]}")
         )
+        if quantization.backend != "edgesearch":
+            words[-1] += f" {quantization.backend}{' finetuned' if quantization.fast_finetune else ''}"
         if quantization.method == "qat" and quantization.start == "scratch":
             words.append("from scratch")
         return " ".join(words)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_valid
 
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces._candidate import (
+    DEPLOYABLE_BITS,
     STAGED,
     TORCHVISION_STUDENTS,
     Candidate,
@@ -66,6 +67,11 @@ class Space(Settings):
     bits: Annotated[tuple[Literal[5, 8, 16], ...], Field(min_length=1)] = (8,)
     algorithm: Annotated[tuple[str, ...], Field(min_length=1)] = ("best",)
     qat_start: Annotated[tuple[Literal["trained", "scratch"], ...], Field(min_length=1)] = ("trained",)
+    #: Who prunes and who quantizes: this program, or Vitis AI's own packages in their own Python.
+    pruning_backend: Annotated[tuple[Literal["edgesearch", "vai"], ...], Field(min_length=1)] = ("edgesearch",)
+    quantization_backend: Annotated[tuple[Literal["edgesearch", "nndct"], ...], Field(min_length=1)] = ("edgesearch",)
+    #: PTQ by pytorch_nndct: with its layer-wise fine-tuning, or without.
+    fast_finetune: Annotated[tuple[bool, ...], Field(min_length=1)] = (False,)
     #: Per student: other widths, sizes, stems, heads or weights, and parameters of its own; for "staged", of its family.
     student: dict[str, StudentOverride | StagedChoices] = Field(default_factory=dict)
 
@@ -203,17 +209,23 @@ class Space(Settings):
             method=method,
             ratio=pick(trial, "ratio", self.ratio),
             granularity=None if self.granularity is None else pick(trial, "granularity", self.granularity),
+            backend="edgesearch" if is_import_path(method) else pick(trial, "pruning_backend", self.pruning_backend),
             **steps,
         )
 
     def _quantization(self, trial: Suggester, *, pruned: bool) -> Quantization:
         bits = pick(trial, "bits", self.bits)
         method: Any = pick(trial, "quantization", self.quantization) if bits != 16 else "ptq"
-        algorithm = "best" if bits == 16 else str(pick(trial, "algorithm", self.algorithm))
+        backend: Any = (
+            "edgesearch" if bits != DEPLOYABLE_BITS else pick(trial, "quantization_backend", self.quantization_backend)
+        )
+        own = bits != 16 and backend == "edgesearch"
+        algorithm = str(pick(trial, "algorithm", self.algorithm)) if own else "best"
         if is_import_path(algorithm):  # a quantizer of the user's own calibrates; training has none
             method = "ptq"
         start: Any = pick(trial, "qat_start", self.qat_start) if method == "qat" and not pruned else "trained"
-        return Quantization(method=method, bits=bits, algorithm=algorithm, start=start)
+        finetune = method == "ptq" and backend == "nndct" and bool(pick(trial, "fast_finetune", self.fast_finetune))
+        return Quantization(method=method, bits=bits, algorithm=algorithm, start=start, backend=backend, fast_finetune=finetune)
 
 
 class _First:

@@ -10,6 +10,7 @@ from ._dataset import DataSet as DataSet
 from ._dataset import load_data as load_data
 from ._images import prepare as prepare
 from ._images import prepare_tensor as prepare_tensor
+from ._images import resize_weights as resize_weights
 from ._normalisation import Normalisation as Normalisation
 from ._settings import DataSettings as DataSettings
 from ._source import DataSource as DataSource

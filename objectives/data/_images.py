@@ -20,7 +20,7 @@ from edgesearch.objectives.data._normalisation import Normalisation
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["prepare", "prepare_tensor", "resize", "resize_tensor"]
+__all__ = ["prepare", "prepare_tensor", "resize", "resize_tensor", "resize_weights"]
 
 #: Fractional bits of Pillow's weights for 8-bit images: 32 bits less 8 of the pixel less 2 of headroom.
 _WEIGHT_BITS = 22
@@ -42,6 +42,15 @@ def _weights(source: int, target: int) -> NDArray[np.float64]:
         weights[first:last, column] = np.floor(0.5 + triangle / triangle.sum() * (1 << _WEIGHT_BITS))
     weights.setflags(write=False)
     return weights
+
+
+def resize_weights(source: tuple[int, int], target: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64], int]:
+    """A resize from (height, width) to (height', width') as two products: weights (height, height') and (width, width').
+
+    Both hold whole numbers scaled by 2 to the power of the number that comes with them. Columns are done first, and bytes made
+    after each: floor(sum / 2**bits + 1/2), between 0 and 255.
+    """
+    return _weights(source[0], target[0]), _weights(source[1], target[1]), _WEIGHT_BITS
 
 
 def _as_pair(size: int | tuple[int, int]) -> tuple[int, int]:

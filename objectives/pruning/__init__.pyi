@@ -11,3 +11,5 @@ from ._pruner import PRUNERS as PRUNERS
 from ._pruner import Pruner as Pruner
 from ._pruner import PruningTask as PruningTask
 from ._resize import resize_to as resize_to
+from ._vai import PruningImages as PruningImages
+from ._vai import prune_with_vai as prune_with_vai

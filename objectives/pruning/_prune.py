@@ -29,9 +29,11 @@ __all__ = [
     "PrunableShape",
     "Pruned",
     "Sensitivity",
+    "check_pruning",
     "measure_sensitivity",
     "prune_iterative",
     "prune_one_step",
+    "pruned_network",
     "pruned_shape",
     "re_estimate_batch_norm",
 ]
@@ -81,14 +83,16 @@ class Pruned:
         return 1 - self.macs_after / self.macs_before
 
 
-def _check(ratio: float, granularity: int) -> None:
+def check_pruning(ratio: float, granularity: int) -> None:
+    """Raise SpaceError for what cannot be asked for."""
     if not 0 <= ratio <= HIGHEST_RATIO:
         raise SpaceError(f"the pruning ratio is {ratio}; expected the share of MACs to remove, from 0 to {HIGHEST_RATIO}")
     if granularity < 1:
         raise SpaceError(f"the pruning granularity is {granularity}; expected a number of channels, at least 1")
 
 
-def _finish(model: nn.Module, pruned: nn.Module, input_shape: tuple[int, int, int], ratio: float) -> Pruned:
+def pruned_network(model: nn.Module, pruned: nn.Module, input_shape: tuple[int, int, int], ratio: float) -> Pruned:
+    """`pruned` with what is to be known of it: it was made from `model`, and asked to lose `ratio` of its MACs."""
     before, after = layer_macs(model, input_shape), layer_macs(pruned, input_shape)
     modules = dict(pruned.named_modules())
     channels = {name: int(_outputs(modules[name])) for name in after}
@@ -126,13 +130,13 @@ class PrunableShape:
 
     def at(self, *, ratio: float, granularity: int) -> nn.Module:
         """A copy that lost `ratio` of its MACs, evenly from all groups. Raises SpaceError for a ratio outside 0..0.95."""
-        _check(ratio, granularity)
+        check_pruning(ratio, granularity)
         return remove_channels(self._model, self._groups, _even(self._layers, ratio, granularity).tolist())
 
 
 def pruned_shape(model: nn.Module, input_shape: tuple[int, int, int], *, ratio: float, granularity: int) -> nn.Module:
     """`PrunableShape(model, input_shape).at(...)`, for a network that is asked about once."""
-    _check(ratio, granularity)
+    check_pruning(ratio, granularity)
     return PrunableShape(model, input_shape).at(ratio=ratio, granularity=granularity)
 
 
@@ -153,7 +157,7 @@ def prune_one_step(
     batch-norm statistics up to date, and to `score`, where more is better. Of equal scores the one that keeps most of the
     weights' magnitude wins: at high ratios all may score like chance. Raises SpaceError for a ratio outside 0..0.95.
     """
-    _check(ratio, granularity)
+    check_pruning(ratio, granularity)
     groups = find_groups(model, input_shape)
     layers = layers_of(model, input_shape, groups)
     variants = _draw(layers, ratio, granularity, draws, np.random.default_rng(seed))
@@ -168,7 +172,7 @@ def prune_one_step(
         if best is None or rank > best[0]:
             best = (rank, variant)
     assert best is not None
-    done = _finish(model, best[1], input_shape, ratio)
+    done = pruned_network(model, best[1], input_shape, ratio)
     return Pruned(done.model, done.channels, done.macs_before, done.macs_after, ratio, scores=tuple(scores))
 
 
@@ -224,7 +228,7 @@ def prune_iterative(
     counted from 0. The last network is returned for its final training. `sensitivity` is that of `model` where it was measured
     before; with it, the first round measures nothing. Raises SpaceError for a ratio outside 0..0.95.
     """
-    _check(ratio, granularity)
+    check_pruning(ratio, granularity)
     current = copy.deepcopy(model)
     whole = sum(layer_macs(model, input_shape).values())
     first: Mapping[str, Curve] = {}
@@ -241,7 +245,7 @@ def prune_iterative(
                 finetune(current, step)
         if step == 0:
             first = measured.curves
-    done = _finish(model, current, input_shape, ratio)
+    done = pruned_network(model, current, input_shape, ratio)
     return Pruned(done.model, done.channels, done.macs_before, done.macs_after, ratio, sensitivity=first)
 
 
@@ -254,7 +258,7 @@ def measure_sensitivity(
     seed: int,
 ) -> Sensitivity:
     """How `score` falls as every group of `model` alone loses 10 to 90 % of its channels; the network is not changed."""
-    _check(0.0, granularity)
+    check_pruning(0.0, granularity)
     with _seeded(seed):
         return _measure(model, find_groups(model, input_shape), granularity, score)
 

@@ -92,7 +92,7 @@ def train_qat(
     Raises QuantizationError for what cannot be quantized, TrainingError when the loss is no longer a number.
     """
     if not settings.trained:
-        model = _with_statistics(model, calibration)
+        model = with_statistics(model, calibration)
     lowered = lower_with_sources(model, input_shape)
     check_graph(lowered.graph)
     check_calibration(lowered.graph, calibration)
@@ -180,7 +180,7 @@ def start(network: QatNetwork, calibration: npt.NDArray[np.float32], bits: int, 
     network.set_positions(positions)
 
 
-def _with_statistics(model: nn.Module, calibration: npt.NDArray[np.float32]) -> nn.Module:
+def with_statistics(model: nn.Module, calibration: npt.NDArray[np.float32]) -> nn.Module:
     """A copy of an untrained model whose batch-norms know the mean and variance of the calibration images."""
     model = copy.deepcopy(model).cpu()
     if len(calibration) > 1:  # of one image some layers have a single value, and no variance

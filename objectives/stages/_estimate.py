@@ -35,6 +35,8 @@ class Estimator:
         """
         if candidate.distillation.kind == "intermediate" and candidate.student.architecture == "mlp":
             raise SpaceError("an mlp has no feature maps to compare with a teacher's; use logit distillation for it")
+        if candidate.pruning.backend == "vai" and candidate.student.architecture == "mlp":
+            raise SpaceError("Vitis AI's optimizer removes channels of convolutions, and an mlp has none; prune it otherwise")
         student, pruning, bits = candidate.student, candidate.pruning, candidate.quantization.bits
         ratio = 0.0 if pruning.method == "none" else pruning.ratio
         granularity = pruning.granularity or self._board.target.channel_parallel

@@ -1,0 +1,12 @@
+from ._compare import Difference as Difference
+from ._compare import compare_graphs as compare_graphs
+from ._compare import pair_nodes as pair_nodes
+from ._job import Array as Array
+from ._job import Job as Job
+from ._job import Task as Task
+from ._job import check_packages as check_packages
+from ._job import finished as finished
+from ._results import Results as Results
+from ._source import ModelSource as ModelSource
+from ._source import load_source as load_source
+from ._source import torch_source as torch_source

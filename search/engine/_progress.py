@@ -30,11 +30,15 @@ class Progress(Protocol):
 
 
 def describe_metrics(metrics: Mapping[str, Any]) -> str:
-    """Accuracy, frames per second, latency and size, in words."""
-    return (
+    """Accuracy, frames per second, latency and size, in words; and what pytorch_nndct made otherwise than this program."""
+    words = (
         f"{metrics['accuracy']:.2%}  {metrics['fps']:,.0f} FPS  {metrics['latency_ms']:.2f} ms  "
         f"{metrics['size_bytes'] / 1024:,.1f} KiB"
     )
+    if "vitis_accuracy" not in metrics:
+        return words
+    differ = ", ".join(f"{metrics[f'{name}_differ']:,.0f} {name}" for name in ("positions", "integers", "answers"))
+    return f"{words}  (vitis here {metrics['vitis_accuracy']:.2%}; {differ} differ)"
 
 
 class PlainProgress:

@@ -9,7 +9,7 @@ from typing import Any
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage, Store
 from edgesearch.search.engine import StageRunner, make_pool, run_stages
-from edgesearch.search.library._inputs import Inputs
+from edgesearch.search.library._inputs import Inputs, check_vitis
 from edgesearch.search.study import Home
 from edgesearch.spaces import Candidate
 
@@ -24,6 +24,7 @@ def evaluate_candidate(
     candidate = inputs.complete(candidate)
     estimate = inputs.estimator.estimate(candidate)
     measured = inputs.plan(candidate)
+    check_vitis(inputs.settings, candidate)
     home.prepare()
     store = Store(home.store, warn=note)
     note(f"{candidate}: about {estimate['fps']:,.0f} FPS before training")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edgesearch.board_eval import Board, find_board, find_compiler
 from edgesearch.errors import EdgesearchError, StudyError, ToolchainError
 from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, check_outputs, load_data, plan
+from edgesearch.objectives.vitis import Task, check_packages
 from edgesearch.plugins import is_import_path
 from edgesearch.search.study import StudyFile, with_fingerprint
 from edgesearch.spaces import Candidate, build
@@ -84,6 +85,23 @@ def check_teacher(inputs: Inputs) -> None:
     if teacher is not None and is_import_path(teacher.student.architecture):
         shape = {"channels": data.channels, "classes": len(data.classes)}
         check_outputs(build(teacher.student, **shape, folder=inputs.settings.folder), teacher.student, **shape)
+
+
+def check_vitis(settings: StudyFile, *candidates: Candidate) -> None:
+    """Raise ToolchainError, before anything is trained, where Vitis AI's packages are asked for and cannot be used.
+
+    Asked for by the `candidates`, or without any by the study's space and its own candidates.
+    """
+    space = settings.space if not candidates else None
+    named = candidates or settings.candidates
+    tasks: list[Task] = []
+    if any(c.quantization.backend == "nndct" for c in named) or (space and "nndct" in space.quantization_backend):
+        tasks += ["ptq", "qat"]
+    prunes = any(c.pruning.backend == "vai" and c.pruning.method != "none" for c in named)
+    if prunes or (space and "vai" in space.pruning_backend and set(space.pruning) != {"none"}):
+        tasks += ["prune_one_step", "prune_iterative"]
+    if tasks:
+        check_packages(settings.vitis, *tasks)
 
 
 def unsupported_students(inputs: Inputs) -> list[str]:

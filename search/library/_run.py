@@ -11,7 +11,7 @@ import optuna
 from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.objectives import DataSet, Stage, Store
 from edgesearch.search.engine import Engine, Pool, Progress, StageRunner, Summary, make_pool, run_stages
-from edgesearch.search.library._inputs import Inputs
+from edgesearch.search.library._inputs import Inputs, check_vitis
 from edgesearch.search.study import (
     Home,
     Record,
@@ -51,9 +51,10 @@ def run_study(
     """Make or resume the study and go on until it has `trials` trials in all.
 
     Raises StudyError when it was started with other settings or images, when another process runs it, and when its first
-    trials all fail.
+    trials all fail; ToolchainError where it names Vitis AI's packages and they are not there.
     """
     settings = inputs.settings
+    check_vitis(settings)
     home.prepare()
     with quiet_optuna():
         database = open_storage(storage or home.database)

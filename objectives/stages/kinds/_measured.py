@@ -9,6 +9,7 @@ from edgesearch.board_eval import Board, Graph, Measurement, SimulatedBoard, exe
 from edgesearch.objectives.data import DataSet, Split, prepare
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._metrics import describe
+from edgesearch.objectives.stages._nndct import compared_figures
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
@@ -58,6 +59,7 @@ def _run(context: Context[MeasuredSettings]) -> Result:
     figures: dict[str, Any] = {
         "accuracy": accuracy,
         "float_accuracy": quantized.figures.get("float_accuracy"),
+        **compared_figures(quantized.figures),
         **measurement.figures(),
         **describe(graph, context.settings.bits),
         "conditions": dict(measurement.conditions),

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edgesearch.objectives.data import DataSet, prepare_tensor
-from edgesearch.objectives.pruning import PRUNERS, Pruned, PruningTask, Sensitivity, re_estimate_batch_norm
+from edgesearch.objectives.pruning import (
+    PRUNERS,
+    Pruned,
+    PruningImages,
+    PruningTask,
+    Sensitivity,
+    prune_with_vai,
+    re_estimate_batch_norm,
+)
 from edgesearch.objectives.stages._context import Context, weights_of
 from edgesearch.objectives.stages._pipeline import PruneSearch
 from edgesearch.objectives.stages._plan import Plan
@@ -77,22 +86,36 @@ def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module,
         )
         network.to(context.device)
 
-    pruner = PRUNERS.find(pruning.method, folder=context.folder, expected_sha256=pruning.source_sha256)
-    return pruner(
-        PruningTask(
-            model=model.eval(),
-            input_shape=(data.channels, size, size),
-            ratio=pruning.ratio,
-            granularity=pruning.granularity,
-            draws=settings.search.draws,
-            steps=pruning.steps,
-            score=scoring(data, size, settings.search.score_images, context.device),
-            recalibrate=lambda network: re_estimate_batch_norm(network, images),
-            finetune=fine_tune,
-            seed=context.seed,
-            sensitivity=_sensitivity(context),
-        )
+    task = PruningTask(
+        model=model.eval(),
+        input_shape=(data.channels, size, size),
+        ratio=pruning.ratio,
+        granularity=pruning.granularity,
+        draws=settings.search.draws,
+        steps=pruning.steps,
+        score=scoring(data, size, settings.search.score_images, context.device),
+        recalibrate=lambda network: re_estimate_batch_norm(network, images),
+        finetune=fine_tune,
+        seed=context.seed,
+        sensitivity=_sensitivity(context),
     )
+    if pruning.backend == "vai":
+        return _prune_with_vai(context, task, images)
+    pruner = PRUNERS.find(pruning.method, folder=context.folder, expected_sha256=pruning.source_sha256)
+    return pruner(task)
+
+
+def _prune_with_vai(context: Context[PrunedSettings], task: PruningTask, recalibration: Tensor) -> Pruned:
+    """The same by Vitis AI's optimizer, which is handed the images that networks are scored on."""
+    settings, data, size = context.settings, context.data, task.input_shape[1]
+    count = settings.search.score_images
+    scored = prepare_tensor(torch.from_numpy(data.train.images[:count]), size, data.normalisation)
+    images = PruningImages(
+        scored.contiguous().numpy(), data.train.labels[:count].astype(np.int64), recalibration.contiguous().numpy()
+    )
+    method: Any = settings.pruning.method
+    context.report(f"Vitis AI's optimizer prunes ({method})")
+    return prune_with_vai(task, method, images, context.vitis)
 
 
 def _sensitivity(context: Context[PrunedSettings]) -> Sensitivity | None:

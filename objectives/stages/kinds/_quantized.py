@@ -13,6 +13,7 @@ from edgesearch.board_eval import Graph, graph_from_json, graph_to_json, lower
 from edgesearch.objectives import quantization as quantizer
 from edgesearch.objectives.data import Augmentation, DataSet, draw_view, prepare, prepare_tensor, seed_from, show
 from edgesearch.objectives.stages._context import Context
+from edgesearch.objectives.stages._nndct import QatTask, quantize_by_nndct
 from edgesearch.objectives.stages._pipeline import QatRecipe
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Result, StageSpec
@@ -77,13 +78,18 @@ def _run(context: Context[QuantizedSettings]) -> Result:
         model.cpu()
     else:
         student, model = settings.student, context.start(settings.student)
-    graph = _quantize(context, student, model)
+    compared: dict[str, Any] = {}
+    if settings.quantization.backend == "nndct":
+        graph, compared = _by_nndct(context, student, model)
+    else:
+        graph = _quantize(context, student, model)
     network, arrays = graph_to_json(graph)
     figures = {
         "float_accuracy": accuracy,
         "bits": settings.quantization.bits,
         "method": settings.quantization.method,
         "network": network,
+        **compared,
     }
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     return Result(figures, {"weights": tensors})
@@ -131,6 +137,14 @@ def _quantize(context: Context[QuantizedSettings], student: Student, model: nn.M
         checkpoints=context.store.checkpoints(context.stage.key),
         on_epoch=lambda epoch, loss: context.report(f"QAT epoch {epoch}/{recipe.epochs}  loss {loss:.4f}"),
     )
+
+
+def _by_nndct(context: Context[QuantizedSettings], student: Student, model: nn.Module) -> tuple[Graph, dict[str, Any]]:
+    settings, qat = context.settings, None
+    if settings.recipe is not None:
+        supervision = context.supervision(settings.distillation)
+        qat = QatTask(settings.recipe, settings.augmentation, supervision, trained=settings.student is None)
+    return quantize_by_nndct(context, student, model, fast_finetune=settings.quantization.fast_finetune, qat=qat)
 
 
 class QatBatches:

@@ -26,7 +26,7 @@ class SensitivitySettings(Settings):
 
 def _place(plan: Plan) -> Stage | None:
     pruning = plan.candidate.pruning
-    if pruning.method != "iterative" or pruning.granularity is None:
+    if pruning.method != "iterative" or pruning.granularity is None or pruning.backend != "edgesearch":
         return None
     settings = SensitivitySettings(granularity=pruning.granularity, score_images=plan.pipeline.prune.score_images)
     return plan.make("sensitivity", settings, reads=("train",), network=plan.stage("student"))
