@@ -42,6 +42,7 @@ from .targets import TARGETS as TARGETS
 from .targets import BoardProfile as BoardProfile
 from .targets import Dpu as Dpu
 from .targets import Fingerprint as Fingerprint
+from .targets import HostRunner as HostRunner
 from .targets import Limits as Limits
 from .targets import Target as Target
 from .targets import Violation as Violation
