@@ -10,6 +10,7 @@ from typing import Any, Generic
 import torch
 from torch import nn
 
+from edgesearch.board_eval import BoardReference
 from edgesearch.errors import SpaceError, StoreError
 from edgesearch.objectives.data import DataSet
 from edgesearch.objectives.pruning import resize_to
@@ -22,7 +23,10 @@ from edgesearch.spaces import Distillation, Student, build, load_weights, weight
 
 @dataclass(frozen=True)
 class Context(Generic[S]):
-    """One stage about to run. `device` is resolved ("cpu", "cuda"); the user's own code is looked for in `folder` first."""
+    """One stage about to run. `device` is resolved ("cpu", "cuda"); the user's own code is looked for in `folder` first.
+
+    `board` is the one that a stage which needs a board was given.
+    """
 
     stage: Stage
     settings: S
@@ -31,6 +35,7 @@ class Context(Generic[S]):
     device: str
     report: Callable[[str], None]
     folder: Path | None = None
+    board: BoardReference | None = None
 
     @property
     def seed(self) -> int:

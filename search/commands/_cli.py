@@ -105,7 +105,24 @@ def cli() -> None:
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")
 @click.option("--retry-failed", is_flag=True, help="Try the candidates of failed trials again first.")
 @click.option("--dry-run", is_flag=True, help="List what would be trained and what it is expected to cost; train nothing.")
-@_BOARD
+@click.option(
+    "--board",
+    multiple=True,
+    help="A simulated board, as for other commands; or a board or pool of the boards file, which measures where --score says "
+    "so, and may be given again.",
+)
+@click.option(
+    "--score",
+    type=click.Choice(["simulated", "board", "board-front"]),
+    help="Score by the simulated board, by boards, or by boards those that would be on the front; default: the study's.",
+)
+@click.option(
+    "--board-wait",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Minutes to wait for a board when all are in quarantine.",
+)
 @_STORAGE
 @_HOME
 def optimize(**options: Any) -> int:

@@ -1,8 +1,8 @@
 """Which board serves the next measurement, and which boards are out: decisions alone, by a clock that is given.
 
-A board is ready, suspect (a job was lost on it; it is checked before it gets another), or in quarantine with a reason. A suspect
-that fails its check has its power cut and given back once, where it has a hook for that, and is checked until it is up again; one
-that fails then is in quarantine for this run, and looked at now and then. What succeeds on it ends the episode.
+A board is ready, suspect (a job was lost on it; it is checked before it gets another), or in quarantine with a reason. A
+suspect that fails its check has its power cut and given back once, where it has a hook for that, and is checked again; one that
+fails then is in quarantine, and looked at now and then. Its power may be cut again once a job succeeded on it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ class BoardRules:
     """How boards are shared and judged; times in seconds.
 
     jobs_per_board: given to one board at a time: one measures while the next pushes its files.
-    job_s: a job that takes longer, on top of the board's own time-out, is stopped.
     check_s, longest_check_s: from a quarantine to the first look at the board, doubled for each further look up to the longest.
     boot_s: how long after its power came back a board may take to answer.
     hook_s: for the power-cycle command.
@@ -29,7 +28,6 @@ class BoardRules:
     """
 
     jobs_per_board: int = 2
-    job_s: float = 900.0
     check_s: float = 30.0
     longest_check_s: float = 600.0
     boot_s: float = 180.0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgesearch.board_eval import Board, find_board
+from edgesearch.board_eval import Board, BoardPool, find_board
 from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, load_data, plan
 from edgesearch.plugins import is_import_path
+from edgesearch.search.library._boards import check_kind, with_boards
 from edgesearch.search.study import StudyFile, with_fingerprint
-from edgesearch.spaces import Candidate
+from edgesearch.spaces import Candidate, Student
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Inputs:
     board: Board
     estimator: Estimator
     conditions: Conditions
+    #: The boards that measure; None where none does.
+    pool: BoardPool | None = None
 
     def plan(self, candidate: Candidate, *, last: str = "measured") -> Stage:
         """A candidate's stage of that kind, with all it needs.
@@ -43,11 +46,18 @@ class Inputs:
         return candidate.resolved(granularity=self.conditions.granularity).canonical()
 
 
-def read_inputs(settings: StudyFile, *, threads: int = 1) -> Inputs:
-    """Read the data and the board. Raises DataError, TargetError and PluginError."""
-    folder = settings.folder
+def read_inputs(settings: StudyFile, *, threads: int = 1, to_run: bool = True) -> Inputs:
+    """Read the data and the board, and where the study is to run, find the boards that measure.
+
+    Raises DataError, TargetError and PluginError, and BoardError or StudyError when those boards cannot be used.
+    """
+    folder, pool = settings.folder, None
+    if to_run:
+        settings, pool = with_boards(settings)
     data = load_data(settings.data, folder=folder)
     board = find_board(settings.board, folder=folder, compiler=settings.compiler, allow=settings.allow)
+    if pool is not None:
+        check_kind(pool, board)
     settings = settings.resolved(granularity=board.target.channel_parallel)
     import_path = settings.board if is_import_path(settings.board) else ""
     conditions = Conditions.of(
@@ -55,13 +65,21 @@ def read_inputs(settings: StudyFile, *, threads: int = 1) -> Inputs:
         settings.pipeline,
         board,
         import_path=import_path,
+        pool=pool,
+        board_images=settings.board_images,
         compiler=settings.compiler,
         allow=settings.allow,
         seed=settings.seed,
         threads=threads,
     )
     estimator = Estimator(channels=data.channels, classes=len(data.classes), board=board, folder=folder)
-    return Inputs(settings, data, board, estimator, conditions)
+    inputs = Inputs(settings, data, board, estimator, conditions, pool)
+    if pool is not None and not conditions.measures(Candidate(student=Student(architecture="mlp"))):
+        raise StudyError(
+            f"score = {settings.score!r} needs files that the boards run, and compiler = {settings.compiler!r} makes none in a "
+            "study; take compiler = 'edgesearch'"
+        )
+    return inputs
 
 
 def unsupported_students(inputs: Inputs) -> list[str]:

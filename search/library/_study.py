@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from edgesearch.errors import StudyError
 from edgesearch.objectives import Store
 from edgesearch.search.engine import Progress, Summary
 from edgesearch.search.export import export_trial, float_network
+from edgesearch.search.library._boards import board_changes
 from edgesearch.search.library._front import Front, StudyRecord
 from edgesearch.search.library._inputs import Inputs, read_inputs, unsupported_students
 from edgesearch.search.library._progress import as_progress
@@ -21,6 +22,7 @@ from edgesearch.search.study import (
     Home,
     Miss,
     Objective,
+    Score,
     StudyFile,
     StudyView,
     nearest_misses,
@@ -67,18 +69,22 @@ class Study:
         storage: str | None = None,
         name: str | None = None,
         seed: int | None = None,
-        board: str | None = None,
+        board: str | Sequence[str] | None = None,
+        score: Score | None = None,
         threads: int = 1,
     ) -> Study:
-        """A study by its file, by the name of a bundled one, or made in Python; `name`, `seed`, `board` stand for the file's.
+        """A study by its file, by the name of a bundled one, or made in Python; `name`, `seed`, `board`, `score` stand for the
+        file's. Of several boards all but one are of the boards file: those measure.
 
         `threads` are those of every stage: results are bit-equal for any number of workers, not for another number of threads.
 
         Nothing is written yet. Raises StudyError when there is no such study, SpaceError for settings that are not possible or
-        when no student can be built, DataError, TargetError, and LoweringError or GraphError when the DPU can run no student.
+        when no student can be built, DataError, TargetError, BoardError for boards that cannot be used, and LoweringError or GraphError when the DPU can run no student.
         """
         settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
-        changes = {"name": name, "seed": seed, "board": board}
+        changes: dict[str, Any] = {"name": name, "seed": seed, "score": score}
+        boards = [board] if isinstance(board, str) else board or ()
+        changes |= board_changes(boards, score=score or settings.score)
         settings = settings.with_changes(**{key: value for key, value in changes.items() if value is not None})
         inputs = read_inputs(settings, threads=threads)
         opened = cls(inputs.settings, Home(Path(home)), storage, inputs)
@@ -125,13 +131,15 @@ class Study:
         workers: int | None = None,
         ray_address: str | None = None,
         gpus_per_stage: float = 0.0,
+        board_wait_s: float = 1800.0,
         retry_failed: bool = False,
         progress: Callable[[str], object] | Progress | None = None,
     ) -> Front:
         """Run until the study has `trials` trials in all (default: as its file says), resuming it if it was begun.
 
         `workers` stages run side by side as Ray tasks (default: one per core; 0: in this process, without Ray). `progress` is
-        told each line of what happens, for example `print`; None: silence. Interrupted at any moment, the same call goes on.
+        told each line of what happens, for example `print`; None: silence. `board_wait_s`: seconds for a board to come back when
+        all that measure are in quarantine; then the study stops. Interrupted at any moment, the same call goes on.
         Raises StudyError when the study was started with other settings or images, when another process runs it, when its
         first trials all fail, and for a study that was loaded to be read.
         """
@@ -144,7 +152,7 @@ class Study:
             self.home,
             self.storage,
             trials=trials or self.trials,
-            resources=Resources(workers, ray_address, gpus_per_stage),
+            resources=Resources(workers, ray_address, gpus_per_stage, board_wait_s),
             progress=as_progress(progress),
             retry_failed=retry_failed,
         )
@@ -209,7 +217,7 @@ class Study:
     @cached_property
     def inputs(self) -> Inputs:
         """The settings with the data set and the board that they name; a loaded study reads them when they are first needed."""
-        return self._opened or read_inputs(self.settings)
+        return self._opened or read_inputs(self.settings, to_run=False)
 
     def _stored(self) -> optuna.Study | None:
         if self._opened is not None and not is_stored(self.name, self.storage, self.home):
