@@ -8,22 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval import Graph, execute
+from edgesearch.board_eval.graph import quantize_images
 from edgesearch.objectives import DataSet, golden_images
 
 INPUT, OUTPUT = "golden_input.npy", "golden_output.npy"
 
 
-def quantize_input(graph: Graph, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-    """Normalised images (N, H, W, C) as the integers that enter the DPU: rounded half up, saturated."""
-    assert graph.input.fix is not None
-    scaled = np.floor(np.ldexp(images.astype(np.float64), graph.input.fix) + 0.5)
-    return np.clip(scaled, -128, 127).astype(np.int8)
-
-
 def golden_pair(graph: Graph, data: DataSet) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
     """Input int8 (N, H, W, C) and output int8 (N, classes) of a quantized graph on calibration images."""
-    integers = quantize_input(graph, golden_images(graph, data))
+    assert graph.input.fix is not None
     assert graph.output.fix is not None
+    integers = quantize_images(golden_images(graph, data), graph.input.fix)
     return integers, np.ldexp(execute(graph, integers), graph.output.fix).astype(np.int8)
 
 

@@ -1,0 +1,156 @@
+"""Debian's own sshd on loopback as a board: its own configuration, keys, port and folder, and its processes to do harm to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from edgesearch.board_eval.remote import BoardSettings
+
+SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+_CONFIG = """
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {root}/host_key
+AuthorizedKeysFile {root}/user_key.pub
+PidFile none
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+StrictModes no
+PermitRootLogin prohibit-password
+PrintMotd no
+MaxStartups 100
+MaxSessions 100
+LogLevel ERROR
+{environment}
+"""
+
+
+def _keygen(path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@dataclass
+class LoopbackBoard:
+    """A running sshd. `root` holds its keys and files of the tests, `folder` is the one for jobs, as on a board."""
+
+    root: Path
+    port: int
+    #: Environment of the programs that it runs, as PYTHONPATH to a stand-in of VART.
+    environment: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "board"
+
+    def settings(self, **keys: Any) -> BoardSettings:
+        given: dict[str, Any] = {
+            "name": "lab",
+            "host": "127.0.0.1",
+            "port": self.port,
+            "user": pwd.getpwuid(os.getuid()).pw_name,
+            "key": self.root / "user_key",
+            "known_hosts": self.root / "known_hosts",
+            "folder": str(self.folder),
+            "runner": "python",
+            "seconds": 0.05,
+            "timeout_s": 60.0,
+        }
+        return BoardSettings.model_validate(given | keys)
+
+    def boards_file(self, name: str = "lab", **keys: Any) -> Path:
+        """A boards file that names this board alone."""
+        settings = self.settings(**keys).model_dump(mode="json", exclude={"name"})
+        lines = [f"{key} = {list(value) if isinstance(value, tuple) else value!r}" for key, value in settings.items()]
+        path = self.root / "boards.toml"
+        path.write_text("\n".join([f"[board.{name}]", *lines]) + "\n")
+        return path
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        words = " ".join(f'"{name}={value}"' for name, value in self.environment.items())
+        config = self.root / "sshd_config"
+        config.write_text(_CONFIG.format(port=self.port, root=self.root, environment=f"SetEnv {words}" if words else ""))
+        assert SSHD is not None
+        with (self.root / "sshd.log").open("ab") as log:
+            self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stdout=log, stderr=log)
+        end = time.monotonic() + 20
+        while time.monotonic() < end and self.process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"sshd does not start: {(self.root / 'sshd.log').read_text()}")
+
+    def servers(self) -> list[psutil.Process]:
+        """Its processes that speak SSH: the one that listens and those of connections, not what they run."""
+        assert self.process is not None
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(self.process.pid)
+            return [parent, *(p for p in parent.children(recursive=True) if p.name().startswith("sshd"))]
+        return []
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all of them: SIGKILL ends the board's connections, SIGSTOP hangs them."""
+        for process in reversed(self.servers()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    def stop(self) -> None:
+        """End it, and the connections that it has."""
+        if self.process is not None:
+            self.signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def left_behind(self) -> list[str]:
+        """Private folders of jobs on the board, after a moment for those whose connection was lost."""
+        end = time.monotonic() + 10
+        while (found := sorted(p.name for p in self.folder.glob("edgesearch-job.*"))) and time.monotonic() < end:
+            time.sleep(0.05)
+        return found
+
+    def cached(self) -> list[Path]:
+        """Files that the board keeps for later jobs."""
+        return sorted(self.folder.glob("edgesearch-cache.*/*"))
+
+
+@contextlib.contextmanager
+def loopback_board(root: Path, environment: Mapping[str, str] | None = None) -> Iterator[LoopbackBoard]:
+    """A board for the block; skips the test where there is no sshd."""
+    if SSHD is None:
+        pytest.skip("no sshd on this machine (openssh-server)")
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd shuts its unprivileged half in
+    for name in ("host_key", "user_key"):
+        _keygen(root / name)
+    board = LoopbackBoard(root, _free_port(), dict(environment or {}))
+    board.folder.mkdir()
+    public = (root / "host_key.pub").read_text().split()
+    (root / "known_hosts").write_text(f"[127.0.0.1]:{board.port} {public[0]} {public[1]}\n")
+    try:
+        board.start()
+        yield board
+    finally:
+        board.stop()
