@@ -38,7 +38,7 @@ from .graph import Pool as Pool
 from .graph import Reshape as Reshape
 from .graph import graph_from_json as graph_from_json
 from .graph import graph_to_json as graph_to_json
-from .graph import round_activations as round_activations
+from .graph import quantize_images as quantize_images
 from .lowering import lower as lower
 from .lowering import lower_with_sources as lower_with_sources
 from .lowering import pruned_estimate as pruned_estimate

@@ -14,7 +14,7 @@ from edgesearch.board_eval.boards._physical import PhysicalBoard
 from edgesearch.board_eval.deployment import compile_xmodel
 from edgesearch.board_eval.execution import execute
 from edgesearch.board_eval.graph import Conv, Graph, Input, Linear, Pool, Reshape
-from edgesearch.board_eval.targets import Dpu, Target
+from edgesearch.board_eval.targets import Dpu
 from edgesearch.errors import EdgesearchError
 
 __all__ = ["Canary", "examine"]
@@ -58,7 +58,8 @@ def examine(board: PhysicalBoard) -> str | None:
 
     It runs a canary where one can be compiled for its DPU; else it is asked what it says of itself.
     """
-    canary = _canary(board.target)
+    dpu = board.target
+    canary = _canary(dpu.model_dump_json()) if isinstance(dpu, Dpu) and dpu.fingerprint else None
     if canary is not None:
         return canary.run_on(board)
     try:
@@ -68,9 +69,9 @@ def examine(board: PhysicalBoard) -> str | None:
 
 
 @lru_cache(maxsize=8)
-def _canary(target: Target) -> Canary | None:
+def _canary(dpu: str) -> Canary | None:
     try:
-        return Canary.of(target) if isinstance(target, Dpu) and target.fingerprint else None
+        return Canary.of(Dpu.model_validate_json(dpu))
     except EdgesearchError:
         return None
 

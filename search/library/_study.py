@@ -79,7 +79,7 @@ class Study:
         `threads` are those of every stage: results are bit-equal for any number of workers, not for another number of threads.
 
         Nothing is written yet. Raises StudyError when there is no such study, SpaceError for settings that are not possible or
-        when no student can be built, DataError, TargetError, BoardError for boards that cannot be used, and LoweringError or GraphError when the DPU can run no student.
+        when no student can be built, DataError, TargetError, BoardError, and LoweringError or GraphError when the DPU can run no student.
         """
         settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
         changes: dict[str, Any] = {"name": name, "seed": seed, "score": score}
@@ -138,8 +138,8 @@ class Study:
         """Run until the study has `trials` trials in all (default: as its file says), resuming it if it was begun.
 
         `workers` stages run side by side as Ray tasks (default: one per core; 0: in this process, without Ray). `progress` is
-        told each line of what happens, for example `print`; None: silence. `board_wait_s`: seconds for a board to come back when
-        all that measure are in quarantine; then the study stops. Interrupted at any moment, the same call goes on.
+        told each line of what happens, for example `print`; None: silence. `board_wait_s`: seconds for a board to come back
+        when all that measure are in quarantine; then the study stops. Interrupted at any moment, the same call goes on.
         Raises StudyError when the study was started with other settings or images, when another process runs it, when its
         first trials all fail, and for a study that was loaded to be read.
         """

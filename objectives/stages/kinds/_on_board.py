@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgesearch.board_eval import BoardRun, Graph, execute, round_activations
+from edgesearch.board_eval import BoardRun, Graph, execute, quantize_images
 from edgesearch.errors import BoardError
 from edgesearch.objectives.data import DataSet, Split, prepare
 from edgesearch.objectives.stages._context import Context
@@ -47,17 +47,18 @@ def _run(context: Context[OnBoardSettings]) -> Result:
     if context.board is None:
         raise BoardError("stage on_board was given no board; name one with --board")
     graph, validation = load_graph(context.input("network")), context.data.validation
-    count = min(context.settings.images, len(validation))
+    count, fix = min(context.settings.images, len(validation)), graph.input.fix
+    assert fix is not None  # only a quantized network is compiled
     split = Split(validation.images[:count], validation.labels[:count])
-    images = np.concatenate([_integers(graph, batch) for batch in _batches(graph, split, context.data)])
+    images = np.concatenate([quantize_images(batch, fix) for batch in _batches(graph, split, context.data)])
     board = context.board.open(context.folder)
     with tempfile.TemporaryDirectory(prefix="edgesearch-") as folder:
-        xmodel = Path(folder) / f"{graph.name}.xmodel"
+        xmodel = Path(folder) / "network.xmodel"
         xmodel.write_bytes(compiled_content(context.input("compiled")))
         run = board.run(xmodel, images, split.labels)
     expected = np.concatenate([execute(graph, batch, device=context.device) for batch in _batches(graph, split, context.data)])
-    fix = _output_position(graph, run.report.output.fix_position)
-    figures = _figures(run) | compare_logits(run.logits, expected, split.labels, fix=fix)
+    position = _output_position(graph, run.report.output.fix_position)
+    figures = _figures(run) | compare_logits(run.logits, expected, split.labels, fix=position)
     logits = torch.from_numpy(np.ascontiguousarray(run.logits))
     return Result({"board": context.board.name, **figures}, {"logits": {"logits": logits}})
 
@@ -85,11 +86,6 @@ def _figures(run: BoardRun) -> dict[str, Any]:
 def _batches(graph: Graph, split: Split, data: DataSet) -> Iterator[npt.NDArray[np.float32]]:
     for start in range(0, len(split), _BATCH):
         yield prepare(split.images[start : start + _BATCH], graph.input.shape[0], data.normalisation)
-
-
-def _integers(graph: Graph, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-    assert graph.input.fix is not None  # only a quantized network is compiled
-    return round_activations(images, graph.input.fix).astype(np.int8)
 
 
 def _output_position(graph: Graph, reported: int | None) -> int:
