@@ -24,7 +24,8 @@ class Conditions:
     views: how training images are shown: to a teacher whose logits are stored, in training, fine-tuning and QAT alike.
     board: what decides the board's results; a board of the user's own also has its import path, and what it needs alone.
     compiler: what makes the file that the board runs.
-    pool: the boards that measure, as `BoardPool.content`; empty where none does. board_images: validation images they are given.
+    pool: the boards that measure, as `BoardPool.content`; empty where none does.
+    board_images: validation images that they are given.
     allow: features that this program's code may use though no measured file has them.
     dpu: the board's, as a profile stores it; empty for one that this program has no compiler for.
     granularity: channels that the DPU works on side by side.

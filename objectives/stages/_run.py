@@ -37,8 +37,9 @@ def run_stage(
 ) -> Artifact:
     """The stage's artifact: from the store, or made now. Its inputs must be in the store.
 
-    `folder` is where the user's own code is looked for first; `board` is for a stage that runs on one. One process at a time makes a stage; the others wait for its
-    artifact. Raises StageFailed where the stage failed before and would fail again, and whatever its kind raises.
+    `folder` is where the user's own code is looked for first; `board` is for a stage that runs on one. One process at a time
+    makes a stage; the others wait for its artifact. Raises StageFailed where the stage failed before and would fail again, and
+    whatever its kind raises.
     """
     known = store.get(stage.kind, stage.key)
     if known is not None:

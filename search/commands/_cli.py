@@ -298,13 +298,16 @@ def disassemble(**options: Any) -> int:
 
 
 @cli.command()
-@click.option("--measurements", type=click.Path(path_type=Path), required=True, help="CSV of your board's measurements.")
+@click.option("--measurements", type=click.Path(path_type=Path), help="CSV of your board's measurements.")
+@click.option("--study", "study_name", help="Instead of it: a study whose candidates boards measured (--score).")
 @click.option("--name", default="my-board", show_default=True, help="The new profile's name.")
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The profile (JSON) to write."
 )
 @click.option("--keep-unexplained", is_flag=True, help="Write the profile even if it is far from some of the measurements.")
 @_BOARD
+@_STORAGE
+@_HOME
 def calibrate(**options: Any) -> int:
     """Fit the timing model's constants to measurements and write a board profile for --board."""
     from edgesearch.search.commands._bench import calibrate as work

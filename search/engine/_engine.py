@@ -53,7 +53,8 @@ class Engine:
     """Runs one study to a number of trials.
 
     `lease`: held while this engine runs; nothing is written once it is lost. `folder`: where the user's own code is looked for
-    first. `boards`: those that measure, where the study is scored by boards. Raises StudyError when the database, the disk or the pool fails; the same study then goes on with another engine.
+    first. `boards`: those that measure, where the study is scored by boards. Raises StudyError when the database, the disk or
+    the pool fails, and when no board comes back; the same study then goes on with another engine.
     """
 
     def __init__(

@@ -40,8 +40,8 @@ def with_boards(settings: StudyFile) -> tuple[StudyFile, BoardPool | None]:
     if not names:
         if settings.score != "simulated":
             raise StudyError(
-                f"score = {settings.score!r} needs boards that measure; name them with --board NAME, or as boards = [...] in the "
-                "study (`edgesearch board list` shows those that there are)"
+                f"score = {settings.score!r} needs boards that measure; name some with --board NAME, or as boards = [...] in "
+                "the study (`edgesearch board list` shows those that there are)"
             )
         return settings, None
     pool = find_pool(names, folder=settings.folder)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgesearch.board_eval import load_profile
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Store
 from edgesearch.search.engine import Progress, Summary
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     import optuna
     from torch import nn
 
-    from edgesearch.board_eval import Compiler
+    from edgesearch.board_eval import BoardProfile, Calibration, Compiler
     from edgesearch.spaces import Candidate
 
 #: Told what a person should know of a store that is read.
@@ -79,7 +80,8 @@ class Study:
         `threads` are those of every stage: results are bit-equal for any number of workers, not for another number of threads.
 
         Nothing is written yet. Raises StudyError when there is no such study, SpaceError for settings that are not possible or
-        when no student can be built, DataError, TargetError, BoardError, and LoweringError or GraphError when the DPU can run no student.
+        when no student can be built, DataError, TargetError, BoardError for boards that cannot be used, and LoweringError or
+        GraphError when the DPU can run no student.
         """
         settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
         changes: dict[str, Any] = {"name": name, "seed": seed, "score": score}
@@ -211,6 +213,21 @@ class Study:
         path = self.home.report(self.name) if output is None else Path(output)
         write_report(self.view(), path)
         return path
+
+    def calibrate(
+        self, profile: BoardProfile | None = None, *, name: str | None = None, keep_unexplained: bool = False
+    ) -> Calibration:
+        """The profile (None: of the study's simulated board) fitted to what boards measured in this study.
+
+        Raises MeasurementError when too little was measured, or when no constants explain it; TargetError when the simulated
+        board has no profile.
+        """
+        from edgesearch.search.library._measurements import calibrate_by_study, study_measurements
+
+        start = load_profile(self.settings.board) if profile is None else profile
+        return calibrate_by_study(
+            study_measurements(self.view(), self._store()), start, name=name, keep_unexplained=keep_unexplained
+        )
 
     # --- what it stands on
 

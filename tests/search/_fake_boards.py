@@ -106,7 +106,10 @@ class FakeBoard:
         planned = json.loads(script.read_text()).get(kind, []) if script.exists() else []
         done = [line for line in deeds(self.folder, self.name) if line.startswith(kind)]
         deed = planned[len(done)] if len(done) < len(planned) else "ok"
-        if any(line.endswith(" off") for line in deeds(self.folder, self.name)) and not (self.folder / f"{self.name}.on").exists():
+        if (
+            any(line.endswith(" off") for line in deeds(self.folder, self.name))
+            and not (self.folder / f"{self.name}.on").exists()
+        ):
             deed = "off"
         with log.open("a") as file:
             file.write(f"{kind} {deed}\n")

@@ -27,7 +27,7 @@ _BATCH = 256
 
 
 class OnBoardSettings(Settings):
-    """The board or pool, as `BoardPool.content`, whichever of its members serves; and how many validation images it is given."""
+    """The board or pool, as `BoardPool.content`, whichever member serves, and how many validation images it is given."""
 
     pool: dict[str, Any]
     images: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._engine import Engine, Summary
 from edgesearch.search.engine._jobs import Job, JobResult
 from edgesearch.search.engine._look import look_at
+from edgesearch.search.study import pareto_front, read_study
 from edgesearch.search.study._file import parse_study
 from edgesearch.search.study._home import Home
 from edgesearch.search.study._storage import create_or_resume, open_storage
@@ -199,8 +202,6 @@ def test_the_power_cycle_command_is_run_once_without_a_shell_and_mends_the_board
     marks.mkdir()
     (tmp_path / "a.on").unlink(missing_ok=True)
     script = f"import pathlib; pathlib.Path({str(tmp_path)!r}, 'a.on').touch(); pathlib.Path({str(tmp_path)!r}, 'b.on').touch()"
-    import sys
-
     hook = (sys.executable, "-c", f"import sys; open(sys.argv[1] + '/mark', 'a').write('x'); {script}", str(marks))
     assert bench.run(3, hook=hook).finished == 3
     assert len((marks / "mark").read_text()) in (1, 2)  # once for a board, and once for the other if it was used before
@@ -311,10 +312,8 @@ def test_a_driver_killed_at_any_job_leaves_a_study_that_loses_nothing(tmp_path: 
             if not left[0]:
                 raise Killed
 
-        try:
+        with contextlib.suppress(Killed):
             bench.run(3, Spy(event))
-        except Killed:
-            pass
     bench.run(3)
     assert [t.state for t in bench.trials()] == [TrialState.COMPLETE] * 3
     runs = [deed for name in "ab" for deed in deeds(tmp_path, name)]
@@ -325,8 +324,6 @@ FRONT = TEXT.replace('"board"', '"board-front"')
 
 
 def test_board_front_measures_all_of_the_front_and_not_all_trials(tmp_path: Path) -> None:
-    from edgesearch.search.study import pareto_front, read_study
-
     write_boards(tmp_path)
     bench = Bench(tmp_path, FRONT.replace("width = [0.5, 1.0]", "width = [0.25, 0.5, 0.75, 1.0]"))
     bench.run(8)
