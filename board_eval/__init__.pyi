@@ -7,6 +7,7 @@ from .boards import Finding as Finding
 from .boards import Measurement as Measurement
 from .boards import PhysicalBoard as PhysicalBoard
 from .boards import SimulatedBoard as SimulatedBoard
+from .boards import SshBoard as SshBoard
 from .boards import board_report as board_report
 from .boards import board_timing as board_timing
 from .boards import duplicate_images as duplicate_images
@@ -45,7 +46,10 @@ from .lowering import pruned_estimate as pruned_estimate
 from .onnx import write_onnx as write_onnx
 from .remote import BoardProbe as BoardProbe
 from .remote import BoardRun as BoardRun
+from .remote import Boards as Boards
+from .remote import BoardSettings as BoardSettings
 from .remote import RunReport as RunReport
+from .remote import load_boards as load_boards
 from .targets import DEFAULT_TARGET as DEFAULT_TARGET
 from .targets import MODELLED as MODELLED
 from .targets import TARGETS as TARGETS

@@ -2,6 +2,8 @@ from ._add import add_board as add_board
 from ._boards import Boards as Boards
 from ._boards import boards_path as boards_path
 from ._boards import load_boards as load_boards
+from ._checks import Check as Check
+from ._checks import check_board as check_board
 from ._host_key import HostKey as HostKey
 from ._host_key import accept_host_key as accept_host_key
 from ._host_key import host_key as host_key

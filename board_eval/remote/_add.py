@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def _with_table(place: Path, name: str, keys: Mapping[str, Any]) -> bytes:
     before = place.read_bytes() if place.exists() else b""
     if name in parse_boards(before, place).boards:
         raise BoardError(f"{place} has a board {name!r} already; give this one another name, or edit the file")
-    title = json.dumps(name) if "." in name else name
+    title = name if re.fullmatch("[A-Za-z0-9_-]+", name) else json.dumps(name)
     lines = [f"[board.{title}]", *(f"{key} = {_toml(value)}" for key, value in keys.items())]
     gap = b"" if not before else b"\n" if before.endswith(b"\n") else b"\n\n"
     return before + gap + "\n".join(lines).encode() + b"\n"

@@ -20,7 +20,7 @@ from edgesearch.board_eval.remote._settings import BoardSettings
 from edgesearch.board_eval.remote._text import last_line, printable
 from edgesearch.errors import BoardLost
 
-__all__ = ["cache_folder", "lock_file", "private_folder", "run_in", "sweep"]
+__all__ = ["cache_folder", "forget_failures", "is_locked", "lock_file", "private_folder", "run_in", "sweep"]
 
 _KEEPER = "edgesearch-keeper"
 _END_S = 15.0
@@ -67,6 +67,20 @@ for folder in "$1"*; do
     [ -z "$pids" ] || kill -9 $pids 2>/dev/null
     rm -rf -- "$folder" && echo "removed $folder"
 done
+"""
+
+#: $1: the lock file. Exit code 0: it is free; 1: a program holds it; 2: the board cannot tell.
+_LOCKED = """
+[ -e "$1" ] || exit 0
+command -v flock >/dev/null 2>&1 || exit 2
+flock -n "$1" true && exit 0
+sleep 1
+flock -n "$1" true || exit 1
+"""
+
+#: $1: the cache.
+_FORGET = """
+rm -f -- "$1"/failed-*
 """
 
 
@@ -120,3 +134,14 @@ async def sweep(link: Link, *, force: bool = False) -> tuple[tuple[str, ...], tu
     outcome = await link.run(["sh", "-c", _SWEEP, "edgesearch-sweep", *words])
     lines = [printable(line).partition(" ") for line in outcome.output.decode(errors="replace").splitlines()]
     return tuple(name for what, _, name in lines if what == "removed"), tuple(name for what, _, name in lines if what == "kept")
+
+
+async def is_locked(link: Link) -> bool | None:
+    """Whether a program holds the board's lock, a moment after what is ended now; None: the board cannot tell."""
+    outcome = await link.run(["sh", "-c", _LOCKED, "edgesearch-lock", lock_file(link.settings)])
+    return {0: False, 1: True}.get(-1 if outcome.code is None else outcome.code)
+
+
+async def forget_failures(link: Link) -> None:
+    """Let the C++ runner be built again where it did not build."""
+    await link.run(["sh", "-c", _FORGET, "edgesearch-forget", cache_folder(link.settings)])

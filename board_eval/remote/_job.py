@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.remote._cache import place_file, trim_cache
-from edgesearch.board_eval.remote._folders import lock_file, private_folder, run_in, sweep
+from edgesearch.board_eval.remote._folders import forget_failures, is_locked, lock_file, private_folder, run_in, sweep
 from edgesearch.board_eval.remote._link import Link, Outcome, connect, run_sync
 from edgesearch.board_eval.remote._report import (
     LARGEST_REPORT,
@@ -60,6 +60,8 @@ class Released:
     removed: tuple[str, ...]
     #: Of jobs whose drivers live.
     kept: tuple[str, ...]
+    #: Whether a program still holds the board's lock; None: the board cannot tell.
+    is_locked: bool | None
 
 
 def run_on_board(
@@ -205,4 +207,5 @@ async def _probe(settings: BoardSettings) -> BoardProbe:
 async def _release(settings: BoardSettings, force: bool) -> Released:
     async with connect(settings) as link:
         removed, kept = await sweep(link, force=force)
-        return Released(removed, kept)
+        await forget_failures(link)
+        return Released(removed, kept, await is_locked(link))

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from importlib import resources
 
 from edgesearch.board_eval.remote._cache import place_file
 from edgesearch.board_eval.remote._folders import cache_folder, run_in
 from edgesearch.board_eval.remote._link import Link
 from edgesearch.board_eval.remote._text import last_line
+from edgesearch.board_eval.runner import CPP_NAME, PYTHON_NAME, build_command, runner_cpp_source, runner_source
 from edgesearch.errors import BoardError
 
 __all__ = ["Runner", "choose_runner", "python_runner"]
 
-_PYTHON, _SOURCE, _BUILT = "run_on_board.py", "run_on_board.cpp", "run_on_board"
-_FLAGS = ("-std=c++17", "-O2")
-_LIBRARIES = ("-lvart-runner", "-lxir", "-lunilog", "-lglog", "-lpthread")
+_BUILT = "run_on_board"
 _FAILS, _NO_COMPILER = 14, 15
 
 #: A build is kept under the checksum of its source and of the board's VART, and carries its own checksum in its name.
@@ -58,7 +56,7 @@ if "$@" >"$job/build.log" 2>&1; then
     ln -- "$job/run_on_board" "$cache/built-$key-$(sha256sum <"$job/run_on_board" | cut -c1-64)" 2>/dev/null
     exit 0
 fi
-grep -m 1 -i 'error' "$job/build.log" >"$job/failed"
+grep -m 1 -i 'error' "$job/build.log" | sed "s|$job/||g" >"$job/failed"
 cat "$job/failed" >&2
 grep -q 'No space left' "$job/build.log" || mv -f -- "$job/failed" "$cache/failed-$key"
 exit 14
@@ -90,14 +88,16 @@ async def choose_runner(link: Link, folder: str) -> Runner:
 
 async def python_runner(link: Link, folder: str, note: str = "") -> Runner:
     """The Python runner in the job's folder."""
-    await place_file(link, folder, _PYTHON, _content("_run_on_board.py"))
-    return Runner((link.settings.python, f"{folder}/{_PYTHON}"), note)
+    await place_file(link, folder, PYTHON_NAME, runner_source())
+    return Runner((link.settings.python, f"{folder}/{PYTHON_NAME}"), note)
 
 
 async def _build(link: Link, folder: str) -> str:
     """Have the built runner in the job's folder; returns why there is none, or ""."""
-    source = _content("run_on_board.cpp")
-    where = [cache_folder(link.settings), folder, _checksum(source)]
+    source = runner_cpp_source()
+    compiler = build_command(f"{folder}/{CPP_NAME}", f"{folder}/{_BUILT}")
+    of_what = hashlib.sha256(source + " ".join(build_command()).encode()).hexdigest()
+    where = [cache_folder(link.settings), folder, of_what]
     found = await link.run(["sh", "-c", _FIND, "edgesearch-find", *where])
     if found.code == 0:
         return ""
@@ -105,15 +105,6 @@ async def _build(link: Link, folder: str) -> str:
         return "it has no g++"
     if found.code == _FAILS:
         return last_line(found.errors)
-    await place_file(link, folder, _SOURCE, source)
-    compiler = ["g++", *_FLAGS, "-o", f"{folder}/{_BUILT}", f"{folder}/{_SOURCE}", *_LIBRARIES]
+    await place_file(link, folder, CPP_NAME, source)
     built = await run_in(link, folder, "sh", "-c", _BUILD, "edgesearch-build", *where, *compiler)
     return "" if built.code == 0 else last_line(built.errors)
-
-
-def _content(name: str) -> bytes:
-    return resources.files("edgesearch.board_eval.runner").joinpath(name).read_bytes()
-
-
-def _checksum(source: bytes) -> str:
-    return hashlib.sha256(source + " ".join((*_FLAGS, *_LIBRARIES)).encode()).hexdigest()

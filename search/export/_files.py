@@ -6,19 +6,20 @@ import json
 import os
 import shutil
 import uuid
-from importlib import resources
 from pathlib import Path
 
 from edgesearch.board_eval import Board, CompiledXmodel, Compiler, Dpu, Fingerprint, Graph, find_board, write_onnx, write_xmodel
+from edgesearch.board_eval.runner import CPP_NAME, PYTHON_NAME, runner_cpp_source, runner_source
 from edgesearch.errors import StudyError
 from edgesearch.objectives import DataSet, Stage, Store, load_graph
 from edgesearch.search.export._artifacts import float_artifact, stored_artifact
 from edgesearch.search.export._compiled import write_compiled
 from edgesearch.search.export._golden import write_golden
-from edgesearch.search.export._manifest import OWN_ARCH_JSON, arch_json, make_manifest, model_name
+from edgesearch.search.export._manifest import LABELS, OWN_ARCH_JSON, arch_json, checksums, make_manifest, model_name
+from edgesearch.search.export._readme import README, make_readme
 from edgesearch.search.study import Record, StudyFile
 
-MANIFEST, RUNNER = "manifest.json", "run_on_board.py"
+MANIFEST = "manifest.json"
 
 
 def export_trial(
@@ -54,8 +55,14 @@ def export_trial(
             elif arch_json(board.target) == OWN_ARCH_JSON:
                 content = {"fingerprint": str(Fingerprint(board.target.fingerprint))}
                 (temporary / OWN_ARCH_JSON).write_text(json.dumps(content) + "\n")
-            (temporary / RUNNER).write_bytes((resources.files("edgesearch.search.export") / f"_{RUNNER}").read_bytes())
-        manifest = make_manifest(record, settings, graph, data, board, temporary, xmodel=xmodel, test_accuracy=test_accuracy)
+            (temporary / PYTHON_NAME).write_bytes(runner_source())
+            (temporary / CPP_NAME).write_bytes(runner_cpp_source())
+            (temporary / LABELS).write_text("".join(" ".join(name.split()) + "\n" for name in data.classes))
+        manifest = make_manifest(record, settings, graph, data, board, xmodel=xmodel, test_accuracy=test_accuracy)
+        if record.candidate.deployable:
+            shape = data.calibration.images.shape
+            (temporary / README).write_text(make_readme(manifest, target.name, model_name(record), shape))
+        manifest["sha256"] = checksums(temporary)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         if target.exists():
             shutil.rmtree(target)

@@ -1,4 +1,4 @@
-"""Golden input and output: a few images as the integers that enter the DPU, and the integers that must come out."""
+"""Golden images: a few pictures, the integers that they become for the DPU, and the integers that must come out."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from edgesearch.board_eval import Graph, execute
 from edgesearch.board_eval.graph import quantize_images
 from edgesearch.objectives import DataSet, golden_images
 
-INPUT, OUTPUT = "golden_input.npy", "golden_output.npy"
+PICTURES, INPUT, OUTPUT = "golden_pictures.npy", "golden_input.npy", "golden_output.npy"
 
 
-def golden_pair(graph: Graph, data: DataSet) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
-    """Input int8 (N, H, W, C) and output int8 (N, classes) of a quantized graph on calibration images."""
+def golden_arrays(graph: Graph, data: DataSet) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+    """Pictures uint8 (N, height, width, C) of the calibration images, input int8 (N, H, W, C), output int8 (N, classes)."""
     assert graph.input.fix is not None
     assert graph.output.fix is not None
     integers = quantize_images(golden_images(graph, data), graph.input.fix)
-    return integers, np.ldexp(execute(graph, integers), graph.output.fix).astype(np.int8)
+    output = np.ldexp(execute(graph, integers), graph.output.fix).astype(np.int8)
+    return data.calibration.images[: len(integers)], integers, output
 
 
 def write_golden(graph: Graph, data: DataSet, folder: Path) -> None:
-    """Write `golden_input.npy` and `golden_output.npy`."""
-    for name, array in zip((INPUT, OUTPUT), golden_pair(graph, data), strict=True):
+    """Write `golden_pictures.npy`, `golden_input.npy` and `golden_output.npy`."""
+    for name, array in zip((PICTURES, INPUT, OUTPUT), golden_arrays(graph, data), strict=True):
         np.save(folder / name, array)

@@ -11,9 +11,12 @@ from typing import Any
 from edgesearch.board_eval import MODELLED, Board, CompiledXmodel, Dpu, Fingerprint, Graph, Target
 from edgesearch.objectives import DataSet
 from edgesearch.search.export._compiled import FOLDER, allowed_features, describe_compiled
-from edgesearch.search.export._golden import INPUT, OUTPUT
+from edgesearch.search.export._golden import INPUT, OUTPUT, PICTURES
+from edgesearch.search.export._preprocessing import describe_input
 from edgesearch.search.study import Record, StudyFile
 
+#: File of the classes, one a line, in the order of the network's outputs.
+LABELS = "labels.txt"
 _VERSIONS = ("edgesearch", "torch", "torchvision", "torch-pruning", "optuna", "numpy", "safetensors", "onnx")
 #: Where Vitis AI's container keeps the arch.json of AMD's own designs.
 _ARCH = "/opt/vitis_ai/compiler/arch"
@@ -24,8 +27,6 @@ _COMPARE = (
     "it does not, compile again with `--fingerprint 0x...`, the board's own; for vai_c_xir write "
     '{"fingerprint": "0x..."} into an arch.json of your own.'
 )
-_RESIZE = "Pillow's resize to the input's height and width, BILINEAR (antialiased); the bytes it gives"
-_CROP = "the largest square or rectangle of the picture's centre that has the shape of data.image_size (Pillow's ImageOps.fit)"
 
 
 def model_name(record: Record) -> str:
@@ -40,12 +41,11 @@ def make_manifest(
     graph: Graph,
     data: DataSet,
     board: Board,
-    folder: Path,
     *,
     xmodel: CompiledXmodel | None = None,
     test_accuracy: float | None,
 ) -> dict[str, Any]:
-    """The manifest of the files in `folder`, as JSON values; `xmodel` is the compiled one, where this program made it."""
+    """The manifest without its checksums, as JSON values; `xmodel` is the compiled one, where this program made it."""
     name, deployable = model_name(record), record.candidate.deployable
     content = settings.to_json()
     return {
@@ -67,36 +67,30 @@ def make_manifest(
             "preparation": data.preparation,
             "classes": list(data.classes),
         },
-        "input": _input(settings, graph, data),
-        "output": {"classes": graph.output.shape[-1], "fix_position": graph.output.fix, "logits": "int8 * 2**-fix_position"},
+        "input": describe_input(settings, graph, data),
+        "output": {
+            "classes": graph.output.shape[-1],
+            "labels": LABELS if deployable else None,
+            "fix_position": graph.output.fix,
+            "logits": "int8 * 2**-fix_position",
+        },
         "board": _board(board),
         "compiler": ("edgesearch" if xmodel else "vai") if deployable else None,
         "compiled": describe_compiled(xmodel, name, board) if xmodel else None,
         "compile": (_own_line(name, xmodel, board) if xmodel else compile_line(name, board.target)) if deployable else None,
-        "golden": {"input": INPUT, "output": OUTPUT} if deployable else None,
+        "golden": {"pictures": PICTURES, "input": INPUT, "output": OUTPUT} if deployable else None,
         "seed": settings.seed,
         "artifacts": dict(record.artifacts),
         "versions": {package: metadata.version(package) for package in _VERSIONS} | {"python": platform.python_version()},
-        "sha256": {
-            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        },
     }
 
 
-def _input(settings: StudyFile, graph: Graph, data: DataSet) -> dict[str, Any]:
-    steps = [_CROP] if settings.data.name == "folder" and settings.data.image_size is not None else []
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in the folder, by its path from there: the manifest's last entry, `sha256`."""
     return {
-        "shape": list(graph.input.shape),
-        "layout": "height, width, channels",
-        "channels": "RGB" if data.channels == 3 else "grey",
-        "fix_position": graph.input.fix,
-        "mean": list(data.normalisation.mean),
-        "std": list(data.normalisation.std),
-        "prepare": [*steps, _RESIZE, "normalise each byte u8: (u8 / 255 - mean) / std", "quantize"],
-        "quantize": "clamp(floor((u8 / 255 - mean) / std * 2**fix_position + 0.5), -128, 127): saturate, do not wrap; "
-        "give the runner these int8 values, since it truncates floats where this rounds",
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +22,8 @@ import pytest
 
 from edgesearch.board_eval.remote import BoardSettings
 
+#: Packages xir and vart that execute compiled files in the machine, and a program xdputil.
+STANDIN = Path(__file__).parent / "runner" / "standin"
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 _CONFIG = """
@@ -57,9 +61,27 @@ class LoopbackBoard:
 
     root: Path
     port: int
-    #: Environment of the programs that it runs, as PYTHONPATH to a stand-in of VART.
+    #: Further environment of the programs that it runs.
     environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def all_environment(self) -> dict[str, str]:
+        """What its programs find: the stand-in of VART, this Python, and what `knobs` said."""
+        path = f"{self.root / 'bin'}:{STANDIN / 'bin'}:{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
+        return {"PATH": path, "PYTHONPATH": str(STANDIN), "VART_STANDIN": str(self.root / "knobs.json"), **self.environment}
+
+    def knobs(self, **values: Any) -> None:
+        """Set the stand-in's knobs, as noise=0.3, for the programs that start from now on."""
+        (self.root / "knobs.json").write_text(json.dumps(values))
+
+    def program(self, name: str, script: str) -> Path:
+        """A program on the board's PATH, before all others of its name."""
+        path = self.root / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(script)
+        path.chmod(0o755)
+        return path
 
     @property
     def folder(self) -> Path:
@@ -75,6 +97,7 @@ class LoopbackBoard:
             "known_hosts": self.root / "known_hosts",
             "folder": str(self.folder),
             "runner": "python",
+            "python": sys.executable,
             "seconds": 0.05,
             "timeout_s": 60.0,
         }
@@ -90,9 +113,9 @@ class LoopbackBoard:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        words = " ".join(f'"{name}={value}"' for name, value in self.environment.items())
+        words = " ".join(f'"{name}={value}"' for name, value in self.all_environment.items())
         config = self.root / "sshd_config"
-        config.write_text(_CONFIG.format(port=self.port, root=self.root, environment=f"SetEnv {words}" if words else ""))
+        config.write_text(_CONFIG.format(port=self.port, root=self.root, environment=f"SetEnv {words}"))
         assert SSHD is not None
         with (self.root / "sshd.log").open("ab") as log:
             self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stdout=log, stderr=log)
