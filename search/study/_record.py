@@ -166,6 +166,8 @@ class StudyView:
     test_accuracy: Mapping[int, float] = field(default_factory=dict)  # trial -> top-1 on the test images, front only
     description: str = ""
     board: str = ""
+    #: Boards of the last run -> state, reason, jobs served and lost; empty where none measured.
+    boards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: Images that accuracies were counted on; None where it was not recorded.
     validation_images: int | None = None
 
@@ -195,6 +197,7 @@ def read_study(study: optuna.Study) -> StudyView:
         test_accuracy={int(number): float(value) for number, value in attributes.get("test_accuracy", {}).items()},
         description=str(settings.get("description") or ""),
         board=str(settings.get("board") or ""),
+        boards=attributes.get("boards") or {},
         validation_images=_count(attributes.get("validation_images")),
     )
 

@@ -69,7 +69,7 @@ def _figures(run: BoardRun) -> dict[str, Any]:
     latency, fps = report.latency, report.throughput.fps
     figures: dict[str, Any] = {"fps": fps, "latency_ms": latency.median_ms, "latency_fps": 1e3 / latency.median_ms}
     if report.power is not None:
-        figures["energy_j"] = report.power.busy_w / fps
+        figures["joules"] = report.power.busy_w / fps
     settled = "" if latency.settled and report.throughput.settled else ", not settled"
     return figures | {
         "measured_at": run.measured_at,
