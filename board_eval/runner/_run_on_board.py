@@ -23,6 +23,7 @@ import csv
 import ctypes
 import datetime
 import fcntl
+import functools
 import glob
 import hashlib
 import json
@@ -235,8 +236,9 @@ class Power:
 
     def read(self) -> float | None:
         """Watts now; None where a rail does not answer."""
-        values = [read_number(path) for path in self.paths]
-        return None if not values or None in values else sum(values) * 1e-6
+        readings = [read_number(path) for path in self.paths]
+        watts = [1e-6 * reading for reading in readings if reading is not None]
+        return sum(watts) if watts and len(watts) == len(readings) else None
 
     def watch(self, stop: threading.Event, into: list[float]) -> None:
         """Read ten times a second until `stop`."""
@@ -402,7 +404,7 @@ def run_all(networks: list[Network], images: np.ndarray) -> np.ndarray:
     """Int8 (N, values) of all images: the threads share them out."""
     logits = np.zeros((len(images), int(np.prod(networks[0].out_shape))), np.int8)
     starts = iter(range(0, len(images), networks[0].batch))  # its next() is atomic
-    together([lambda one=one: feed(one, images, starts, logits, []) for one in networks])
+    together([functools.partial(feed, one, images, starts, logits, []) for one in networks])
     return logits
 
 
@@ -507,7 +509,7 @@ def measure_throughput(networks: list[Network], images: np.ndarray, seconds: flo
     def once() -> dict[str, Any]:
         end = time.perf_counter() + seconds / repeats
         ends: list[list[float]] = [[] for _ in networks]
-        together([lambda i=i: feed(networks[i], images, until(end, 8), None, ends[i]) for i in range(len(networks))])
+        together([functools.partial(feed, one, images, until(end, 8), None, mine) for one, mine in zip(networks, ends)])
         return rate(ends, networks[0].batch)
 
     kept, spread, settled = repeat("throughput", once, repeats)
@@ -676,7 +678,8 @@ def resize(pixels: np.ndarray, axis: int, size: int) -> np.ndarray:
         weights = np.maximum(1 - np.abs((np.arange(first, last) - centre + 0.5) / max(scale, 1)), 0)
         weights = np.floor(weights / weights.sum() * 2**22 + 0.5)
         rows.append(np.clip(np.floor((np.tensordot(weights, pixels[first:last], 1) + 2**21) / 2**22), 0, 255))
-    return np.moveaxis(np.stack(rows), 0, axis)
+    resized: np.ndarray = np.moveaxis(np.stack(rows), 0, axis)
+    return resized
 
 
 def prepare(pictures: np.ndarray, manifest: dict[str, Any]) -> np.ndarray:
@@ -687,7 +690,9 @@ def prepare(pictures: np.ndarray, manifest: dict[str, Any]) -> np.ndarray:
             pictures = resize(pictures, axis, entry["shape"][axis - 1])
     mean, std = (np.asarray(entry[name], np.float32) for name in ("mean", "std"))
     values = (pictures.astype(np.float32) / np.float32(255) - mean) / std
-    return np.clip(np.floor(values.astype(np.float64) * 2.0 ** entry["fix_position"] + 0.5), -128, 127).astype(np.int8)
+    rounded = np.floor(values.astype(np.float64) * 2.0 ** entry["fix_position"] + 0.5)
+    integers: np.ndarray = np.clip(rounded, -128, 127).astype(np.int8)
+    return integers
 
 
 def read_export(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -31,7 +31,7 @@ KNOBS: dict[str, Any] = {
     "version": "3.5.0",  # VART's
     "fingerprint": "0x101000056010407",  # of the board's DPU; "" tells none and takes every file
     "slower": 1.0,  # times are multiplied with it: sleeping is exact to about 0.1 ms
-    "noise": 0.0,  # 0.3: times vary by 30 %, up and down
+    "noise": 0.0,  # 0.3: times vary by 30 %, up and down, from one fifth of a second to the next
     "sources": "",  # folder with SHA256_OF_COMPILED_FILE.xmodel, the quantized network behind it
     "asynchronous": False,
     "devices": "USER,DPU,CPU",  # of the subgraphs
@@ -66,6 +66,11 @@ def fatal(message: str) -> None:
     """End the process as a failed check of glog does."""
     print(f"F0101 00:00:00.000000 {os.getpid()} standin_board.py:1] {message}", file=sys.stderr, flush=True)
     os.abort()
+
+
+def noise() -> float:
+    """What times are multiplied with now."""
+    return 1 + float(KNOB["noise"]) * (2 * random.Random(int(5 * time.perf_counter())).random() - 1)
 
 
 class Network:
@@ -120,7 +125,6 @@ class Cores:
         self._free = [0.0] * KNOB["cores"]
         self._lock = threading.Lock()
         self._jobs = 0
-        self._random = random.Random(0)
 
     def job(self, network: Network) -> tuple[int, int, float]:
         """Queue a job: its number, its status, and when it will be done."""
@@ -133,7 +137,7 @@ class Cores:
             others_busy = any(free > now for index, free in enumerate(self._free) if index != core)
             _, alone, busy = network.seconds
             duration = busy if others_busy else alone
-            duration *= 1 + KNOB["noise"] * (2 * self._random.random() - 1)
+            duration *= noise()
             self._free[core] = end = max(now, self._free[core]) + duration
         return number, 1 if number == KNOB["status_at"] else 0, end
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import xir
-from standin_board import CORES, KNOB, fatal
+from standin_board import CORES, KNOB, fatal, noise
 
 
 class Runner:
@@ -46,7 +46,7 @@ class Runner:
         self._busy = True
         try:
             logits = self._network.logits(inputs[0][0])
-            time.sleep(self._network.seconds[0])
+            time.sleep(self._network.seconds[0] * noise())
             number, status, end = CORES.job(self._network)
             if not KNOB["asynchronous"]:
                 time.sleep(max(0.0, end - time.perf_counter()))

@@ -1,0 +1,98 @@
+"""What the program makes of times, temperatures and pictures."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from edgesearch.board_eval.runner import _run_on_board as program
+
+
+@given(
+    cores=st.integers(1, 4),
+    per_core=st.integers(1, 3),
+    jobs=st.integers(8, 60),
+    seconds=st.floats(1e-4, 0.1),
+    batch=st.integers(1, 3),
+    in_step=st.booleans(),
+)
+def test_the_rate_is_that_of_the_cores_whatever_the_ends(
+    cores: int, per_core: int, jobs: int, seconds: float, batch: int, in_step: bool
+) -> None:
+    """Threads take turns on cores that need the same time for each job; cores go in step, or evenly apart."""
+    offsets = [0.0 if in_step else core * seconds / cores for core in range(cores)]
+    ends: list[list[float]] = [[] for _ in range(cores * per_core)]
+    for core, turn in itertools.product(range(cores), range(jobs * per_core)):
+        ends[core * per_core + turn % per_core].append(offsets[core] + seconds * (turn + 1))
+    found = program.rate(ends, batch)
+    assert found["value"] == pytest.approx(batch * cores / seconds, rel=1e-6)
+    assert found["images"] == batch * cores * per_core * jobs
+
+
+def results(values: list[float], degrees: list[float | None] | None = None) -> Any:
+    """Stands for a measurement: one result after the other."""
+    pairs = zip(values, degrees or [None] * len(values), strict=True)
+    return iter([{"value": value, "degrees": one} for value, one in pairs])
+
+
+def repeats(monkeypatch: pytest.MonkeyPatch, values: list[float], degrees: list[float | None] | None = None) -> Any:
+    series = list(results(values, degrees))
+    warmth = iter(result["degrees"] for result in series)
+    once = iter({"value": result["value"]} for result in series)
+    monkeypatch.setattr(program, "temperature", lambda: next(warmth))
+    return program.repeat("latency", lambda: next(once), 5)
+
+
+def test_five_repeats_that_agree_are_enough(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, spread, settled = repeats(monkeypatch, [100, 101, 102, 101, 100])
+    assert [result["value"] for result in kept] == [100, 101, 102, 101, 100]
+    assert spread == pytest.approx(2 / 101)
+    assert settled
+    assert capsys.readouterr().err.splitlines()[-1] == "latency 5/5"
+
+
+def test_what_was_measured_before_the_board_settled_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, _, settled = repeats(monkeypatch, [100, 90, 81, 80, 80, 80, 81, 70])
+    assert [result["value"] for result in kept] == [81, 80, 80, 80, 81]
+    assert settled
+
+
+def test_repeats_that_agree_while_the_chip_warms_up_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, _, settled = repeats(monkeypatch, [100] * 7, [40, 42, 44, 44.5, 45, 45.5, 46])
+    assert [result["degrees"] for result in kept] == [44, 44.5, 45, 45.5, 46]
+    assert settled
+
+
+def test_after_twice_as_many_repeats_it_is_said_that_they_do_not_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, spread, settled = repeats(monkeypatch, [100.0, 130.0] * 5)
+    assert len(kept) == 5
+    assert spread == pytest.approx(0.3 / 1.3)
+    assert not settled
+
+
+@given(
+    shape=st.tuples(st.integers(3, 40), st.integers(3, 40), st.sampled_from([1, 3])),
+    size=st.integers(2, 40),
+    seed=st.integers(0, 1000),
+)
+def test_resizing_gives_pillows_bytes(shape: tuple[int, int, int], size: int, seed: int) -> None:
+    pictures = np.random.default_rng(seed).integers(0, 256, (2, *shape)).astype(np.uint8)
+    along_rows = program.resize(pictures, 2, size)
+    for picture, found in zip(pictures, along_rows, strict=True):
+        for channel in range(shape[2]):
+            expected = Image.fromarray(picture[:, :, channel]).resize((size, shape[0]), Image.Resampling.BILINEAR)
+            assert np.array_equal(found[:, :, channel], np.asarray(expected))
+
+
+def test_preparing_rounds_half_up_and_saturates() -> None:
+    entry = {"shape": [1, 5, 1], "mean": [0.0], "std": [1 / 255], "fix_position": -1}
+    pictures = np.array([0, 1, 3, 250, 255], np.uint8).reshape(1, 1, 5, 1)
+    assert program.prepare(pictures, {"input": entry}).ravel().tolist() == [0, 1, 2, 125, 127]
+    entry |= {"mean": [1.0], "std": [1 / 255]}
+    assert program.prepare(pictures, {"input": entry}).ravel().tolist() == [-127, -127, -126, -2, 0]
