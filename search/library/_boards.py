@@ -45,8 +45,9 @@ def with_boards(settings: StudyFile) -> tuple[StudyFile, BoardPool | None]:
             )
         return settings, None
     pool = find_pool(names, folder=settings.folder)
-    profile = changes.get("board") or pool.profile
-    update: dict[str, Any] = {"boards": names} | ({"board": profile} if profile else {})
+    # A profile that the study names, one that was fitted to these boards perhaps, foretells them better than their own.
+    is_open = settings.board in (StudyFile.model_fields["board"].default, *changes.get("boards", ()))
+    update: dict[str, Any] = {"boards": names} | ({"board": pool.profile} if is_open and pool.profile else {})
     settings = settings.model_copy(update=update)
     return settings, None if settings.score == "simulated" else pool
 
