@@ -28,7 +28,7 @@ class BoardRules:
     """
 
     jobs_per_board: int = 2
-    check_s: float = 30.0
+    check_s: float = 5.0
     longest_check_s: float = 600.0
     boot_s: float = 180.0
     hook_s: float = 120.0

@@ -122,9 +122,7 @@ def test_what_a_board_measured_stands_beside_what_was_simulated() -> None:
     plain, fault = plain_record(1, (0.5, 80.0), metrics=figures), {"board": "b", "reason": "r", "at": "t"}
     known = [
         replace(plain, measured_by="lab", accuracy_of="integers"),
-        replace(
-            plain, number=2, measured_by="lab", accuracy_of="board", board_faults=({"board": "b", "reason": "r", "at": "t"},)
-        ),
+        replace(plain, number=2, measured_by="lab", accuracy_of="board", board_faults=(fault,)),
         replace(plain, number=3, metrics={"fps": 80.0}),
     ]
     view = StudyView("s", plain.objectives, {}, tuple(known), validation_images=10_000)
