@@ -21,7 +21,9 @@ from .compiler import Feature as Feature
 from .compiler import Options as Options
 from .compiler import compile_graph as compile_graph
 from .deployment import CompiledXmodel as CompiledXmodel
+from .deployment import CompilerComparison as CompilerComparison
 from .deployment import Miscompiled as Miscompiled
+from .deployment import compare_compilers as compare_compilers
 from .deployment import compile_xmodel as compile_xmodel
 from .execution import execute as execute
 from .execution import execute_all as execute_all
@@ -76,6 +78,11 @@ from .timing import layer_report as layer_report
 from .timing import load_network as load_network
 from .timing import schedule as schedule
 from .timing import time_graph as time_graph
+from .vitis import VitisCompiled as VitisCompiled
+from .vitis import VitisSettings as VitisSettings
+from .vitis import compile_with_vitis as compile_with_vitis
+from .vitis import find_compiler as find_compiler
+from .vitis import run_python_job as run_python_job
 from .xmodel import is_compiled as is_compiled
 from .xmodel import read_xmodel as read_xmodel
 from .xmodel import write_xmodel as write_xmodel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,29 @@ def reference_data() -> Path:
     if not _REFERENCE_DATA.is_dir():
         pytest.skip(f"no reference data at {_REFERENCE_DATA} (set EDGESEARCH_REFERENCE_DATA)")
     return _REFERENCE_DATA
+
+
+#: Stands for AMD's compiler: this program's own makes the file, from what vai_c_xir is given.
+_VAI_C_XIR = """#!{python}
+import json, sys
+from pathlib import Path
+from edgesearch.board_eval import Fingerprint, compile_xmodel, dpu_of_fingerprint, read_xmodel
+
+values = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+mark = Fingerprint.parse(json.loads(Path(values["--arch"]).read_text())["fingerprint"])
+output = Path(values["--output_dir"])
+output.mkdir()
+print("[UNILOG][INFO] Compile mode: dpu")
+xmodel = compile_xmodel(read_xmodel(values["--xmodel"]), dpu_of_fingerprint(mark))
+xmodel.write(output / (values["--net_name"] + ".xmodel"))
+"""
+
+
+@pytest.fixture
+def vai_c_xir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path of a vai_c_xir that is put on PATH; a test may write another script there."""
+    path = tmp_path_factory.mktemp("vitis") / "vai_c_xir"
+    path.write_text(_VAI_C_XIR.format(python=sys.executable))
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+    return path

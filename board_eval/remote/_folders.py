@@ -23,7 +23,7 @@ from edgesearch.errors import BoardLost
 __all__ = ["cache_folder", "forget_failures", "is_locked", "lock_file", "private_folder", "run_in", "sweep"]
 
 _KEEPER = "edgesearch-keeper"
-_END_S = 15.0
+_END_S = 8.0
 
 #: $1: the folder.
 _KEEP = """

@@ -104,19 +104,20 @@ async def _run(
     values: int,
     labels: npt.NDArray[np.integer] | None,
 ) -> BoardRun:
-    count, pushed = len(images), 0
-    async with connect(settings) as link:
-        await sweep(link)
-        async with private_folder(link) as folder:
-            for name, content in ((_NETWORK, xmodel), (_IMAGES, _npy(images))):
-                pushed += len(content) * await place_file(link, folder, name, content)
-            runner = await choose_runner(link, folder)
-            await trim_cache(link)
-            _check(await _start(link, folder, runner.words), settings)
-            report = parse_report(await _fetch(link, f"{folder}/{_RESULT}", LARGEST_REPORT), RunReport, settings.name)
-            now = datetime.now(UTC)
-            content = await _fetch(link, f"{folder}/{_LOGITS}", logits_bytes(count, values))
-            logits = parse_logits(content, count, values, settings.name)
+    count, contents = len(images), {_NETWORK: xmodel, _IMAGES: _npy(images)}
+    async with connect(settings) as link, private_folder(link) as folder:
+        # Each of these waits for the network most of the time.
+        runner, pushed, _ = await asyncio.gather(
+            choose_runner(link, folder),
+            asyncio.gather(*(place_file(link, folder, name, content) for name, content in contents.items())),
+            sweep(link),
+        )
+        await trim_cache(link)
+        _check(await _start(link, folder, runner.words), settings)
+        now = datetime.now(UTC)
+        report = parse_report(await _fetch(link, f"{folder}/{_RESULT}", LARGEST_REPORT), RunReport, settings.name)
+        values_told = await _fetch(link, f"{folder}/{_LOGITS}", logits_bytes(count, values))
+    logits = parse_logits(values_told, count, values, settings.name)
     if report.images.count != count:
         raise BoardLost(f"board {settings.name!r} says it ran {report.images.count} images, and was given {count}")
     return BoardRun(
@@ -126,7 +127,7 @@ async def _run(
         correct=None if labels is None else int((logits.argmax(axis=1) == labels).sum()),
         measured_at=now.isoformat(timespec="seconds"),
         clock_skew_s=_skew(report.measured_at, now),
-        pushed=pushed,
+        pushed=sum(len(content) for content, new in zip(contents.values(), pushed, strict=True) if new),
         note=runner.note,
     )
 
@@ -182,7 +183,7 @@ async def _fetch(link: Link, path: str, limit: int) -> bytes:
     if outcome.truncated:
         raise BoardLost(f"board {link.settings.name!r} gave a file {name} larger than the {limit} bytes that it can have")
     if outcome.code != 0:
-        raise BoardLost(f"board {link.settings.name!r} gave no file {name}: {outcome.said}")
+        raise BoardLost(f"board {link.settings.name!r} gave no file {name}")
     return outcome.output
 
 
@@ -195,12 +196,10 @@ def _skew(measured_at: str | None, now: datetime) -> float | None:
 
 
 async def _probe(settings: BoardSettings) -> BoardProbe:
-    async with connect(settings) as link:
-        await sweep(link)
-        async with private_folder(link) as folder:
-            runner = await python_runner(link, folder)
-            _check(await run_in(link, folder, *runner.words, "--probe", "--result", f"{folder}/{_RESULT}"), settings)
-            content = await _fetch(link, f"{folder}/{_RESULT}", LARGEST_REPORT)
+    async with connect(settings) as link, private_folder(link) as folder:
+        runner = await python_runner(link, folder)
+        _check(await run_in(link, folder, *runner.words, "--probe", "--result", f"{folder}/{_RESULT}"), settings)
+        content = await _fetch(link, f"{folder}/{_RESULT}", LARGEST_REPORT)
     return parse_report(content, BoardProbe, settings.name)
 
 

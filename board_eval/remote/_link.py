@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shlex
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -213,12 +214,12 @@ def _private_key(settings: BoardSettings) -> asyncssh.SSHKey:
     settings.check()
     try:
         return asyncssh.read_private_key(str(settings.key))
-    except asyncssh.KeyEncryptionError as error:
-        raise BoardError(
-            f"board {settings.name!r}, key: {str(settings.key)!r} has a passphrase, which nobody is asked for; make a key "
-            "without one for the board alone: ssh-keygen -t ed25519 -N '' -f FILE"
-        ) from error
-    except (asyncssh.KeyImportError, OSError) as error:
+    except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError, OSError) as error:
+        if isinstance(error, asyncssh.KeyEncryptionError) or "Passphrase" in str(error):
+            raise BoardError(
+                f"board {settings.name!r}, key: {str(settings.key)!r} has a passphrase, which nobody is asked for; make a key "
+                "without one for the board alone: ssh-keygen -t ed25519 -N '' -f FILE"
+            ) from error
         raise BoardError(f"board {settings.name!r}, key: {str(settings.key)!r} is no private key: {_reason(error)}") from error
 
 
@@ -239,5 +240,7 @@ def _forget(settings: BoardSettings) -> str:
 def _reason(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "time-out"
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno)
     text = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
     return printable(str(text)) or type(error).__name__

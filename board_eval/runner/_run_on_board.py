@@ -52,6 +52,8 @@ LARGEST_SPREAD = 0.03
 LARGEST_DRIFT = 2.0
 #: Cores, where the board does not tell how many its DPU has.
 USUAL_CORES = 2
+#: Images that are measured with, over and over: more than a cache holds, and no second copy of all in a small memory.
+MEASURED = 64
 #: Jobs that a thread keeps going. VART for the DPUCZDX8G executes a job in the call that starts it; others queue them.
 IN_FLIGHT = 2
 #: Without a sign of life for so long, the DPU hangs. VART itself gives up after 10 s (XLNX_DPU_TIMEOUT).
@@ -526,25 +528,30 @@ def measure_throughput(networks: list[Network], images: np.ndarray, seconds: flo
 def rate(ends: list[list[float]], batch: int) -> dict[str, Any]:
     """Images per second between two moments when all threads were at work: no start and no end is in it.
 
-    It counts whole rounds of the threads, since cores that go in step end their jobs together.
+    It counts whole rounds of the threads, since cores that go in step end their jobs together. Where a thread got so little
+    of the DPU that there is no such time, all jobs between the first end and the last count.
     """
+    every = sorted(time for one in ends for time in one)
     last = min(times[-1] for times in ends)
-    times = sorted(time for one in ends for time in one if time <= last)
-    first = len(ends)  # the first round
+    times = [time for time in every if time <= last]
+    first = len(ends)  # behind the first round
     rounds = (len(times) - 1 - first) // len(ends)
-    taken = times[first + rounds * len(ends)] - times[first]
-    return {"value": batch * rounds * len(ends) / taken, "images": batch * sum(map(len, ends))}
+    if rounds < 1:
+        times, first, jobs = every, 0, len(every) - 1
+    else:
+        jobs = rounds * len(ends)
+    return {"value": batch * jobs / (times[first + jobs] - times[first]), "images": batch * len(every)}
 
 
 def measure(ready: Ready, images: np.ndarray, arguments: argparse.Namespace) -> dict[str, Any]:
     """Latency, throughput, power and temperature."""
-    networks, power = ready.networks, ready.power
+    networks, power, images = ready.networks, ready.power, images[:MEASURED]
     repeats = max(LEAST_REPEATS, arguments.repeats)
     progress("warming up")
     start_degrees = temperature()
     end = time.perf_counter() + arguments.seconds / 4
     while True:
-        run_all(networks, images[: 8 * len(networks) * networks[0].batch])
+        run_all(networks, images)
         if time.perf_counter() > end:
             break
     latency = measure_latency(networks[0], images, arguments.seconds, repeats)

@@ -60,6 +60,7 @@ constexpr size_t kLeastRepeats = 5;
 constexpr double kLargestSpread = 0.03;  // (largest - smallest) / median of the repeats; above it they are measured again
 constexpr double kLargestDrift = 2.0;    // degrees between the repeats that count
 constexpr int kUsualCores = 2;           // where the board does not tell
+constexpr size_t kMeasured = 64;         // images that are measured with, over and over: more than a cache holds
 constexpr size_t kInFlight = 2;          // jobs a thread keeps going, where VART queues them
 
 struct Refused : std::runtime_error { using std::runtime_error::runtime_error; };     // exit code 2
@@ -363,6 +364,15 @@ Number temperature() {
 
 // --- files
 
+// The bytes of a file; none where it cannot be read.
+std::optional<std::string> read_bytes(const std::string& path) {
+  struct stat info {};
+  if (stat(path.c_str(), &info) != 0 || !S_ISREG(info.st_mode)) return std::nullopt;
+  std::string out(static_cast<size_t>(info.st_size), '\0');
+  std::ifstream file(path, std::ios::binary);
+  return file.read(&out[0], info.st_size) ? std::optional<std::string>(std::move(out)) : std::nullopt;
+}
+
 // The array of a .npy file: its shape, and its bytes in C order.
 struct Array {
   std::vector<size_t> shape;
@@ -370,16 +380,15 @@ struct Array {
   size_t start = 0;
 
   Array(const std::string& path, const std::string& what, const std::string& kind, size_t size) {
-    std::ifstream file(path, std::ios::binary);
-    bytes.assign((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+    bytes = read_bytes(path).value_or("");
     const auto refuse = [&](const std::string& why) { throw Refused("the " + what + " in " + path + " " + why); };
-    if (!file || bytes.size() < 12 || bytes.compare(0, 6, "\x93NUMPY") != 0) refuse("cannot be read as a .npy file");
+    if (bytes.size() < 12 || bytes.compare(0, 6, "\x93NUMPY") != 0) refuse("cannot be read as a .npy file");
     const auto byte = [&](size_t at) { return static_cast<size_t>(static_cast<unsigned char>(bytes[at])); };
     const size_t width = byte(6) == 1 ? 2 : 4;
     size_t length = 0;
     for (size_t i = 0; i < width; ++i) length |= byte(8 + i) << (8 * i);
     start = 8 + width + length;
-    if (byte(6) < 1 || byte(6) > 3 || start > bytes.size()) refuse("cannot be read as a .npy file");
+    if (byte(6) < 1 || byte(6) > 3 || length > 10000 || start > bytes.size()) refuse("cannot be read as a .npy file");
     const std::string header = bytes.substr(8 + width, length);
     std::smatch found;
     if (!std::regex_search(header, found, std::regex("'descr':\\s*'([^']*)'")) || found[1] != kind ||
@@ -439,8 +448,7 @@ std::string npy(const std::vector<int8_t>& values, size_t rows) {
 
 // SHA-256 (FIPS 180-4) of a file. Its constants are the fractional bits of the roots of the first primes.
 std::string sha256_of(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string content((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  std::string content = read_bytes(path).value_or("");
   std::array<uint32_t, 64> k{};
   std::array<uint32_t, 8> h{};
   for (uint32_t prime = 2, found = 0; found < 64; ++prime) {
@@ -742,21 +750,23 @@ std::string measure_latency(Network& network, const Images& images, double secon
 }
 
 // Images per second between two moments when all threads were at work, in whole rounds of the threads: cores that go in step
-// end their jobs together.
+// end their jobs together. Where a thread got so little of the DPU that there is no such time, all jobs between the first end
+// and the last count.
 Repeat rate(const std::vector<std::vector<double>>& ends, size_t batch) {
   double last = ends[0].back();
   for (const auto& one : ends) last = std::min(last, one.back());
   std::vector<double> times;
-  Repeat out;
-  for (const auto& one : ends) {
-    out.images += batch * one.size();
-    for (double end : one)
-      if (end <= last) times.push_back(end);
-  }
+  for (const auto& one : ends) times.insert(times.end(), one.begin(), one.end());
   std::sort(times.begin(), times.end());
-  const size_t first = ends.size(), rounds = (times.size() - 1 - first) / ends.size();
-  const double taken = times[first + rounds * ends.size()] - times[first];
-  out.value = static_cast<double>(batch * rounds * ends.size()) / taken;
+  const size_t among = static_cast<size_t>(std::upper_bound(times.begin(), times.end(), last) - times.begin());
+  size_t first = ends.size(), jobs = among > first ? (among - 1 - first) / ends.size() * ends.size() : 0;
+  if (jobs == 0) {
+    first = 0;
+    jobs = times.size() - 1;
+  }
+  Repeat out;
+  out.images = batch * times.size();
+  out.value = static_cast<double>(batch * jobs) / (times[first + jobs] - times[first]);
   return out;
 }
 
@@ -897,12 +907,12 @@ struct Ready {
 };
 
 // Latency, throughput, power and temperature, as entries of the report.
-Entries measure(Ready& ready, const Images& images, const Arguments& arguments) {
+Entries measure(Ready& ready, const Images& all, const Arguments& arguments) {
   progress("warming up");
   const size_t repeats = std::max(kLeastRepeats, arguments.repeats);
   const Number start_degrees = temperature();
-  const Images some{images.values, std::min(images.count, 8 * ready.networks.size() * ready.networks[0]->batch)};
-  for (const double end = now_s() + arguments.seconds / 4; now_s() < end;) run_all(ready.networks, some);
+  const Images images{all.values, std::min(all.count, kMeasured)};
+  for (const double end = now_s() + arguments.seconds / 4; now_s() < end;) run_all(ready.networks, images);
   const std::string latency = measure_latency(*ready.networks[0], images, arguments.seconds, repeats);
   Number busy;
   std::atomic<bool> stop{!ready.power->name};

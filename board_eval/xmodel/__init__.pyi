@@ -19,4 +19,8 @@ from ._program import ConstantPlace as ConstantPlace
 from ._program import ProgramLayer as ProgramLayer
 from ._program import TensorPlace as TensorPlace
 from ._reader import read_xmodel as read_xmodel
+from ._subgraphs import Subgraph as Subgraph
+from ._subgraphs import cpu_operations as cpu_operations
+from ._subgraphs import describe_subgraphs as describe_subgraphs
+from ._subgraphs import read_subgraphs as read_subgraphs
 from ._writer import write_xmodel as write_xmodel

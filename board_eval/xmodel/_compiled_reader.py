@@ -19,6 +19,7 @@ from edgesearch.board_eval.xmodel._compiled import (
 )
 from edgesearch.board_eval.xmodel._message import MAX_OPERATIONS, parse_message
 from edgesearch.board_eval.xmodel._ops import MAX_FIX, Attributes, Op
+from edgesearch.board_eval.xmodel._subgraphs import describe_subgraphs, subgraphs_of
 from edgesearch.board_eval.xmodel._wire import attribute
 from edgesearch.errors import XmodelError
 
@@ -54,7 +55,7 @@ class _Reader:
 
     def __init__(self, message: Any) -> None:
         self.message = message
-        self.subgraph = _dpu_subgraph(message.subg_root)
+        self.subgraph = _dpu_subgraph(message)
         self.attributes = Attributes("its DPU subgraph", self.subgraph.subg_attr)
         self.registers: dict[int, Register] = {}
         self.producers = {op.op_name: op for op in message.op_node}
@@ -197,14 +198,12 @@ class _Reader:
         }
 
 
-def _dpu_subgraph(root: Any) -> Any:
-    if not root.subg_child:
-        raise XmodelError("it is not compiled: it is what the quantizer wrote, with operations and no code")
-    devices = [Attributes("a subgraph", child.subg_attr).text("device", "") for child in root.subg_child]
+def _dpu_subgraph(message: Any) -> Any:
+    subgraphs = subgraphs_of(message)
+    devices = [subgraph.device for subgraph in subgraphs]
     if devices.count("DPU") != 1:
-        found = f"{devices.count('DPU')} of its {len(devices)} subgraphs are for a DPU"
-        raise XmodelError(f"{found}, expected one: a network with layers that the CPU does between them is not read")
-    return root.subg_child[devices.index("DPU")]
+        raise XmodelError(f"it has {describe_subgraphs(subgraphs)}; expected one for a DPU, with all layers of the network")
+    return message.subg_root.subg_child[devices.index("DPU")]
 
 
 def _dpu(attributes: Attributes) -> tuple[str, int]:

@@ -22,3 +22,4 @@ from .kinds import accuracy_of as accuracy_of
 from .kinds import compiled_content as compiled_content
 from .kinds import golden_images as golden_images
 from .kinds import load_graph as load_graph
+from .kinds import vitis_file as vitis_file

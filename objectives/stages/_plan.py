@@ -26,6 +26,7 @@ class Conditions:
     compiler: what makes the file that the board runs.
     pool: the boards that measure, as `BoardPool.content`; empty where none does.
     board_images: validation images that they are given.
+    toolchain: which Vitis AI compiles, by its versions or its image; empty where there is none.
     allow: features that this program's code may use though no measured file has them.
     dpu: the board's, as a profile stores it; empty for one that this program has no compiler for.
     granularity: channels that the DPU works on side by side.
@@ -42,6 +43,7 @@ class Conditions:
     pool: Mapping[str, Any] = field(default_factory=dict)
     board_images: int = 0
     compiler: Compiler = "edgesearch"
+    toolchain: str = ""
     allow: tuple[Feature, ...] = ()
     dpu: Mapping[str, Any] = field(default_factory=dict)
     granularity: int = 16
@@ -54,8 +56,9 @@ class Conditions:
         return bool(self.pool) and self.compiles(candidate)
 
     def compiles(self, candidate: Candidate) -> bool:
-        """Whether this program's compiler makes the candidate's file for the board."""
-        return self.compiler == "edgesearch" and bool(self.dpu) and candidate.deployable
+        """Whether a compiler that is there makes the candidate's file for the board."""
+        is_there = self.compiler == "edgesearch" or bool(self.toolchain)
+        return is_there and bool(self.dpu) and candidate.deployable
 
     @classmethod
     def of(
@@ -68,6 +71,7 @@ class Conditions:
         pool: BoardPool | None = None,
         board_images: int = 0,
         compiler: Compiler = "edgesearch",
+        toolchain: str = "",
         allow: tuple[Feature, ...] = (),
         seed: int = 0,
         threads: int = 1,
@@ -85,6 +89,7 @@ class Conditions:
             pool={} if pool is None else pool.content,
             board_images=0 if pool is None else board_images,
             compiler=compiler,
+            toolchain=toolchain,
             allow=allow,
             dpu=board.target.model_dump(mode="json") if isinstance(board.target, Dpu) else {},
             granularity=board.target.channel_parallel,

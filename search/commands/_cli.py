@@ -197,7 +197,7 @@ def dashboard(**options: Any) -> int:
 @click.option(
     "--compiler",
     type=click.Choice(["edgesearch", "vai"]),
-    help="What makes the file that the board runs: this program, or vai_c_xir with the manifest's line; default: the study's.",
+    help="What makes the file that the board runs: this program, or vai_c_xir of Vitis AI; default: the study's.",
 )
 @_STUDY
 @_STORAGE
@@ -279,10 +279,22 @@ def simulate(**options: Any) -> int:
 @click.option("--tries", type=click.IntRange(min=0), default=0, help="Other schedules to try, of which the fastest is taken.")
 @click.option("--strict", is_flag=True, help="Refuse values of instructions that no measured file of AMD's compiler has.")
 @_ALLOW
+@click.option(
+    "--compiler",
+    type=click.Choice(["edgesearch", "vai"]),
+    default="edgesearch",
+    show_default=True,
+    help="This program, or vai_c_xir of Vitis AI: the one on PATH, else the one in its container.",
+)
+@click.option("--compare", is_flag=True, help="Compile with the other one, too: logits in simulation, instructions, time.")
+@click.option(
+    "--arch", type=click.Path(path_type=Path), help="arch.json for vai_c_xir; default: one of the board's fingerprint."
+)
+@click.option("--image", help="Vitis AI's container image; default: xilinx/vitis-ai-pytorch-cpu:latest.")
 @click.option("--json", "as_json", is_flag=True, help="Say what is in the file as JSON.")
 @click.option("--board", help="zcu104 (the default), zcu102, kv260 or a board profile (JSON).")
 def compile_(**options: Any) -> int:
-    """Compile a quantized XMODEL into the file that a board runs, and check its code in simulation."""
+    """Compile a quantized XMODEL into the file that a board runs, and check it."""
     from edgesearch.search.commands._compile import compile_file as work
 
     return work(**options)
@@ -320,6 +332,7 @@ cli.add_command(board)
 
 
 @cli.command()
+@click.option("--study", help="A study (its name or .toml file), for its board and its [vitis] table.")
 @_BOARD
 @_STORAGE
 @_HOME

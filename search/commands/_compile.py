@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
 
 from edgesearch.board_eval import (
     BoardProfile,
     CompiledXmodel,
+    Compiler,
     Fingerprint,
     Timing,
+    VitisSettings,
+    compare_compilers,
+    compile_with_vitis,
     compile_xmodel,
     dpu_of_fingerprint,
     is_compiled,
@@ -25,6 +32,15 @@ from edgesearch.board_eval.xmodel import read_compiled
 from edgesearch.errors import XmodelError
 from edgesearch.search.commands._outputs import check_output
 
+_CHECKED = {
+    "edgesearch": (
+        "checked, and executed in simulation with the integers of the network; not yet run on silicon by this project"
+    ),
+    "vai": "AMD's code: one DPU subgraph with every layer of the network, for this fingerprint",
+}
+#: Images of random integers that two compilers' code is compared on where no golden ones lie beside the network.
+_RANDOM_IMAGES = 4
+
 
 def compile_file(
     *,
@@ -35,6 +51,10 @@ def compile_file(
     allow: tuple[str, ...],
     strict: bool,
     tries: int,
+    compiler: Compiler,
+    compare: bool,
+    arch: Path | None,
+    image: str | None,
     as_json: bool,
 ) -> int:
     """Compile a quantized xmodel for a board, check the code, write it and say what is in it; returns the exit code."""
@@ -43,15 +63,50 @@ def compile_file(
     if is_compiled(xmodel):
         raise XmodelError(f"{xmodel} is compiled already, expected a quantized xmodel, as NAME_int.xmodel of an export")
     check_output(output, "--output", {"the network": xmodel})
-    options = Options(allow=frozenset(allow), strict=strict, tries=tries)
-    compiled = compile_xmodel(read_xmodel(xmodel), profile.dpu, options)
+    uses = {compiler} | ({"edgesearch", "vai"} if compare else set())
+    if "vai" not in uses and (arch or image):
+        raise click.UsageError("--arch and --image are for vai_c_xir: add --compiler vai or --compare")
+    if "edgesearch" not in uses and (allow or strict or tries):
+        raise click.UsageError("--allow, --strict and --tries are for this program's compiler: leave out --compiler vai")
+    files: dict[str, CompiledXmodel] = {}
+    facts: dict[str, Any] = {}
+    if "vai" in uses:
+        made = compile_with_vitis(xmodel, profile.dpu, _vitis(image), arch_json=arch, log=output.with_suffix(".log"))
+        files["vai"], facts = made.xmodel, made.facts()
+    if "edgesearch" in uses:
+        options = Options(allow=frozenset(allow), strict=strict, tries=tries)
+        files["edgesearch"] = compile_xmodel(read_xmodel(xmodel), profile.dpu, options)
+    compared = compare_compilers(files, compared_images(xmodel, files[compiler]), profile) if compare else None
+    compiled = files[compiler]
     compiled.write(output)
     timing = compiled.time(profile)
     if as_json:
-        click.echo(json.dumps({"file": str(output), **compiled.facts(), "predicted": _predicted(timing)}, indent=1))
-    else:
-        click.echo(_in_words(output, compiled, timing))
+        content = {"file": str(output), **(facts if compiler == "vai" else compiled.facts()), "predicted": _predicted(timing)}
+        click.echo(json.dumps(content | ({"compared": compared.to_json()} if compared else {}), indent=1))
+        return 0
+    click.echo(_in_words(output, compiled, timing, _CHECKED[compiler]))
+    for line in compared.lines() if compared else ():
+        click.echo(f"  {line}")
     return 0
+
+
+def compared_images(xmodel: Path, compiled: CompiledXmodel) -> npt.NDArray[np.int8]:
+    """Images for both compilers' code: the golden ones of an export beside the xmodel, else a few of random integers."""
+    from edgesearch.search.export import read_golden_input
+
+    images, shape = read_golden_input(xmodel.parent), compiled.input.shape
+    if images is not None and images.shape[1:] == shape:
+        return images
+    return np.random.default_rng(0).integers(-128, 128, (_RANDOM_IMAGES, *shape)).astype(np.int8)
+
+
+def _vitis(image: str | None) -> VitisSettings:
+    try:
+        return VitisSettings() if image is None else VitisSettings(image=image)
+    except ValidationError:
+        raise click.UsageError(
+            f"--image {image!r} is no reference of an image, as xilinx/vitis-ai-pytorch-cpu:latest"
+        ) from None
 
 
 def disassemble_file(*, xmodel: Path, as_json: bool) -> int:
@@ -95,7 +150,7 @@ def _predicted(timing: Timing) -> dict[str, Any]:
     }
 
 
-def _in_words(output: Path, compiled: CompiledXmodel, timing: Timing) -> str:
+def _in_words(output: Path, compiled: CompiledXmodel, timing: Timing, checked: str) -> str:
     counts = ", ".join(f"{count:,} {name}" for name, count in compiled.instructions.items())
     dpu, mark = compiled.dpu.name, Fingerprint(compiled.model.fingerprint)
     unseen = [f"  in no measured file of AMD's: {', '.join(compiled.unseen)}"] if compiled.unseen else []
@@ -108,6 +163,6 @@ def _in_words(output: Path, compiled: CompiledXmodel, timing: Timing) -> str:
             f"  predicted on {timing.board}: {timing.dpu_s * 1e6:,.1f} us on the DPU, {timing.throughput_fps:,.0f} FPS with "
             f"all cores ({timing.runner})",
             *unseen,
-            "  checked, and executed in simulation with the integers of the network; not yet run on silicon by this project",
+            f"  {checked}",
         )
     )

@@ -4,53 +4,59 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import shutil
-from collections.abc import Callable
+import sys
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-import click
 import psutil
 from sqlalchemy import make_url
 
-from edgesearch.board_eval import MODELLED, load_profile
-from edgesearch.errors import EdgesearchError
-from edgesearch.search.study import Home, open_storage, study_names
+from edgesearch.board_eval import MODELLED, VitisSettings, load_profile
+from edgesearch.search.commands._checks import Check, run_checks
+from edgesearch.search.commands._doctor_vitis import vitis_checks
+from edgesearch.search.study import Home, StudyFile, open_storage, study_names
 
 _PACKAGES = ("torch", "torchvision", "optuna", "ray", "torch-pruning", "plotly", "sqlalchemy", "safetensors")
 _OPTIONAL = {
     "onnxruntime": "runs the exported ONNX files (pip install 'edgesearch[onnx]')",
     "psycopg": "keeps studies in PostgreSQL (pip install 'edgesearch[postgresql]')",
-    "pytorch_nndct": "Vitis AI's quantizer; comes with its container only, not needed here",
-    "vai_optimizer": "Vitis AI's pruner; comes with its container only, not needed here",
 }
 
 
-def doctor(*, board: str | None, storage: str | None, home: Path) -> int:
+def doctor(*, board: str | None, study: str | None, storage: str | None, home: Path) -> int:
     """Run every check; returns 2 when one that is needed fails, 0 otherwise."""
     place = Home(home)
-    checks: list[tuple[str, bool, Callable[[], str]]] = [
-        *((name, True, partial(metadata.version, name)) for name in _PACKAGES),
-        ("torchvision models", True, _torchvision_models),
-        ("device", True, _device),
-        ("cores and memory", True, _machine),
-        ("vector instructions", True, _vectors),
-        ("home", True, lambda: _home(place)),
-        ("database", True, lambda: _database(storage or place.database)),
-        ("modelled", True, lambda: f"the {MODELLED}"),
-        ("board", True, lambda: _board(board or "zcu104")),
-        *((name, False, partial(_optional, name)) for name in _OPTIONAL),
-        ("vai_c_xir", False, _compiler),
+    settings = StudyFile.load(study) if study is not None else None
+    name = board or (settings.board if settings is not None else "zcu104")
+    checks = [
+        Check("python", _python),
+        *(Check(package, partial(_installed, package)) for package in _PACKAGES),
+        Check("torchvision models", _torchvision_models),
+        Check("device", _device),
+        Check("cores and memory", _machine),
+        Check("vector instructions", _vectors),
+        Check("home", lambda: _home(place)),
+        Check("database", lambda: _database(storage or place.database)),
+        Check("modelled", lambda: f"the {MODELLED}"),
+        Check("board", lambda: _board(name)),
+        *(Check(package, partial(_optional, package), needed=False) for package in _OPTIONAL),
+        *vitis_checks(settings.vitis if settings is not None else VitisSettings()),
     ]
-    failed = False
-    for name, needed, check in checks:
-        try:
-            click.echo(f"  ok       {name}: {check()}")
-        except (EdgesearchError, ImportError, metadata.PackageNotFoundError, OSError, RuntimeError) as error:
-            failed |= needed
-            click.echo(f"  {'FAILED ' if needed else 'absent '}  {name}: {error}")
-    return 2 if failed else 0
+    return 0 if run_checks(checks) else 2
+
+
+def _python() -> str:
+    return f"{platform.python_version()}, {sys.executable}"
+
+
+def _installed(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError as error:
+        raise ImportError("not installed; install edgesearch again, with its dependencies: pip install edgesearch") from error
 
 
 def _torchvision_models() -> str:
@@ -64,7 +70,7 @@ def _device() -> str:
 
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name(0)}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB"
-    return "CPU"
+    return "CPU; torch sees no CUDA device, and a study trains without one, only longer"
 
 
 def _machine() -> str:
@@ -90,7 +96,9 @@ def _home(place: Home) -> str:
     place.prepare()
     free = shutil.disk_usage(place.root).free / 2**30
     if free < 1:
-        raise OSError(f"{place.root} has {free:.2f} GiB left on its disk; studies need about 1")
+        raise OSError(
+            f"{place.root} has {free:.2f} GiB left on its disk, and studies need about 1: make room, or give another --home"
+        )
     return f"{place.root.resolve()}, {free:.0f} GiB free"
 
 
@@ -103,13 +111,3 @@ def _optional(name: str) -> str:
     if importlib.util.find_spec(name) is None:
         raise ImportError(_OPTIONAL[name])
     return "installed"
-
-
-def _compiler() -> str:
-    path = shutil.which("vai_c_xir")
-    if path is None:
-        raise OSError(
-            "Vitis AI's compiler is not on PATH, and not needed: edgesearch compiles for the board itself unless a study says "
-            'compiler = "vai"'
-        )
-    return path

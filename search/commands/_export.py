@@ -32,7 +32,8 @@ def export(
         raise click.UsageError(f"say which trial in one way ({', '.join(ways)}); given: {', '.join(given) or 'none'}")
     study = Study.load(study_name, home, storage=storage)
     for record in _select(study, trial=trial, at_knee=knee, min_accuracy=min_accuracy, min_fps=min_fps):
-        click.echo(f"trial {record.number}  {record.candidate}  ->  {record.export(output, compiler=compiler)}")
+        folder = record.export(output, compiler=compiler, note=click.echo)
+        click.echo(f"trial {record.number}  {record.candidate}  ->  {folder}")
     return 0
 
 

@@ -78,7 +78,14 @@ class Engine:
         self._ledger = Ledger(study, lease)
         self._scoring, self._boards = Scoring(settings, estimator.board), boards
         self._stages = StageRunner(
-            store=store, pool=pool, data=settings.data, logs=logs, note=progress.note, folder=folder, boards=boards
+            store=store,
+            pool=pool,
+            data=settings.data,
+            logs=logs,
+            note=progress.note,
+            folder=folder,
+            vitis=settings.vitis,
+            boards=boards,
         )
         self._most_active = 1 if pool.slots == 1 else _AHEAD * pool.slots
         if boards is not None and not pool.waits_for_boards:  # so that workers have stages while trials wait for a board

@@ -28,7 +28,8 @@ _BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 class Job:
     """All that a worker needs, as plain JSON values.
 
-    `folder` is where the user's own code is looked for first. `board` is a `BoardReference`, for a stage that runs on a board.
+    `folder` is where the user's own code is looked for first, `vitis` are the settings of Vitis AI's tools. `board` is a
+    `BoardReference`, for a stage that runs on a board.
     """
 
     stage: Mapping[str, Any]
@@ -38,6 +39,7 @@ class Job:
     device: str = "auto"
     folder: str | None = None
     board: Mapping[str, Any] | None = None
+    vitis: Mapping[str, Any] = field(default_factory=dict)
     python_path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
 
     @property
@@ -68,7 +70,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     job = Job(**content)
     threads = int(job.stage["threads"])
     _prepare_process(threads, job.python_path)
-    from edgesearch.board_eval import BoardReference
+    from edgesearch.board_eval import BoardReference, VitisSettings
     from edgesearch.objectives import Stage, open_store, run_stage
 
     _use_threads(threads)
@@ -83,7 +85,8 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {stage.kind} {stage.key} in process {os.getpid()}")
             try:
                 store = open_store(job.store, warn=print, folder=folder)
-                run_stage(stage, store, data_settings=job.data, device=job.device, folder=folder, board=board)
+                vitis = VitisSettings.model_validate(job.vitis)
+                run_stage(stage, store, data_settings=job.data, device=job.device, folder=folder, board=board, vitis=vitis)
                 print(f"done in {time.perf_counter() - started:.1f} s")
             except Exception:
                 traceback.print_exc()

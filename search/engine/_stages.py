@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from edgesearch.board_eval import VitisSettings
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Artifact, ArtifactStore, DataSettings, Stage, needs_board, resources_of
 from edgesearch.search.engine._crew import BoardCrew
@@ -33,8 +34,8 @@ class StageEnd:
 class StageRunner:
     """Runs stages in a pool and finds their artifacts in the store.
 
-    `folder` is where the user's own code is looked for first; `note` is told what a person should know. `boards` serve the
-    stages that need one, which wait while they run and so take no worker's place.
+    `folder` is where the user's own code is looked for first, `vitis` where Vitis AI's tools are; `note` is told what a person
+    should know. `boards` serve the stages that need one, which wait while they run and so take no worker's place.
     """
 
     def __init__(
@@ -47,12 +48,14 @@ class StageRunner:
         note: Callable[[str], None],
         folder: Path | None = None,
         boards: BoardCrew | None = None,
+        vitis: VitisSettings | None = None,
     ) -> None:
         self._boards = boards
         self._wait_for_board = False  # whether a stage was to start on one since results were last collected
         self._store, self._pool, self._note = store, pool, note
         self._data = data.model_dump(mode="json")
         self._logs, self._folder = logs, folder
+        self._vitis = {} if vitis is None else vitis.model_dump(mode="json")
         self._running: dict[str, tuple[Stage, str]] = {}  # stage key -> stage, log
         self._deaths: Counter[str] = Counter()
         self._known: dict[str, Artifact] = {}
@@ -100,6 +103,7 @@ class StageRunner:
                 log=log,
                 folder=folder,
                 board=None if board is None else asdict(board),
+                vitis=self._vitis,
             )
         )
 

@@ -6,16 +6,25 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
-from edgesearch.board_eval import Board, CompiledXmodel, Compiler, Dpu, Fingerprint, Graph, find_board, write_onnx, write_xmodel
+from edgesearch.board_eval import Compiler, Dpu, Fingerprint, Graph, find_board, write_onnx, write_xmodel
 from edgesearch.board_eval.runner import CPP_NAME, PYTHON_NAME, runner_cpp_source, runner_source
-from edgesearch.errors import StudyError
+from edgesearch.errors import StudyError, ToolchainError
 from edgesearch.objectives import DataSet, Stage, Store, load_graph
 from edgesearch.search.export._artifacts import float_artifact, stored_artifact
-from edgesearch.search.export._compiled import write_compiled
+from edgesearch.search.export._compiled import CompiledFile, CompileJob, no_file, write_compiled, write_vitis_compiled
 from edgesearch.search.export._golden import write_golden
-from edgesearch.search.export._manifest import LABELS, OWN_ARCH_JSON, arch_json, checksums, make_manifest, model_name
+from edgesearch.search.export._manifest import (
+    LABELS,
+    OWN_ARCH_JSON,
+    arch_json,
+    checksums,
+    compile_line,
+    make_manifest,
+    model_name,
+)
 from edgesearch.search.export._readme import README, make_readme
 from edgesearch.search.study import Record, StudyFile
 
@@ -32,10 +41,12 @@ def export_trial(
     compiler: Compiler = "edgesearch",
     compiled: Stage | None = None,
     test_accuracy: float | None = None,
+    note: Callable[[str], object] | None = None,
 ) -> Path:
     """All files of one trial in `output`/trial-N, whole or not at all; an earlier export of the trial is replaced.
 
-    `compiled` is the stage that makes its file for the board, where there is one. Returns the folder. Raises StudyError when
+    `compiled` is the stage that makes its file for the board, where there is one. `note` is told what is missing where Vitis
+    AI is to compile and cannot: the files are then written without the compiled one. Returns the folder. Raises StudyError when
     the trial is not COMPLETE, when the store no longer has its networks, and when the folder cannot be written; CompileError
     when the network cannot be compiled.
     """
@@ -46,19 +57,21 @@ def export_trial(
     try:
         temporary.mkdir(parents=True)
         _write_network(temporary, graph, record, store)
-        xmodel: CompiledXmodel | None = None
+        file: CompiledFile | None = None
+        if not isinstance(board.target, Dpu):
+            compiler = "vai"  # this program has no compiler for a target of the user's own
         if record.candidate.deployable:
             write_golden(graph, data, temporary)
-            if _compiles(compiler, board):
-                key = record.artifacts["quantized"]
-                xmodel = write_compiled(temporary, model_name(record), graph, board, data, store, compiled, key)
-            elif arch_json(board.target) == OWN_ARCH_JSON:
-                content = {"fingerprint": str(Fingerprint(board.target.fingerprint))}
-                (temporary / OWN_ARCH_JSON).write_text(json.dumps(content) + "\n")
-            (temporary / PYTHON_NAME).write_bytes(runner_source())
-            (temporary / CPP_NAME).write_bytes(runner_cpp_source())
-            (temporary / LABELS).write_text("".join(" ".join(name.split()) + "\n" for name in data.classes))
-        manifest = make_manifest(record, settings, graph, data, board, xmodel=xmodel, test_accuracy=test_accuracy)
+            key = record.artifacts["quantized"]
+            job = CompileJob(temporary, model_name(record), graph, board, data, store, compiled, key)
+            try:
+                file = _write_compiled(job, compiler, settings)
+            except ToolchainError as error:
+                (note or _silent)(no_file(error, target, compile_line(job.name, board)))
+            _write_programs(temporary, data)
+        manifest = make_manifest(
+            record, settings, graph, data, board, compiler=compiler, compiled=file, test_accuracy=test_accuracy
+        )
         if record.candidate.deployable:
             shape = data.calibration.images.shape
             (temporary / README).write_text(make_readme(manifest, target.name, model_name(record), shape))
@@ -74,9 +87,29 @@ def export_trial(
     return target
 
 
-def _compiles(compiler: Compiler, board: Board) -> bool:
-    """Whether this program makes the file for the board; it has no compiler for a target of the user's own."""
-    return compiler == "edgesearch" and isinstance(board.target, Dpu)
+def _write_compiled(job: CompileJob, compiler: Compiler, settings: StudyFile) -> CompiledFile | None:
+    """The file for the board; for Vitis AI's compiler also the board's arch.json, unless its container has it.
+
+    None for a target of the user's own. Raises ToolchainError where Vitis AI is to compile and cannot.
+    """
+    if compiler == "edgesearch":
+        return write_compiled(job)
+    target = job.board.target
+    if arch_json(job.board) == OWN_ARCH_JSON:
+        content = {"fingerprint": str(Fingerprint(target.fingerprint))}
+        (job.folder / OWN_ARCH_JSON).write_text(json.dumps(content) + "\n")
+    return write_vitis_compiled(job, settings.vitis) if isinstance(target, Dpu) else None
+
+
+def _silent(line: str) -> None:
+    """Nobody asked."""
+
+
+def _write_programs(folder: Path, data: DataSet) -> None:
+    """What runs on the board, and what the classes are called."""
+    (folder / PYTHON_NAME).write_bytes(runner_source())
+    (folder / CPP_NAME).write_bytes(runner_cpp_source())
+    (folder / LABELS).write_text("".join(" ".join(name.split()) + "\n" for name in data.classes))
 
 
 def _write_network(folder: Path, graph: Graph, record: Record, store: Store) -> None:

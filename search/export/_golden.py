@@ -27,3 +27,12 @@ def write_golden(graph: Graph, data: DataSet, folder: Path) -> None:
     """Write `golden_pictures.npy`, `golden_input.npy` and `golden_output.npy`."""
     for name, array in zip((PICTURES, INPUT, OUTPUT), golden_arrays(graph, data), strict=True):
         np.save(folder / name, array)
+
+
+def read_golden_input(folder: Path) -> npt.NDArray[np.int8] | None:
+    """The golden images (N, H, W, C) of an export's folder; None where it has none."""
+    try:
+        images = np.load(folder / INPUT, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return images if images.dtype == np.int8 and images.ndim == 4 and len(images) else None

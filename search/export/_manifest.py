@@ -8,9 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from edgesearch.board_eval import MODELLED, Board, CompiledXmodel, Dpu, Fingerprint, Graph, Target
+from edgesearch.board_eval import MODELLED, Board, Compiler, Dpu, Fingerprint, Graph
 from edgesearch.objectives import DataSet
-from edgesearch.search.export._compiled import FOLDER, allowed_features, describe_compiled
+from edgesearch.search.export._compiled import FOLDER, CompiledFile, allowed_features, describe_compiled
 from edgesearch.search.export._golden import INPUT, OUTPUT, PICTURES
 from edgesearch.search.export._preprocessing import describe_input
 from edgesearch.search.study import Record, StudyFile
@@ -18,8 +18,9 @@ from edgesearch.search.study import Record, StudyFile
 #: File of the classes, one a line, in the order of the network's outputs.
 LABELS = "labels.txt"
 _VERSIONS = ("edgesearch", "torch", "torchvision", "torch-pruning", "optuna", "numpy", "safetensors", "onnx")
-#: Where Vitis AI's container keeps the arch.json of AMD's own designs.
-_ARCH = "/opt/vitis_ai/compiler/arch"
+#: Where Vitis AI's container keeps the arch.json of AMD's own designs, and the boards that it has one for.
+_ARCH = "/opt/vitis_ai/compiler/arch/DPUCZDX8G"
+_AMDS_BOARDS = ("zcu102", "zcu104", "kv260")
 #: Another DPU's fingerprint comes along in a file of this name, for the compiler to read.
 OWN_ARCH_JSON = "arch.json"
 _COMPARE = (
@@ -42,10 +43,11 @@ def make_manifest(
     data: DataSet,
     board: Board,
     *,
-    xmodel: CompiledXmodel | None = None,
+    compiler: Compiler = "edgesearch",
+    compiled: CompiledFile | None = None,
     test_accuracy: float | None,
 ) -> dict[str, Any]:
-    """The manifest without its checksums, as JSON values; `xmodel` is the compiled one, where this program made it."""
+    """The manifest without its checksums, as JSON values; `compiled` is the file of `compiler`, where one was made."""
     name, deployable = model_name(record), record.candidate.deployable
     content = settings.to_json()
     return {
@@ -76,9 +78,9 @@ def make_manifest(
             "logits": "int8 * 2**-fix_position",
         },
         "board": _board(board),
-        "compiler": ("edgesearch" if xmodel else "vai") if deployable else None,
-        "compiled": describe_compiled(xmodel, name, board) if xmodel else None,
-        "compile": (_own_line(name, xmodel, board) if xmodel else compile_line(name, board.target)) if deployable else None,
+        "compiler": compiler if deployable else None,
+        "compiled": describe_compiled(compiled, name, board) if compiled else None,
+        "compile": (_own_line(name, board) if compiler == "edgesearch" else compile_line(name, board)) if deployable else None,
         "golden": {"pictures": PICTURES, "input": INPUT, "output": OUTPUT} if deployable else None,
         "seed": settings.seed,
         "artifacts": dict(record.artifacts),
@@ -105,24 +107,25 @@ def _board(board: Board) -> dict[str, Any]:
         "cores": board.content.get("cores"),
         "fingerprint": str(Fingerprint(target.fingerprint)) if target.fingerprint else None,
         "modelled": MODELLED,
-        "arch_json": arch_json(target),
+        "arch_json": arch_json(board),
         "compare": _COMPARE,
     }
 
 
-def arch_json(target: Target) -> str:
-    """The arch.json that the compiler is given: AMD's for the DPUs of its own boards, else one that is exported."""
-    known = target.arch_json if isinstance(target, Dpu) else ""
-    return f"{_ARCH}/{known}" if known else OWN_ARCH_JSON
+def arch_json(board: Board) -> str:
+    """The arch.json that the compiler is given: AMD's for its own boards as AMD ships them, else one that is exported."""
+    target = board.target
+    is_amds = board.name in _AMDS_BOARDS and isinstance(target, Dpu) and bool(target.arch_json)
+    return f"{_ARCH}/{board.name.upper()}/arch.json" if is_amds else OWN_ARCH_JSON
 
 
-def compile_line(name: str, target: Target) -> str:
+def compile_line(name: str, board: Board) -> str:
     """The line that makes the file for the board in Vitis AI's container."""
-    return f"vai_c_xir --xmodel {name}_int.xmodel --arch {arch_json(target)} --net_name {name} --output_dir {FOLDER}"
+    return f"vai_c_xir --xmodel {name}_int.xmodel --arch {arch_json(board)} --net_name {name} --output_dir {FOLDER}"
 
 
-def _own_line(name: str, xmodel: CompiledXmodel, board: Board) -> str:
+def _own_line(name: str, board: Board) -> str:
     """The line that makes the file for the board again."""
-    mark = Fingerprint(xmodel.model.fingerprint)
+    mark = Fingerprint(board.target.fingerprint)
     allowed = "".join(f" --allow {feature}" for feature in allowed_features(board))
     return f"edgesearch compile {name}_int.xmodel --fingerprint {mark}{allowed} --output {FOLDER}/{name}.xmodel"

@@ -24,19 +24,19 @@ def resize(pixels, size):  # the first axis, as Pillow's BILINEAR does it to byt
 
 def describe_input(settings: StudyFile, graph: Graph, data: DataSet) -> dict[str, Any]:
     """What a program must do to a picture before the network may have it."""
-    crop = settings.data.image_size if settings.data.name == "folder" else None
+    side = settings.data.image_size if settings.data.name == "folder" else None
     return {
         "shape": list(graph.input.shape),
         "layout": "height, width, channels",
         "channels": "RGB" if data.channels == 3 else "grey",
-        "crop": None if crop is None else {"shape": [crop, crop], "of": "centre"},
+        "crop": None if side is None else {"shape": [side, side], "of": "centre", "method": "Pillow's ImageOps.fit, BILINEAR"},
         "resize": {"shape": list(graph.input.shape[:2]), "filter": "bilinear", "antialias": True},
         "mean": list(data.normalisation.mean),
         "std": list(data.normalisation.std),
         "fix_position": graph.input.fix,
         "rounding": "half up",
         "range": [-128, 127],
-        "prepare": [*([_CROP] if crop else []), _RESIZE, "normalise each byte u8: (u8 / 255 - mean) / std", "quantize"],
+        "prepare": [*([] if side is None else [_CROP]), _RESIZE, "normalise each byte u8: (u8 / 255 - mean) / std", "quantize"],
         "quantize": "clamp(floor((u8 / 255 - mean) / std * 2**fix_position + 0.5), -128, 127): saturate, do not wrap; "
         "give the runner these int8 values, since it truncates floats where this rounds",
     }
@@ -59,7 +59,7 @@ def numpy_lines(entry: dict[str, Any], pictures: tuple[int, ...]) -> str:
     return "\n".join(
         [
             *lines,
-            'pictures = np.load("golden_pictures.npy")  # uint8 (N, height, width, channels)',
+            f'pictures = np.load("golden_pictures.npy")  # uint8 (N, {", ".join(map(str, pictures[1:]))})',
             *resizes,
             f"mean, std = np.float32({entry['mean']}), np.float32({entry['std']})",
             "x = (pictures.astype(np.float32) / np.float32(255) - mean) / std",

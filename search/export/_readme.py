@@ -27,7 +27,8 @@ def make_readme(manifest: dict[str, Any], folder: str, name: str, pictures: tupl
         f"Run: `ssh root@BOARD python3 {folder}/{PYTHON_NAME} {folder}/{xmodel}`.",
         f'Compare: exit code 0, `"equal": true` and `"preprocessing_equal": true` say that {PICTURES} became {INPUT}, and that '
         f"{OUTPUT}, bit for bit; the expected `fps` is {_figure(predicted.get('fps'))}.",
-        f"Prepare pictures of your own by the lines below; integer i that comes out is of the class in line i + 1 of {LABELS}.",
+        "Prepare pictures of your own as `data.preparation` in manifest.json says, then by the lines below; integer i that "
+        f"comes out is of the class in line i + 1 of {LABELS}.",
     ]
     numbered = "\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1))
     return f"""\

@@ -32,7 +32,15 @@ def evaluate_candidate(
     pool = make_pool(workers=0)
     try:
         logs = home.logs("evaluate")
-        runner = StageRunner(store=store, pool=pool, data=settings.data, logs=logs, note=note, folder=settings.folder)
+        runner = StageRunner(
+            store=store,
+            pool=pool,
+            data=settings.data,
+            logs=logs,
+            note=note,
+            folder=settings.folder,
+            vitis=settings.vitis,
+        )
         for stage in stages:
             _run(stage, runner, note)
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -32,16 +32,23 @@ class StudyRecord(Record):
         """The record of a trial of `study`."""
         return cls(**{f.name: getattr(record, f.name) for f in fields(Record)}, study=study)
 
-    def export(self, output: str | Path, *, compiler: Compiler | None = None) -> Path:
+    def export(
+        self,
+        output: str | Path,
+        *,
+        compiler: Compiler | None = None,
+        note: Callable[[str], object] | None = None,
+    ) -> Path:
         """Write xmodels, ONNX, float weights, golden images, a runner for the board and the manifest; returns their folder.
 
         The folder is `output`/trial-NUMBER, whole or not at all; an earlier export of the trial is replaced. With `compiler`
-        "edgesearch" (None: the study's) it holds the compiled xmodel that the board runs; with "vai" the manifest has the line
-        that makes it. A candidate that is not deployable has no xmodel. Raises StudyError when the trial is not COMPLETE, when
-        the store no longer has its networks, and when the folder cannot be written; DataError when the study's images cannot be
-        read; CompileError when the network cannot be compiled.
+        "edgesearch" (None: the study's) it holds the compiled xmodel that the board runs; with "vai" the one that Vitis AI's
+        compiler makes, where that is on this machine, beside what edgesearch would make, and the manifest has the line that
+        makes it elsewhere: `note` is told what is missing. A candidate that is not deployable has no xmodel. Raises StudyError
+        when the trial is not COMPLETE, when the store no longer has its networks, and when the folder cannot be written;
+        DataError when the study's images cannot be read; CompileError when the network cannot be compiled.
         """
-        return self.study._export(self, Path(output), compiler)
+        return self.study._export(self, Path(output), compiler, note)
 
     def network(self) -> nn.Module:
         """The trained, perhaps pruned float network that was quantized, in evaluation mode: (N, C, S, S) to (N, classes).

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgesearch.board_eval import Board, BoardPool, find_board
-from edgesearch.errors import EdgesearchError, StudyError
+from edgesearch.board_eval import Board, BoardPool, find_board, find_compiler
+from edgesearch.errors import EdgesearchError, StudyError, ToolchainError
 from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, load_data, plan
 from edgesearch.plugins import is_import_path
 from edgesearch.search.library._boards import check_kind, with_boards
@@ -24,6 +24,8 @@ class Inputs:
     conditions: Conditions
     #: The boards that measure; None where none does.
     pool: BoardPool | None = None
+    #: Why no compiler of Vitis AI is there for a study that leaves compiling to it; "" where one is, or none is needed.
+    no_compiler: str = ""
 
     def plan(self, candidate: Candidate, *, last: str = "measured") -> Stage:
         """A candidate's stage of that kind, with all it needs.
@@ -37,7 +39,7 @@ class Inputs:
         return plan(candidate, self.settings.pipeline, self.conditions, last=last)
 
     def compiled(self, candidate: Candidate) -> Stage | None:
-        """The stage that makes the candidate's file for the board; None where this program's compiler does not make it."""
+        """The stage that makes the candidate's file for the board; None where no compiler that is there makes it."""
         return self.plan(candidate, last="compiled") if self.conditions.compiles(candidate) else None
 
     def complete(self, candidate: Candidate) -> Candidate:
@@ -59,6 +61,7 @@ def read_inputs(settings: StudyFile, *, threads: int = 1, to_run: bool = True) -
     if pool is not None:
         check_kind(pool, board)
     settings = settings.resolved(granularity=board.target.channel_parallel)
+    toolchain, no_compiler = _toolchain(settings)
     import_path = settings.board if is_import_path(settings.board) else ""
     conditions = Conditions.of(
         data,
@@ -68,18 +71,29 @@ def read_inputs(settings: StudyFile, *, threads: int = 1, to_run: bool = True) -
         pool=pool,
         board_images=settings.board_images,
         compiler=settings.compiler,
+        toolchain=toolchain,
         allow=settings.allow,
         seed=settings.seed,
         threads=threads,
     )
     estimator = Estimator(channels=data.channels, classes=len(data.classes), board=board, folder=folder)
-    inputs = Inputs(settings, data, board, estimator, conditions, pool)
+    inputs = Inputs(settings, data, board, estimator, conditions, pool, no_compiler)
     if pool is not None and not conditions.measures(Candidate(student=Student(architecture="mlp"))):
         raise StudyError(
-            f"score = {settings.score!r} needs files that the boards run, and compiler = {settings.compiler!r} makes none in a "
-            "study; take compiler = 'edgesearch'"
+            f"score = {settings.score!r} needs files that the boards run, and there is nothing to make them "
+            f"({no_compiler or 'no compiler for their DPU'}); take compiler = 'edgesearch', or score = 'simulated'"
         )
     return inputs
+
+
+def _toolchain(settings: StudyFile) -> tuple[str, str]:
+    """Which Vitis AI compiles the study's networks, or why none does."""
+    if settings.compiler != "vai":
+        return "", ""
+    try:
+        return find_compiler(settings.vitis).identity, ""
+    except ToolchainError as error:
+        return "", str(error)
 
 
 def unsupported_students(inputs: Inputs) -> list[str]:

@@ -110,7 +110,13 @@ def run_study(
                 )
                 summary = engine.run(trials)
                 runner = StageRunner(
-                    store=store, pool=pool, data=settings.data, logs=logs, note=progress.note, folder=settings.folder
+                    store=store,
+                    pool=pool,
+                    data=settings.data,
+                    logs=logs,
+                    note=progress.note,
+                    folder=settings.folder,
+                    vitis=settings.vitis,
                 )
                 _test_front(inputs, study, runner)
                 _compile_front(inputs, study, runner, progress)
@@ -171,6 +177,8 @@ def _test_front(inputs: Inputs, study: optuna.Study, runner: StageRunner) -> Non
 
 def _compile_front(inputs: Inputs, study: optuna.Study, runner: StageRunner, progress: Progress) -> None:
     """Make the files that the board runs of the front's members, so that their export need not wait for it."""
+    if inputs.no_compiler:
+        progress.note(f"no files for the board are compiled: {inputs.no_compiler}")
     stages = [stage for record in pareto_front(read_study(study)) if (stage := inputs.compiled(record.candidate)) is not None]
     for end in run_stages(runner, [stage for stage in stages if runner.artifact(stage.inputs["network"]) is not None]):
         if end.failure is not None:

@@ -246,7 +246,9 @@ class Study:
             raise StudyError(f"there is no store at {self.home.store}; give the home that the study was run with")
         return Store(self.home.store, warn=_log.warning)
 
-    def _export(self, record: StudyRecord, output: Path, compiler: Compiler | None) -> Path:
+    def _export(
+        self, record: StudyRecord, output: Path, compiler: Compiler | None, note: Callable[[str], object] | None
+    ) -> Path:
         return export_trial(
             record,
             self.settings,
@@ -256,6 +258,7 @@ class Study:
             compiler=compiler or self.settings.compiler,
             compiled=self.inputs.compiled(record.candidate),
             test_accuracy=self.view().test_accuracy.get(record.number),
+            note=note,
         )
 
     def _network(self, record: StudyRecord) -> nn.Module:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from edgesearch.board_eval import Compiler, Feature
+from edgesearch.board_eval import Compiler, Feature, VitisSettings
 from edgesearch.errors import SpaceError, StudyError
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher
 from edgesearch.spaces import (
@@ -108,6 +108,8 @@ class StudyFile(Settings):
     compiler: Compiler = "edgesearch"
     #: What this program's code may use though no file has it that was measured on a board: see docs/compiler.md.
     allow: tuple[Feature, ...] = ()
+    #: Where Vitis AI's tools are, and how long they may take; may differ when a study is resumed.
+    vitis: VitisSettings = VitisSettings()
     #: Tried first, in this order. Without a [space] they are the whole study.
     candidates: tuple[Candidate, ...] = ()
 
@@ -255,6 +257,8 @@ def _anchor_paths(tables: dict[str, Any], folder: Path) -> None:
 
     anchor(tables.get("data"), "root")
     anchor(tables.get("teacher"), "weights")
+    if isinstance(vitis := tables.get("vitis"), dict) and "/" in str(vitis.get("python", "")):
+        anchor(vitis, "python")  # a bare name is looked for on PATH
     space = tables.get("space")
     anchor(space, "weights")
     if isinstance(space, dict) and isinstance(space.get("student"), dict):
@@ -299,5 +303,6 @@ def _known_keys() -> dict[str, list[str]]:
         "space": Space,
         "constraints": Constraints,
         "search": SearchSettings,
+        "vitis": VitisSettings,
     }
     return {table: list(model.model_fields) for table, model in tables.items()}

@@ -18,6 +18,8 @@ from edgesearch.spaces import explain, identity, without_paths
 _SETTINGS, _VERSION, _FOLDER = "study", "edgesearch_version", "folder"
 #: Settings that may differ when a study is resumed: they say how far to go, not what is searched.
 _MAY_CHANGE = {("search", "trials"), ("description",)}
+#: A table that may: it says where tools are.
+_PLACES = "vitis"
 
 
 def stored_settings(study: optuna.Study) -> StudyFile:
@@ -53,10 +55,13 @@ def store_settings(study: optuna.Study, settings: StudyFile) -> None:
     study.set_user_attr(_SETTINGS, settings.to_json())
 
 
-def store_folder(study: optuna.Study, settings: StudyFile) -> None:
-    """Keep where the study's own code lies now; its files may have been moved since it was begun."""
+def store_places(study: optuna.Study, settings: StudyFile) -> None:
+    """Keep where the study's own code and Vitis AI's tools lie now; they may have been moved since it was begun."""
     if study.user_attrs.get(_FOLDER) != str(settings.folder):
         study.set_user_attr(_FOLDER, str(settings.folder))
+    stored, tools = study.user_attrs[_SETTINGS], settings.vitis.model_dump(mode="json")
+    if stored_settings(study).vitis != settings.vitis:
+        study.set_user_attr(_SETTINGS, {**stored, _PLACES: tools})
 
 
 def refuse_changes(study: optuna.Study, given: StudyFile) -> None:
@@ -68,7 +73,7 @@ def refuse_changes(study: optuna.Study, given: StudyFile) -> None:
     changes = [
         f"{'.'.join(path)}: was {json.dumps(old)}, is {json.dumps(new)}"
         for path, old, new in differences
-        if path not in _MAY_CHANGE
+        if path not in _MAY_CHANGE and path[0] != _PLACES
     ]
     if changes:
         raise StudyError(

@@ -1,14 +1,31 @@
-"""The file that a board runs: a quantized network compiled, checked and executed in the machine on the golden images."""
+"""The file that a board runs, of either compiler: a quantized network compiled, checked and executed on the golden images."""
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgesearch.board_eval import Dpu, Feature, Graph, Options, compile_xmodel
+from edgesearch.board_eval import (
+    CompiledXmodel,
+    Compiler,
+    Dpu,
+    Feature,
+    Graph,
+    Options,
+    VitisCompiled,
+    VitisSettings,
+    compile_with_vitis,
+    compile_xmodel,
+    execute,
+    find_compiler,
+    write_xmodel,
+)
+from edgesearch.errors import ToolchainError, XmodelError
 from edgesearch.objectives.data import DataSet, prepare
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._plan import Plan
@@ -23,26 +40,67 @@ GOLDEN_IMAGES = 8
 
 
 class CompiledSettings(Settings):
-    """The DPU that the code is for, as a board's profile stores it, and features of it that no measured file has."""
+    """The DPU that the code is for, as a board's profile stores it, features of it that no measured file has, the compiler.
+
+    `toolchain` is the one of Vitis AI that compiles with `compiler` "vai": its packages' versions, or its image's id.
+    """
 
     dpu: dict[str, Any]
     allow: tuple[Feature, ...] = ()
+    compiler: Compiler = "edgesearch"
+    toolchain: str = ""
 
 
 def _place(plan: Plan) -> Stage | None:
     if not plan.conditions.compiles(plan.candidate):
         return None
-    settings = CompiledSettings(dpu=dict(plan.conditions.dpu), allow=plan.conditions.allow)
+    conditions = plan.conditions
+    settings = CompiledSettings(
+        dpu=dict(conditions.dpu), allow=conditions.allow, compiler=conditions.compiler, toolchain=conditions.toolchain
+    )
     return plan.make("compiled", settings, reads=("calibration",), network=plan.stage("quantized"))
 
 
 def _run(context: Context[CompiledSettings]) -> Result:
     graph = load_graph(context.input("network"))
-    dpu = Dpu.model_validate(context.settings.dpu)
-    options = Options(allow=frozenset(context.settings.allow))
-    xmodel = compile_xmodel(graph, dpu, options, images=golden_images(graph, context.data))
+    settings, images = context.settings, golden_images(graph, context.data)
+    dpu = Dpu.model_validate(settings.dpu)
+    if settings.compiler == "vai":
+        compiled = vitis_file(graph, dpu, context.vitis, toolchain=settings.toolchain)
+        print(compiled.log)
+        xmodel = compiled.xmodel
+        figures = {**compiled.facts(), "simulated": _simulated(xmodel, graph, images)}
+    else:
+        xmodel = compile_xmodel(graph, dpu, Options(allow=frozenset(settings.allow)), images=images)
+        figures = xmodel.facts()
     content = torch.from_numpy(np.frombuffer(xmodel.content, np.uint8).copy())
-    return Result({**xmodel.facts(), "golden_images": GOLDEN_IMAGES}, {"xmodel": {"content": content}})
+    return Result({**figures, "golden_images": GOLDEN_IMAGES}, {"xmodel": {"content": content}})
+
+
+def vitis_file(graph: Graph, dpu: Dpu, settings: VitisSettings, *, toolchain: str = "") -> VitisCompiled:
+    """What AMD's compiler makes of a quantized network.
+
+    Raises what `compile_with_vitis` does, and ToolchainError where the tools of this machine are not `toolchain`.
+    """
+    if toolchain and (found := find_compiler(settings).identity) != toolchain:
+        raise ToolchainError(
+            f"vai_c_xir of this machine is of {found}, and the study's is of {toolchain}; have the same Vitis AI on every "
+            "machine"
+        )
+    with tempfile.TemporaryDirectory(prefix="edgesearch-") as folder:
+        path = Path(folder) / "network_int.xmodel"
+        write_xmodel(graph, path)
+        return compile_with_vitis(path, dpu, settings)
+
+
+def _simulated(xmodel: CompiledXmodel, graph: Graph, images: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """On how many images the file's code gives the network's logits in the machine; what it does not execute is told."""
+    expected = execute(graph, images)
+    try:
+        differ = (xmodel.execute(images) != expected.reshape(len(expected), -1)).any(axis=1)
+    except XmodelError as error:
+        return {"images": len(images), "equal_images": None, "problem": str(error)}
+    return {"images": len(images), "equal_images": int((~differ).sum()), "problem": None}
 
 
 def golden_images(graph: Graph, data: DataSet) -> npt.NDArray[np.float32]:

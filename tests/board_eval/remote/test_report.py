@@ -17,21 +17,7 @@ from edgesearch.board_eval.remote import BoardProbe, RunReport
 from edgesearch.board_eval.remote._report import logits_bytes, parse_logits, parse_report
 from edgesearch.errors import BoardLost
 
-REPORT: dict[str, Any] = {
-    "format": 1, "runner": "cpp", "runner_version": "1",
-    "xmodel": {"sha256": "0" * 64, "fingerprint": "0x101000056010407", "kernels": 1},
-    "board": {"fingerprint": None, "vart": "3.5.0", "dpu_cores": 2, "dpu_mhz": 300, "cpu": None, "python": None},
-    "input": {"shape": [8, 8, 3], "fix_position": 7}, "output": {"shape": [10], "fix_position": None},
-    "images": {"count": 4, "correct": None, "seconds": 0.1},
-    "latency": {
-        "threads": 1, "median_ms": 0.5, "mean_ms": 0.5, "p95_ms": 0.6, "p99_ms": 0.7, "min_ms": 0.4, "runs": 100,
-        "repeats_ms": [0.5] * 5, "spread": 0.01, "settled": True,
-    },
-    "throughput": {"threads": 4, "fps": 4000.0, "images": 900, "repeats_fps": [4000.0] * 5, "spread": 0.01, "settled": True},
-    "power": {"idle_w": 8.0, "busy_w": 12.5, "sensor": "ina226"}, "power_note": None,
-    "temperature_c": {"start": 40.0, "end": 41.0}, "clock_skew_note": None, "measured_at": "2024-01-01T00:00:00+00:00",
-    "seconds": 12.0,
-}  # fmt: skip
+from .._sshd import REPORT
 
 
 def test_a_report_is_read() -> None:

@@ -175,6 +175,7 @@ def test_arrays_that_are_not_what_they_should_be_are_refused(
         done = run_cpp("--images", path.name, *QUICK)
         assert (done.code, done.report) == (2, {}), (name, done.progress)
         assert done.sentence.startswith("error: the images in"), done.progress
+    assert "cannot be read" in run_cpp("--images", tmp_path, *QUICK).sentence
     for labels in (np.arange(32), np.arange(33, dtype=np.int32), np.zeros((33, 1), np.int64)):
         np.save(tmp_path / "labels.npy", labels)
         done = run_cpp("--labels", "labels.npy", *QUICK)

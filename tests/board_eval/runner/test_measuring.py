@@ -35,6 +35,12 @@ def test_the_rate_is_that_of_the_cores_whatever_the_ends(
     assert found["images"] == batch * cores * per_core * jobs
 
 
+def test_a_thread_that_gets_little_of_the_dpu_spoils_no_rate() -> None:
+    ends = [[0.1 * turn for turn in range(1, 9)], [], [], [5.0]]
+    ends[1] = ends[2] = [2.0, 3.0]
+    assert program.rate(ends, 1)["value"] == pytest.approx(12 / 4.9)
+
+
 def results(values: list[float], degrees: list[float | None] | None = None) -> Any:
     """Stands for a measurement: one result after the other."""
     pairs = zip(values, degrees or [None] * len(values), strict=True)

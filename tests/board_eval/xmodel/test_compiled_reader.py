@@ -126,10 +126,13 @@ def _table(subgraph: Any, name: str) -> Any:
 
 
 DAMAGE: dict[str, tuple[Callable[[Any, Any, dict[str, Any]], Any], str]] = {
-    "no DPU": (lambda m, d, o: setattr(d.subg_attr["device"], "string_value", "CPU"), "0 of its 3 subgraphs are for a DPU"),
+    "no DPU": (
+        lambda m, d, o: setattr(d.subg_attr["device"], "string_value", "CPU"),
+        "3 subgraphs \\(1 USER, 2 CPU\\); the CPU does .*expected one for a DPU",
+    ),
     "two DPUs": (
         lambda m, d, o: m.subg_root.subg_child.add().CopyFrom(d),
-        "2 of its 4 subgraphs are for a DPU, expected one",
+        "4 subgraphs \\(1 USER, 2 DPU, 1 CPU\\); expected one for a DPU",
     ),
     "no subgraphs": (lambda m, d, o: m.ClearField("subg_root"), "not compiled"),
     "another DPU": (

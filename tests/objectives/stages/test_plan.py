@@ -213,6 +213,9 @@ def test_a_file_for_the_board_is_made_where_this_program_compiles(changes: dict[
     assert CONDITIONS.compiles(EVERYTHING)
     assert not dataclasses.replace(CONDITIONS, **changes).compiles(EVERYTHING)
     assert not CONDITIONS.compiles(Candidate(student=STUDENT, quantization=Quantization(bits=5)))
+    assert dataclasses.replace(CONDITIONS, **changes, toolchain="xcompiler-3.5.0").compiles(EVERYTHING) == (
+        "dpu" not in changes
+    )
 
 
 def test_what_the_board_runs_is_no_part_of_a_measurement() -> None:

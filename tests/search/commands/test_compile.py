@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 from edgesearch.board_eval import Activation, CompiledXmodel, Fingerprint, Graph, Input, Pool, load_profile, write_xmodel
 from edgesearch.board_eval.isa import disassemble
 from edgesearch.board_eval.targets import DPUS
-from edgesearch.errors import CompileError, DataError, TargetError, XmodelError
+from edgesearch.errors import CompileError, DataError, TargetError, ToolchainError, XmodelError
 from edgesearch.search.commands._cli import cli
 
 
@@ -79,6 +80,46 @@ def test_options_reach_the_compiler(tmp_path: Path) -> None:
     facts = json.loads(run("compile", tmp_path / "leaky.xmodel", "--allow", "leaky_relu", "--tries", 2, "--json"))
     assert "maximum of 4 x 4" in facts["unseen"]
     assert "in no measured file of AMD's: maximum of 4 x 4" in run("compile", tmp_path / "pooled.xmodel")
+
+
+def test_amds_compiler_makes_the_file_and_both_are_compared(xmodel: Path, vai_c_xir: Path, tmp_path: Path) -> None:
+    said = run("compile", xmodel, "--compiler", "vai", "--compare")
+    compiled = CompiledXmodel.read(xmodel.with_name("pooled_compiled.xmodel"))
+    assert "AMD's code: one DPU subgraph with every layer" in said
+    assert "not yet run on silicon" not in said
+    assert f"vai         {len(compiled.program)} instructions" in said
+    assert f"edgesearch  {len(compiled.program)} instructions" in said
+    assert "logits in simulation: equal on 4 of 4 images" in said
+    assert "Compile mode: dpu" in xmodel.with_name("pooled_compiled.log").read_text()
+    np.save(xmodel.with_name("golden_input.npy"), np.zeros((3, 6, 6, 20), np.int8))
+    facts = json.loads(run("compile", xmodel, "--compare", "-o", tmp_path / "own.xmodel", "--json"))
+    assert (facts["compared"]["images"], facts["compared"]["equal_images"]) == (3, 3)
+    assert "compiler" not in facts
+    facts = json.loads(run("compile", xmodel, "--compiler", "vai", "--json", "-o", tmp_path / "vai.xmodel"))
+    assert facts["compiler"]["how"] == str(vai_c_xir)
+    assert facts["subgraphs"][1]["device"] == "DPU"
+
+
+def test_amds_compiler_is_told_the_dpu_by_the_fingerprint_or_the_file(xmodel: Path, vai_c_xir: Path, tmp_path: Path) -> None:
+    run("compile", xmodel, "--compiler", "vai", "--fingerprint", "0x101000016010402", "-o", tmp_path / "x")
+    assert CompiledXmodel.read(tmp_path / "x").dpu.name == "B1024"
+    (tmp_path / "arch.json").write_text('{"fingerprint": "0x101000016010405"}')
+    with pytest.raises(CompileError, match="is for a DPU with fingerprint 0x101000016010405"):
+        run("compile", xmodel, "--compiler", "vai", "--arch", tmp_path / "arch.json", "-o", tmp_path / "y")
+    assert not (tmp_path / "y").exists()
+
+
+def test_options_of_the_other_compiler_are_refused(xmodel: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolchainError, match="vai_c_xir is not on PATH"):
+        run("compile", xmodel, "--compiler", "vai")
+    for options, words in (
+        (("--compiler", "vai", "--strict"), "--strict and --tries are for this program's compiler"),
+        (("--arch", "a.json"), "add --compiler vai or --compare"),
+        (("--compare", "--image=--privileged"), "is no reference of an image"),
+    ):
+        with pytest.raises(click.UsageError, match=words):
+            run("compile", xmodel, *options)
 
 
 def test_what_cannot_be_compiled_is_one_sentence_and_nothing_is_written(xmodel: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from edgesearch.board_eval import CompiledXmodel, Miscompiled, execute, load_profile, read_xmodel
 from edgesearch.errors import CompileError, StudyError
 from edgesearch.objectives import Store, load_data, prepare
-from edgesearch.search import Study, load_network
+from edgesearch.search import Study, StudyRecord, load_network
 from edgesearch.search.export import _compiled
 
 COMPILED = "compiled/cnn_tiny.xmodel"
@@ -125,6 +125,7 @@ def test_the_front_is_compiled_when_a_study_ends_and_exported_from_the_store(tin
         assert manifest["compiled"]["sha256"] == artifact.figures["sha256"]
 
 
+@pytest.mark.usefixtures("no_vitis")
 def test_with_amds_compiler_the_manifest_has_its_line_and_no_file_is_compiled(tiny: Study, tmp_path: Path) -> None:
     folder = tiny.record(0).export(tmp_path, compiler="vai")
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -136,6 +137,79 @@ def test_with_amds_compiler_the_manifest_has_its_line_and_no_file_is_compiled(ti
     )
     assert not (folder / "compiled").exists()
     assert (folder / "run_on_board.py").is_file()
+    assert f"`{manifest['compile']}`" in (folder / "README.md").read_text()
+
+
+@pytest.fixture
+def no_vitis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A PATH without any tool of Vitis AI and any container engine."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+
+
+@pytest.mark.usefixtures("no_vitis")
+def test_without_amds_compiler_one_line_says_what_is_missing_and_the_command(tiny: Study, tmp_path: Path) -> None:
+    said: list[str] = []
+    folder = tiny.record(0).export(tmp_path / "deploy", compiler="vai", note=said.append)
+    (line,) = said
+    assert "\n" not in line
+    assert "vai_c_xir is not on PATH" in line
+    assert "docker pull xilinx/vitis-ai-pytorch-cpu:latest" in line
+    assert line.endswith(f"then, in {folder}: {manifest_of(folder)['compile']}")
+
+
+@pytest.mark.parametrize("board", ["kv260", "zcu102"])
+@pytest.mark.usefixtures("no_vitis")
+def test_the_arch_json_is_the_boards(board: str, tiny: Study, tmp_path: Path) -> None:
+    study = Study(tiny.settings.with_changes(board=board), tiny.home, tiny.storage, None)
+    record = StudyRecord.of(tiny.record(0), study)
+    line = manifest_of(record.export(tmp_path / "deploy", compiler="vai"))["compile"]
+    assert f"--arch /opt/vitis_ai/compiler/arch/DPUCZDX8G/{board.upper()}/arch.json " in str(line)
+
+
+def test_with_amds_compiler_there_its_file_is_exported_and_compared_with_ours(
+    tiny: Study, vai_c_xir: Path, tmp_path: Path
+) -> None:
+    folder = tiny.record(0).export(tmp_path, compiler="vai")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    compiled = manifest["compiled"]
+    xmodel = CompiledXmodel.read(folder / compiled["file"])
+    assert (manifest["compiler"], compiled["sha256"]) == ("vai", xmodel.sha256)
+    assert compiled["compiler"]["how"] == str(vai_c_xir)
+    assert "silicon" not in compiled
+    compared = compiled["compared"]
+    assert (compared["images"], compared["equal_images"], compared["problem"]) == (8, 8, None)
+    assert compared["costs"]["vai"]["instructions"] == len(xmodel.program)
+    assert set(compared["costs"]) == {"vai", "edgesearch"}
+    assert manifest["compile"].startswith("vai_c_xir --xmodel cnn_tiny_int.xmodel ")
+
+
+def test_a_layer_left_to_the_cpu_ends_the_export_with_its_name(tiny: Study, vai_c_xir: Path, tmp_path: Path) -> None:
+    vai_c_xir.write_text(
+        "#!/bin/sh\necho 'xir::Op{name = net__conv, type = conv2d-fix} has been assigned to CPU: [no room].'\nexit 134\n"
+    )
+    with pytest.raises(CompileError, match=r"cannot compile .* for the DPU: 'net__conv' \(conv2d-fix\): no room"):
+        tiny.record(0).export(tmp_path / "deploy", compiler="vai")
+    assert list((tmp_path / "deploy").iterdir()) == []
+
+
+def test_a_study_that_leaves_compiling_to_vitis_ai_has_its_files_in_the_store(
+    tiny_file: Path, tiny_home: Path, vai_c_xir: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "vitis.toml"
+    path.write_text('compiler = "vai"\n' + tiny_file.read_text().replace('name = "tiny"', 'name = "vitis"', 1))
+    study = Study.open(path, shutil.copytree(tiny_home, tmp_path / "home"))
+    study.optimize(1, workers=0)
+    stage = study.inputs.compiled(study.record(0).candidate)
+    assert stage is not None
+    artifact = Store(study.home.store).get(stage.kind, stage.key)
+    assert artifact is not None
+    vai_c_xir.write_text("#!/bin/sh\nexit 1\n# sha256 of what made the file is in the key: it is made anew\n")
+    said: list[str] = []
+    loaded = Study.load("vitis", tmp_path / "home")
+    assert manifest_of(study.record(0).export(tmp_path / "one"))["compiled"]["sha256"] == artifact.figures["sha256"]  # type: ignore[index]
+    assert manifest_of(loaded.record(0).export(tmp_path / "two", note=said.append))["compiled"] is None
+    assert "at its second try too" in said[0]
 
 
 def test_a_network_that_cannot_be_compiled_leaves_nothing_and_says_what_else_can_be_done(
@@ -318,6 +392,22 @@ def test_the_lines_of_the_readme_make_the_golden_input_of_the_pictures(carried: 
     assert names["x"].dtype == np.int8
     assert np.array_equal(names["x"], np.load("golden_input.npy"))
     assert np.load("golden_pictures.npy").dtype == np.uint8
+
+
+def test_the_readme_has_five_steps_that_name_what_is_there(carried: Path, board: dict[str, str]) -> None:
+    steps = [line for line in (carried / "README.md").read_text().splitlines() if line[:1].isdigit()]
+    compiled = manifest_of(carried)["compiled"]
+    assert [step[:2] for step in steps] == ["1.", "2.", "3.", "4.", "5."]
+    assert f"`{compiled['fingerprint']}`" in steps[1]
+    command = steps[2].split("root@BOARD ")[1].rstrip("`.").split()
+    assert command[0] == "python3"
+    done = subprocess.run(
+        [sys.executable, *command[1:], "--seconds", "0.2"], cwd=carried.parent, env=board, capture_output=True, check=False
+    )
+    assert done.returncode == 0
+    for words in ('"equal": true', '"preprocessing_equal": true'):
+        assert words in steps[3]
+        assert words in done.stdout.decode()
 
 
 def test_the_labels_are_the_classes_in_the_order_of_the_outputs(carried: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from edgesearch.errors import SpaceError, StudyError
 from edgesearch.search.study._file import StudyFile, parse_study
 from edgesearch.search.study._quiet import quiet_optuna
-from edgesearch.search.study._settings import refuse_changes, store_settings, stored_settings
+from edgesearch.search.study._settings import refuse_changes, store_places, store_settings, stored_settings
 
 TABLES = {"name": "a", "space": {"students": ["cnn_tiny"], "input_size": [8]}}
 
@@ -39,6 +39,17 @@ def test_a_setting_that_nobody_set_is_no_difference(study: optuna.Study) -> None
     with pytest.raises(StudyError, match=r"search\.sampler: was \"tpe\", is \"random\""):
         refuse_changes(study, StudyFile.parse(TABLES | {"search": {"sampler": "random"}}))
     refuse_changes(study, StudyFile.parse(TABLES | {"search": {"trials": 7}, "description": "more"}))
+
+
+def test_tools_may_move_between_runs_and_the_last_place_is_stored(study: optuna.Study, tmp_path: Path) -> None:
+    store_settings(study, StudyFile.parse(TABLES, folder=tmp_path))
+    moved = stored_settings(study).with_changes(vitis={"python": "/opt/vitis/bin/python", "engine": "podman"})
+    refuse_changes(study, moved)
+    store_places(study, moved)
+    assert stored_settings(study).vitis == moved.vitis
+    assert stored_settings(study).to_json() == moved.to_json()
+    with pytest.raises(StudyError, match="seed: was"):
+        refuse_changes(study, moved.with_changes(seed=99))
 
 
 def test_candidates_that_mean_the_same_are_no_difference(study: optuna.Study) -> None:
