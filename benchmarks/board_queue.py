@@ -1,9 +1,9 @@
 """One board that serves many trainers: a real sshd on loopback, and on it the program for boards on a stand-in of VART.
 
 The engine, the queue, the pushing, the program on the board and its comparison with our integers are the real ones. Trainers
-are not: a stage that computes takes a random time, asleep, and its result comes from a store that was filled before. The
-board's DPU takes the simulated time, asleep too, and the stand-in computes the logits, which costs more than a board would need.
-While jobs are on the board its sshd is killed and comes back.
+are not: a stage that computes takes a random time, asleep, and its result comes from a store that was filled before. The DPU
+of the board takes the simulated time, asleep too, and the stand-in computes the logits, which costs more than a board would
+need. While jobs are on the board its sshd is killed and comes back.
 
 `board_seconds_per_candidate`: seconds for which a program held the board (its lock, seen in /proc/locks), of all jobs, those
 that were killed included. `overlap`: the share of that time in which another job was on the board beside it, pushing its files

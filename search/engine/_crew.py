@@ -78,9 +78,10 @@ class BoardCrew:
         return self._boards[name]
 
     def overdue(self) -> list[str]:
-        """Stages whose jobs should have ended long ago."""
+        """Stages whose jobs should have ended long ago, and were not stopped yet."""
         now = self._clock()
-        return [key for key, (name, since) in self._given.items() if now - since > self._boards[name].limit_s]
+        late = [key for key, (name, since) in self._given.items() if now - since > self._boards[name].limit_s]
+        return [key for key in late if key not in self._overdue]
 
     def stopped(self, key: str) -> None:
         """The stage's job was stopped because it was overdue."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -118,6 +119,8 @@ class StageRunner:
                     self._boards.stopped(key)
             self._boards.step(idle=self._wait_for_board and not self._running)
             self._wait_for_board = False
+            if not self._running:  # a pool without jobs answers at once
+                time.sleep(timeout)
         ends = [self._end(result) for result in self._pool.wait(timeout)]
         return [end for end in ends if end is not None]
 
