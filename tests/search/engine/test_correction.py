@@ -39,11 +39,13 @@ def test_the_dpu_and_the_host_are_told_apart_by_networks_of_different_size() -> 
     assert found.host == pytest.approx(1.6, rel=0.05)
 
 
-@given(st.floats(0.5, 2.0), st.floats(0.5, 2.0), st.integers(1, 30))
-def test_corrected_speeds_lie_between_the_simulated_and_the_measured_ones(dpu: float, host: float, count: int) -> None:
+@given(st.floats(0.5, 2.0), st.floats(2e-4, 1e-2), st.floats(1e-4, 1e-2), st.integers(1, 30))
+def test_where_all_is_slower_by_one_factor_corrected_speeds_lie_between_the_simulated_and_the_measured_ones(
+    factor: float, dpu: float, host: float, count: int
+) -> None:
     """For a network like those that were measured."""
-    one = parts(3e-3, host=1e-3)
-    pair = measured(one, dpu, host)
+    one = parts(dpu, host=host)
+    pair = measured(one, factor, factor)
     figures = {"fps": 1 / one.image(), "latency_ms": 1e3 * one.latency(), "latency_fps": 1 / one.latency(), "fps_error": 0.05}
     corrected = Correction.of([pair] * count).apply(figures, one)
     low, high = sorted((one.latency() * 1e3, pair.latency * 1e3))

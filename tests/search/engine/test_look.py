@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from _fake_boards import deeds, write_boards
 
 from edgesearch.board_eval import BoardReference
@@ -13,7 +14,7 @@ from edgesearch.search.engine._allocation import BoardRules
 from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._look import cycle_power, look_at
 
-RULES = BoardRules(boot_s=0.3, hook_s=5.0)
+RULES = BoardRules(boot_s=60.0, hook_s=5.0)
 
 
 def test_arguments_reach_the_command_as_they_are(tmp_path: Path) -> None:
@@ -35,7 +36,8 @@ def test_a_command_that_fails_hangs_or_is_not_there_is_told_in_words() -> None:
     assert "cannot be run" in absent
 
 
-def test_a_board_that_boots_is_asked_until_it_is_up(tmp_path: Path) -> None:
+def test_a_board_that_boots_is_asked_until_it_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgesearch.search.engine._look._PAUSE_S", 0.01)
     write_boards(tmp_path, a={"canary": ["lost", "ok"]})
     board = BoardReference("lab:a", power_cycle=(sys.executable, "-c", ""))
     assert look_at(tmp_path, RULES)(board, "power cycle") is None
@@ -45,7 +47,7 @@ def test_a_board_that_boots_is_asked_until_it_is_up(tmp_path: Path) -> None:
 def test_a_board_that_does_not_come_back_says_why(tmp_path: Path) -> None:
     write_boards(tmp_path, a={"canary": ["lost"] * 9})
     board = BoardReference("lab:a", power_cycle=(sys.executable, "-c", ""))
-    assert look_at(tmp_path, RULES)(board, "power cycle") == "board 'a' does not answer"
+    assert look_at(tmp_path, BoardRules(boot_s=0.0))(board, "power cycle") == "board 'a' does not answer"
     absent = look_at(tmp_path, RULES)(BoardReference("lab:nobody"), "check")
     assert absent is not None
     assert "nobody" in absent
