@@ -240,8 +240,9 @@ class Engine:
     def _wants_board(self, trial: ActiveTrial) -> bool:
         """Whether a trial whose stages are all there is measured, too."""
         simulated = trial.artifact("measured")
-        is_open = simulated is not None and self._conditions.measures(trial.candidate) and trial.artifact("on_board") is None
-        return is_open and simulated is not None and self._scoring.wants_board(simulated.figures, trial.candidate)
+        if simulated is None or trial.artifact("on_board") is not None or not self._conditions.measures(trial.candidate):
+            return False
+        return self._scoring.wants_board(simulated.figures, trial.candidate)
 
     def _settle(self, end: StageEnd) -> None:
         waiting = [trial for trial in self._active if trial.needs(end.stage)]

@@ -37,7 +37,7 @@ def with_boards(settings: StudyFile) -> tuple[StudyFile, BoardPool | None]:
     """
     changes = board_changes([settings.board], score="simulated")
     names = (*changes.get("boards", ()), *settings.boards)
-    if not names:
+    if not names or (settings.score == "simulated" and not changes.get("boards")):
         if settings.score != "simulated":
             raise StudyError(
                 f"score = {settings.score!r} needs boards that measure; name some with --board NAME, or as boards = [...] in "

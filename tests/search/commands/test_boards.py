@@ -135,6 +135,10 @@ def test_what_is_wrong_is_one_sentence(
     assert "needs boards that measure" in refused("--score", "board")
     assert "one simulated board" in refused("--board", "zcu104", "--board", "kv260")
     assert "named twice" in refused("--score", "board", "--board", "lab", "--board", "lab")
+    (tmp_path / "study.toml").write_text('boards = ["elsewhere"]\n' + STUDY)
+    assert "unknown board 'elsewhere'" in refused("--score", "board")
+    assert run(["optimize", str(tmp_path / "study.toml"), "--home", str(tmp_path / "home"), "--dry-run"]) == 0
+    (tmp_path / "study.toml").write_text(STUDY)
     small = load_profile("zcu104").model_dump(mode="json") | {"name": "small", "dpu": "B1152"}
     (tmp_path / "small.json").write_text(json.dumps(small))
     other = ("--board", str(tmp_path / "small.json"), "--board", "lab", "--score", "board")
