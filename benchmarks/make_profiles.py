@@ -24,7 +24,7 @@ from scipy.optimize import least_squares
 
 from edgesearch.board_eval.targets import BoardProfile, Contention, HostRunner, TimingConstants, load_dpu
 from edgesearch.board_eval.timing import MeasurementRow
-from edgesearch.board_eval.timing._fit import Network, fit_contention, fit_host
+from edgesearch.board_eval.timing._fit import Foretold, fit_contention, fit_host
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._timing import instruction_costs, run
 
@@ -126,7 +126,7 @@ def profile(name: str, constants: TimingConstants, hosts: dict[str, float]) -> B
         default_runner="vart_python",
     )  # fmt: skip
     rows, graphs = measurements(board)
-    networks = {network: Network.of(graph, base) for network, graph in graphs.items()}
+    networks = {network: Foretold.of(graph, base) for network, graph in graphs.items()}
     # The smallest network is left to the serial part, below: the host bounds it.
     own = [row for row in rows if row.runner == "cpp" and row.cores is None and row.network != SMALLEST]
     runners = dict(fit_contention(own, networks, fit_host(own, networks, base, "cpp"), "cpp").runners)
@@ -147,7 +147,7 @@ def contention_of_python(base: BoardProfile) -> Contention:
     zcu102 = base.model_copy(update={"cores": 3, "clock_mhz": 281.0})
     chosen = nasbench()[::NASBENCH_EVERY]
     rows = [MeasurementRow(row["network"], "throughput", float(row["throughput_fps"])) for row in chosen]
-    networks = {row["network"]: Network.of(nasbench_graph(row), zcu102) for row in chosen}
+    networks = {row["network"]: Foretold.of(nasbench_graph(row), zcu102) for row in chosen}
     return fit_contention(rows, networks, zcu102, "vart_python").runners["vart_python"].contention
 
 

@@ -21,6 +21,7 @@ from .stages import check_outputs as check_outputs
 from .stages import compiled_content as compiled_content
 from .stages import golden_images as golden_images
 from .stages import load_graph as load_graph
+from .stages import needs_board as needs_board
 from .stages import open_store as open_store
 from .stages import plan as plan
 from .stages import resources_of as resources_of

@@ -1,5 +1,12 @@
 from ._board import Board as Board
+from ._canary import Canary as Canary
+from ._canary import examine as examine
 from ._measurement import Measurement as Measurement
+from ._physical import BoardPool as BoardPool
+from ._physical import BoardReference as BoardReference
+from ._physical import PhysicalBoard as PhysicalBoard
+from ._physical import find_pool as find_pool
+from ._physical import is_physical as is_physical
 from ._preflight import Finding as Finding
 from ._preflight import duplicate_images as duplicate_images
 from ._preflight import preflight as preflight

@@ -19,7 +19,7 @@ from edgesearch.board_eval.deployment._execute import execute_code
 from edgesearch.board_eval.graph import Array
 from edgesearch.board_eval.isa import Instruction, Load, Save, decode
 from edgesearch.board_eval.targets import DPUS, BoardProfile, Dpu, Fingerprint, dpu_of_fingerprint
-from edgesearch.board_eval.timing import LayeredCode, Timing, time_code
+from edgesearch.board_eval.timing import LayeredCode, MeasuredCode, Timing, time_code
 from edgesearch.board_eval.xmodel import CompiledModel, CompiledTensor, read_compiled
 from edgesearch.errors import XmodelError
 from edgesearch.files import write_atomically
@@ -156,6 +156,12 @@ class CompiledXmodel:
 
     def time(self, profile: BoardProfile, *, runner: str | None = None) -> Timing:
         """Latency and throughput of its code on a board, without a table by layer; `runner` is that of `time_graph`."""
-        code = LayeredCode(self.name, self.program, (0,) * len(self.program), ())
-        pixels = math.prod(self.input.shape[:-1])
-        return time_code(code, profile, pixels=pixels, runner=runner, layers=False)
+        measured = self.measured
+        return time_code(measured.program, profile, pixels=measured.pixels, runner=runner, layers=False)
+
+    @property
+    def measured(self) -> MeasuredCode:
+        """Its code, as `calibrate` takes what was measured."""
+        return MeasuredCode(
+            LayeredCode(self.name, self.program, (0,) * len(self.program), ()), math.prod(self.input.shape[:-1])
+        )

@@ -11,7 +11,16 @@ import numpy as np
 
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.targets import BoardProfile
-from edgesearch.board_eval.timing._fit import Network, constants_of, constants_spoken_of, fit, predict, runner_of
+from edgesearch.board_eval.timing._fit import (
+    Foretold,
+    MeasuredCode,
+    Network,
+    constants_of,
+    constants_spoken_of,
+    fit,
+    predict,
+    runner_of,
+)
 from edgesearch.board_eval.timing._measurements import MeasurementRow, read_measurements
 from edgesearch.board_eval.timing._plausibility import check_explained, check_rows, moved
 from edgesearch.errors import EdgesearchError, MeasurementError
@@ -94,14 +103,14 @@ def load_network(network: str, folder: Path) -> Graph:
 
 def calibrate(
     rows: Sequence[MeasurementRow],
-    graphs: Mapping[str, Graph],
+    graphs: Mapping[str, Graph | MeasuredCode],
     profile: BoardProfile,
     *,
     name: str | None = None,
     hold_out: bool = False,
     keep_unexplained: bool = False,
 ) -> Calibration:
-    """Fit the constants of `profile` to measurements.
+    """Fit the constants of `profile` to measurements of networks, or of code that was measured itself.
 
     The DPU's constants, the time between jobs and the time of one runner (the default one, or one without work per pixel) are
     fitted together, to throughput rows of one core and latency rows of that runner; then the times of the other runners to
@@ -121,8 +130,8 @@ def calibrate(
         if runner_of(row, profile) not in profile.runners:
             known = ", ".join(sorted(profile.runners))
             raise MeasurementError(f"measurement of {row.network!r}: runner is {row.runner!r}; {profile.name} has {known}")
-    networks = {network: Network.of(graphs[network], profile) for network in {row.network for row in rows}}
-    check_rows(rows, {name: network.program for name, network in networks.items()}, profile)
+    networks = {network: _network(graphs[network], profile) for network in {row.network for row in rows}}
+    check_rows(rows, networks, profile)
     fitted = fit(rows, networks, profile)
     origin = f"fitted to {len(rows)} measurements of {len(networks)} networks, starting from {profile.name}"
     fitted = fitted.model_copy(update={"name": name or profile.name, "origin": origin})
@@ -135,6 +144,10 @@ def calibrate(
         held_out += _errors([row for row in rows if row.network == network], networks, fit(others, networks, profile))
     far = moved(constants_of(fitted), constants_of(profile))
     return Calibration(fitted, errors, tuple(held_out), constants_spoken_of(rows, networks, profile), far)
+
+
+def _network(given: Graph | MeasuredCode, profile: BoardProfile) -> Network:
+    return given if isinstance(given, MeasuredCode) else Foretold.of(given, profile)
 
 
 def _errors(rows: Sequence[MeasurementRow], networks: Mapping[str, Network], profile: BoardProfile) -> tuple[RowError, ...]:

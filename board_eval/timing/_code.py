@@ -51,6 +51,17 @@ class LayeredCode:
         return self._moved(Load, _CONSTANTS)
 
     @property
+    def conv_cycles(self) -> int:
+        """Cycles that its convolutions take."""
+        cycles, taps = 0, 1
+        for one in self.program:
+            if isinstance(one, ConvInit):
+                taps = one.kernel_h * one.kernel_w
+            elif isinstance(one, Conv):
+                cycles += one.length * one.channel_group * taps
+        return cycles
+
+    @property
     def spilled_bytes(self) -> int:
         """Bytes of feature maps read back from external memory."""
         return self._moved(Load, _WORKSPACE)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.targets import BoardProfile, Contention, HostRunner, TimingConstants
+from edgesearch.board_eval.timing._code import LayeredCode, code_cycles, run_code
+from edgesearch.board_eval.timing._instructions import Kind
 from edgesearch.board_eval.timing._measurements import MeasurementRow
 from edgesearch.board_eval.timing._schedule import Program, schedule
-from edgesearch.board_eval.timing._throughput import BusyCores, traffic
+from edgesearch.board_eval.timing._throughput import BusyCores, Moves, traffic
 from edgesearch.board_eval.timing._timing import input_pixels, instruction_costs, run
 
 #: Weight of staying at the constants one starts from, per relative change of one constant: what the measurements do not
@@ -73,21 +76,86 @@ def _main_runner(rows: Sequence[MeasurementRow], profile: BoardProfile) -> str |
     return chosen
 
 
+class Network(Protocol):
+    """A network as far as a fit needs it: what it moves, the pixels of its image (height x width), and its time."""
+
+    @property
+    def program(self) -> Moves:
+        """What it loads and saves."""
+        ...
+
+    @property
+    def pixels(self) -> int:
+        """Of its image."""
+        ...
+
+    @property
+    def conv_cycles(self) -> int:
+        """Cycles that its convolutions take, which nothing shortens."""
+        ...
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights and biases that each image loads."""
+        ...
+
+    def dpu_s(self, profile: BoardProfile) -> float:
+        """Seconds on one core alone, with the profile's constants and clock."""
+        ...
+
+
 @dataclass(frozen=True)
-class Network:
-    """A network as far as a fit needs it: its program, and the pixels of its image (height x width)."""
+class Foretold:
+    """A network by the model's own schedule, which stands for the code of AMD's compiler."""
 
     program: Program
     pixels: int
 
     @classmethod
-    def of(cls, graph: Graph, profile: BoardProfile) -> Network:
+    def of(cls, graph: Graph, profile: BoardProfile) -> Foretold:
         """The network of a graph on a profile's DPU; raises GraphError where it does not fit."""
         return cls(schedule(graph, profile.dpu), input_pixels(graph))
+
+    @property
+    def conv_cycles(self) -> int:
+        """Of its convolutions."""
+        columns = self.program.columns
+        return int((columns["cycles"] * columns["repeat"])[columns["kind"] == Kind.CONV].sum())
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of weights and biases."""
+        columns = self.program.columns
+        chosen = (columns["kind"] == Kind.LOAD_WEIGHTS) | (columns["kind"] == Kind.LOAD_BIAS)
+        return int((columns["bytes"] * columns["repeat"])[chosen].sum())
 
     def dpu_s(self, profile: BoardProfile) -> float:
         """Seconds on one core alone, with the profile's constants and clock."""
         ends, _ = run(self.program, instruction_costs(self.program, profile.constants))
+        return max(ends) * 1e-6 / profile.clock_mhz
+
+
+@dataclass(frozen=True)
+class MeasuredCode:
+    """A network by the very code that was measured."""
+
+    program: LayeredCode
+    pixels: int
+
+    @property
+    def conv_cycles(self) -> int:
+        """Of its convolutions."""
+        return self.program.conv_cycles
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of weights and biases."""
+        return self.program.weight_bytes
+
+    def dpu_s(self, profile: BoardProfile) -> float:
+        """Seconds on one core alone, with the profile's constants and clock."""
+        code = self.program.program
+        ends, _ = run_code(code, code_cycles(code, profile.constants, profile.dpu))
         return max(ends) * 1e-6 / profile.clock_mhz
 
 

@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgesearch.board_eval.targets import BoardProfile
-from edgesearch.board_eval.timing._instructions import Kind
-from edgesearch.board_eval.timing._schedule import Program
 from edgesearch.errors import MeasurementError
 
 if TYPE_CHECKING:
     from edgesearch.board_eval.timing._calibrate import RowError
+    from edgesearch.board_eval.timing._fit import Network
     from edgesearch.board_eval.timing._measurements import MeasurementRow
 
 #: Clocks and frames are measured to a few percent.
@@ -33,23 +32,17 @@ _NAMED = 5
 _FAR = 5.0
 
 
-def convolution_seconds(program: Program, profile: BoardProfile) -> float:
+def convolution_seconds(network: Network, profile: BoardProfile) -> float:
     """The time that the convolution engine is busy with one image."""
-    columns = program.columns
-    chosen = columns["kind"] == Kind.CONV
-    cycles = int((columns["cycles"] * columns["repeat"])[chosen].sum())
-    return cycles * 1e-6 / profile.clock_mhz
+    return network.conv_cycles * 1e-6 / profile.clock_mhz
 
 
-def weight_load_seconds(program: Program, profile: BoardProfile) -> float:
+def weight_load_seconds(network: Network, profile: BoardProfile) -> float:
     """The time that one image's weights and biases take through a core's memory ports at their full width."""
-    columns = program.columns
-    chosen = (columns["kind"] == Kind.LOAD_WEIGHTS) | (columns["kind"] == Kind.LOAD_BIAS)
-    loaded = int((columns["bytes"] * columns["repeat"])[chosen].sum())
-    return loaded / _PORT_BYTES * 1e-6 / profile.clock_mhz
+    return network.weight_bytes / _PORT_BYTES * 1e-6 / profile.clock_mhz
 
 
-def check_rows(rows: Sequence[MeasurementRow], programs: Mapping[str, Program], profile: BoardProfile) -> None:
+def check_rows(rows: Sequence[MeasurementRow], networks: Mapping[str, Network], profile: BoardProfile) -> None:
     """Raise MeasurementError for rows that no board of this profile can give, and for too few to fit anything to."""
     names = {row.network for row in rows}
     if len(names) < _FEWEST_NETWORKS:
@@ -59,8 +52,8 @@ def check_rows(rows: Sequence[MeasurementRow], programs: Mapping[str, Program], 
         )
     least = {
         name: max(
-            (convolution_seconds(programs[name], profile), "its convolutions alone allow"),
-            (weight_load_seconds(programs[name], profile), "loading its weights alone allows"),
+            (convolution_seconds(networks[name], profile), "its convolutions alone allow"),
+            (weight_load_seconds(networks[name], profile), "loading its weights alone allows"),
         )
         for name in names
     }

@@ -11,6 +11,7 @@ from ._plan import plan as plan
 from ._run import run_stage as run_stage
 from ._spec import Result as Result
 from ._spec import StageSpec as StageSpec
+from ._spec import needs_board as needs_board
 from ._spec import resources_of as resources_of
 from ._spec import stage_specs as stage_specs
 from ._stage import Stage as Stage

@@ -10,7 +10,7 @@ from typing import Any, Generic
 import torch
 from torch import nn
 
-from edgesearch.board_eval import VitisSettings
+from edgesearch.board_eval import BoardReference, VitisSettings
 from edgesearch.errors import SpaceError, StoreError
 from edgesearch.objectives.data import DataSet
 from edgesearch.objectives.pruning import resize_to
@@ -27,7 +27,8 @@ from edgesearch.spaces import Distillation, Student, build, load_weights, weight
 class Context(Generic[S]):
     """One stage about to run. `device` is resolved ("cpu", "cuda"); the user's own code is looked for in `folder` first.
 
-    `vitis` says where Vitis AI's tools are on the machines that stages run on, and decides nothing of their results.
+    `board` is the one that a stage which needs a board was given. `vitis` says where Vitis AI's tools are on the machines that
+    stages run on, and decides nothing of their results.
     """
 
     stage: Stage
@@ -37,6 +38,7 @@ class Context(Generic[S]):
     device: str
     report: Callable[[str], None]
     folder: Path | None = None
+    board: BoardReference | None = None
     vitis: VitisSettings = field(default_factory=VitisSettings)
 
     @property

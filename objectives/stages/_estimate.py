@@ -19,7 +19,7 @@ class Estimator:
     """Estimates candidates for one data set and one board; equal networks are timed once."""
 
     def __init__(self, *, channels: int, classes: int, board: Board, folder: Path | None = None) -> None:
-        self._channels, self._classes, self._board, self._folder = channels, classes, board, folder
+        self._channels, self._classes, self.board, self._folder = channels, classes, board, folder
         self._known: dict[tuple[str, float, int, int], dict[str, float]] = {}
         self._shapes: dict[str, PrunableShape] = {}  # by student: which channels go together is found once
         self._structures: dict[str, str] = {}  # by student
@@ -39,10 +39,10 @@ class Estimator:
             raise SpaceError("Vitis AI's optimizer removes channels of convolutions, and an mlp has none; prune it otherwise")
         student, pruning, bits = candidate.student, candidate.pruning, candidate.quantization.bits
         ratio = 0.0 if pruning.method == "none" else pruning.ratio
-        granularity = pruning.granularity or self._board.target.channel_parallel
+        granularity = pruning.granularity or self.board.target.channel_parallel
         key = (student.model_dump_json(), ratio, granularity if ratio else 0, bits)
         if key not in self._known:
-            self._known[key] = estimate(self._graph(student, ratio, granularity), self._board, bits)
+            self._known[key] = estimate(self._graph(student, ratio, granularity), self.board, bits)
         return dict(self._known[key])
 
     def network_key(self, candidate: Candidate) -> str:
@@ -60,11 +60,11 @@ class Estimator:
         if key not in self._shapes:
             model, _ = self._unpruned(student)  # its errors name the user's own layers
             self._shapes[key] = PrunableShape(model, shape)
-        return lower(self._shapes[key].at(ratio=ratio, granularity=granularity), shape, target=self._board.target)
+        return lower(self._shapes[key].at(ratio=ratio, granularity=granularity), shape, target=self.board.target)
 
     def _unpruned(self, student: Student) -> tuple[nn.Module, Graph]:
         model = build(student, channels=self._channels, classes=self._classes, folder=self._folder)
-        graph = lower(model, (self._channels, student.input_size, student.input_size), target=self._board.target)
+        graph = lower(model, (self._channels, student.input_size, student.input_size), target=self.board.target)
         if graph.output.shape != (self._classes,):
             refuse_outputs(student, graph.output.shape, self._classes)
         self._structures[student.model_dump_json()] = structure(model, graph)

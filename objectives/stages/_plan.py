@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgesearch.board_eval import Board, Compiler, Dpu, Feature
+from edgesearch.board_eval import Board, BoardPool, Compiler, Dpu, Feature
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation
 from edgesearch.objectives.stages._pipeline import Pipeline
@@ -24,6 +24,8 @@ class Conditions:
     views: how training images are shown: to a teacher whose logits are stored, in training, fine-tuning and QAT alike.
     board: what decides the board's results; a board of the user's own also has its import path, and what it needs alone.
     compiler: what makes the file that the board runs.
+    pool: the boards that measure, as `BoardPool.content`; empty where none does.
+    board_images: validation images that they are given.
     toolchain: which Vitis AI compiles, by its versions or its image; empty where there is none.
     allow: features that this program's code may use though no measured file has them.
     dpu: the board's, as a profile stores it; empty for one that this program has no compiler for.
@@ -38,6 +40,8 @@ class Conditions:
     board: Mapping[str, Any] = field(default_factory=dict)
     board_import_path: str = ""
     board_resource: str = ""
+    pool: Mapping[str, Any] = field(default_factory=dict)
+    board_images: int = 0
     compiler: Compiler = "edgesearch"
     toolchain: str = ""
     allow: tuple[Feature, ...] = ()
@@ -46,6 +50,10 @@ class Conditions:
     seed: int = 0
     threads: int = 1
     bfloat16: bool = False
+
+    def measures(self, candidate: Candidate) -> bool:
+        """Whether boards measure the candidate, if it is to be measured: those that have its file."""
+        return bool(self.pool) and self.compiles(candidate)
 
     def compiles(self, candidate: Candidate) -> bool:
         """Whether a compiler that is there makes the candidate's file for the board."""
@@ -60,6 +68,8 @@ class Conditions:
         board: Board,
         *,
         import_path: str = "",
+        pool: BoardPool | None = None,
+        board_images: int = 0,
         compiler: Compiler = "edgesearch",
         toolchain: str = "",
         allow: tuple[Feature, ...] = (),
@@ -68,7 +78,7 @@ class Conditions:
     ) -> Conditions:
         """The conditions on this machine. Augmentation "auto" is what fits the data set.
 
-        `import_path` is that of a board of the user's own.
+        `import_path` is that of a board of the user's own; `pool` are the boards that measure, if any.
         """
         return cls(
             data=data.fingerprints,
@@ -76,6 +86,8 @@ class Conditions:
             board=board.content,
             board_import_path=import_path,
             board_resource=board.resource,
+            pool={} if pool is None else pool.content,
+            board_images=0 if pool is None else board_images,
             compiler=compiler,
             toolchain=toolchain,
             allow=allow,

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from edgesearch.board_eval import VitisSettings
+from edgesearch.board_eval import BoardReference, VitisSettings
 from edgesearch.errors import DataError, EdgesearchError, GraphError, OutOfMemory, QuantizationError, StageFailed, TrainingError
 from edgesearch.objectives.data import DataSet, DataSettings, load_data
 from edgesearch.objectives.stages._context import Context
@@ -33,13 +33,14 @@ def run_stage(
     data_settings: Mapping[str, Any],
     device: str = "auto",
     folder: Path | None = None,
+    board: BoardReference | None = None,
     vitis: VitisSettings | None = None,
 ) -> Artifact:
     """The stage's artifact: from the store, or made now. Its inputs must be in the store.
 
-    `folder` is where the user's own code is looked for first, `vitis` where Vitis AI's tools are. One process at a time makes
-    a stage; the others wait for its artifact. Raises StageFailed where the stage failed before and would fail again, and
-    whatever its kind raises.
+    `folder` is where the user's own code is looked for first, `vitis` where Vitis AI's tools are; `board` is for a stage that
+    runs on one. One process at a time makes a stage; the others wait for its artifact. Raises StageFailed where the stage
+    failed before and would fail again, and whatever its kind raises.
     """
     known = store.get(stage.kind, stage.key)
     if known is not None:
@@ -48,7 +49,7 @@ def run_stage(
         known = store.get(stage.kind, stage.key)
         if known is not None:
             return known
-        return _make(stage, store, data_settings, choose_device(device), folder, vitis or VitisSettings())
+        return _make(stage, store, data_settings, choose_device(device), folder, board, vitis or VitisSettings())
 
 
 def _make(
@@ -57,6 +58,7 @@ def _make(
     data_settings: Mapping[str, Any],
     device: torch.device,
     folder: Path | None,
+    board: BoardReference | None,
     vitis: VitisSettings,
 ) -> Artifact:
     made_by = _made_by(device)
@@ -72,7 +74,8 @@ def _make(
         )
     started = time.perf_counter()
     try:
-        result = spec.run(Context(stage, settings, store, data, str(device), print, folder, vitis))
+        context = Context(stage, settings, store, data, str(device), print, folder, board=board, vitis=vitis)
+        result = spec.run(context)
     except EdgesearchError as error:
         if isinstance(error, _DETERMINISTIC) and not isinstance(error, OutOfMemory):
             store.record_failure(stage.kind, stage.key, message=str(error), made_by=made_by)

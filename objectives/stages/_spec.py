@@ -54,6 +54,7 @@ class StageSpec(Generic[S]):
     images: forward passes of single images that it costs, a training step being three; for estimates only.
     resources: shares of what no two stages use at a time: {"board:zcu104": 1} of a board that is needed alone.
     random: whether it draws random numbers; if not, one result serves every seed.
+    on_board: whether it runs on a board that it is given, while its worker waits.
     """
 
     name: str
@@ -64,6 +65,7 @@ class StageSpec(Generic[S]):
     images: Callable[[S, DataSet], float] = _no_images
     resources: Callable[[S], Mapping[str, float]] = _no_resources
     random: bool = True
+    on_board: bool = False
 
     def settings_of(self, stage: Stage) -> S:
         """The stage's settings; raises StoreError for a stage of another version of this program."""
@@ -79,6 +81,11 @@ def resources_of(stage: Stage) -> Mapping[str, float]:
     """What the stage needs of what is there once: name -> share of it."""
     spec = stage_specs().find(stage.kind)
     return spec.resources(spec.settings_of(stage))
+
+
+def needs_board(stage: Stage) -> bool:
+    """Whether the stage runs on a board that it is given."""
+    return stage_specs().find(stage.kind).on_board
 
 
 @lru_cache(maxsize=1)

@@ -17,8 +17,9 @@ from edgesearch.board_eval import (
     load_network,
     load_profile,
 )
-from edgesearch.errors import TargetError
+from edgesearch.errors import MeasurementError, TargetError
 from edgesearch.search.commands._networks import find_network
+from edgesearch.search.library import Study
 
 
 def bench(
@@ -60,12 +61,29 @@ def _draw(report: LayerReport, picture: Path) -> None:
         raise TargetError(f"--picture {str(picture)!r} cannot be written: {error.strerror}") from error
 
 
-def calibrate(*, measurements: Path, name: str, output: Path, board: str | None, keep_unexplained: bool) -> int:
+def calibrate(
+    *,
+    measurements: Path | None,
+    study_name: str | None,
+    home: Path,
+    storage: str | None,
+    name: str,
+    output: Path,
+    board: str | None,
+    keep_unexplained: bool,
+) -> int:
     """Fit a board's constants to measurements and write its profile; returns the exit code."""
-    profile = load_profile(board or "zcu104")
-    result = calibrate_file(
-        measurements, profile, name=name, find=_measured_network, hold_out=True, keep_unexplained=keep_unexplained
-    )
+    if (measurements is None) == (study_name is None):
+        raise MeasurementError("calibrate needs either --measurements FILE.csv or --study NAME, whose boards measured")
+    if measurements is not None:
+        profile = load_profile(board or "zcu104")
+        result = calibrate_file(
+            measurements, profile, name=name, find=_measured_network, hold_out=True, keep_unexplained=keep_unexplained
+        )
+    else:
+        study = Study.load(study_name, home, storage=storage)
+        profile = load_profile(board or study.settings.board)
+        result = study.calibrate(profile, name=name, keep_unexplained=keep_unexplained)
     for error in result.errors:
         click.echo(
             f"  {error.row.network}  {error.row.what}  measured {error.row.fps:,.1f} FPS, model {error.predicted_fps:,.1f}  "

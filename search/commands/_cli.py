@@ -106,7 +106,24 @@ def cli() -> None:
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")
 @click.option("--retry-failed", is_flag=True, help="Try the candidates of failed trials again first.")
 @click.option("--dry-run", is_flag=True, help="List what would be trained and what it is expected to cost; train nothing.")
-@_BOARD
+@click.option(
+    "--board",
+    multiple=True,
+    help="A simulated board, as for other commands; or a board or pool of the boards file, which measures where --score says "
+    "so, and may be given again.",
+)
+@click.option(
+    "--score",
+    type=click.Choice(["simulated", "board", "board-front"]),
+    help="Score by the simulated board, by boards, or by boards those that would be on the front; default: the study's.",
+)
+@click.option(
+    "--board-wait",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Minutes to wait for a board when all are in quarantine.",
+)
 @_STORAGE
 @_HOME
 def optimize(**options: Any) -> int:
@@ -294,13 +311,16 @@ def disassemble(**options: Any) -> int:
 
 
 @cli.command()
-@click.option("--measurements", type=click.Path(path_type=Path), required=True, help="CSV of your board's measurements.")
+@click.option("--measurements", type=click.Path(path_type=Path), help="CSV of your board's measurements.")
+@click.option("--study", "study_name", help="Instead of it: a study whose candidates boards measured (--score).")
 @click.option("--name", default="my-board", show_default=True, help="The new profile's name.")
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The profile (JSON) to write."
 )
 @click.option("--keep-unexplained", is_flag=True, help="Write the profile even if it is far from some of the measurements.")
 @_BOARD
+@_STORAGE
+@_HOME
 def calibrate(**options: Any) -> int:
     """Fit the timing model's constants to measurements and write a board profile for --board."""
     from edgesearch.search.commands._bench import calibrate as work

@@ -10,6 +10,7 @@ from edgesearch.search.commands._next import hint, options
 from edgesearch.search.commands._show import make_console, print_front
 from edgesearch.search.engine import Summary, make_progress
 from edgesearch.search.library import Front, Study, describe_cost, screen
+from edgesearch.search.study import Score
 
 
 def optimize(
@@ -24,12 +25,14 @@ def optimize(
     seed: int | None,
     retry_failed: bool,
     dry_run: bool,
-    board: str | None,
+    board: tuple[str, ...],
+    score: Score | None,
+    board_wait: float,
     storage: str | None,
     home: Path,
 ) -> int:
     """Run or resume a study; returns the exit code."""
-    opened = Study.open(study, home, storage=storage, name=name, seed=seed, board=board, threads=threads_per_stage)
+    opened = Study.open(study, home, storage=storage, name=name, seed=seed, board=board, score=score, threads=threads_per_stage)
     for sentence in opened.unsupported:
         click.echo(f"left out: {sentence}", err=True)
     for sentence in opened.findings:
@@ -44,6 +47,7 @@ def optimize(
             workers=workers,
             ray_address=ray_address,
             gpus_per_stage=gpus_per_stage,
+            board_wait_s=60 * board_wait,
             retry_failed=retry_failed,
             progress=progress,
         )

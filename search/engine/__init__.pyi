@@ -1,9 +1,12 @@
+from ._allocation import BoardRules as BoardRules
 from ._child import ChildPool as ChildPool
+from ._crew import BoardCrew as BoardCrew
 from ._engine import Engine as Engine
 from ._engine import Summary as Summary
 from ._jobs import Job as Job
 from ._jobs import JobResult as JobResult
 from ._jobs import run_job as run_job
+from ._look import look_at as look_at
 from ._progress import PlainProgress as PlainProgress
 from ._progress import Progress as Progress
 from ._progress import describe_metrics as describe_metrics

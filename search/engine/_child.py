@@ -24,6 +24,7 @@ class ChildPool:
     """Runs jobs in a child process, in the order in which they were given."""
 
     slots = 1
+    waits_for_boards = True
 
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()  # the first is the one that runs
@@ -47,6 +48,13 @@ class ChildPool:
         if self._jobs:
             self._start(self._jobs[0])
         return [result]
+
+    def cancel(self, key: str) -> bool:
+        """Kill the process where it runs this job; whether it does."""
+        runs = bool(self._jobs) and self._jobs[0].key == key and self._process is not None
+        if runs and self._process is not None:
+            self._process.kill()
+        return runs
 
     def close(self) -> None:
         """Stop the process, dropping what still runs; checkpoints stay."""

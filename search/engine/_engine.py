@@ -20,9 +20,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from edgesearch.errors import EdgesearchError, StudyError
-from edgesearch.objectives import ArtifactStore, Conditions, Estimator, plan
+from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, plan
+from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._progress import Progress
 from edgesearch.search.engine._proposals import Proposal, Proposer
+from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._stages import StageEnd, StageRunner
 from edgesearch.search.engine._trials import ActiveTrial
 from edgesearch.search.engine._workers import Pool
@@ -53,7 +55,8 @@ class Engine:
     """Runs one study to a number of trials.
 
     `lease`: held while this engine runs; nothing is written once it is lost. `folder`: where the user's own code is looked for
-    first. Raises StudyError when the database, the disk or the pool fails; the same study then goes on with another engine.
+    first. `boards`: those that measure, where the study is scored by boards. Raises StudyError when the database, the disk or
+    the pool fails, and when no board comes back; the same study then goes on with another engine.
     """
 
     def __init__(
@@ -69,15 +72,26 @@ class Engine:
         logs: Path,
         lease: Lease | None = None,
         folder: Path | None = None,
+        boards: BoardCrew | None = None,
         retry_failed: bool = False,
     ) -> None:
         self._study, self._settings, self._conditions = study, settings, conditions
         self._estimator, self._store, self._progress = estimator, store, progress
         self._ledger = Ledger(study, lease)
+        self._scoring, self._boards = Scoring(settings, estimator.board), boards
         self._stages = StageRunner(
-            store=store, pool=pool, data=settings.data, logs=logs, note=progress.note, folder=folder, vitis=settings.vitis
+            store=store,
+            pool=pool,
+            data=settings.data,
+            logs=logs,
+            note=progress.note,
+            folder=folder,
+            vitis=settings.vitis,
+            boards=boards,
         )
         self._most_active = 1 if pool.slots == 1 else _AHEAD * pool.slots
+        if boards is not None and not pool.waits_for_boards:  # so that workers have stages while trials wait for a board
+            self._most_active = _AHEAD * pool.slots + boards.places
         self._proposer = Proposer(settings, folder=folder)
         self._search: Iterator[Proposal] | None = None
         self._search_started = 0.0
@@ -120,6 +134,7 @@ class Engine:
             self._count += 1
             candidate = Candidate.model_validate(trial.user_attrs["candidate"])
             self._proposer.observe(trial)
+            self._scoring.observe(trial)
             if trial.state == TrialState.RUNNING:
                 self._activate(trial.number, candidate)
             else:
@@ -133,8 +148,9 @@ class Engine:
         # What failed once and succeeded since is not tried again.
         self._retry = [c for i, c in enumerate(self._retry) if c.key not in self._seen and c not in self._retry[:i]]
         for candidate in self._retry:
-            for stage in plan(candidate, self._settings.pipeline, self._conditions).walk():
-                self._store.forget_failure(stage.kind, stage.key)
+            for last in ("measured", "on_board") if self._conditions.measures(candidate) else ("measured",):
+                for stage in self._plan(candidate, last).walk():
+                    self._store.forget_failure(stage.kind, stage.key)
 
     # --- beginning a trial
 
@@ -168,11 +184,11 @@ class Engine:
     def _screen(self, proposal: Proposal) -> dict[str, float] | None:
         """The metrics known before training, or None when a hard constraint or the DPU rules the candidate out."""
         try:
-            estimate = self._estimator.estimate(proposal.candidate)
+            estimate = self._scoring.corrected(self._estimator.estimate(proposal.candidate), proposal.candidate)
         except EdgesearchError as error:
             self._reject("unsupported", f"{proposal.candidate}: {error}")
             return None
-        violations = self._settings.constraints.violations(estimate)
+        violations = self._settings.constraints.violations(self._scoring.favourable(estimate))
         for name in violations:
             limit = getattr(self._settings.constraints, name)
             self._reject(name, f"{proposal.candidate}: {name} = {limit:g}, expected {estimate[name.partition('_')[2]]:g}")
@@ -222,8 +238,13 @@ class Engine:
         self._activate(trial.number, candidate)
 
     def _activate(self, number: int, candidate: Candidate) -> None:
-        last = plan(candidate, self._settings.pipeline, self._conditions)
-        self._active.append(ActiveTrial(number, candidate, list(last.walk())))
+        trial = ActiveTrial(number, candidate, list(self._plan(candidate, "measured").walk()))
+        if self._settings.score == "board" and self._conditions.measures(candidate):
+            trial.add(self._plan(candidate, "on_board"))
+        self._active.append(trial)
+
+    def _plan(self, candidate: Candidate, last: str) -> Stage:
+        return plan(candidate, self._settings.pipeline, self._conditions, last=last)
 
     # --- stages
 
@@ -233,11 +254,22 @@ class Engine:
             for stage in trial.ready(self._stages.artifact):
                 if self._stages.can_start(stage):
                     self._stages.start(stage)
-            if trial.is_complete:
+            if trial.is_complete and self._wants_board(trial):
+                trial.add(self._plan(trial.candidate, "on_board"))
+            elif trial.is_complete:
                 self._complete(trial)
+
+    def _wants_board(self, trial: ActiveTrial) -> bool:
+        """Whether a trial whose stages are all there is measured, too."""
+        simulated = trial.artifact("measured")
+        if simulated is None or trial.artifact("on_board") is not None or not self._conditions.measures(trial.candidate):
+            return False
+        return self._scoring.wants_board(simulated.figures, trial.candidate)
 
     def _settle(self, end: StageEnd) -> None:
         waiting = [trial for trial in self._active if trial.needs(end.stage)]
+        for trial in waiting:
+            trial.faults += end.faults
         if end.failure is not None:
             for trial in waiting:
                 self._fail(trial, end.failure)
@@ -248,7 +280,9 @@ class Engine:
     # --- ending a trial
 
     def _complete(self, trial: ActiveTrial) -> None:
-        figures = dict(trial.artifacts[trial.stages[-1].key].figures)
+        simulated = trial.artifact("measured")
+        assert simulated is not None  # every candidate has this stage
+        figures = self._scoring.figures(simulated.figures, trial.artifact("on_board"), trial.candidate)
         values = [float(figures[name]) for name in self._settings.objectives]
         odd = [
             f"{name} is {value}"
@@ -264,6 +298,7 @@ class Engine:
             "cache_hits": trial.hits,
             "artifacts": {stage.kind: stage.key for stage in trial.stages},
             "violations": self._settings.constraints.violations(figures),
+            **_faults(trial),
         }
         self._tell(trial, attributes, values, self._excesses(figures))
         self._finished += 1
@@ -278,7 +313,8 @@ class Engine:
         return values
 
     def _fail(self, trial: ActiveTrial, reason: str) -> None:
-        self._tell(trial, {"failure": reason, "stage_seconds": trial.seconds, "cache_hits": trial.hits}, None)
+        attributes = {"failure": reason, "stage_seconds": trial.seconds, "cache_hits": trial.hits, **_faults(trial)}
+        self._tell(trial, attributes, None)
         self._failed += 1
         self._progress.finished(trial.number, trial.candidate, {}, reason)
         if self._failed >= _HOPELESS and self._finished == 0:
@@ -302,7 +338,9 @@ class Engine:
         )
         self._active.remove(trial)
         self._ended += 1
-        self._proposer.observe(self._stored(trial.number))
+        stored = self._stored(trial.number)
+        self._proposer.observe(stored)
+        self._scoring.observe(stored)
         self._show()  # before the line that speaks of this trial, so that its counts are right
 
     def _stored(self, number: int) -> FrozenTrial:
@@ -312,4 +350,11 @@ class Engine:
     def _tallies(self) -> dict[str, Any]:
         """The study's own attributes, where there is something to say."""
         tallies: dict[str, Any] = {name: count for name, count in self._counts.items() if count}
+        if self._boards is not None:
+            tallies["boards"] = dict(self._boards.summary())
         return tallies | ({"rejections": dict(self._rejections)} if self._rejections else {})
+
+
+def _faults(trial: ActiveTrial) -> dict[str, Any]:
+    """What a trial keeps of the boards that lost its measurement."""
+    return {"board_faults": list(trial.faults)} if trial.faults else {}

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from edgesearch.errors import EdgesearchError, StoreError
+from edgesearch.errors import BoardLost, EdgesearchError, StoreError
 
 #: done: the artifact is in the store. refused: the stage's own fault, in one sentence. bug: ours. blocked: the disk or the
 #: store is at fault, so that no stage can run. lost: the worker died in this stage. interrupted: the worker went down with
-#: the machine or the pool that it belonged to.
-Outcome: TypeAlias = Literal["done", "refused", "bug", "blocked", "lost", "interrupted"]
+#: the machine or the pool that it belonged to. board_lost: the board that it was given is at fault.
+Outcome: TypeAlias = Literal["done", "refused", "bug", "blocked", "lost", "interrupted", "board_lost"]
 #: Errors of the operating system that have nothing to do with the stage that met them: no room left, not writable, a bad disk.
 _BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
@@ -28,7 +28,8 @@ _BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 class Job:
     """All that a worker needs, as plain JSON values.
 
-    `folder` is where the user's own code is looked for first, `vitis` are the settings of Vitis AI's tools.
+    `folder` is where the user's own code is looked for first, `vitis` are the settings of Vitis AI's tools. `board` is a
+    `BoardReference`, for a stage that runs on a board.
     """
 
     stage: Mapping[str, Any]
@@ -37,8 +38,14 @@ class Job:
     log: str
     device: str = "auto"
     folder: str | None = None
+    board: Mapping[str, Any] | None = None
     vitis: Mapping[str, Any] = field(default_factory=dict)
     python_path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
+
+    @property
+    def board_name(self) -> str:
+        """The board that the job holds while it runs; "" for one that computes."""
+        return str(self.board["name"]) if self.board else ""
 
     @property
     def key(self) -> str:
@@ -63,12 +70,13 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     job = Job(**content)
     threads = int(job.stage["threads"])
     _extend_path(job.python_path)
-    from edgesearch.board_eval import VitisSettings
+    from edgesearch.board_eval import BoardReference, VitisSettings
     from edgesearch.objectives import Stage, open_store, run_stage
 
     _use_threads(threads)
     stage = Stage.from_json(job.stage)
     folder = None if job.folder is None else Path(job.folder)
+    board = None if job.board is None else BoardReference.from_json(job.board)
     started = time.perf_counter()
     outcome: Outcome = "done"
     message = ""
@@ -78,13 +86,15 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
             try:
                 store = open_store(job.store, warn=print, folder=folder)
                 vitis = VitisSettings.model_validate(job.vitis)
-                run_stage(stage, store, data_settings=job.data, device=job.device, folder=folder, vitis=vitis)
+                run_stage(stage, store, data_settings=job.data, device=job.device, folder=folder, board=board, vitis=vitis)
                 print(f"done in {time.perf_counter() - started:.1f} s")
             except Exception:
                 traceback.print_exc()
                 raise
     except StoreError as error:
         outcome, message = "blocked", str(error)
+    except BoardLost as error:
+        outcome, message = "board_lost", str(error)
     except EdgesearchError as error:
         outcome, message = "refused", str(error)
     except MemoryError:

@@ -30,21 +30,35 @@ _PATIENCE = 5
 class RayPool:
     """Runs each job as a Ray task, in a local instance (`address` None) or on the cluster at `address`.
 
+    A job on a board takes no CPU of a worker: it holds a share of the resource "board:NAME", of nodes that offer it; where none
+    does, it runs on the driver's node. `boards`: how many jobs each board takes, for a local instance.
     A local instance listens on the loopback interface alone, and asks for a token that only this process and its children know.
     Raises StudyError when Ray does not start.
     """
 
-    def __init__(self, workers: int, *, address: str | None = None, gpus_per_job: float = 0.0) -> None:
+    waits_for_boards = False
+
+    def __init__(
+        self,
+        workers: int,
+        *,
+        address: str | None = None,
+        gpus_per_job: float = 0.0,
+        boards: Mapping[str, int] | None = None,
+    ) -> None:
         self.slots = workers
+        self._boards = {f"board:{name}": float(count) for name, count in (boards or {}).items()}
         self._address, self._gpus_per_job = address, gpus_per_job
         self._running: dict[Any, Job] = {}
         self._interrupted: list[JobResult] = []
+        self._cancelled: set[str] = set()
         self._fruitless = 0
         self._start()
 
     def submit(self, job: Job) -> None:
         """Start a task."""
-        self._running[self._task.remote(asdict(job))] = job
+        task = self._board_task(job.board_name) if job.board_name else self._task
+        self._running[task.remote(asdict(job))] = job
 
     def wait(self, timeout: float) -> list[JobResult]:
         """The tasks that ended. Raises StudyError when Ray dies again and again."""
@@ -61,6 +75,15 @@ class RayPool:
         self._count_fruitless(results)
         return results
 
+    def cancel(self, key: str) -> bool:
+        """Kill the worker that runs this job; whether there is one."""
+        for reference, job in self._running.items():
+            if job.key == key:
+                self._cancelled.add(key)
+                self._ray.cancel(reference, force=True)
+                return True
+        return False
+
     def close(self) -> None:
         """Stop Ray; running tasks are killed, their checkpoints stay."""
         self._running.clear()
@@ -76,7 +99,9 @@ class RayPool:
             self._ray: Any = ray
             if local:
                 _adopt_settings()
-            options: dict[str, Any] = {"num_cpus": self.slots, "include_dashboard": False} if local else {}
+            options: dict[str, Any] = {}
+            if local:
+                options = {"num_cpus": self.slots, "include_dashboard": False, "resources": self._boards}
             on_terminate = signal.getsignal(signal.SIGTERM)
             try:
                 with warnings.catch_warnings():
@@ -100,6 +125,17 @@ class RayPool:
         gpus = self._gpus_per_job
         remote: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0, max_calls=1 if gpus else 0)
         self._task = remote(run_job)
+
+    def _board_task(self, board: str) -> Any:
+        """The task of a job on a board: on nodes that offer the board, else on this one."""
+        name = f"board:{board}"
+        remote = self._ray.remote(num_cpus=0, max_retries=0)(run_job)
+        if self._ray.cluster_resources().get(name):
+            return remote.options(resources={name: 1})
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = self._ray.get_runtime_context().get_node_id()
+        return remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False))
 
     def _is_alive(self) -> bool:
         return all(_runs(daemon) for daemon in self._daemons)
@@ -140,14 +176,22 @@ class RayPool:
         exceptions = self._ray.exceptions
         try:
             result = JobResult(**self._ray.get(reference))
-        except exceptions.OutOfMemoryError:
+        except exceptions.RayError as error:
+            return self._ended_badly(job, error)
+        return result
+
+    def _ended_badly(self, job: Job, error: Exception) -> JobResult:
+        exceptions = self._ray.exceptions
+        if job.key in self._cancelled:
+            self._cancelled.discard(job.key)
+            return JobResult(job.key, "lost", 0.0, "it was stopped")
+        if isinstance(error, exceptions.OutOfMemoryError):
             return JobResult(job.key, "lost", 0.0, "the worker was stopped because the machine ran out of memory")
-        except exceptions.WorkerCrashedError:
+        if isinstance(error, exceptions.WorkerCrashedError):
             outcome: Outcome = "lost" if self._stays_alive() else "interrupted"
             return JobResult(job.key, outcome, 0.0, "the worker died")
-        except exceptions.RayError as error:  # the node, its Ray processes, the connection to them
-            return JobResult(job.key, "interrupted", 0.0, f"Ray lost the stage ({type(error).__name__})")
-        return result
+        # the node, its Ray processes, the connection to them
+        return JobResult(job.key, "interrupted", 0.0, f"Ray lost the stage ({type(error).__name__})")
 
     def _stays_alive(self, seconds: float = 1.0) -> bool:
         """Whether the instance is alive, and still is after a moment: a dying one takes its workers along first."""

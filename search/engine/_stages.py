@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgesearch.board_eval import VitisSettings
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Artifact, ArtifactStore, DataSettings, Stage, resources_of
+from edgesearch.objectives import Artifact, ArtifactStore, DataSettings, Stage, needs_board, resources_of
+from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._jobs import Job, JobResult
 from edgesearch.search.engine._workers import Pool
 
@@ -19,18 +21,22 @@ _DEATHS = 3
 
 @dataclass(frozen=True)
 class StageEnd:
-    """A stage that ended: its artifact is there, or `failure` says in one sentence why it never will be."""
+    """A stage that ended: its artifact is there, or `failure` says in one sentence why it never will be.
+
+    `faults`: of boards that lost it before, as `BoardFault`.
+    """
 
     stage: Stage
     seconds: float
     failure: str | None = None
+    faults: tuple[dict[str, str], ...] = ()
 
 
 class StageRunner:
     """Runs stages in a pool and finds their artifacts in the store.
 
     `folder` is where the user's own code is looked for first, `vitis` where Vitis AI's tools are; `note` is told what a person
-    should know.
+    should know. `boards` serve the stages that need one, which wait while they run and so take no worker's place.
     """
 
     def __init__(
@@ -42,8 +48,11 @@ class StageRunner:
         logs: Path,
         note: Callable[[str], None],
         folder: Path | None = None,
+        boards: BoardCrew | None = None,
         vitis: VitisSettings | None = None,
     ) -> None:
+        self._boards = boards
+        self._wait_for_board = False  # whether a stage was to start on one since results were last collected
         self._store, self._pool, self._note = store, pool, note
         self._data = data.model_dump(mode="json")
         self._logs, self._folder = logs, folder
@@ -55,7 +64,7 @@ class StageRunner:
     @property
     def has_room(self) -> bool:
         """Whether a worker is free."""
-        return len(self._running) < self._pool.slots
+        return sum(self._pool.waits_for_boards or not needs_board(s) for s, _ in self._running.values()) < self._pool.slots
 
     def artifact(self, stage: Stage) -> Artifact | None:
         """The stage's artifact, if it is in the store."""
@@ -70,30 +79,77 @@ class StageRunner:
 
     def can_start(self, stage: Stage) -> bool:
         """Whether a worker is free for the stage, which is with none yet, and so is what it needs alone: a board, say."""
-        if stage.key in self._running or not self.has_room:
+        if stage.key in self._running:
+            return False
+        if needs_board(stage):
+            self._wait_for_board = True
+            return self._boards is not None and self._boards.has_room(stage.key)
+        if not self.has_room:
             return False
         taken = sum((Counter(resources_of(other)) for other, _ in self._running.values()), Counter[str]())
         return all(taken[name] + amount <= 1 for name, amount in resources_of(stage).items())
 
     def start(self, stage: Stage) -> None:
         """Give the stage to the pool."""
-        attempt = self._deaths[stage.key]
+        board = self._boards.give(stage.key) if self._boards is not None and needs_board(stage) else None
+        attempt = self._deaths[stage.key] + (len(self._boards.faults(stage.key)) if self._boards is not None else 0)
         log = str(self._logs / f"{stage.kind}-{stage.key[:16]}{f'-retry{attempt}' if attempt else ''}.log")
         self._running[stage.key] = (stage, log)
         folder = None if self._folder is None else str(self._folder)
-        job = Job(stage.to_json(), self._data, self._store.location, log, folder=folder, vitis=self._vitis)
-        self._pool.submit(job)
+        self._pool.submit(
+            Job(
+                stage=stage.to_json(),
+                data=self._data,
+                store=self._store.location,
+                log=log,
+                folder=folder,
+                board=None if board is None else asdict(board),
+                vitis=self._vitis,
+            )
+        )
 
     def collect(self, timeout: float) -> list[StageEnd]:
         """The stages that ended, waiting at most `timeout` seconds for the first.
 
         Stages whose worker died are merely no longer running: start them again. Raises StudyError when no stage can run.
         """
+        if self._boards is not None:
+            for key in self._boards.overdue():
+                if self._pool.cancel(key):
+                    self._boards.stopped(key)
+            self._boards.step(idle=self._wait_for_board and not self._running)
+            self._wait_for_board = False
+            if not self._running:  # a pool without jobs answers at once
+                time.sleep(timeout)
         ends = [self._end(result) for result in self._pool.wait(timeout)]
         return [end for end in ends if end is not None]
 
     def _end(self, result: JobResult) -> StageEnd | None:
         stage, log = self._running.pop(result.key)
+        if self._boards is not None and needs_board(stage):
+            return self._end_on_board(self._boards, stage, log, result)
+        return self._ended(stage, log, result)
+
+    def _end_on_board(self, boards: BoardCrew, stage: Stage, log: str, result: JobResult) -> StageEnd | None:
+        """A stage that a board lost is not its own death: it is merely no longer running."""
+        is_lost = result.outcome == "board_lost" or (result.outcome != "done" and boards.was_stopped(stage.key))
+        if is_lost:
+            fault = boards.lost(stage.key, result.message)
+            if not boards.has_itself_to_blame(stage.key):
+                self._note(
+                    f"stage {stage.kind} {stage.key[:12]}: lost by board {fault.board}: {fault.reason}; it is queued again"
+                )
+                return None
+            message = (
+                f"{fault.reason} (lost {len(boards.faults(stage.key))} times, by boards that ran a small network right after)"
+            )
+            end: StageEnd | None = StageEnd(stage, result.seconds, f"stage {stage.kind}: {message} (log: {log})")
+        else:
+            (boards.succeeded if result.outcome in ("done", "refused") else boards.dropped)(stage.key)
+            end = self._ended(stage, log, result)
+        return None if end is None else replace(end, faults=tuple(boards.faults(stage.key)))
+
+    def _ended(self, stage: Stage, log: str, result: JobResult) -> StageEnd | None:
         name = f"stage {stage.kind} {stage.key[:12]}"
         if result.outcome == "blocked":
             raise StudyError(

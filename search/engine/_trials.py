@@ -19,6 +19,16 @@ class ActiveTrial:
     seconds: dict[str, float] = field(default_factory=dict)  # by kind, of the stages that this trial paid for
     hits: list[str] = field(default_factory=list)  # kinds of those that were in the store already
     artifacts: dict[str, Artifact] = field(default_factory=dict)  # by the stage's key
+    faults: tuple[dict[str, str], ...] = ()  # of boards that lost its measurement
+
+    def add(self, last: Stage) -> None:
+        """Let the candidate need another stage, with all that it needs."""
+        known = {stage.key for stage in self.stages}
+        self.stages += [stage for stage in last.walk() if stage.key not in known]
+
+    def artifact(self, kind: str) -> Artifact | None:
+        """The artifact of the candidate's stage of this kind, if it has one and it is there."""
+        return next((self.artifacts.get(stage.key) for stage in self.stages if stage.kind == kind), None)
 
     def ready(self, find: Callable[[Stage], Artifact | None]) -> list[Stage]:
         """The missing stages that all inputs are there for; `find` looks an artifact up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from edgesearch.search.engine._jobs import Job, JobResult
@@ -12,7 +13,11 @@ class Pool(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many jobs run side by side."""
+        """How many jobs that compute run side by side."""
+
+    @property
+    def waits_for_boards(self) -> bool:
+        """Whether a job on a board takes the place of one that computes; else it runs beside them, since it only waits."""
 
     def submit(self, job: Job) -> None:
         """Take a job."""
@@ -20,16 +25,21 @@ class Pool(Protocol):
     def wait(self, timeout: float) -> list[JobResult]:
         """The jobs that ended, waiting at most `timeout` seconds for the first of them."""
 
+    def cancel(self, key: str) -> bool:
+        """Stop the job of the stage with this key, if it runs: then `wait` tells that it was lost. Whether it runs."""
+
     def close(self) -> None:
         """Stop, dropping what still runs."""
 
 
-def make_pool(workers: int, *, address: str | None = None, gpus_per_job: float = 0.0) -> Pool:
-    """A pool of so many workers: Ray for one or more, a child process of ours for 0."""
+def make_pool(
+    workers: int, *, address: str | None = None, gpus_per_job: float = 0.0, boards: Mapping[str, int] | None = None
+) -> Pool:
+    """A pool of so many workers: Ray for one or more, a child process of ours for 0. `boards`: how many jobs each takes."""
     if workers == 0 and address is None:
         from edgesearch.search.engine._child import ChildPool
 
         return ChildPool()
     from edgesearch.search.engine._ray import RayPool
 
-    return RayPool(max(workers, 1), address=address, gpus_per_job=gpus_per_job)
+    return RayPool(max(workers, 1), address=address, gpus_per_job=gpus_per_job, boards=boards or {})

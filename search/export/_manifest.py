@@ -61,6 +61,7 @@ def make_manifest(
             "test_accuracy": test_accuracy,
             "board": settings.board,
             "conditions": dict(record.conditions),
+            **({"measured_by": record.measured_by, "accuracy_of": record.accuracy_of} if record.measured_by else {}),
         },
         "recipes": {part: content[part] for part in ("train", "finetune", "qat", "prune", "teacher")},
         "data": {

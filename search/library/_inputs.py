@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgesearch.board_eval import Board, find_board, find_compiler
+from edgesearch.board_eval import Board, BoardPool, find_board, find_compiler
 from edgesearch.errors import EdgesearchError, StudyError, ToolchainError
 from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, check_outputs, load_data, plan
 from edgesearch.objectives.vitis import Task, check_packages
 from edgesearch.plugins import is_import_path
+from edgesearch.search.library._boards import check_kind, with_boards
 from edgesearch.search.study import StudyFile, with_fingerprint
-from edgesearch.spaces import Candidate, build
+from edgesearch.spaces import Candidate, Student, build
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Inputs:
     board: Board
     estimator: Estimator
     conditions: Conditions
+    #: The boards that measure; None where none does.
+    pool: BoardPool | None = None
     #: Why no compiler of Vitis AI is there for a study that leaves compiling to it; "" where one is, or none is needed.
     no_compiler: str = ""
 
@@ -46,11 +49,18 @@ class Inputs:
         return candidate.resolved(granularity=self.conditions.granularity).canonical()
 
 
-def read_inputs(settings: StudyFile, *, threads: int = 1) -> Inputs:
-    """Read the data and the board. Raises DataError, TargetError and PluginError."""
-    folder = settings.folder
+def read_inputs(settings: StudyFile, *, threads: int = 1, to_run: bool = True) -> Inputs:
+    """Read the data and the board, and where the study is to run, find the boards that measure.
+
+    Raises DataError, TargetError and PluginError, and BoardError or StudyError when those boards cannot be used.
+    """
+    folder, pool = settings.folder, None
+    if to_run:
+        settings, pool = with_boards(settings)
     data = load_data(settings.data, folder=folder)
     board = find_board(settings.board, folder=folder, compiler=settings.compiler, allow=settings.allow)
+    if pool is not None:
+        check_kind(pool, board)
     settings = settings.resolved(granularity=board.target.channel_parallel)
     toolchain, no_compiler = _toolchain(settings)
     import_path = settings.board if is_import_path(settings.board) else ""
@@ -59,6 +69,8 @@ def read_inputs(settings: StudyFile, *, threads: int = 1) -> Inputs:
         settings.pipeline,
         board,
         import_path=import_path,
+        pool=pool,
+        board_images=settings.board_images,
         compiler=settings.compiler,
         toolchain=toolchain,
         allow=settings.allow,
@@ -66,7 +78,13 @@ def read_inputs(settings: StudyFile, *, threads: int = 1) -> Inputs:
         threads=threads,
     )
     estimator = Estimator(channels=data.channels, classes=len(data.classes), board=board, folder=folder)
-    return Inputs(settings, data, board, estimator, conditions, no_compiler)
+    inputs = Inputs(settings, data, board, estimator, conditions, pool, no_compiler)
+    if pool is not None and not conditions.measures(Candidate(student=Student(architecture="mlp"))):
+        raise StudyError(
+            f"score = {settings.score!r} needs files that the boards run, and there is nothing to make them "
+            f"({no_compiler or 'no compiler for their DPU'}); take compiler = 'edgesearch', or score = 'simulated'"
+        )
+    return inputs
 
 
 def _toolchain(settings: StudyFile) -> tuple[str, str]:

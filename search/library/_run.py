@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
 
+from edgesearch.board_eval import BoardPool
 from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.objectives import DataSet, Stage, Store
-from edgesearch.search.engine import Engine, Pool, Progress, StageRunner, Summary, make_pool, run_stages
+from edgesearch.search.engine import (
+    BoardCrew,
+    BoardRules,
+    Engine,
+    Pool,
+    Progress,
+    StageRunner,
+    Summary,
+    look_at,
+    make_pool,
+    run_stages,
+)
 from edgesearch.search.library._inputs import Inputs, check_vitis
 from edgesearch.search.study import (
     Home,
@@ -26,16 +39,32 @@ from edgesearch.search.study import (
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use: stages side by side (None: one per core; 0: no Ray), a Ray cluster, a share of a GPU per stage."""
+    """What a run may use: stages side by side (None: one per core; 0: no Ray), a Ray cluster, a share of a GPU per stage.
+
+    board_wait_s: for a board to come back when all are in quarantine.
+    """
 
     workers: int | None = None
     ray_address: str | None = None
     gpus_per_stage: float = 0.0
+    board_wait_s: float = 1800.0
 
-    def pool(self) -> Pool:
+    def pool(self, boards: BoardPool | None) -> Pool:
         """Where the stages run."""
         workers = len(os.sched_getaffinity(0)) if self.workers is None else self.workers
-        return make_pool(workers, address=self.ray_address, gpus_per_job=self.gpus_per_stage)
+        shares = {} if boards is None else dict.fromkeys((board.name for board in boards.members), self.rules.jobs_per_board)
+        return make_pool(workers, address=self.ray_address, gpus_per_job=self.gpus_per_stage, boards=shares)
+
+    @property
+    def rules(self) -> BoardRules:
+        """How boards are shared and judged."""
+        return BoardRules(wait_s=self.board_wait_s)
+
+    def crew(self, boards: BoardPool | None, folder: Path, progress: Progress) -> BoardCrew | None:
+        """The boards at work, where there are any."""
+        if boards is None:
+            return None
+        return BoardCrew(boards.members, look=look_at(folder, self.rules), note=progress.note, rules=self.rules)
 
 
 def run_study(
@@ -63,7 +92,7 @@ def run_study(
             _refuse_other_data(study, inputs.data)
             if made := made_otherwise(inputs, study):
                 progress.note(made)
-            pool = resources.pool()
+            pool = resources.pool(inputs.pool)
             store, logs = Store(home.store, warn=progress.note), home.logs(settings.name)
             try:
                 engine = Engine(
@@ -77,6 +106,7 @@ def run_study(
                     logs=logs,
                     lease=lease,
                     folder=settings.folder,
+                    boards=resources.crew(inputs.pool, settings.folder, progress),
                     retry_failed=retry_failed,
                 )
                 summary = engine.run(trials)

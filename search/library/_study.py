@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgesearch.board_eval import load_profile
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Store
 from edgesearch.search.engine import Progress, Summary
 from edgesearch.search.export import export_trial, float_network
+from edgesearch.search.library._boards import board_changes
 from edgesearch.search.library._front import Front, StudyRecord
 from edgesearch.search.library._inputs import Inputs, check_teacher, read_inputs, unsupported_students
 from edgesearch.search.library._progress import as_progress
@@ -21,6 +23,7 @@ from edgesearch.search.study import (
     Home,
     Miss,
     Objective,
+    Score,
     StudyFile,
     StudyView,
     nearest_misses,
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     import optuna
     from torch import nn
 
-    from edgesearch.board_eval import Compiler
+    from edgesearch.board_eval import BoardProfile, Calibration, Compiler
     from edgesearch.spaces import Candidate
 
 #: Told what a person should know of a store that is read.
@@ -67,18 +70,23 @@ class Study:
         storage: str | None = None,
         name: str | None = None,
         seed: int | None = None,
-        board: str | None = None,
+        board: str | Sequence[str] | None = None,
+        score: Score | None = None,
         threads: int = 1,
     ) -> Study:
-        """A study by its file, by the name of a bundled one, or made in Python; `name`, `seed`, `board` stand for the file's.
+        """A study by its file, by the name of a bundled one, or made in Python; `name`, `seed`, `board`, `score` stand for the
+        file's. Of several boards all but one are of the boards file: those measure.
 
         `threads` are those of every stage: results are bit-equal for any number of workers, not for another number of threads.
 
         Nothing is written yet. Raises StudyError when there is no such study, SpaceError for settings that are not possible or
-        when no student can be built, DataError, TargetError, and LoweringError or GraphError when the DPU can run no student.
+        when no student can be built, DataError, TargetError, BoardError for boards that cannot be used, and LoweringError or
+        GraphError when the DPU can run no student.
         """
         settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
-        changes = {"name": name, "seed": seed, "board": board}
+        changes: dict[str, Any] = {"name": name, "seed": seed, "score": score}
+        boards = [board] if isinstance(board, str) else board or ()
+        changes |= board_changes(boards, score=score or settings.score)
         settings = settings.with_changes(**{key: value for key, value in changes.items() if value is not None})
         inputs = read_inputs(settings, threads=threads)
         opened = cls(inputs.settings, Home(Path(home)), storage, inputs)
@@ -126,13 +134,15 @@ class Study:
         workers: int | None = None,
         ray_address: str | None = None,
         gpus_per_stage: float = 0.0,
+        board_wait_s: float = 1800.0,
         retry_failed: bool = False,
         progress: Callable[[str], object] | Progress | None = None,
     ) -> Front:
         """Run until the study has `trials` trials in all (default: as its file says), resuming it if it was begun.
 
         `workers` stages run side by side as Ray tasks (default: one per core; 0: in this process, without Ray). `progress` is
-        told each line of what happens, for example `print`; None: silence. Interrupted at any moment, the same call goes on.
+        told each line of what happens, for example `print`; None: silence. `board_wait_s`: seconds for a board to come back
+        when all that measure are in quarantine; then the study stops. Interrupted at any moment, the same call goes on.
         Raises StudyError when the study was started with other settings or images, when another process runs it, when its
         first trials all fail, and for a study that was loaded to be read.
         """
@@ -145,7 +155,7 @@ class Study:
             self.home,
             self.storage,
             trials=trials or self.trials,
-            resources=Resources(workers, ray_address, gpus_per_stage),
+            resources=Resources(workers, ray_address, gpus_per_stage, board_wait_s),
             progress=as_progress(progress),
             retry_failed=retry_failed,
         )
@@ -205,12 +215,27 @@ class Study:
         write_report(self.view(), path)
         return path
 
+    def calibrate(
+        self, profile: BoardProfile | None = None, *, name: str | None = None, keep_unexplained: bool = False
+    ) -> Calibration:
+        """The profile (None: of the study's simulated board) fitted to what boards measured in this study.
+
+        Raises MeasurementError when too little was measured, or when no constants explain it; TargetError when the simulated
+        board has no profile.
+        """
+        from edgesearch.search.library._measurements import calibrate_by_study, study_measurements
+
+        start = load_profile(self.settings.board) if profile is None else profile
+        return calibrate_by_study(
+            study_measurements(self.view(), self._store()), start, name=name, keep_unexplained=keep_unexplained
+        )
+
     # --- what it stands on
 
     @cached_property
     def inputs(self) -> Inputs:
         """The settings with the data set and the board that they name; a loaded study reads them when they are first needed."""
-        return self._opened or read_inputs(self.settings)
+        return self._opened or read_inputs(self.settings, to_run=False)
 
     def _stored(self) -> optuna.Study | None:
         if self._opened is not None and not is_stored(self.name, self.storage, self.home):

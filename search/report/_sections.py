@@ -89,7 +89,21 @@ def cards(view: StudyView, picture: FrontPicture) -> list[Card]:
         *_winners(picture),
         Card("Rejected", f"{view.rejected:,}", reasons or "before any training"),
         Card("Repeats", f"{view.repeats:,}", "answered from the record"),
+        *_boards(view),
     ]
+
+
+def _boards(view: StudyView) -> list[Card]:
+    """What boards did in the last run, and which are out, and why."""
+    if not view.boards:
+        return []
+    measured = sum(bool(record.measured_by) for record in view.records)
+    notes = [
+        f"{name} {known.get('state')}, {known.get('served', 0)} served, {known.get('lost', 0)} lost"
+        + (f" ({known['reason']})" if known.get("reason") else "")
+        for name, known in view.boards.items()
+    ]
+    return [Card("Measured", f"{measured:,}", "; ".join(notes), "trials", wide=True)]
 
 
 def _rejection(view: StudyView, reason: str) -> str:

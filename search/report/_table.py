@@ -73,7 +73,7 @@ class Column:
 
 
 def columns(view: StudyView) -> list[Column]:
-    """The columns of a front. Test accuracy and energy have one only if there are any."""
+    """The columns of a front. Test accuracy, energy, and what boards measured beside it, have some only if there are any."""
     found = [
         Column("trial", "trial", lambda r: r.number, str),
         Column("candidate", "candidate", lambda r: r.recipe, str, is_number=False),
@@ -87,6 +87,12 @@ def columns(view: StudyView) -> list[Column]:
     found.append(Column("FPS", "fps", lambda r: r.fps, number))
     if any("fps_error" in record.metrics for record in view.records):
         found.append(Column("±%", "fps_error", lambda r: r.figure("fps_error"), _points))
+    if any(record.measured_by for record in view.records):
+        found += [
+            Column("simulated", "simulated_fps", lambda r: r.figure("simulated_fps"), number),
+            Column("off", "fps_difference", lambda r: r.figure("fps_difference"), _signed),
+            Column("measured by", "measured_by", _measured_by, lambda b: b or MISSING, is_number=False),
+        ]
     if any("throughput_bound" in record.conditions for record in view.records):
         found.append(Column("bound by", "throughput_bound", _bound, lambda b: b or MISSING, is_number=False))
     found += [
@@ -103,8 +109,10 @@ def columns(view: StudyView) -> list[Column]:
 
 
 def _uncertainty(record: Record, images: int) -> float | None:
-    """Half of the 95 % interval of an accuracy that was counted on so many images."""
+    """Half of the 95 % interval of an accuracy that was counted on so many images, or on those that its board was given."""
     accuracy = record.accuracy
+    if record.accuracy_of == "board":
+        images = int(record.figure("board_images") or images)
     return None if accuracy is None or not 0 <= accuracy <= 1 else uncertainty(accuracy, images)
 
 
@@ -113,13 +121,34 @@ def _bound(record: Record) -> str | None:
     return record.conditions.get("throughput_bound")
 
 
+def _measured_by(record: Record) -> str | None:
+    """The board that measured it, with a mark where its integers were other ones than ours."""
+    return f"{record.measured_by} *" if record.accuracy_of == "board" else record.measured_by or None
+
+
+def _signed(value: float | None) -> str:
+    return MISSING if value is None else f"{value:+.1%}"
+
+
 def _points(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.1f}"
 
 
 def certainty_note(view: StudyView, front: Sequence[Record]) -> str:
     """How sure accuracies and speeds are, and whose order is open; "" where nothing is known of it."""
-    return " ".join(note for note in (accuracy_note(view, front), speed_note(front)) if note)
+    return " ".join(note for note in (accuracy_note(view, front), speed_note(front), board_note(front)) if note)
+
+
+def board_note(front: Sequence[Record]) -> str:
+    """What the mark of a measurement means, where a member has one."""
+    marked = [record for record in front if record.accuracy_of == "board"]
+    if not marked:
+        return ""
+    images = max(int(record.figure("board_images") or 0) for record in marked)
+    return (
+        "* behind a board: its logits are not those of this program's integers, so that its accuracy is the board's own, on "
+        f"{images:,} images at most; look at the preprocessing and at the file that it ran."
+    )
 
 
 def accuracy_note(view: StudyView, front: Sequence[Record]) -> str:
@@ -222,13 +251,24 @@ def front_json(view: StudyView, front: Sequence[Record]) -> str:
 
 def _as_json(view: StudyView, record: Record) -> dict[str, Any]:
     values = {column.name: _finite(column.value(record)) for column in columns(view)}
-    return values | {
-        "candidate_key": record.candidate_key,
-        "deployable": record.deployable,
-        "violations": dict(record.violations),
-        "metrics": {name: _finite(value) for name, value in record.metrics.items()},
-        "settings": dict(record.settings),
-    }
+    return (
+        values
+        | {
+            "candidate_key": record.candidate_key,
+            "deployable": record.deployable,
+            "violations": dict(record.violations),
+            "metrics": {name: _finite(value) for name, value in record.metrics.items()},
+            "settings": dict(record.settings),
+        }
+        | _measured(record)
+    )
+
+
+def _measured(record: Record) -> dict[str, Any]:
+    """Of a trial that a board measured: whose accuracy it has, and the boards that lost the measurement before."""
+    if not record.measured_by:
+        return {}
+    return {"accuracy_of": record.accuracy_of, "board_faults": [dict(fault) for fault in record.board_faults]}
 
 
 def _certainty(view: StudyView, record: Record, front: Sequence[Record]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from ._duration import duration as duration
 from ._file import OBJECTIVES as OBJECTIVES
 from ._file import Constraints as Constraints
+from ._file import Score as Score
 from ._file import SearchSettings as SearchSettings
 from ._file import StudyFile as StudyFile
 from ._file import TeacherTable as TeacherTable

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 
@@ -27,6 +27,8 @@ from edgesearch.spaces import (
     with_declared_parameters,
 )
 
+#: What candidates are scored by: the simulated board; boards, each of them; or boards for those that would be on the front.
+Score: TypeAlias = Literal["simulated", "board", "board-front"]
 #: Objective -> direction. Accuracy is the quantized network's, top-1 on validation; fps is throughput with every core busy.
 OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
     "accuracy": "maximize",
@@ -98,6 +100,12 @@ class StudyFile(Settings):
     constraints: Constraints = Constraints()
     search: SearchSettings = SearchSettings()
     board: str = "zcu104"
+    #: What candidates are scored by.
+    score: Score = "simulated"
+    #: Boards that measure: names of boards and pools of the boards file, or import paths. All have the DPU of `board`.
+    boards: tuple[str, ...] = ()
+    #: Validation images that a board is given.
+    board_images: int = Field(default=1000, ge=1)
     #: What makes the file that the board runs: this program, or vai_c_xir of Vitis AI. Simulated boards time its code.
     compiler: Compiler = "edgesearch"
     #: What this program's code may use though no file has it that was measured on a board: see docs/compiler.md.

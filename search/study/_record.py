@@ -22,7 +22,7 @@ from edgesearch.errors import StudyError
 from edgesearch.spaces import Candidate, Student, parse_candidate
 
 #: Stage kinds in the order in which a candidate passes through them.
-STAGES = ("teacher", "student", "sensitivity", "pruned", "quantized", "measured")
+STAGES = ("teacher", "student", "sensitivity", "pruned", "quantized", "measured", "compiled", "on_board")
 #: Objectives whose ratios matter, not their differences: twice as fast is as good a step at 50 FPS as at 500.
 RATIO_SCALE = frozenset({"fps", "latency_fps", "latency_ms", "size_bytes", "macs", "parameters", "joules"})
 
@@ -75,6 +75,9 @@ class Record:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     cache_hits: tuple[str, ...] = ()
     artifacts: Mapping[str, str] = field(default_factory=dict)
+    measured_by: str = ""  # the board that measured it; "": its figures are simulated
+    accuracy_of: str = ""  # where a board measured: "integers", or "board" where its logits were other ones than our integers
+    board_faults: tuple[Mapping[str, str], ...] = ()  # boards that lost its measurement, why and when
     violations: Mapping[str, float] = field(default_factory=dict)
     failure: str = ""
     ask_seconds: float = 0.0
@@ -171,6 +174,8 @@ class StudyView:
     test_accuracy: Mapping[int, float] = field(default_factory=dict)  # trial -> top-1 on the test images, front only
     description: str = ""
     board: str = ""
+    #: Boards of the last run -> state, reason, jobs served and lost; empty where none measured.
+    boards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: Images that accuracies were counted on; None where it was not recorded.
     validation_images: int | None = None
 
@@ -200,6 +205,7 @@ def read_study(study: optuna.Study) -> StudyView:
         test_accuracy={int(number): float(value) for number, value in attributes.get("test_accuracy", {}).items()},
         description=str(settings.get("description") or ""),
         board=str(settings.get("board") or ""),
+        boards=attributes.get("boards") or {},
         validation_images=_count(attributes.get("validation_images")),
     )
 
@@ -232,6 +238,9 @@ def _read_trial(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> Record
         stage_seconds=attributes.get("stage_seconds") or {},
         cache_hits=tuple(attributes.get("cache_hits") or ()),
         artifacts=attributes.get("artifacts") or {},
+        measured_by=str(attributes.get("measured_by") or ""),
+        accuracy_of=str(attributes.get("accuracy_of") or ""),
+        board_faults=tuple(attributes.get("board_faults") or ()),
         violations=attributes.get("violations") or {},
         failure=str(attributes.get("failure") or ""),
         ask_seconds=float(attributes.get("ask_seconds") or 0.0),

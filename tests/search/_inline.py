@@ -11,6 +11,8 @@ from edgesearch.search.engine._jobs import Job, JobResult, run_job
 class InlinePool:
     """Runs each job in this process, when it is waited for."""
 
+    waits_for_boards = True
+
     def __init__(self, slots: int = 1) -> None:
         self.slots = slots
         self._jobs: deque[Job] = deque()
@@ -20,6 +22,9 @@ class InlinePool:
 
     def wait(self, timeout: float) -> list[JobResult]:
         return [JobResult(**run_job(asdict(self._jobs.popleft())))] if self._jobs else []
+
+    def cancel(self, key: str) -> bool:
+        return False
 
     def close(self) -> None:
         self._jobs.clear()

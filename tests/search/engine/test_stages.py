@@ -16,8 +16,11 @@ from edgesearch.search.study import StudyFile
 class Worker:
     """A pool that does nothing until it is told that a job ended."""
 
+    waits_for_boards = False
+
     def __init__(self, slots: int) -> None:
         self.slots = slots
+        self.cancelled: list[str] = []
         self.jobs: list[Job] = []
         self.ended: list[JobResult] = []
 
@@ -27,6 +30,10 @@ class Worker:
     def wait(self, timeout: float) -> list[JobResult]:
         ended, self.ended = self.ended, []
         return ended
+
+    def cancel(self, key: str) -> bool:
+        self.cancelled.append(key)
+        return any(job.key == key for job in self.jobs)
 
     def close(self) -> None:
         pass

@@ -117,6 +117,28 @@ def test_test_accuracy_and_energy_get_a_column_when_there_are_any() -> None:
     assert line.endswith("12.3")
 
 
+def test_what_a_board_measured_stands_beside_what_was_simulated() -> None:
+    figures = {"fps": 80.0, "simulated_fps": 100.0, "fps_difference": -0.2, "board_images": 60.0}
+    plain, fault = plain_record(1, (0.5, 80.0), metrics=figures), {"board": "b", "reason": "r", "at": "t"}
+    known = [
+        replace(plain, measured_by="lab", accuracy_of="integers"),
+        replace(plain, number=2, measured_by="lab", accuracy_of="board", board_faults=(fault,)),
+        replace(plain, number=3, metrics={"fps": 80.0}),
+    ]
+    view = StudyView("s", plain.objectives, {}, tuple(known), validation_images=10_000)
+    heading, ours, theirs, simulated = front_text(view, known).splitlines()
+    assert heading.split()[5:9] == ["simulated", "off", "measured", "by"]
+    assert {"100.0", "-20.0%", "lab"} <= set(ours.split())
+    assert "lab *" in theirs
+    assert "lab" not in simulated
+    assert "on 60 images" in certainty_note(view, known)
+    assert certainty_note(view, known[:1]).count("*") == 0
+    members = json.loads(front_json(view, known))["front"]
+    assert [member.get("accuracy_of") for member in members] == ["integers", "board", None]
+    assert members[1]["board_faults"][0]["board"] == "b"
+    assert members[1]["accuracy_uncertainty"] > 5 * members[0]["accuracy_uncertainty"]  # 60 images, and not 10,000
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(1234567.0, "1,234,567"), (999.94, "999.9"), (83.52, "83.5"), (7.0, "7.00"), (0.0123, "0.0123"), (None, "-")],

@@ -1,0 +1,145 @@
+"""Boards that run compiled files, and pools of them: what only one measurement at a time can have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from edgesearch.board_eval.boards._board import Board, Labels
+from edgesearch.board_eval.boards._registry import find_board
+from edgesearch.board_eval.boards._ssh import SshBoard
+from edgesearch.board_eval.remote import BoardProbe, BoardRun, Boards, BoardSettings, load_boards
+from edgesearch.board_eval.targets import Target
+from edgesearch.errors import BoardError
+from edgesearch.plugins import is_import_path
+
+__all__ = ["BoardPool", "BoardReference", "PhysicalBoard", "find_pool", "is_physical"]
+
+#: Steps of a job that may each take a board's `timeout_s` at most, and seconds for what is around them.
+_STEPS, _AROUND_S = 4, 120.0
+#: Seconds that each figure of a look at a board is measured.
+_BRIEF_S = 0.1
+
+
+@runtime_checkable
+class PhysicalBoard(Board, Protocol):
+    """A board that runs files which were compiled for its DPU."""
+
+    def run(self, xmodel: str | Path, images: npt.NDArray[np.int8], labels: Labels | None = None) -> BoardRun:
+        """Run a compiled xmodel on images (N, H, W, C), quantized: what was measured, and the logits of all images.
+
+        Raises BoardError for a file or images that the board refuses, BoardLost when the board is at fault.
+        """
+        ...
+
+    def probe(self) -> BoardProbe:
+        """What the board says of itself, without a network; raises BoardLost when it does not answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class BoardReference:
+    """How another process finds a board: by its name in a boards file, or by its import path, which is then its name.
+
+    limit_s: a measurement that takes longer hangs. power_cycle: the command that switches the board off and on again.
+    """
+
+    name: str
+    file: str = ""
+    limit_s: float = 900.0
+    power_cycle: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> BoardReference:
+        """The reference whose fields JSON kept."""
+        return cls(**{**content, "power_cycle": tuple(content.get("power_cycle", ()))})
+
+    def open(self, folder: Path | None = None, *, brief: bool = False) -> PhysicalBoard:
+        """The board; code is looked for in `folder` first. `brief`: it need not measure well.
+
+        Raises BoardError or PluginError when there is none.
+        """
+        if self.file:
+            settings = load_boards(self.file).board(self.name)
+            return SshBoard(settings.model_copy(update={"seconds": _BRIEF_S}) if brief else settings)
+        board = find_board(self.name, folder=folder)
+        if not isinstance(board, PhysicalBoard):
+            raise BoardError(
+                f"board {self.name!r} runs no compiled files (it has no `run` and `probe`), so that nothing can be measured on "
+                "it; name a board of the boards file"
+            )
+        return board
+
+
+@dataclass(frozen=True)
+class BoardPool:
+    """Boards of one kind that share the measurements of a study.
+
+    `profile`: the simulated board that foretells theirs, by its name or path; "" where only the study can say.
+    """
+
+    name: str
+    members: tuple[BoardReference, ...]
+    target: Target
+    runner: str
+    profile: str = ""
+
+    @property
+    def content(self) -> Mapping[str, Any]:
+        """What a measurement is of, as JSON can hold it: not which member made it."""
+        target = f"0x{self.target.fingerprint:x}" if self.target.fingerprint else self.target.name
+        return {"name": self.name, "target": target, "runner": self.runner}
+
+
+def is_physical(name: str) -> bool:
+    """Whether the boards file has a board or a pool of this name."""
+    boards = load_boards()
+    return name in boards.boards or name in boards.pools
+
+
+def find_pool(names: Sequence[str], *, folder: Path | None = None) -> BoardPool:
+    """The boards of these names: of boards and pools of the boards file, and import paths, looked for in `folder` first.
+
+    Raises BoardError for a name that leads to no board, for one that is named twice, and for boards that are not of one kind.
+    """
+    file = load_boards()
+    found = [member for name in names for member in _members(name, file, folder)]
+    references = tuple(reference for reference, _, _ in found)
+    twice = [r.name for i, r in enumerate(references) if r.name in {other.name for other in references[:i]}]
+    if twice or not references:
+        raise BoardError(f"board {twice[0]!r} is named twice" if twice else "no board is named; name one with --board")
+    _, first, profile = found[0]
+    kind = _kind(first)
+    for reference, board, _ in found[1:]:
+        if _kind(board) != kind:
+            raise BoardError(
+                f"boards {references[0].name!r} and {reference.name!r} cannot share a study's measurements: their DPUs and "
+                f"runners are {_words(kind)} and {_words(_kind(board))}; name boards of one kind"
+            )
+    return BoardPool("+".join(sorted(names)), references, first.target, kind[1], profile)
+
+
+def _members(name: str, file: Boards, folder: Path | None) -> list[tuple[BoardReference, PhysicalBoard, str]]:
+    if is_import_path(name):
+        reference = BoardReference(name)
+        return [(reference, reference.open(folder), "")]
+    chosen = file.pool(name) if name in file.pools else (file.board(name),)
+    return [(_reference(settings, file), SshBoard(settings), settings.target) for settings in chosen]
+
+
+def _reference(settings: BoardSettings, file: Boards) -> BoardReference:
+    limit = _STEPS * settings.timeout_s + _AROUND_S
+    return BoardReference(settings.name, str(file.path.absolute()), limit, settings.power_cycle)
+
+
+def _kind(board: PhysicalBoard) -> tuple[Target, str]:
+    return board.target, str(board.content.get("runner", ""))
+
+
+def _words(kind: tuple[Target, str]) -> str:
+    return f"{kind[0].name} ({kind[1] or 'its own'} runner)"

@@ -1,0 +1,119 @@
+"""What a real board says of a compiled network: its speed, and the logits of validation images beside our integers'."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edgesearch.board_eval import BoardRun, Graph, execute, quantize_images
+from edgesearch.errors import BoardError
+from edgesearch.objectives.data import DataSet, Split, prepare
+from edgesearch.objectives.stages._context import Context
+from edgesearch.objectives.stages._plan import Plan
+from edgesearch.objectives.stages._spec import Result, StageSpec
+from edgesearch.objectives.stages._stage import Stage
+from edgesearch.objectives.stages.kinds._compiled import compiled_content
+from edgesearch.objectives.stages.kinds._quantized import load_graph
+from edgesearch.spaces import Settings
+
+#: Images that are prepared and executed at a time.
+_BATCH = 256
+
+
+class OnBoardSettings(Settings):
+    """The board or pool, as `BoardPool.content`, whichever member serves, and how many validation images it is given."""
+
+    pool: dict[str, Any]
+    images: int
+
+
+def _place(plan: Plan) -> Stage | None:
+    conditions = plan.conditions
+    if not conditions.measures(plan.candidate):
+        return None
+    settings = OnBoardSettings(pool=dict(conditions.pool), images=conditions.board_images)
+    return plan.make(
+        "on_board", settings, reads=("validation",), network=plan.stage("quantized"), compiled=plan.stage("compiled")
+    )
+
+
+def _run(context: Context[OnBoardSettings]) -> Result:
+    if context.board is None:
+        raise BoardError("stage on_board was given no board; name one with --board")
+    graph, validation = load_graph(context.input("network")), context.data.validation
+    count, fix = min(context.settings.images, len(validation)), graph.input.fix
+    assert fix is not None  # only a quantized network is compiled
+    split = Split(validation.images[:count], validation.labels[:count])
+    images = np.concatenate([quantize_images(batch, fix) for batch in _batches(graph, split, context.data)])
+    board = context.board.open(context.folder)
+    with tempfile.TemporaryDirectory(prefix="edgesearch-") as folder:
+        xmodel = Path(folder) / "network.xmodel"
+        xmodel.write_bytes(compiled_content(context.input("compiled")))
+        run = board.run(xmodel, images, split.labels)
+    expected = np.concatenate([execute(graph, batch, device=context.device) for batch in _batches(graph, split, context.data)])
+    position = _output_position(graph, run.report.output.fix_position)
+    figures = _figures(run) | compare_logits(run.logits, expected, split.labels, fix=position)
+    logits = torch.from_numpy(np.ascontiguousarray(run.logits))
+    return Result({"board": context.board.name, **figures}, {"logits": {"logits": logits}})
+
+
+def _figures(run: BoardRun) -> dict[str, Any]:
+    """What was measured, by the names of simulated figures, with the whole report beside it."""
+    report = run.report
+    latency, fps = report.latency, report.throughput.fps
+    figures: dict[str, Any] = {"fps": fps, "latency_ms": latency.median_ms, "latency_fps": 1e3 / latency.median_ms}
+    if report.power is not None:
+        figures["joules"] = report.power.busy_w / fps
+    settled = "" if latency.settled and report.throughput.settled else ", not settled"
+    return figures | {
+        "measured_at": run.measured_at,
+        "conditions": {
+            "measured": f"on a board{settled}",
+            "latency": f"one thread, {report.runner} runner",
+            "throughput": f"{report.throughput.threads} threads, {report.runner} runner",
+        },
+        "clock_skew_s": run.clock_skew_s,
+        "report": report.model_dump(mode="json"),
+    }
+
+
+def _batches(graph: Graph, split: Split, data: DataSet) -> Iterator[npt.NDArray[np.float32]]:
+    for start in range(0, len(split), _BATCH):
+        yield prepare(split.images[start : start + _BATCH], graph.input.shape[0], data.normalisation)
+
+
+def _output_position(graph: Graph, reported: int | None) -> int:
+    """The file's own, which may be finer than the network's."""
+    position = graph.fix_of(graph.output.name) if reported is None else reported
+    return position or 0
+
+
+def compare_logits(
+    logits: npt.NDArray[np.int8], expected: npt.NDArray[np.float32], labels: npt.NDArray[np.integer], *, fix: int
+) -> dict[str, Any]:
+    """The logits of a board, int8 at position `fix`, beside what our integers give, and how many images they tell right.
+
+    `logits` and `expected` are (N, classes). Raises BoardError for logits of another shape.
+    """
+    ours = np.ldexp(expected.reshape(len(expected), -1).astype(np.float64), fix)
+    theirs = logits.reshape(len(logits), -1).astype(np.float64)
+    if theirs.shape != ours.shape:
+        raise BoardError(
+            f"the board gave logits of shape {logits.shape}, expected {ours.shape}; the file is of another network"
+        )
+    difference = np.abs(theirs - ours)
+    return {
+        "board_images": len(labels),
+        "board_correct": int((theirs.argmax(axis=1) == labels).sum()),
+        "logits_differ": int((difference > 0).any(axis=1).sum()),
+        "largest_difference": int(difference.max()),
+    }
+
+
+SPEC = StageSpec(name="on_board", version=1, settings=OnBoardSettings, place=_place, run=_run, random=False, on_board=True)

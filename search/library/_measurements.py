@@ -1,0 +1,74 @@
+"""What boards measured in a study, as rows that a board's profile is fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from edgesearch.board_eval import BoardProfile, Calibration, CompiledXmodel, MeasuredCode, MeasurementRow, calibrate
+from edgesearch.errors import MeasurementError
+from edgesearch.objectives import Store, compiled_content
+from edgesearch.search.study import Record, StudyView
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Two rows for each network that boards measured, and the code that they ran, by the rows' names of networks."""
+
+    rows: tuple[MeasurementRow, ...]
+    codes: dict[str, MeasuredCode]
+
+
+def study_measurements(view: StudyView, store: Store) -> Measurements:
+    """The rows of a study's trials that boards measured, each network once.
+
+    Raises MeasurementError when there are none, or when the store has their files no more.
+    """
+    measured: dict[str, Record] = {}
+    for record in view.records:
+        if record.is_complete and record.measured_by:
+            measured.setdefault(record.artifacts.get("on_board", ""), record)
+    if not measured:
+        raise MeasurementError(f"no trial of study {view.name!r} was measured by a board; run it with --score board-front")
+    rows: list[MeasurementRow] = []
+    codes: dict[str, MeasuredCode] = {}
+    with TemporaryDirectory(prefix="edgesearch-") as folder:
+        for key, record in measured.items():
+            found, compiled = store.get("on_board", key), store.get("compiled", record.artifacts.get("compiled", ""))
+            if found is None or compiled is None:
+                continue
+            network = f"trial-{record.number:04}"
+            path = Path(folder) / f"{network}.xmodel"
+            path.write_bytes(compiled_content(compiled))
+            codes[network] = CompiledXmodel.read(path).measured
+            row = MeasurementRow(network, "latency", found.figures["latency_fps"], found.figures["report"]["runner"])
+            rows += [row, replace(row, what="throughput", fps=found.figures["fps"])]
+    if not rows:
+        raise MeasurementError(
+            f"the store has the measurements of study {view.name!r} no more; give the home that it was run in"
+        )
+    return Measurements(tuple(rows), codes)
+
+
+def calibrate_by_study(
+    measurements: Measurements, profile: BoardProfile, *, name: str | None = None, keep_unexplained: bool = False
+) -> Calibration:
+    """The profile fitted to a study's measurements, each row timed by the very code that was run; raises MeasurementError.
+
+    A runner that the profile does not have counts as its default one.
+    """
+    known = (*profile.runners, "python")
+    return calibrate(
+        _of_runners(measurements.rows, known),
+        measurements.codes,
+        profile,
+        name=name,
+        hold_out=True,
+        keep_unexplained=keep_unexplained,
+    )
+
+
+def _of_runners(rows: Sequence[MeasurementRow], known: Sequence[str]) -> list[MeasurementRow]:
+    return [row if row.runner in known else replace(row, runner="") for row in rows]

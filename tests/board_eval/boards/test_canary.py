@@ -1,0 +1,83 @@
+"""The network that tells whether a board is well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgesearch.board_eval.boards._canary import Canary, examine
+from edgesearch.board_eval.targets import DEFAULT_TARGET, Dpu
+from edgesearch.board_eval.xmodel import is_compiled
+from edgesearch.errors import BoardLost
+
+
+@dataclass
+class _Run:
+    logits: Any
+
+
+@dataclass
+class _Probe:
+    problem: str | None
+
+
+class _Board:
+    """Gives the canary's logits, with `error` added to one of them."""
+
+    def __init__(self, target: Dpu, *, error: int = 0, lost: str = "") -> None:
+        self.target, self.error, self.lost = target, error, lost
+        self.files: list[bool] = []
+
+    def run(self, xmodel: Any, images: Any, labels: Any = None) -> _Run:
+        if self.lost:
+            raise BoardLost(self.lost)
+        self.files.append(is_compiled(xmodel))
+        logits = Canary.of(DEFAULT_TARGET).logits.copy()
+        logits[2, 3] += self.error
+        return _Run(logits)
+
+    def probe(self) -> _Probe:
+        return _Probe("no VART")
+
+
+def look(board: _Board) -> str | None:
+    return examine(board)  # type: ignore[arg-type]
+
+
+def test_the_canary_is_the_same_for_every_look_and_its_answers_differ() -> None:
+    first, second = Canary.of(DEFAULT_TARGET), Canary.of(DEFAULT_TARGET)
+    assert first.xmodel == second.xmodel
+    assert np.array_equal(first.logits, second.logits)
+    assert len(np.unique(first.logits)) > 10  # a board that gives zeros is found
+    assert np.abs(first.logits.astype(int)).max() <= 127
+
+
+def test_a_board_that_gives_the_logits_is_well() -> None:
+    board = _Board(DEFAULT_TARGET)
+    assert look(board) is None
+    assert board.files == [True]
+
+
+def test_one_wrong_integer_is_found() -> None:
+    problem = look(_Board(DEFAULT_TARGET, error=1))
+    assert problem is not None
+    assert "wrong logits for 1 of 4 images" in problem
+
+
+def test_a_board_that_is_lost_says_why() -> None:
+    assert look(_Board(DEFAULT_TARGET, lost="it is off")) == "it is off"
+
+
+def test_a_board_that_nothing_can_be_compiled_for_is_asked() -> None:
+    unknown = DEFAULT_TARGET.model_copy(update={"fingerprint": 0})
+    assert look(_Board(unknown)) == "no VART"
+
+
+@pytest.mark.parametrize("size", ["B512", "B4096"])
+def test_it_is_compiled_for_every_size(size: str) -> None:
+    from edgesearch.board_eval.targets import DPUS
+
+    assert Canary.of(DPUS[size]).xmodel

@@ -1,0 +1,83 @@
+"""Pools of boards, from a boards file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgesearch.board_eval.boards._physical import BoardReference, find_pool, is_physical
+from edgesearch.board_eval.boards._ssh import SshBoard
+from edgesearch.errors import BoardError
+
+BOARD = 'host = "192.0.2.{number}"\nkey = "key"\ntimeout_s = 10.0\n'
+
+
+@pytest.fixture
+def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "key").touch(mode=0o600)
+    (tmp_path / "key").chmod(0o600)
+    path = tmp_path / "boards.toml"
+    tables = {
+        "a": BOARD.format(number=1) + 'power_cycle = ["switch", "off and on"]\n',
+        "b": BOARD.format(number=2),
+        "cpp": BOARD.format(number=3) + 'runner = "cpp"\n',
+        "kv": BOARD.format(number=4) + 'target = "kv260"\n',
+    }
+    text = "".join(f"[board.{name}]\n{table}" for name, table in tables.items()) + '[pool.lab]\nboards = ["a", "b"]\n'
+    path.write_text(text)
+    monkeypatch.setenv("EDGESEARCH_BOARDS", str(path))
+    return path
+
+
+def test_a_pool_names_its_boards_and_what_they_are(boards: Path) -> None:
+    pool = find_pool(["lab"])
+    assert [member.name for member in pool.members] == ["a", "b"]
+    assert pool.members[0].power_cycle == ("switch", "off and on")
+    assert pool.members[0].limit_s > 4 * 10.0
+    assert pool.profile == "zcu104"
+    assert dict(pool.content) == {"name": "lab", "target": "0x101000056010407", "runner": "auto"}
+
+
+def test_boards_by_their_names_are_one_pool_in_any_order(boards: Path) -> None:
+    assert find_pool(["b", "a"]).content == find_pool(["a", "b"]).content
+    assert find_pool(["a", "b"]).name == "a+b"
+
+
+def test_a_reference_finds_its_board_in_another_process(boards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import asdict
+
+    reference = find_pool(["a"]).members[0]
+    monkeypatch.delenv("EDGESEARCH_BOARDS")  # a worker may not have it
+    again = BoardReference.from_json(asdict(reference))
+    assert again == reference
+    board = again.open()
+    assert isinstance(board, SshBoard)
+    assert board.name == "a"
+    brief = again.open(brief=True)
+    assert isinstance(brief, SshBoard)
+    assert brief.settings.seconds < board.settings.seconds
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["nobody"], "unknown board 'nobody'"),
+        (["lab", "a"], "'a' is named twice"),
+        (["a", "cpp"], r"cannot share.*auto runner.*cpp runner"),
+        ([], "no board is named"),
+    ],
+)
+def test_what_is_no_pool_is_refused(boards: Path, names: list[str], message: str) -> None:
+    with pytest.raises(BoardError, match=message):
+        find_pool(names)
+
+
+def test_a_simulated_board_measures_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from edgesearch.board_eval import find_board\nboard = find_board('zcu104')\n")
+    with pytest.raises(BoardError, match="runs no compiled files"):
+        find_pool(["mine:board"], folder=tmp_path)
+
+
+def test_names_of_the_boards_file_are_physical(boards: Path) -> None:
+    assert [is_physical(name) for name in ("a", "lab", "zcu104")] == [True, True, False]
