@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, p
 from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._progress import Progress
 from edgesearch.search.engine._proposals import Proposal, Proposer
+from edgesearch.search.engine._rejections import Rejections
 from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._stages import StageEnd, StageRunner
 from edgesearch.search.engine._trials import ActiveTrial
@@ -98,8 +98,8 @@ class Engine:
         self._active: list[ActiveTrial] = []
         self._seen: set[str] = set()  # candidate keys
         self._networks: dict[str, str] = {}  # the estimator's key of a network -> the trial that has it
-        self._counts: Counter[str] = Counter({name: int(study.user_attrs.get(name, 0)) for name in ("rejected", "repeats")})
-        self._rejections: Counter[str] = Counter(study.user_attrs.get("rejections", {}))
+        self._repeats = int(study.user_attrs.get("repeats", 0))
+        self._rejections = Rejections(settings.constraints, study.user_attrs, note=progress.note)
         self._finished = self._failed = 0
         self._retry: list[Candidate] = []
         self._exhausted = False
@@ -123,7 +123,7 @@ class Engine:
             for end in self._stages.collect(timeout=0.0 if proposing else 0.25):
                 self._settle(end)
         self._ledger.set_attributes(self._tallies())
-        return Summary(self._finished, self._failed, self._counts["rejected"], self._counts["repeats"], self._exhausted)
+        return Summary(self._finished, self._failed, self._rejections.count, self._repeats, self._exhausted)
 
     def _show(self) -> None:
         self._progress.update(self._ended, self._wanted, {trial.number: trial.missing().kind for trial in self._active})
@@ -168,7 +168,7 @@ class Engine:
             self._progress.note(self._proposer.why_none_is_left())
         elif proposal.candidate.key in self._seen:
             if proposal.drawn:
-                self._counts["repeats"] += 1
+                self._repeats += 1
         else:
             estimate = self._screen(proposal)
             self._seen.add(proposal.candidate.key)
@@ -186,12 +186,11 @@ class Engine:
         try:
             estimate = self._scoring.corrected(self._estimator.estimate(proposal.candidate), proposal.candidate)
         except EdgesearchError as error:
-            self._reject("unsupported", f"{proposal.candidate}: {error}")
+            self._rejections.unsupported(proposal.candidate, error)
             return None
         violations = self._settings.constraints.violations(self._scoring.favourable(estimate))
-        for name in violations:
-            limit = getattr(self._settings.constraints, name)
-            self._reject(name, f"{proposal.candidate}: {name} = {limit:g}, expected {estimate[name.partition('_')[2]]:g}")
+        if violations:
+            self._rejections.violated(proposal.candidate, estimate, violations)
         return None if violations else estimate
 
     def _is_known_network(self, candidate: Candidate) -> bool:
@@ -199,19 +198,13 @@ class Engine:
         known = self._networks.get(self._estimator.network_key(candidate))
         if known is None:
             return False
-        self._counts["repeats"] += 1
+        self._repeats += 1
         self._told_repeats += 1
         if self._told_repeats <= _TOLD:
             self._progress.note(
                 f"not tried again: {candidate} is layer by layer the network of {known}; the study goes on without it"
             )
         return True
-
-    def _reject(self, reason: str, message: str) -> None:
-        self._counts["rejected"] += 1
-        self._rejections[reason] += 1
-        if self._rejections[reason] <= _TOLD:
-            self._progress.note(f"rejected before training ({reason}): {message}")
 
     def _create(self, proposal: Proposal, estimate: dict[str, float], ask_seconds: float) -> None:
         candidate = proposal.candidate
@@ -349,10 +342,8 @@ class Engine:
 
     def _tallies(self) -> dict[str, Any]:
         """The study's own attributes, where there is something to say."""
-        tallies: dict[str, Any] = {name: count for name, count in self._counts.items() if count}
-        if self._boards is not None:
-            tallies["boards"] = dict(self._boards.summary())
-        return tallies | ({"rejections": dict(self._rejections)} if self._rejections else {})
+        tallies = self._rejections.attributes() | ({"repeats": self._repeats} if self._repeats else {})
+        return tallies | ({"boards": dict(self._boards.summary())} if self._boards is not None else {})
 
 
 def _faults(trial: ActiveTrial) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def screen(inputs: Inputs, trials: int) -> Screening:
                     unsupported = unsupported or str(error)
                     rejected.add(key)
                     continue
-                distance = _distance(constraints, screened.estimate)
+                distance = constraints.distance(screened.estimate)
                 if distance == 0:
                     network = inputs.estimator.network_key(proposal.candidate)
                     if networks.setdefault(network, key) != key:  # one that is kept, made in another way
@@ -81,9 +81,3 @@ def screen(inputs: Inputs, trials: int) -> Screening:
             if len(kept) <= number:  # the space is exhausted
                 break
     return Screening(tuple(kept.values()), len(rejected), nearest[1] if nearest else None, unsupported)
-
-
-def _distance(constraints: Constraints, estimate: dict[str, float]) -> float:
-    """How far a candidate misses its constraints, as a sum relative to the limits: 5 % too slow is as near as 5 % too large."""
-    limits: dict[str, float] = constraints.model_dump()
-    return sum(amount / limits[name] for name, amount in constraints.violations(estimate).items())

@@ -87,10 +87,20 @@ def cards(view: StudyView, picture: FrontPicture) -> list[Card]:
         Card("Trials", f"{len(view.records):,}", ", ".join(pieces)),
         Card("On the front", f"{len(picture.front):,}", f"of {feasible:,} feasible and deployable"),
         *_winners(picture),
-        Card("Rejected", f"{view.rejected:,}", reasons or "before any training"),
+        Card("Rejected", f"{view.rejected:,}", "; ".join(filter(None, (reasons, _nearest(view)))) or "before any training"),
         Card("Repeats", f"{view.repeats:,}", "answered from the record"),
         *_boards(view),
     ]
+
+
+def _nearest(view: StudyView) -> str:
+    """The rejected candidate that misses the constraints by least."""
+    nearest = view.nearest_rejected
+    missed = [
+        f"{describe_limit(name, miss['limit'])}, expected {_CONSTRAINTS.get(name, ('', number))[1](miss['expected'])}"
+        for name, miss in nearest.get("misses", {}).items()
+    ]
+    return f"the nearest: {nearest['candidate']} ({', '.join(missed)})" if missed else ""
 
 
 def _boards(view: StudyView) -> list[Card]:

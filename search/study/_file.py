@@ -48,7 +48,7 @@ class Constraints(Settings):
     max_latency_ms: float | None = Field(default=None, gt=0)
     max_size_bytes: float | None = Field(default=None, gt=0)
 
-    def violations(self, metrics: dict[str, float]) -> dict[str, float]:
+    def violations(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Constraint -> by how much it is violated, for those that `metrics` speaks of and violates."""
         amounts = {}
         for name, limit in self.model_dump(exclude_none=True).items():
@@ -58,6 +58,11 @@ class Constraints(Settings):
                 if amount > 0:
                     amounts[name] = amount
         return amounts
+
+    def distance(self, metrics: Mapping[str, float]) -> float:
+        """By how much they are missed, in sum, relative to the limits: 5 % too slow is as near as 5 % too large."""
+        limits: dict[str, float] = self.model_dump()
+        return sum(amount / limits[name] for name, amount in self.violations(metrics).items())
 
 
 class SearchSettings(Settings):

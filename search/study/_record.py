@@ -171,6 +171,8 @@ class StudyView:
     rejected: int = 0
     repeats: int = 0
     rejections: Mapping[str, int] = field(default_factory=dict)  # why asks were rejected -> how many
+    #: The rejected candidate that misses the constraints by least: `candidate`, and `misses`, by constraint {limit, expected}.
+    nearest_rejected: Mapping[str, Any] = field(default_factory=dict)
     test_accuracy: Mapping[int, float] = field(default_factory=dict)  # trial -> top-1 on the test images, front only
     description: str = ""
     board: str = ""
@@ -202,6 +204,7 @@ def read_study(study: optuna.Study) -> StudyView:
         rejected=int(attributes.get("rejected", 0)),
         repeats=int(attributes.get("repeats", 0)),
         rejections=dict(attributes.get("rejections", {})),
+        nearest_rejected=attributes.get("nearest_rejected") or {},
         test_accuracy={int(number): float(value) for number, value in attributes.get("test_accuracy", {}).items()},
         description=str(settings.get("description") or ""),
         board=str(settings.get("board") or ""),

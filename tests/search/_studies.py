@@ -105,6 +105,8 @@ def make_study(
     study.set_user_attr("rejected", trials // 3)
     study.set_user_attr("repeats", trials // 7)
     study.set_user_attr("rejections", {"min_fps": trials // 3 - trials // 9, "unsupported": trials // 9})
+    nearest = {"candidate": "cnn_small x2 @8", "distance": 0.0225, "misses": {"min_fps": {"limit": 400.0, "expected": 391.0}}}
+    study.set_user_attr("nearest_rejected", nearest)
     stored: set[str] = set()
     made = [make_trial(rng, i, objectives, limits, stored, failing) for i in range(trials)]
     made += [running_trial(rng, trials + i) for i in range(running)]

@@ -226,7 +226,10 @@ def test_candidates_that_break_a_constraint_are_rejected_before_training_and_are
     assert summary.rejected > 0
     assert len(trials) + summary.rejected == 8
     assert all(t.user_attrs["size_bytes"] <= 5000 for t in trials)
-    assert bench.study().user_attrs["rejections"] == {"max_size_bytes": summary.rejected}
+    attributes = bench.study().user_attrs
+    assert attributes["rejections"] == {"max_size_bytes": summary.rejected}
+    (miss,) = attributes["nearest_rejected"]["misses"].values()
+    assert miss["expected"] > miss["limit"] == 5000
 
 
 def test_accuracy_below_its_limit_is_recorded_as_a_violation(tmp_path: Path) -> None:

@@ -1,0 +1,53 @@
+"""Rejected candidates are counted once each, told a few times, and the nearest of them is remembered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgesearch.errors import GraphError
+from edgesearch.search.engine._rejections import Rejections
+from edgesearch.search.study import Constraints
+from edgesearch.spaces import Candidate, Student
+
+LIMITS = Constraints(min_fps=1000.0, max_size_bytes=2000.0)
+
+
+def candidate(width: float) -> Candidate:
+    return Candidate(student=Student(architecture="cnn_small", width=width))
+
+
+def reject(rejections: Rejections, width: float, **estimate: float) -> None:
+    rejections.violated(candidate(width), estimate, LIMITS.violations(estimate))
+
+
+def test_the_nearest_misses_by_least_relative_to_the_limits() -> None:
+    notes: list[str] = []
+    rejections = Rejections(LIMITS, {}, note=notes.append)
+    reject(rejections, 1.0, fps=900.0, size_bytes=1000.0)  # 10 % too slow
+    reject(rejections, 2.0, fps=1500.0, size_bytes=2100.0)  # 5 % too large
+    reject(rejections, 3.0, fps=999.0, size_bytes=2200.0)  # both
+    assert rejections.count == 3
+    kept = rejections.attributes()
+    assert kept["rejections"] == {"min_fps": 2, "max_size_bytes": 2}
+    assert kept["nearest_rejected"]["candidate"] == str(candidate(2.0))
+    assert kept["nearest_rejected"]["misses"] == {"max_size_bytes": {"limit": 2000.0, "expected": 2100.0}}
+    assert "min_fps = 1000, expected 900" in notes[0]
+
+
+def test_counting_goes_on_from_what_is_stored() -> None:
+    notes: list[str] = []
+    before: dict[str, Any] = {}
+    for width in (1.0, 2.0, 3.0, 4.0):
+        rejections = Rejections(LIMITS, before, note=notes.append)
+        reject(rejections, width, fps=1000.0 - width, size_bytes=1.0)
+        before = rejections.attributes()
+    assert before["rejected"] == 4
+    assert before["nearest_rejected"]["candidate"] == str(candidate(1.0))
+    assert len(notes) == 3
+
+
+def test_what_cannot_run_is_counted_and_is_never_the_nearest() -> None:
+    rejections = Rejections(LIMITS, {}, note=lambda note: None)
+    assert rejections.attributes() == {}
+    rejections.unsupported(candidate(1.0), GraphError("layer x does not fit"))
+    assert rejections.attributes() == {"rejected": 1, "rejections": {"unsupported": 1}}
