@@ -44,7 +44,7 @@ class Measurement:
         return None if self.power_w is None else self.power_w / self.throughput_fps
 
     def figures(self) -> dict[str, float]:
-        """Fps, latency_ms and latency_fps; fps_error and energy_j where the board gives them."""
+        """Fps, latency_ms and latency_fps; fps_error and joules per image where the board gives them."""
         speed = {"fps": self.throughput_fps, "latency_ms": self.latency_s * 1e3, "latency_fps": self.latency_fps}
-        more = {"fps_error": self.fps_error, "energy_j": self.energy_j}
+        more = {"fps_error": self.fps_error, "joules": self.energy_j}
         return speed | {name: value for name, value in more.items() if value is not None}

@@ -216,7 +216,7 @@ def test_feature_maps_that_found_no_room_are_named_with_this_compiler_too() -> N
 
 def test_energy_is_the_power_of_a_second_shared_among_its_images() -> None:
     measurement = Measurement(latency_s=0.01, throughput_fps=250.0, power_w=5.0)
-    assert measurement.figures() == {"fps": 250.0, "latency_ms": 10.0, "latency_fps": 100.0, "energy_j": 0.02}
+    assert measurement.figures() == {"fps": 250.0, "latency_ms": 10.0, "latency_fps": 100.0, "joules": 0.02}
     assert Measurement(latency_s=0.01, throughput_fps=250.0).energy_j is None
 
 
