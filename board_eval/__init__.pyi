@@ -4,6 +4,7 @@ from .boards import Compiler as Compiler
 from .boards import Finding as Finding
 from .boards import Measurement as Measurement
 from .boards import SimulatedBoard as SimulatedBoard
+from .boards import SshBoard as SshBoard
 from .boards import board_report as board_report
 from .boards import board_timing as board_timing
 from .boards import duplicate_images as duplicate_images
@@ -38,6 +39,10 @@ from .lowering import lower as lower
 from .lowering import lower_with_sources as lower_with_sources
 from .lowering import pruned_estimate as pruned_estimate
 from .onnx import write_onnx as write_onnx
+from .remote import BoardRun as BoardRun
+from .remote import Boards as Boards
+from .remote import BoardSettings as BoardSettings
+from .remote import load_boards as load_boards
 from .targets import DEFAULT_TARGET as DEFAULT_TARGET
 from .targets import MODELLED as MODELLED
 from .targets import TARGETS as TARGETS

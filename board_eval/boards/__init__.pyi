@@ -9,3 +9,4 @@ from ._simulated import SimulatedBoard as SimulatedBoard
 from ._speed import Compiler as Compiler
 from ._speed import board_report as board_report
 from ._speed import board_timing as board_timing
+from ._ssh import SshBoard as SshBoard

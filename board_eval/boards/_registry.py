@@ -1,4 +1,4 @@
-"""Boards by name, by the path of a profile, or by import path."""
+"""Boards by name, by the path of a profile, by their table in the boards file, or by import path."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from edgesearch.board_eval.boards._board import Board
 from edgesearch.board_eval.boards._simulated import SimulatedBoard
 from edgesearch.board_eval.boards._speed import Compiler
+from edgesearch.board_eval.boards._ssh import SshBoard
 from edgesearch.board_eval.compiler import Feature
+from edgesearch.board_eval.remote import load_boards
 from edgesearch.board_eval.targets import load_profile, profile_names
 from edgesearch.errors import EdgesearchError, PluginError
 from edgesearch.plugins import Registry, is_import_path
@@ -30,12 +32,13 @@ for _name in profile_names():
 def find_board(
     name: str, *, folder: Path | None = None, compiler: Compiler | None = None, allow: Collection[Feature] = ()
 ) -> Board:
-    """The board called `name`, simulated from the JSON profile at that path, or behind an import path.
+    """The board called `name`, simulated from the JSON profile at that path, of the boards file, or behind an import path.
 
     Files and code are looked for in `folder` first. What an import path leads to is a Board, or is called without arguments to
     make one. A simulated board has code of `compiler` (None: of the one it was made with), which may use the
     features in `allow`. Raises PluginError when there is
-    none or it is not a Board, TargetError for a profile that is not valid.
+    none or it is not a Board, TargetError for a profile that is not valid, BoardError for a boards file that is not, or a board
+    in it whose key cannot be used.
     """
     board = _found(name, folder)
     return board.with_compiler(compiler, allow) if compiler is not None and isinstance(board, SimulatedBoard) else board
@@ -46,7 +49,10 @@ def _found(name: str, folder: Path | None) -> Board:
         beside = None if folder is None else folder / name
         return _simulated(beside if beside is not None and beside.is_file() else name)
     if not is_import_path(name) and name not in BOARDS:
-        raise PluginError(f"{BOARDS.unknown(name)}, or the path of a .json profile")
+        boards = load_boards()
+        if name in boards.boards:
+            return SshBoard(boards.board(name))
+        raise PluginError(f"{BOARDS.unknown(name)}, a board of {boards.path}, or the path of a .json profile")
     found: object = BOARDS.find(name, folder=folder)
     board = _made(found, name) if isinstance(found, type) or not isinstance(found, Board) else found
     if not isinstance(board, Board):

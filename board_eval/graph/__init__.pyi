@@ -4,6 +4,7 @@ from ._arithmetic import check_finite as check_finite
 from ._arithmetic import half_up as half_up
 from ._arithmetic import limits as limits
 from ._arithmetic import output_limits as output_limits
+from ._arithmetic import quantize_images as quantize_images
 from ._arithmetic import round_activations as round_activations
 from ._arithmetic import rounding_positions as rounding_positions
 from ._arithmetic import weight_integers as weight_integers

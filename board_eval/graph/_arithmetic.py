@@ -28,6 +28,9 @@ from edgesearch.errors import QuantizationError
 
 Integers: TypeAlias = npt.NDArray[np.int64]
 
+#: Rounding takes 16 bytes for each value.
+_IMAGES_AT_A_TIME = 64
+
 
 def limits(bits: int) -> tuple[int, int]:
     """Smallest and largest integer of `bits` bits: (-128, 127) for 8."""
@@ -45,6 +48,15 @@ def round_activations(values: npt.ArrayLike, fix: int, bits: int = 8) -> Integer
     scaled = np.ldexp(np.asarray(values, np.float64), fix)
     rounded: Integers = np.clip(np.floor(scaled + 0.5), low, high).astype(np.int64)
     return rounded
+
+
+def quantize_images(images: npt.NDArray[np.float32], fix: int, bits: int = 8) -> npt.NDArray[np.int8]:
+    """Normalised images (N, ...) as the integers that enter the DPU: rounded half up, saturated, a few images at a time."""
+    integers = np.empty(images.shape, np.int8)
+    for start in range(0, len(images), _IMAGES_AT_A_TIME):
+        part = slice(start, start + _IMAGES_AT_A_TIME)
+        integers[part] = round_activations(images[part], fix, bits)
+    return integers
 
 
 def round_weights(values: npt.ArrayLike, fix: int, bits: int = 8) -> Integers:

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from edgesearch.errors import EdgesearchError
+from edgesearch.search.commands._cli_board import board
 
 _HOME = click.option(
     "--home",
@@ -305,6 +306,9 @@ def calibrate(**options: Any) -> int:
     from edgesearch.search.commands._bench import calibrate as work
 
     return work(**options)
+
+
+cli.add_command(board)
 
 
 @cli.command()

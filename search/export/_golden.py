@@ -8,22 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval import Graph, execute
+from edgesearch.board_eval.graph import quantize_images
 from edgesearch.objectives import DataSet, golden_images
 
 PICTURES, INPUT, OUTPUT = "golden_pictures.npy", "golden_input.npy", "golden_output.npy"
 
 
-def quantize_input(graph: Graph, images: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
-    """Normalised images (N, H, W, C) as the integers that enter the DPU: rounded half up, saturated."""
-    assert graph.input.fix is not None
-    scaled = np.floor(np.ldexp(images.astype(np.float64), graph.input.fix) + 0.5)
-    return np.clip(scaled, -128, 127).astype(np.int8)
-
-
 def golden_arrays(graph: Graph, data: DataSet) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int8], npt.NDArray[np.int8]]:
     """Pictures uint8 (N, height, width, C) of the calibration images, input int8 (N, H, W, C), output int8 (N, classes)."""
-    integers = quantize_input(graph, golden_images(graph, data))
+    assert graph.input.fix is not None
     assert graph.output.fix is not None
+    integers = quantize_images(golden_images(graph, data), graph.input.fix)
     output = np.ldexp(execute(graph, integers), graph.output.fix).astype(np.int8)
     return data.calibration.images[: len(integers)], integers, output
 

@@ -1,0 +1,78 @@
+"""What is to be known of a board before it is relied on, one line each, with what to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edgesearch.board_eval.remote._job import probe_board
+from edgesearch.board_eval.remote._report import BoardProbe
+from edgesearch.board_eval.remote._settings import BoardSettings
+from edgesearch.board_eval.targets import BoardProfile, Fingerprint
+from edgesearch.errors import BoardError
+
+__all__ = ["Check", "check_board"]
+
+#: Below it, images and results of a usual study may not fit.
+_LEAST_FREE = 256 << 20
+
+
+@dataclass(frozen=True)
+class Check:
+    """`is_good` is None for what is worth knowing and no fault."""
+
+    name: str
+    is_good: bool | None
+    text: str
+
+
+def check_board(settings: BoardSettings) -> tuple[Check, ...]:
+    """Enter the board and ask what it is and has; where it cannot be entered, that is the only line."""
+    begin = time.monotonic()
+    try:
+        probe = probe_board(settings)
+    except BoardError as error:
+        return (Check("reachable", False, str(error)),)
+    where = f"{settings.user} at {settings.host} port {settings.port}, {time.monotonic() - begin:.1f} s"
+    return (Check("reachable", True, where), *_of_probe(probe, settings.profile()))
+
+
+def _of_probe(probe: BoardProbe, profile: BoardProfile) -> Iterator[Check]:
+    facts = probe.board
+    yield _fingerprint(facts.fingerprint, profile)
+    vart = f"{facts.vart or 'version not told'}, Python {facts.python or 'version not told'}"
+    problem = probe.problem or "the board's Python does not import it"
+    advice = "use the Python of the board's image (python = ...), or install Vitis AI's vart and xir"
+    yield Check("VART", probe.vart_importable, vart if probe.vart_importable else f"{problem}; {advice}")
+    yield _cores(facts.dpu_cores, facts.dpu_mhz, profile)
+    free = f"{probe.free_bytes / 2**20:,.0f} MiB free"
+    enough = probe.free_bytes >= _LEAST_FREE
+    yield Check("space", enough, free if enough else f"{free}; make room, or name another folder of the board as folder")
+    sensor = probe.power_sensor
+    yield Check("power sensor", None if sensor is None else True, sensor or "not available; power is left out of measurements")
+    if probe.temperature_c is not None:
+        yield Check("temperature", True, f"{probe.temperature_c:g} degrees Celsius")
+
+
+def _fingerprint(told: str | None, profile: BoardProfile) -> Check:
+    ours = Fingerprint(profile.dpu.fingerprint)
+    if told is None:
+        text = f"the board does not tell it (xdputil query); its target {profile.name!r} has {ours}"
+        return Check("fingerprint", None, text)
+    theirs = Fingerprint.parse(told)
+    if ours.accepts(theirs):
+        return Check("fingerprint", True, f"{theirs}, that of its target {profile.name!r}")
+    differing = "; ".join(theirs.differences(ours))
+    advice = f"name a profile whose dpu has fingerprint {theirs} as target, or put the right DPU on the board"
+    return Check("fingerprint", False, f"{theirs}, its target {profile.name!r} has {ours} ({differing}); {advice}")
+
+
+def _cores(cores: int | None, mhz: float | None, profile: BoardProfile) -> Check:
+    expected = f"{profile.cores} x {profile.dpu.name} at {profile.clock_mhz:g} MHz"
+    if cores is None:
+        return Check("DPU cores", None, f"the board does not tell them; its target {profile.name!r} has {expected}")
+    clock = "" if mhz is None else f" at {mhz:g} MHz"
+    if cores == profile.cores:
+        return Check("DPU cores", True, f"{cores}{clock}")
+    return Check("DPU cores", None, f"{cores}{clock}; predictions are for {expected}, those of its target {profile.name!r}")

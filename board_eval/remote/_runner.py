@@ -1,0 +1,110 @@
+"""Which runner a job takes: the C++ one where the board's own g++ builds it against the board's VART, else the Python one."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from edgesearch.board_eval.remote._cache import place_file
+from edgesearch.board_eval.remote._folders import cache_folder, run_in
+from edgesearch.board_eval.remote._link import Link
+from edgesearch.board_eval.remote._text import last_line
+from edgesearch.board_eval.runner import CPP_NAME, PYTHON_NAME, build_command, runner_cpp_source, runner_source
+from edgesearch.errors import BoardError
+
+__all__ = ["Runner", "choose_runner", "python_runner"]
+
+_BUILT = "run_on_board"
+_FAILS, _NO_COMPILER = 14, 15
+
+#: A build is kept under the checksum of its source and of the board's VART, and carries its own checksum in its name.
+_KEY = """
+key=$3-$(cat /usr/lib/libvart-runner.so* /usr/lib/*/libvart-runner.so* /usr/local/lib/libvart-runner.so* 2>/dev/null \\
+    | sha256sum | cut -c1-16)
+"""
+
+#: $1: the cache; $2: the job's folder; $3: the source's checksum.
+_FIND = (
+    _KEY
+    + """
+for built in "$1/built-$key-"*; do
+    [ -f "$built" ] || continue
+    ln -- "$built" "$2/run_on_board" || continue
+    if [ "$(sha256sum <"$built" | cut -c1-64)" = "${built##*-}" ]; then
+        touch -c -- "$built"
+        exit 0
+    fi
+    rm -f -- "$built" "$2/run_on_board"
+done
+if [ -f "$1/failed-$key" ]; then
+    cat "$1/failed-$key" >&2
+    exit 14
+fi
+command -v g++ >/dev/null 2>&1 || exit 15
+exit 11
+"""
+)
+
+#: Further: the compiler and its arguments. A full disk is no reason not to try again.
+_BUILD = (
+    _KEY
+    + """
+cache=$1 job=$2
+shift 3
+if "$@" >"$job/build.log" 2>&1; then
+    chmod 500 "$job/run_on_board"
+    ln -- "$job/run_on_board" "$cache/built-$key-$(sha256sum <"$job/run_on_board" | cut -c1-64)" 2>/dev/null
+    exit 0
+fi
+grep -m 1 -i 'error' "$job/build.log" | sed "s|$job/||g" >"$job/failed"
+cat "$job/failed" >&2
+grep -q 'No space left' "$job/build.log" || mv -f -- "$job/failed" "$cache/failed-$key"
+exit 14
+"""
+)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """The words that start it on the board, and why it is not the C++ one, "" where it is or nobody asked for that."""
+
+    words: tuple[str, ...]
+    note: str = ""
+
+
+async def choose_runner(link: Link, folder: str) -> Runner:
+    """The runner that the board's settings ask for, in the job's folder. Raises BoardError where only C++ will do and fails."""
+    if link.settings.runner == "python":
+        return await python_runner(link, folder)
+    problem = await _build(link, folder)
+    if not problem:
+        return Runner((f"{folder}/{_BUILT}",))
+    if link.settings.runner == "cpp":
+        raise BoardError(
+            f'board {link.settings.name!r} does not build the C++ runner ({problem}); with runner = "auto" the Python one runs'
+        )
+    return await python_runner(link, folder, f"the C++ runner does not build on the board: {problem}")
+
+
+async def python_runner(link: Link, folder: str, note: str = "") -> Runner:
+    """The Python runner in the job's folder."""
+    await place_file(link, folder, PYTHON_NAME, runner_source())
+    return Runner((link.settings.python, f"{folder}/{PYTHON_NAME}"), note)
+
+
+async def _build(link: Link, folder: str) -> str:
+    """Have the built runner in the job's folder; returns why there is none, or ""."""
+    source = runner_cpp_source()
+    compiler = build_command(f"{folder}/{CPP_NAME}", f"{folder}/{_BUILT}")
+    of_what = hashlib.sha256(source + " ".join(build_command()).encode()).hexdigest()
+    where = [cache_folder(link.settings), folder, of_what]
+    found = await link.run(["sh", "-c", _FIND, "edgesearch-find", *where])
+    if found.code == 0:
+        return ""
+    if found.code == _NO_COMPILER:
+        return "it has no g++"
+    if found.code == _FAILS:
+        return last_line(found.errors)
+    await place_file(link, folder, CPP_NAME, source)
+    built = await run_in(link, folder, "sh", "-c", _BUILD, "edgesearch-build", *where, *compiler)
+    return "" if built.code == 0 else last_line(built.errors)

@@ -1,0 +1,116 @@
+"""What the boards file says of one board."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+from edgesearch.board_eval.targets import BoardProfile, load_profile
+from edgesearch.errors import BoardError, TargetError
+
+__all__ = ["NAME", "BoardSettings", "RunnerChoice"]
+
+#: Names of boards and pools.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+#: "auto": the C++ runner where the board can build it, else the Python one.
+RunnerChoice: TypeAlias = Literal["auto", "python", "cpp"]
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:%_-]{0,252}[A-Za-z0-9])?")
+_USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+_PROGRAM = re.compile(r"[A-Za-z0-9_./+-]{1,255}")
+
+
+def _matching(pattern: re.Pattern[str], expected: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(f"expected {expected}")
+        return value
+
+    return AfterValidator(check)
+
+
+class BoardSettings(BaseModel):
+    """One `[board.NAME]` table; paths are absolute or start where the program does. Frozen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, _matching(NAME, "letters, digits, '.', '_' and '-', at most 64, a letter or digit first")]
+    #: Its name or address in the network.
+    host: Annotated[str, _matching(_HOST, "a host name or an address, as 192.168.1.20")]
+    port: int = Field(default=22, ge=1, le=65535)
+    user: Annotated[str, _matching(_USER, "the name of a user on the board, as root")] = "root"
+    #: The private key that opens it; nobody else may read the file, and it has no passphrase.
+    key: Path
+    #: Where the board's own key is known from; a board whose key is not there is refused.
+    known_hosts: Path = Path("~/.ssh/known_hosts")
+    #: Its DPU: the name of a profile or the path of one (JSON).
+    target: str = "zcu104"
+    runner: RunnerChoice = "auto"
+    #: The board's Python: a program on its PATH, or the path of one.
+    python: Annotated[str, _matching(_PROGRAM, "a program's name or path, without spaces")] = "python3"
+    #: Folder on the board that holds private folders of jobs, the files kept for later ones, and the lock.
+    folder: str = "/tmp"
+    #: What switches the board off and on again, run on this machine: a program and its arguments.
+    power_cycle: tuple[str, ...] = ()
+    #: Most seconds that one step may take: a copy, waiting for the board while another driver has it, a measurement.
+    timeout_s: float = Field(default=300.0, gt=0, le=86400, allow_inf_nan=False)
+    #: How long each figure is measured, and how often.
+    seconds: float = Field(default=2.0, gt=0, le=600, allow_inf_nan=False)
+    repeats: int = Field(default=5, ge=5, le=100)
+    #: Threads of the throughput; 0: two for each core.
+    threads: int = Field(default=0, ge=0, le=64)
+    #: Most MiB of files kept on the board for later jobs; the ones not used for longest go first.
+    cache_mib: int = Field(default=512, ge=1, le=1 << 20)
+
+    @field_validator("python")
+    @classmethod
+    def _no_option(cls, value: str) -> str:
+        if value.startswith("-"):
+            raise ValueError("expected a program's name or path, without spaces")
+        return value
+
+    @field_validator("folder")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        plain = re.fullmatch(r"(/[A-Za-z0-9_.+-]+)+", value) is not None and len(value) <= 200
+        if not plain or any(part in (".", "..") for part in value.split("/")):
+            raise ValueError("expected the absolute path of a folder on the board, without spaces, as /tmp")
+        return value
+
+    @field_validator("power_cycle")
+    @classmethod
+    def _a_program(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if (value and not value[0]) or any("\0" in part for part in value):
+            raise ValueError("expected a program and its arguments, one string each")
+        return value
+
+    def profile(self) -> BoardProfile:
+        """What is known of its DPU; raises BoardError where `target` leads to nothing."""
+        try:
+            return load_profile(self.target)
+        except TargetError as error:
+            raise BoardError(f"board {self.name!r}, target: {error}") from error
+
+    def check(self) -> None:
+        """Raise BoardError where its profile or its key cannot be used; the network is not asked."""
+        self.profile()
+        try:
+            with self.key.open("rb") as file:
+                mode = os.fstat(file.fileno()).st_mode
+        except OSError as error:
+            raise BoardError(
+                f"board {self.name!r}, key: {str(self.key)!r} cannot be read ({error.strerror or error}); make a key with "
+                f"ssh-keygen -t ed25519 -f {self.key} and put its .pub into the board's ~/.ssh/authorized_keys"
+            ) from error
+        if not stat.S_ISREG(mode):
+            raise BoardError(f"board {self.name!r}, key: {str(self.key)!r} is no file; give the path of a private key")
+        if mode & 0o077:
+            raise BoardError(
+                f"board {self.name!r}, key: others than its owner may use {str(self.key)!r} (mode {mode & 0o777:03o}); "
+                f"run chmod 600 {self.key}"
+            )

@@ -1,0 +1,218 @@
+"""Jobs on a real sshd: what they give, what they push, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgesearch.board_eval import compile_xmodel, execute
+from edgesearch.board_eval.remote import BoardRun, BoardSettings, probe_board, release_board, run_on_board
+from edgesearch.board_eval.targets import DPUS
+from edgesearch.errors import BoardError, BoardLost
+from edgesearch.testing import BoardContract
+
+from .._sshd import LoopbackBoard
+
+GRAPH = BoardContract().network()
+XMODEL = compile_xmodel(GRAPH, DPUS["B4096"]).content
+IMAGES = np.random.default_rng(0).integers(-128, 128, (5, 8, 8, 3)).astype(np.int8)
+#: What the stand-in gives for them, and what `quick_runner` gives.
+LOGITS = np.ldexp(execute(GRAPH, IMAGES), 2).astype(np.int8)
+QUICK_LOGITS = IMAGES.reshape(5, -1)[:, :10]
+
+#: A program that sleeps in the place of the runner, once it has said that it works.
+SLEEPER = "#!/bin/sh\necho checking >&2\nwhile :; do sleep 0.1; done\n"
+
+
+def run(settings: BoardSettings, images: np.ndarray = IMAGES) -> BoardRun:
+    return run_on_board(settings, XMODEL, images, 10)
+
+
+def wait_for_job(lab: LoopbackBoard) -> Path:
+    """The private folder of the job whose program runs now."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        for pid in lab.folder.glob("edgesearch-job.*/pid"):
+            if pid.read_text().strip() and lab.programs("sleeper"):
+                return pid.parent
+        time.sleep(0.02)
+    raise AssertionError("no job began")
+
+
+def test_what_a_board_is(lab: LoopbackBoard) -> None:
+    probe = probe_board(lab.settings())
+    assert probe.board.fingerprint == "0x101000056010407"
+    assert (probe.board.vart, probe.board.dpu_cores, probe.vart_importable, probe.problem) == ("3.5.0", 2, True, None)
+    assert lab.left_behind() == []
+
+
+def test_a_job_gives_logits_and_figures_and_what_it_pushed_stays_for_the_next(lab: LoopbackBoard) -> None:
+    labels = LOGITS.argmax(axis=1)
+    labels[0] += 1
+    first = run_on_board(lab.settings(), XMODEL, IMAGES, 10, labels)
+    assert np.array_equal(first.logits, LOGITS)
+    assert first.correct == len(IMAGES) - 1
+    assert (first.report.images.count, first.report.throughput.threads) == (5, 4)
+    assert first.pushed > len(XMODEL)
+    assert first.clock_skew_s is not None
+    assert abs(first.clock_skew_s) < 60
+    second = run(lab.settings())
+    assert (second.pushed, second.correct) == (0, None)
+    assert np.array_equal(second.logits, LOGITS)
+    assert lab.left_behind() == []
+
+
+def test_what_lies_on_the_board_is_its_users_alone(lab: LoopbackBoard) -> None:
+    lab.program("sleeper", SLEEPER)
+    with ThreadPoolExecutor(1) as thread:
+        job = thread.submit(run, lab.settings(python="sleeper"))
+        folder = wait_for_job(lab)
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert lab.cached()[0].parent.stat().st_mode & 0o777 == 0o700
+        lab.stop()
+        with pytest.raises(BoardLost):
+            job.result(20)
+
+
+def test_jobs_run_side_by_side_and_from_a_notebook(lab: LoopbackBoard) -> None:
+    """Two drivers wait for each other by the board's lock; an event loop of the caller's is no hindrance."""
+    with ThreadPoolExecutor(2) as threads:
+        runs = list(threads.map(run, [lab.settings(), lab.settings(name="other")]))
+
+    async def in_a_loop() -> BoardRun:
+        return run(lab.settings())
+
+    runs.append(asyncio.run(in_a_loop()))
+    assert all(np.array_equal(one.logits, LOGITS) for one in runs)
+    assert lab.left_behind() == []
+
+
+def test_a_board_that_another_driver_keeps_is_busy(lab: LoopbackBoard) -> None:
+    with (lab.folder / "edgesearch-board.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BoardLost, match=r"is busy or at fault: the board is busy: another program held"):
+            run(lab.settings(timeout_s=3))
+        assert release_board(lab.settings()).is_locked is True
+    assert lab.left_behind() == []
+
+
+def test_the_cache_drops_what_was_not_used_for_longest(lab: LoopbackBoard) -> None:
+    fake = lab.program("refuses", "#!/bin/sh\nexit 2\n")
+    for number in range(4):
+        with pytest.raises(BoardError):
+            run(lab.settings(python=str(fake), cache_mib=1), np.full((2400, 8, 8, 3), number, np.int8))
+        time.sleep(0.01)
+    assert sum(path.stat().st_size for path in lab.cached()) <= 1 << 20
+    assert len(lab.cached()) >= 1
+    assert lab.left_behind() == []
+
+
+def test_a_driver_that_is_killed_leaves_nothing(lab: LoopbackBoard, tmp_path: Path) -> None:
+    lab.program("sleeper", SLEEPER)
+    boards = lab.boards_file(python="sleeper")
+    code = (
+        "import numpy, sys; from edgesearch.board_eval.remote import load_boards, run_on_board\n"
+        f"run_on_board(load_boards({str(boards)!r}).board('lab'), b'x', numpy.zeros((1, 8, 8, 3), numpy.int8), 10)"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    wait_for_job(lab)
+    driver.kill()
+    driver.wait()
+    assert lab.left_behind() == []
+    assert lab.programs("sleeper") == []
+
+
+def test_release_removes_what_has_no_keeper_and_frees_the_lock(lab: LoopbackBoard) -> None:
+    """A job whose keeper died too: its driver is lost, its program goes on and holds the lock."""
+    lock = lab.folder / "edgesearch-board.lock"
+    lab.program("sleeper", f"#!/bin/sh\nexec 9>>{lock}\nflock 9\n" + SLEEPER)
+    settings = lab.settings()
+    with ThreadPoolExecutor(1) as thread:
+        job = thread.submit(run, lab.settings(python="sleeper"))
+        folder = wait_for_job(lab)
+        assert release_board(settings).kept == (str(folder),)
+        for process in lab.programs(None):
+            if "edgesearch-keeper" in process.cmdline():
+                process.kill()
+        lab.stop()
+        with pytest.raises(BoardLost):
+            job.result(20)
+    assert folder.exists()
+    lab.start()
+    released = release_board(settings)
+    assert released.removed == (str(folder),)
+    assert (released.kept, released.is_locked) == ((), False)
+    assert lab.left_behind() == []
+    assert release_board(settings).removed == ()
+
+
+def test_release_by_force_ends_a_living_job(lab: LoopbackBoard) -> None:
+    lab.program("sleeper", SLEEPER)
+    with ThreadPoolExecutor(1) as thread:
+        job = thread.submit(run, lab.settings(python="sleeper"))
+        folder = wait_for_job(lab)
+        assert release_board(lab.settings(), force=True).removed == (str(folder),)
+        with pytest.raises(BoardLost, match="ended by a signal"):
+            job.result(20)
+
+
+GPP = """#!/bin/sh
+echo built >>{log}
+while [ "$1" != -o ]; do shift; done
+printf '#!/bin/sh\\nexec {quick} x "$@"\\n' >"$2"
+chmod 755 "$2"
+"""
+
+
+def test_the_cpp_runner_is_built_once_and_checked_on_every_use(lab: LoopbackBoard, tmp_path: Path) -> None:
+    """With a compiler of the test's; what it makes is kept and started as a real one's would be."""
+    log = tmp_path / "log"
+    lab.program("g++", GPP.format(log=log, quick=lab.quick_runner()))
+    for _ in range(2):
+        done = run(lab.settings(runner="cpp"))
+        assert np.array_equal(done.logits, QUICK_LOGITS)
+        assert done.note == ""
+    assert log.read_text().split() == ["built"]
+    built = next(path for path in lab.cached() if path.name.startswith("built-"))
+    built.chmod(0o700)
+    built.write_text("#!/bin/sh\nexit 1\n")
+    assert np.array_equal(run(lab.settings(runner="auto")).logits, QUICK_LOGITS)
+    assert log.read_text().split() == ["built"] * 2
+    assert lab.left_behind() == []
+
+
+def test_where_it_does_not_build_the_python_runner_runs_and_says_why(lab: LoopbackBoard, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    message = 'echo "$4: fatal error: vart/runner.hpp: No such file or directory" >&2'
+    lab.program("g++", f"#!/bin/sh\necho tried >>{log}\n{message}\nexit 1\n")
+    for _ in range(2):
+        done = run(lab.settings(runner="auto", python=lab.quick_runner()))
+        assert np.array_equal(done.logits, QUICK_LOGITS)
+        assert "does not build on the board" in done.note
+        assert "fatal error: vart/runner.hpp" in done.note
+        assert "edgesearch-job" not in done.note
+    with pytest.raises(BoardError, match=r"does not build the C\+\+ runner .*vart/runner.hpp.*\"auto\""):
+        run(lab.settings(runner="cpp"))
+    assert log.read_text().split() == ["tried"]
+    release_board(lab.settings())
+    run(lab.settings(runner="auto", python=lab.quick_runner()))
+    assert log.read_text().split() == ["tried"] * 2
+    assert lab.left_behind() == []
+
+
+def test_a_cache_that_is_somebody_elses_is_not_used(lab: LoopbackBoard, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (lab.folder / f"edgesearch-cache.{lab.settings().user}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BoardLost, match="is no folder of"):
+        run(lab.settings())
+    assert os.listdir(tmp_path / "elsewhere") == []
+    assert lab.left_behind() == []
