@@ -17,7 +17,7 @@ from edgesearch.board_eval.boards._measurement import Measurement
 from edgesearch.board_eval.graph import Array, Graph, quantize_images
 from edgesearch.board_eval.remote import BoardProbe, BoardRun, BoardSettings, Released, probe_board, release_board, run_on_board
 from edgesearch.board_eval.targets import Dpu, Fingerprint
-from edgesearch.errors import BoardError, XmodelError
+from edgesearch.errors import BoardError, BoardLost, XmodelError
 
 if TYPE_CHECKING:
     from edgesearch.board_eval.deployment import CompiledXmodel
@@ -171,7 +171,8 @@ class SshBoard:
         }
         for what, (theirs, ours) in told.items():
             if theirs is not None and theirs != ours:
-                raise BoardError(f"board {self.name!r} ran network {compiled.name!r} with the {what} {theirs}, expected {ours}")
+                kind = BoardLost if what == "checksum" else BoardError
+                raise kind(f"board {self.name!r} ran network {compiled.name!r} with the {what} {theirs}, expected {ours}")
 
     def _compared(self, given: _Network, run: BoardRun) -> str:
         count = min(len(run.images), given.most)

@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncssh
 
 from edgesearch.board_eval.remote._settings import BoardSettings
+from edgesearch.board_eval.remote._sync import run_sync
 from edgesearch.board_eval.remote._text import printable
 from edgesearch.errors import BoardError, BoardLost
 
@@ -56,7 +57,7 @@ def host_key(settings: BoardSettings) -> HostKey:
             return await asyncssh.get_server_host_key(settings.host, settings.port, config=None)
 
     try:
-        key = asyncio.run(ask())
+        key = run_sync(ask())
     except (OSError, asyncssh.Error) as error:
         raise BoardLost(
             f"nothing answers as an SSH server at {settings.host} port {settings.port} ({printable(str(error)) or 'time-out'})"

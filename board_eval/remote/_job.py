@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgesearch.board_eval.remote._cache import place_file, trim_cache
 from edgesearch.board_eval.remote._folders import forget_failures, is_locked, lock_file, private_folder, run_in, sweep
-from edgesearch.board_eval.remote._link import Link, Outcome, connect, run_sync
+from edgesearch.board_eval.remote._link import Link, Outcome, connect
 from edgesearch.board_eval.remote._report import (
     LARGEST_REPORT,
     BoardProbe,
@@ -23,6 +23,7 @@ from edgesearch.board_eval.remote._report import (
 )
 from edgesearch.board_eval.remote._runner import choose_runner, python_runner
 from edgesearch.board_eval.remote._settings import BoardSettings
+from edgesearch.board_eval.remote._sync import run_sync
 from edgesearch.board_eval.remote._text import last_line
 from edgesearch.errors import BoardError, BoardLost
 

@@ -11,10 +11,8 @@ import asyncio
 import contextlib
 import os
 import shlex
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import asyncssh
 
@@ -23,9 +21,7 @@ from edgesearch.board_eval.remote._settings import BoardSettings
 from edgesearch.board_eval.remote._text import last_line, printable
 from edgesearch.errors import BoardError, BoardLost
 
-__all__ = ["Link", "Outcome", "connect", "run_sync"]
-
-T = TypeVar("T")
+__all__ = ["Link", "Outcome", "connect"]
 
 _CONNECT_S = 20.0
 #: A board that answers none of three such questions in a row is lost.
@@ -33,16 +29,6 @@ _KEEPALIVE_S = 10.0
 _CHUNK = 1 << 16
 #: Bytes kept of what a command says on its standard error, the last ones.
 _ERRORS = 1 << 14
-
-
-def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; in a thread of its own where this one has an event loop already, as in a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work)
-    with ThreadPoolExecutor(1, thread_name_prefix="edgesearch-board") as pool:
-        return pool.submit(asyncio.run, work).result()
 
 
 @dataclass(frozen=True)

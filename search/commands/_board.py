@@ -87,13 +87,14 @@ def show(*, style: str, boards: Path | None) -> int:
     if not rows:
         click.echo(f"{found.path} names no board; `edgesearch board add` adds one")
         return 0
-    table = Table("board", "host", "user", "target", "runner", "pools", "problem")
+    table = Table("board", "host", "user", "target", "runner", "pools")
     for row in rows:
         where = f"{row['host']}:{row['port']}"
-        table.add_row(
-            row["name"], where, row["user"], row["target"], row["runner"], ", ".join(row["pools"]), row["problem"] or ""
-        )
+        table.add_row(row["name"], where, row["user"], row["target"], row["runner"], ", ".join(row["pools"]))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)
+    for row in rows:
+        if row["problem"] is not None:
+            click.secho(row["problem"], fg="red")
     return 0
 
 

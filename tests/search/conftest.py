@@ -14,6 +14,7 @@ from sqlalchemy.pool import Pool
 from edgesearch.search import Study
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "board_eval"))
 
 STUDY = """
 name = "tiny"
