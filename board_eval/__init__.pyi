@@ -57,7 +57,10 @@ from .targets import find_target as find_target
 from .targets import load_profile as load_profile
 from .timing import Calibration as Calibration
 from .timing import LayerReport as LayerReport
+from .timing import MeasurementRow as MeasurementRow
 from .timing import Timing as Timing
+from .timing import append_measurements as append_measurements
+from .timing import appendable_columns as appendable_columns
 from .timing import calibrate_file as calibrate_file
 from .timing import check_fits as check_fits
 from .timing import figure as figure

@@ -10,7 +10,11 @@ import click
 
 from edgesearch.errors import EdgesearchError
 
-__all__ = ["Check", "run_checks"]
+__all__ = ["Broken", "Check", "run_checks"]
+
+
+class Broken(EdgesearchError):
+    """What is there and does not work: red also where it need not be there."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,17 @@ class Check:
 
 
 def run_checks(checks: Iterable[Check]) -> bool:
-    """Print a line for each check, green or red, or yellow for what need not be there; whether all that are needed passed."""
+    """Print a line for each check, green or red, or yellow for what need not be there; whether all that are needed passed.
+
+    What is broken is red, and counts only where it is needed.
+    """
     passed = True
     for check in checks:
         try:
             click.echo(f"  {click.style('ok      ', fg='green')} {check.name}: {check.run()}")
         except (EdgesearchError, ImportError, metadata.PackageNotFoundError, OSError, RuntimeError) as error:
             passed &= not check.needed
-            mark = click.style("FAILED  ", fg="red") if check.needed else click.style("absent  ", fg="yellow")
+            is_red = check.needed or isinstance(error, Broken)
+            mark = click.style("FAILED  ", fg="red") if is_red else click.style("absent  ", fg="yellow")
             click.echo(f"  {mark} {check.name}: {error}")
     return passed
