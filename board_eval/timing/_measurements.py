@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import fcntl
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +124,7 @@ def append_measurements(path: Path, rows: Sequence[MeasurementRow]) -> None:
     Raises MeasurementError when the file cannot be written.
     """
     try:
-        with path.open("a+b") as file:
+        with path.open("a+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # two programs may append to one file
             columns = appendable_columns(path)
             size = file.seek(0, io.SEEK_END)
@@ -133,17 +135,15 @@ def append_measurements(path: Path, rows: Sequence[MeasurementRow]) -> None:
             elif _ends_within_a_line(file, size):
                 text.write("\n")
             writer.writerows({name: _cell(row, name) for name in columns} for row in rows)
-            try:
-                file.write(text.getvalue().encode())
-                file.flush()
-            except OSError:
+            content = text.getvalue().encode()
+            if file.write(content) != len(content):  # a full disk takes a part
                 file.truncate(size)
-                raise
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise MeasurementError(f"{path} cannot be written: {error.strerror}; give another file to append to") from error
 
 
-def _ends_within_a_line(file: io.BufferedRandom, size: int) -> bool:
+def _ends_within_a_line(file: io.FileIO, size: int) -> bool:
     file.seek(size - 1)
     return file.read(1) not in (b"\n", b"\r")
 

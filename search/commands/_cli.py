@@ -342,6 +342,7 @@ cli.add_command(board)
 @cli.command()
 @click.option("--study", help="A study (its name or .toml file), for its board and its [vitis] table.")
 @click.option("--board", help="A simulated board; or a board or pool of the boards file, which must then serve.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, once all is checked.")
 @_STORAGE
 @_HOME
 def doctor(**options: Any) -> int:

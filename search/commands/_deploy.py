@@ -15,10 +15,11 @@ from edgesearch.search.library import Deployment, Study
 
 #: What to look at when a board gives other integers, the likeliest first.
 _LOOK_AT = (
-    "run it again: if other images differ then, the board is at fault (power supply, clock, cooling)",
+    "run it again: if other images differ then, the board is at fault, as by its power supply, clock or cooling",
     "--compiler vai, where Vitis AI is: if AMD's file gives equal logits, edgesearch's compiler made a wrong file; report it "
     "with the record",
-    "VART and the DPU of a Vitis AI other than 3.5 may round elsewhere",
+    "a VART or DPU of another Vitis AI than 3.5 may compute otherwise; preparing pictures is not the cause, the board was "
+    "given integers",
 )
 #: Conditions that the table has, or that go before it.
 _SHOWN_ELSEWHERE = ("board", "measured", "power", "integers")
@@ -107,5 +108,5 @@ def _difference(done: Deployment, csv: Path | None) -> str:
     kept = "" if csv is None else f"; nothing was written to {csv}"
     return (
         f"the logits of board {done.board!r} {done.logits}: the accuracy that was predicted does not hold there{kept}; "
-        f"what to look at: ({') ('.join(_LOOK_AT)})"
+        f"what to look at: {'; '.join(f'({number}) {what}' for number, what in enumerate(_LOOK_AT, 1))}"
     )

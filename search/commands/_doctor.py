@@ -27,7 +27,7 @@ _OPTIONAL = {
 }
 
 
-def doctor(*, board: str | None, study: str | None, storage: str | None, home: Path) -> int:
+def doctor(*, board: str | None, study: str | None, storage: str | None, home: Path, as_json: bool) -> int:
     """Run every check; returns 2 when one that is needed fails, 0 otherwise."""
     place = Home(home)
     settings = StudyFile.load(study) if study is not None else None
@@ -47,7 +47,7 @@ def doctor(*, board: str | None, study: str | None, storage: str | None, home: P
         *vitis_checks(settings.vitis if settings is not None else VitisSettings()),
         *board_checks(board),
     ]
-    return 0 if run_checks(checks) else 2
+    return 0 if run_checks(checks, as_json=as_json) else 2
 
 
 def _python() -> str:
