@@ -140,12 +140,12 @@ async def _run(
 
 async def _start(link: Link, folder: str, words: tuple[str, ...]) -> Outcome:
     """The runner from its first word to its end. Waiting for the board and measuring have `timeout_s` each."""
-    settings, put_off = link.settings, [True, True]
+    settings, begun = link.settings, set[bool]()
 
     def on_line(line: bytes, deadline: asyncio.Timeout) -> None:
         waits = line.startswith(b"waiting")
-        if put_off[waits]:
-            put_off[waits] = False
+        if waits not in begun and not deadline.expired():
+            begun.add(waits)
             now = asyncio.get_running_loop().time()
             deadline.reschedule(now + settings.timeout_s + (_LATE_S if waits else 0.0))
 
