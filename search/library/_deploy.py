@@ -37,7 +37,7 @@ from edgesearch.search.library._deployment import DeployedFile, Deployment, Figu
 if TYPE_CHECKING:
     from edgesearch.search.library._front import StudyRecord
 
-__all__ = ["deploy_record", "find_free_board"]
+__all__ = ["deploy_record"]
 
 #: Most seconds of a step of the look at a board before anything is compiled for it.
 _LOOK_S = 30.0
@@ -70,7 +70,7 @@ def deploy_record(
         )
     if csv is not None:
         appendable_columns(csv)
-    found = find_free_board(board, note=note)
+    found = _find_free_board(board, note=note)
     folder = study.home.deployments(study.name) if output is None else output
     file = _exported(record, folder, compiler, note)
     data = study.inputs.data
@@ -84,7 +84,7 @@ def deploy_record(
     return deployment
 
 
-def find_free_board(name: str, *, note: Note) -> SshBoard:
+def _find_free_board(name: str, *, note: Note) -> SshBoard:
     """The board of this name, or the first free one of the pool of this name, once it was entered and serves.
 
     Raises BoardError where there is none of that name, and where it does not serve or none of the pool is free.
@@ -181,11 +181,12 @@ def _measured(run: BoardRun, labels: Labels) -> Figures:
     )
 
 
-def _our_integers(graph: Graph, images: npt.NDArray[np.int8], fix: int) -> npt.NDArray[np.int64]:
+def _our_integers(graph: Graph, images: npt.NDArray[np.int8], fix: int) -> npt.NDArray[np.float64]:
     """What the network gives by our own execution, (N, values), in steps of the compiled file's position."""
     pieces = [execute(graph, images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
     logits = np.concatenate(pieces).reshape(len(images), -1)
-    return np.ldexp(logits.astype(np.float64), fix).astype(np.int64)
+    integers: npt.NDArray[np.float64] = np.ldexp(logits.astype(np.float64), fix)
+    return integers
 
 
 def _profiles_runner(name: str, profile: BoardProfile) -> str | None:

@@ -24,18 +24,18 @@ class LogitsComparison:
     #: Images of which any integer differs, and of which the class does.
     differing: int = 0
     other_class: int = 0
-    #: The largest difference of an integer, in steps of the output's fix position.
-    largest: int = 0
+    #: The largest difference, in steps of the fix position of the file's output.
+    largest: float = 0.0
 
     @classmethod
-    def of(cls, board: npt.NDArray[np.int8], ours: npt.NDArray[np.int64]) -> LogitsComparison:
-        """Both are (N, values)."""
-        distance = np.abs(board.astype(np.int64) - ours)
+    def of(cls, board: npt.NDArray[np.int8], ours: npt.NDArray[np.float64]) -> LogitsComparison:
+        """Both are (N, values), in steps of one position."""
+        distance = np.abs(board - ours)
         return cls(
             images=len(ours),
             differing=int(distance.any(axis=1).sum()),
             other_class=int((board.argmax(axis=1) != ours.argmax(axis=1)).sum()),
-            largest=int(distance.max(initial=0)),
+            largest=float(distance.max(initial=0)),
         )
 
     @property
@@ -47,8 +47,8 @@ class LogitsComparison:
         if self.equal:
             return f"equal to this program's integers on all {self.images:,} images"
         return (
-            f"differ from this program's integers on {self.differing:,} of {self.images:,} images, by at most {self.largest}; "
-            f"{self.other_class:,} images are told another class"
+            f"differ from this program's integers on {self.differing:,} of {self.images:,} images, by at most "
+            f"{self.largest:g}, and tell {self.other_class:,} another class"
         )
 
 

@@ -192,6 +192,18 @@ def test_what_cannot_be_deployed_is_one_sentence(
     assert not (home / "deployments").exists()
 
 
+def test_without_amds_compiler_its_file_is_not_deployed(
+    lab: LoopbackBoard, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert deploy(home, 0, "--board", "lab", "--compiler", "vai") == 2
+    sentence = refusal(capsys)
+    assert "vai_c_xir is not on PATH" in sentence
+    assert "then, in " in sentence
+    assert records(home) == []
+
+
 def test_a_trial_that_is_not_complete_is_refused(
     lab: LoopbackBoard, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
