@@ -70,6 +70,8 @@ from .timing import LayerReport as LayerReport
 from .timing import MeasuredCode as MeasuredCode
 from .timing import MeasurementRow as MeasurementRow
 from .timing import Timing as Timing
+from .timing import append_measurements as append_measurements
+from .timing import appendable_columns as appendable_columns
 from .timing import calibrate as calibrate
 from .timing import calibrate_file as calibrate_file
 from .timing import check_fits as check_fits

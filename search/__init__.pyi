@@ -1,4 +1,5 @@
 from .export import load_network as load_network
+from .library import Deployment as Deployment
 from .library import Front as Front
 from .library import Study as Study
 from .library import StudyRecord as StudyRecord

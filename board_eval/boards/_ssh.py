@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,15 +100,20 @@ class SshBoard:
             raise BoardError("accuracy needs both images and labels; one of them was not given")
         given = self._network(network)
         run = self._run(given.compiled, _own_images(given.compiled) if images is None else images, labels)
+        measured = self.measured(run)
+        return replace(measured, conditions={**measured.conditions, "integers": self._compared(given, run)})
+
+    def measured(self, run: BoardRun) -> Measurement:
+        """The figures of a run, and how they were taken; its integers are compared with nothing."""
         report = run.report
         return Measurement(
             latency_s=report.latency.median_ms / 1e3,
             throughput_fps=report.throughput.fps,
             correct=run.correct,
-            images=0 if images is None else len(images),
+            images=0 if run.correct is None else len(run.images),
             power_w=None if report.power is None else report.power.busy_w,
             measured_at=run.measured_at,
-            conditions=conditions(run, self.profile, self.settings) | {"integers": self._compared(given, run)},
+            conditions=conditions(run, self.profile, self.settings),
         )
 
     def run(self, xmodel: str | Path, images: Array | Int8, labels: Labels | None = None) -> BoardRun:

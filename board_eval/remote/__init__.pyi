@@ -4,12 +4,14 @@ from ._boards import boards_path as boards_path
 from ._boards import load_boards as load_boards
 from ._checks import Check as Check
 from ._checks import check_board as check_board
+from ._checks import check_boards as check_boards
 from ._host_key import HostKey as HostKey
 from ._host_key import accept_host_key as accept_host_key
 from ._host_key import host_key as host_key
 from ._host_key import known_keys as known_keys
 from ._job import BoardRun as BoardRun
 from ._job import Released as Released
+from ._job import is_board_busy as is_board_busy
 from ._job import probe_board as probe_board
 from ._job import release_board as release_board
 from ._job import run_on_board as run_on_board

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from edgesearch.board_eval.remote._boards import Boards
 from edgesearch.board_eval.remote._job import probe_board
 from edgesearch.board_eval.remote._report import BoardProbe
 from edgesearch.board_eval.remote._settings import BoardSettings
 from edgesearch.board_eval.targets import BoardProfile, Fingerprint
 from edgesearch.errors import BoardError
 
-__all__ = ["Check", "check_board"]
+__all__ = ["Check", "check_board", "check_boards"]
 
 #: Below it, images and results of a usual study may not fit.
 _LEAST_FREE = 256 << 20
+#: Boards that are entered at a time.
+_SIDE_BY_SIDE = 16
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,28 @@ def check_board(settings: BoardSettings) -> tuple[Check, ...]:
         return (Check("reachable", False, str(error)),)
     where = f"{settings.user} at {settings.host} port {settings.port}, {time.monotonic() - begin:.1f} s"
     return (Check("reachable", True, where), *_of_probe(probe, settings.profile()))
+
+
+def check_boards(
+    boards: Boards, names: Sequence[str], *, limit_s: float | None = None
+) -> Iterator[tuple[str, tuple[Check, ...]]]:
+    """`check_board` of each name, side by side, in the order of the names: one that is dead does not hold up the others.
+
+    No step of a look takes longer than `limit_s`, or than the board's own `timeout_s`. Where a board's table or key cannot be
+    used, or there is none of that name, that is the only line.
+    """
+
+    def look(name: str) -> tuple[Check, ...]:
+        try:
+            settings = boards.board(name)
+        except BoardError as error:
+            return (Check("settings", False, str(error)),)
+        if limit_s is not None:
+            settings = settings.model_copy(update={"timeout_s": min(limit_s, settings.timeout_s)})
+        return check_board(settings)
+
+    with ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="edgesearch-board") as pool:
+        yield from zip(names, pool.map(look, names), strict=True)
 
 
 def _of_probe(probe: BoardProbe, profile: BoardProfile) -> Iterator[Check]:

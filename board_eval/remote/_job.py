@@ -27,7 +27,7 @@ from edgesearch.board_eval.remote._sync import run_sync
 from edgesearch.board_eval.remote._text import last_line
 from edgesearch.errors import BoardError, BoardLost
 
-__all__ = ["BoardRun", "Released", "probe_board", "release_board", "run_on_board"]
+__all__ = ["BoardRun", "Released", "is_board_busy", "probe_board", "release_board", "run_on_board"]
 
 #: Seconds that the runner gets to say itself that the board stayed busy.
 _LATE_S = 15.0
@@ -82,6 +82,11 @@ def run_on_board(
 def probe_board(settings: BoardSettings) -> BoardProbe:
     """What the board is and has. Raises like `run_on_board`."""
     return run_sync(_probe(settings))
+
+
+def is_board_busy(settings: BoardSettings) -> bool:
+    """Whether a program holds the board's lock now; False where the board cannot tell. Raises like `run_on_board`."""
+    return run_sync(_is_busy(settings))
 
 
 def release_board(settings: BoardSettings, *, force: bool = False) -> Released:
@@ -202,6 +207,11 @@ async def _probe(settings: BoardSettings) -> BoardProbe:
         _check(await run_in(link, folder, *runner.words, "--probe", "--result", f"{folder}/{_RESULT}"), settings)
         content = await _fetch(link, f"{folder}/{_RESULT}", LARGEST_REPORT)
     return parse_report(content, BoardProbe, settings.name)
+
+
+async def _is_busy(settings: BoardSettings) -> bool:
+    async with connect(settings) as link:
+        return await is_locked(link) is True
 
 
 async def _release(settings: BoardSettings, force: bool) -> Released:

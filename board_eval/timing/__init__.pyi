@@ -16,6 +16,8 @@ from ._layer_report import figure as figure
 from ._layer_report import layer_report as layer_report
 from ._layer_report import report_on as report_on
 from ._measurements import MeasurementRow as MeasurementRow
+from ._measurements import append_measurements as append_measurements
+from ._measurements import appendable_columns as appendable_columns
 from ._schedule import check_fits as check_fits
 from ._schedule import schedule as schedule
 from ._timing import Bound as Bound

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+import errno
+import fcntl
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -90,3 +94,60 @@ def _row(path: Path, line: int, record: Mapping[str | None, str | None]) -> Meas
     if cores and (not cores.isdecimal() or int(cores) < 1):
         raise fail(f"cores is {cores!r}, expected a whole number of at least 1")
     return MeasurementRow(network, what, fps, value("runner"), int(cores) if cores else None, value("family"))
+
+
+def appendable_columns(path: Path) -> tuple[str, ...]:
+    """The columns of a measurement file, in its order; the usual ones where there is no file yet, or nothing in it.
+
+    Raises MeasurementError when it cannot be read, or lacks a column that rows are appended with.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = next(csv.reader(file), None)
+    except FileNotFoundError:
+        header = None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise MeasurementError(f"{path} cannot be read as CSV: {error}; give another file to append to") from error
+    if header is None:
+        return COLUMNS[:5]
+    missing = [name for name in COLUMNS[:5] if name not in header]
+    if missing:
+        raise MeasurementError(
+            f"{path} has no column {missing[0]!r} to append to; expected {', '.join(COLUMNS[:5])}; give another file"
+        )
+    return tuple(header)
+
+
+def append_measurements(path: Path, rows: Sequence[MeasurementRow]) -> None:
+    """Append rows to a file that `read_measurements` reads, all or none; a new file gets a header.
+
+    Raises MeasurementError when the file cannot be written.
+    """
+    try:
+        with path.open("a+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # two programs may append to one file
+            columns = appendable_columns(path)
+            size = file.seek(0, io.SEEK_END)
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, columns, lineterminator="\n")
+            if size == 0:
+                writer.writeheader()
+            elif _ends_within_a_line(file, size):
+                text.write("\n")
+            writer.writerows({name: _cell(row, name) for name in columns} for row in rows)
+            content = text.getvalue().encode()
+            if file.write(content) != len(content):  # a full disk takes a part
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise MeasurementError(f"{path} cannot be written: {error.strerror}; give another file to append to") from error
+
+
+def _ends_within_a_line(file: io.FileIO, size: int) -> bool:
+    file.seek(size - 1)
+    return file.read(1) not in (b"\n", b"\r")
+
+
+def _cell(row: MeasurementRow, name: str) -> object:
+    value = getattr(row, name, None)
+    return "" if value is None else value

@@ -20,7 +20,7 @@ from edgesearch.board_eval.remote import (
     accept_host_key,
     add_board,
     boards_path,
-    check_board,
+    check_boards,
     host_key,
     known_keys,
     load_boards,
@@ -114,12 +114,8 @@ def test(*, names: tuple[str, ...], boards: Path | None) -> int:
     if not names and not found.boards:
         raise BoardError(f"{found.path} names no board; `edgesearch board add` adds one")
     failed = False
-    for name in names or tuple(found.boards):
+    for name, checks in check_boards(found, names or tuple(found.boards)):
         click.echo(name)
-        try:
-            checks = check_board(found.board(name))
-        except BoardError as error:  # a table or key of this board alone
-            checks = (Check("settings", False, str(error)),)
         for check in checks:
             failed |= check.is_good is False
             click.echo(line_of(check))

@@ -210,6 +210,34 @@ def export(**options: Any) -> int:
 
 
 @cli.command()
+@click.argument("trial", type=click.IntRange(min=0), required=False)
+@click.option("--knee", is_flag=True, help="The front's knee, in the place of TRIAL.")
+@click.option("--board", required=True, help="A board of the boards file, or a pool there: its first free board.")
+@click.option(
+    "--compiler",
+    type=click.Choice(["edgesearch", "vai"]),
+    help="What makes the file: this program, or vai_c_xir of Vitis AI; default: the study's.",
+)
+@click.option("--images", type=click.IntRange(min=1), default=1000, show_default=True, help="Validation images to run.")
+@click.option("--csv", type=click.Path(path_type=Path), help="Append the figures to this file, for `edgesearch calibrate`.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the exported trial and the record; default: deployments/STUDY in --home.",
+)
+@_STUDY
+@_STORAGE
+@_HOME
+def deploy(**options: Any) -> int:
+    """Compile trial TRIAL, run it on a board, and compare its integers, accuracy and speed with what was predicted."""
+    from edgesearch.search.commands._deploy import deploy as work
+
+    return work(**options)
+
+
+@cli.command()
 @click.argument("model")
 @click.option("--width", type=float, help="Factor on the channels of a student; default: 1.")
 @click.option("--input-size", type=click.IntRange(min=4), help="Pixels of a side; default: 224 for an ImageNet stem, else 32.")
@@ -333,11 +361,12 @@ cli.add_command(board)
 
 @cli.command()
 @click.option("--study", help="A study (its name or .toml file), for its board and its [vitis] table.")
-@_BOARD
+@click.option("--board", help="A simulated board; or a board or pool of the boards file, which must then serve.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, once all is checked.")
 @_STORAGE
 @_HOME
 def doctor(**options: Any) -> int:
-    """Check this installation: packages, memory, Ray, the database, the store, Vitis AI."""
+    """Check this installation: packages, memory, Ray, the database, the store, Vitis AI, boards."""
     from edgesearch.search.commands._doctor import doctor as work
 
     return work(**options)

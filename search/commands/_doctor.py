@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 
 from edgesearch.board_eval import MODELLED, VitisSettings, load_profile
 from edgesearch.search.commands._checks import Check, run_checks
+from edgesearch.search.commands._doctor_boards import board_checks, profile_of
 from edgesearch.search.commands._doctor_vitis import vitis_checks
 from edgesearch.search.study import Home, StudyFile, open_storage, study_names
 
@@ -26,7 +27,7 @@ _OPTIONAL = {
 }
 
 
-def doctor(*, board: str | None, study: str | None, storage: str | None, home: Path) -> int:
+def doctor(*, board: str | None, study: str | None, storage: str | None, home: Path, as_json: bool) -> int:
     """Run every check; returns 2 when one that is needed fails, 0 otherwise."""
     place = Home(home)
     settings = StudyFile.load(study) if study is not None else None
@@ -41,11 +42,12 @@ def doctor(*, board: str | None, study: str | None, storage: str | None, home: P
         Check("home", lambda: _home(place)),
         Check("database", lambda: _database(storage or place.database)),
         Check("modelled", lambda: f"the {MODELLED}"),
-        Check("board", lambda: _board(name)),
+        Check("board", lambda: _board(profile_of(name))),
         *(Check(package, partial(_optional, package), needed=False) for package in _OPTIONAL),
         *vitis_checks(settings.vitis if settings is not None else VitisSettings()),
+        *board_checks(board),
     ]
-    return 0 if run_checks(checks) else 2
+    return 0 if run_checks(checks, as_json=as_json) else 2
 
 
 def _python() -> str:

@@ -1,4 +1,5 @@
 from ._cost import describe_cost as describe_cost
+from ._deployment import Deployment as Deployment
 from ._findings import study_findings as study_findings
 from ._front import Front as Front
 from ._front import StudyRecord as StudyRecord

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgesearch.board_eval import BoardProfile, Calibration, Compiler
+    from edgesearch.search.library._deployment import Deployment
     from edgesearch.spaces import Candidate
 
 #: Told what a person should know of a store that is read.
@@ -177,6 +178,40 @@ class Study:
 
         return evaluate_candidate(self.inputs, self.home, candidate, test=test, note=note)
 
+    def deploy(
+        self,
+        trial: int,
+        board: str,
+        *,
+        compiler: Compiler | None = None,
+        images: int = 1000,
+        output: str | Path | None = None,
+        csv: str | Path | None = None,
+        note: Callable[[str], object] | None = None,
+    ) -> Deployment:
+        """Export a trial, run its compiled file on a board, and set what came of it beside what was predicted.
+
+        `board` is a name in the boards file, or that of a pool there, of which the first free board is taken. It runs the first
+        `images` validation images; its logits are compared with this program's integers (`logits.equal` of what is returned).
+        Files go to `output`/trial-NUMBER (None: deployments/STUDY in the home), and a record of the deployment, as JSON, beside
+        it. Rows that `edgesearch calibrate` reads are appended to `csv`, unless the integers differ. `note` is told each step.
+
+        Raises StudyError as `StudyRecord.export` does, and for a trial that is not deployable; ToolchainError where Vitis AI is
+        to compile and cannot; BoardError for a board that there is not, that does not serve or that the file is not for,
+        BoardLost for one at fault or busy for too long; MeasurementError for a `csv` that cannot be appended to.
+        """
+        from edgesearch.search.library._deploy import deploy_record
+
+        return deploy_record(
+            self.record(trial),
+            board,
+            compiler=compiler,
+            images=images,
+            output=None if output is None else Path(output),
+            csv=None if csv is None else Path(csv),
+            note=note or _silent,
+        )
+
     # --- reading
 
     def view(self) -> StudyView:
@@ -264,6 +299,10 @@ class Study:
 
     def _network(self, record: StudyRecord) -> nn.Module:
         return float_network(record, self._store(), folder=self.settings.folder)
+
+
+def _silent(line: str) -> None:
+    """Nobody asked."""
 
 
 def _empty_view(settings: StudyFile) -> StudyView:

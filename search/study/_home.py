@@ -11,7 +11,7 @@ from edgesearch.errors import StudyError
 
 @dataclass(frozen=True)
 class Home:
-    """A folder: studies.db, store/, logs/STUDY/, reports/."""
+    """A folder: studies.db, store/, logs/STUDY/, reports/, deployments/STUDY/."""
 
     root: Path
 
@@ -32,6 +32,10 @@ class Home:
     def report(self, study: str) -> Path:
         """The study's report."""
         return self.root / "reports" / f"{study}.html"
+
+    def deployments(self, study: str) -> Path:
+        """What was deployed to boards, and what they gave, lies here."""
+        return self.root / "deployments" / study
 
     def prepare(self) -> None:
         """Make the folders; raises StudyError when that is not possible."""

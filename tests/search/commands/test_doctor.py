@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("EDGESEARCH_BOARDS", str(tmp_path / "boards.toml"))
     _doctor_vitis._packages.cache_clear()
     return folder
 
@@ -49,6 +51,15 @@ def test_without_vitis_ai_every_line_says_what_to_do_and_none_is_red(path: Path,
     assert "[vitis] python is not set" in lines["pytorch_nndct"][1]
     assert "see above" in lines["vai_optimizer"][1]
     assert "docker pull" in lines["container"][1]
+
+
+def test_every_line_is_there_as_json(path: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["doctor", "--json", "--home", str(tmp_path)], standalone_mode=False)
+    found = {one["check"]: one for one in json.loads(result.output)}
+    assert result.return_value == 0
+    assert (found["torch"]["result"], found["torch"]["needed"]) == ("ok", True)
+    assert (found["boards"]["result"], found["boards"]["needed"]) == ("absent", False)
+    assert "`edgesearch board add` adds one" in found["boards"]["text"]
 
 
 def test_tools_that_are_there_are_named_with_their_versions(path: Path, tmp_path: Path) -> None:

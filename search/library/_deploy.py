@@ -1,0 +1,213 @@
+"""A trial on a board: its file made, pushed and run there, and what came of it compared and kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from edgesearch.board_eval import (
+    BOARDS,
+    BoardProfile,
+    BoardRun,
+    Boards,
+    CompiledXmodel,
+    Compiler,
+    Graph,
+    MeasurementRow,
+    SshBoard,
+    append_measurements,
+    appendable_columns,
+    execute,
+    load_boards,
+)
+from edgesearch.board_eval.remote import check_boards, is_board_busy
+from edgesearch.errors import BoardError, StudyError, ToolchainError
+from edgesearch.files import write_atomically
+from edgesearch.objectives import load_graph, prepare
+from edgesearch.search.export import stored_artifact
+from edgesearch.search.library._deployment import DeployedFile, Deployment, Figures, LogitsComparison
+
+if TYPE_CHECKING:
+    from edgesearch.search.library._front import StudyRecord
+
+__all__ = ["deploy_record"]
+
+#: Most seconds of a step of the look at a board before anything is compiled for it.
+_LOOK_S = 30.0
+#: Images that are executed at a time.
+_BATCH = 256
+
+Note: TypeAlias = Callable[[str], object]
+Labels: TypeAlias = npt.NDArray[np.integer]
+
+
+def deploy_record(
+    record: StudyRecord,
+    board: str,
+    *,
+    compiler: Compiler | None,
+    images: int,
+    output: Path | None,
+    csv: Path | None,
+    note: Note,
+) -> Deployment:
+    """See `Study.deploy`."""
+    study = record.study
+    if images < 1:
+        raise StudyError(f"a board needs images to run; given {images}, expected at least 1")
+    graph = load_graph(stored_artifact(study._store(), record, "quantized"))
+    if not record.candidate.deployable:
+        raise StudyError(
+            f"trial {record.number} is not deployable: it has {record.candidate.quantization.bits} bits, and a DPU runs 8; "
+            "choose another trial"
+        )
+    if csv is not None:
+        appendable_columns(csv)
+    found = _find_free_board(board, note=note)
+    folder = study.home.deployments(study.name) if output is None else output
+    file = _exported(record, folder, compiler, note)
+    data = study.inputs.data
+    labels = data.validation.labels[:images]
+    note(f"board {found.name}: pushes what it lacks, runs {len(labels):,} validation images")
+    run = found.run(file.path, prepare(data.validation.images[:images], graph.input.shape[0], data.normalisation), labels)
+    deployment = _compared(record, found, run, labels, graph=graph, file=file)
+    _write(deployment)
+    if csv is not None and deployment.logits.equal:
+        append_measurements(csv, _rows(deployment, run, csv, found.profile.cores))
+    return deployment
+
+
+def _find_free_board(name: str, *, note: Note) -> SshBoard:
+    """The board of this name, or the first free one of the pool of this name, once it was entered and serves.
+
+    Raises BoardError where there is none of that name, and where it does not serve or none of the pool is free.
+    """
+    boards = load_boards()
+    if name in boards.pools:
+        return SshBoard(boards.board(_first_free(name, boards, note)))
+    if name in BOARDS or name.endswith(".json"):
+        raise BoardError(
+            f"{name!r} is a simulated board, on which nothing can be deployed; give the name of one of {boards.path} "
+            "(`edgesearch board list`)"
+        )
+    settings = boards.board(name)
+    for _, checks in check_boards(boards, [name], limit_s=_LOOK_S):
+        faults = [check for check in checks if check.is_good is False]
+        if faults:
+            said = faults[0].text
+            raise BoardError(said if faults[0].name == "reachable" else f"board {name!r}, {faults[0].name}: {said}")
+    return SshBoard(settings)
+
+
+def _first_free(pool: str, boards: Boards, note: Note) -> str:
+    refused: list[str] = []
+    for name, checks in list(check_boards(boards, boards.pools[pool], limit_s=_LOOK_S)):
+        fault = next((f"{check.name}: {check.text}" for check in checks if check.is_good is False), "")
+        if not fault:
+            try:
+                fault = "another program has it" if is_board_busy(boards.board(name)) else ""
+            except BoardError as error:
+                fault = str(error)
+        if not fault:
+            note(f"pool {pool}: board {name} is free")
+            return name
+        refused.append(f"{name} ({fault})")
+    raise BoardError(f"no board of pool {pool!r} is free: {'; '.join(refused)}; try again later")
+
+
+def _exported(record: StudyRecord, output: Path, compiler: Compiler | None, note: Note) -> DeployedFile:
+    """The trial's files, below `output`. Raises ToolchainError where nothing compiles it."""
+    missing: list[str] = []
+    folder = record.export(output, compiler=compiler, note=missing.append)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    compiled = manifest["compiled"]
+    if compiled is None:
+        raise ToolchainError(missing[0] if missing else f"trial {record.number} has no file that a board runs")
+    note(f"trial {record.number}: {folder}")
+    network = next(name for name in manifest["sha256"] if name.endswith("_int.xmodel"))
+    return DeployedFile(
+        folder / compiled["file"], folder / network, manifest["compiler"], compiled["sha256"], compiled["fingerprint"]
+    )
+
+
+def _compared(
+    record: StudyRecord, board: SshBoard, run: BoardRun, labels: Labels, *, graph: Graph, file: DeployedFile
+) -> Deployment:
+    measurement, xmodel = board.measured(run), CompiledXmodel.read(file.path)
+    ours = _our_integers(graph, run.images, xmodel.outputs[0].fix)
+    logits = LogitsComparison.of(run.logits, ours)
+    timing = xmodel.time(board.profile, runner=_profiles_runner(run.report.runner, board.profile))
+    moment = datetime.fromisoformat(run.measured_at)
+    folder = file.network.parent
+    return Deployment(
+        study=record.study.name,
+        trial=record.number,
+        candidate=str(record.candidate),
+        board=board.name,
+        file=file,
+        logits=logits,
+        measured=_measured(run, labels),
+        predicted=Figures(
+            accuracy=float((ours.argmax(axis=1) == labels).mean()),
+            fps=timing.throughput_fps,
+            latency_ms=timing.latency_s * 1e3,
+            fps_error=timing.throughput_error or None,
+            latency_error=timing.latency_error or None,
+        ),
+        predicted_by=f"{board.profile.name}, {timing.runner} runner",
+        study_accuracy=record.accuracy,
+        measured_at=run.measured_at,
+        conditions={**measurement.conditions, "integers": str(logits)},
+        report=run.report.model_dump(mode="json"),
+        record=folder.with_name(f"{folder.name}-{board.name}-{moment:%Y%m%dT%H%M%SZ}.json"),
+    )
+
+
+def _measured(run: BoardRun, labels: Labels) -> Figures:
+    report = run.report
+    return Figures(
+        accuracy=float((run.logits.argmax(axis=1) == labels).mean()),
+        fps=report.throughput.fps,
+        latency_ms=report.latency.median_ms,
+        power_w=None if report.power is None else report.power.busy_w,
+        idle_w=None if report.power is None else report.power.idle_w,
+    )
+
+
+def _our_integers(graph: Graph, images: npt.NDArray[np.int8], fix: int) -> npt.NDArray[np.float64]:
+    """What the network gives by our own execution, (N, values), in steps of the compiled file's position."""
+    pieces = [execute(graph, images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+    logits = np.concatenate(pieces).reshape(len(images), -1)
+    integers: npt.NDArray[np.float64] = np.ldexp(logits.astype(np.float64), fix)
+    return integers
+
+
+def _profiles_runner(name: str, profile: BoardProfile) -> str | None:
+    """The profile's runner that is meant; None: its default one, where it has no such."""
+    known = [name, "vart_python"] if name == "python" else [name]
+    return next((one for one in known if one in profile.runners), None)
+
+
+def _write(deployment: Deployment) -> None:
+    content = json.dumps(deployment.to_json(), indent=1) + "\n"
+    try:
+        write_atomically(deployment.record, content.encode())
+    except OSError as error:
+        raise StudyError(f"{deployment.record} cannot be written: {error.strerror}; give another -o") from error
+
+
+def _rows(deployment: Deployment, run: BoardRun, csv: Path, cores: int) -> Sequence[MeasurementRow]:
+    """Latency and throughput as `calibrate` reads them; the network by its path from the file's folder."""
+    report = run.report
+    network = os.path.relpath(deployment.file.network.absolute(), csv.absolute().parent)
+    return (
+        MeasurementRow(network, "latency", round(1e3 / report.latency.mean_ms, 3), report.runner),
+        MeasurementRow(network, "throughput", round(report.throughput.fps, 3), report.runner, report.board.dpu_cores or cores),
+    )
