@@ -4,6 +4,7 @@ from .boards import BoardPool as BoardPool
 from .boards import BoardReference as BoardReference
 from .boards import Compiler as Compiler
 from .boards import Finding as Finding
+from .boards import LogitsComparison as LogitsComparison
 from .boards import Measurement as Measurement
 from .boards import PhysicalBoard as PhysicalBoard
 from .boards import SimulatedBoard as SimulatedBoard

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
 from edgesearch.board_eval.remote import BoardRun, BoardSettings, Latency, Throughput
 from edgesearch.board_eval.targets import BoardProfile
 
-__all__ = ["conditions", "in_words"]
+__all__ = ["conditions"]
 
 #: Seconds between two clocks that are worth a word.
 _SKEW_S = 60.0
@@ -53,14 +50,3 @@ def _clock(skew_s: float | None) -> str:
         return "the board does not tell its time; the date is this machine's"
     way = "ahead of" if skew_s > 0 else "behind"
     return f"the board's clock is {abs(skew_s):,.0f} s {way} this machine's, whose date is taken"
-
-
-def in_words(differences: npt.NDArray[np.floating]) -> str:
-    """What differences (images, values) between the board's integers and ours say of the simulated accuracy."""
-    count, differing = len(differences), int(differences.any(axis=1).sum())
-    if not differing:
-        return f"equal to this program's on {count} images"
-    return (
-        f"differ from this program's on {differing} of {count} images, by at most {int(differences.max())}: "
-        "the simulated accuracy does not hold"
-    )

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.boards._board import Labels
-from edgesearch.board_eval.boards._conditions import conditions, in_words
+from edgesearch.board_eval.boards._conditions import conditions
+from edgesearch.board_eval.boards._logits import LogitsComparison
 from edgesearch.board_eval.boards._measurement import Measurement
 from edgesearch.board_eval.graph import Array, Graph, quantize_images
 from edgesearch.board_eval.remote import BoardProbe, BoardRun, BoardSettings, Released, probe_board, release_board, run_on_board
@@ -181,9 +182,9 @@ class SshBoard:
 
     def _compared(self, given: _Network, run: BoardRun) -> str:
         count = min(len(run.images), given.most)
-        expected = given.execute(run.images[:count]).reshape(count, -1)
-        integers = np.ldexp(expected.astype(np.float64), given.compiled.outputs[0].fix)
-        return in_words(np.abs(run.logits[:count] - integers))
+        expected = given.execute(run.images[:count])
+        compared = LogitsComparison.of(run.logits[:count], expected, given.compiled.outputs[0].fix)
+        return str(compared) if compared.equal else f"{compared}: the simulated accuracy does not hold"
 
 
 def _integers(compiled: CompiledXmodel, images: Array | Int8) -> Int8:

@@ -20,6 +20,7 @@ from edgesearch.board_eval import (
     CompiledXmodel,
     Compiler,
     Graph,
+    LogitsComparison,
     MeasurementRow,
     SshBoard,
     append_measurements,
@@ -32,7 +33,7 @@ from edgesearch.errors import BoardError, StudyError, ToolchainError
 from edgesearch.files import write_atomically
 from edgesearch.objectives import load_graph, prepare
 from edgesearch.search.export import stored_artifact
-from edgesearch.search.library._deployment import DeployedFile, Deployment, Figures, LogitsComparison
+from edgesearch.search.library._deployment import DeployedFile, Deployment, Figures
 
 if TYPE_CHECKING:
     from edgesearch.search.library._front import StudyRecord
@@ -141,8 +142,8 @@ def _compared(
     record: StudyRecord, board: SshBoard, run: BoardRun, labels: Labels, *, graph: Graph, file: DeployedFile
 ) -> Deployment:
     measurement, xmodel = board.measured(run), CompiledXmodel.read(file.path)
-    ours = _our_integers(graph, run.images, xmodel.outputs[0].fix)
-    logits = LogitsComparison.of(run.logits, ours)
+    ours = _our_logits(graph, run.images)
+    logits = LogitsComparison.of(run.logits, ours, xmodel.outputs[0].fix)
     timing = xmodel.time(board.profile, runner=_profiles_runner(run.report.runner, board.profile))
     moment = datetime.fromisoformat(run.measured_at)
     folder = file.network.parent
@@ -181,12 +182,10 @@ def _measured(run: BoardRun, labels: Labels) -> Figures:
     )
 
 
-def _our_integers(graph: Graph, images: npt.NDArray[np.int8], fix: int) -> npt.NDArray[np.float64]:
-    """What the network gives by our own execution, (N, values), in steps of the compiled file's position."""
+def _our_logits(graph: Graph, images: npt.NDArray[np.int8]) -> npt.NDArray[np.float32]:
+    """What the network gives by our own execution, (N, values)."""
     pieces = [execute(graph, images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
-    logits = np.concatenate(pieces).reshape(len(images), -1)
-    integers: npt.NDArray[np.float64] = np.ldexp(logits.astype(np.float64), fix)
-    return integers
+    return np.concatenate(pieces).reshape(len(images), -1)
 
 
 def _profiles_runner(name: str, profile: BoardProfile) -> str | None:

@@ -7,49 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+from edgesearch.board_eval import LogitsComparison
 
-__all__ = ["DeployedFile", "Deployment", "Figures", "LogitsComparison"]
+__all__ = ["DeployedFile", "Deployment", "Figures"]
 
 #: Counts up when the record's entries mean something else.
 _FORMAT = 1
-
-
-@dataclass(frozen=True)
-class LogitsComparison:
-    """A board's integers beside ours."""
-
-    images: int
-    #: Images of which any integer differs, and of which the class does.
-    differing: int = 0
-    other_class: int = 0
-    #: The largest difference, in steps of the fix position of the file's output.
-    largest: float = 0.0
-
-    @classmethod
-    def of(cls, board: npt.NDArray[np.int8], ours: npt.NDArray[np.float64]) -> LogitsComparison:
-        """Both are (N, values), in steps of one position."""
-        distance = np.abs(board - ours)
-        return cls(
-            images=len(ours),
-            differing=int(distance.any(axis=1).sum()),
-            other_class=int((board.argmax(axis=1) != ours.argmax(axis=1)).sum()),
-            largest=float(distance.max(initial=0)),
-        )
-
-    @property
-    def equal(self) -> bool:
-        """Whether every integer of every image is ours."""
-        return self.differing == 0
-
-    def __str__(self) -> str:
-        if self.equal:
-            return f"equal to this program's integers on all {self.images:,} images"
-        return (
-            f"differ from this program's integers on {self.differing:,} of {self.images:,} images, by at most "
-            f"{self.largest:g}, and tell {self.other_class:,} another class"
-        )
 
 
 @dataclass(frozen=True)

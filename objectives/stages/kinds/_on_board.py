@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgesearch.board_eval import BoardRun, Graph, execute, quantize_images
+from edgesearch.board_eval import BoardRun, Graph, LogitsComparison, execute, quantize_images
 from edgesearch.errors import BoardError
 from edgesearch.objectives.data import DataSet, Split, prepare
 from edgesearch.objectives.stages._context import Context
@@ -58,7 +58,13 @@ def _run(context: Context[OnBoardSettings]) -> Result:
         run = board.run(xmodel, images, split.labels)
     expected = np.concatenate([execute(graph, batch, device=context.device) for batch in _batches(graph, split, context.data)])
     position = _output_position(graph, run.report.output.fix_position)
-    figures = _figures(run) | compare_logits(run.logits, expected, split.labels, fix=position)
+    compared = LogitsComparison.of(run.logits, expected, position)
+    figures = _figures(run) | {
+        "board_images": count,
+        "board_correct": int((run.logits.reshape(count, -1).argmax(axis=1) == split.labels).sum()),
+        "logits_differ": compared.differing,
+        "largest_difference": compared.largest,
+    }
     logits = torch.from_numpy(np.ascontiguousarray(run.logits))
     return Result({"board": context.board.name, **figures}, {"logits": {"logits": logits}})
 
@@ -67,7 +73,7 @@ def _figures(run: BoardRun) -> dict[str, Any]:
     """What was measured, by the names of simulated figures, with the whole report beside it."""
     report = run.report
     latency, fps = report.latency, report.throughput.fps
-    figures: dict[str, Any] = {"fps": fps, "latency_ms": latency.median_ms, "latency_fps": 1e3 / latency.median_ms}
+    figures: dict[str, Any] = {"fps": fps, "latency_ms": latency.median_ms, "latency_fps": 1e3 / latency.mean_ms}
     if report.power is not None:
         figures["joules"] = report.power.busy_w / fps
     settled = "" if latency.settled and report.throughput.settled else ", not settled"
@@ -92,28 +98,6 @@ def _output_position(graph: Graph, reported: int | None) -> int:
     """The file's own, which may be finer than the network's."""
     position = graph.fix_of(graph.output.name) if reported is None else reported
     return position or 0
-
-
-def compare_logits(
-    logits: npt.NDArray[np.int8], expected: npt.NDArray[np.float32], labels: npt.NDArray[np.integer], *, fix: int
-) -> dict[str, Any]:
-    """The logits of a board, int8 at position `fix`, beside what our integers give, and how many images they tell right.
-
-    `logits` and `expected` are (N, classes). Raises BoardError for logits of another shape.
-    """
-    ours = np.ldexp(expected.reshape(len(expected), -1).astype(np.float64), fix)
-    theirs = logits.reshape(len(logits), -1).astype(np.float64)
-    if theirs.shape != ours.shape:
-        raise BoardError(
-            f"the board gave logits of shape {logits.shape}, expected {ours.shape}; the file is of another network"
-        )
-    difference = np.abs(theirs - ours)
-    return {
-        "board_images": len(labels),
-        "board_correct": int((theirs.argmax(axis=1) == labels).sum()),
-        "logits_differ": int((difference > 0).any(axis=1).sum()),
-        "largest_difference": int(difference.max()),
-    }
 
 
 SPEC = StageSpec(name="on_board", version=1, settings=OnBoardSettings, place=_place, run=_run, random=False, on_board=True)

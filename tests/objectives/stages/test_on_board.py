@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from edgesearch.board_eval import BoardPool, BoardReference, find_board
 from edgesearch.board_eval.targets import DEFAULT_TARGET
 from edgesearch.errors import BoardError
 from edgesearch.objectives import Conditions, DataSettings, Pipeline, Stage, load_data, needs_board, plan
-from edgesearch.objectives.stages.kinds._on_board import compare_logits
 from edgesearch.spaces import Candidate, Quantization, Student
 
 DATA = DataSettings(name="digits", train_images=60, validation_images=40, calibration_images=20)
@@ -53,24 +51,6 @@ def test_what_no_board_runs_is_not_measured() -> None:
     assert conditions(pool()).measures(CANDIDATE)
     assert not conditions(pool()).measures(analysis)
     assert not conditions(None).measures(CANDIDATE)
-
-
-def test_logits_are_compared_at_the_files_own_position() -> None:
-    expected = np.array([[0.5, -1.0, 0.25], [1.0, 0.75, 0.0]], np.float32)
-    labels = np.array([0, 1])
-    for fix in (2, 3):
-        logits = (expected * 2**fix).astype(np.int8)
-        told = compare_logits(logits, expected, labels, fix=fix)
-        assert told == {"board_images": 2, "board_correct": 1, "logits_differ": 0, "largest_difference": 0}
-    logits = (expected * 4).astype(np.int8)
-    logits[1] = [1, 3, 0]
-    told = compare_logits(logits, expected, labels, fix=2)
-    assert told == {"board_images": 2, "board_correct": 2, "logits_differ": 1, "largest_difference": 3}
-
-
-def test_logits_of_another_network_are_refused() -> None:
-    with pytest.raises(BoardError, match=r"\(2, 5\), expected \(2, 3\)"):
-        compare_logits(np.zeros((2, 5), np.int8), np.zeros((2, 3), np.float32), np.zeros(2, int), fix=2)
 
 
 def test_without_a_board_the_stage_says_what_to_do(tmp_path: Path) -> None:
