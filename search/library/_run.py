@@ -12,6 +12,7 @@ from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.objectives import DataSet, Stage, Store
 from edgesearch.search.engine import Engine, Pool, Progress, StageRunner, Summary, make_pool, run_stages
 from edgesearch.search.library._inputs import Inputs, check_vitis
+from edgesearch.search.library._starts import fetch_weights
 from edgesearch.search.study import (
     Home,
     Record,
@@ -55,6 +56,7 @@ def run_study(
     """
     settings = inputs.settings
     check_vitis(settings)
+    fetch_weights(settings, progress.note)
     home.prepare()
     with quiet_optuna():
         database = open_storage(storage or home.database)
