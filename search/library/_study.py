@@ -75,8 +75,9 @@ class Study:
 
         `threads` are those of every stage: results are bit-equal for any number of workers, not for another number of threads.
 
-        Nothing is written yet. Raises StudyError when there is no such study, SpaceError for settings that are not possible,
-        weights that do not fit, or when no student can be built, DataError, TargetError, and LoweringError or GraphError when the DPU can run no student.
+        Nothing is written yet, and nothing downloaded but data that the study asks for. Raises StudyError when there is no such
+        study, SpaceError for settings that are not possible, for weights that do not fit and when no student can be built,
+        DataError, TargetError, and LoweringError or GraphError when the DPU can run no student.
         """
         settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
         changes = {"name": name, "seed": seed, "board": board}

@@ -170,6 +170,10 @@ class StudyFile(Settings):
         kinds = {c.distillation.kind for c in self.candidates} | set(self.space.distillation if self.space else ())
         if self.teacher is None and kinds & {"logit", "intermediate"}:
             raise ValueError("distillation from a teacher is in the space, but there is no [teacher]; add one")
+        try:
+            _ = self.pipeline
+        except ValidationError as error:
+            raise ValueError(explain(error)) from error
         return self
 
     @property
