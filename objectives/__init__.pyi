@@ -18,10 +18,12 @@ from .stages import Store as Store
 from .stages import Teacher as Teacher
 from .stages import accuracy_of as accuracy_of
 from .stages import check_outputs as check_outputs
+from .stages import check_start as check_start
 from .stages import compiled_content as compiled_content
 from .stages import golden_images as golden_images
 from .stages import load_graph as load_graph
 from .stages import needs_board as needs_board
+from .stages import normalisation_warning as normalisation_warning
 from .stages import open_store as open_store
 from .stages import plan as plan
 from .stages import resources_of as resources_of

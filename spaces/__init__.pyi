@@ -14,6 +14,8 @@ from ._custom import with_declared_parameters as with_declared_parameters
 from ._identity import digest as digest
 from ._identity import identity as identity
 from ._identity import without_paths as without_paths
+from ._imagenet import fetch_imagenet as fetch_imagenet
+from ._imagenet import has_imagenet_weights as has_imagenet_weights
 from ._presets import PRESETS as PRESETS
 from ._settings import Settings as Settings
 from ._space import Space as Space
@@ -25,5 +27,7 @@ from ._staged_choices import StageChoices as StageChoices
 from ._staged_choices import StagedChoices as StagedChoices
 from ._torchvision import import_torchvision as import_torchvision
 from ._validation import explain as explain
+from ._weights import LoadedWeights as LoadedWeights
+from ._weights import check_weights as check_weights
 from ._weights import load_weights as load_weights
-from ._weights import weights_fingerprint as weights_fingerprint
+from ._weights_file import weights_fingerprint as weights_fingerprint

@@ -61,6 +61,8 @@ class Student(Settings):
     weights: str = ""
     #: SHA-256 of that file, filled in when a study is read, so that another file under the same name is another candidate.
     weights_sha256: str = ""
+    #: Whether what these weights lack, or have in another shape (the classifier), is adapted or begins at random.
+    adapt: bool = False
     #: SHA-256 over the files that a model by import path comes from, filled in likewise: other code is another candidate.
     source_sha256: str = ""
     #: Arguments of its own that a model by import path is made with.
@@ -100,6 +102,8 @@ class Student(Settings):
             update["stem"] = "small"
         if self.architecture not in STUDENTS_WITH_HEAD:
             update["head"] = 0
+        if not self.weights:
+            update["adapt"] = False
         network = self.network
         if network is not None:
             update |= {"architecture": STAGED, "width": 1.0, "staged": network}

@@ -31,7 +31,7 @@ from edgesearch.spaces._candidate import Candidate, Student
 from edgesearch.spaces._choices import Conditional, Parameter
 from edgesearch.spaces._space import Space, StudentOverride
 from edgesearch.spaces._validation import explain
-from edgesearch.spaces._weights import weights_fingerprint
+from edgesearch.spaces._weights_file import weights_fingerprint
 
 
 def complete(student: Student, *, folder: Path | None = None) -> Student:

@@ -35,6 +35,7 @@ class StudentOverride(Settings):
     stem: Annotated[tuple[Literal["imagenet", "small"], ...], Field(min_length=1)] | None = None
     head: int | None = None
     weights: str | None = None
+    adapt: bool | None = None
     #: Arguments of a model by import path: choices, or a range of numbers, or either of them under a condition.
     parameters: dict[str, Parameter] = Field(default_factory=dict)
 
@@ -54,6 +55,8 @@ class Space(Settings):
     stem: Annotated[tuple[Literal["imagenet", "small"], ...], Field(min_length=1)] = ("small",)
     head: int = 0
     weights: str = ""
+    #: Whether what the weights lack, or have in another shape, is adapted or begins at random; otherwise they are refused.
+    adapt: bool = False
     distillation: Annotated[tuple[Literal["none", "logit", "intermediate", "self"], ...], Field(min_length=1)] = ("none",)
     temperature: Choices = (4.0,)
     alpha: Choices = (0.5,)
@@ -136,7 +139,7 @@ class Space(Settings):
         return Candidate(student=student, distillation=distillation, pruning=pruning, quantization=quantization).canonical()
 
     def choices(self, student: str, setting: str) -> Any:
-        """What may be chosen for a `setting` (width, input_size, stem, head, weights) of one student of the space.
+        """What may be chosen for a `setting` (width, input_size, stem, head, weights, adapt) of one student of the space.
 
         A staged student has no width, stem and head but those of its network.
         """
@@ -166,6 +169,7 @@ class Space(Settings):
             stem=stem if name in TORCHVISION_STUDENTS else "small",
             head=self.choices(name, "head"),
             weights=self.choices(name, "weights"),
+            adapt=self.choices(name, "adapt"),
             **own,
         )
 

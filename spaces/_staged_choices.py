@@ -73,6 +73,7 @@ class StagedChoices(StageChoices):
     #: Instead of the space's.
     input_size: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     weights: str | None = None
+    adapt: bool | None = None
 
     @field_validator("stem_width", "head", mode="after")
     @classmethod

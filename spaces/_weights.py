@@ -2,94 +2,190 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
-from edgesearch.spaces._candidate import TORCHVISION_STUDENTS, Student
-from edgesearch.spaces._torchvision import import_torchvision
+from edgesearch.spaces._adapt import fold_kernel, sum_colours
+from edgesearch.spaces._candidate import Student
+from edgesearch.spaces._imagenet import IMAGENET, fetch_imagenet, find_imagenet, imagenet_shapes
 from edgesearch.spaces._weights_file import read_weights, without_prefix
+
+__all__ = ["LoadedWeights", "check_weights", "load_weights"]
 
 #: Batch-norm's count of batches: no part of what a trained network computes, and absent from old files.
 _COUNTER = "num_batches_tracked"
-#: Tensors that a sentence names before it says how many more there are.
-_LISTED = 4
+#: Tensors that a sentence names before it says how many more there are: of an error, and of a report.
+_LISTED, _REPORTED = 4, 12
+#: Weights are of another network if less than this share of it, or of them, fits.
+_FITTING = 0.5
 
 
-def weights_fingerprint(path: str) -> str:
-    """SHA-256 of a weights file; "" for no file. Raises SpaceError when it cannot be read."""
-    if path in ("", "imagenet"):
-        return ""
-    try:
-        return file_fingerprint(Path(path))
-    except OSError as error:
-        raise SpaceError(f"weights {path!r} cannot be read ({error.strerror}); expected a file or 'imagenet'") from error
+@dataclass(frozen=True)
+class LoadedWeights:
+    """What became of starting weights, by the names of tensors; as a string, one sentence. Counters of batches are not counted.
 
-
-def file_fingerprint(path: Path) -> str:
-    """SHA-256 of a file, read anew only when its size or time of change is another. Raises OSError."""
-    status = path.stat()
-    return _digest(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=64)
-def _digest(path: Path, changed: int, size: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def load_weights(model: nn.Module, student: Student, *, require_all: bool = False) -> tuple[str, ...]:
-    """Put the student's starting weights into `model`; returns the names left at their random start.
-
-    Layers whose shape differs (another number of classes, a stem for other images) keep their start; a first convolution of
-    other image channels (grey images) is given the sum over the file's three. Raises SpaceError when nothing fits, and for
-    values that are not finite.
-
-    With `require_all` the network is taken as trained: SpaceError names every tensor that is missing or of another shape, and
-    those that the network has no place for.
+    loaded: those that the network has now; adapted: of them, those that had another shape, with what was done.
+    other_shape: of those that were not loaded, the shape found and the shape expected. random: all that were not loaded.
+    ignored: those of the file that the network has no place for.
     """
-    if student.weights == "":
+
+    source: str = ""
+    loaded: tuple[str, ...] = ()
+    random: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    adapted: Mapping[str, str] = field(default_factory=dict)
+    other_shape: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Tensors that the file does not have."""
+        return tuple(name for name in self.random if name not in self.other_shape)
+
+    def __str__(self) -> str:
+        if not self.source:
+            return "every tensor begins at random"
+        words = [f"{len(self.loaded)} of {len(self.loaded) + len(self.random)} tensors start from {self.source}"]
+        words += (
+            [f"adapted: {_some([f'{name} ({how})' for name, how in self.adapted.items()], _REPORTED)}"] if self.adapted else []
+        )
+        if self.other_shape:
+            words.append(f"at random, because of another shape: {_some(self.shapes, _REPORTED)}")
+        words += [f"at random, because they are not there: {_some(self.missing, _REPORTED)}"] if self.missing else []
+        words += (
+            [f"ignored, because the network has none of that name: {_some(self.ignored, _REPORTED)}"] if self.ignored else []
+        )
+        return "; ".join(words)
+
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """Of each tensor of another shape its name, and both shapes."""
+        return tuple(f"{name} is {found}, expected {expected}" for name, (found, expected) in self.other_shape.items())
+
+
+def load_weights(
+    model: nn.Module,
+    student: Student,
+    *,
+    require_all: bool = False,
+    note: Callable[[str], object] = lambda line: None,
+) -> LoadedWeights:
+    """Put the student's starting weights into `model`, and say what became of them.
+
+    ImageNet weights are downloaded where they are not on this machine; `note` is told so. A first convolution of grey images is
+    given the sum over the file's three colours. Every other tensor must be there in its shape, unless `student.adapt`: then a
+    first convolution with a smaller kernel is given the file's, folded (the small stem), and the rest keeps its random start.
+    What else the file has is ignored.
+
+    With `require_all` the network is taken as trained: nothing may be missing, of another shape or left over.
+
+    Raises SpaceError, and changes nothing, where that does not hold, for weights of another architecture, and for values that
+    are not finite or integers.
+    """
+    source: Mapping[str, Tensor] = {}
+    if student.weights == IMAGENET:
+        source = read_weights(fetch_imagenet(student.architecture, note))
+    elif student.weights:
+        source = read_weights(Path(student.weights))
+    own = model.state_dict()
+    taken, loaded = _match(source, own, student, require_all)
+    _refuse_unusable_values(own, taken, student)
+    model.load_state_dict(own | {name: tensor.to(own[name].dtype) for name, tensor in taken.items()})
+    return loaded
+
+
+def check_weights(model: nn.Module, student: Student, *, require_all: bool = False) -> LoadedWeights:
+    """What `load_weights` would say, or raise, for a network that is not changed; nothing is downloaded for it."""
+    source: Mapping[str, Tensor] = {}
+    if student.weights == IMAGENET:
+        found = find_imagenet(student.architecture)
+        source = imagenet_shapes(student.architecture) if found is None else read_weights(found)
+    elif student.weights:
+        source = read_weights(Path(student.weights))
+    own = model.state_dict()
+    taken, loaded = _match(source, own, student, require_all)
+    if not any(tensor.is_meta for tensor in source.values()):
+        _refuse_unusable_values(own, taken, student)
+    return loaded
+
+
+def _match(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], student: Student, require_all: bool
+) -> tuple[dict[str, Tensor], LoadedWeights]:
+    """The tensors that the network takes, in its shapes, and what is to be said of all of them."""
+    if not student.weights:
         if require_all:
             raise SpaceError(
                 f"{student.architecture} is to be taken as trained, but has no weights; give weights = 'FILE', or train it"
             )
-        return ()
-    own = model.state_dict()
-    source = _imagenet(student) if student.weights == "imagenet" else without_prefix(read_weights(Path(student.weights)), own)
-    taken = {name: given for name in own if name in source and (given := _fitted(source[name], own[name])) is not None}
-    if not taken:
+        return {}, LoadedWeights(random=_counted(own))
+    source = without_prefix(state, own)
+    first = next((name for name, tensor in own.items() if tensor.ndim == 4), "")
+    taken: dict[str, Tensor] = {}
+    adapted: dict[str, str] = {}
+    for name, expected in own.items():
+        if name not in source:
+            continue
+        fitted, how = _fitted(source[name], expected, fold=student.adapt and not require_all and name == first)
+        if fitted is not None:
+            taken[name] = fitted
+            adapted |= {name: how} if how else {}
+    kept = {id(tensor) for tensor in source.values()}
+    foreign = _counted(name for name in source if name not in own)
+    outside = _counted(name for name, tensor in state.items() if id(tensor) not in kept)  # beside the wrapper's prefix
+    random = _counted(name for name in own if name not in taken)
+    loaded = LoadedWeights(
+        source=student.weights,
+        loaded=_counted(taken),
+        random=random,
+        ignored=(*foreign, *outside),
+        adapted=adapted,
+        other_shape={name: (tuple(source[name].shape), tuple(own[name].shape)) for name in random if name in source},
+    )
+    if len(loaded.loaded) < _FITTING * max(len(_counted(own)), len(_counted(source))):
+        raise SpaceError(_another_architecture(state, own, loaded, student))
+    if require_all and (random or foreign):
+        problems = [*_problems(loaded), *([f"the network has no {_some(foreign)}"] if foreign else [])]
         raise SpaceError(
-            f"weights {student.weights!r} have no tensor that fits {student.architecture} "
-            f"(first names: {', '.join(list(source)[:3]) or 'none'}; expected {', '.join(list(own)[:3])})"
+            f"weights {student.weights!r} are not those of this {student.name}, which is to be taken as trained: "
+            f"{'; '.join(problems)}; give the weights of this very network and these classes, or train it (trained = false)"
         )
-    _refuse_unusable_values(source, own, taken, student)
-    if require_all:
-        _refuse_others(source, own, taken, student)
-    model.load_state_dict(own | taken)
-    return tuple(name for name in own if name not in taken)
+    if random and not student.adapt:
+        raise SpaceError(
+            f"weights {student.weights!r} are not those of this {student.name}: {'; '.join(_problems(loaded))}; write adapt = "
+            "true to start from the others, with a new classifier and what else differs at random, or give weights that fit"
+        )
+    return taken, loaded
 
 
-def _fitted(given: Tensor, own: Tensor) -> Tensor | None:
-    """The given tensor in the shape and type of the network's; None where it does not fit."""
+def _fitted(given: Tensor, own: Tensor, *, fold: bool) -> tuple[Tensor | None, str]:
+    """The given tensor in the shape of the network's, and what was done for it; None where it does not fit."""
     if given.shape == own.shape:
-        return given.to(own.dtype)
-    if own.ndim == 4 and own.shape[1] == 1 and given.shape == (len(own), 3, *own.shape[2:]):
-        return given.float().sum(dim=1, keepdim=True).to(own.dtype)
-    return None
+        return given, ""
+    how = []
+    grey = sum_colours(given, own)
+    if grey is not None:
+        given = grey
+        how.append("the sum over three colours")
+    if fold and (folded := fold_kernel(given, own)) is not None:
+        how.append(f"{_taps(given)} taps folded to {_taps(own)}")
+        given = folded
+    return (given, ", ".join(how)) if given.shape == own.shape else (None, "")
 
 
-def _refuse_unusable_values(
-    source: Mapping[str, Tensor], own: Mapping[str, Tensor], taken: Mapping[str, Tensor], student: Student
-) -> None:
+def _taps(kernel: Tensor) -> str:
+    return f"{kernel.shape[2]} x {kernel.shape[3]}"
+
+
+def _refuse_unusable_values(own: Mapping[str, Tensor], taken: Mapping[str, Tensor], student: Student) -> None:
     for name, tensor in taken.items():
-        if own[name].is_floating_point() and not source[name].is_floating_point():
+        if own[name].is_floating_point() and not tensor.is_floating_point():
             raise SpaceError(
-                f"weights {student.weights!r}: {name} holds {str(source[name].dtype).removeprefix('torch.')}; expected floats "
+                f"weights {student.weights!r}: {name} holds {str(tensor.dtype).removeprefix('torch.')}; expected floats "
                 "(weights that were not quantized)"
             )
         if not bool(torch.isfinite(tensor).all()):
@@ -99,48 +195,30 @@ def _refuse_unusable_values(
             )
 
 
-def _refuse_others(
-    source: Mapping[str, Tensor], own: Mapping[str, Tensor], taken: Mapping[str, Tensor], student: Student
-) -> None:
-    """SpaceError unless the source has exactly the network's tensors. Batch counters decide nothing and may be left out."""
-    problems = []
-    other_shape = [name for name in own if name in source and name not in taken]
-    if other_shape:
-        shapes = [f"{name} is {_shape(source[name])} where {_shape(own[name])} is expected" for name in other_shape]
-        problems.append(_some(shapes))
-    missing = [name for name in own if name not in source and not name.endswith(_COUNTER)]
-    if missing:
-        problems.append(f"there is no {_some(missing)}")
-    extra = [name for name in source if name not in own and not name.endswith(_COUNTER)]
-    if extra:
-        problems.append(f"the network has no {_some(extra)}")
-    if problems:
-        raise SpaceError(
-            f"weights {student.weights!r} are not those of this {student.architecture}, which is to be taken as trained: "
-            f"{'; '.join(problems)}; give the weights of this very network and these classes, or train it (trained = false)"
-        )
+def _another_architecture(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], loaded: LoadedWeights, student: Student
+) -> str:
+    from edgesearch.spaces._likeness import likeliest  # builds networks, which nothing else here needs
+
+    probably = likeliest(state, student.input_size)
+    names = f"its first tensors are {', '.join(list(state)[:3])}, expected {', '.join(list(own)[:3])}"
+    hint = f"it looks like {probably}, so give that network" if probably else f"{names}; give its network"
+    return (
+        f"weights {student.weights!r} are of another network than {student.name}, of which {len(loaded.loaded)} of "
+        f"{len(_counted(own))} tensors fit: {hint}, or weights of this one"
+    )
 
 
-def _shape(tensor: Tensor) -> str:
-    return str(tuple(tensor.shape))
+def _problems(loaded: LoadedWeights) -> list[str]:
+    problems = [_some(loaded.shapes)] if loaded.other_shape else []
+    return problems + ([f"there is no {_some(loaded.missing)}"] if loaded.missing else [])
 
 
-def _some(names: Sequence[str]) -> str:
-    rest = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+def _counted(names: Iterable[str]) -> tuple[str, ...]:
+    """Those that decide what a network computes."""
+    return tuple(name for name in names if not name.endswith(_COUNTER))
 
 
-def _imagenet(student: Student) -> Mapping[str, Tensor]:
-    if student.architecture not in TORCHVISION_STUDENTS:
-        known = ", ".join(TORCHVISION_STUDENTS)
-        raise SpaceError(f"weights = 'imagenet' for {student.architecture!r}: torchvision has them for {known} only")
-    models: Any = import_torchvision("models")
-    try:
-        weights = models.get_model_weights(student.architecture).DEFAULT
-        state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-    except OSError as error:  # urllib's errors are OSErrors
-        raise SpaceError(
-            f"ImageNet weights of {student.architecture} could not be downloaded ({error}); "
-            "give weights = 'FILE' with a copy of them, or weights = ''"
-        ) from error
-    return state
+def _some(names: Sequence[str], limit: int = _LISTED) -> str:
+    rest = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")

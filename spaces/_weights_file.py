@@ -6,9 +6,11 @@ its state_dict beside other things, and its names may begin with the name of a w
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from edgesearch.errors import SpaceError
 
-__all__ = ["TORCH_SUFFIXES", "read_weights", "without_prefix"]
+__all__ = ["TORCH_SUFFIXES", "file_fingerprint", "read_weights", "weights_fingerprint", "without_prefix"]
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 #: Where checkpoints keep the tensors, most usual first.
@@ -25,12 +27,36 @@ _NESTED = ("state_dict", "model_state_dict", "model_state", "model", "module", "
 _LFS_POINTER = b"version https://git-lfs"
 #: A wrapper's prefix is taken off only if what remains names at least this share of the network.
 _NAMED = 0.5
+#: Wrappers that may lie around a part of a network: their names stand within a tensor's name.
+_INNER = frozenset({"_orig_mod", "module"})
 
 State = Mapping[str, Tensor]
 
 
 class _Reason(Exception):
     """Why a file cannot be read, in a few words."""
+
+
+def weights_fingerprint(path: str) -> str:
+    """SHA-256 of a weights file; "" for no file. Raises SpaceError when it cannot be read."""
+    if path in ("", "imagenet"):
+        return ""
+    try:
+        return file_fingerprint(Path(path))
+    except OSError as error:
+        raise SpaceError(f"weights {path!r} cannot be read ({error.strerror}); expected a file or 'imagenet'") from error
+
+
+def file_fingerprint(path: Path) -> str:
+    """SHA-256 of a file, read anew only when its size or time of change is another. Raises OSError."""
+    status = path.stat()
+    return _digest(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, changed: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weights(path: Path) -> State:
@@ -58,8 +84,10 @@ def read_weights(path: Path) -> State:
 def without_prefix(state: State, own: Mapping[str, Tensor]) -> State:
     """The tensors by the names of `own`, without the prefix that a wrapper put before them; others are left out then.
 
-    The prefix is the one after which most names and shapes are those of `own`, if they are at least half of them.
+    The prefix is the one after which most names and shapes are those of `own`, if they are at least half of them. Parts that
+    were compiled or made parallel on their own (layer1._orig_mod.0.weight) are named as in the network, too.
     """
+    state = _without_inner(state, own)
     fits: Counter[str] = Counter()
     for name, tensor in state.items():
         for cut in (0, *(match.end() for match in re.finditer(r"\.", name))):
@@ -70,6 +98,20 @@ def without_prefix(state: State, own: Mapping[str, Tensor]) -> State:
     if not prefix or fits[prefix] <= fits[""] or fits[prefix] < _NAMED * len(own):
         return state
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _without_inner(state: State, own: Mapping[str, Tensor]) -> State:
+    """The tensors without the names of wrappers behind the start of theirs, unless the network has such names itself."""
+    used = {part for name in own for part in name.split(".")}
+    wrappers = _INNER - used
+    shorter = {_drop(name, wrappers): tensor for name, tensor in state.items()}
+    return shorter if len(shorter) == len(state) else state
+
+
+def _drop(name: str, wrappers: frozenset[str]) -> str:
+    parts = name.split(".")
+    start = next((place for place, part in enumerate(parts) if part not in wrappers), 0)
+    return ".".join((*parts[:start], *(part for part in parts[start:] if part not in wrappers)))
 
 
 # --- formats ------------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from ._images import prepare as prepare
 from ._images import prepare_tensor as prepare_tensor
 from ._images import resize_weights as resize_weights
 from ._normalisation import Normalisation as Normalisation
+from ._normalisation import imagenet_normalisation as imagenet_normalisation
 from ._settings import DataSettings as DataSettings
 from ._source import DataSource as DataSource
 from ._source import RawData as RawData

@@ -11,7 +11,7 @@ import numpy as np
 from edgesearch.errors import DataError
 from edgesearch.objectives.data._source import Images
 
-__all__ = ["IMAGENET", "Normalisation", "NormalisationChoice", "choose_normalisation", "measure"]
+__all__ = ["Normalisation", "NormalisationChoice", "choose_normalisation", "imagenet_normalisation", "measure"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,13 @@ NormalisationChoice = Literal["imagenet", "data"] | Normalisation
 
 #: Of the training images of ImageNet, as all published ImageNet weights expect them.
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def imagenet_normalisation(channels: int) -> Normalisation:
+    """ImageNet's; for images of one channel the means over its three colours."""
+    if channels == 1:
+        return Normalisation(*((round(sum(values) / len(values), 3),) for values in (IMAGENET.mean, IMAGENET.std)))
+    return IMAGENET
 
 
 def parse_choice(given: object) -> NormalisationChoice | None:
@@ -92,8 +99,8 @@ def choose_normalisation(asked: NormalisationChoice | None, usual: Normalisation
     """
     if asked == "data":
         return measure(train)
-    chosen = IMAGENET if asked == "imagenet" else asked or usual or Normalisation()
     channels = train.shape[3]
+    chosen = imagenet_normalisation(channels) if asked == "imagenet" else asked or usual or Normalisation()
     if len(chosen.mean) not in (1, channels):
         what = '"imagenet"' if asked == "imagenet" else f"mean {list(chosen.mean)}"
         raise DataError(

@@ -15,6 +15,8 @@ from ._spec import needs_board as needs_board
 from ._spec import resources_of as resources_of
 from ._spec import stage_specs as stage_specs
 from ._stage import Stage as Stage
+from ._starts import check_start as check_start
+from ._starts import normalisation_warning as normalisation_warning
 from ._store import Artifact as Artifact
 from ._store import ArtifactStore as ArtifactStore
 from ._store import Store as Store

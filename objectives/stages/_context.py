@@ -17,6 +17,7 @@ from edgesearch.objectives.pruning import resize_to
 from edgesearch.objectives.stages._outputs import check_outputs
 from edgesearch.objectives.stages._spec import S
 from edgesearch.objectives.stages._stage import Stage
+from edgesearch.objectives.stages._starts import normalisation_warning
 from edgesearch.objectives.stages._store import Artifact, ArtifactStore
 from edgesearch.objectives.training import Recipe, Supervision, Training, train
 from edgesearch.plugins import is_import_path
@@ -63,7 +64,7 @@ class Context(Generic[S]):
     def start(self, student: Student, *, require_all: bool = False) -> nn.Module:
         """The network as its training starts: random by this stage's seed, then the student's weights where it has any.
 
-        Raises SpaceError where the weights file is not the one that the key speaks of, or, with `require_all`, lacks a tensor,
+        Raises SpaceError where the weights file is not the one that the key speaks of or does not fit (see `load_weights`),
         and for a network of the user's own that does not tell the data set's classes apart.
         """
         if student.weights_sha256 and weights_fingerprint(student.weights) != student.weights_sha256:
@@ -74,9 +75,11 @@ class Context(Generic[S]):
         model = self.build(student)
         if is_import_path(student.architecture):
             check_outputs(model, student, channels=self.data.channels, classes=len(self.data.classes))
-        fresh = load_weights(model, student, require_all=require_all)
+        loaded = load_weights(model, student, require_all=require_all, note=self.report)
         if student.weights:
-            self.report(f"starting from {student.weights}; random start: {', '.join(fresh) or 'nothing'}")
+            self.report(str(loaded))
+        if warning := normalisation_warning(student, self.data.normalisation, self.data.channels):
+            self.report(f"warning: {warning}")
         return model
 
     def network(self, role: str) -> tuple[Student, nn.Module]:

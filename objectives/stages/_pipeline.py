@@ -53,6 +53,8 @@ class Pipeline(Settings):
     def _sizes(self) -> Pipeline:
         if self.teacher is not None and self.teacher.trained and not self.teacher.student.weights:
             raise ValueError("teacher.trained = true needs teacher.weights = 'FILE' with the trained weights")
+        if self.teacher is not None and self.teacher.trained and self.teacher.student.adapt:
+            raise ValueError("teacher.trained = true takes weights as they are, and adapt = true does not; remove one of them")
         if self.finetune.augmentation not in ("auto", self.train.augmentation):
             raise ValueError(
                 f"finetune.augmentation is {self.finetune.augmentation!r} and train.augmentation {self.train.augmentation!r}; "

@@ -10,6 +10,7 @@ from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage, Store
 from edgesearch.search.engine import StageRunner, make_pool, run_stages
 from edgesearch.search.library._inputs import Inputs, check_vitis
+from edgesearch.search.library._starts import fetch_weights
 from edgesearch.search.study import Home
 from edgesearch.spaces import Candidate
 
@@ -25,6 +26,7 @@ def evaluate_candidate(
     estimate = inputs.estimator.estimate(candidate)
     measured = inputs.plan(candidate)
     check_vitis(inputs.settings, candidate)
+    fetch_weights(inputs.settings, note, [candidate])
     home.prepare()
     store = Store(home.store, warn=note)
     note(f"{candidate}: about {estimate['fps']:,.0f} FPS before training")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgesearch.board_eval import DEFAULT_TARGET, Target, duplicate_images, lower, preflight
 from edgesearch.errors import EdgesearchError
-from edgesearch.objectives import DataSet, prepare
+from edgesearch.objectives import DataSet, normalisation_warning, prepare
 from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Student, build
 
@@ -21,6 +21,10 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
     severities = {f"note: {note}": "note" for note in data.notes} | {
         f"{f.severity}: {f.message}": f.severity for f in duplicates
     }
+    teacher = [settings.teacher] if settings.teacher is not None else []
+    for student in (*teacher, *_named(settings)):
+        if warning := normalisation_warning(student, data.normalisation, data.channels):
+            severities.setdefault(f"warning: {warning}", "warning")
     for student in _students(settings):
         try:
             model = build(student, channels=data.channels, classes=len(data.classes), folder=settings.folder)
@@ -39,9 +43,13 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
 
 def _students(settings: StudyFile) -> list[Student]:
     """One of each architecture that the study names: the narrowest, which is quickly built, with the largest input."""
-    named = [candidate.student for candidate in settings.candidates]
-    named += settings.space.smallest_students() if settings.space is not None else ()
     chosen: dict[str, Student] = {}
-    for student in sorted(named, key=lambda s: (s.width, -s.input_size)):
+    for student in sorted(_named(settings), key=lambda s: (s.width, -s.input_size)):
         chosen.setdefault(student.architecture, student)
     return list(chosen.values())
+
+
+def _named(settings: StudyFile) -> list[Student]:
+    """The candidates' students, and the space's at their narrowest."""
+    smallest = settings.space.smallest_students() if settings.space is not None else ()
+    return [*(candidate.student for candidate in settings.candidates), *smallest]

@@ -25,6 +25,7 @@ from edgesearch.search.engine import (
     run_stages,
 )
 from edgesearch.search.library._inputs import Inputs, check_vitis
+from edgesearch.search.library._starts import fetch_weights
 from edgesearch.search.study import (
     Home,
     Record,
@@ -84,6 +85,7 @@ def run_study(
     """
     settings = inputs.settings
     check_vitis(settings)
+    fetch_weights(settings, progress.note)
     home.prepare()
     with quiet_optuna():
         database = open_storage(storage or home.database)

@@ -18,6 +18,7 @@ from edgesearch.search.library._front import Front, StudyRecord
 from edgesearch.search.library._inputs import Inputs, check_teacher, read_inputs, unsupported_students
 from edgesearch.search.library._progress import as_progress
 from edgesearch.search.library._reading import find_study, is_stored
+from edgesearch.search.library._starts import check_starts
 from edgesearch.search.study import (
     OBJECTIVES,
     Home,
@@ -80,9 +81,10 @@ class Study:
 
         `threads` are those of every stage: results are bit-equal for any number of workers, not for another number of threads.
 
-        Nothing is written yet. Raises StudyError when there is no such study, SpaceError for settings that are not possible or
-        when no student can be built, DataError, TargetError, BoardError for boards that cannot be used, and LoweringError or
-        GraphError when the DPU can run no student.
+        Nothing is written yet, and nothing downloaded but data that the study asks for. Raises StudyError when there is no such
+        study, SpaceError for settings that are not possible, for weights that do not fit and when no student can be built,
+        DataError, TargetError, BoardError for boards that cannot be used, and LoweringError or GraphError when the DPU can run
+        no student.
         """
         settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
         changes: dict[str, Any] = {"name": name, "seed": seed, "score": score}
@@ -93,6 +95,7 @@ class Study:
         opened = cls(inputs.settings, Home(Path(home)), storage, inputs)
         _ = opened.unsupported
         check_teacher(inputs)
+        check_starts(inputs)
         return opened
 
     @classmethod

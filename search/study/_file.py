@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 from edgesearch.board_eval import Compiler, Feature, VitisSettings
 from edgesearch.errors import SpaceError, StudyError
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher
+from edgesearch.plugins import is_import_path
 from edgesearch.spaces import (
     Candidate,
     Settings,
@@ -182,6 +183,10 @@ class StudyFile(Settings):
         kinds = {c.distillation.kind for c in self.candidates} | set(self.space.distillation if self.space else ())
         if self.teacher is None and kinds & {"logit", "intermediate"}:
             raise ValueError("distillation from a teacher is in the space, but there is no [teacher]; add one")
+        try:
+            _ = self.pipeline
+        except ValidationError as error:
+            raise ValueError(explain(error)) from error
         return self
 
     @property
@@ -197,6 +202,16 @@ class StudyFile(Settings):
         return Pipeline(
             data=self.data, teacher=teacher, train=self.train, finetune=self.finetune, qat=self.qat, prune=self.prune
         )
+
+    @property
+    def weights(self) -> set[str]:
+        """What its networks start from: files and "imagenet"; "" where one begins at random."""
+        found = {candidate.student.weights for candidate in self.candidates}
+        if self.teacher is not None:
+            found.add(self.teacher.weights)
+        if self.space is not None:
+            found |= {self.space.choices(name, "weights") for name in self.space.students}
+        return found
 
     @property
     def directions(self) -> list[Literal["maximize", "minimize"]]:
@@ -282,7 +297,8 @@ def _anchor_paths(tables: dict[str, Any], folder: Path) -> None:
 def with_fingerprints(study: StudyFile) -> StudyFile:
     """The study with the checksums of the weights files and of the code that it names.
 
-    Raises SpaceError for a weights file that cannot be read.
+    The normalisation that ImageNet weights were trained with is filled in where a student or the teacher starts from them, and
+    neither the study nor a data source of its own says another. Raises SpaceError for a weights file that cannot be read.
     """
     folder = study.folder
     update: dict[str, Any] = {"candidates": tuple(with_fingerprint(candidate, folder) for candidate in study.candidates)}
@@ -290,6 +306,8 @@ def with_fingerprints(study: StudyFile) -> StudyFile:
         update["teacher"] = complete(study.teacher, folder=folder)
     if study.space is not None:
         update["space"] = with_declared_parameters(study.space, folder=folder)
+    if "imagenet" in study.weights and study.data.normalisation is None and not is_import_path(study.data.name):
+        update["data"] = study.data.model_copy(update={"normalisation": "imagenet"})
     return study.model_copy(update=update)
 
 

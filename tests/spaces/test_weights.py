@@ -35,23 +35,33 @@ def test_weights_are_read_from_every_kind_of_file(tmp_path: Path, suffix: str) -
     save(source, path)
     torch.manual_seed(2)
     model = build(Student(architecture="cnn_tiny", width=0.5), channels=3, classes=10)
-    assert load_weights(model, Student(architecture="cnn_tiny", width=0.5, weights=str(path))) == ()
+    assert load_weights(model, Student(architecture="cnn_tiny", width=0.5, weights=str(path))).random == ()
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), source.state_dict().values(), strict=True))
 
 
-def test_another_head_keeps_its_random_start_and_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "weights.safetensors"
-    save(trained(classes=1000), path)
-    model = build(Student(architecture="cnn_tiny", width=0.5), channels=3, classes=10)
-    fresh = load_weights(model, Student(architecture="cnn_tiny", weights=str(path)))
-    assert set(fresh) == {"classifier.weight", "classifier.bias"}
+def test_another_head_keeps_its_random_start_only_when_asked_for_and_is_named(tmp_path: Path) -> None:
+    path, model = tmp_path / "weights.safetensors", fresh()
+    save_file(trained(classes=1000).state_dict() | {"loss.scale": torch.ones(1)}, path)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(SpaceError, match=r"classifier.weight is \(1000, .*\), expected \(10, .*\); write adapt = true"):
+        load_weights(model, student(path))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    loaded = load_weights(model, student(path).model_copy(update={"adapt": True}))
+    assert set(loaded.random) == set(loaded.other_shape) == {"classifier.weight", "classifier.bias"}
+    assert torch.equal(model.state_dict()["classifier.weight"], before["classifier.weight"])
+    assert loaded.ignored == ("loss.scale",)
+    words = str(loaded)
+    assert f"{len(loaded.loaded)} of {len(loaded.loaded) + 2} tensors start from {path}" in words
+    assert "classifier.bias is (1000,), expected (10,)" in words
+    assert "has none of that name: loss.scale" in words
 
 
 def test_grey_images_are_given_the_sum_of_the_colour_kernels(tmp_path: Path) -> None:
     source, path = trained(), tmp_path / "weights.safetensors"
     save(source, path)
     model = build(Student(architecture="cnn_tiny", width=0.5), channels=1, classes=10)
-    load_weights(model, Student(architecture="cnn_tiny", weights=str(path)))
+    loaded = load_weights(model, student(path))
+    assert list(loaded.adapted.values()) == ["the sum over three colours"]
     grey = torch.rand(1, 1, 32, 32)
     assert torch.allclose(model.eval()(grey), source.eval()(grey.expand(1, 3, 32, 32)), atol=1e-5)
 
@@ -67,8 +77,27 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path, name: str) -> Non
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"something.else": torch.zeros(3)}, path)
-    with pytest.raises(SpaceError, match=r"no tensor that fits"):
+    with pytest.raises(SpaceError, match=r"0 of .* tensors fit: its first tensors are something.else, expected features"):
         load_weights(trained(), Student(architecture="cnn_tiny", weights=str(path)))
+
+
+def test_weights_of_another_architecture_are_told_apart(tmp_path: Path) -> None:
+    def told(given: Student, wanted: Student, classes: int = 7) -> str:
+        path = tmp_path / "w.pth"
+        state = build(given, channels=3, classes=classes).state_dict()
+        torch.save({"model": {f"module.{name}": tensor for name, tensor in state.items()}}, path)
+        update = {"weights": str(path), "adapt": True}
+        with pytest.raises(SpaceError, match="of another network than") as raised:
+            load_weights(build(wanted, channels=3, classes=10), wanted.model_copy(update=update))
+        return str(raised.value)
+
+    resnet18 = Student(architecture="resnet18")
+    assert "looks like squeezenet1_1, so" in told(Student(architecture="squeezenet1_1"), resnet18)
+    assert "looks like resnet18 with width = 0.25, so" in told(Student(architecture="resnet18", width=0.25), resnet18)
+    assert "looks like resnet20, so" in told(Student(architecture="resnet20"), Student(architecture="mobilenet_v2"))
+    assert "looks like resnet8, so" in told(Student(architecture="resnet8"), Student(architecture="cnn_tiny"))
+    assert "looks like resnet56, so" in told(Student(architecture="resnet56"), Student(architecture="resnet8"))
+    assert "first tensors are module.layers" in told(Student(architecture="mlp", input_size=20), resnet18)
 
 
 def test_imagenet_weights_exist_for_torchvisions_networks_only() -> None:
@@ -113,6 +142,8 @@ WRAPPINGS: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
     },
     "nested": lambda s: {"model_state_dict": s, "epoch": 1},
     "doubly": lambda s: {"model": {"state_dict": s}},
+    "parts_compiled": lambda s: {"net": {f"module.{k.replace('.', '._orig_mod.', 1)}": v for k, v in s.items()}},
+    "lightning_net": lambda s: {"state_dict": {f"net.{k}": v for k, v in s.items()}, "pytorch-lightning_version": "2.5"},
     "half": lambda s: {k: v.half() if v.is_floating_point() else v for k, v in s.items()},
 }
 
@@ -125,7 +156,7 @@ def test_checkpoints_as_people_have_them(tmp_path: Path, wrapping: str, suffix: 
         source = source.half().float()
     torch.save(WRAPPINGS[wrapping](source.state_dict()), path)
     model = fresh()
-    assert load_weights(model, student(path), require_all=True) == ()
+    assert load_weights(model, student(path), require_all=True).random == ()
     assert same(model, source)
 
 
@@ -143,7 +174,7 @@ def test_a_few_names_alike_are_no_prefix(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     name, tensor = next(iter(trained().state_dict().items()))
     torch.save({f"other.{name}": tensor}, path)
-    with pytest.raises(SpaceError, match="no tensor that fits"):
+    with pytest.raises(SpaceError, match="of another network than cnn_tiny"):
         load_weights(fresh(), student(path))
 
 
@@ -153,7 +184,7 @@ def test_a_trained_network_needs_all_its_tensors(tmp_path: Path) -> None:
     headless = {k: v for k, v in state.items() if not k.startswith("classifier")}
     for content, complaint in (
         (headless, "there is no classifier.weight, classifier.bias"),
-        (trained(classes=1000).state_dict(), r"classifier.weight is \(1000, .*\) where \(10, .*\) is expected"),
+        (trained(classes=1000).state_dict(), r"classifier.weight is \(1000, .*\), expected \(10, .*\)"),
         (state | {"extra.weight": torch.ones(3)}, "the network has no extra.weight"),
     ):
         torch.save(content, path)
@@ -162,7 +193,9 @@ def test_a_trained_network_needs_all_its_tensors(tmp_path: Path) -> None:
         with pytest.raises(SpaceError, match=complaint):
             load_weights(model, student(path), require_all=True)
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-        load_weights(model, student(path))  # as a start it will do
+        load_weights(model, student(path).model_copy(update={"adapt": True}))  # as a start it will do
+        with pytest.raises(SpaceError, match=complaint):
+            load_weights(fresh(), student(path).model_copy(update={"adapt": True}), require_all=True)
     with pytest.raises(SpaceError, match="has no weights"):
         load_weights(fresh(), student(""), require_all=True)
 

@@ -86,11 +86,13 @@ def test_values_are_checked(choice: object, complaint: str) -> None:
 
 
 def test_channels_must_agree(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match='"imagenet" is for 3 channels but the images have 1'):
-        load_data(DataSettings(normalisation="imagenet"))
     two = Normalisation((0.5, 0.5), (0.5, 0.5))
     with pytest.raises(DataError, match="for 2 channels but the images have 3"):
         load_data(DataSettings(name="npz", root=coloured(tmp_path), normalisation=two))
+
+
+def test_grey_images_are_scaled_by_the_mean_over_imagenets_colours() -> None:
+    assert load_data(DataSettings(normalisation="imagenet")).normalisation == Normalisation((0.449,), (0.226,))
 
 
 def test_a_channel_that_is_constant_has_no_deviation(tmp_path: Path) -> None:

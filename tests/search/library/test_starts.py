@@ -1,0 +1,162 @@
+"""Starting weights are looked at when a study is opened, and ImageNet's are downloaded before it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgesearch.errors import SpaceError
+from edgesearch.objectives.data import Normalisation
+from edgesearch.search import Study, StudyFile
+from edgesearch.search.library._findings import study_findings
+from edgesearch.spaces import Student, _imagenet, build, weights_fingerprint
+
+CLASSES, CHANNELS = 10, 1
+DATA = {"train_images": 100, "validation_images": 100, "calibration_images": 32, "test_images": 50}
+CUSTOM = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes, in_channels, depth=1):
+        super().__init__()
+        self.body = nn.Sequential(*[nn.Conv2d(in_channels if not i else 8, 8, 3, padding=1) for i in range(depth)], nn.ReLU())
+        self.pool, self.flatten, self.head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        return self.head(self.flatten(self.pool(self.body(x))))
+"""
+TEACHERS: dict[str, dict[str, Any]] = {
+    "own": {"architecture": "cnn_tiny", "input_size": 16},
+    "torchvision": {"architecture": "squeezenet1_1"},
+    "preset": {"architecture": "resnet8"},
+    "staged": {"architecture": "staged 16 r1x16 i1x32e2/2", "head": 32},
+    "custom": {"architecture": "my_nets:Net", "parameters": {"depth": 2}},
+}
+
+
+def study(folder: Path, **tables: Any) -> StudyFile:
+    (folder / "my_nets.py").write_text(CUSTOM)
+    content = {"name": "s", "data": DATA, "space": {"students": ["mlp"], "input_size": [8]}, "train": {"epochs": 1}} | tables
+    return StudyFile.parse(content, folder=folder)
+
+
+def state_of(folder: Path, student: dict[str, Any], classes: int = CLASSES) -> dict[str, torch.Tensor]:
+    (folder / "my_nets.py").write_text(CUSTOM)
+    return build(Student(**student), channels=CHANNELS, classes=classes, folder=folder).state_dict()
+
+
+def saved(folder: Path, state: dict[str, torch.Tensor]) -> str:
+    torch.save(state, folder / "w.pth")
+    return str(folder / "w.pth")
+
+
+@pytest.mark.parametrize("kind", TEACHERS)
+def test_a_trained_teacher_has_exactly_its_own_tensors(tmp_path: Path, kind: str) -> None:
+    student = TEACHERS[kind]
+    state = state_of(tmp_path, student)
+    last = list(state)[-1]
+    foreign, others = state | {"aux.weight": torch.zeros(3)}, state_of(tmp_path, student, classes=7)
+    for content, complaint in (
+        ({name: tensor for name, tensor in state.items() if name != last}, f"there is no {last}"),
+        (foreign, "the network has no aux.weight"),
+        (others, rf"{last} is \(7,.*\), expected \(10,.*\)"),
+    ):
+        teacher = student | {"weights": saved(tmp_path, content), "trained": True}
+        with pytest.raises(SpaceError, match=rf"{complaint}; give the weights of this very network"):
+            Study.open(study(tmp_path, teacher=teacher), tmp_path / "runs")
+    teacher = student | {"weights": saved(tmp_path, state), "trained": True}
+    Study.open(study(tmp_path, teacher=teacher), tmp_path / "runs")
+
+
+def test_a_trained_teacher_adapts_nothing_and_has_weights(tmp_path: Path) -> None:
+    student = TEACHERS["own"]
+    for table, complaint in (
+        (
+            {"weights": saved(tmp_path, state_of(tmp_path, student)), "adapt": True},
+            "and adapt = true does not; remove one of them",
+        ),
+        ({}, "needs teacher.weights = 'FILE'"),
+    ):
+        with pytest.raises(SpaceError, match=complaint):
+            study(tmp_path, teacher=student | table | {"trained": True})
+
+
+def test_a_student_of_the_space_is_refused_when_no_width_of_it_takes_the_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path, state_of(tmp_path, {"architecture": "cnn_tiny"}))
+    space: dict[str, Any] = {"students": ["cnn_tiny"], "weights": path, "width": [0.5, 1.0]}
+    Study.open(study(tmp_path, space=space), tmp_path / "runs")
+    with pytest.raises(SpaceError, match=r"another network than cnn_tiny x0.5, .* it looks like cnn_tiny, so"):
+        Study.open(study(tmp_path, space=space | {"width": [0.25, 0.5]}), tmp_path / "runs")
+    seven = saved(tmp_path, state_of(tmp_path, {"architecture": "cnn_tiny"}, classes=7))
+    with pytest.raises(SpaceError, match="write adapt = true"):
+        Study.open(study(tmp_path, space=space | {"weights": seven}), tmp_path / "runs")
+    Study.open(study(tmp_path, space=space | {"weights": seven, "adapt": True}), tmp_path / "runs")
+    own = {"student": {"cnn_tiny": {"weights": seven, "adapt": True}}, "weights": ""}
+    Study.open(study(tmp_path, space=space | own), tmp_path / "runs")
+
+
+def test_imagenets_normalisation_is_used_unless_the_study_says_another(tmp_path: Path) -> None:
+    def of(**tables: Any) -> Any:
+        return study(tmp_path, **tables).data.normalisation
+
+    start = {"architecture": "resnet18", "weights": "imagenet"}
+    assert of() is None
+    for tables in (
+        {"teacher": start},
+        {"candidates": [{"student": start}]},
+        {"space": {"students": ["mlp", "resnet18"], "student": {"resnet18": {"weights": "imagenet"}}}},
+    ):
+        assert of(**tables) == "imagenet"
+        assert of(**tables, data=DATA | {"normalisation": "data"}) == "data"
+        assert of(**tables, data={"name": "my_source:load"}) is None
+    settings = study(tmp_path, teacher=start | {"adapt": True})
+    opened = Study.open(settings, tmp_path / "runs")
+    assert opened.inputs.data.normalisation == Normalisation((0.449,), (0.226,))
+    assert not any("trained on ImageNet" in sentence for sentence in opened.findings)
+
+
+def test_another_normalisation_than_the_weights_were_trained_with_is_a_warning(tmp_path: Path) -> None:
+    settings = study(
+        tmp_path,
+        data=DATA | {"normalisation": {"mean": 0.5, "std": 0.5}},
+        teacher={"architecture": "resnet18", "weights": "imagenet", "adapt": True},
+    )
+    found = study_findings(settings, Study.open(settings, tmp_path / "runs").inputs.data)
+    (warning,) = [sentence for sentence in found if "trained on ImageNet" in sentence]
+    assert warning.startswith("warning: resnet18 starts from weights")
+    assert "mean [0.449] and std [0.226], but sees images with mean [0.5] and std [0.5]" in warning
+
+
+def test_imagenet_weights_are_asked_for_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("EDGESEARCH_WEIGHTS", str(tmp_path / "weights"))
+    urls = {"squeezenet1_1": "http://127.0.0.1:9/squeezenet1_1-00000000.pth"}
+    monkeypatch.setattr(_imagenet, "_urls", lambda: urls)
+    space: dict[str, Any] = {"students": ["squeezenet1_1"], "weights": "imagenet", "adapt": True}
+    opened = Study.open(study(tmp_path, space=space), tmp_path / "runs")
+    with pytest.raises(SpaceError, match=r"refused\); put a copy of squeezenet1_1-00000000.pth into .*weights"):
+        opened.optimize(1, workers=0)
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(SpaceError, match="put a copy"):
+        opened.evaluate(opened.settings.space.suggest(_First()))  # type: ignore[union-attr]
+    with pytest.raises(SpaceError, match=r"classifier.1.weight is .*adapt = true"):
+        Study.open(study(tmp_path, space=space | {"adapt": False}), tmp_path / "runs")
+
+
+class _First:
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return choices[0]
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        return low
+
+
+def test_adapting_is_another_key_and_nothing_without_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path, state_of(tmp_path, TEACHERS["own"]))
+    plain = Student(architecture="cnn_tiny", weights=path, weights_sha256=weights_fingerprint(path))
+    assert plain.canonical() != plain.model_copy(update={"adapt": True}).canonical()
+    assert Student(architecture="cnn_tiny", adapt=True).canonical() == Student(architecture="cnn_tiny").canonical()
