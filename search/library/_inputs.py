@@ -30,7 +30,7 @@ class Inputs:
 
         Raises StudyError for distillation from a teacher that the study does not have.
         """
-        if self.settings.teacher is None and candidate.distillation.kind in ("logit", "intermediate"):
+        if self.settings.teacher is None and candidate.distillation.needs_teacher:
             raise StudyError(
                 f"{candidate} distils from a teacher, but study {self.settings.name!r} has no [teacher]; add one to the study"
             )

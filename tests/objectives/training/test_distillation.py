@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from edgesearch.errors import TrainingError
 from edgesearch.objectives.data._augmentation import show
 from edgesearch.objectives.data._dataset import DataSet, DataSettings, load_data
-from edgesearch.objectives.training._distillation import Batch, Loss, Supervision, find_stages, stored_view, teacher_logits
+from edgesearch.objectives.training._distillation import Batch, Loss, Supervision, stored_view, teacher_logits
+from edgesearch.objectives.training._features import find_stages
 from edgesearch.objectives.training._recipe import Recipe
 from edgesearch.objectives.training._train import train
 
