@@ -10,6 +10,7 @@ from ._evaluation import evaluate as evaluate
 from ._features import FeatureStage as FeatureStage
 from ._features import FeatureTeacher as FeatureTeacher
 from ._features import Hints as Hints
+from ._features import find_stages as find_stages
 from ._features import make_projections as make_projections
 from ._features import match_stages as match_stages
 from ._features import stage_loss as stage_loss
