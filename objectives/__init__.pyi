@@ -29,5 +29,6 @@ from .stages import plan as plan
 from .stages import resources_of as resources_of
 from .stages import run_stage as run_stage
 from .stages import stage_specs as stage_specs
+from .stages import teaching_figures as teaching_figures
 from .stages import vitis_file as vitis_file
 from .training import Recipe as Recipe

@@ -6,7 +6,7 @@ temperature of no distillation, the ratio of no pruning) are reset to their defa
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -141,15 +141,47 @@ class Student(Settings):
         return " ".join(words)
 
 
-class Distillation(Settings):
-    """How the student learns from the teacher (self: from an earlier training of its own architecture)."""
+DistillationKind: TypeAlias = Literal["none", "logit", "intermediate", "self", "nkd"]
 
-    kind: Literal["none", "logit", "intermediate", "self"] = "none"
+
+class Distillation(Settings):
+    """How the student learns from the teacher (self: from an earlier training of its own architecture).
+
+    "nkd" has a temperature of its own and `gamma`, with the values that it was published with, and knows no `alpha`.
+    """
+
+    kind: DistillationKind = "none"
     temperature: float = Field(default=4.0, gt=0.0, le=100.0)
     #: Share of the cross-entropy with the labels; the rest goes to the teacher's logits.
     alpha: float = Field(default=0.5, ge=0.0, le=1.0)
     #: Weight of the feature maps' mean squared error (intermediate only).
     beta: float = Field(default=0.5, ge=0.0, le=100.0)
+    #: Weight of the classes that are not the label's (nkd only).
+    gamma: float = Field(default=1.5, ge=0.0, le=100.0)
+    #: Temperature of the classes that are not the label's (nkd only).
+    nkd_temperature: float = Field(default=1.0, gt=0.0, le=100.0)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the study must have a [teacher]."""
+        return self.kind in TAUGHT_BY_TEACHER
+
+    def canonical(self) -> Distillation:
+        """The same with every setting that has no effect at its default."""
+        used = DISTILLATION_SETTINGS[self.kind]
+        return Distillation(kind=self.kind, **{name: getattr(self, name) for name in used})
+
+
+#: Kinds that learn from the study's own teacher.
+TAUGHT_BY_TEACHER: frozenset[DistillationKind] = frozenset({"logit", "intermediate", "nkd"})
+#: The settings that each kind has, in the order in which a space asks for them.
+DISTILLATION_SETTINGS: dict[DistillationKind, tuple[str, ...]] = {
+    "none": (),
+    "logit": ("temperature", "alpha"),
+    "self": ("temperature", "alpha"),
+    "intermediate": ("temperature", "alpha", "beta"),
+    "nkd": ("nkd_temperature", "gamma"),
+}
 
 
 class Pruning(Settings):
@@ -233,11 +265,7 @@ class Candidate(Settings):
 
     def canonical(self) -> Candidate:
         """The same network with every setting that has no effect at its default."""
-        distillation, pruning = self.distillation, self.pruning
-        if distillation.kind == "none":
-            distillation = Distillation()
-        elif distillation.kind != "intermediate":
-            distillation = distillation.model_copy(update={"beta": Distillation().beta})
+        pruning = self.pruning
         if pruning.method == "none" or pruning.ratio == 0.0:
             pruning = Pruning()
         elif pruning.method == "one_step":
@@ -252,7 +280,10 @@ class Candidate(Settings):
         if quantization.backend != "nndct" or quantization.method != "ptq":
             quantization = quantization.model_copy(update={"fast_finetune": False})
         return Candidate(
-            student=self.student.canonical(), distillation=distillation, pruning=pruning, quantization=quantization
+            student=self.student.canonical(),
+            distillation=self.distillation.canonical(),
+            pruning=pruning,
+            quantization=quantization,
         )
 
     def resolved(self, *, granularity: int) -> Candidate:
@@ -275,7 +306,9 @@ class Candidate(Settings):
             canonical.quantization,
         )
         words = [student.name, f"@{student.input_size}"]
-        if distillation.kind != "none":
+        if distillation.kind == "nkd":
+            words.append(f"nkd T={distillation.nkd_temperature:g} g={distillation.gamma:g}")
+        elif distillation.kind != "none":
             words.append(f"{distillation.kind} T={distillation.temperature:g} a={distillation.alpha:g}")
         if pruning.method != "none":
             of = f"/{pruning.granularity}" if pruning.granularity else ""

@@ -13,10 +13,12 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_valid
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces._candidate import (
     DEPLOYABLE_BITS,
+    DISTILLATION_SETTINGS,
     STAGED,
     TORCHVISION_STUDENTS,
     Candidate,
     Distillation,
+    DistillationKind,
     Pruning,
     Quantization,
     Student,
@@ -57,10 +59,12 @@ class Space(Settings):
     weights: str = ""
     #: Whether what the weights lack, or have in another shape, is adapted or begins at random; otherwise they are refused.
     adapt: bool = False
-    distillation: Annotated[tuple[Literal["none", "logit", "intermediate", "self"], ...], Field(min_length=1)] = ("none",)
+    distillation: Annotated[tuple[DistillationKind, ...], Field(min_length=1)] = ("none",)
     temperature: Choices = (4.0,)
     alpha: Choices = (0.5,)
     beta: Choices = (0.5,)
+    gamma: Choices = (1.5,)
+    nkd_temperature: Choices = (1.0,)
     pruning: Annotated[tuple[str, ...], Field(min_length=1)] = ("none",)
     ratio: Choices = Range(low=0.1, high=0.9, step=0.1)
     #: None: as many channels as the DPU works on side by side.
@@ -196,12 +200,8 @@ class Space(Settings):
         return self._make(name, width, input_size, stem, trial)
 
     def _distillation(self, trial: Suggester) -> Distillation:
-        kind = pick(trial, "distillation", self.distillation)
-        if kind == "none":
-            return Distillation()
-        settings = {name: pick(trial, name, getattr(self, name)) for name in ("temperature", "alpha")}
-        if kind == "intermediate":
-            settings["beta"] = pick(trial, "beta", self.beta)
+        kind: DistillationKind = pick(trial, "distillation", self.distillation)
+        settings = {name: pick(trial, name, getattr(self, name)) for name in DISTILLATION_SETTINGS[kind]}
         return Distillation(kind=kind, **settings)
 
     def _pruning(self, trial: Suggester) -> Pruning:
@@ -260,7 +260,7 @@ def _valid(kind: type[BaseModel], **fields: Any) -> None:
 #: A candidate's settings that a space gives values for, by the group that they belong to.
 _SETTINGS_OF: dict[type[BaseModel], tuple[str, ...]] = {
     Student: ("width", "input_size", "stem", "head"),
-    Distillation: ("temperature", "alpha", "beta"),
+    Distillation: ("temperature", "alpha", "beta", "gamma", "nkd_temperature"),
     Pruning: ("ratio", "granularity", "steps"),
     Quantization: ("bits",),
 }

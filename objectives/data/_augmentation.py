@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["View", "choose_augmentation", "draw_view", "seed_from", "show"]
+__all__ = ["View", "choose_augmentation", "draw_view", "mirrors_in_turn", "seed_from", "show"]
 
 Augmentation = Literal["none", "shift", "flip_crop", "alternate_flip", "cutout"]
 
@@ -42,6 +42,11 @@ def choose_augmentation(asked: Augmentation | Literal["auto"], data_name: str) -
     if asked != "auto":
         return asked
     return "flip_crop" if data_name == "cifar10" else "shift"
+
+
+def mirrors_in_turn(kind: Augmentation) -> bool:
+    """Whether each image is mirrored in every other epoch."""
+    return kind in ("alternate_flip", "cutout")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +43,8 @@ class NndctTraining:
     """Images and recipe of a training. `pixels` and `logits` give one view each; `views` are shown in turn, epoch by epoch.
 
     size: (height, width) of the images, which are resized. labels (N,) of them; order (epochs, N) in which they are shown; mean
-    and std of each channel, or of all. Loss: alpha * cross-entropy + (1 - alpha) * temperature**2 * divergence from the
-    teacher's logits. Of a model that is not `trained`, batch-norm statistics are measured on the calibration images first.
+    and std of each channel, or of all. Loss: that of `SoftTargets` with `loss`.
+    Of a model that is not `trained`, batch-norm statistics are measured on the calibration images first.
     """
 
     epochs: int
@@ -61,6 +61,8 @@ class NndctTraining:
     weight_decay: float = 1e-5
     temperature: float = 4.0
     alpha: float = 1.0
+    loss: Literal["logit", "nkd"] = "logit"
+    gamma: float = 1.5
     trained: bool = True
     device: str = "cpu"
 
@@ -128,6 +130,8 @@ def train_nndct(
             "batch_size": training.batch_size,
             "temperature": training.temperature,
             "alpha": training.alpha,
+            "loss": training.loss,
+            "gamma": training.gamma,
         },
         "views": training.views,
         "taught": training.logits is not None,

@@ -6,12 +6,11 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgesearch.board_eval.graph import Graph
@@ -24,10 +23,30 @@ from edgesearch.objectives.quantization._checks import check_bits, check_calibra
 from edgesearch.objectives.quantization._method import Method
 from edgesearch.objectives.quantization._positions import obey_limits
 from edgesearch.objectives.quantization._qat_network import QatNetwork
-from edgesearch.objectives.training import Checkpoints, choose_device, pack, safe_convolutions, unpack
+from edgesearch.objectives.training import (
+    Checkpoints,
+    Hints,
+    SoftTargets,
+    choose_device,
+    make_projections,
+    match_stages,
+    pack,
+    safe_convolutions,
+    stage_loss,
+    unpack,
+)
 
-#: Images (N, C, H, W), labels (N,), the teacher's logits (N, classes) or None.
-Batch: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
+
+class QatBatch(NamedTuple):
+    """Images (N, C, H, W), labels (N,), the teacher's logits (N, classes) or None, and its feature maps (N, C', H', W')."""
+
+    images: Tensor
+    labels: Tensor
+    logits: Tensor | None = None
+    features: Sequence[Tensor] = ()
+
+
+Batch: TypeAlias = QatBatch | tuple[Tensor, Tensor, Tensor | None]
 
 #: Share of the epochs after which batch-norm statistics and fix positions stay as they are.
 FREEZE_AFTER = 0.6
@@ -44,7 +63,7 @@ class QatSettings:
     A model that is `trained` begins where PTQ by `method` "best" would before it learns rounding, its channels scaled (but not
     those behind a ReLU6); with any other its channels stay as they are. Of a model that is not trained, batch-norm statistics
     are measured on the calibration images first.
-    Loss: alpha * cross-entropy + (1 - alpha) * temperature**2 * divergence from the teacher's logits.
+    Loss: that of `SoftTargets` with `loss`, and `temperature`, `alpha` and `gamma`.
     """
 
     epochs: int
@@ -53,6 +72,8 @@ class QatSettings:
     weight_decay: float = 1e-5
     temperature: float = 4.0
     alpha: float = 1.0
+    loss: Literal["logit", "nkd"] = "logit"
+    gamma: float = 1.5
     trained: bool = True
     method: Method = "best"
     bits: int = 8
@@ -64,6 +85,11 @@ class QatSettings:
         if self.epochs < 1 or not self.stage_lrs:
             asked = f"{self.epochs} epochs with stage rates {tuple(self.stage_lrs)}"
             raise QuantizationError(f"{asked} were asked for; give at least one")
+
+    @property
+    def soft_targets(self) -> SoftTargets:
+        """The loss of the logits."""
+        return SoftTargets(kind=self.loss, temperature=self.temperature, alpha=self.alpha, gamma=self.gamma)
 
     @property
     def freeze_at(self) -> int:
@@ -80,6 +106,7 @@ def train_qat(
     settings: QatSettings,
     *,
     teacher: nn.Module | None = None,
+    hints: Hints | None = None,
     checkpoints: Checkpoints | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> Graph:
@@ -87,7 +114,8 @@ def train_qat(
 
     `input_shape` is (C, H, W). `batches(epoch)` gives an epoch's batches. Positions and biases to begin with are found on
     `calibration` (N, H, W, C). Batches without the teacher's logits are shown to `teacher`; without either, cross-entropy
-    counts alone. `on_epoch(epoch, mean loss)` is called with epochs counted from 1. With `checkpoints` the training goes on
+    counts alone. With `hints` the batches have the teacher's feature maps, which the network's are drawn to.
+    `on_epoch(epoch, mean loss)` is called with epochs counted from 1. With `checkpoints` the training goes on
     where it was cut off, to the same result.
     Raises QuantizationError for what cannot be quantized, TrainingError when the loss is no longer a number.
     """
@@ -104,11 +132,13 @@ def train_qat(
     network.to(place)
     if teacher is not None:
         teacher = copy.deepcopy(teacher).to(place).eval()
-    optimizer = _optimizer(network, settings)
+    loss_of = _Loss(network, settings, hints, teacher)
+    optimizer = _optimizer(network, settings, loss_of.projections)
+    trained: dict[str, nn.Module] = {"network": network, **({} if hints is None else {"projections": loss_of.projections})}
     first = 0
     if saved is not None:
         first = saved[0]
-        unpack(saved[1], {"network": network}, optimizer)
+        unpack(saved[1], trained, optimizer)
         if first > settings.freeze_at:
             network.freeze()
     for epoch in range(first, settings.epochs):
@@ -116,9 +146,9 @@ def train_qat(
             network.freeze()
         _set_rate(optimizer, 0.5 * (1 + math.cos(math.pi * epoch / settings.epochs)))
         with safe_convolutions():
-            loss = _epoch(network, optimizer, batches(epoch), teacher, settings, place)
+            loss = _epoch(network, optimizer, batches(epoch), loss_of, place)
         if checkpoints is not None:
-            checkpoints.save(epoch + 1, pack({"network": network}, optimizer), {})
+            checkpoints.save(epoch + 1, pack(trained, optimizer), {})
         if on_epoch is not None:
             on_epoch(epoch + 1, loss)
     return network.eval().to_graph()
@@ -128,22 +158,18 @@ def _epoch(
     network: QatNetwork,
     optimizer: torch.optim.Optimizer,
     batches: Iterable[Batch],
-    teacher: nn.Module | None,
-    settings: QatSettings,
+    loss_of: _Loss,
     device: torch.device,
 ) -> float:
     network.train()
     total, count = torch.zeros((), device=device), 0
-    for images, labels, logits in batches:
+    for images, labels, logits, features in (QatBatch(*batch) for batch in batches):
         images, labels = images.to(device), labels.to(device)
         if images.ndim == 4:
             images = images.contiguous(memory_format=torch.channels_last)
-        if logits is None and teacher is not None and settings.alpha < 1:
-            with torch.no_grad():
-                logits = teacher(images)
+        logits = None if logits is None else logits.to(device)
         optimizer.zero_grad(set_to_none=True)
-        target = None if logits is None else logits.to(device)
-        loss = qat_loss(network(images), labels, target, settings.temperature, settings.alpha)
+        loss = loss_of(QatBatch(images, labels, logits, [each.to(device) for each in features]))
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         total += loss.detach() * len(labels)
@@ -154,15 +180,30 @@ def _epoch(
     return mean
 
 
-def qat_loss(logits: Tensor, labels: Tensor, target: Tensor | None, temperature: float, alpha: float) -> Tensor:
-    """Alpha * cross-entropy + (1 - alpha) * temperature**2 * divergence from `target`; without target cross-entropy alone."""
-    hard = F.cross_entropy(logits, labels)
-    if target is None or alpha == 1:
-        return hard
-    soft = F.kl_div(
-        F.log_softmax(logits / temperature, 1), F.log_softmax(target / temperature, 1), reduction="batchmean", log_target=True
-    )
-    return alpha * hard + (1 - alpha) * temperature**2 * soft
+class _Loss:
+    """The loss of a batch; `projections` are trained beside the network."""
+
+    def __init__(self, network: QatNetwork, settings: QatSettings, hints: Hints | None, teacher: nn.Module | None) -> None:
+        self._network, self._soft_targets, self._teacher = network, settings.soft_targets, teacher
+        self._keep: tuple[str, ...] = ()
+        self._beta = 0.0
+        self.projections = nn.ModuleList()
+        if hints is not None:
+            pairs = match_stages(network.stages(), hints.stages)
+            self._keep, self._beta = tuple(ours[0] for ours, _ in pairs), hints.beta
+            channels = [(ours[1], theirs[1]) for ours, theirs in pairs]
+            self.projections = make_projections(channels, settings.seed).to(next(network.parameters()).device)
+
+    def __call__(self, batch: QatBatch) -> Tensor:
+        soft = batch.logits
+        if soft is None and self._teacher is not None and self._soft_targets.uses_teacher:
+            with torch.no_grad():
+                soft = self._teacher(batch.images)
+        logits, maps = self._network.run(batch.images, self._keep)
+        loss = self._soft_targets(logits, batch.labels, soft)
+        if not maps:
+            return loss
+        return loss + self._beta * stage_loss(self.projections, maps, batch.features[-len(maps) :])
 
 
 def start(network: QatNetwork, calibration: npt.NDArray[np.float32], bits: int, seed: int, *, scale: bool) -> None:
@@ -188,7 +229,7 @@ def with_statistics(model: nn.Module, calibration: npt.NDArray[np.float32]) -> n
     return model.eval()
 
 
-def _optimizer(network: QatNetwork, settings: QatSettings) -> torch.optim.Optimizer:
+def _optimizer(network: QatNetwork, settings: QatSettings, projections: nn.ModuleList) -> torch.optim.Optimizer:
     lr, stage_lrs, weight_decay = settings.lr, settings.stage_lrs, settings.weight_decay
     layers = list(network.layers.values())
     groups = []
@@ -202,6 +243,8 @@ def _optimizer(network: QatNetwork, settings: QatSettings) -> torch.optim.Optimi
             if chosen:
                 groups.append({"params": chosen, "lr": lr * factor, "weight_decay": decay})
     groups.append({"params": network.thresholds(), "lr": lr * _THRESHOLD_LR, "weight_decay": 0.0})
+    if len(projections):
+        groups.append({"params": list(projections.parameters()), "lr": lr, "weight_decay": weight_decay})
     for group in groups:
         group["highest"] = group["lr"]
     return torch.optim.AdamW(groups)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import torch
@@ -18,6 +18,7 @@ from edgesearch.objectives.quantization._equalization import layer_factors, read
 from edgesearch.objectives.quantization._fake_quant import fix_of, round_value, round_weight, threshold_of
 from edgesearch.objectives.quantization._network import Network, activate, activation_of, apply_layer, apply_node, last_readers
 from edgesearch.objectives.quantization._positions import Positions, obey_limits, owners, owns_position
+from edgesearch.objectives.training import FeatureStage
 
 #: A batch-norm that scales a channel by less than this has switched it off; dividing by it would only make noise.
 _DEAD = 1e-8
@@ -137,13 +138,26 @@ class QatNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, classes) logits."""
+        return self.run(x)[0]
+
+    def run(self, x: Tensor, keep: Sequence[str] = ()) -> tuple[Tensor, list[Tensor]]:
+        """Logits (N, classes) of images (N, C, H, W), and the values of the nodes named in `keep`."""
         values: dict[str, Tensor] = {}
         for node in self.graph:
             values[node.name] = self._value(node, x, [values[name] for name in node.inputs])
             for name in node.inputs:
-                if self._last[name] == node.name:
+                if self._last[name] == node.name and name not in keep:
                     values.pop(name, None)
-        return values[self.graph.output.name].flatten(1)
+        return values[self.graph.output.name].flatten(1), [values[name] for name in keep]
+
+    def stages(self) -> list[FeatureStage]:
+        """(node, channels, height) of the last node at each resolution, in order of execution, without 1 x 1 values."""
+        last: dict[tuple[int, int], FeatureStage] = {}
+        for node in self.graph:
+            if not isinstance(node, Input) and len(node.shape) == 3 and node.shape[0] * node.shape[1] > 1:
+                height, width, channels = node.shape
+                last[height, width] = (node.name, channels, height)
+        return list(last.values())
 
     def _value(self, node: Node, x: Tensor, inputs: list[Tensor]) -> Tensor:
         if isinstance(node, Input):

@@ -21,6 +21,7 @@ from ._store import Artifact as Artifact
 from ._store import ArtifactStore as ArtifactStore
 from ._store import Store as Store
 from ._store import open_store as open_store
+from ._teaching import teaching_figures as teaching_figures
 from .kinds import accuracy_of as accuracy_of
 from .kinds import compiled_content as compiled_content
 from .kinds import golden_images as golden_images

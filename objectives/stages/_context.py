@@ -119,16 +119,25 @@ class Context(Generic[S]):
             student, teacher = self.network("teacher")
             size = student.input_size
         elif kind == "intermediate":
-            kind = "logit"  # a pruned network's features no longer match the teacher's, its logits do
+            kind = "logit"  # Vitis AI's own training is given logits alone; `taught_by` records it
         return Supervision(
             kind=kind,
             temperature=settings.temperature,
             alpha=settings.alpha,
             beta=settings.beta,
+            gamma=settings.gamma,
+            nkd_temperature=settings.nkd_temperature,
             teacher=teacher,
             stored_logits=stored,
             teacher_input_size=size,
         )
+
+    def taught_by(self, settings: Distillation) -> dict[str, str]:
+        """What a network was taught with beside the labels, as a figure; nothing where this stage has no teacher."""
+        if "logits" not in self.stage.inputs:
+            return {}
+        features = settings.kind == "intermediate" and "teacher" in self.stage.inputs
+        return {"taught_by": "logits and features" if features else "logits"}
 
 
 def student_of(stage: Stage) -> Student:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from edgesearch.board_eval import Board, Graph, lower
+from edgesearch.board_eval import Board, Graph, Input, Node, lower
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning import PrunableShape
 from edgesearch.objectives.stages._metrics import estimate
@@ -23,6 +23,7 @@ class Estimator:
         self._known: dict[tuple[str, float, int, int], dict[str, float]] = {}
         self._shapes: dict[str, PrunableShape] = {}  # by student: which channels go together is found once
         self._structures: dict[str, str] = {}  # by student
+        self._has_maps: dict[str, bool] = {}  # by student
 
     def estimate(self, candidate: Candidate) -> dict[str, float]:
         """The metrics that are known before training.
@@ -33,8 +34,8 @@ class Estimator:
         Raises LoweringError naming operations the DPU does not have, GraphError, SpaceError if it cannot be built or does not
         tell the data set's classes apart, PluginError if its code cannot be imported.
         """
-        if candidate.distillation.kind == "intermediate" and candidate.student.architecture == "mlp":
-            raise SpaceError("an mlp has no feature maps to compare with a teacher's; use logit distillation for it")
+        if candidate.distillation.kind == "intermediate":
+            self._refuse_without_maps(candidate.student)
         if candidate.pruning.backend == "vai" and candidate.student.architecture == "mlp":
             raise SpaceError("Vitis AI's optimizer removes channels of convolutions, and an mlp has none; prune it otherwise")
         student, pruning, bits = candidate.student, candidate.pruning, candidate.quantization.bits
@@ -52,6 +53,14 @@ class Estimator:
             self._unpruned(candidate.student)
         return network_key(candidate, self._structures[student])
 
+    def _refuse_without_maps(self, student: Student) -> None:
+        key = student.model_dump_json()
+        if key not in self._has_maps:
+            self._unpruned(student)
+        if not self._has_maps[key]:
+            who = "an mlp" if student.architecture == "mlp" else student.name
+            raise SpaceError(f"{who} has no feature maps to compare with a teacher's; use logit distillation for it")
+
     def _graph(self, student: Student, ratio: float, granularity: int) -> Graph:
         shape = (self._channels, student.input_size, student.input_size)
         if not ratio:
@@ -67,5 +76,12 @@ class Estimator:
         graph = lower(model, (self._channels, student.input_size, student.input_size), target=self.board.target)
         if graph.output.shape != (self._classes,):
             refuse_outputs(student, graph.output.shape, self._classes)
-        self._structures[student.model_dump_json()] = structure(model, graph)
+        key = student.model_dump_json()
+        self._structures[key] = structure(model, graph)
+        self._has_maps[key] = any(_is_map(node) for node in graph)
         return model, graph
+
+
+def _is_map(node: Node) -> bool:
+    """Whether its value is of more than one place, and computed."""
+    return not isinstance(node, Input) and len(node.shape) == 3 and node.shape[0] * node.shape[1] > 1

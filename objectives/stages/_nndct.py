@@ -14,7 +14,7 @@ from edgesearch.objectives import quantization as quantizer
 from edgesearch.objectives.data import Augmentation, View, draw_view, prepare, seed_from, show
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._pipeline import QatRecipe
-from edgesearch.objectives.training import Supervision, stored_view
+from edgesearch.objectives.training import SoftTargets, Supervision, stored_view
 from edgesearch.objectives.vitis import compare_graphs
 from edgesearch.spaces import Student
 
@@ -88,11 +88,12 @@ def _training(context: Context[Any], qat: QatTask) -> quantizer.NndctTraining:
     def view(number: int) -> View | None:
         if stored is not None:
             return stored_view(qat.augmentation, count, data.size, number)
-        return draw_view(qat.augmentation, count, data.size, seed_from(seed, number, 2))
+        return draw_view(qat.augmentation, count, data.size, seed_from(seed, number, 2), mirror_seed=seed, turn=number)
 
     def shuffled(epoch: int) -> torch.Tensor:
         return torch.randperm(count, generator=torch.Generator().manual_seed(seed_from(seed, epoch, 1)))
 
+    soft = supervision.soft_targets if supervision else SoftTargets(temperature=1.0, alpha=1.0)
     views = len(stored) if stored is not None else min(recipe.epochs, _VIEWS) if qat.augmentation != "none" else 1
     return quantizer.NndctTraining(
         epochs=recipe.epochs,
@@ -106,8 +107,10 @@ def _training(context: Context[Any], qat: QatTask) -> quantizer.NndctTraining:
         logits=None if stored is None else lambda number: stored[number],
         mean=data.normalisation.mean,
         std=data.normalisation.std,
-        temperature=supervision.temperature if supervision else 1.0,
-        alpha=supervision.alpha if supervision else 1.0,
+        loss=soft.kind,
+        temperature=soft.temperature,
+        alpha=soft.alpha,
+        gamma=soft.gamma,
         trained=qat.trained,
         device=context.device,
     )

@@ -152,6 +152,10 @@ class Plan:
         """How the student is taught."""
         return self.candidate.distillation
 
+    def compared(self) -> Stage | None:
+        """The teacher, where its feature maps count beside its logits."""
+        return self.teacher() if self.distillation.kind == "intermediate" else None
+
     def teacher(self) -> Stage | None:
         """Whom the student learns from: the study's teacher, or an earlier training of the same student."""
         if self.distillation.kind == "none":

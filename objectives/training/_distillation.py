@@ -1,8 +1,6 @@
-"""A student that learns from a teacher (G. Hinton et al. 2015; hints from intermediate layers: A. Romero et al. 2015).
+"""A student that learns from a teacher: its logits (`_soft_targets.py`) and, with "intermediate", its feature maps:
 
-With z the student's logits and t the teacher's, at temperature T:
-
-    loss = alpha * CE(z, label) + (1 - alpha) * T^2 * KL(softmax(t / T) || softmax(z / T))
+    loss = the loss of the logits
          + beta * sum over stages of MSE(projection(student's features), teacher's features)      [intermediate only]
 
 Self-distillation is the first line with a teacher of the student's own architecture, trained before it.
@@ -10,7 +8,6 @@ Self-distillation is the first line with a teacher of the student's own architec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,26 +25,28 @@ from edgesearch.objectives.data import (
     View,
     choose_augmentation,
     draw_view,
+    mirrors_in_turn,
     prepare_tensor,
     seed_from,
 )
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._device import choose_device
 from edgesearch.objectives.training._evaluation import predict_logits
+from edgesearch.objectives.training._features import Features, find_stages, make_projections, match_stages, stage_loss
+from edgesearch.objectives.training._soft_targets import SoftTargets
 
-__all__ = ["Batch", "Loss", "Supervision", "find_stages", "stored_view", "teacher_logits"]
+__all__ = ["Batch", "Loss", "Supervision", "stored_view", "teacher_logits"]
 
 #: Views for which logits are stored come from this seed, so that one teacher's logits serve students of every seed.
 _VIEW_SEED = 0x7EAC
-#: How many stages are compared unless they are named: the thesis compares three.
-_STAGES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Supervision:
     """Whom a student learns from beside the labels, and how.
 
-    `alpha` weighs the labels, `temperature` softens both sides, `beta` weighs the stages.
+    `alpha` weighs the labels, `temperature` softens both sides, `beta` weighs the stages. "nkd" has `gamma` and
+    `nkd_temperature` instead.
 
     teacher: the network; for "self" an earlier network of the same architecture. May be left out where its logits are stored,
     except for "intermediate", which compares features.
@@ -56,28 +55,47 @@ class Supervision:
     stages: pairs (student's module, teacher's module) whose outputs are compared; None finds them by their resolution.
     """
 
-    kind: Literal["logit", "intermediate", "self"] = "logit"
+    kind: Literal["logit", "intermediate", "self", "nkd"] = "logit"
     temperature: float = 4.0
     alpha: float = 0.5
     beta: float = 0.5
+    gamma: float = 1.5
+    nkd_temperature: float = 1.0
     teacher: nn.Module | None = None
     stored_logits: NDArray[np.float32] | None = None
     teacher_input_size: int | None = None
     stages: tuple[tuple[str, str], ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise TrainingError(f"the distillation temperature is {self.temperature}; expected a number above 0")
+        if self.temperature <= 0 or self.nkd_temperature <= 0:
+            wrong = min(self.temperature, self.nkd_temperature)
+            raise TrainingError(f"the distillation temperature is {wrong}; expected a number above 0")
         if not 0 <= self.alpha <= 1:
             raise TrainingError(f"alpha, the weight of the labels in distillation, is {self.alpha}; expected 0 to 1")
         if self.teacher is None and (self.stored_logits is None or self.kind == "intermediate"):
             needed = "a teacher" if self.kind == "intermediate" else "a teacher or its stored logits"
             raise TrainingError(f"{self.kind} distillation needs {needed}")
 
+    @property
+    def soft_targets(self) -> SoftTargets:
+        """The loss of the logits."""
+        if self.kind == "nkd":
+            return SoftTargets(kind="nkd", temperature=self.nkd_temperature, gamma=self.gamma)
+        return SoftTargets(temperature=self.temperature, alpha=self.alpha)
+
+    @property
+    def compares_features(self) -> bool:
+        """Whether the student's feature maps are compared with the teacher's."""
+        return self.kind == "intermediate"
+
 
 def stored_view(kind: Augmentation, count: int, size: tuple[int, int], number: int) -> View | None:
-    """View `number` of those that logits are stored for. View 0 is the images as they are."""
-    if not number:
+    """View `number` of those that logits are stored for.
+
+    View 0 is the images as they are, unless they are mirrored in every other view: then it is the first of the alternation,
+    which goes on from one round of the views to the next where their number is even.
+    """
+    if not number and not mirrors_in_turn(kind):
         return None
     return draw_view(kind, count, size, seed_from(_VIEW_SEED, number), mirror_seed=_VIEW_SEED, turn=number)
 
@@ -94,7 +112,7 @@ def teacher_logits(
 ) -> NDArray[np.float32]:
     """The teacher's logits (views, N, classes) for fixed views of the training images, so that students need not run it.
 
-    View 0 is the images as they are; without augmentation it is the only one. A student trained with these logits sees view
+    Without augmentation view 0 (see `stored_view`) is the only one. A student trained with these logits sees view
     `epoch % views` in each epoch, thus exactly the images that the teacher saw.
     """
     kind = choose_augmentation(augmentation, data.name)
@@ -127,53 +145,6 @@ class Batch:
     view: int  # number of the stored view
 
 
-class _Features:
-    """Keeps the last output of each of some modules, while it is attached to them."""
-
-    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
-        modules = dict(model.named_modules())
-        missing = [name for name in names if name not in modules]
-        if missing:
-            raise TrainingError(f"no module {missing[0]!r} in {type(model).__name__} to take features from")
-        self.outputs: list[Tensor | None] = [None] * len(names)
-        self._handles = [modules[name].register_forward_hook(self._keep(place)) for place, name in enumerate(names)]
-
-    def _keep(self, place: int) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            self.outputs[place] = output
-
-        return hook
-
-    def detach(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-
-def find_stages(model: nn.Module, input_shape: tuple[int, int, int]) -> list[tuple[str, int, int]]:
-    """(module, channels, height) of the last module at each resolution, in order of execution, without 1 x 1 outputs."""
-    last: dict[tuple[int, ...], tuple[str, int, int]] = {}
-    handles = []
-
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-                last[tuple(output.shape[2:])] = (name, output.shape[1], output.shape[2])
-
-        return hook
-
-    for name, module in model.named_modules():
-        if not any(True for _ in module.children()):
-            handles.append(module.register_forward_hook(watch(name)))
-    try:
-        with quiet(model):
-            parameter = next(model.parameters())
-            model(torch.zeros(1, *input_shape, device=parameter.device))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(last.values())
-
-
 class Loss:
     """The loss of one training. It runs the student and, where it must, the teacher.
 
@@ -196,14 +167,14 @@ class Loss:
         self._normalisation: Normalisation = data.normalisation
         self._input_size = input_size
         self._stored: Tensor | None = None
-        self._taps: tuple[_Features, _Features] | None = None
+        self._taps: tuple[Features, Features] | None = None
         if supervision is None:
             return
         if supervision.stored_logits is not None:
             self._stored = self._check_stored(supervision.stored_logits, data).to(device)
-        if supervision.teacher is not None and (self._stored is None or supervision.kind == "intermediate"):
+        if supervision.teacher is not None and (self._stored is None or supervision.compares_features):
             supervision.teacher.to(device).eval()
-        if supervision.kind == "intermediate":
+        if supervision.compares_features:
             self._attach(supervision, data.channels, device, seed)
 
     @property
@@ -232,44 +203,27 @@ class Loss:
         assert teacher is not None
         of_student = find_stages(self._model, (channels, *self._input_size))
         of_teacher = find_stages(teacher, (channels, *self._teacher_size()))
+        pairs = list(supervision.stages or ())
         if supervision.stages is None:
-            count = min(len(of_student), len(of_teacher), _STAGES)
-            pairs = [(s[0], t[0]) for s, t in zip(of_student[-count:], of_teacher[-count:], strict=True)] if count else []
-        else:
-            pairs = list(supervision.stages)
-        if not pairs:
-            raise TrainingError(
-                f"intermediate distillation compares feature maps, and {type(self._model).__name__} or "
-                f"{type(teacher).__name__} has none; use logit distillation"
-            )
-        self._taps = (_Features(self._model, [s for s, _ in pairs]), _Features(teacher, [t for _, t in pairs]))
+            pairs = [(ours[0], theirs[0]) for ours, theirs in match_stages(of_student, of_teacher)]
+        self._taps = (Features(self._model, [s for s, _ in pairs]), Features(teacher, [t for _, t in pairs]))
         with quiet(self._model), quiet(teacher):
             self._model(torch.zeros(1, channels, *self._input_size, device=device))
             teacher(torch.zeros(1, channels, *self._teacher_size(), device=device))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_from(seed, _VIEW_SEED))
-            for (student_name, teacher_name), ours, theirs in zip(pairs, *(tap.outputs for tap in self._taps), strict=True):
-                if ours is None or theirs is None or ours.ndim != 4 or theirs.ndim != 4:
-                    raise TrainingError(f"{student_name!r} and {teacher_name!r} do not both give feature maps to compare")
-                self.projections.append(nn.Conv2d(ours.shape[1], theirs.shape[1], 1, bias=False))
-        self.projections.to(device)
+        maps = zip(*(tap.taken() for tap in self._taps), strict=True)
+        both = [(ours.shape[1], theirs.shape[1]) for ours, theirs in maps]
+        self.projections = make_projections(both, seed_from(seed, _VIEW_SEED)).to(device)
 
     def __call__(self, batch: Batch) -> Tensor:
         """The mean loss of a batch, a scalar."""
         logits = self._model(batch.inputs).float()
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self._smoothing)
         how = self._supervision
         if how is None:
+            return F.cross_entropy(logits, batch.labels, label_smoothing=self._smoothing)
+        loss = how.soft_targets(logits, batch.labels, self._targets(batch, logits.shape[1]), smoothing=self._smoothing)
+        if self._taps is None:
             return loss
-        soft = self._targets(batch, logits.shape[1])
-        divergence = F.kl_div(
-            F.log_softmax(logits / how.temperature, 1),
-            F.log_softmax(soft / how.temperature, 1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        loss = how.alpha * loss + (1 - how.alpha) * how.temperature**2 * divergence
-        return loss if self._taps is None else loss + how.beta * self._stage_loss()
+        return loss + how.beta * stage_loss(self.projections, *(tap.taken() for tap in self._taps))
 
     def _targets(self, batch: Batch, classes: int) -> Tensor:
         assert self._supervision is not None
@@ -287,20 +241,6 @@ class Loss:
             return self._stored[batch.view, batch.index]
         assert answer is not None
         return answer
-
-    def _stage_loss(self) -> Tensor:
-        assert self._taps is not None
-        total: Tensor | None = None
-        for projection, ours, theirs in zip(self.projections, *(tap.outputs for tap in self._taps), strict=True):
-            assert ours is not None
-            assert theirs is not None
-            height, width = min(ours.shape[2], theirs.shape[2]), min(ours.shape[3], theirs.shape[3])
-            pooled = F.adaptive_avg_pool2d(ours.float(), (height, width))
-            target = F.adaptive_avg_pool2d(theirs.detach().float(), (height, width))
-            term = F.mse_loss(projection(pooled).float(), target)
-            total = term if total is None else total + term
-        assert total is not None
-        return total
 
     def close(self) -> None:
         for tap in self._taps or ():

@@ -283,11 +283,24 @@ class TrainingData:
 
 
 def loss_of(outputs: Any, labels: Any, logits: Any, recipe: dict[str, Any]) -> torch.Tensor:
-    """The labels' cross-entropy times alpha, and the rest for the divergence from the teacher's logits, times temperature^2."""
+    """The labels' cross-entropy times alpha, and the rest for the divergence from the teacher's logits, times temperature^2.
+
+    "nkd": the cross-entropy, the teacher's share of the label times its own cross-entropy, and gamma * temperature^2 times the
+    cross-entropy of all other classes, whose shares sum to one.
+    """
     functions, alpha, t = torch.nn.functional, recipe["alpha"], recipe["temperature"]
     hard = functions.cross_entropy(outputs, labels)
-    if logits is None or alpha == 1:
+    nkd = recipe["loss"] == "nkd"
+    if logits is None or (alpha == 1 and not nkd):
         return hard
+    if nkd:
+        column = labels[:, None]
+        share = functions.softmax(logits, 1).gather(1, column)
+        hidden = torch.zeros_like(outputs).scatter_(1, column, -1e9)  # leaves nothing for the label
+        others = functions.softmax(logits / t + hidden, 1) * functions.log_softmax(outputs / t + hidden, 1)
+        others = others.scatter(1, column, 0.0).sum(1).mean()
+        own = functions.log_softmax(outputs, 1).gather(1, column)
+        return hard - (share * own).mean() - recipe["gamma"] * t * t * others  # type: ignore[no-any-return]
     own, target = functions.log_softmax(outputs / t, 1), functions.log_softmax(logits / t, 1)
     soft = functions.kl_div(own, target, reduction="batchmean", log_target=True)
     return alpha * hard + (1 - alpha) * t * t * soft  # type: ignore[no-any-return]

@@ -19,7 +19,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from edgesearch.errors import EdgesearchError, StudyError
-from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, plan
+from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, plan, teaching_figures
 from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._progress import Progress
 from edgesearch.search.engine._proposals import Proposal, Proposer
@@ -28,7 +28,7 @@ from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._stages import StageEnd, StageRunner
 from edgesearch.search.engine._trials import ActiveTrial
 from edgesearch.search.engine._workers import Pool
-from edgesearch.search.study import Lease, Ledger, StudyFile
+from edgesearch.search.study import Lease, Ledger, StudyFile, is_worse_teacher, teacher_sentence
 from edgesearch.spaces import Candidate
 
 #: A study whose first trials all fail stops, since the reason is then not the candidates'.
@@ -102,7 +102,7 @@ class Engine:
         self._rejections = Rejections(settings.constraints, study.user_attrs, note=progress.note)
         self._finished = self._failed = 0
         self._retry: list[Candidate] = []
-        self._exhausted = False
+        self._exhausted = self._told_teacher = False
         self._told_repeats = 0
         self._count = self._ended = self._wanted = 0  # trials of the study: all, ended, asked for
         self._take_over(retry_failed)
@@ -276,6 +276,7 @@ class Engine:
         simulated = trial.artifact("measured")
         assert simulated is not None  # every candidate has this stage
         figures = self._scoring.figures(simulated.figures, trial.artifact("on_board"), trial.candidate)
+        figures |= teaching_figures(trial.stages, trial.artifacts)
         values = [float(figures[name]) for name in self._settings.objectives]
         odd = [
             f"{name} is {value}"
@@ -296,6 +297,9 @@ class Engine:
         self._tell(trial, attributes, values, self._excesses(figures))
         self._finished += 1
         self._progress.finished(trial.number, trial.candidate, figures, None)
+        if not self._told_teacher and is_worse_teacher(trial.candidate.model_dump(), figures):
+            self._told_teacher = True
+            self._progress.note(f"warning: {teacher_sentence(trial.number, figures)}")
 
     def _excesses(self, figures: dict[str, Any]) -> dict[str, float]:
         """Constraint -> how far beyond its limit, at most zero when it is kept: what Optuna's samplers read."""

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Stage, Store
+from edgesearch.objectives import Stage, Store, teaching_figures
 from edgesearch.search.engine import StageRunner, make_pool, run_stages
 from edgesearch.search.library._inputs import Inputs, check_vitis
 from edgesearch.search.library._starts import fetch_weights
-from edgesearch.search.study import Home
+from edgesearch.search.study import Home, is_worse_teacher, teacher_sentence
 from edgesearch.spaces import Candidate
 
 
@@ -48,12 +48,16 @@ def evaluate_candidate(
             _run(stage, runner, note)
     finally:
         pool.close()
-    figures: dict[str, Any] = {}
+    walked = [stage for stage in measured.walk() if stage.kind in ("teacher", "student", "logits")]
+    found = {stage.key: artifact for stage in walked if (artifact := runner.artifact(stage)) is not None}
+    figures: dict[str, Any] = dict(teaching_figures(walked, found))
     for stage in (measured, stages[-1]):
         artifact = store.get(stage.kind, stage.key)
         if artifact is None:
             raise StudyError(f"the figures of stage {stage.kind} are not in the store any more; run it again")
         figures |= artifact.figures
+    if is_worse_teacher(candidate.model_dump(), figures):
+        note(f"warning: {teacher_sentence(None, figures)}")
     return figures
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgesearch.board_eval import Board, BoardPool, find_board, find_compiler
-from edgesearch.errors import EdgesearchError, StudyError, ToolchainError
+from edgesearch.errors import EdgesearchError, SpaceError, StudyError, ToolchainError
 from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, check_outputs, load_data, plan
+from edgesearch.objectives.training import find_stages
 from edgesearch.objectives.vitis import Task, check_packages
 from edgesearch.plugins import is_import_path
 from edgesearch.search.library._boards import check_kind, with_boards
@@ -33,7 +34,7 @@ class Inputs:
 
         Raises StudyError for distillation from a teacher that the study does not have.
         """
-        if self.settings.teacher is None and candidate.distillation.kind in ("logit", "intermediate"):
+        if self.settings.teacher is None and candidate.distillation.needs_teacher:
             raise StudyError(
                 f"{candidate} distils from a teacher, but study {self.settings.name!r} has no [teacher]; add one to the study"
             )
@@ -98,11 +99,26 @@ def _toolchain(settings: StudyFile) -> tuple[str, str]:
 
 
 def check_teacher(inputs: Inputs) -> None:
-    """Raise SpaceError for a teacher of the user's own that does not tell the data set's classes apart."""
-    teacher, data = inputs.settings.pipeline.teacher, inputs.data
-    if teacher is not None and is_import_path(teacher.student.architecture):
-        shape = {"channels": data.channels, "classes": len(data.classes)}
-        check_outputs(build(teacher.student, **shape, folder=inputs.settings.folder), teacher.student, **shape)
+    """Raise SpaceError for a teacher that students cannot learn from.
+
+    That is one of the user's own that does not tell the data set's classes apart, and one without feature maps where these are
+    to be compared.
+    """
+    settings, data = inputs.settings, inputs.data
+    teacher = settings.pipeline.teacher
+    if teacher is None:
+        return
+    student, shape = teacher.student, {"channels": data.channels, "classes": len(data.classes)}
+    if is_import_path(student.architecture):
+        check_outputs(build(student, **shape, folder=settings.folder), student, **shape)
+    kinds = {c.distillation.kind for c in settings.candidates} | set(settings.space.distillation if settings.space else ())
+    if "intermediate" in kinds:
+        model, size = build(student, **shape, folder=settings.folder), student.input_size
+        if not find_stages(model, (data.channels, size, size)):
+            raise SpaceError(
+                f"distillation = 'intermediate' compares feature maps, and the teacher, {student.name}, has none; give another "
+                "teacher, or use logit distillation"
+            )
 
 
 def check_vitis(settings: StudyFile, *candidates: Candidate) -> None:

@@ -32,6 +32,7 @@ from edgesearch.search.study import (
     quiet_optuna,
     read_study,
     stored_settings,
+    teacher_note,
     with_fingerprints,
 )
 
@@ -119,9 +120,14 @@ class Study:
         """Sentences on students that are left out, because the DPU cannot run them."""
         return tuple(unsupported_students(self.inputs))
 
-    @cached_property
+    @property
     def findings(self) -> tuple[str, ...]:
         """Sentences on what is known to cost accuracy or speed, warnings first."""
+        note = teacher_note(self.view().records) if self.settings.teacher is not None else ""
+        return (f"warning: {note}", *self._findings) if note else self._findings
+
+    @cached_property
+    def _findings(self) -> tuple[str, ...]:
         from edgesearch.search.library._findings import study_findings
 
         return tuple(study_findings(self.settings, self.inputs.data, target=self.inputs.board.target))

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgesearch.search.study import Record, StudyView, is_distinct, uncertainty, wilson_interval
+from edgesearch.search.study import Record, StudyView, is_distinct, teacher_note, uncertainty, wilson_interval
 
 #: What the words of a candidate mean.
 LEGEND = (
@@ -84,6 +84,8 @@ def columns(view: StudyView) -> list[Column]:
         found.append(Column("±", "accuracy_uncertainty", lambda r: _uncertainty(r, images), _points))
     if view.test_accuracy:
         found.append(Column("test", "test_accuracy", lambda r: view.test_accuracy.get(r.number), percent))
+    if view.controls:
+        found.append(Column("gain", "gain_over_control", view.gain_over_control, _signed_points))
     found.append(Column("FPS", "fps", lambda r: r.fps, number))
     if any("fps_error" in record.metrics for record in view.records):
         found.append(Column("±%", "fps_error", lambda r: r.figure("fps_error"), _points))
@@ -134,9 +136,14 @@ def _points(value: float | None) -> str:
     return MISSING if value is None else f"{100 * value:.1f}"
 
 
+def _signed_points(value: float | None) -> str:
+    return MISSING if value is None else f"{100 * value:+.2f}"
+
+
 def certainty_note(view: StudyView, front: Sequence[Record]) -> str:
-    """How sure accuracies and speeds are, and whose order is open; "" where nothing is known of it."""
-    return " ".join(note for note in (accuracy_note(view, front), speed_note(front), board_note(front)) if note)
+    """How sure accuracies and speeds are, whose order is open, what boards and distillation gave; "" where nothing is known."""
+    notes = (accuracy_note(view, front), speed_note(front), board_note(front), distillation_note(view))
+    return " ".join(note for note in notes if note)
 
 
 def board_note(front: Sequence[Record]) -> str:
@@ -149,6 +156,12 @@ def board_note(front: Sequence[Record]) -> str:
         "* behind a board: its logits are not those of this program's integers, so that its accuracy is the board's own, on "
         f"{images:,} images at most; look at the preprocessing and at the file that it ran."
     )
+
+
+def distillation_note(view: StudyView) -> str:
+    """What the gain of distillation is measured against, and whether a teacher is no better than its students."""
+    gain = "gain: points of accuracy above the same candidate without distillation." if view.controls else ""
+    return " ".join(note for note in (gain, teacher_note(view.records)) if note)
 
 
 def accuracy_note(view: StudyView, front: Sequence[Record]) -> str:
@@ -244,6 +257,7 @@ def front_json(view: StudyView, front: Sequence[Record]) -> str:
         "constraints": dict(view.constraints),
         "trials": dict(view.counts) | {"rejected": view.rejected, "repeats": view.repeats},
         "validation_images": view.validation_images,
+        "notes": [note] if (note := teacher_note(view.records)) else [],
         "front": [_as_json(view, record) | _certainty(view, record, front) for record in front],
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
@@ -251,8 +265,10 @@ def front_json(view: StudyView, front: Sequence[Record]) -> str:
 
 def _as_json(view: StudyView, record: Record) -> dict[str, Any]:
     values = {column.name: _finite(column.value(record)) for column in columns(view)}
+    control = view.controls.get(record.number)
     return (
         values
+        | ({} if control is None else {"control": control.number})
         | {
             "candidate_key": record.candidate_key,
             "deployable": record.deployable,

@@ -37,3 +37,6 @@ from ._storage import create_or_resume as create_or_resume
 from ._storage import open_storage as open_storage
 from ._storage import open_study as open_study
 from ._storage import study_names as study_names
+from ._teaching import is_worse_teacher as is_worse_teacher
+from ._teaching import teacher_note as teacher_note
+from ._teaching import teacher_sentence as teacher_sentence

@@ -16,6 +16,7 @@ from edgesearch.errors import SpaceError, StudyError
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces import (
+    TAUGHT_BY_TEACHER,
     Candidate,
     Settings,
     Space,
@@ -181,7 +182,7 @@ class StudyFile(Settings):
                 "AI; leave one of them out"
             )
         kinds = {c.distillation.kind for c in self.candidates} | set(self.space.distillation if self.space else ())
-        if self.teacher is None and kinds & {"logit", "intermediate"}:
+        if self.teacher is None and kinds & TAUGHT_BY_TEACHER:
             raise ValueError("distillation from a teacher is in the space, but there is no [teacher]; add one")
         try:
             _ = self.pipeline

@@ -6,6 +6,7 @@ guess. Everything that is shown of a study (front, tables, report, dashboard) is
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -34,6 +35,12 @@ def family_of(student: Mapping[str, Any]) -> tuple[str, float | str]:
     except ValueError:
         return str(student.get("architecture", "")).rpartition(":")[2], student.get("width", "unknown")
     return read.family, read.factor
+
+
+def distillation_of(settings: Mapping[str, Any]) -> str:
+    """A stored candidate's kind of distillation; "none" where it has none."""
+    distillation = settings.get("distillation")
+    return str(distillation.get("kind", "none")) if isinstance(distillation, Mapping) else "none"
 
 
 @dataclass(frozen=True)
@@ -186,6 +193,28 @@ class StudyView:
         """Trials by state: COMPLETE, FAIL and RUNNING, each there even when it is zero."""
         ended = Counter(record.state for record in self.records)
         return {state: ended[state] for state in ("COMPLETE", "FAIL", "RUNNING")}
+
+    @cached_property
+    def controls(self) -> Mapping[int, Record]:
+        """For each complete trial with distillation the complete one that differs in having none, where there is one."""
+        plain: dict[str, Record] = {}
+        taught: list[tuple[int, str]] = []
+        for record in self.records:
+            if not record.is_complete or not record.settings:
+                continue
+            others = json.dumps({name: v for name, v in record.settings.items() if name != "distillation"}, sort_keys=True)
+            if distillation_of(record.settings) == "none":
+                plain.setdefault(others, record)
+            else:
+                taught.append((record.number, others))
+        return {number: plain[others] for number, others in taught if others in plain}
+
+    def gain_over_control(self, record: Record) -> float | None:
+        """By how much (of 1) a trial is more accurate than the one that differs in having no distillation."""
+        control = self.controls.get(record.number)
+        if control is None or control.accuracy is None or record.accuracy is None:
+            return None
+        return record.accuracy - control.accuracy
 
 
 def read_study(study: optuna.Study) -> StudyView:

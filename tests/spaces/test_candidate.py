@@ -13,10 +13,12 @@ STUDENT = Student(architecture="resnet18", input_size=32)
 
 distillations = st.builds(
     Distillation,
-    kind=st.sampled_from(["none", "logit", "intermediate", "self"]),
+    kind=st.sampled_from(["none", "logit", "intermediate", "self", "nkd"]),
     temperature=st.sampled_from([1.0, 4.0]),
     alpha=st.sampled_from([0.25, 0.5]),
     beta=st.sampled_from([0.5, 1.0]),
+    gamma=st.sampled_from([1.5, 2.0]),
+    nkd_temperature=st.sampled_from([1.0, 2.0]),
 )
 prunings = st.builds(
     Pruning,
@@ -55,6 +57,8 @@ def test_equal_keys_mean_equal_canonical_forms(a: Candidate, b: Candidate) -> No
     [
         ({"distillation": {"kind": "none", "temperature": 9.0}}, {}),
         ({"distillation": {"kind": "logit", "beta": 2.0}}, {"distillation": {"kind": "logit"}}),
+        ({"distillation": {"kind": "logit", "gamma": 2.0}}, {"distillation": {"kind": "logit"}}),
+        ({"distillation": {"kind": "nkd", "alpha": 0.1, "temperature": 9.0}}, {"distillation": {"kind": "nkd"}}),
         ({"pruning": {"method": "none", "ratio": 0.5}}, {}),
         ({"pruning": {"method": "iterative", "ratio": 0.0}}, {}),
         ({"pruning": {"method": "one_step", "ratio": 0.5, "steps": 7}}, {"pruning": {"method": "one_step", "ratio": 0.5}}),
@@ -73,6 +77,9 @@ def test_settings_without_effect_do_not_make_another_candidate(one: dict[str, An
         {"student": {"architecture": "resnet18", "input_size": 32, "width": 0.5}},
         {"distillation": {"kind": "logit"}},
         {"distillation": {"kind": "logit", "alpha": 0.1}},
+        {"distillation": {"kind": "nkd"}},
+        {"distillation": {"kind": "nkd", "gamma": 1.0}},
+        {"distillation": {"kind": "nkd", "nkd_temperature": 2.0}},
         {"pruning": {"method": "one_step", "ratio": 0.3}},
         {"quantization": {"method": "qat"}},
         {"quantization": {"bits": 5}},

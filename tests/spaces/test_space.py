@@ -36,10 +36,12 @@ FULL = Space.model_validate(
         "width": [0.5, 1.0],
         "input_size": [16, 32],
         "stem": ["small", "imagenet"],
-        "distillation": ["none", "logit", "intermediate", "self"],
+        "distillation": ["none", "logit", "intermediate", "self", "nkd"],
         "temperature": {"low": 1.0, "high": 8.0},
         "alpha": [0.3, 0.7],
         "beta": [0.1, 1.0],
+        "gamma": [0.5, 1.5],
+        "nkd_temperature": [1.0, 2.0],
         "pruning": ["none", "one_step", "iterative"],
         "ratio": {"low": 0.1, "high": 0.9, "step": 0.1},
         "granularity": [8, 16],
@@ -62,7 +64,9 @@ def test_only_parameters_with_an_effect_are_asked(seed: int) -> None:
     assert ("stem" in asked) == (candidate.student.architecture == "resnet18")
     assert ("mlp.width" in asked) == (candidate.student.architecture == "mlp")
     assert ("width" in asked) == (candidate.student.architecture != "mlp")
-    assert ("temperature" in asked) == ("alpha" in asked) == (candidate.distillation.kind != "none")
+    kind = candidate.distillation.kind
+    assert ("temperature" in asked) == ("alpha" in asked) == (kind in ("logit", "intermediate", "self"))
+    assert ("gamma" in asked) == ("nkd_temperature" in asked) == (kind == "nkd")
     assert ("beta" in asked) == (candidate.distillation.kind == "intermediate")
     assert ("ratio" in asked) == (candidate.pruning.method != "none")
     assert ("steps" in asked) == (candidate.pruning.method == "iterative")

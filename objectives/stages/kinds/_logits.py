@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from edgesearch.objectives.data import Augmentation, DataSet
+from edgesearch.objectives.data import Augmentation, DataSet, mirrors_in_turn
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Result, StageSpec
@@ -17,10 +17,11 @@ _VIEWS = 4
 
 
 class LogitSettings(Settings):
-    """How the images are shown, and in how many views."""
+    """How the images are shown, and in how many views, of which the first may be the images as they are."""
 
     augmentation: Augmentation = "none"
     views: int = 1
+    plain_first: bool = True
 
 
 def _place(plan: Plan) -> Stage | None:
@@ -29,7 +30,11 @@ def _place(plan: Plan) -> Stage | None:
         return None
     views = plan.conditions.views
     count = 1 if views == "none" else min(_VIEWS, plan.pipeline.train.epochs)
-    return plan.make("logits", LogitSettings(augmentation=views, views=count), reads=("train",), teacher=teacher)
+    in_turn = mirrors_in_turn(views)
+    if in_turn:  # an even number, so that the last view and the first are mirrored unlike
+        count += count % 2
+    settings = LogitSettings(augmentation=views, views=count, plain_first=not in_turn)
+    return plan.make("logits", settings, reads=("train",), teacher=teacher)
 
 
 def _run(context: Context[LogitSettings]) -> Result:

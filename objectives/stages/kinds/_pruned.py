@@ -52,6 +52,7 @@ def _place(plan: Plan) -> Stage | None:
         reads=("train", "validation"),
         network=plan.stage("student"),
         logits=plan.stage("logits"),
+        teacher=plan.compared(),
         sensitivity=plan.stage("sensitivity"),
     )
 
@@ -63,7 +64,7 @@ def _run(context: Context[PrunedSettings]) -> Result:
     pruned = _prune(context, student, model, supervision)
     context.report(f"pruned {pruned.reached_ratio:.1%} of the MACs ({pruned.macs_before:,} -> {pruned.macs_after:,})")
     training, _ = context.train(pruned.model, student, settings.recipe, supervision)
-    return Result(_figures(pruned, training), weights_of(pruned.model))
+    return Result(_figures(pruned, training) | context.taught_by(settings.distillation), weights_of(pruned.model))
 
 
 def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module, supervision: Supervision | None) -> Pruned:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgesearch.board_eval import Graph, graph_from_json, graph_to_json, lower
 from edgesearch.objectives import quantization as quantizer
@@ -19,7 +19,15 @@ from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages._store import Artifact
-from edgesearch.objectives.training import STEP_PASSES, Supervision, evaluate, stored_view
+from edgesearch.objectives.training import (
+    STEP_PASSES,
+    FeatureTeacher,
+    Hints,
+    SoftTargets,
+    Supervision,
+    evaluate,
+    stored_view,
+)
 from edgesearch.plugins import is_import_path, load
 from edgesearch.spaces import Distillation, Quantization, Settings, Student
 
@@ -60,6 +68,7 @@ def _place(plan: Plan) -> Stage:
         reads=("calibration", "train", "validation"),
         network=None if scratch else network,
         logits=plan.stage("logits"),
+        teacher=plan.compared() if quantization.backend == "edgesearch" else None,  # feature maps do not go to pytorch_nndct
     )
 
 
@@ -90,6 +99,7 @@ def _run(context: Context[QuantizedSettings]) -> Result:
         "method": settings.quantization.method,
         "network": network,
         **compared,
+        **context.taught_by(settings.distillation),
     }
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     return Result(figures, {"weights": tensors})
@@ -117,10 +127,12 @@ def _quantize(context: Context[QuantizedSettings], student: Student, model: nn.M
     recipe = settings.recipe
     assert recipe is not None  # a plan gives one with QAT
     supervision = context.supervision(settings.distillation)
+    batches = QatBatches(data, size, recipe.batch_size, context.seed, settings.augmentation, supervision, device=context.device)
+    soft = supervision.soft_targets if supervision else SoftTargets(temperature=1.0, alpha=1.0)
     return quantizer.train_qat(
         model,
         shape,
-        QatBatches(data, size, recipe.batch_size, context.seed, settings.augmentation, supervision),
+        batches,
         images,
         quantizer.QatSettings(
             epochs=recipe.epochs,
@@ -129,11 +141,14 @@ def _quantize(context: Context[QuantizedSettings], student: Student, model: nn.M
             trained=settings.student is None,
             method=quantization.algorithm,
             bits=quantization.bits,
-            temperature=supervision.temperature if supervision else 1.0,
-            alpha=supervision.alpha if supervision else 1.0,
+            loss=soft.kind,
+            temperature=soft.temperature,
+            alpha=soft.alpha,
+            gamma=soft.gamma,
             seed=context.seed,
             device=context.device,
         ),
+        hints=batches.hints,
         checkpoints=context.store.checkpoints(context.stage.key),
         on_epoch=lambda epoch, loss: context.report(f"QAT epoch {epoch}/{recipe.epochs}  loss {loss:.4f}"),
     )
@@ -148,7 +163,10 @@ def _by_nndct(context: Context[QuantizedSettings], student: Student, model: nn.M
 
 
 class QatBatches:
-    """Called with an epoch: its batches of images (B, C, S, S), labels (B,) and, when distilling, the teacher's logits."""
+    """Called with an epoch: its batches of images (B, C, S, S), labels (B,) and, when distilling, what the teacher says.
+
+    `hints`: the teacher's stages whose feature maps come with each batch; None where its logits, or the labels, count alone.
+    """
 
     def __init__(
         self,
@@ -158,14 +176,29 @@ class QatBatches:
         seed: int,
         augmentation: Augmentation,
         supervision: Supervision | None,
+        *,
+        device: str = "cpu",
     ) -> None:
         self._data, self._size, self._batch_size, self._seed = data, input_size, batch_size, seed
         self._images, self._labels = torch.from_numpy(data.train.images), torch.from_numpy(data.train.labels)
         stored = supervision.stored_logits if supervision else None
         self._logits = None if stored is None else torch.from_numpy(stored)
         self._augmentation: Augmentation = augmentation
+        self.hints: Hints | None = None
+        self._features: FeatureTeacher | None = None
+        if supervision is not None and supervision.compares_features:
+            assert supervision.teacher is not None  # a supervision that compares features has one
+            self._features = FeatureTeacher(
+                supervision.teacher,
+                channels=data.channels,
+                size=(input_size, input_size),
+                teacher_size=supervision.teacher_input_size,
+                normalisation=data.normalisation,
+                device=device,
+            )
+            self.hints = Hints(self._features.stages, supervision.beta)
 
-    def __call__(self, epoch: int) -> Iterable[tuple[Tensor, Tensor, Tensor | None]]:
+    def __call__(self, epoch: int) -> Iterable[quantizer.QatBatch]:
         count = len(self._images)
         generator = torch.Generator().manual_seed(seed_from(self._seed, epoch, 1))
         order = torch.randperm(count, generator=generator)
@@ -178,7 +211,8 @@ class QatBatches:
         for index in order.tensor_split(max(1, -(-count // self._batch_size))):
             pixels = show(self._images, view, index)
             inputs = prepare_tensor(pixels, self._size, self._data.normalisation)
-            yield inputs, self._labels[index], None if logits is None else logits[index]
+            features = () if self._features is None else self._features(pixels, inputs)
+            yield quantizer.QatBatch(inputs, self._labels[index], None if logits is None else logits[index], features)
 
 
 def load_graph(artifact: Artifact) -> Graph:

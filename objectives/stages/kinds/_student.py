@@ -23,15 +23,14 @@ def _place(plan: Plan) -> Stage:
     settings = StudentSettings(
         student=plan.candidate.student, recipe=plan.recipe(plan.pipeline.train), distillation=plan.distillation
     )
-    compared = plan.teacher() if plan.distillation.kind == "intermediate" else None
-    return plan.make("student", settings, reads=("train", "validation"), logits=plan.stage("logits"), teacher=compared)
+    return plan.make("student", settings, reads=("train", "validation"), logits=plan.stage("logits"), teacher=plan.compared())
 
 
 def _run(context: Context[StudentSettings]) -> Result:
     settings = context.settings
     model = context.start(settings.student)
     _, figures = context.train(model, settings.student, settings.recipe, context.supervision(settings.distillation))
-    return Result(figures, weights_of(model))
+    return Result(figures | context.taught_by(settings.distillation), weights_of(model))
 
 
 def _images(settings: StudentSettings, data: DataSet) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ from edgesearch.board_eval.execution._execute import execute
 from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Linear
 from edgesearch.board_eval.lowering._trace import lower, lower_with_sources
 from edgesearch.errors import QuantizationError, TrainingError
+from edgesearch.objectives import Store
+from edgesearch.objectives.data import Normalisation
 from edgesearch.objectives.quantization._assembly import to_tensor
 from edgesearch.objectives.quantization._best import find_grids
-from edgesearch.objectives.quantization._qat import QatSettings, start, train_qat
+from edgesearch.objectives.quantization._qat import QatBatch, QatSettings, start, train_qat
 from edgesearch.objectives.quantization._qat_network import QatNetwork
 from edgesearch.objectives.quantization._quantize import quantize
+from edgesearch.objectives.training import FeatureTeacher, Hints
 
 SHAPE = (1, 8, 8)
 
@@ -203,3 +207,48 @@ def test_a_loss_that_is_not_a_number(trained: nn.Module, digits: tuple[np.ndarra
     images, labels = digits[0][:200], digits[1][:200]
     with pytest.raises((TrainingError, QuantizationError)):
         train_qat(trained, SHAPE, batches_of(images, labels), images, QatSettings(epochs=3, lr=1e30))
+
+
+def test_feature_maps_are_compared_where_batches_bring_them(
+    digits: tuple[np.ndarray, np.ndarray], trained: nn.Module, tmp_path: Path
+) -> None:
+    """With weight 0 nothing changes, bit for bit; with more it does; and what was cut off goes on to the same bits."""
+    images, labels = digits[0][:300], digits[1][:300]
+    teacher = FeatureTeacher(
+        copy.deepcopy(trained),
+        channels=1,
+        size=(8, 8),
+        teacher_size=None,
+        normalisation=Normalisation((0.5,), (0.5,)),
+        device="cpu",
+    )
+    assert [height for _, _, height in teacher.stages] == [8, 4, 2]
+
+    def batches(epoch: int) -> Iterable[QatBatch]:
+        for x, y, _ in batches_of(images, labels)(epoch):
+            yield QatBatch(x, y, None, teacher(torch.empty(0), x))
+
+    def train(beta: float | None, epochs: int = 3, checkpoints: Any = None) -> dict[str, np.ndarray]:
+        hints = None if beta is None else Hints(teacher.stages, beta)
+        settings = QatSettings(epochs=epochs, lr=2e-3)
+        graph = train_qat(trained, SHAPE, batches, images[:64], settings, hints=hints, checkpoints=checkpoints)
+        return {node.name: node.weight for node in graph if getattr(node, "weight", None) is not None}  # type: ignore[union-attr]
+
+    plain, nothing, taught = train(None), train(0.0), train(5.0)
+    assert all(np.array_equal(plain[name], nothing[name]) for name in plain)
+    assert any(not np.array_equal(plain[name], taught[name]) for name in plain)
+    assert not any(module._forward_hooks for module in teacher._teacher.modules())
+
+    class CutOff(Exception):
+        pass
+
+    def cut(epoch: int, loss: float) -> None:
+        if epoch == 2:
+            raise CutOff
+
+    checkpoints = Store(tmp_path).checkpoints("key")
+    settings, hints = QatSettings(epochs=3, lr=2e-3), Hints(teacher.stages, 5.0)
+    with pytest.raises(CutOff):
+        train_qat(trained, SHAPE, batches, images[:64], settings, hints=hints, checkpoints=checkpoints, on_epoch=cut)
+    resumed = train(5.0, checkpoints=checkpoints)
+    assert all(np.array_equal(taught[name], resumed[name]) for name in taught)

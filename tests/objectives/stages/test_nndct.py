@@ -124,7 +124,7 @@ class _Fixed(Context[Any]):
     seed = 5  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("augmentation", ["none", "shift"])
+@pytest.mark.parametrize("augmentation", ["none", "shift", "flip_crop", "alternate_flip", "cutout"])
 def test_a_training_is_shown_the_images_that_ours_would_be(augmentation: Any, tmp_path: Path) -> None:
     data = load_data(DATA)
     stage = plan(Candidate(student=Student(architecture="mlp")), Pipeline(data=DATA), conditions(Pipeline(data=DATA)))
@@ -133,10 +133,10 @@ def test_a_training_is_shown_the_images_that_ours_would_be(augmentation: Any, tm
     training = _training(context, QatTask(recipe, augmentation, None))
     batches = QatBatches(data, 8, 50, 5, augmentation, None)
     for epoch in range(training.views):
-        labels = torch.cat([labels for _, labels, _ in batches(epoch)])
+        labels = torch.cat([labels for _, labels, *_ in batches(epoch)])
         order = training.order[epoch]
         assert torch.equal(torch.from_numpy(training.labels[order]), labels)
-        images = torch.cat([images for images, _, _ in batches(epoch)])
+        images = torch.cat([images for images, *_ in batches(epoch)])
         shown = torch.from_numpy(training.pixels(epoch)[order]).permute(0, 3, 1, 2).float() / 127.5 - 1
         assert torch.allclose(shown, images, atol=1e-6)
     assert training.views == (1 if augmentation == "none" else 3)

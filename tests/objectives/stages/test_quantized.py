@@ -55,7 +55,7 @@ def test_float16_is_not_quantized_and_5_bits_are_recorded(tmp_path: Path) -> Non
 def test_qat_shows_images_as_the_study_does(augmentation: Any) -> None:
     data = load_data(DATA)
     batches = list(QatBatches(data, 8, 50, 0, augmentation, None)(3))
-    shown = torch.cat([images for images, _, _ in batches]).flatten(1)
+    shown = torch.cat([images for images, *_ in batches]).flatten(1)
     plain = torch.from_numpy(data.train.images).permute(0, 3, 1, 2).flatten(1).float() / 127.5 - 1
     same = {tuple(row) for row in plain.tolist()} & {tuple(row) for row in shown.tolist()}
     assert (len(same) == len({tuple(row) for row in plain.tolist()})) == (augmentation == "none")

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from edgesearch.errors import TrainingError
 from edgesearch.objectives.data._augmentation import show
 from edgesearch.objectives.data._dataset import DataSet, DataSettings, load_data
-from edgesearch.objectives.training._distillation import Batch, Loss, Supervision, find_stages, stored_view, teacher_logits
+from edgesearch.objectives.training._distillation import Batch, Loss, Supervision, stored_view, teacher_logits
+from edgesearch.objectives.training._features import find_stages
 from edgesearch.objectives.training._recipe import Recipe
+from edgesearch.objectives.training._soft_targets import SoftTargets
 from edgesearch.objectives.training._train import train
 
 
@@ -91,6 +93,44 @@ def test_intermediate_adds_the_error_of_projected_stages(digits: DataSet) -> Non
     assert value(loss, batch) == pytest.approx(expected, rel=1e-5)
     loss.close()
     assert not any(module._forward_hooks for model in (student, teacher) for module in model.modules())
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_step_is_one_pass_of_the_student_and_at_most_one_of_the_teacher(digits: DataSet, stored: bool) -> None:
+    student, teacher = network(4), network(6, seed=1)
+    logits = teacher_logits(teacher, digits, input_size=None, views=2, device="cpu") if stored else None
+    passes = {"student": 0, "teacher": 0}
+
+    def count(model: nn.Module, who: str) -> None:
+        def hook(module: nn.Module, *_: Any) -> None:
+            passes[who] += 1
+
+        model.register_forward_hook(hook)
+
+    for kind, expected in (("intermediate", 1), ("logit", 0 if stored else 1), ("nkd", 0 if stored else 1)):
+        loss = loss_of(student, Supervision(kind=kind, teacher=teacher, stored_logits=logits), digits)
+        if not passes["student"]:
+            count(student, "student")
+            count(teacher, "teacher")
+        passes.update(student=0, teacher=0)
+        loss(batch_of(digits)).backward()
+        assert passes == {"student": 1, "teacher": expected}
+        loss.close()
+
+
+def test_nkd_reads_stored_logits_and_a_teacher_alike(digits: DataSet) -> None:
+    student, teacher = network(4).eval(), network(6, seed=1).eval()
+    stored = teacher_logits(teacher, digits, input_size=None, views=1, device="cpu")
+    batch = batch_of(digits)
+    live, fast = (
+        value(loss_of(student, Supervision(kind="nkd", **given), digits, 0.1), batch)
+        for given in ({"teacher": teacher}, {"stored_logits": stored})
+    )
+    assert fast == pytest.approx(live, rel=1e-4)
+    with torch.no_grad():
+        z, t = student(batch.inputs), teacher(batch.inputs)
+    expected = SoftTargets(kind="nkd", temperature=1.0, gamma=1.5)(z, batch.labels, t, smoothing=0.1)
+    assert live == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_stages_of_other_sizes_are_pooled_and_a_teacher_may_read_larger_images(digits: DataSet) -> None:
@@ -179,6 +219,8 @@ def test_a_teacher_helps_with_few_labels_and_is_not_changed() -> None:
         ({}, "needs a teacher or its stored logits"),
         ({"kind": "intermediate", "stored_logits": np.zeros((1, 200, 10), np.float32)}, "needs a teacher$"),
         ({"teacher": nn.Identity(), "temperature": 0}, "temperature"),
+        ({"kind": "nkd"}, "needs a teacher or its stored logits"),
+        ({"teacher": nn.Identity(), "kind": "nkd", "nkd_temperature": -1.0}, r"temperature is -1\.0"),
         ({"teacher": nn.Identity(), "alpha": 1.5}, "alpha"),
     ],
 )

@@ -125,21 +125,25 @@ def test_qat_trains_the_network_with_the_recipe(
     assert compare_graphs(own, made.graph, images).unpaired == 0
 
 
-def test_a_job_resizes_images_to_the_bytes_that_this_program_makes(vitis: Vitis, images: npt.NDArray[np.float32]) -> None:
+@pytest.mark.parametrize("loss", ["logit", "nkd"])
+def test_a_job_resizes_images_to_the_bytes_that_this_program_makes(
+    loss: str, vitis: Vitis, images: npt.NDArray[np.float32]
+) -> None:
     """The first epoch's loss of a network that learns nothing is that of our own images."""
     from edgesearch.objectives.data import Normalisation, prepare_tensor
-    from edgesearch.objectives.quantization._qat import qat_loss
+    from edgesearch.objectives.training import SoftTargets
 
     torch.manual_seed(0)
     model = build(Student(architecture="cnn_tiny", input_size=16, width=0.5), channels=3, classes=10).train()
-    task = training(epochs=1, lr=1e-30, batch_size=64)
+    task = training(epochs=1, lr=1e-30, batch_size=64, loss=loss, temperature=2.0)
     made = train_nndct(model, SHAPE, images, task, vitis())
     pixels = torch.from_numpy(task.pixels(0)[task.order[0]])
     assert task.logits is not None
     labels, logits = torch.from_numpy(task.labels[task.order[0]]), torch.from_numpy(task.logits(0)[task.order[0]])
     shown = prepare_tensor(pixels, 16, Normalisation((0.5, 0.4, 0.3), (0.5,) * 3))
     with torch.no_grad():
-        expected = qat_loss(model.train()(shown), labels, logits, task.temperature, task.alpha)
+        how = SoftTargets(kind=task.loss, temperature=task.temperature, alpha=task.alpha, gamma=task.gamma)
+        expected = how(model.train()(shown), labels, logits)
     assert made.losses[0] == pytest.approx(float(expected), rel=1e-5)
 
 

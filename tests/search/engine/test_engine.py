@@ -290,6 +290,19 @@ def test_stages_of_several_trials_fill_the_workers_and_every_stage_runs_once(tmp
     assert kinds.count("teacher") == 1
 
 
+def test_a_teacher_no_better_than_its_student_is_told_once_with_both_numbers(tmp_path: Path) -> None:
+    untaught = '[teacher]\narchitecture = "cnn_small"\ninput_size = 8\n[teacher.recipe]\nepochs = 1\nlr = 1e-12\n[train]'
+    text = TEXT.replace("[train]", untaught).replace("[space]", '[space]\ndistillation = ["nkd"]')
+    bench = Bench(tmp_path, text)
+    bench.run(2, Script(1))
+    told = [note for note in bench.progress.notes if "the student of trial" in note]
+    trials = bench.study().get_trials()
+    worse = [t for t in trials if t.user_attrs["student_accuracy"] >= t.user_attrs["teacher_accuracy"]]
+    assert len(told) == min(len(worse), 1) == 1
+    assert f"{worse[0].user_attrs['student_accuracy']:.2%}" in told[0]
+    assert f"{worse[0].user_attrs['teacher_accuracy']:.2%}" in told[0]
+
+
 def test_a_pool_that_goes_down_is_nobodys_fault(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     down = Spy(lambda count, job: JobResult(job.key, "interrupted", 0.0, "Ray went down") if count <= 10 else None)

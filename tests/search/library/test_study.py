@@ -299,6 +299,15 @@ def test_a_teacher_that_does_not_tell_the_classes_apart_is_refused_before_anythi
     )
 
 
+def test_a_teacher_without_feature_maps_is_refused_where_they_are_compared(tiny: Study, tmp_path: Path) -> None:
+    tables = tiny.settings.to_json() | {"name": "taught", "teacher": {"architecture": "mlp", "input_size": 8}}
+    Study.open(StudyFile.parse(tables), tmp_path)
+    tables["space"] = tables["space"] | {"distillation": ["none", "intermediate"]}
+    with pytest.raises(SpaceError, match="the teacher, mlp, has none"):
+        Study.open(StudyFile.parse(tables), tmp_path)
+    Study.open(StudyFile.parse(tables | {"teacher": {"architecture": "cnn_tiny", "input_size": 8}}), tmp_path)
+
+
 def test_widths_that_a_network_ignores_are_expected_once(tiny: Study, tmp_path: Path) -> None:
     from edgesearch.search.library import screen
 

@@ -46,7 +46,17 @@ def _printed(view: StudyView, front: list[Record], *, terminal: bool, width: int
 def test_csv_has_one_line_per_member_with_the_recorded_numbers(view: StudyView, front: list[Record]) -> None:
     rows = list(csv.DictReader(io.StringIO(front_csv(view, front))))
     assert [int(row["trial"]) for row in rows] == [r.number for r in front]
-    assert list(rows[0]) == ["trial", "candidate", "accuracy", "fps", "latency_ms", "size_bytes", "macs", "parameters"]
+    assert list(rows[0]) == [
+        "trial",
+        "candidate",
+        "accuracy",
+        "gain_over_control",
+        "fps",
+        "latency_ms",
+        "size_bytes",
+        "macs",
+        "parameters",
+    ]
     for row, record in zip(rows, front, strict=True):
         assert row["candidate"] == str(record.candidate)
         assert float(row["fps"]) == record.fps
@@ -78,7 +88,7 @@ def test_json_and_csv_have_no_nan() -> None:
 def test_plain_text_is_never_cut_however_narrow_the_console(view: StudyView, front: list[Record]) -> None:
     lines = _printed(view, front, terminal=False, width=20).splitlines()
     assert len(lines) == len(front) + 1
-    assert lines[0].split() == ["trial", "candidate", "accuracy", "FPS", "latency", "ms", "size", "MACs", "params"]
+    assert lines[0].split() == ["trial", "candidate", "accuracy", "gain", "FPS", "latency", "ms", "size", "MACs", "params"]
     for line, record in zip(lines[1:], front, strict=True):
         assert str(record.candidate) in line
         assert f"{record.accuracy:.2%}" in line

@@ -1,0 +1,25 @@
+"""What is known of a teacher and its student once both are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from edgesearch.objectives.stages._stage import Stage
+from edgesearch.objectives.stages._store import Artifact
+
+__all__ = ["teaching_figures"]
+
+
+def teaching_figures(stages: Iterable[Stage], artifacts: Mapping[str, Artifact]) -> dict[str, float]:
+    """teacher_accuracy, of the network that the student learnt from, and student_accuracy, before pruning and quantization.
+
+    Both are top-1 on the validation images, 0..1, in floating point. `artifacts` are by key; what is not among them, and what a
+    candidate without distillation does not have, is left out.
+    """
+    found: dict[str, float] = {}
+    for stage in stages:
+        if stage.kind == "logits" and (teacher := artifacts.get(stage.inputs["teacher"].key)) is not None:
+            found["teacher_accuracy"] = float(teacher.figures["accuracy"])
+        if stage.kind == "student" and "logits" in stage.inputs and (student := artifacts.get(stage.key)) is not None:
+            found["student_accuracy"] = float(student.figures["accuracy"])
+    return found

@@ -1,0 +1,169 @@
+"""Teacher and student in whole chains: what each is shown, what a network was taught with, and how good both are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from edgesearch.errors import SpaceError
+from edgesearch.objectives import Artifact, Estimator, load_data, teaching_figures
+from edgesearch.objectives.data import show
+from edgesearch.objectives.stages.kinds._quantized import QatBatches
+from edgesearch.objectives.training._distillation import Batch, Loss, stored_view
+from edgesearch.spaces import Candidate, Distillation, Student, build
+
+from ._chains import BOARD, DATA, run, stages
+
+KINDS = ("none", "shift", "flip_crop", "alternate_flip", "cutout")
+CNN = {"architecture": "cnn_tiny", "input_size": 8, "width": 0.5}
+TEACHER = {"student": CNN | {"width": 1.0}, "recipe": {"epochs": 1}}
+PRUNED = {"method": "one_step", "ratio": 0.3, "granularity": 2}
+
+
+class Shown:
+    """Every batch that a training was shown, with the logits that it was told the teacher has for it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.batches: list[tuple[Tensor, Tensor]] = []
+        inner, qat = Loss._targets, QatBatches.__call__
+
+        def targets(loss: Loss, batch: Batch, classes: int) -> Tensor:
+            soft = inner(loss, batch, classes)
+            self.batches.append((batch.inputs.detach().clone(), soft.clone()))
+            return soft
+
+        def batches(own: QatBatches, epoch: int) -> Iterable[Any]:
+            for batch in qat(own, epoch):
+                assert batch.logits is not None
+                self.batches.append((batch.images.clone(), batch.logits.clone()))
+                yield batch
+
+        monkeypatch.setattr(Loss, "_targets", targets)
+        monkeypatch.setattr(QatBatches, "__call__", batches)
+
+    def take(self) -> list[tuple[Tensor, Tensor]]:
+        taken, self.batches = self.batches, []
+        return taken
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_teacher_and_student_see_the_same_pixels(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training, fine-tuning and QAT: the teacher's answer to what the student is shown is the logits that it is given."""
+    shown = Shown(monkeypatch)
+    chain = stages(
+        {"student": CNN, "distillation": {"kind": "logit"}, "pruning": PRUNED, "quantization": {"method": "qat"}},
+        last="quantized",
+        teacher=TEACHER,
+        train={"epochs": 4, "augmentation": kind, "batch_size": 50},
+        finetune={"epochs": 2, "batch_size": 50},
+        qat={"epochs": 2, "batch_size": 50},
+    )
+    teacher = build(Student(**TEACHER["student"]), channels=1, classes=10)  # type: ignore[arg-type]
+    plain = {tuple(image) for image in inputs_of(torch.from_numpy(load_data(DATA).train.images)).flatten(1).tolist()}
+    for stage in chain:
+        made = run([stage], tmp_path)
+        batches = shown.take()
+        if stage.kind == "teacher":
+            teacher.load_state_dict(made["teacher"].tensors("weights"))
+            teacher.eval()
+        if stage.kind not in ("student", "pruned", "quantized"):
+            continue
+        assert len(batches) >= 8
+        with torch.no_grad():
+            for inputs, soft in batches:
+                assert torch.allclose(teacher(inputs), soft, atol=1e-4)
+        images = torch.cat([inputs for inputs, _ in batches]).flatten(1).tolist()
+        moved = sum(tuple(image) not in plain for image in images)
+        assert (moved == 0) == (kind == "none")  # else it would prove little
+
+
+def inputs_of(pixels: Tensor) -> Tensor:
+    return (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+
+
+@pytest.mark.parametrize("kind", ["alternate_flip", "cutout"])
+@pytest.mark.parametrize("epochs", [1, 3, 4, 9])
+def test_stored_views_mirror_every_image_in_every_other_epoch(kind: Any, epochs: int) -> None:
+    logits = next(
+        stage
+        for stage in stages({"distillation": {"kind": "self"}}, train={"epochs": epochs, "augmentation": kind}, last="student")
+        if stage.kind == "logits"
+    )
+    count = logits.parameters["views"]
+    views = [stored_view(kind, 40, (8, 8), epoch % count) for epoch in range(9)]
+    mirrored = [view.mirrored for view in views if view is not None]
+    assert len(mirrored) == 9
+    assert all(torch.equal(now, ~before) for before, now in pairwise(mirrored))
+    assert 0 < int(mirrored[0].sum()) < 40
+    images = torch.randint(256, (40, 8, 8, 1), dtype=torch.uint8)
+    every = torch.arange(40)
+    assert len({show(images, view, every).numpy().tobytes() for view in views[:count]}) == count
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keys_of_other_views_stay_as_they_were(kind: Any) -> None:
+    chain = stages({"distillation": {"kind": "self"}}, train={"epochs": 4, "augmentation": kind}, last="student")
+    parameters = next(stage.parameters for stage in chain if stage.kind == "logits")
+    assert ("plain_first" in parameters) == (kind in ("alternate_flip", "cutout"))
+
+
+def intermediate(folder: Path, **tables: Any) -> dict[str, Artifact]:
+    candidate = {
+        "student": CNN,
+        "distillation": {"kind": "intermediate"},
+        "pruning": PRUNED,
+        "quantization": {"method": "qat"},
+    }
+    return run(stages(candidate, teacher=TEACHER, **tables), folder)
+
+
+def test_feature_maps_are_compared_in_training_fine_tuning_and_qat(tmp_path: Path) -> None:
+    made = intermediate(tmp_path / "with")
+    assert {kind: made[kind].figures["taught_by"] for kind in ("student", "pruned", "quantized")} == dict.fromkeys(
+        ("student", "pruned", "quantized"), "logits and features"
+    )
+    assert "taught_by" not in made["teacher"].figures
+    logits = stages({"student": CNN, "distillation": {"kind": "logit"}}, teacher=TEACHER, last="student")
+    assert run(logits, tmp_path / "with")["student"].figures["taught_by"] == "logits"
+
+
+def test_both_accuracies_are_known(tmp_path: Path) -> None:
+    chain = stages({"student": CNN, "distillation": {"kind": "nkd"}}, teacher=TEACHER)
+    made = run(chain, tmp_path)
+    by_key = {stage.key: made[stage.kind] for stage in chain}
+    assert teaching_figures(chain, by_key) == {
+        "teacher_accuracy": made["teacher"].figures["accuracy"],
+        "student_accuracy": made["student"].figures["accuracy"],
+    }
+    assert teaching_figures(chain, {}) == {}
+    assert teaching_figures(stages({}), {stage.key: made["student"] for stage in stages({})}) == {}
+
+
+def test_the_teacher_of_self_distillation_is_the_plain_training_of_the_same_student() -> None:
+    chain = stages({"student": CNN, "distillation": {"kind": "self"}}, teacher=TEACHER, last="student")
+    assert [stage.kind for stage in chain] == ["student", "logits", "student"]
+    assert chain[0].data == chain[2].data
+    assert chain[0].parameters == {name: v for name, v in chain[2].parameters.items() if name != "distillation"}
+    assert chain[0].key == stages({"student": CNN}, last="student")[-1].key
+
+
+FLAT = "flat_nets:Flat"
+
+
+def test_students_without_feature_maps_are_found_before_training(tmp_path: Path) -> None:
+    (tmp_path / "flat_nets.py").write_text(
+        "from torch import nn\n\n\nclass Flat(nn.Sequential):\n"
+        "    def __init__(self, num_classes: int, in_channels: int):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))\n"
+    )
+    estimator = Estimator(channels=1, classes=10, board=BOARD, folder=tmp_path)
+    how = Distillation(kind="intermediate")
+    with pytest.raises(SpaceError, match="Flat has no feature maps"):
+        estimator.estimate(Candidate(student=Student(architecture=FLAT, input_size=8), distillation=how))
+    assert estimator.estimate(Candidate(student=Student(**CNN), distillation=how))["fps"] > 0  # type: ignore[arg-type]
