@@ -11,10 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgesearch.board_eval import Graph, Input, Pool
+from edgesearch.board_eval import quantize_images
 from edgesearch.board_eval.runner import _run_on_board as program
 from edgesearch.objectives.data import Normalisation, prepare
-from edgesearch.search.export._golden import quantize_input
 from edgesearch.search.export._preprocessing import numpy_lines
 
 
@@ -47,12 +46,8 @@ def test_the_lines_and_the_program_make_what_the_networks_are_tuned_with(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     pictures = np.random.default_rng(size).integers(0, 256, (3, *shape, colours)).astype(np.uint8)
-    nodes = (
-        Input(name="in", inputs=(), shape=(size, size, colours), fix=fix),
-        Pool(name="out", inputs=("in",), shape=(size, size, colours), kind="max", kernel=(1, 1), stride=(1, 1), fix=fix),
-    )
     normalisation = Normalisation((mean,) * colours, tuple(std * (1 + c) for c in range(colours)))
-    expected = quantize_input(Graph("one", nodes), prepare(pictures, size, normalisation))
+    expected = quantize_images(prepare(pictures, size, normalisation), fix)
     entry = {
         "shape": [size, size, colours],
         "mean": list(normalisation.mean),
