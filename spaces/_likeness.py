@@ -21,8 +21,11 @@ _WIDTHS = (0.25, 0.5, 0.75, 1.5, 2.0)
 _LIKE = 0.7
 
 
-def likeliest(state: Mapping[str, Tensor], input_size: int) -> str:
-    """The student in words, "resnet50" or "resnet18 with width = 0.5", for images of that size; "" where none is likely."""
+def likeliest(state: Mapping[str, Tensor], input_size: int) -> tuple[float, str]:
+    """The share of tensors that fit it, and the student in words: "resnet50" or "resnet18 with width = 0.5".
+
+    It is one for images of that size; (0, "") where none is likely.
+    """
     named = sorted(STUDENTS, key=lambda name: -_share(_names(state), set(_shapes(name, 1.0, "small", input_size))))
     best = (0.0, "")
     for name in named[:3]:  # those of other names have other tensors
@@ -34,7 +37,7 @@ def likeliest(state: Mapping[str, Tensor], input_size: int) -> str:
                 share = fitting / max(len(own), len(found))
                 if share > best[0]:
                     best = share, name + (f" with width = {width:g}" if width != 1.0 else "")
-    return best[1] if best[0] >= _LIKE else ""
+    return best if best[0] >= _LIKE else (0.0, "")
 
 
 def _names(state: Mapping[str, Tensor]) -> set[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
 from edgesearch.spaces._adapt import fold_kernel, sum_colours
-from edgesearch.spaces._candidate import Student
+from edgesearch.spaces._candidate import STUDENTS, Student
 from edgesearch.spaces._imagenet import IMAGENET, fetch_imagenet, find_imagenet, imagenet_shapes
 from edgesearch.spaces._weights_file import read_weights, without_prefix
 
@@ -23,6 +23,8 @@ _COUNTER = "num_batches_tracked"
 _LISTED, _REPORTED = 4, 12
 #: Weights are of another network if less than this share of it, or of them, fits.
 _FITTING = 0.5
+#: If this share fits, no other of the known students is looked for: the classifier and the stem may differ.
+_ALIKE = 0.8
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,9 @@ def _match(
         adapted=adapted,
         other_shape={name: (tuple(source[name].shape), tuple(own[name].shape)) for name in random if name in source},
     )
-    if len(loaded.loaded) < _FITTING * max(len(_counted(own)), len(_counted(source))):
-        raise SpaceError(_another_architecture(state, own, loaded, student))
+    share = len(loaded.loaded) / max(len(_counted(own)), len(_counted(source)))
+    if share < (_ALIKE if student.architecture in STUDENTS else _FITTING):
+        _refuse_another_architecture(state, own, student, loaded, share)
     if require_all and (random or foreign):
         problems = [*_problems(loaded), *([f"the network has no {_some(foreign)}"] if foreign else [])]
         raise SpaceError(
@@ -166,6 +169,8 @@ def _fitted(given: Tensor, own: Tensor, *, fold: bool) -> tuple[Tensor | None, s
     """The given tensor in the shape of the network's, and what was done for it; None where it does not fit."""
     if given.shape == own.shape:
         return given, ""
+    if not given.is_floating_point():
+        return None, ""
     how = []
     grey = sum_colours(given, own)
     if grey is not None:
@@ -195,15 +200,18 @@ def _refuse_unusable_values(own: Mapping[str, Tensor], taken: Mapping[str, Tenso
             )
 
 
-def _another_architecture(
-    state: Mapping[str, Tensor], own: Mapping[str, Tensor], loaded: LoadedWeights, student: Student
-) -> str:
+def _refuse_another_architecture(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], student: Student, loaded: LoadedWeights, share: float
+) -> None:
+    """SpaceError where less than half fits, or a known student is more like the weights than this one."""
     from edgesearch.spaces._likeness import likeliest  # builds networks, which nothing else here needs
 
-    probably = likeliest(state, student.input_size)
+    likeness, probably = likeliest(state, student.input_size)
+    if share >= _FITTING and likeness <= share:
+        return
     names = f"its first tensors are {', '.join(list(state)[:3])}, expected {', '.join(list(own)[:3])}"
     hint = f"it looks like {probably}, so give that network" if probably else f"{names}; give its network"
-    return (
+    raise SpaceError(
         f"weights {student.weights!r} are of another network than {student.name}, of which {len(loaded.loaded)} of "
         f"{len(_counted(own))} tensors fit: {hint}, or weights of this one"
     )

@@ -93,6 +93,7 @@ def test_weights_of_another_architecture_are_told_apart(tmp_path: Path) -> None:
 
     resnet18 = Student(architecture="resnet18")
     assert "looks like squeezenet1_1, so" in told(Student(architecture="squeezenet1_1"), resnet18)
+    assert "looks like squeezenet1_0, so" in told(Student(architecture="squeezenet1_0"), Student(architecture="squeezenet1_1"))
     assert "looks like resnet18 with width = 0.25, so" in told(Student(architecture="resnet18", width=0.25), resnet18)
     assert "looks like resnet20, so" in told(Student(architecture="resnet20"), Student(architecture="mobilenet_v2"))
     assert "looks like resnet8, so" in told(Student(architecture="resnet8"), Student(architecture="cnn_tiny"))
