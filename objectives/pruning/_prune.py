@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
-from edgesearch.objectives.pruning._groups import Group, Integers, Layers, find_groups, layers_of, remove_channels
+from edgesearch.objectives.pruning._channels import Integers
+from edgesearch.objectives.pruning._groups import Group, Layers, find_groups, layers_of, remove_channels
 from edgesearch.objectives.pruning._macs import layer_macs
 from edgesearch.objectives.pruning._ratio import approach, even_keys, levels, round_to_levels, step_ratios
 

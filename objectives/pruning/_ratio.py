@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesearch.objectives.pruning._groups import Integers, Layers
+from edgesearch.objectives.pruning._channels import Integers
+from edgesearch.objectives.pruning._groups import Layers
 
 __all__ = ["approach", "even_keys", "levels", "round_to_levels", "step_ratios"]
 

@@ -149,4 +149,4 @@ def _images(settings: PrunedSettings, data: DataSet) -> float:
     return STEP_PASSES * settings.recipe.epochs * len(data.train)
 
 
-SPEC = StageSpec(name="pruned", version=2, settings=PrunedSettings, place=_place, run=_run, images=_images)
+SPEC = StageSpec(name="pruned", version=3, settings=PrunedSettings, place=_place, run=_run, images=_images)

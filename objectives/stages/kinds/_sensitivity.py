@@ -55,4 +55,4 @@ def scoring(data: DataSet, input_size: int, images: int, device: str) -> Callabl
     return score
 
 
-SPEC = StageSpec(name="sensitivity", version=2, settings=SensitivitySettings, place=_place, run=_run)
+SPEC = StageSpec(name="sensitivity", version=3, settings=SensitivitySettings, place=_place, run=_run)

@@ -108,24 +108,6 @@ def test_groups_are_what_must_go_together() -> None:
     assert dict(zip(flattened.index.tolist(), flattened.root.tolist(), strict=True)) == {k: k // 4 for k in range(80)}
 
 
-def test_groups_that_the_dependency_graph_gets_wrong_stay_whole() -> None:
-    class Flattened(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
-            self.c, self.head = nn.Linear(20 * 16, 24), nn.Linear(24, 10)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.a(nn.functional.adaptive_avg_pool2d(x, 4))
-            x = torch.cat([x, self.b(x)], 1).flatten(1)
-            return self.head(torch.sigmoid(self.c(x)))
-
-    model = Flattened()
-    assert [group.name for group in find_groups(model, SHAPE)] == ["c"]
-    pruned = pruned_shape(model, SHAPE, ratio=0.9, granularity=1)
-    assert pruned(torch.zeros(2, *SHAPE)).shape == (2, 10)
-
-
 @settings(deadline=None, max_examples=25)
 @given(st.data())
 def test_macs_of_variants_are_those_of_the_networks(data: st.DataObject) -> None:
