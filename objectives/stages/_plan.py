@@ -9,6 +9,7 @@ from typing import Any
 from edgesearch.board_eval import Board, Compiler, Dpu, Feature
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation
+from edgesearch.objectives.stages._clock import timed_by
 from edgesearch.objectives.stages._pipeline import Pipeline
 from edgesearch.objectives.stages._spec import stage_specs
 from edgesearch.objectives.stages._stage import Stage
@@ -23,6 +24,7 @@ class Conditions:
     data: fingerprint of each part of the data set.
     views: how training images are shown: to a teacher whose logits are stored, in training, fine-tuning and QAT alike.
     board: what decides the board's results; a board of the user's own also has its import path, and what it needs alone.
+    timed: content of the board that tells a network's time without hardware; empty where there is none.
     compiler: what makes the file that the board runs.
     toolchain: which Vitis AI compiles, by its versions or its image; empty where there is none.
     allow: features that this program's code may use though no measured file has them.
@@ -38,6 +40,7 @@ class Conditions:
     board: Mapping[str, Any] = field(default_factory=dict)
     board_import_path: str = ""
     board_resource: str = ""
+    timed: Mapping[str, Any] = field(default_factory=dict)
     compiler: Compiler = "edgesearch"
     toolchain: str = ""
     allow: tuple[Feature, ...] = ()
@@ -70,12 +73,14 @@ class Conditions:
 
         `import_path` is that of a board of the user's own.
         """
+        timed = timed_by(board)
         return cls(
             data=data.fingerprints,
             views=choose_augmentation(pipeline.train.augmentation, data.name),
             board=board.content,
             board_import_path=import_path,
             board_resource=board.resource,
+            timed={} if timed is None else timed.content,
             compiler=compiler,
             toolchain=toolchain,
             allow=allow,
