@@ -93,7 +93,10 @@ def _iterative(task: PruningTask) -> Pruned:
         score=task.score,
         finetune=task.finetune,
         seed=task.seed,
+        draws=task.draws,
+        recalibrate=task.recalibrate,
         sensitivity=task.sensitivity,
+        chance=task.chance,
         clock=task.clock,
     )
 
