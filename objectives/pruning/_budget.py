@@ -156,9 +156,11 @@ class TimeBudget:
         scale = self.seconds(kept, rough=True) / self.seconds(kept)
         for group in dict.fromkeys(taken):
             ladder = levels(int(self._channels[group]), self.granularity).tolist()
-            tried = best.copy()
-            tried[group] = ladder[ladder.index(int(best[group])) - 1]
-            if self.seconds(tried, rough=True) <= target * scale and self.seconds(tried) <= target:
+            for wider in reversed(ladder[: ladder.index(int(best[group]))]):
+                tried = best.copy()
+                tried[group] = wider
+                if self.seconds(tried, rough=True) > target * scale or self.seconds(tried) > target:
+                    break
                 best = tried
         return best
 
