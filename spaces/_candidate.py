@@ -185,10 +185,12 @@ DISTILLATION_SETTINGS: dict[DistillationKind, tuple[str, ...]] = {
 
 
 class Pruning(Settings):
-    """Structured pruning; `ratio` is the share of multiply-accumulates removed. `method`: a name, or a pruner's import path."""
+    """Structured pruning; `ratio` is the share of `target` removed. `method`: a name, or a pruner's import path."""
 
     method: str = "none"
     ratio: float = Field(default=0.0, ge=0.0, le=0.95)
+    #: What the ratio is of: multiply-accumulates, or the DPU's time for an image.
+    target: Literal["macs", "fps"] = "macs"
     #: Every layer keeps a multiple of this many channels; None: as many as the DPU works on side by side.
     granularity: int | None = Field(default=None, ge=1, le=256)
     #: Prune-and-fine-tune rounds (not for one_step).
@@ -207,6 +209,8 @@ class Pruning(Settings):
     def _possible(self) -> Pruning:
         if self.backend == "vai" and is_import_path(self.method):
             raise ValueError(f"backend = 'vai' prunes with one_step or iterative, not with {self.method!r}; leave it out")
+        if self.backend == "vai" and self.target == "fps":
+            raise ValueError("backend = 'vai' prunes to a share of the MACs; leave it out, or target = 'fps'")
         return self
 
 
@@ -313,7 +317,8 @@ class Candidate(Settings):
         if pruning.method != "none":
             of = f"/{pruning.granularity}" if pruning.granularity else ""
             by = "" if pruning.backend == "edgesearch" else f" {pruning.backend}"
-            words.append(f"{pruning.method.rpartition(':')[2]} {pruning.ratio:.0%}{of}{by}")
+            what = "" if pruning.target == "macs" else " of time"
+            words.append(f"{pruning.method.rpartition(':')[2]} {pruning.ratio:.0%}{what}{of}{by}")
         bits = {5: "int5", 8: "int8", 16: "fp16"}[quantization.bits]
         words.append(
             f"{quantization.method} {bits}"

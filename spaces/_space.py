@@ -67,6 +67,8 @@ class Space(Settings):
     nkd_temperature: Choices = (1.0,)
     pruning: Annotated[tuple[str, ...], Field(min_length=1)] = ("none",)
     ratio: Choices = Range(low=0.1, high=0.9, step=0.1)
+    #: What the ratio is of: multiply-accumulates, or the DPU's time for an image.
+    pruning_target: Annotated[tuple[Literal["macs", "fps"], ...], Field(min_length=1)] = ("macs",)
     #: None: as many channels as the DPU works on side by side.
     granularity: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     steps: Annotated[tuple[int, ...], Field(min_length=1)] = (3,)
@@ -209,11 +211,14 @@ class Space(Settings):
         if method == "none":
             return Pruning()
         steps = {} if method == "one_step" else {"steps": pick(trial, "steps", self.steps)}
+        backend: Any = "edgesearch" if is_import_path(method) else pick(trial, "pruning_backend", self.pruning_backend)
+        target: Any = "macs" if backend == "vai" else pick(trial, "pruning_target", self.pruning_target)
         return Pruning(
             method=method,
             ratio=pick(trial, "ratio", self.ratio),
+            target=target,
             granularity=None if self.granularity is None else pick(trial, "granularity", self.granularity),
-            backend="edgesearch" if is_import_path(method) else pick(trial, "pruning_backend", self.pruning_backend),
+            backend=backend,
             **steps,
         )
 

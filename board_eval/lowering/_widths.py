@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from edgesearch.board_eval.graph import (
     Activation,
@@ -98,18 +98,25 @@ def channel_groups(graph: Graph) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(group) for group in groups.values() if not frozen.intersection(group))
 
 
-def pruned_estimate(graph: Graph, ratio: float, *, granularity: int = DEFAULT_TARGET.channel_parallel) -> Graph:
+def pruned_estimate(
+    graph: Graph,
+    ratio: float,
+    *,
+    granularity: int = DEFAULT_TARGET.channel_parallel,
+    cost: Callable[[Graph], float] = lambda graph: graph.macs,
+) -> Graph:
     """`graph` with `ratio` of its MACs removed, evenly over its channel groups, in multiples of `granularity` channels.
 
     A stand-in for a network that is not pruned yet: real pruning chooses other widths at the same MACs. Convolutions only are
-    thinned. Raises GraphError for a ratio outside 0..0.95 or a granularity below 1.
+    thinned. With another `cost`, as a network's seconds on a board, the ratio is of that. Raises GraphError for a ratio outside
+    0..0.95 or a granularity below 1.
     """
     if not 0 <= ratio <= 0.95:
         raise GraphError(f"a pruning ratio of {ratio} is outside 0..0.95")
     if granularity < 1:
         raise GraphError(f"a channel granularity of {granularity} is below 1")
     groups = [group for group in channel_groups(graph) if all(isinstance(graph.by_name[name], Conv) for name in group)]
-    target = (1 - ratio) * graph.macs
+    target = (1 - ratio) * cost(graph)
 
     def at(keep: float) -> Graph:
         widths = {}
@@ -124,8 +131,8 @@ def pruned_estimate(graph: Graph, ratio: float, *, granularity: int = DEFAULT_TA
     low, high = 0.0, 1.0
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        if at(middle).macs > target:
+        if cost(at(middle)) > target:
             high = middle
         else:
             low = middle
-    return min((at(low), at(high)), key=lambda candidate: abs(candidate.macs - target))
+    return min((at(low), at(high)), key=lambda candidate: abs(cost(candidate) - target))

@@ -1,29 +1,28 @@
 """Which channels of a network must go together, which matter least, and what is left of it without them.
 
-The groups come from Torch-Pruning's dependency graph (G. Fang et al. 2023): a channel that a convolution makes is also a
-channel of the batch-norm behind it, an input of every layer that reads it, and, across an addition, a channel of the other
-branch. Torch-Pruning is asked once for every group; channels are then removed in one go, by index, so that any number of
-variants of a network costs a copy each.
+A channel that a convolution makes is also a channel of the batch-norm behind it, an input of every layer that reads it, and,
+across an addition, a channel of the other branch. The groups are found once; channels are then removed in one go, by index, so
+that any number of variants of a network costs a copy each.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgesearch.objectives.pruning._channels import Channels, Integers, trace_channels
 from edgesearch.objectives.pruning._macs import layer_macs, quiet
 from edgesearch.objectives.pruning._resize import is_depthwise, set_tensors
 
 __all__ = ["Group", "Layers", "Member", "find_groups", "layers_of", "remove_channels"]
 
-Integers = NDArray[np.int64]
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -50,32 +49,71 @@ class Group:
 def find_groups(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Group]:
     """The groups of `model` that may be pruned, in order of execution. `input_shape` is (channels, height, width).
 
-    Left out: the network's outputs; groups that reach a layer whose channels cannot simply be removed (grouped convolutions
-    that are not depthwise, layer-norm, bare parameters); and groups that the dependency graph gets wrong, as it does behind a
-    concat that is flattened: a network without some of their channels would not be the network that ignores them.
+    Left out: groups that hold one of the network's outputs, or that reach an operation whose channels cannot simply be removed
+    (grouped convolutions that are not depthwise, layer-norm, bare parameters). Raises SpaceError for a network that torch.fx
+    cannot trace.
     """
-    import torch_pruning
-
-    traced = copy.deepcopy(model).cpu().float().requires_grad_(True).eval()
-    with torch.enable_grad():
-        graph = torch_pruning.DependencyGraph().build_dependency(traced, torch.zeros(1, *input_shape), verbose=False)
-    names = {module: name for name, module in traced.named_modules()}
-    importance = torch_pruning.importance.GroupMagnitudeImportance(p=1, normalizer=None)
-    order = {name: place for place, name in enumerate(layer_macs(traced, input_shape))}
-    groups = []
-    for found in graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]):
-        members = _members(found, graph, names)
-        if members is None:
-            continue
-        makers = [m.layer for m in members if m.side == "out" and m.layer in order]
-        name = min(makers, key=order.__getitem__)
-        channels = len(found[0].idxs)
-        groups.append(Group(name, channels, tuple(members), importance(found).double().numpy()))
-    groups.sort(key=lambda group: order[group.name])
+    traced = copy.deepcopy(model).cpu().float().eval()
+    channels = trace_channels(traced, input_shape)
+    modules = dict(traced.named_modules())
+    groups = [_group(makers, channels, modules) for makers in _makers_together(channels)]
     if _sound(traced, groups, input_shape):
         return groups
     groups = [group for group in groups if _sound(traced, [group], input_shape)]
     return groups if _sound(traced, groups, input_shape) else []
+
+
+def _makers_together(channels: Channels) -> list[list[str]]:
+    """The layers that make channels in common with each other, none of which must stay; in order of execution."""
+    together: list[tuple[list[str], set[int]]] = []
+    for layer, numbers in channels.made.items():
+        makers, all_numbers = [layer], set(numbers.tolist())
+        apart = []
+        for others, theirs in together:
+            if all_numbers.isdisjoint(theirs):
+                apart.append((others, theirs))
+            else:
+                makers, all_numbers = others + makers, all_numbers | theirs
+        together = [*apart, (makers, all_numbers)]
+    order = {layer: place for place, layer in enumerate(channels.made)}
+    free = [sorted(makers, key=order.__getitem__) for makers, numbers in together if channels.fixed.isdisjoint(numbers)]
+    return sorted(free, key=lambda makers: order[makers[0]])
+
+
+def _group(makers: Sequence[str], channels: Channels, modules: Mapping[str, nn.Module]) -> Group:
+    numbers = dict.fromkeys(number for layer in makers for number in channels.made[layer].tolist())
+    root = {number: place for place, number in enumerate(numbers)}
+    members = []
+    sides: tuple[tuple[Literal["out", "in"], Mapping[str, Integers]], ...] = (
+        ("out", {layer: channels.made[layer] for layer in makers}),
+        ("out", channels.kept),
+        ("in", channels.read),
+    )
+    for side, table in sides:
+        for layer, own in table.items():
+            index = np.array([place for place, number in enumerate(own.tolist()) if number in root], np.int64)
+            if len(index):
+                members.append(Member(layer, side, index, np.array([root[number] for number in own[index].tolist()], np.int64)))
+    return Group(makers[0], len(root), tuple(members), _importance(members, len(root), modules))
+
+
+def _importance(members: Sequence[Member], channels: int, modules: Mapping[str, nn.Module]) -> NDArray[np.float64]:
+    """(channels,) the L1 norms that the layers of a group have for each channel, their mean over the layers.
+
+    Depthwise layers, whose norms are of another size, have no say (G. Fang et al. 2023).
+    """
+    total, counted = np.zeros(channels), 0
+    for member in members:
+        module = modules[member.layer]
+        weight = module.weight
+        if is_depthwise(module) or not isinstance(weight, Tensor):
+            continue
+        sizes = weight.detach().abs().double()
+        sizes = sizes.transpose(0, 1) if member.side == "in" else sizes
+        norms = sizes.reshape(len(sizes), -1).sum(1).numpy()
+        np.add.at(total, member.root, norms[member.index])
+        counted += 1
+    return total / max(1, counted)
 
 
 def _sound(model: nn.Module, groups: Sequence[Group], input_shape: tuple[int, int, int]) -> bool:
@@ -99,38 +137,10 @@ def _sound(model: nn.Module, groups: Sequence[Group], input_shape: tuple[int, in
                 return False
             if got.shape != expected.shape:
                 return False
-            differs = (
-                (expected[0] - expected[1]).abs().max()
-            )  # between two images: what a network says, less what it always says
+            differs = (expected[0] - expected[1]).abs().max()  # between two images: what it says, less what it always says
             if bool((got - expected).abs().max() <= 1e-3 * differs):
                 return True
     return False
-
-
-def _members(found: Any, graph: Any, names: dict[nn.Module, str]) -> list[Member] | None:
-    """The layers of a group; None if it cannot be pruned."""
-    from torch_pruning.ops import OPTYPE
-
-    members = []
-    for item in found.items:
-        node, module = item.dep.target, item.dep.target.module
-        if node.type in (OPTYPE.OUTPUT, OPTYPE.PARAMETER):
-            return None
-        if module not in names:  # an operation without weights: add, concat, reshape
-            continue
-        plain = isinstance(module, (nn.Conv2d, nn.Linear)) and not is_depthwise(module)
-        reads = plain and not graph.is_out_channel_pruning_fn(item.dep.handler)
-        if not reads and not node.outputs:  # the network's answer
-            return None
-        if not plain and not is_depthwise(module) and not isinstance(module, nn.modules.batchnorm._BatchNorm):
-            if next(module.parameters(), None) is not None:
-                return None
-            continue
-        if isinstance(module, nn.Conv2d) and module.groups > 1 and plain:
-            return None
-        index, root = np.asarray(item.idxs, np.int64), np.asarray(item.root_idxs, np.int64)
-        members.append(Member(names[module], "in" if reads else "out", index, root))
-    return members
 
 
 def _least(group: Group, count: int) -> NDArray[np.bool_]:
@@ -147,10 +157,10 @@ def _least(group: Group, count: int) -> NDArray[np.bool_]:
 
 
 def _parts(group: Group) -> list[Integers]:
-    """The group's channels, those together that exist in the same layers."""
-    exists = np.zeros((group.channels, len(group.members)), bool)
+    """The group's channels, those together that exist in the same layers, equally often."""
+    exists = np.zeros((group.channels, len(group.members)), np.int64)
     for column, member in enumerate(group.members):
-        exists[member.root, column] = True
+        np.add.at(exists[:, column], member.root, 1)
     rows, place = np.unique(exists, axis=0, return_inverse=True)
     return [np.flatnonzero(place.reshape(-1) == row) for row in range(len(rows))]
 

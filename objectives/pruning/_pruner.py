@@ -8,7 +8,11 @@ from typing import Protocol
 
 from torch import nn
 
-from edgesearch.objectives.pruning._prune import Pruned, Sensitivity, prune_iterative, prune_one_step
+from edgesearch.objectives.pruning._budget import Clock
+from edgesearch.objectives.pruning._iterative import prune_iterative
+from edgesearch.objectives.pruning._one_step import prune_one_step
+from edgesearch.objectives.pruning._pruned import Pruned
+from edgesearch.objectives.pruning._sensitivity import Sensitivity
 from edgesearch.plugins import Registry
 
 __all__ = ["PRUNERS", "Pruner", "PruningTask"]
@@ -19,12 +23,16 @@ class PruningTask:
     """What a pruner is given.
 
     model: the trained network, in evaluation mode; it stays as it is. input_shape: (channels, height, width).
-    ratio: the share of multiply-accumulates to remove, 0..0.95. granularity: layers keep multiples of so many channels.
+    ratio: the share of multiply-accumulates, or with `time` of the DPU's time, to remove, 0..0.95.
+    granularity: layers keep multiples of so many channels.
     draws, steps: how many ways to try, and rounds of pruning and fine-tuning, for a pruner that has them.
     score: how good a network is, more is better, from images that it was trained on.
     recalibrate: brings a network's batch-norm statistics up to date, in place.
     finetune: trains a network in place, between rounds counted from 0. The last training is not the pruner's.
     sensitivity: that of the model, where it was measured.
+    chance: the score of guessing.
+    time: where the ratio is of it, the seconds of the study's DPU for one image of a network. rough_time: the same guessed
+    quickly, to compare networks by.
     """
 
     model: nn.Module
@@ -38,6 +46,14 @@ class PruningTask:
     finetune: Callable[[nn.Module, int], None]
     seed: int
     sensitivity: Sensitivity | None = None
+    chance: float = 0.0
+    time: Callable[[nn.Module], float] | None = None
+    rough_time: Callable[[nn.Module], float] | None = None
+
+    @property
+    def clock(self) -> Clock | None:
+        """What tells the time, where the ratio is of it."""
+        return None if self.time is None else Clock(self.time, self.rough_time or self.time)
 
 
 class Pruner(Protocol):
@@ -61,6 +77,9 @@ def _one_step(task: PruningTask) -> Pruned:
         score=task.score,
         recalibrate=task.recalibrate,
         seed=task.seed,
+        sensitivity=task.sensitivity,
+        chance=task.chance,
+        clock=task.clock,
     )
 
 
@@ -74,7 +93,11 @@ def _iterative(task: PruningTask) -> Pruned:
         score=task.score,
         finetune=task.finetune,
         seed=task.seed,
+        draws=task.draws,
+        recalibrate=task.recalibrate,
         sensitivity=task.sensitivity,
+        chance=task.chance,
+        clock=task.clock,
     )
 
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesearch.objectives.pruning._groups import Integers, Layers
+from edgesearch.objectives.pruning._channels import Integers
+from edgesearch.objectives.pruning._groups import Layers
 
-__all__ = ["approach", "even_keys", "levels", "round_to_levels", "step_ratios"]
+__all__ = ["approach", "even_keys", "levels", "prefixes", "round_to_levels", "step_ratios"]
 
 #: Steps beyond the first that overshoots are tried until the MACs are this close, as a share of the unpruned ones.
 _CLOSE = 0.002
@@ -48,16 +49,26 @@ def round_to_levels(ratios: NDArray[np.float64], channels: Sequence[int], granul
     return kept
 
 
-def approach(layers: Layers, keys: Sequence[NDArray[np.float64]], granularity: int, target: float) -> Integers:
-    """Channels kept (G,) with MACs as near to `target` as the keys' order and the granularity allow."""
+def prefixes(
+    channels: Integers, keys: Sequence[NDArray[np.float64]], granularity: int
+) -> tuple[Integers, list[tuple[int, int]]]:
+    """Channels kept (P + 1, G) after 0, 1, ... P steps in the order of the keys, and the steps: (group, step of the group)."""
     groups = len(keys)
-    ladder = [levels(int(count), granularity) for count in layers.channels]
     due = sorted((key, group, step) for group in range(groups) for step, key in enumerate(np.maximum.accumulate(keys[group])))
     taken = np.zeros((len(due) + 1, groups), np.int64)  # steps taken of each group, after each of the steps
     for row, (_, group, _) in enumerate(due):
         taken[row + 1, group] = 1
     taken = np.cumsum(taken, axis=0)
+    ladder = [levels(int(count), granularity) for count in channels]
     kept = np.stack([ladder[group][taken[:, group]] for group in range(groups)], axis=1) if groups else taken
+    return kept, [(group, step) for _, group, step in due]
+
+
+def approach(layers: Layers, keys: Sequence[NDArray[np.float64]], granularity: int, target: float) -> Integers:
+    """Channels kept (G,) with MACs as near to `target` as the keys' order and the granularity allow."""
+    groups = len(keys)
+    ladder = [levels(int(count), granularity) for count in layers.channels]
+    kept, due = prefixes(layers.channels, keys, granularity)
     macs = layers.macs(kept)
     enough = int(np.searchsorted(-macs, -target, side="right"))  # prefixes that still have the target's MACs or more
     last = max(enough - 1, 0)
@@ -66,9 +77,9 @@ def approach(layers: Layers, keys: Sequence[NDArray[np.float64]], granularity: i
     if enough < len(macs) and abs(macs[enough] - target) < distance:
         best, distance = kept[enough], abs(macs[enough] - target)
     # A large step may overshoot while smaller ones, due a little later, still fit.
-    state = np.array(taken[last])
+    state = np.array([int(np.flatnonzero(ladder[g] == kept[last, g])[0]) for g in range(groups)], np.int64)
     whole = float(macs[0])
-    for _, group, step in due[last:]:
+    for group, step in due[last:]:
         if distance <= _CLOSE * whole:
             break
         if state[group] != step:

@@ -17,7 +17,7 @@ from torch import nn
 
 from edgesearch.board_eval.vitis import VitisSettings
 from edgesearch.errors import SpaceError, ToolchainError
-from edgesearch.objectives.pruning._prune import Pruned, check_pruning, pruned_network
+from edgesearch.objectives.pruning._pruned import Pruned, check_pruning, pruned_network
 from edgesearch.objectives.pruning._pruner import PruningTask
 from edgesearch.objectives.pruning._resize import is_depthwise, resize_to
 from edgesearch.objectives.vitis import Job, finished, torch_source

@@ -9,6 +9,7 @@ from torch import nn
 from edgesearch.board_eval import Board, Graph, Input, Node, lower
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning import PrunableShape
+from edgesearch.objectives.stages._clock import clock_of
 from edgesearch.objectives.stages._metrics import estimate
 from edgesearch.objectives.stages._outputs import refuse_outputs
 from edgesearch.objectives.stages._structure import network_key, structure
@@ -20,7 +21,7 @@ class Estimator:
 
     def __init__(self, *, channels: int, classes: int, board: Board, folder: Path | None = None) -> None:
         self._channels, self._classes, self.board, self._folder = channels, classes, board, folder
-        self._known: dict[tuple[str, float, int, int], dict[str, float]] = {}
+        self._known: dict[tuple[str, float, str, int, int], dict[str, float]] = {}
         self._shapes: dict[str, PrunableShape] = {}  # by student: which channels go together is found once
         self._structures: dict[str, str] = {}  # by student
         self._has_maps: dict[str, bool] = {}  # by student
@@ -32,7 +33,8 @@ class Estimator:
         decided on trained weights.
 
         Raises LoweringError naming operations the DPU does not have, GraphError, SpaceError if it cannot be built or does not
-        tell the data set's classes apart, PluginError if its code cannot be imported.
+        tell the data set's classes apart or is pruned by the time of a board that has none, PluginError if its code cannot be
+        imported.
         """
         if candidate.distillation.kind == "intermediate":
             self._refuse_without_maps(candidate.student)
@@ -41,9 +43,9 @@ class Estimator:
         student, pruning, bits = candidate.student, candidate.pruning, candidate.quantization.bits
         ratio = 0.0 if pruning.method == "none" else pruning.ratio
         granularity = pruning.granularity or self.board.target.channel_parallel
-        key = (student.model_dump_json(), ratio, granularity if ratio else 0, bits)
+        key = (student.model_dump_json(), ratio, pruning.target if ratio else "macs", granularity if ratio else 0, bits)
         if key not in self._known:
-            self._known[key] = estimate(self._graph(student, ratio, granularity), self.board, bits)
+            self._known[key] = estimate(self._graph(student, ratio, pruning.target, granularity), self.board, bits)
         return dict(self._known[key])
 
     def network_key(self, candidate: Candidate) -> str:
@@ -61,7 +63,7 @@ class Estimator:
             who = "an mlp" if student.architecture == "mlp" else student.name
             raise SpaceError(f"{who} has no feature maps to compare with a teacher's; use logit distillation for it")
 
-    def _graph(self, student: Student, ratio: float, granularity: int) -> Graph:
+    def _graph(self, student: Student, ratio: float, target: str, granularity: int) -> Graph:
         shape = (self._channels, student.input_size, student.input_size)
         if not ratio:
             return self._unpruned(student)[1]
@@ -69,7 +71,9 @@ class Estimator:
         if key not in self._shapes:
             model, _ = self._unpruned(student)  # its errors name the user's own layers
             self._shapes[key] = PrunableShape(model, shape)
-        return lower(self._shapes[key].at(ratio=ratio, granularity=granularity), shape, target=self.board.target)
+        clock = clock_of(self.board, shape) if target == "fps" else None
+        pruned = self._shapes[key].at(ratio=ratio, granularity=granularity, clock=clock)
+        return lower(pruned, shape, target=self.board.target)
 
     def _unpruned(self, student: Student) -> tuple[nn.Module, Graph]:
         model = build(student, channels=self._channels, classes=self._classes, folder=self._folder)

@@ -9,6 +9,7 @@ from typing import Any
 from edgesearch.board_eval import Board, BoardPool, Compiler, Dpu, Feature
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation
+from edgesearch.objectives.stages._clock import timed_by
 from edgesearch.objectives.stages._pipeline import Pipeline
 from edgesearch.objectives.stages._spec import stage_specs
 from edgesearch.objectives.stages._stage import Stage
@@ -23,6 +24,7 @@ class Conditions:
     data: fingerprint of each part of the data set.
     views: how training images are shown: to a teacher whose logits are stored, in training, fine-tuning and QAT alike.
     board: what decides the board's results; a board of the user's own also has its import path, and what it needs alone.
+    timed: content of the board that tells a network's time without hardware; empty where there is none.
     compiler: what makes the file that the board runs.
     pool: the boards that measure, as `BoardPool.content`; empty where none does.
     board_images: validation images that they are given.
@@ -42,6 +44,7 @@ class Conditions:
     board_resource: str = ""
     pool: Mapping[str, Any] = field(default_factory=dict)
     board_images: int = 0
+    timed: Mapping[str, Any] = field(default_factory=dict)
     compiler: Compiler = "edgesearch"
     toolchain: str = ""
     allow: tuple[Feature, ...] = ()
@@ -80,6 +83,7 @@ class Conditions:
 
         `import_path` is that of a board of the user's own; `pool` are the boards that measure, if any.
         """
+        timed = timed_by(board)
         return cls(
             data=data.fingerprints,
             views=choose_augmentation(pipeline.train.augmentation, data.name),
@@ -88,6 +92,7 @@ class Conditions:
             board_resource=board.resource,
             pool={} if pool is None else pool.content,
             board_images=0 if pool is None else board_images,
+            timed={} if timed is None else timed.content,
             compiler=compiler,
             toolchain=toolchain,
             allow=allow,

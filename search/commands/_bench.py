@@ -13,6 +13,7 @@ from edgesearch.board_eval import (
     Graph,
     LayerReport,
     board_report,
+    board_timing,
     calibrate_file,
     load_network,
     load_profile,
@@ -37,7 +38,11 @@ def bench(
     """Time a network's code on the simulated board, fed by one of its runners; returns the exit code."""
     profile = load_profile(board or "zcu104")
     profile.runner(runner)
-    graph, _ = find_network(network, input_size=input_size)
+
+    def seconds(graph: Graph) -> float:
+        return board_timing(graph, profile, compiler=compiler, allow=allow, layers=False).dpu_s
+
+    graph, _ = find_network(network, input_size=input_size, seconds=seconds)
     report = board_report(graph, profile, compiler=compiler, allow=allow, runner=runner)
     if style == "json":
         facts = json.loads(report.to_json()) | {"macs": graph.macs, "parameters": graph.parameters}

@@ -20,7 +20,7 @@ from edgesearch.search.commands._doctor_boards import board_checks, profile_of
 from edgesearch.search.commands._doctor_vitis import vitis_checks
 from edgesearch.search.study import Home, StudyFile, open_storage, study_names
 
-_PACKAGES = ("torch", "torchvision", "optuna", "ray", "torch-pruning", "plotly", "sqlalchemy", "safetensors")
+_PACKAGES = ("torch", "torchvision", "optuna", "ray", "plotly", "sqlalchemy", "safetensors")
 _OPTIONAL = {
     "onnxruntime": "runs the exported ONNX files (pip install 'edgesearch[onnx]')",
     "psycopg": "keeps studies in PostgreSQL (pip install 'edgesearch[postgresql]')",

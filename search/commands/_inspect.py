@@ -51,8 +51,14 @@ def inspect(
     `images` and `test_images` are .npy files of normalised images. Returns the exit code (2 when the DPU cannot run the model).
     """
     profile = load_profile(board or "zcu104")
+
+    def seconds(graph: Graph) -> float:
+        return board_timing(graph, profile, compiler=compiler, allow=allow, layers=False).dpu_s
+
     try:
-        graph, built = find_network(model, width=width, input_size=input_size, channels=channels, classes=classes, stem=stem)
+        graph, built = find_network(
+            model, width=width, input_size=input_size, channels=channels, classes=classes, stem=stem, seconds=seconds
+        )
     except LoweringError as error:
         if style == "json":
             problems = [{"where": p.where, "operation": p.operation, "reason": p.reason} for p in error.problems]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,13 +40,15 @@ def find_network(
     classes: int | None = None,
     stem: str | None = None,
     folder: Path | None = None,
+    seconds: Callable[[Graph], float] | None = None,
 ) -> tuple[Graph, nn.Module | None]:
     """The network called `name`, and the untrained model behind it unless it is an xmodel.
 
     What is left out is width 1, three channels, ten classes and an ImageNet stem at 224 pixels; 32 pixels for a small stem and
     for staged networks. A
-    model by import path is looked for in `folder` first; left out, in the working directory. Raises SpaceError for an option
-    that the file has decided already; PluginError or SpaceError for an unknown name, and for a model whose outputs are not the
+    model by import path is looked for in `folder` first; left out, in the working directory. `seconds`: of a network on the
+    board. Raises SpaceError for an option that the file has decided already, and where no board says how much a candidate
+    loses that is pruned by its time; PluginError or SpaceError for an unknown name, and for a model whose outputs are not the
     `classes` that were asked for; XmodelError or LoweringError for what cannot be read or run.
     """
     shape = {"--width": width, "--input-size": input_size, "--stem": stem}
@@ -79,8 +81,17 @@ def find_network(
             "and use it for the last layer"
         )
     if pruning.ratio:  # which channels go is decided on trained weights; until then, evenly
-        graph = pruned_estimate(graph, pruning.ratio, granularity=pruning.granularity or 16)
+        cost: Callable[[Graph], float] = _macs
+        if pruning.target == "fps":
+            if seconds is None:
+                raise SpaceError(f"{name!r} is pruned by a board's time, and no board is given here; use target = 'macs'")
+            cost = seconds
+        graph = pruned_estimate(graph, pruning.ratio, granularity=pruning.granularity or 16, cost=cost)
     return graph, model
+
+
+def _macs(graph: Graph) -> float:
+    return graph.macs
 
 
 def _refuse(name: str, options: Mapping[str, object]) -> None:

@@ -17,7 +17,7 @@ from edgesearch.search.study import Record, StudyFile
 
 #: File of the classes, one a line, in the order of the network's outputs.
 LABELS = "labels.txt"
-_VERSIONS = ("edgesearch", "torch", "torchvision", "torch-pruning", "optuna", "numpy", "safetensors", "onnx")
+_VERSIONS = ("edgesearch", "torch", "torchvision", "optuna", "numpy", "safetensors", "onnx")
 #: Where Vitis AI's container keeps the arch.json of AMD's own designs, and the boards that it has one for.
 _ARCH = "/opt/vitis_ai/compiler/arch/DPUCZDX8G"
 _AMDS_BOARDS = ("zcu102", "zcu104", "kv260")

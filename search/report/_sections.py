@@ -265,7 +265,8 @@ def _pruning(settings: Mapping[str, Any]) -> str:
     if method == "none" or not isinstance(ratio, float):
         return str(method)
     low = min(int(ratio * 4), 3) * 25
-    return f"{method} {low} to {low + 25} %"
+    of = " of the time" if _get(settings, "pruning", "target") == "fps" else ""
+    return f"{method} {low} to {low + 25} %{of}"
 
 
 _CHOICES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {

@@ -61,6 +61,7 @@ def test_equal_keys_mean_equal_canonical_forms(a: Candidate, b: Candidate) -> No
         ({"distillation": {"kind": "nkd", "alpha": 0.1, "temperature": 9.0}}, {"distillation": {"kind": "nkd"}}),
         ({"pruning": {"method": "none", "ratio": 0.5}}, {}),
         ({"pruning": {"method": "iterative", "ratio": 0.0}}, {}),
+        ({"pruning": {"method": "none", "target": "fps"}}, {}),
         ({"pruning": {"method": "one_step", "ratio": 0.5, "steps": 7}}, {"pruning": {"method": "one_step", "ratio": 0.5}}),
         ({"quantization": {"method": "ptq", "start": "scratch"}}, {}),
         ({"quantization": {"bits": 16, "algorithm": "vitis"}}, {"quantization": {"bits": 16}}),
@@ -81,6 +82,7 @@ def test_settings_without_effect_do_not_make_another_candidate(one: dict[str, An
         {"distillation": {"kind": "nkd", "gamma": 1.0}},
         {"distillation": {"kind": "nkd", "nkd_temperature": 2.0}},
         {"pruning": {"method": "one_step", "ratio": 0.3}},
+        {"pruning": {"method": "one_step", "ratio": 0.3, "target": "fps"}},
         {"quantization": {"method": "qat"}},
         {"quantization": {"bits": 5}},
     ],
@@ -136,6 +138,13 @@ def test_only_eight_bits_are_deployable() -> None:
         (
             {"student": {"architecture": "mlp"}, "pruning": {"method": "one_step", "ratio": 0.99}},
             ["pruning.ratio", "0.99", "0.95"],
+        ),
+        (
+            {
+                "student": {"architecture": "resnet8"},
+                "pruning": {"method": "iterative", "ratio": 0.3, "target": "fps", "backend": "vai"},
+            },
+            ["backend = 'vai'", "share of the MACs", "target = 'fps'"],
         ),
         ({"student": {"architecture": "mlp"}, "pruning": {"method": "magic"}}, ["pruning.method", "magic", "one_step"]),
         ({"student": {"architecture": "mlp"}, "quantization": {"bits": 4}}, ["quantization.bits", "4", "5, 8 or 16"]),

@@ -44,6 +44,7 @@ FULL = Space.model_validate(
         "nkd_temperature": [1.0, 2.0],
         "pruning": ["none", "one_step", "iterative"],
         "ratio": {"low": 0.1, "high": 0.9, "step": 0.1},
+        "pruning_target": ["macs", "fps"],
         "granularity": [8, 16],
         "steps": [2, 3],
         "quantization": ["ptq", "qat"],
@@ -69,6 +70,7 @@ def test_only_parameters_with_an_effect_are_asked(seed: int) -> None:
     assert ("gamma" in asked) == ("nkd_temperature" in asked) == (kind == "nkd")
     assert ("beta" in asked) == (candidate.distillation.kind == "intermediate")
     assert ("ratio" in asked) == (candidate.pruning.method != "none")
+    assert ("pruning_target" in asked) == (candidate.pruning.method != "none")
     assert ("steps" in asked) == (candidate.pruning.method == "iterative")
     assert ("quantization" in asked) == (candidate.quantization.bits != 16)
     assert ("qat_start" in asked) == (candidate.quantization.method == "qat" and candidate.pruning.method == "none")

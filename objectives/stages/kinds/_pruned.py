@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from edgesearch.board_eval import Board, SimulatedBoard, find_board
+from edgesearch.errors import SpaceError
 from edgesearch.objectives.data import DataSet, prepare_tensor
 from edgesearch.objectives.pruning import (
     PRUNERS,
@@ -18,6 +21,7 @@ from edgesearch.objectives.pruning import (
     prune_with_vai,
     re_estimate_batch_norm,
 )
+from edgesearch.objectives.stages._clock import clock_of
 from edgesearch.objectives.stages._context import Context, weights_of
 from edgesearch.objectives.stages._pipeline import PruneSearch
 from edgesearch.objectives.stages._plan import Plan
@@ -29,22 +33,41 @@ from edgesearch.spaces import Distillation, Pruning, Settings, Student
 
 
 class PrunedSettings(Settings):
-    """How much goes and how, how hard it is looked for, and the fine-tuning behind it."""
+    """How much goes and how, how hard it is looked for, and the fine-tuning behind it.
+
+    `board` is what decides the time of a network, `import_path` where a board of the user's own is found; both are empty where
+    pruning does not go by time.
+    """
 
     pruning: Pruning
     recipe: Recipe
     search: PruneSearch = PruneSearch()
     distillation: Distillation = Distillation()
+    board: dict[str, Any] = Field(default_factory=dict)
+    import_path: str = ""
+
+    def find_board(self, context: Context[PrunedSettings]) -> Board:
+        """The board whose time counts."""
+        if self.import_path:
+            compiler, allow = self.board.get("compiler", "edgesearch"), self.board.get("allow", ())
+            return find_board(self.import_path, folder=context.folder, compiler=compiler, allow=allow)
+        return SimulatedBoard.of_content(self.board)
 
 
 def _place(plan: Plan) -> Stage | None:
-    if plan.candidate.pruning.method == "none":
+    pruning, conditions = plan.candidate.pruning, plan.conditions
+    if pruning.method == "none":
         return None
+    timed = pruning.target == "fps"
+    if timed and not conditions.timed:
+        raise SpaceError("pruning.target = 'fps' needs a board whose times are computed; use 'macs', or a simulated board")
     settings = PrunedSettings(
-        pruning=plan.candidate.pruning,
+        pruning=pruning,
         recipe=plan.recipe(plan.pipeline.finetune),
         search=plan.pipeline.prune,
         distillation=plan.distillation,
+        board=dict(conditions.timed) if timed else {},
+        import_path=conditions.board_import_path if timed else "",
     )
     return plan.make(
         "pruned",
@@ -62,7 +85,7 @@ def _run(context: Context[PrunedSettings]) -> Result:
     student, model = context.network("network")
     supervision = context.supervision(settings.distillation)
     pruned = _prune(context, student, model, supervision)
-    context.report(f"pruned {pruned.reached_ratio:.1%} of the MACs ({pruned.macs_before:,} -> {pruned.macs_after:,})")
+    context.report(_said(pruned))
     training, _ = context.train(pruned.model, student, settings.recipe, supervision)
     return Result(_figures(pruned, training) | context.taught_by(settings.distillation), weights_of(pruned.model))
 
@@ -87,9 +110,11 @@ def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module,
         )
         network.to(context.device)
 
+    shape = (data.channels, size, size)
+    clock = clock_of(settings.find_board(context), shape) if pruning.target == "fps" else None
     task = PruningTask(
         model=model.eval(),
-        input_shape=(data.channels, size, size),
+        input_shape=shape,
         ratio=pruning.ratio,
         granularity=pruning.granularity,
         draws=settings.search.draws,
@@ -99,6 +124,9 @@ def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module,
         finetune=fine_tune,
         seed=context.seed,
         sensitivity=_sensitivity(context),
+        chance=1 / len(data.classes),
+        time=None if clock is None else clock.exact,
+        rough_time=None if clock is None else clock.rough,
     )
     if pruning.backend == "vai":
         return _prune_with_vai(context, task, images)
@@ -133,6 +161,14 @@ def _shorter(recipe: Recipe, parts: int) -> Recipe:
     return recipe.model_copy(update={"epochs": epochs, "warmup_epochs": min(recipe.warmup_epochs, epochs)})
 
 
+def _said(pruned: Pruned) -> str:
+    macs = f"{pruned.macs_before:,} -> {pruned.macs_after:,} MACs"
+    if pruned.seconds_before is None or pruned.seconds_after is None:
+        return f"pruned {pruned.reached_ratio:.1%} of the MACs ({macs})"
+    times = f"{1e3 * pruned.seconds_before:.3f} -> {1e3 * pruned.seconds_after:.3f} ms"
+    return f"pruned {pruned.reached_ratio:.1%} of the DPU's time ({times}, {macs})"
+
+
 def _figures(pruned: Pruned, training: Training) -> dict[str, Any]:
     return {
         "asked_ratio": pruned.asked_ratio,
@@ -140,6 +176,8 @@ def _figures(pruned: Pruned, training: Training) -> dict[str, Any]:
         "macs_before": pruned.macs_before,
         "macs_after": pruned.macs_after,
         "channels": dict(pruned.channels),
+        **({} if pruned.seconds_before is None else {"seconds_before": pruned.seconds_before}),
+        **({} if pruned.seconds_after is None else {"seconds_after": pruned.seconds_after}),
         "accuracy": training.accuracy,
         "epochs_done": training.epochs_done,
         "frozen_parameters": training.frozen_parameters,
@@ -150,4 +188,4 @@ def _images(settings: PrunedSettings, data: DataSet) -> float:
     return STEP_PASSES * settings.recipe.epochs * len(data.train)
 
 
-SPEC = StageSpec(name="pruned", version=2, settings=PrunedSettings, place=_place, run=_run, images=_images)
+SPEC = StageSpec(name="pruned", version=3, settings=PrunedSettings, place=_place, run=_run, images=_images)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 
 from edgesearch.objectives.data import DataSet, Split
-from edgesearch.objectives.pruning import measure_sensitivity
+from edgesearch.objectives.pruning import GUIDED_FROM, measure_sensitivity
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._pipeline import PruneSearch
 from edgesearch.objectives.stages._plan import Plan
@@ -26,7 +26,8 @@ class SensitivitySettings(Settings):
 
 def _place(plan: Plan) -> Stage | None:
     pruning = plan.candidate.pruning
-    if pruning.method != "iterative" or pruning.granularity is None or pruning.backend != "edgesearch":
+    guided = pruning.method == "one_step" and (pruning.ratio >= GUIDED_FROM or pruning.target == "fps")
+    if not (guided or pruning.method == "iterative") or pruning.granularity is None or pruning.backend != "edgesearch":
         return None
     settings = SensitivitySettings(granularity=pruning.granularity, score_images=plan.pipeline.prune.score_images)
     return plan.make("sensitivity", settings, reads=("train",), network=plan.stage("student"))
@@ -55,4 +56,4 @@ def scoring(data: DataSet, input_size: int, images: int, device: str) -> Callabl
     return score
 
 
-SPEC = StageSpec(name="sensitivity", version=2, settings=SensitivitySettings, place=_place, run=_run)
+SPEC = StageSpec(name="sensitivity", version=3, settings=SensitivitySettings, place=_place, run=_run)

@@ -13,18 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
+from edgesearch.objectives.pruning._batch_norm import re_estimate_batch_norm
 from edgesearch.objectives.pruning._groups import find_groups, layers_of, remove_channels
+from edgesearch.objectives.pruning._iterative import prune_iterative
 from edgesearch.objectives.pruning._macs import layer_macs
-from edgesearch.objectives.pruning._prune import (
-    PrunableShape,
-    Sensitivity,
-    measure_sensitivity,
-    prune_iterative,
-    prune_one_step,
-    pruned_shape,
-    re_estimate_batch_norm,
-)
+from edgesearch.objectives.pruning._one_step import prune_one_step
 from edgesearch.objectives.pruning._ratio import approach, even_keys, levels, round_to_levels
+from edgesearch.objectives.pruning._sensitivity import Sensitivity, measure_sensitivity
+from edgesearch.objectives.pruning._shape import PrunableShape, pruned_shape
 from edgesearch.spaces._torchvision import import_torchvision
 
 SHAPE = (3, 32, 32)
@@ -106,24 +102,6 @@ def test_groups_are_what_must_go_together() -> None:
     assert behind_concat.index.tolist() == list(range(32, 56))
     flattened = next(m for m in groups["mix"].members if m.layer == "hidden")  # four pixels for each channel
     assert dict(zip(flattened.index.tolist(), flattened.root.tolist(), strict=True)) == {k: k // 4 for k in range(80)}
-
-
-def test_groups_that_the_dependency_graph_gets_wrong_stay_whole() -> None:
-    class Flattened(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
-            self.c, self.head = nn.Linear(20 * 16, 24), nn.Linear(24, 10)
-
-        def forward(self, x: Tensor) -> Tensor:
-            x = self.a(nn.functional.adaptive_avg_pool2d(x, 4))
-            x = torch.cat([x, self.b(x)], 1).flatten(1)
-            return self.head(torch.sigmoid(self.c(x)))
-
-    model = Flattened()
-    assert [group.name for group in find_groups(model, SHAPE)] == ["c"]
-    pruned = pruned_shape(model, SHAPE, ratio=0.9, granularity=1)
-    assert pruned(torch.zeros(2, *SHAPE)).shape == (2, 10)
 
 
 @settings(deadline=None, max_examples=25)
@@ -250,7 +228,7 @@ def test_one_step_keeps_the_draw_that_scores_best() -> None:
     pruned = prune_one_step(
         model,
         SHAPE,
-        ratio=0.5,
+        ratio=0.45,
         granularity=1,
         draws=20,
         score=score,
@@ -260,7 +238,7 @@ def test_one_step_keeps_the_draw_that_scores_best() -> None:
     assert events == ["recalibrate", "score"] * 20
     assert len({tuple(m.state_dict()[k].shape for k in m.state_dict()) for m in seen}) == 20  # all different
     for network in seen:
-        assert 1 - total(network) / total(model) == pytest.approx(0.5, abs=0.0101)
+        assert 1 - total(network) / total(model) == pytest.approx(0.45, abs=0.0101)
     assert pruned.channels["side"] == max(pruned.scores) == max(n.side.out_channels for n in seen)  # type: ignore[union-attr]
     assert total(pruned.model) == pruned.macs_after
     assert pruned.macs_before == total(model)

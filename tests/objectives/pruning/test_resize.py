@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
-from edgesearch.objectives.pruning._prune import pruned_shape
 from edgesearch.objectives.pruning._resize import resize_to
+from edgesearch.objectives.pruning._shape import pruned_shape
 from edgesearch.spaces._torchvision import import_torchvision
 
 SHAPE = (3, 64, 64)

@@ -31,6 +31,16 @@ def test_more_pruning_is_smaller_and_faster(estimator: Estimator) -> None:
         assert figures["macs"] == pytest.approx(found[0]["macs"] * (1 - ratio), rel=0.05)
 
 
+def test_a_share_of_the_time_is_another_network_than_a_share_of_the_macs(estimator: Estimator) -> None:
+    options = {"method": "one_step", "ratio": 0.5}
+    whole, macs, fps = (
+        estimator.estimate(candidate(pruning=pruning)) for pruning in ({}, options, options | {"target": "fps"})
+    )
+    assert macs["macs"] == pytest.approx(0.5 * whole["macs"], rel=0.05)
+    assert fps["macs"] != macs["macs"]
+    assert fps["latency_ms"] < whole["latency_ms"]
+
+
 def test_bits_change_the_size_only(estimator: Estimator) -> None:
     eight, five = (estimator.estimate(candidate(quantization=Quantization(bits=bits).model_dump())) for bits in (8, 5))
     assert five["size_bytes"] == pytest.approx(eight["size_bytes"] * 5 / 8, rel=1e-3)

@@ -20,6 +20,7 @@ PARTS = ("meta", "train", "validation", "calibration", "test")
 CONDITIONS = Conditions(
     {part: f"{part} images" for part in PARTS}, views="shift", board={"name": "zcu104"}, dpu={"name": "B4096"}
 )
+TIMED = dataclasses.replace(CONDITIONS, timed={"name": "zcu104"})
 EVERYTHING = Candidate(
     student=STUDENT,
     distillation=Distillation(kind="logit"),
@@ -60,6 +61,27 @@ def test_one_measurement_of_sensitivity_serves_every_ratio() -> None:
     assert a["pruned"].key != b["pruned"].key
     finer = chain(Candidate(student=STUDENT, pruning=Pruning(method="iterative", ratio=0.3, granularity=4)))
     assert finer["sensitivity"].key != a["sensitivity"].key
+
+
+def test_sensitivity_is_measured_where_pruning_follows_it() -> None:
+    def has(**pruning: Any) -> bool:
+        return "sensitivity" in chain(Candidate(student=STUDENT, pruning=Pruning(**pruning)), conditions=TIMED)
+
+    assert [has(method="one_step", ratio=ratio) for ratio in (0.4, 0.5)] == [False, True]
+    assert has(method="one_step", ratio=0.4, target="fps")
+    assert not has(method="one_step", ratio=0.8, backend="vai")
+
+
+def test_only_pruning_by_time_depends_on_the_board() -> None:
+    def key(target: Any, conditions: Conditions) -> str:
+        pruning = Pruning(method="one_step", ratio=0.3, target=target)
+        return chain(Candidate(student=STUDENT, pruning=pruning), conditions=conditions)["pruned"].key
+
+    other = dataclasses.replace(TIMED, timed={"name": "another"})
+    assert key("macs", TIMED) == key("macs", other) == key("macs", CONDITIONS)
+    assert key("fps", TIMED) != key("fps", other)
+    with pytest.raises(SpaceError, match=r"target = 'fps' needs a board whose times are computed; use 'macs'"):
+        key("fps", dataclasses.replace(CONDITIONS, timed={}))
 
 
 def test_one_teacher_serves_every_student() -> None:

@@ -33,6 +33,18 @@ def test_a_whole_chain_runs_once_and_says_what_made_it(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == changed
 
 
+@pytest.mark.parametrize("method", ["one_step", "iterative"])
+def test_pruning_to_a_share_of_the_dpus_time(tmp_path: Path, method: str) -> None:
+    pruning = {"method": method, "ratio": 0.3, "target": "fps", "steps": 2}
+    student = {"architecture": "resnet8", "width": 2.0, "input_size": 8}
+    made = run(stages({"student": student, "pruning": pruning}), tmp_path)
+    assert set(made) == {"student", "sensitivity", "pruned", "quantized", "measured"}
+    figures = made["pruned"].figures
+    assert figures["reached_ratio"] == 1 - figures["seconds_after"] / figures["seconds_before"] >= 0.3
+    whole = run(stages({"student": student}), tmp_path)
+    assert made["measured"].figures["fps"] > whole["measured"].figures["fps"]
+
+
 def test_a_missing_input_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="input student/"):
         run_stage(stages({})[1], Store(tmp_path), data_settings=JSON)

@@ -1,0 +1,74 @@
+"""Pruning in rounds: measure how much each group can lose, remove a part of what is to go, fine-tune, repeat."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+from torch import nn
+
+from edgesearch.objectives.pruning._budget import Clock, TimeBudget, budget_of
+from edgesearch.objectives.pruning._groups import find_groups, layers_of
+from edgesearch.objectives.pruning._pruned import Curve, Pruned, check_pruning, pruned_network, seeded
+from edgesearch.objectives.pruning._sensitivity import Sensitivity, measure_groups
+from edgesearch.objectives.pruning._ways import Scoring, best_way, draw_ways
+
+__all__ = ["prune_iterative"]
+
+
+def _nothing(network: nn.Module) -> None:
+    """Leaves a network as it is."""
+
+
+def prune_iterative(
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    *,
+    ratio: float,
+    granularity: int,
+    steps: int,
+    score: Callable[[nn.Module], float],
+    finetune: Callable[[nn.Module, int], None],
+    seed: int,
+    draws: int = 1,
+    recalibrate: Callable[[nn.Module], None] = _nothing,
+    sensitivity: Sensitivity | None = None,
+    chance: float = 0.0,
+    clock: Clock | None = None,
+) -> Pruned:
+    """`model`, which is not changed, less `ratio` of its MACs in `steps` rounds of the same proportion.
+
+    Each round measures how `score` falls as every group alone loses 10 to 90 % of its channels, and chooses between ways that
+    follow it and up to `draws` others as `prune_one_step` does, of which the first takes the same share of every group. Then,
+    but for the last round, it calls `finetune(network, round)`, rounds counted from 0. With a `clock` the ratio is of the time
+    that it tells. The last network is returned for its final training. `sensitivity` is that of `model` where it was
+    measured before; with it, the first round measures nothing. Raises SpaceError for a ratio outside 0..0.95.
+    """
+    check_pruning(ratio, granularity)
+    current, rounds = copy.deepcopy(model), max(1, steps)
+    part = 1 - (1 - ratio) ** (1 / rounds)
+    whole, seconds = 0.0, 0.0
+    first: Mapping[str, Curve] = {}
+    for step in range(rounds):
+        groups = find_groups(current, input_shape)
+        layers = layers_of(current, input_shape, groups)
+        budget = budget_of(current, groups, layers, granularity, clock)
+        whole = whole or budget.whole
+        target = whole * (1 - ratio) ** ((step + 1) / rounds)
+        with seeded(seed + step):
+            known = sensitivity if step == 0 else None
+            measured = known or measure_groups(current, groups, granularity, score)
+        variants = draw_ways(layers, part, budget, draws, np.random.default_rng(seed + step))
+        scoring = Scoring(score, recalibrate, chance, seed + step)
+        best, _ = best_way(current, groups, variants, budget=budget, target=target, scoring=scoring, sensitivity=measured)
+        seconds = budget.seconds(best.kept) if isinstance(budget, TimeBudget) else 0.0
+        current = best.network
+        if step < rounds - 1:
+            with seeded(seed + step):
+                finetune(current, step)
+        if step == 0:
+            first = measured.curves
+    done = replace(pruned_network(model, current, input_shape, ratio), sensitivity=first)
+    return done if clock is None else replace(done, seconds_before=whole, seconds_after=seconds)

@@ -1,0 +1,175 @@
+"""Groups hold all that must go together: a pruned network is the unpruned one that ignores the channels that went."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from edgesearch.errors import SpaceError
+from edgesearch.objectives.pruning._groups import Group, _least, find_groups, layers_of, remove_channels
+from edgesearch.objectives.pruning._macs import layer_macs
+from edgesearch.objectives.pruning._resize import resize_to
+from edgesearch.spaces import Student, build
+
+from ._networks import OPERATIONS, SHAPE, RandomNetwork
+
+NETWORKS = st.builds(
+    RandomNetwork,
+    st.lists(st.sampled_from(OPERATIONS), min_size=1, max_size=5).map(tuple),
+    seed=st.integers(0, 10_000),
+    flatten=st.booleans(),
+)
+
+
+def ignoring(model: nn.Module, groups: list[Group], kept: list[int]) -> nn.Module:
+    """`model` with zero weights wherever a layer reads a channel that `remove_channels` would take away."""
+    copied = copy.deepcopy(model)
+    modules = dict(copied.named_modules())
+    for group, count in zip(groups, kept, strict=True):
+        lost = set(np.flatnonzero(_least(group, count)).tolist())
+        for member in group.members:
+            for index, root in zip(member.index.tolist(), member.root.tolist(), strict=True):
+                if member.side == "in" and root in lost:
+                    modules[member.layer].weight.data[:, index] = 0  # type: ignore[union-attr]
+    return copied
+
+
+def drawn(data: st.DataObject, groups: list[Group]) -> list[int]:
+    return [data.draw(st.integers(1, group.channels)) for group in groups]
+
+
+@settings(deadline=None, max_examples=120)
+@given(NETWORKS, st.data())
+def test_a_pruned_network_is_the_whole_one_that_ignores_channels(model: RandomNetwork, data: st.DataObject) -> None:
+    model.eval().double()
+    groups = find_groups(model, SHAPE)
+    kept = drawn(data, groups)
+    pruned = remove_channels(model, groups, kept)
+    images = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0)).double()
+    with torch.no_grad():
+        assert torch.allclose(pruned(images), ignoring(model, groups, kept)(images), rtol=1e-7, atol=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(NETWORKS)
+def test_every_convolution_may_lose_channels(model: RandomNetwork) -> None:
+    """Nothing in these networks forbids it, whatever is added, shared, put side by side or multiplied."""
+    makes = {member.layer for group in find_groups(model.eval(), SHAPE) for member in group.members if member.side == "out"}
+    assert makes >= {name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    assert "head" not in makes
+
+
+@settings(deadline=None, max_examples=60)
+@given(NETWORKS, st.data())
+def test_every_pruned_network_comes_back_from_its_tensors(model: RandomNetwork, data: st.DataObject) -> None:
+    model.eval()
+    groups = find_groups(model, SHAPE)
+    pruned = remove_channels(model, groups, drawn(data, groups))
+    again = resize_to(copy.deepcopy(model), pruned.state_dict())
+    images = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(again(images), pruned(images))
+    assert [module.extra_repr() for module in again.modules()] == [module.extra_repr() for module in pruned.modules()]
+
+
+@settings(deadline=None, max_examples=40)
+@given(NETWORKS)
+def test_whole_parts_cost_what_the_layers_say(model: RandomNetwork) -> None:
+    groups = find_groups(model.eval(), SHAPE)
+    layers = layers_of(model, SHAPE, groups)
+    assert int(layers.macs(layers.channels)) == sum(layer_macs(model, SHAPE).values())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_1", "resnet8", "cnn_small", "mlp"])
+def test_groups_are_those_of_torch_pruning(name: str) -> None:
+    """An independent reference, which is right for these networks."""
+    torch_pruning = pytest.importorskip("torch_pruning")
+    torch.manual_seed(0)
+    model = build(Student(architecture=name, input_size=64), channels=3, classes=10).eval()
+    names = {module: name for name, module in model.named_modules()}
+    graph = torch_pruning.DependencyGraph().build_dependency(model, torch.zeros(1, 3, 64, 64), verbose=False)
+    importance = torch_pruning.importance.GroupMagnitudeImportance(p=1, normalizer=None)
+    expected = {}
+    for found in graph.get_all_groups(root_module_types=[nn.Conv2d, nn.Linear]):
+        layers = frozenset(names[item.dep.target.module] for item in found.items if item.dep.target.module in names)
+        weighted = frozenset(layer for layer in layers if next(model.get_submodule(layer).parameters(), None) is not None)
+        expected[weighted] = importance(found).numpy()
+    outputs = list(layer_macs(model, (3, 64, 64)))[-1]
+    groups = {frozenset(member.layer for member in group.members): group for group in find_groups(model, (3, 64, 64))}
+    assert set(groups) == {layers for layers in expected if layers != {outputs}}
+    for layers, group in groups.items():
+        assert np.allclose(group.importance, expected[layers], rtol=1e-4)
+
+
+class Flattened(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
+        self.c, self.head = nn.Linear(20 * 16, 24), nn.Linear(24, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(nn.functional.adaptive_avg_pool2d(x, 4))
+        x = torch.cat([x, self.b(x)], 1).flatten(1)
+        return self.head(torch.sigmoid(self.c(x)))
+
+
+def test_a_concat_that_is_flattened_says_which_pixels_belong_to_which_channel() -> None:
+    groups = {group.name: group for group in find_groups(Flattened(), (3, 32, 32))}
+    assert list(groups) == ["a", "b", "c"]
+    (read,) = (member for member in groups["b"].members if member.side == "in")
+    assert read.index.tolist() == list(range(8 * 16, 20 * 16))
+    assert read.root.tolist() == [pixel // 16 for pixel in range(12 * 16)]
+
+
+class Odd(nn.Module):
+    """What is done to the channels of `a`, between layers that can lose theirs."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.before, self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 6, 1)
+        self.head = nn.Linear(6, 10)
+        self.scale = nn.Parameter(torch.rand(1, 8, 1, 1))
+        self.shuffle, self.norm = nn.ChannelShuffle(2), nn.LayerNorm([8, 4, 4])
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(torch.relu(self.before(x)))
+        if self.kind == "parameter":
+            x = x * self.scale
+        elif self.kind == "shuffle":
+            x = self.shuffle(x)
+        elif self.kind == "norm":
+            x = self.norm(x)
+        elif self.kind == "softmax":
+            x = torch.softmax(x, 1)
+        elif self.kind == "slice":
+            x = torch.cat([x[:, 4:], x[:, :4]], 1)
+        elif self.kind == "over channels":
+            x = x - x.mean(1, keepdim=True)
+        elif self.kind == "image":
+            x = x + torch.cat([x[:, :5], nn.functional.interpolate(x, size=(4, 4))[:, 5:]], 1)
+        return self.head(self.b(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize("kind", ["parameter", "shuffle", "norm", "softmax", "slice", "over channels", "image"])
+def test_channels_that_cannot_simply_go_stay(kind: str) -> None:
+    assert [group.name for group in find_groups(Odd(kind), (3, 4, 4))] == ["before", "b"]
+
+
+def test_a_network_that_cannot_be_traced_is_refused() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x.mean((2, 3))) if x.sum() > 0 else self.head(x.amax((2, 3)))
+
+    with pytest.raises(SpaceError, match=r"Branching cannot be pruned, since torch.fx cannot trace it"):
+        find_groups(Branching(), (3, 8, 8))
