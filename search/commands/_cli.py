@@ -9,7 +9,6 @@ import signal
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -52,7 +51,9 @@ _ALLOW = click.option(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    from edgesearch.search.study import watch_interrupts
+
+    watch_interrupts()
     try:
         result = cli.main(args=list(arguments), prog_name="edgesearch", standalone_mode=False)
     except EdgesearchError as error:
@@ -70,10 +71,6 @@ def run(arguments: Sequence[str]) -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         return 0
     return int(result or 0)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 class _Commands(click.Group):

@@ -14,6 +14,7 @@ from edgesearch.objectives import Artifact, ArtifactStore, DataSettings, Stage, 
 from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._jobs import Job, JobResult
 from edgesearch.search.engine._workers import Pool
+from edgesearch.search.study import raise_if_interrupted
 
 #: A stage that so many workers died of, while others lived, has itself to blame: its memory, most often.
 _DEATHS = 3
@@ -111,8 +112,10 @@ class StageRunner:
     def collect(self, timeout: float) -> list[StageEnd]:
         """The stages that ended, waiting at most `timeout` seconds for the first.
 
-        Stages whose worker died are merely no longer running: start them again. Raises StudyError when no stage can run.
+        Stages whose worker died are merely no longer running: start them again. Raises StudyError when no stage can run, and
+        KeyboardInterrupt where one got lost on its way.
         """
+        raise_if_interrupted()
         if self._boards is not None:
             for key in self._boards.overdue():
                 if self._pool.cancel(key):

@@ -16,6 +16,8 @@ from ._front import pareto_front as pareto_front
 from ._home import Home as Home
 from ._hypervolume import hypervolume as hypervolume
 from ._hypervolume import progress as progress
+from ._interrupts import raise_if_interrupted as raise_if_interrupted
+from ._interrupts import watch_interrupts as watch_interrupts
 from ._interval import is_distinct as is_distinct
 from ._interval import uncertainty as uncertainty
 from ._interval import wilson_interval as wilson_interval
