@@ -50,14 +50,16 @@ class OneStepPruningRunner(_Runner):
         eval_fn(self._model, *eval_args)  # of a trial at the highest ratio
         if FAULT == "endless":
             time.sleep(600)
-        from edgesearch.objectives.pruning import prune_one_step
+        from edgesearch.objectives.pruning import measure_sensitivity, prune_one_step
 
+        flat = measure_sensitivity(self._model, self._shape, granularity=2, score=lambda network: 0.0, seed=0)
         self._best = prune_one_step(
             self._model,
             self._shape,
             ratio=removal_ratio,
             granularity=2,
-            draws=num_subnet,
+            draws=max(1, num_subnet - 2),  # two more follow the sensitivity
+            sensitivity=flat,
             score=lambda network: eval_fn(network, *eval_args),
             recalibrate=lambda network: calibration_fn(network, *calib_args),
             seed=0,
