@@ -171,6 +171,21 @@ def report(**options: Any) -> int:
 
 
 @cli.command()
+@click.argument("studies", nargs=-1, metavar="[STUDY]...")
+@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the files.")
+@_STORAGE
+@_HOME
+def results(**options: Any) -> int:
+    """Write what studies found (default: the one used last), to keep: settings, machine, versions, seconds and figures.
+
+    results.json has the runs side by side; front.svg is the front of the first.
+    """
+    from edgesearch.search.commands._show import results as work
+
+    return work(**options)
+
+
+@cli.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 @_STUDY
 @_STORAGE

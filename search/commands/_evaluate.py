@@ -18,5 +18,6 @@ def evaluate(*, candidate: Path, study: str, test: bool, board: str | None, home
     remark = "" if settings.deployable else "  (not deployable: the DPU runs 8 bits only)"
     click.echo(describe_metrics(figures) + remark)
     if "test_accuracy" in figures:
-        click.echo(f"test accuracy {figures['test_accuracy']:.2%}")
+        before = figures["float_test_accuracy"]
+        click.echo(f"test accuracy {figures['test_accuracy']:.2%}" + ("" if before is None else f" (float {before:.2%})"))
     return 0

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from edgesearch.search.library import Study
-from edgesearch.search.report import LEGEND, certainty_note, front_csv, front_json, print_table, write_front_svg
+from edgesearch.search.report import LEGEND, certainty_note, front_csv, front_json, print_table, write_front_svg, write_results
 
 #: Columns of a table that is written to a file or a pipe.
 _FILE_WIDTH = 150
@@ -58,6 +58,17 @@ def pareto(*, style: str, picture: Path | None, study_name: str | None, storage:
 def report(*, output: Path | None, study_name: str | None, storage: str | None, home: Path) -> int:
     """Write the report; returns the exit code."""
     click.echo(str(Study.load(study_name, home, storage=storage).report(output)))
+    return 0
+
+
+def results(*, studies: tuple[str, ...], output: Path, storage: str | None, home: Path) -> int:
+    """Write the results of one or several studies into a folder; returns the exit code."""
+    loaded = [Study.load(name, home, storage=storage) for name in studies or (None,)]
+    write_results(output / "results.json", [study.results() for study in loaded])
+    click.echo(str(output / "results.json"))
+    if any(record.is_complete for record in loaded[0].view().records):
+        write_front_svg(loaded[0].view(), output / "front.svg")
+        click.echo(str(output / "front.svg"))
     return 0
 
 

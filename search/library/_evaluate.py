@@ -18,9 +18,9 @@ from edgesearch.spaces import Candidate
 def evaluate_candidate(
     inputs: Inputs, home: Home, candidate: Candidate, *, test: bool, note: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The candidate's figures; with `test` also test_accuracy. Stages that the store has are not run again.
+    """The candidate's figures; with `test` also test_accuracy and float_test_accuracy.
 
-    Raises StudyError when a stage fails, with its reason and its log.
+    Stages that the store has are not run again. Raises StudyError when a stage fails, with its reason and its log.
     """
     candidate = inputs.complete(candidate)
     estimate = inputs.estimator.estimate(candidate)

@@ -138,7 +138,10 @@ class Front(Sequence[StudyRecord]):
             for group, values in record.candidate.model_dump().items()
             for name, value in values.items()
         }
-        test = {"test_accuracy": self._view.test_accuracy.get(record.number)}
+        test = {
+            "test_accuracy": self._view.test_accuracy.get(record.number),
+            "float_test_accuracy": self._view.float_test_accuracy.get(record.number),
+        }
         return {"trial": record.number, "recipe": record.recipe, **record.metrics, **test, **settings}
 
     def _reference(self, objective: Objective) -> float:

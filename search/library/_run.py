@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
 
@@ -121,7 +120,7 @@ def run_study(
                     folder=settings.folder,
                     vitis=settings.vitis,
                 )
-                _test_front(inputs, study, runner)
+                _test_chosen(inputs, study, runner)
                 _compile_front(inputs, study, runner, progress)
             finally:
                 pool.close()
@@ -162,20 +161,30 @@ def _key(inputs: Inputs, record: Record) -> str:
         return ""
 
 
-def _test_front(inputs: Inputs, study: optuna.Study, runner: StageRunner) -> None:
-    """Measure the front's members on the test images: the one time that these are read."""
-    accuracies: dict[str, Any] = dict(study.user_attrs.get("test_accuracy", {}))
+#: Of the stage that reads the test images -> the study's attribute of that name.
+_TESTED = ("test_accuracy", "float_test_accuracy")
+
+
+def _test_chosen(inputs: Inputs, study: optuna.Study, runner: StageRunner) -> None:
+    """Measure on the test images, the one time that these are read: the front's members.
+
+    Where the study names all its candidates nothing is chosen by a search, and all of them are measured.
+    """
+    known = {name: dict(study.user_attrs.get(name, {})) for name in _TESTED}
     stages: dict[str, Stage] = {}
-    for record in pareto_front(read_study(study)):
+    view = read_study(study)
+    for record in pareto_front(view) if inputs.settings.space else [r for r in view.records if r.is_complete]:
         number, quantized = str(record.number), inputs.plan(record.candidate, last="quantized")
-        if number not in accuracies and runner.artifact(quantized) is not None:
+        if any(number not in accuracies for accuracies in known.values()) and runner.artifact(quantized) is not None:
             stages[number] = inputs.plan(record.candidate, last="tested")
     run_stages(runner, stages.values())
     for number, stage in stages.items():
         tested = runner.artifact(stage)
         if tested is not None:
-            accuracies[number] = tested.figures["test_accuracy"]
-    study.set_user_attr("test_accuracy", accuracies)
+            for name, accuracies in known.items():
+                accuracies[number] = tested.figures[name]
+    for name, accuracies in known.items():
+        study.set_user_attr(name, accuracies)
 
 
 def _compile_front(inputs: Inputs, study: optuna.Study, runner: StageRunner, progress: Progress) -> None:

@@ -1,6 +1,10 @@
 from ._dashboard import serve_dashboard as serve_dashboard
 from ._picture import write_front_svg as write_front_svg
 from ._report import write_report as write_report
+from ._results import read_results as read_results
+from ._results import refresh as refresh
+from ._results import run_of as run_of
+from ._results import write_results as write_results
 from ._table import LEGEND as LEGEND
 from ._table import certainty_note as certainty_note
 from ._table import front_csv as front_csv

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from edgesearch.search.report._published import Published, published
 from edgesearch.search.study import RATIO_SCALE, STAGES, Record, StudyView, knee, pareto_front, progress
 
 #: An axis whose values span more than this factor is logarithmic.
@@ -47,7 +48,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class FrontPicture:
-    """The trials that can be drawn, the front among them, and the corners of the step line through it."""
+    """The trials that can be drawn, the front among them, and the corners of the step line through it.
+
+    `published` are networks of others for the same data, where the axes are accuracy and frames per second.
+    """
 
     x: Axis
     y: Axis
@@ -55,6 +59,7 @@ class FrontPicture:
     front: tuple[Record, ...]
     knee: Record | None
     steps: tuple[tuple[float, float], ...] = field(default=())
+    published: tuple[Published, ...] = ()
 
     def kind(self, record: Record, on_front: frozenset[int]) -> int:
         """DOMINATED, ON_FRONT, INFEASIBLE or NOT_DEPLOYABLE."""
@@ -78,11 +83,12 @@ def front_picture(view: StudyView) -> FrontPicture:
     y_name, x_name = _axis_names(view)
     records = tuple(r for r in view.records if r.is_complete and r.figure(x_name) is not None and r.figure(y_name) is not None)
     front = tuple(pareto_front(view))
-    x, y = _axis(view, x_name, records), _axis(view, y_name, records)
+    others = published(view.data) if records and (x_name, y_name) == ("fps", "accuracy") else ()
+    x, y = _axis(view, x_name, records, [other.fps for other in others]), _axis(view, y_name, records)
     steps: tuple[tuple[float, float], ...] = ()
     if {o.name for o in view.objectives} == {x_name, y_name} and front:
         steps = _steps(front, records, x, y)
-    return FrontPicture(x, y, records, front, knee(front), steps)
+    return FrontPicture(x, y, records, front, knee(front), steps, others)
 
 
 def _axis_names(view: StudyView) -> tuple[str, str]:
@@ -92,9 +98,9 @@ def _axis_names(view: StudyView) -> tuple[str, str]:
     return y, x
 
 
-def _axis(view: StudyView, name: str, records: Sequence[Record]) -> Axis:
+def _axis(view: StudyView, name: str, records: Sequence[Record], more: Sequence[float] = ()) -> Axis:
     maximise = next((o.maximise for o in view.objectives if o.name == name), _METRICS.get(name, True))
-    values = [record.figure(name) or 0.0 for record in records]
+    values = [record.figure(name) or 0.0 for record in records] + list(more)
     log = name in RATIO_SCALE and bool(values) and min(values) > 0 and max(values) > _LOG_FACTOR * min(values)
     limit = view.constraints.get(f"{'min' if maximise else 'max'}_{name}")
     return Axis(name, _TITLES.get(name, name), maximise, log, limit)
@@ -175,6 +181,7 @@ def page_data(view: StudyView, picture: FrontPicture, times: Sequence[StageTime]
             "misses": {r.number: {k: _short(v) for k, v in r.violations.items()} for r in picture.records if r.violations},
         },
         "steps": picture.steps,
+        "published": [asdict(other) for other in picture.published],
         "knee": picture.knee.number if picture.knee else None,
         "history": {"number": [n for n, _ in history], "share": [round(share, 5) for _, share in history]},
         "stages": [{"kind": t.kind, "spent": round(t.spent, 2), "saved": round(t.saved, 2)} for t in times],

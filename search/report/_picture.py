@@ -77,8 +77,8 @@ def write_front_svg(view: StudyView, path: Path) -> None:
 
 def front_svg(view: StudyView, picture: FrontPicture) -> str:
     """The picture as SVG, light or dark as the reader's system asks for."""
-    xs = [_get(r, picture.x) for r in picture.records]
-    ys = [_get(r, picture.y) for r in picture.records]
+    xs = [_get(r, picture.x) for r in picture.records] + [other.fps for other in picture.published]
+    ys = [_get(r, picture.y) for r in picture.records] + [other.accuracy for other in picture.published]
     x = _Scale.over(picture.x, xs, _LEFT, _WIDTH - _RIGHT)
     y = _Scale.over(picture.y, ys, _HEIGHT - _BOTTOM, _TOP)
     tried = f"{len(picture.records):,} network{'' if len(picture.records) == 1 else 's'} tried"
@@ -92,6 +92,7 @@ def front_svg(view: StudyView, picture: FrontPicture) -> str:
             f'<text class="head" x="24" y="34">{title}</text>',
             *_legend(picture),
             *_axes(x, y),
+            *_others(picture, x, y),
             *_dots(picture, x, y),
             *_line(picture, x, y),
             *_members(picture, x, y),
@@ -110,13 +111,14 @@ def _style() -> str:
         fixed = (
             f".page{{fill:{inks['page']};stroke:{inks['edge']}}}.grid{{stroke:{inks['grid']}}}.front{{stroke:{inks['ink']};fill:none}}"
             f"text{{fill:{inks['soft']}}}.head,.point{{fill:{inks['ink']}}}.halo{{stroke:{inks['page']}}}.m{{stroke:{inks['ink']}}}"
+            f".other{{stroke:{inks['soft']}}}"
         )
         return fixed + "".join(f".c{i}{{fill:{c}}}.h{i}{{stroke:{c}}}" for i, c in enumerate(colours))
 
     return (
         "text{font:13px system-ui,-apple-system,'Segoe UI',Roboto,'Liberation Sans',sans-serif}"
         ".head{font-size:17px;font-weight:600}.point{font-weight:600}.halo{stroke-width:4;paint-order:stroke;stroke-linejoin:round}"
-        ".d{fill-opacity:.45}.hollow{fill:none;stroke-opacity:.5}.front{stroke-width:1.6}.m{stroke-width:1.5}"
+        ".other{fill:none;stroke-width:1.5}.d{fill-opacity:.45}.hollow{fill:none;stroke-opacity:.5}.front{stroke-width:1.6}.m{stroke-width:1.5}"
         f"{rules(_INK, _LIGHT)}@media(prefers-color-scheme:dark){{{rules(_INK_DARK, _DARK)}}}"
     )
 
@@ -132,6 +134,9 @@ def _legend(picture: FrontPicture) -> Iterator[str]:
         yield f'<circle class="c{colour}" cx="{left + 5:.0f}" cy="58" r="5"/>'
         yield f'<text x="{left + 16:.0f}" y="62">{escape(text)}</text>'
         left += 34 + 7.3 * len(text)
+    if picture.published:
+        yield f'<path class="other" d="{_cross(left + 5, 58)}"/>'
+        yield f'<text x="{left + 16:.0f}" y="62">published by others</text>'
 
 
 def _axes(x: _Scale, y: _Scale) -> Iterator[str]:
@@ -146,6 +151,16 @@ def _axes(x: _Scale, y: _Scale) -> Iterator[str]:
     yield f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 18}" text-anchor="middle">{escape(x.axis.title)}{scale}</text>'
     middle = (_TOP + bottom) / 2
     yield f'<text transform="translate(20 {middle}) rotate(-90)" text-anchor="middle">{escape(y.axis.title)}</text>'
+
+
+def _cross(x: float, y: float) -> str:
+    return f"M{x - 4:.1f} {y - 4:.1f}l8 8m0-8l-8 8"
+
+
+def _others(picture: FrontPicture, x: _Scale, y: _Scale) -> Iterator[str]:
+    for other in picture.published:
+        title = f"{other.name}: {100 * other.accuracy:.4g} % at {number(other.fps)} FPS; {other.board} ({other.source})"
+        yield f'<path class="other" d="{_cross(x(other.fps), y(other.accuracy))}"><title>{escape(title)}</title></path>'
 
 
 def _dots(picture: FrontPicture, x: _Scale, y: _Scale) -> Iterator[str]:

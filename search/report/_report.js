@@ -73,9 +73,10 @@
   const indices = t.number.map((_, i) => i);
   const members = indices.filter((i) => t.kind[i] === ON_FRONT);
   const rangeOf = (which) => {
-    const chosen = which === "front" && members.length ? members : indices;
-    const room = which === "front" ? 0.12 : 0.05;
-    return [extent(pick(t.x, chosen), data.x, room), extent(pick(t.y, chosen), data.y, room)];
+    const close = which === "front" && members.length > 0;
+    const chosen = close ? members : indices, others = close ? [] : data.published;
+    const room = close ? 0.12 : 0.05;
+    return [extent([...pick(t.x, chosen), ...others.map((p) => p.fps)], data.x, room), extent([...pick(t.y, chosen), ...others.map((p) => p.accuracy)], data.y, room)];
   };
   let range = "all";
 
@@ -102,6 +103,12 @@
       marker: { color: colour(index), size: 12, line: { color: css("--ink"), width: 1.5 } },
     };
   });
+  const others = () => (data.published.length === 0 ? [] : [{
+    type: "scatter", mode: "markers", name: "published by others", hoverinfo: "text",
+    x: data.published.map((p) => p.fps), y: data.published.map((p) => p.accuracy),
+    text: data.published.map((p) => [`<b>${plain(p.name)}</b>`, plain(p.board), `${FIGURES.accuracy(p.accuracy)}, ${FIGURES.fps(p.fps)}`, plain(p.source)].join("<br>")),
+    marker: { color: css("--soft"), size: 8, symbol: "x-thin", line: { color: css("--soft"), width: 1.6 } },
+  }]);
   const limits = () => {
     const line = { color: css("--warn"), width: 1.5, dash: "dash" };
     const shapes = [], labels = [];
@@ -158,7 +165,7 @@
       ...base(), xaxis: metricAxis(data.x, xRange), yaxis: metricAxis(data.y, yRange), shapes: limits().shapes, annotations: annotations([xRange, yRange]),
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", itemsizing: "constant" }, margin: FRONT_MARGIN,
     };
-    Plotly.react(at("front"), [...dots(), ...(data.steps.length ? [steps] : []), ...rings()], layout, narrow() ? bare : config);
+    Plotly.react(at("front"), [...others(), ...dots(), ...(data.steps.length ? [steps] : []), ...rings()], layout, narrow() ? bare : config);
   };
 
   // --- the history and the times

@@ -158,7 +158,12 @@ def front_caption(picture: FrontPicture) -> str:
     line = " The line borders what the front dominates." if picture.steps else ""
     hollow = " Hollow: breaks a constraint." if any(r.violations for r in picture.records) else ""
     diamonds = " Diamonds: for analysis, the DPU cannot run them." if any(not r.deployable for r in picture.records) else ""
-    return f"Every complete trial, coloured by its student; members of the front are ringed.{line}{hollow}{diamonds}"
+    crosses = (
+        " Crosses: networks of others, measured on boards and on the test images as they published it."
+        if picture.published
+        else ""
+    )
+    return f"Every complete trial, coloured by its student; members of the front are ringed.{line}{hollow}{diamonds}{crosses}"
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ def columns(view: StudyView) -> list[Column]:
         found.append(Column("±", "accuracy_uncertainty", lambda r: _uncertainty(r, images), _points))
     if view.test_accuracy:
         found.append(Column("test", "test_accuracy", lambda r: view.test_accuracy.get(r.number), percent))
+    if view.float_test_accuracy:
+        found.append(Column("float test", "float_test_accuracy", lambda r: view.float_test_accuracy.get(r.number), percent))
     if view.controls:
         found.append(Column("gain", "gain_over_control", view.gain_over_control, _signed_points))
     found.append(Column("FPS", "fps", lambda r: r.fps, number))

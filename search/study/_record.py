@@ -180,9 +180,12 @@ class StudyView:
     rejections: Mapping[str, int] = field(default_factory=dict)  # why asks were rejected -> how many
     #: The rejected candidate that misses the constraints by least: `candidate`, and `misses`, by constraint {limit, expected}.
     nearest_rejected: Mapping[str, Any] = field(default_factory=dict)
-    test_accuracy: Mapping[int, float] = field(default_factory=dict)  # trial -> top-1 on the test images, front only
+    #: Trial -> top-1 on the test images: of the front, or of all where the study names all its candidates.
+    test_accuracy: Mapping[int, float] = field(default_factory=dict)
+    float_test_accuracy: Mapping[int, float] = field(default_factory=dict)  # the same before quantization
     description: str = ""
     board: str = ""
+    data: str = ""  # the data set's name
     #: Boards of the last run -> state, reason, jobs served and lost; empty where none measured.
     boards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     #: Images that accuracies were counted on; None where it was not recorded.
@@ -234,9 +237,11 @@ def read_study(study: optuna.Study) -> StudyView:
         repeats=int(attributes.get("repeats", 0)),
         rejections=dict(attributes.get("rejections", {})),
         nearest_rejected=attributes.get("nearest_rejected") or {},
-        test_accuracy={int(number): float(value) for number, value in attributes.get("test_accuracy", {}).items()},
+        test_accuracy=_by_trial(attributes.get("test_accuracy")),
+        float_test_accuracy=_by_trial(attributes.get("float_test_accuracy")),
         description=str(settings.get("description") or ""),
         board=str(settings.get("board") or ""),
+        data=str((settings.get("data") or {}).get("name") or ""),
         boards=attributes.get("boards") or {},
         validation_images=_count(attributes.get("validation_images")),
     )
@@ -283,6 +288,10 @@ def _read_trial(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> Record
 
 def _is_figure(name: str, value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and name != "ask_seconds"
+
+
+def _by_trial(stored: Mapping[str, float | None] | None) -> dict[int, float]:
+    return {int(number): float(value) for number, value in (stored or {}).items() if value is not None}
 
 
 def _count(value: Any) -> int | None:

@@ -1,6 +1,8 @@
-"""Accuracy on the test images: read for the members of the final front, and for nothing else."""
+"""Accuracy on the test images, in integers and before quantization: read when a study is over, for what it then shows."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._plan import Plan
@@ -8,6 +10,7 @@ from edgesearch.objectives.stages._spec import Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages.kinds._measured import accuracy_of
 from edgesearch.objectives.stages.kinds._quantized import load_graph
+from edgesearch.objectives.training import evaluate
 from edgesearch.spaces import Settings
 
 
@@ -16,17 +19,28 @@ class HeldOutSettings(Settings):
 
 
 def _place(plan: Plan) -> Stage:
-    return plan.make("tested", HeldOutSettings(), reads=("test",), network=plan.stage("quantized"))
+    quantization = plan.candidate.quantization
+    trained = None if quantization.method == "qat" and quantization.start == "scratch" else plan.first("pruned", "student")
+    return plan.make("tested", HeldOutSettings(), reads=("test",), network=plan.stage("quantized"), trained=trained)
 
 
 def _run(context: Context[HeldOutSettings]) -> Result:
-    graph = load_graph(context.input("network"))
-    return Result({"test_accuracy": accuracy_of(graph, context.data.test, context.data, device=context.device)})
+    data = context.data
+    figures: dict[str, Any] = {
+        "test_accuracy": accuracy_of(load_graph(context.input("network")), data.test, data, device=context.device),
+        "float_test_accuracy": None,
+    }
+    if "trained" in context.stage.inputs:
+        student, model = context.network("trained")
+        figures["float_test_accuracy"] = evaluate(
+            model.eval(), data.test, input_size=student.input_size, normalisation=data.normalisation, device=context.device
+        )
+    return Result(figures)
 
 
 SPEC = StageSpec(
     name="tested",
-    version=2,
+    version=3,
     settings=HeldOutSettings,
     place=_place,
     run=_run,

@@ -130,6 +130,19 @@ def test_a_front_is_drawn_where_it_is_wanted(home: Path, tmp_path: Path) -> None
     refused(edgesearch("pareto", "--home", home, "--picture", tmp_path / "front.svg" / "x.svg"), "cannot be written")
 
 
+def test_results_are_kept_in_one_file(home: Path, tmp_path: Path) -> None:
+    done = edgesearch("results", "--home", home, "-o", tmp_path / "kept")
+    assert done.stdout.split() == [str(tmp_path / "kept" / name) for name in ("results.json", "front.svg")]
+    (run,) = json.loads((tmp_path / "kept" / "results.json").read_text())["runs"]
+    front = [trial for trial in run["trials"] if trial["front"]]
+    rows = json.loads(edgesearch("pareto", "--home", home, "--format", "json").stdout)["front"]
+    assert {trial["trial"]: trial["test_accuracy"] for trial in front} == {row["trial"]: row["test_accuracy"] for row in rows}
+    assert all(0 < trial["float_test_accuracy"] <= 1 for trial in front)
+    assert run["machine"]["threads"] == [1]
+    assert run["versions"]["edgesearch"]
+    refused(edgesearch("results", "nonsense", "--home", home, "-o", tmp_path / "kept"), "nonsense")
+
+
 @pytest.mark.slow
 def test_an_exported_xmodel_simulates_to_the_logits_of_its_onnx(home: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")

@@ -65,6 +65,29 @@ def test_a_study_is_read_while_it_runs(tiny_file: Path, tmp_path: Path) -> None:
     assert len(front) >= 1
 
 
+@pytest.mark.slow
+def test_where_a_study_names_its_candidates_all_are_measured_on_the_test_images(tmp_path: Path) -> None:
+    student = {"architecture": "cnn_tiny", "input_size": 8}
+    tables = {
+        "name": "named",
+        "data": {"train_images": 200, "validation_images": 50, "calibration_images": 16, "test_images": 40},
+        "train": {"epochs": 1},
+        "qat": {"epochs": 1},
+        "candidates": [
+            {"student": student, "quantization": {"bits": 16}},
+            {"student": student},
+            {"student": student, "quantization": {"method": "qat", "start": "scratch"}},
+        ],
+    }
+    study = Study.open(StudyFile.parse(tables, folder=tmp_path), tmp_path)
+    study.optimize(workers=0)
+    view = study.view()
+    assert set(view.test_accuracy) == {0, 1, 2}  # the first is not on the front: no DPU runs it
+    assert set(view.float_test_accuracy) == {0, 1}  # the last never was a float network
+    assert view.float_test_accuracy[0] == view.float_test_accuracy[1]
+    assert all(40 * accuracy == round(40 * accuracy) for accuracy in view.test_accuracy.values())
+
+
 def test_opening_writes_nothing_and_an_opened_study_has_an_empty_front(tiny_file: Path, tmp_path: Path) -> None:
     opened = Study.open(tiny_file, tmp_path / "home", name="other")
     front = opened.front()
@@ -161,7 +184,7 @@ def test_one_candidate_is_evaluated_without_becoming_a_trial(tiny: Study) -> Non
     lines: list[str] = []
     candidate = Candidate(student=Student(architecture="cnn_tiny", input_size=8, width=0.5))
     figures = tiny.evaluate(candidate, test=True, progress=lines.append)
-    assert {"accuracy", "fps", "test_accuracy"} <= set(figures)
+    assert {"accuracy", "fps", "test_accuracy", "float_test_accuracy"} <= set(figures)
     assert any("from the store" in line for line in lines) or any(line.endswith(" s") for line in lines)
     assert len(tiny.records()) == 4
     with pytest.raises(StudyError, match=r"no \[teacher\]"):

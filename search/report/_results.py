@@ -1,0 +1,180 @@
+"""Results: what finished studies found, as one small JSON file that can be kept beside the code and shown again.
+
+A file has one run for each study: its settings, the machine and the versions that made it, the seconds of its stages, and every
+complete trial with its figures. `table` makes Markdown of it, `refresh` puts such tables into documents.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgesearch.errors import StudyError
+from edgesearch.files import write_atomically
+from edgesearch.search.study import STAGES, Record, StudyView, duration, pareto_front
+
+FORMAT = 1
+#: Figures of a trial that are kept, in this order, where it has them.
+_FIGURES = (
+    "accuracy",
+    "float_accuracy",
+    "fps",
+    "fps_error",
+    "latency_fps",
+    "latency_ms",
+    "size_bytes",
+    "macs",
+    "parameters",
+    "measured_by",
+)
+
+
+def run_of(view: StudyView, settings: Mapping[str, Any], made_by: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """One study as a run of a results file, as JSON values.
+
+    `settings` are the study's as they are stored; where its files lie is left out. `made_by` is what the store says of the
+    machines that made its artifacts.
+    """
+    made_by = list(made_by)
+    threads = _all_of(made_by, "threads")
+    members = {record.number for record in pareto_front(view)}
+    complete = [record for record in view.records if record.is_complete]
+    return {
+        "study": view.name,
+        "command": _command(view, settings, threads),
+        "settings": _without_places(settings),
+        "validation_images": view.validation_images,
+        "machine": {"processors": _all_of(made_by, "processor"), "device": _all_of(made_by, "device"), "threads": threads},
+        "versions": {
+            name: sorted({made["versions"][name] for made in made_by if name in made.get("versions", {})})
+            for name in sorted({name for made in made_by for name in made.get("versions", {})})
+        },
+        "stage_seconds": _seconds(view.records),
+        "trials": [_trial(view, record, record.number in members) for record in complete],
+    }
+
+
+def write_results(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Write a results file; raises StudyError when that is not possible."""
+    content = json.dumps({"format": FORMAT, "runs": list(runs)}, indent=1, allow_nan=False, ensure_ascii=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (content + "\n").encode())
+    except OSError as error:
+        raise StudyError(f"the results cannot be written to {path} ({error.strerror}); name another file") from error
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """The runs of a results file; raises StudyError for what is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        runs: list[dict[str, Any]] = content["runs"] if content["format"] == FORMAT else []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StudyError(f"{path} is no results file ({error}); `edgesearch results` writes one") from error
+    if not runs:
+        raise StudyError(f"{path} is a results file of another version, or has no run; make it anew with `edgesearch results`")
+    return runs
+
+
+def _command(view: StudyView, settings: Mapping[str, Any], threads: Sequence[int]) -> str:
+    words = ["edgesearch optimize", view.name]
+    words += ["--trials", str(len(view.records))] if settings.get("space") else []
+    words += ["--seed", str(settings["seed"])] if settings.get("seed") else []
+    return " ".join(words + (["--threads-per-stage", str(threads[0])] if len(threads) == 1 and threads[0] != 1 else []))
+
+
+def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in settings.items() if name != "vitis"}
+    return kept | {"data": {name: v for name, v in settings.get("data", {}).items() if name not in ("root", "download")}}
+
+
+def _all_of(made_by: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    return sorted({made[name] for made in made_by if name in made})
+
+
+def _seconds(records: Iterable[Record]) -> dict[str, float]:
+    total: dict[str, float] = defaultdict(float)
+    for record in records:
+        for kind, seconds in record.stage_seconds.items():
+            total[kind] += seconds
+    return {kind: round(total[kind], 1) for kind in [*STAGES, *sorted(total.keys() - set(STAGES))] if kind in total}
+
+
+def _trial(view: StudyView, record: Record, on_front: bool) -> dict[str, Any]:
+    figures: dict[str, Any] = {name: record.figure(name) for name in _FIGURES if record.figure(name) is not None}
+    figures = {name: float(f"{value:.6g}") for name, value in figures.items()}
+    tests = {"test_accuracy": view.test_accuracy, "float_test_accuracy": view.float_test_accuracy}
+    return {
+        "trial": record.number,
+        "recipe": record.recipe,
+        "settings": dict(record.settings),
+        "deployable": record.deployable,
+        "front": on_front,
+        **figures,
+        **{name: values[record.number] for name, values in tests.items() if record.number in values},
+        "stage_seconds": {kind: round(seconds, 1) for kind, seconds in record.stage_seconds.items()},
+    }
+
+
+# --- tables in documents
+
+_MARK = re.compile(r"(?P<mark><!-- results: (?P<name>\w+) (?P<style>front|trials) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+
+
+def refresh(document: Path, folder: Path, *, write: bool = True) -> bool:
+    """Put the tables that a document asks for into it, from `folder`/NAME/results.json; whether that changes it.
+
+    A table stands between `<!-- results: NAME front -->` (or `trials`) and `<!-- end -->`. Without `write` nothing is written.
+    Raises StudyError where there are no such results.
+    """
+
+    def fresh_table(match: re.Match[str]) -> str:
+        return match["mark"] + table(read_results(folder / match["name"] / "results.json"), match["style"]) + match["end"]
+
+    text = document.read_text(encoding="utf-8")
+    fresh = _MARK.sub(fresh_table, text)
+    if write and fresh != text:
+        document.write_text(fresh, encoding="utf-8")
+    return fresh != text
+
+
+def table(runs: Sequence[Mapping[str, Any]], style: str) -> str:
+    """Markdown of the runs: their `front`, or all `trials`; of several runs (seeds) mean and range of each candidate."""
+    rows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for run in runs:
+        for trial in run["trials"]:
+            if style == "trials" or trial["front"]:
+                rows[trial["recipe"]].append(trial)
+    lines = [
+        "| network | int8 test | float test | FPS | FPS, one image at a time | DPU and host, ms |"
+        if style == "front"
+        else "| network | test, integers | test, float | KiB |",
+        "|---|---|---|---|---|---|" if style == "front" else "|---|---|---|---|",
+    ]
+    order = sorted(rows.values(), key=lambda trials: -_mean(trials, "test_accuracy")) if style == "front" else rows.values()
+    for trials in order:
+        cells = [trials[0]["recipe"], _shares(trials, "test_accuracy"), _shares(trials, "float_test_accuracy")]
+        if style == "front":
+            cells += [f"{trials[0]['fps']:,.0f}", f"{trials[0]['latency_fps']:,.0f}", f"{trials[0]['latency_ms']:.2f}"]
+        else:
+            cells.append(f"{trials[0]['size_bytes'] / 1024:,.1f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    seconds = sum(sum(run["stage_seconds"].values()) for run in runs)
+    lines += ["", f"{len(runs)} run{'s' * (len(runs) > 1)}, {duration(seconds)} of stages in all: `{runs[0]['command']}`."]
+    return "\n".join(lines) + "\n"
+
+
+def _mean(trials: Sequence[Mapping[str, Any]], name: str) -> float:
+    return sum(trial.get(name) or 0.0 for trial in trials) / len(trials)
+
+
+def _shares(trials: Sequence[Mapping[str, Any]], name: str) -> str:
+    values = [100 * trial[name] for trial in trials if trial.get(name) is not None]
+    if not values:
+        return "-"
+    mean = f"{sum(values) / len(values):.2f} %"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f})"

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _studies import make_study, plain_record
+
+from edgesearch.errors import StudyError
+from edgesearch.search.report import read_results, refresh, run_of, write_results
+from edgesearch.search.report._data import front_picture
+from edgesearch.search.report._picture import front_svg
+from edgesearch.search.report._published import published
+from edgesearch.search.study._front import pareto_front
+from edgesearch.search.study._record import StudyView, read_study
+
+ROOT = Path(__file__).parents[3]
+MADE_BY = [
+    {"versions": {"torch": "2.13.0", "edgesearch": "1.0"}, "processor": "x86_64", "device": "cpu", "threads": 2},
+    {"versions": {"torch": "2.13.0", "edgesearch": "1.1"}, "processor": "x86_64", "device": "cpu", "threads": 2},
+]
+
+
+def _run(count: int = 40, **settings: Any) -> tuple[StudyView, dict[str, Any]]:
+    view = read_study(make_study(count))
+    tests = {record.number: 0.5 + record.number / 1000 for record in pareto_front(view)}
+    view = replace(view, test_accuracy=tests, float_test_accuracy={n: a + 0.01 for n, a in tests.items()})
+    return view, run_of(view, {"name": "s", "seed": 3, "data": {"name": "digits", "root": "/secret"}, **settings}, MADE_BY)
+
+
+def test_a_run_keeps_every_complete_trial_and_says_how_it_was_made(tmp_path: Path) -> None:
+    view, run = _run(space={"students": ["mlp"]})
+    write_results(tmp_path / "deep" / "results.json", [run])
+    (kept,) = read_results(tmp_path / "deep" / "results.json")
+    complete = {record.number: record for record in view.records if record.is_complete}
+    assert {trial["trial"] for trial in kept["trials"]} == set(complete)
+    assert {trial["trial"] for trial in kept["trials"] if trial["front"]} == {record.number for record in pareto_front(view)}
+    for trial in kept["trials"]:
+        assert trial["fps"] == pytest.approx(complete[trial["trial"]].fps, rel=1e-5)
+        assert trial.get("test_accuracy") == view.test_accuracy.get(trial["trial"])
+    assert kept["command"] == f"edgesearch optimize {view.name} --trials {len(view.records)} --seed 3 --threads-per-stage 2"
+    assert kept["versions"] == {"torch": ["2.13.0"], "edgesearch": ["1.0", "1.1"]}
+    assert "/secret" not in json.dumps(kept)
+
+
+def test_seeds_are_one_row_with_their_mean_and_range(tmp_path: Path) -> None:
+    _, run = _run()
+    first = next(trial for trial in run["trials"] if trial["front"])
+    other = run | {"trials": [first | {"test_accuracy": first["test_accuracy"] + 0.02}]}
+    write_results(tmp_path / "both" / "results.json", [run, other])
+    document = tmp_path / "page.md"
+    document.write_text("before\n<!-- results: both front -->\nstale\n<!-- end -->\nafter\n")
+    assert refresh(document, tmp_path, write=False)
+    assert "stale" in document.read_text()
+    assert refresh(document, tmp_path)
+    assert not refresh(document, tmp_path)
+    text = document.read_text()
+    low, high = 100 * first["test_accuracy"], 100 * first["test_accuracy"] + 2
+    assert f"| {first['recipe']} | {(low + high) / 2:.2f} % ({low:.2f} to {high:.2f})" in text
+    assert text.startswith("before\n<!-- results: both front -->\n| network")
+    assert text.endswith("<!-- end -->\nafter\n")
+    assert "stale" not in text
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"runs": []}', '{"format": 1, "runs": []}', '{"format": 2, "runs": [{}]}'])
+def test_what_is_no_results_file_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(StudyError, match="results"):
+        read_results(tmp_path / "results.json")
+
+
+@pytest.mark.parametrize("document", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_tables_in_documents_are_those_of_the_committed_results(document: str) -> None:
+    assert not refresh(ROOT / document, ROOT / "studies" / "results", write=False), "run `python benchmarks/results.py`"
+
+
+def test_networks_of_others_stand_beside_a_study_of_the_same_data() -> None:
+    known = published("cifar10")
+    assert all(0 < other.accuracy < 1 and other.fps > 0 and other.source for other in known)
+    record = plain_record(3, (0.93, 2000.0))
+    view = StudyView("s", record.objectives, {}, (record,), data="cifar10")
+    picture = front_picture(view)
+    assert picture.published == known
+    assert front_svg(view, picture).count('class="other"') == len(known) + 1  # and the legend's
+    assert front_picture(replace(view, data="digits")).published == ()
+    assert published("../published_cifar10") == ()
