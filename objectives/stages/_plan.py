@@ -14,7 +14,7 @@ from edgesearch.objectives.stages._pipeline import Pipeline
 from edgesearch.objectives.stages._spec import stage_specs
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import Recipe, multiplies_bfloat16
-from edgesearch.spaces import Candidate, Distillation, Settings
+from edgesearch.spaces import Candidate, Distillation, Settings, Student
 
 
 @dataclass(frozen=True)
@@ -162,13 +162,22 @@ class Plan:
         return self.teacher() if self.distillation.kind == "intermediate" else None
 
     def teacher(self) -> Stage | None:
-        """Whom the student learns from: the study's teacher, or an earlier training of the same student."""
+        """Whom the student learns from: the study's teacher, or an earlier training of the same student.
+
+        A teacher that is trained as the study's students are is a student: one training serves where both are needed.
+        """
         if self.distillation.kind == "none":
             return None
         if self.distillation.kind == "self":
-            plain = self.candidate.model_copy(update={"distillation": Distillation()})
-            return Plan(plain, self.pipeline, self.conditions).stage("student")
-        teacher = self.stage("teacher")
+            return self._plain(self.candidate.student)
+        teacher = self.pipeline.teacher
         if teacher is None:
             raise SpaceError(f"distillation = {self.distillation.kind!r} needs a [teacher] in the study; add one")
-        return teacher
+        if not teacher.trained and self.recipe(teacher.recipe, own_views=True) == self.recipe(self.pipeline.train):
+            return self._plain(teacher.student)
+        return self.stage("teacher")
+
+    def _plain(self, student: Student) -> Stage | None:
+        """The training of a student without a teacher."""
+        plain = self.candidate.model_copy(update={"student": student, "distillation": Distillation()})
+        return Plan(plain, self.pipeline, self.conditions).stage("student")

@@ -15,7 +15,8 @@ from edgesearch.objectives.training import Recipe
 from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student
 
 STUDENT = Student(architecture="cnn_tiny", input_size=16)
-PIPELINE = Pipeline(teacher=Teacher(student=Student(architecture="cnn_small", input_size=16)))
+TEACHER = Student(architecture="cnn_small", input_size=16)
+PIPELINE = Pipeline(teacher=Teacher(student=TEACHER, recipe=Recipe(epochs=30)))
 PARTS = ("meta", "train", "validation", "calibration", "test")
 CONDITIONS = Conditions(
     {part: f"{part} images" for part in PARTS}, views="shift", board={"name": "zcu104"}, dpu={"name": "B4096"}
@@ -97,6 +98,19 @@ def test_self_distillation_starts_from_the_plain_student() -> None:
     stages = list(plan(candidate, PIPELINE, CONDITIONS).walk())
     assert [stage.kind for stage in stages] == ["student", "logits", "student", "quantized", "measured"]
     assert stages[0].key == chain(Candidate(student=STUDENT))["student"].key
+
+
+def test_a_teacher_that_is_trained_like_the_students_is_one_of_them() -> None:
+    alike = Pipeline(teacher=Teacher(student=TEACHER))
+    taught = Candidate(student=STUDENT, distillation=Distillation(kind="logit"), pruning=Pruning(method="one_step", ratio=0.5))
+    teacher = next(stage for stage in plan(taught, alike, CONDITIONS).walk())
+    assert teacher.key == chain(Candidate(student=TEACHER), alike)["student"].key
+    itself = list(plan(taught.model_copy(update={"student": TEACHER}), alike, CONDITIONS, last="student").walk())
+    assert [stage.kind for stage in itself] == ["student", "logits", "student"]
+    assert itself[0].key == teacher.key != itself[2].key
+    weights = {"weights": "a.npz", "weights_sha256": "1" * 64}
+    given = Pipeline(teacher=Teacher(student=TEACHER.model_copy(update=weights), trained=True))
+    assert chain(taught, given)["teacher"].kind == "teacher"
 
 
 def test_distillation_without_a_teacher_is_refused() -> None:
