@@ -1,4 +1,4 @@
-"""MNIST in its own files."""
+"""MNIST, and Fashion-MNIST, which comes in files of the same names and form."""
 
 from __future__ import annotations
 
@@ -18,34 +18,57 @@ from edgesearch.objectives.data._source import Images, RawData, Split
 if TYPE_CHECKING:
     from edgesearch.objectives.data._settings import DataSettings
 
-__all__ = ["read_idx", "read_mnist"]
+__all__ = ["FASHION_CLASSES", "read_fashion_mnist", "read_idx", "read_mnist"]
+
+FASHION_CLASSES = (
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
 
 
 def read_mnist(settings: DataSettings, folder: Path | None) -> RawData:
     """MNIST from its four IDX files, plain or gzip, in `root`, `root`/raw or `root`/MNIST/raw; downloaded if asked for."""
-    place = settings.root or cache_folder("mnist")
-    if _find_idx(place, "train-images-idx3-ubyte") is None and settings.download:
-        download("MNIST", place)
+    return _read(settings, "MNIST", tuple("0123456789"))
+
+
+def read_fashion_mnist(settings: DataSettings, folder: Path | None) -> RawData:
+    """Fashion-MNIST likewise, in `root`, `root`/raw or `root`/FashionMNIST/raw."""
+    return _read(settings, "FashionMNIST", FASHION_CLASSES)
+
+
+def _read(settings: DataSettings, name: str, classes: tuple[str, ...]) -> RawData:
+    """The data set that torchvision calls `name`."""
+    place = settings.root or cache_folder(settings.name)
+    if _find_idx(place, name, "train-images-idx3-ubyte") is None and settings.download:
+        download(name, place)
     arrays = []
     for part, kind in (("train", "images-idx3"), ("train", "labels-idx1"), ("t10k", "images-idx3"), ("t10k", "labels-idx1")):
-        name = f"{part}-{kind}-ubyte"
-        path = _find_idx(place, name)
+        file = f"{part}-{kind}-ubyte"
+        path = _find_idx(place, name, file)
         if path is None:
             raise DataError(
-                f"no MNIST in {place}: expected {name} or {name}.gz there; give the folder as `root`, or set `download = true`"
+                f"no {name} in {place}: expected {file} or {file}.gz there; give the folder as `root`, or set `download = true`"
             )
         arrays.append(read_idx(path))
     train_images, train_labels, test_images, test_labels = arrays
     return RawData(
-        tuple("0123456789"),
-        Split(as_images(train_images, "MNIST train images"), as_labels(train_labels, "MNIST train labels")),
-        Split(as_images(test_images, "MNIST test images"), as_labels(test_labels, "MNIST test labels")),
+        classes,
+        Split(as_images(train_images, f"{name} train images"), as_labels(train_labels, f"{name} train labels")),
+        Split(as_images(test_images, f"{name} test images"), as_labels(test_labels, f"{name} test labels")),
     )
 
 
-def _find_idx(folder: Path, name: str) -> Path | None:
-    for place in (folder, folder / "raw", folder / "MNIST" / "raw"):
-        for path in (place / name, place / f"{name}.gz"):
+def _find_idx(folder: Path, name: str, file: str) -> Path | None:
+    for place in (folder, folder / "raw", folder / name / "raw"):
+        for path in (place / file, place / f"{file}.gz"):
             if path.is_file():
                 return path
     return None

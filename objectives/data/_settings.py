@@ -16,8 +16,8 @@ __all__ = ["DataSettings"]
 class DataSettings(BaseModel):
     """Which images, and how many of them.
 
-    name: "digits" (bundled), "mnist", "cifar10", "npz" (arrays in a file), "folder" (pictures in a folder for each class), or
-    the import path of a source of your own, `my_pkg.module:load`.
+    name: "digits" (bundled), "mnist", "fashion_mnist", "cifar10", "npz" (arrays in a file), "folder" (pictures in a folder for
+    each class), or the import path of a source of your own, `my_pkg.module:load`.
     root: the file or folder; may be left out for digits, and with `download`.
     image_size: pixels of a side that all images are brought to; left out, images keep their size.
     train_images, validation_images, calibration_images, test_images: how many, drawn evenly from the classes. Left out:

@@ -12,7 +12,7 @@ from edgesearch.objectives.data._arrays import as_images, as_labels, read_npz
 from edgesearch.objectives.data._cifar10 import read_cifar10
 from edgesearch.objectives.data._digits import read_digits
 from edgesearch.objectives.data._folder import read_folder
-from edgesearch.objectives.data._mnist import read_mnist
+from edgesearch.objectives.data._mnist import read_fashion_mnist, read_mnist
 from edgesearch.objectives.data._normalisation import Normalisation
 from edgesearch.objectives.data._source import DataSource, RawData, Split
 from edgesearch.plugins import Registry, is_import_path
@@ -25,6 +25,7 @@ __all__ = ["BUILT_IN", "DATA_SOURCES", "read_source"]
 DATA_SOURCES: Registry[DataSource] = Registry("data set")
 DATA_SOURCES.add("digits", read_digits)
 DATA_SOURCES.add("mnist", read_mnist)
+DATA_SOURCES.add("fashion_mnist", read_fashion_mnist)
 DATA_SOURCES.add("cifar10", read_cifar10)
 DATA_SOURCES.add("npz", read_npz)
 DATA_SOURCES.add("folder", read_folder)

@@ -11,7 +11,7 @@ from _archives import write_idx, write_mnist
 
 from edgesearch.errors import DataError
 from edgesearch.objectives.data import DataSettings, load_data
-from edgesearch.objectives.data._mnist import read_idx, read_mnist
+from edgesearch.objectives.data._mnist import FASHION_CLASSES, read_fashion_mnist, read_idx, read_mnist
 
 
 @pytest.mark.parametrize(("place", "suffix"), [("", ".gz"), ("raw", ""), ("MNIST/raw", "")])
@@ -21,6 +21,16 @@ def test_mnist_is_read_from_plain_and_packed_files(tmp_path: Path, place: str, s
     assert np.array_equal(raw.train.images[..., 0], arrays["train-images-idx3"])
     assert raw.test is not None
     assert np.array_equal(raw.test.labels, arrays["t10k-labels-idx1"])
+
+
+@pytest.mark.parametrize("place", ["", "FashionMNIST/raw"])
+def test_fashion_mnist_comes_in_the_same_files(tmp_path: Path, place: str) -> None:
+    arrays = write_mnist(tmp_path / place, ".gz")
+    raw = read_fashion_mnist(DataSettings(name="fashion_mnist", root=tmp_path), None)
+    assert np.array_equal(raw.train.images[..., 0], arrays["train-images-idx3"])
+    assert raw.classes == FASHION_CLASSES
+    with pytest.raises(DataError, match="no FashionMNIST in"):
+        read_fashion_mnist(DataSettings(name="fashion_mnist", root=tmp_path / "elsewhere"), None)
 
 
 def test_the_whole_of_mnist(reference_data: Path) -> None:

@@ -100,6 +100,14 @@ class TestMnist(DataSourceContract):
         return DataSettings(name="mnist", root=folder)
 
 
+class TestFashionMnist(DataSourceContract):
+    """The same files."""
+
+    def make(self, folder: Path) -> DataSettings:
+        write_mnist(folder, "")
+        return DataSettings(name="fashion_mnist", root=folder)
+
+
 class TestCifar10(DataSourceContract):
     """Binary batches."""
 
@@ -160,14 +168,15 @@ def test_an_own_source_that_is_wrong_is_one_sentence(tmp_path: Path, source: str
 
 def test_names_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(
-        ValidationError, match="unknown data set 'imagenet'; expected one of cifar10, digits, folder, mnist, npz or an"
+        ValidationError,
+        match="unknown data set 'imagenet'; expected one of cifar10, digits, fashion_mnist, folder, mnist, npz or an",
     ):
         DataSettings(name="imagenet")
     with pytest.raises(PluginError, match="no_such_module"):
         load_data(DataSettings(name="no_such_module:load"), folder=tmp_path)
     with pytest.raises(ValidationError, match="'digits' takes none, got count"):
         DataSettings(options={"count": 3})
-    assert sorted(DATA_SOURCES) == ["cifar10", "digits", "folder", "mnist", "npz"]
+    assert sorted(DATA_SOURCES) == ["cifar10", "digits", "fashion_mnist", "folder", "mnist", "npz"]
 
 
 def test_the_documented_source_gives_stripes(tmp_path: Path) -> None:
