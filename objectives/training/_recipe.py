@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,12 +12,16 @@ from edgesearch.spaces import Settings
 __all__ = ["Recipe"]
 
 
+#: Usual weight decay of optimizers that take it as part of the gradient.
+_COUPLED_DECAY = {"sgd": 5e-4, "adam": 0.0}
+
+
 class Recipe(Settings):
     """One training: `epochs` passes, linear warm-up over the first `warmup_epochs`, then `schedule` down to zero.
 
     optimizer: "muon" makes orthogonal steps of the kernels between first and last layer, and trains the rest by AdamW at a
-    tenth of the rate. lr is the highest learning rate. Weight decay is decoupled for "adamw" and "muon", part of the gradient
-    otherwise, and never touches biases and batch-norm. clip_norm: the longest gradient of all parameters together; 0: any.
+    tenth of the rate. lr is the highest learning rate. Weight decay is decoupled for "adamw" and "muon" (0.01 where it is not
+    given), part of the gradient for "sgd" (0.0005) and "adam" (0), and never touches biases and batch-norm. clip_norm: the longest gradient of all parameters together; 0: any.
     average_epochs: the network that is kept is the mean of the weights over about so many last epochs; 0: the last weights.
     augmentation: "shift" moves images by up to an eighth, "flip_crop" moves and mirrors them, "alternate_flip" moves them by a
     sixteenth and mirrors each in every other epoch, "cutout" moves them by an eighth, mirrors them likewise and makes a square
@@ -38,6 +42,14 @@ class Recipe(Settings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     augmentation: Augmentation | Literal["auto"] = "auto"
     mixed_precision: Literal["auto", "off", "bf16"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_decay(cls, given: Any) -> Any:
+        """What is not given is what the optimizer takes: part of the gradient, a decoupled one's decay ruins a training."""
+        if not isinstance(given, dict) or "weight_decay" in given or str(given.get("optimizer")) not in _COUPLED_DECAY:
+            return given
+        return {**given, "weight_decay": _COUPLED_DECAY[given["optimizer"]]}
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Recipe:

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from edgesearch.objectives.training import Recipe
+
+
+@pytest.mark.parametrize(
+    ("given", "decay"),
+    [
+        ({}, 1e-2),
+        ({"optimizer": "muon"}, 1e-2),
+        ({"optimizer": "sgd"}, 5e-4),
+        ({"optimizer": "adam"}, 0.0),
+        ({"optimizer": "adam", "weight_decay": 1e-2}, 1e-2),
+    ],
+)
+def test_weight_decay_is_what_the_optimizer_usually_takes(given: dict[str, Any], decay: float) -> None:
+    recipe = Recipe.model_validate(given)
+    assert recipe.weight_decay == decay
+    assert Recipe.model_validate(recipe.model_dump()) == recipe
+    # A key holds what is not the default, so that it tells the decay of any optimizer but the two that always had it.
+    assert ("weight_decay" in recipe.model_dump(exclude_defaults=True)) == (decay != 1e-2)
+
+
+@pytest.mark.parametrize("given", [{"optimizer": "lion"}, {"optimizer": 3}, {"optimizer": ["sgd"]}, "sgd", {"weight_decay": -1}])
+def test_what_is_no_recipe_is_refused(given: Any) -> None:
+    with pytest.raises(ValidationError):
+        Recipe.model_validate(given)
