@@ -29,6 +29,7 @@ __all__ = ["Limits", "search"]
 
 #: Recipes whose worker died again and again, after which the machine is at fault.
 _DEATHS = 3
+#: Environment of Tune: no other working directory, no log files, no handler of Ctrl-C, nothing printed.
 _SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -77,38 +78,16 @@ def _fit(
     folder: Path,
 ) -> None:
     import ray
-    from optuna.samplers import TPESampler
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler
-    from ray.tune.search.optuna import OptunaSearch
 
     from edgesearch.search.library._tune_worker import TASK, Trainable
 
     logging.getLogger("ray").setLevel(logging.CRITICAL)
-    steps = rungs(target.recipe.epochs)
-    points = [target.start, *(dict(tried.drawn) for tried in journal.tried if tried.drawn != target.start)]
-    sampler = TPESampler(seed=seed, n_startup_trials=max(5, limits.samples // 4), multivariate=True)
     watch = Watch(journal, note)
     tuner = tune.Tuner(
         tune.with_resources(Trainable, {"cpu": 1, "gpu": limits.gpus}),
         param_space={TASK: task.to_text()},
-        tune_config=tune.TuneConfig(
-            search_alg=OptunaSearch(
-                target.space, metric="accuracy", mode="max", points_to_evaluate=points[: limits.samples], sampler=sampler
-            ),
-            scheduler=ASHAScheduler(
-                time_attr="epochs",
-                metric="accuracy",
-                mode="max",
-                max_t=steps[-1],
-                grace_period=steps[0],
-                reduction_factor=REDUCTION,
-            ),
-            num_samples=limits.samples,
-            max_concurrent_trials=limits.workers,
-            time_budget_s=limits.seconds,
-            reuse_actors=True,
-        ),
+        tune_config=_plan(target, journal, limits, seed),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder),
@@ -127,6 +106,35 @@ def _fit(
     except (tune.TuneError, ray.exceptions.RayError, ConnectionError) as error:
         first = (str(error.__cause__ or error).splitlines() or [""])[0]
         raise StudyError(f"Ray went down ({type(error).__name__}: {first}); the same command goes on from here") from error
+
+
+def _plan(target: Target, journal: Journal, limits: Limits, seed: int) -> Any:
+    """What is tried, in which order, and who goes on: Tune's configuration."""
+    from optuna.samplers import TPESampler
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.search.optuna import OptunaSearch
+
+    points = [target.start, *(dict(tried.drawn) for tried in journal.tried if tried.drawn != target.start)]
+    sampler = TPESampler(seed=seed, n_startup_trials=max(5, limits.samples // 4), multivariate=True)
+    steps = rungs(target.recipe.epochs)
+    return tune.TuneConfig(
+        search_alg=OptunaSearch(
+            target.space, metric="accuracy", mode="max", points_to_evaluate=points[: limits.samples], sampler=sampler
+        ),
+        scheduler=ASHAScheduler(
+            time_attr="epochs",
+            metric="accuracy",
+            mode="max",
+            max_t=steps[-1],
+            grace_period=steps[0],
+            reduction_factor=REDUCTION,
+        ),
+        num_samples=limits.samples,
+        max_concurrent_trials=limits.workers,
+        time_budget_s=limits.seconds,
+        reuse_actors=True,
+    )
 
 
 class _Stopped(BaseException):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -84,10 +86,16 @@ def test_a_file_that_is_there_is_refused_before_anything_is_trained(tmp_path: Pa
     assert not (tmp_path / "h").exists()
 
 
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """A folder with a short name: paths of Ray's sockets have at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="tune-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.slow
-def test_a_tuned_copy_trains_better_and_opens(tmp_path: Path) -> None:
-    file, home, temporary = write(tmp_path), tmp_path / "h", tmp_path / "tmp"
-    temporary.mkdir()
+def test_a_tuned_copy_trains_better_and_opens(tmp_path: Path, temporary: Path) -> None:
+    file, home = write(tmp_path), tmp_path / "h"
     command = [sys.executable, "-m", "edgesearch.search", "tune", "cnn_tiny", file, "--home", str(home), "--workers", "1"]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     done = subprocess.run([*command, "--samples", "5"], capture_output=True, text=True, env=environment, check=False)
