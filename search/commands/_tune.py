@@ -108,7 +108,8 @@ def _verdict(tuned: TunedRecipe) -> str:
     else:
         fresh = len(tuned.best_accuracies) > 1
         words = f"gain {points}{' with seeds that it was not chosen by' if fresh else ''}, noise {100 * noise:.2f}"
-    ending = "" if tuned.is_better else ": within noise, so the file's own is kept and nothing is written"
+    why = "no gain" if gain <= 0 else "within noise"
+    ending = "" if tuned.is_better else f": {why}, so the file's own is kept and nothing is written"
     return f"{best}\n{words}{ending}"
 
 
