@@ -3,6 +3,8 @@ from .library import Deployment as Deployment
 from .library import Front as Front
 from .library import Study as Study
 from .library import StudyRecord as StudyRecord
+from .library import TunedRecipe as TunedRecipe
+from .library import tune as tune
 from .study import Constraints as Constraints
 from .study import SearchSettings as SearchSettings
 from .study import StudyFile as StudyFile

@@ -131,6 +131,32 @@ def optimize(**options: Any) -> int:
 
 
 @cli.command()
+@click.argument("target", metavar="teacher|STUDENT")
+@click.argument("study", default="quickstart")
+@click.option("--samples", type=click.IntRange(min=1), default=30, show_default=True, help="Recipes to try.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Longest time for trying them; default: none.")
+@click.option(
+    "--confirm", type=click.IntRange(min=0), default=2, help="Further seeds for the best and the own recipe; default: 2."
+)
+@click.option("--distillation", help="How the student is taught, one of the study's; default: the first that is not none.")
+@click.option("--workers", type=click.IntRange(min=1), help="Recipes that are tried side by side; default: one per core.")
+@click.option("--gpus-per-stage", type=click.FloatRange(min=0), default=0.0, help="Share of a GPU that each training is given.")
+@click.option("--threads-per-stage", type=click.IntRange(min=1), default=1, show_default=True, help="As for optimize.")
+@click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The copy; default: STUDY_tuned.toml beside STUDY.")
+@click.option("--overwrite", is_flag=True, help="Write it where a file is already.")
+@_HOME
+def tune(**options: Any) -> int:
+    """Find a better recipe for the teacher or a student of STUDY, and write a copy of the study with it.
+
+    Learning rate, weight decay, augmentation and, where it is distilled, temperature and alpha are tried with Ray Tune.
+    """
+    from edgesearch.search.commands._tune import tune as work
+
+    return work(**options)
+
+
+@cli.command()
 @click.argument("candidate", type=click.Path(path_type=Path))
 @click.option(
     "--study", "study", default="quickstart", show_default=True, help="Study whose data, teacher and recipes are used."

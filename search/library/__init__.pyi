@@ -5,3 +5,6 @@ from ._front import Front as Front
 from ._front import StudyRecord as StudyRecord
 from ._screening import screen as screen
 from ._study import Study as Study
+from ._tune import TriedRecipe as TriedRecipe
+from ._tune import TunedRecipe as TunedRecipe
+from ._tune import tune as tune
