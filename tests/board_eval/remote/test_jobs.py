@@ -39,12 +39,12 @@ def run(settings: BoardSettings, images: np.ndarray = IMAGES) -> BoardRun:
 
 def wait_for_job(lab: LoopbackBoard) -> Path:
     """The private folder of the job whose program runs now."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         folders = [folder for folder in lab.folder.glob("edgesearch-job.*") if str(folder) in lab.command_lines("sleeper")]
         if folders:
             return folders[0]
-        time.sleep(0.02)
+        time.sleep(0.1)
     raise AssertionError("no job began")
 
 
