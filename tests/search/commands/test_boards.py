@@ -155,8 +155,8 @@ def test_a_board_that_a_person_must_mend_is_told_before_anything_is_trained(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: no board can measure, and nothing was trained: ")
     assert expected in error
-    assert Study.load(home=tmp_path / "home").records() == []
-    assert not list((tmp_path / "home").glob("store/*/*"))
+    assert Study.load(home=tmp_path / "home").records() == ()
+    assert not list((tmp_path / "home").glob("store/artifacts/*/*"))
     assert lab.left_behind() == []
 
 
