@@ -100,7 +100,7 @@ def test_a_board_that_another_driver_keeps_is_busy(lab: LoopbackBoard) -> None:
     with (lab.folder / "edgesearch-board.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(BoardLost, match=r"is busy or at fault: the board is busy: another program held"):
-            run(lab.settings(timeout_s=3))
+            run(lab.settings(timeout_s=12))
         assert release_board(lab.settings()).is_locked is True
     assert lab.left_behind() == []
 
