@@ -1,6 +1,7 @@
 from .boards import BOARDS as BOARDS
 from .boards import Board as Board
 from .boards import BoardPool as BoardPool
+from .boards import BoardProblem as BoardProblem
 from .boards import BoardReference as BoardReference
 from .boards import Compiler as Compiler
 from .boards import Finding as Finding

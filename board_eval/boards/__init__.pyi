@@ -1,6 +1,8 @@
 from ._board import Board as Board
+from ._canary import BoardProblem as BoardProblem
 from ._canary import Canary as Canary
 from ._canary import examine as examine
+from ._conditions import conditions as conditions
 from ._logits import LogitsComparison as LogitsComparison
 from ._measurement import Measurement as Measurement
 from ._physical import BoardPool as BoardPool

@@ -15,13 +15,29 @@ from edgesearch.board_eval.deployment import compile_xmodel
 from edgesearch.board_eval.execution import execute
 from edgesearch.board_eval.graph import Conv, Graph, Input, Linear, Pool, Reshape
 from edgesearch.board_eval.targets import Dpu
-from edgesearch.errors import EdgesearchError
+from edgesearch.errors import BoardLost, BoardUnfit, EdgesearchError
 
-__all__ = ["Canary", "examine"]
+__all__ = ["BoardProblem", "Canary", "examine"]
 
 _SIDE, _CLASSES, _IMAGES = 8, 10, 4
 #: Fix position of the canary's logits.
 _FIX = 2
+
+
+@dataclass(frozen=True)
+class BoardProblem:
+    """What is wrong with a board, in one sentence; `needs_hands`: neither time nor cutting its power mends it."""
+
+    reason: str
+    needs_hands: bool = False
+
+    @classmethod
+    def of(cls, error: EdgesearchError) -> BoardProblem:
+        """What an error on the way to a known network's result says of the board, which refuses it if it is not lost."""
+        return cls(str(error), isinstance(error, BoardUnfit) or not isinstance(error, BoardLost))
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 @dataclass(frozen=True)
@@ -40,21 +56,22 @@ class Canary:
         logits = np.ldexp(execute(graph, images).reshape(_IMAGES, -1).astype(np.float64), _FIX)
         return cls(xmodel.content, images, logits.astype(np.int8))
 
-    def run_on(self, board: PhysicalBoard) -> str | None:
-        """None when the board gives the logits, else what is wrong, in one sentence."""
+    def run_on(self, board: PhysicalBoard) -> BoardProblem | None:
+        """None when the board gives the logits, else what is wrong."""
         with tempfile.TemporaryDirectory(prefix="edgesearch-") as folder:
             path = Path(folder) / "canary.xmodel"
             path.write_bytes(self.xmodel)
             try:
                 run = board.run(path, self.images)
             except EdgesearchError as error:
-                return str(error)
+                return BoardProblem.of(error)
         different = (run.logits.reshape(_IMAGES, -1) != self.logits).any(axis=1).sum()
-        return f"it gives wrong logits for {different} of {_IMAGES} images of a network that is known" if different else None
+        said = f"it gives wrong logits for {different} of {_IMAGES} images of a network that is known"
+        return BoardProblem(said) if different else None
 
 
-def examine(board: PhysicalBoard) -> str | None:
-    """Whether a board is well: None, or what is wrong, in one sentence.
+def examine(board: PhysicalBoard) -> BoardProblem | None:
+    """Whether a board is well: None, or what is wrong.
 
     It runs a canary where one can be compiled for its DPU; else it is asked what it says of itself.
     """
@@ -63,9 +80,10 @@ def examine(board: PhysicalBoard) -> str | None:
     if canary is not None:
         return canary.run_on(board)
     try:
-        return board.probe().problem
+        problem = board.probe().problem
     except EdgesearchError as error:
-        return str(error)
+        return BoardProblem.of(error)
+    return None if problem is None else BoardProblem(problem, needs_hands=True)
 
 
 @lru_cache(maxsize=8)

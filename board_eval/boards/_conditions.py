@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgesearch.board_eval.remote import BoardRun, BoardSettings, Latency, Throughput
+from edgesearch.board_eval.boards._board import Board
+from edgesearch.board_eval.remote import BoardFacts, BoardRun, Latency, Throughput
 from edgesearch.board_eval.targets import BoardProfile
 
 __all__ = ["conditions"]
@@ -11,13 +12,13 @@ __all__ = ["conditions"]
 _SKEW_S = 60.0
 
 
-def conditions(run: BoardRun, profile: BoardProfile, settings: BoardSettings) -> dict[str, str]:
-    """What of a measurement decides how far it holds: DPU, runner, spread, power, temperature."""
+def conditions(run: BoardRun, board: Board) -> dict[str, str]:
+    """What of a measurement by a board decides how far it holds: DPU, runner, spread, power, temperature."""
     report = run.report
     facts, latency, throughput = report.board, report.latency, report.throughput
     told = {
-        "board": settings.name,
-        "dpu": f"{facts.dpu_cores or profile.cores} x {profile.dpu.name} at {facts.dpu_mhz or profile.clock_mhz:g} MHz",
+        "board": board.name,
+        "dpu": _dpu(facts, board),
         "measured": "on the board",
         "runner": f"{report.runner} {report.runner_version}" + (f" ({run.note})" if run.note else ""),
         "vart": facts.vart or "not told by the board",
@@ -37,6 +38,15 @@ def conditions(run: BoardRun, profile: BoardProfile, settings: BoardSettings) ->
     if run.clock_skew_s is None or abs(run.clock_skew_s) > _SKEW_S:
         told["clock"] = _clock(run.clock_skew_s)
     return told
+
+
+def _dpu(facts: BoardFacts, board: Board) -> str:
+    """As the board tells it, else as its profile has it, where it has one."""
+    profile = getattr(board, "profile", None)
+    known = profile if isinstance(profile, BoardProfile) else None
+    cores = facts.dpu_cores or (known.cores if known else None)
+    mhz = facts.dpu_mhz or (known.clock_mhz if known else None)
+    return f"{f'{cores} x ' if cores else ''}{board.target.name}{f' at {mhz:g} MHz' if mhz else ''}"
 
 
 def _repeats(figure: Latency | Throughput) -> str:

@@ -48,6 +48,11 @@ class LogitsComparison:
         """Whether every integer of every image is ours."""
         return self.differing == 0
 
+    @property
+    def verdict(self) -> str:
+        """The comparison in words, and what it means for the accuracy."""
+        return str(self) if self.equal else f"{self}: the simulated accuracy does not hold"
+
     def __str__(self) -> str:
         if self.equal:
             return f"equal to this program's integers on all {self.images:,} images"

@@ -33,7 +33,8 @@ class PhysicalBoard(Board, Protocol):
     def run(self, xmodel: str | Path, images: npt.NDArray[np.int8], labels: Labels | None = None) -> BoardRun:
         """Run a compiled xmodel on images (N, H, W, C), quantized: what was measured, and the logits of all images.
 
-        Raises BoardError for a file or images that the board refuses, BoardLost when the board is at fault.
+        Raises BoardError for a file or images that the board refuses, BoardLost when the board is at fault, BoardUnfit where a
+        person must mend it.
         """
         ...
 

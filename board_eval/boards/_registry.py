@@ -52,7 +52,8 @@ def _found(name: str, folder: Path | None) -> Board:
         boards = load_boards()
         if name in boards.boards:
             return SshBoard(boards.board(name))
-        raise PluginError(f"{BOARDS.unknown(name)}, a board of {boards.path}, or the path of a .json profile")
+        named = ", ".join((*boards.boards, *boards.pools)) or "none"
+        raise PluginError(f"{BOARDS.unknown(name)}, a board of {boards.path} ({named}), or the path of a .json profile")
     found: object = BOARDS.find(name, folder=folder)
     board = _made(found, name) if isinstance(found, type) or not isinstance(found, Board) else found
     if not isinstance(board, Board):

@@ -15,18 +15,27 @@ from edgesearch.board_eval.boards._board import Labels
 from edgesearch.board_eval.boards._conditions import conditions
 from edgesearch.board_eval.boards._logits import LogitsComparison
 from edgesearch.board_eval.boards._measurement import Measurement
-from edgesearch.board_eval.graph import Array, Graph, quantize_images
-from edgesearch.board_eval.remote import BoardProbe, BoardRun, BoardSettings, Released, probe_board, release_board, run_on_board
+from edgesearch.board_eval.graph import Array, Graph
+from edgesearch.board_eval.remote import (
+    BoardProbe,
+    BoardRun,
+    BoardSettings,
+    Released,
+    check_board,
+    probe_board,
+    release_board,
+    run_on_board,
+)
 from edgesearch.board_eval.targets import Dpu, Fingerprint
-from edgesearch.errors import BoardError, BoardLost, XmodelError
+from edgesearch.errors import BoardError, BoardLost, BoardUnfit, XmodelError
 
 if TYPE_CHECKING:
     from edgesearch.board_eval.deployment import CompiledXmodel
 
-__all__ = ["COMPARED", "SshBoard"]
+__all__ = ["SshBoard"]
 
 #: Images whose logits are compared with our integers; so many of a file that only the machine executes, which is slow.
-COMPARED, _COMPARED_SLOWLY = 100, 8
+_COMPARED, _COMPARED_SLOWLY = 100, 8
 #: Images of a measurement that was given none: random integers.
 _OWN_IMAGES = 16
 #: Counts up when results of the same board mean something else than before.
@@ -41,7 +50,7 @@ class _Network:
 
     compiled: CompiledXmodel
     execute: Callable[[Int8], Array]
-    most: int = COMPARED
+    most: int = _COMPARED
 
 
 class SshBoard:
@@ -93,9 +102,9 @@ class SshBoard:
         `images` is (N, H, W, C): float32, normalised, which the input's fix position rounds (half up, saturating); or int8.
         Without images random ones are run, for speed and for the comparison of integers, which `conditions` tells.
 
-        Raises GraphError, QuantizationError or CompileError for a network that cannot be compiled, XmodelError for a file that
-        cannot be read, BoardError for images without labels and for a file of another fingerprint, BoardLost for a board at
-        fault.
+        Raises GraphError, QuantizationError or CompileError for a network that cannot be compiled, QuantizationError for images
+        that do not fit, XmodelError for a file that cannot be read, BoardError for images without labels and for a file of
+        another fingerprint, BoardLost for a board at fault, BoardUnfit for one that is not what the boards file says.
         """
         if (images is None) != (labels is None):
             raise BoardError("accuracy needs both images and labels; one of them was not given")
@@ -114,7 +123,7 @@ class SshBoard:
             images=0 if run.correct is None else len(run.images),
             power_w=None if report.power is None else report.power.busy_w,
             measured_at=run.measured_at,
-            conditions=conditions(run, self.profile, self.settings),
+            conditions=conditions(run, self),
         )
 
     def run(self, xmodel: str | Path, images: Array | Int8, labels: Labels | None = None) -> BoardRun:
@@ -154,8 +163,14 @@ class SshBoard:
             raise BoardError(f"network {compiled.name!r} has {len(compiled.outputs)} outputs; boards measure those of one")
         if labels is not None and len(labels) != len(images):
             raise BoardError(f"accuracy needs as many labels as images; given {len(images)} images, {len(labels)} labels")
-        integers = _integers(compiled, images)
-        run = run_on_board(self.settings, compiled.content, integers, math.prod(compiled.outputs[0].shape), labels)
+        integers = compiled.integers(images)
+        try:
+            run = run_on_board(self.settings, compiled.content, integers, math.prod(compiled.outputs[0].shape), labels)
+        except BoardLost:
+            raise
+        except BoardError:
+            self._check_board()
+            raise
         self._check_report(compiled, run)
         return run
 
@@ -166,6 +181,13 @@ class SshBoard:
                 f"network {compiled.name!r} is compiled for a DPU of fingerprint {theirs}, board {self.name!r} has {ours} "
                 f"({'; '.join(ours.differences(theirs))}); compile it again with --fingerprint {ours}"
             )
+
+    def _check_board(self) -> None:
+        """Raise BoardUnfit where the board is not what the boards file says: it refuses every file then, not only this one."""
+        needed = {"fingerprint"} | ({"VART"} if self.settings.runner == "python" else set())
+        for check in check_board(self.settings):
+            if check.name in needed and check.is_good is False:
+                raise BoardUnfit(f"board {self.name!r}, {check.name}: {check.text}")
 
     def _check_report(self, compiled: CompiledXmodel, run: BoardRun) -> None:
         """What the board says it ran must be what it was given."""
@@ -183,21 +205,7 @@ class SshBoard:
     def _compared(self, given: _Network, run: BoardRun) -> str:
         count = min(len(run.images), given.most)
         expected = given.execute(run.images[:count])
-        compared = LogitsComparison.of(run.logits[:count], expected, given.compiled.outputs[0].fix)
-        return str(compared) if compared.equal else f"{compared}: the simulated accuracy does not hold"
-
-
-def _integers(compiled: CompiledXmodel, images: Array | Int8) -> Int8:
-    shape = compiled.input.shape
-    if images.ndim != len(shape) + 1 or images.shape[1:] != shape or len(images) == 0:
-        expected = ", ".join(map(str, shape))
-        raise BoardError(f"images have shape {images.shape}, network {compiled.name!r} takes (N, {expected}) with N >= 1")
-    if images.dtype == np.int8:
-        return images.astype(np.int8)
-    if images.dtype != np.float32 or not np.isfinite(images).all():
-        what = f"are {images.dtype}" if images.dtype != np.float32 else "have NaN or infinite values"
-        raise BoardError(f"images {what}, expected float32 (already normalised) or int8 (already quantized)")
-    return quantize_images(images.astype(np.float32, copy=False), compiled.input.fix)
+        return LogitsComparison.of(run.logits[:count], expected, given.compiled.outputs[0].fix).verdict
 
 
 def _own_images(compiled: CompiledXmodel) -> Int8:

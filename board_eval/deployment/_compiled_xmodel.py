@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.compiler import unseen
-from edgesearch.board_eval.deployment._execute import execute_code
+from edgesearch.board_eval.deployment._execute import execute_code, integers_for
 from edgesearch.board_eval.graph import Array
 from edgesearch.board_eval.isa import Instruction, Load, Save, decode
 from edgesearch.board_eval.targets import DPUS, BoardProfile, Dpu, Fingerprint, dpu_of_fingerprint
@@ -137,6 +137,10 @@ class CompiledXmodel:
         }
 
     # -- what it does
+
+    def integers(self, images: npt.NDArray[np.generic]) -> npt.NDArray[np.int8]:
+        """What enters the DPU, int8 (N, H, W, C), for images as `execute` takes them; raises QuantizationError for others."""
+        return integers_for(self.input, images)
 
     def execute(self, images: npt.NDArray[np.generic]) -> Array:
         """Logits (N, values), float32, of its code in the machine, bit for bit the DPU's.

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from edgesearch.board_eval.graph import Array, round_activations
+from edgesearch.board_eval.graph import Array, quantize_images
 from edgesearch.board_eval.isa import Instruction
 from edgesearch.board_eval.machine import Machine
 from edgesearch.board_eval.targets import Dpu
 from edgesearch.board_eval.xmodel import CompiledModel, CompiledTensor
 from edgesearch.errors import QuantizationError, XmodelError
 
-__all__ = ["execute_code"]
+__all__ = ["execute_code", "integers_for"]
 
 Int8 = npt.NDArray[np.int8]
 
@@ -25,7 +25,7 @@ def execute_code(
 ) -> dict[str, Array]:
     """See `CompiledXmodel.execute_all`. Images run one after the other through one core, as on a board."""
     source = model.inputs[0]
-    integers = _integers(images, source)
+    integers = integers_for(source, images)
     registers = {
         number: np.frombuffer(register.parameters, np.int8).copy() if register.parameters else np.zeros(register.size, np.int8)
         for number, register in model.registers.items()
@@ -42,7 +42,8 @@ def execute_code(
     return out
 
 
-def _integers(images: npt.NDArray[np.generic], source: CompiledTensor) -> Int8:
+def integers_for(source: CompiledTensor, images: npt.NDArray[np.generic]) -> Int8:
+    """See `CompiledXmodel.integers`."""
     if images.ndim != len(source.shape) + 1 or images.shape[1:] != source.shape or len(images) == 0:
         expected = ", ".join(map(str, source.shape))
         raise QuantizationError(f"images have shape {images.shape}, expected (N, {expected}) with N >= 1")
@@ -52,7 +53,7 @@ def _integers(images: npt.NDArray[np.generic], source: CompiledTensor) -> Int8:
         raise QuantizationError(f"images are {images.dtype}, expected float32 (already normalised) or int8 (already quantized)")
     if not np.isfinite(images).all():
         raise QuantizationError("images have NaN or infinite values; normalise real pixel values")
-    return round_activations(images, source.fix).astype(np.int8)
+    return quantize_images(images.astype(np.float32, copy=False), source.fix)
 
 
 def _view(registers: dict[int, Int8], tensor: CompiledTensor) -> Int8:

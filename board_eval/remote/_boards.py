@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from edgesearch.board_eval.remote._paths import expanded
 from edgesearch.board_eval.remote._settings import NAME, BoardSettings
 from edgesearch.board_eval.targets import profile_names
 from edgesearch.errors import BoardError
@@ -60,9 +61,12 @@ class Boards:
 
 
 def boards_path(path: str | Path | None = None) -> Path:
-    """The boards file: `path`, else what EDGESEARCH_BOARDS says, else ~/.config/edgesearch/boards.toml."""
+    """The boards file: `path`, else what EDGESEARCH_BOARDS says, else ~/.config/edgesearch/boards.toml.
+
+    Raises BoardError where that can be no path.
+    """
     given = path or os.environ.get(_VARIABLE) or "~/.config/edgesearch/boards.toml"
-    return Path(given).expanduser()
+    return expanded(given, "boards file")
 
 
 def load_boards(path: str | Path | None = None) -> Boards:
@@ -129,20 +133,20 @@ def _board(name: str, table: dict[str, Any], place: Path) -> BoardSettings:
     if "name" in table:
         raise BoardError(f"{where} name: unknown key (given: {table['name']!r}); the table's own name is the board's")
     try:
-        return BoardSettings.model_validate({"name": name, **_anchored(table, place.parent)})
+        return BoardSettings.model_validate({"name": name, **_anchored(table, place.parent, where)})
     except ValidationError as error:
         raise BoardError(f"{where} {_sentence(error)}") from error
 
 
-def _anchored(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _anchored(table: dict[str, Any], folder: Path, where: str) -> dict[str, Any]:
     """The table with absolute paths."""
     anchored = {"known_hosts": "~/.ssh/known_hosts", **table}
     for key in _PATHS:
         if isinstance(anchored.get(key), str):
-            anchored[key] = str(folder.absolute() / Path(anchored[key]).expanduser())
+            anchored[key] = str(folder.absolute() / expanded(anchored[key], f"{where} {key}"))
     target = anchored.get("target")
     if isinstance(target, str) and target.endswith(".json"):
-        anchored["target"] = str(folder.absolute() / Path(target).expanduser())
+        anchored["target"] = str(folder.absolute() / expanded(target, f"{where} target"))
     return anchored
 
 

@@ -1,9 +1,9 @@
 """Folders on the board: the private one of a job, which ends with its connection, and what dead drivers left.
 
 A folder's name is drawn here, from 128 random bits, and made by a process on the board, its keeper. The keeper ends when its
-input does: because the job is done, or because the connection, the driver or the board's SSH server died. It then ends the
-job's program, which it knows by its number and by the folder in its command line, and removes the folder. A folder without a
-living keeper is therefore nobody's, whatever the board's clock says.
+input does: because the job is done, or because the connection, the driver or the board's SSH server died. It then ends
+whatever has the folder in its command line, and removes the folder. A folder without a living keeper is therefore nobody's,
+whatever the board's clock says.
 """
 
 from __future__ import annotations
@@ -25,57 +25,68 @@ __all__ = ["cache_folder", "forget_failures", "is_locked", "lock_file", "private
 _KEEPER = "edgesearch-keeper"
 _END_S = 8.0
 
+#: `end FOLDER` ends every program that was given the folder; not this one, nor the shell that it was started by.
+_END = """
+end() {
+    for place in $(grep -lsF -- "$1" /proc/[0-9]*/cmdline); do
+        pid=${place#/proc/}
+        pid=${pid%/cmdline}
+        [ "$pid" = "$$" ] || [ "$pid" = "$PPID" ] || kill -9 "$pid" 2>/dev/null
+    done
+}
+"""
+
 #: $1: the folder.
-_KEEP = """
+_KEEP = (
+    _END
+    + """
 trap '' HUP PIPE TERM
 umask 077
 mkdir -m 700 -- "$1" || exit 1
 echo ready
 while read -r line; do :; done
-pid=$(cat "$1/pid" 2>/dev/null)
-case "$pid" in
-    ''|*[!0-9]*) ;;
-    *) if grep -qsF -- "$1" "/proc/$pid/cmdline"; then kill -9 "$pid"; fi ;;
-esac
+end "$1"
 rm -rf -- "$1" 2>/dev/null
-[ ! -e "$1" ] || { sleep 1; rm -rf -- "$1"; }
+[ ! -e "$1" ] || { sleep 1; end "$1"; rm -rf -- "$1"; }
 """
+)
 
 #: $1: the folder; then the program and its arguments.
 _RUN = """
 cd -- "$1" || exit 1
-echo $$ >pid
 ulimit -c 0
 shift
 exec "$@"
 """
 
 #: $1: what the names of private folders begin with; $2: the keeper's name; $3: "force" ends living jobs too.
-_SWEEP = """
+_SWEEP = (
+    _END
+    + """
 for folder in "$1"*; do
     [ -d "$folder" ] && [ ! -L "$folder" ] && [ -O "$folder" ] || continue
-    pids= keeper=
+    keeper=
     for place in $(grep -lsF -- "$folder" /proc/[0-9]*/cmdline); do
-        pid=${place#/proc/}
-        pids="$pids ${pid%/cmdline}"
         ! grep -qsF -- "$2" "$place" || keeper=yes
     done
     if [ -n "$keeper" ] && [ "$3" != force ]; then
         echo "kept $folder"
         continue
     fi
-    [ -z "$pids" ] || kill -9 $pids 2>/dev/null
+    end "$folder"
     rm -rf -- "$folder" && echo "removed $folder"
 done
 """
+)
 
 #: $1: the lock file. Exit code 0: it is free; 1: a program holds it; 2: the board cannot tell.
 _LOCKED = """
 [ -e "$1" ] || exit 0
-command -v flock >/dev/null 2>&1 || exit 2
-flock -n "$1" true && exit 0
+[ -f "$1" ] && [ -r "$1" ] && command -v flock >/dev/null 2>&1 || exit 2
+exec 9<"$1"
+flock -n 9 && exit 0
 sleep 1
-flock -n "$1" true || exit 1
+flock -n 9 || exit 1
 """
 
 #: $1: the cache.

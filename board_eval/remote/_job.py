@@ -25,12 +25,14 @@ from edgesearch.board_eval.remote._runner import choose_runner, python_runner
 from edgesearch.board_eval.remote._settings import BoardSettings
 from edgesearch.board_eval.remote._sync import run_sync
 from edgesearch.board_eval.remote._text import last_line
-from edgesearch.errors import BoardError, BoardLost
+from edgesearch.errors import BoardError, BoardLost, BoardUnfit
 
 __all__ = ["BoardRun", "Released", "is_board_busy", "probe_board", "release_board", "run_on_board"]
 
 #: Seconds that the runner gets to say itself that the board stayed busy.
 _LATE_S = 15.0
+#: $1: the file; $2: how many bytes of it.
+_FETCH = '[ -f "$1" ] && exec head -c "$2" "$1"'
 _NETWORK, _IMAGES, _LOGITS, _RESULT = "network.xmodel", "images.npy", "logits.npy", "result.json"
 
 
@@ -74,7 +76,7 @@ def run_on_board(
 ) -> BoardRun:
     """Run a compiled xmodel on int8 images (N, H, W, C), `values` int8 out of each, and measure it; with labels (N,) count.
 
-    Raises BoardError when the board refuses the file or cannot be entered, BoardLost when it is at fault.
+    Raises BoardError when the board refuses the file, BoardLost when it is at fault, BoardUnfit where a person must mend it.
     """
     return run_sync(_run(settings, xmodel, images, values, labels))
 
@@ -175,7 +177,7 @@ def _check(outcome: Outcome, settings: BoardSettings) -> None:
         case 3:
             raise BoardLost(f"board {name!r} is busy or at fault: {said}")
         case 126 | 127:
-            raise BoardError(f"board {name!r} cannot start the runner ({said}); is python = {settings.python!r} right?")
+            raise BoardUnfit(f"board {name!r} cannot start the runner ({said}); is python = {settings.python!r} right?")
         case None:
             raise BoardLost(f"the runner on board {name!r} was ended by a signal or with its connection; its last word: {said}")
         case code:
@@ -183,8 +185,8 @@ def _check(outcome: Outcome, settings: BoardSettings) -> None:
 
 
 async def _fetch(link: Link, path: str, limit: int) -> bytes:
-    """A file of the job; at most `limit` bytes and one of it are read."""
-    outcome = await link.run(["head", "-c", str(limit + 1), path], limit=limit)
+    """A file of the job; at most `limit` bytes and one of it are read, and nothing of what is no file: a pipe never ends."""
+    outcome = await link.run(["sh", "-c", _FETCH, "edgesearch-fetch", path, str(limit + 1)], limit=limit)
     name = path.rpartition("/")[2]
     if outcome.truncated:
         raise BoardLost(f"board {link.settings.name!r} gave a file {name} larger than the {limit} bytes that it can have")

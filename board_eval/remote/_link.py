@@ -19,7 +19,7 @@ import asyncssh
 from edgesearch.board_eval.remote._host_key import known_keys
 from edgesearch.board_eval.remote._settings import BoardSettings
 from edgesearch.board_eval.remote._text import last_line, printable
-from edgesearch.errors import BoardError, BoardLost
+from edgesearch.errors import BoardLost, BoardUnfit
 
 __all__ = ["Link", "Outcome", "connect"]
 
@@ -133,7 +133,7 @@ async def _read_errors(
 async def connect(settings: BoardSettings) -> AsyncIterator[Link]:
     """A connection that ends with the block.
 
-    Raises BoardError when the board's key is not the known one or it does not take ours, BoardLost when it cannot be reached,
+    Raises BoardUnfit when the board's key is not the known one or it does not take ours, BoardLost when it cannot be reached,
     and when the connection ends inside of the block.
     """
     key = _private_key(settings)
@@ -142,13 +142,13 @@ async def connect(settings: BoardSettings) -> AsyncIterator[Link]:
         async with asyncio.timeout(_CONNECT_S + 5):
             connection = await _open(settings, key)
     except asyncssh.HostKeyNotVerifiable as error:
-        raise BoardError(
+        raise BoardUnfit(
             f"board {settings.name!r} at {settings.host} port {settings.port} shows another key than the one in "
             f"{str(settings.known_hosts)!r}: another machine may answer there; if the board was set up anew, take the old key "
             f"out with {_forget(settings)} and add the new one"
         ) from error
     except asyncssh.PermissionDenied as error:
-        raise BoardError(
+        raise BoardUnfit(
             f"board {settings.name!r} lets {settings.user!r} not in with the key {str(settings.key)!r}; add its .pub to the "
             "board's ~/.ssh/authorized_keys"
         ) from error
@@ -202,16 +202,16 @@ def _private_key(settings: BoardSettings) -> asyncssh.SSHKey:
         return asyncssh.read_private_key(str(settings.key))
     except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError, OSError) as error:
         if isinstance(error, asyncssh.KeyEncryptionError) or "Passphrase" in str(error):
-            raise BoardError(
+            raise BoardUnfit(
                 f"board {settings.name!r}, key: {str(settings.key)!r} has a passphrase, which nobody is asked for; make a key "
                 "without one for the board alone: ssh-keygen -t ed25519 -N '' -f FILE"
             ) from error
-        raise BoardError(f"board {settings.name!r}, key: {str(settings.key)!r} is no private key: {_reason(error)}") from error
+        raise BoardUnfit(f"board {settings.name!r}, key: {str(settings.key)!r} is no private key: {_reason(error)}") from error
 
 
 def _check_known(settings: BoardSettings) -> None:
     if not known_keys(settings.known_hosts, settings.host, settings.port):
-        raise BoardError(
+        raise BoardUnfit(
             f"the key of board {settings.name!r} at {settings.host} port {settings.port} is not in "
             f"{str(settings.known_hosts)!r}; compare it with the board's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub "
             "there) and add it with ssh-keyscan, or with `edgesearch board add --accept-host-key`"

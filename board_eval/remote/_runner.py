@@ -10,7 +10,7 @@ from edgesearch.board_eval.remote._folders import cache_folder, run_in
 from edgesearch.board_eval.remote._link import Link
 from edgesearch.board_eval.remote._text import last_line
 from edgesearch.board_eval.runner import CPP_NAME, PYTHON_NAME, build_command, runner_cpp_source, runner_source
-from edgesearch.errors import BoardError
+from edgesearch.errors import BoardUnfit
 
 __all__ = ["Runner", "choose_runner", "python_runner"]
 
@@ -45,7 +45,8 @@ exit 11
 """
 )
 
-#: Further: the compiler and its arguments. A full disk is no reason not to try again.
+#: Further: the compiler and its arguments. What was built is started once, without arguments, which it refuses: libraries may
+#: be missing that were there for the compiler. A full disk is no reason not to try again.
 _BUILD = (
     _KEY
     + """
@@ -53,8 +54,12 @@ cache=$1 job=$2
 shift 3
 if "$@" >"$job/build.log" 2>&1; then
     chmod 500 "$job/run_on_board"
-    ln -- "$job/run_on_board" "$cache/built-$key-$(sha256sum <"$job/run_on_board" | cut -c1-64)" 2>/dev/null
-    exit 0
+    "$job/run_on_board" >/dev/null 2>"$job/start.log" </dev/null
+    if [ $? -lt 126 ]; then
+        ln -- "$job/run_on_board" "$cache/built-$key-$(sha256sum <"$job/run_on_board" | cut -c1-64)" 2>/dev/null
+        exit 0
+    fi
+    echo "error: what was built does not start: $(tail -n 1 "$job/start.log")" >"$job/build.log"
 fi
 grep -m 1 -i 'error' "$job/build.log" | sed "s|$job/||g" >"$job/failed"
 cat "$job/failed" >&2
@@ -73,14 +78,14 @@ class Runner:
 
 
 async def choose_runner(link: Link, folder: str) -> Runner:
-    """The runner that the board's settings ask for, in the job's folder. Raises BoardError where only C++ will do and fails."""
+    """The runner that the board's settings ask for, in the job's folder. Raises BoardUnfit where only C++ will do and fails."""
     if link.settings.runner == "python":
         return await python_runner(link, folder)
     problem = await _build(link, folder)
     if not problem:
         return Runner((f"{folder}/{_BUILT}",))
     if link.settings.runner == "cpp":
-        raise BoardError(
+        raise BoardUnfit(
             f'board {link.settings.name!r} does not build the C++ runner ({problem}); with runner = "auto" the Python one runs'
         )
     return await python_runner(link, folder, f"the C++ runner does not build on the board: {problem}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import stat
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from edgesearch.board_eval.targets import BoardProfile, load_profile
 from edgesearch.errors import BoardError, TargetError
@@ -20,8 +21,12 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 #: "auto": the C++ runner where the board can build it, else the Python one.
 RunnerChoice: TypeAlias = Literal["auto", "python", "cpp"]
 
+#: A name's parts between dots have at most so many characters.
+_LONGEST_LABEL = 63
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:%_-]{0,252}[A-Za-z0-9])?")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+#: A measurement's length in `seconds`, at most: a quarter to warm up, latency and throughput twice each; and seconds beside.
+_MOST_OF_SECONDS, _BESIDE_S = 4.25, 1.0
 _PROGRAM = re.compile(r"[A-Za-z0-9_./+-]{1,255}")
 
 
@@ -34,6 +39,18 @@ def _matching(pattern: re.Pattern[str], expected: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _a_host(value: str) -> str:
+    """A name of which every part can be looked up, or an address."""
+    if ":" in value:
+        try:
+            IPv6Address(value)
+        except ValueError:
+            raise ValueError("expected an address, as fe80::1%eth0; the port has a key of its own") from None
+    elif not all(0 < len(label) <= _LONGEST_LABEL for label in value.split(".")):
+        raise ValueError(f"expected 1 to {_LONGEST_LABEL} characters between dots")
+    return value
+
+
 class BoardSettings(BaseModel):
     """One `[board.NAME]` table; paths are absolute or start where the program does. Frozen."""
 
@@ -41,7 +58,7 @@ class BoardSettings(BaseModel):
 
     name: Annotated[str, _matching(NAME, "letters, digits, '.', '_' and '-', at most 64, a letter or digit first")]
     #: Its name or address in the network.
-    host: Annotated[str, _matching(_HOST, "a host name or an address, as 192.168.1.20")]
+    host: Annotated[str, _matching(_HOST, "a host name or an address, as 192.168.1.20"), AfterValidator(_a_host)]
     port: int = Field(default=22, ge=1, le=65535)
     user: Annotated[str, _matching(_USER, "the name of a user on the board, as root")] = "root"
     #: The private key that opens it; nobody else may read the file, and it has no passphrase.
@@ -60,7 +77,7 @@ class BoardSettings(BaseModel):
     #: Most seconds that one step may take: a copy, waiting for the board while another driver has it, a measurement.
     timeout_s: float = Field(default=300.0, gt=0, le=86400, allow_inf_nan=False)
     #: How long each figure is measured, and how often.
-    seconds: float = Field(default=2.0, gt=0, le=600, allow_inf_nan=False)
+    seconds: float = Field(default=2.0, gt=0, le=600, allow_inf_nan=False, validate_default=True)
     repeats: int = Field(default=5, ge=5, le=100)
     #: Threads of the throughput; 0: two for each core.
     threads: int = Field(default=0, ge=0, le=64)
@@ -80,6 +97,17 @@ class BoardSettings(BaseModel):
         plain = re.fullmatch(r"(/[A-Za-z0-9_.+-]+)+", value) is not None and len(value) <= 200
         if not plain or any(part in (".", "..") for part in value.split("/")):
             raise ValueError("expected the absolute path of a folder on the board, without spaces, as /tmp")
+        return value
+
+    @field_validator("seconds")
+    @classmethod
+    def _ends_in_time(cls, value: float, info: ValidationInfo) -> float:
+        needed = _MOST_OF_SECONDS * value + _BESIDE_S
+        if info.data.get("timeout_s", needed) < needed:
+            raise ValueError(
+                f"a measurement may take {_MOST_OF_SECONDS:g} times as long and {_BESIDE_S:g} s, which timeout_s = "
+                f"{info.data['timeout_s']:g} does not give it; give timeout_s at least {needed:g}, or fewer seconds"
+            )
         return value
 
     @field_validator("power_cycle")

@@ -33,6 +33,7 @@ import re
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -108,8 +109,14 @@ def watch(work: Callable[[], int]) -> int:
         die_with(parent)
         return work()
     os.close(HEART.pipe)
+    stopped_by: list[int] = []
+
+    def stop(number: int, _: Any) -> None:
+        stopped_by.append(number)
+        os.kill(child, signal.SIGKILL)
+
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: os.kill(child, signal.SIGKILL))
+        signal.signal(number, stop)
     while True:
         if not select.select([reading], [], [], PATIENCE_S)[0]:
             os.kill(child, signal.SIGKILL)
@@ -119,6 +126,9 @@ def watch(work: Callable[[], int]) -> int:
         if not os.read(reading, 4096):
             break
     status = os.waitpid(child, 0)[1]
+    if stopped_by:
+        print(f"error: the program was stopped ({signal.Signals(stopped_by[0]).name})", file=sys.stderr)
+        return 3
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
         print(f"error: VART ended the program ({name}); the lines above say why, if it knew", file=sys.stderr)
@@ -136,12 +146,25 @@ def die_with(parent: int) -> None:
         os._exit(3)
 
 
+def open_lock(path: str) -> int:
+    """The lock file, made where there is none. Users share it, and in /tmp nobody may write, or make, what is another's."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        try:
+            file = os.open(path, flags)
+        except FileNotFoundError:
+            file = os.open(path, flags | os.O_CREAT, 0o644)
+            os.fchmod(file, 0o644)  # whatever the umask
+    except OSError as error:
+        raise BoardFault(f"the lock file {path} cannot be opened: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        raise BoardFault(f"the lock file {path} cannot be opened: it is no file")
+    return file
+
+
 def take_lock(path: str, seconds: float) -> int:
     """Hold the board's lock file; it is let go when the process ends."""
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    except OSError as error:
-        raise Refused(f"the lock file {path} cannot be opened: {error.strerror}") from error
+    file = open_lock(path)
     end = time.monotonic() + seconds
     progress("waiting")
     while True:
@@ -184,6 +207,7 @@ def output_of(command: str) -> str:
     path = shutil.which(command, path=os.environ.get("PATH", "") + ":/usr/bin:/usr/local/bin:/usr/sbin")
     if path is None:
         return ""
+    HEART.beat()
     try:
         done = subprocess.run(  # the lock is let go with the last process that has the file
             [path] + (["query"] if command == "xdputil" else []), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30
@@ -435,7 +459,7 @@ class Ready:
             "format": FORMAT,
             "runner": "python",
             "runner_version": VERSION,
-            "xmodel": {"sha256": sha256_of(arguments.xmodel), "fingerprint": mark, "kernels": 1},
+            "xmodel": {"sha256": sha256_of(arguments.xmodel), "fingerprint": mark},
             "board": board,
             "input": {"shape": network.shape, "fix_position": fix_position(network.input)},
             "output": {"shape": network.out_shape, "fix_position": fix_position(network.output)},
@@ -643,7 +667,7 @@ def run_job(arguments: argparse.Namespace) -> int:
     report = ready.report
     report["images"] = {"count": len(images), "correct": correct, "seconds": round(seconds, 4)}
     report.update(measure(ready, images, arguments))
-    report.update(clock_skew_note=None, measured_at=now(), seconds=round(time.perf_counter() - begin, 3))
+    report.update(measured_at=now(), seconds=round(time.perf_counter() - begin, 3))
     write_json(arguments.result, report)
     return 0
 

@@ -133,6 +133,16 @@ std::string format(const char* words, double value) {
 int heart = -1;
 std::atomic<double> last_beat{0};
 pid_t child = 0;
+volatile std::sig_atomic_t stopped_by = 0;
+
+std::string signal_name(int number) {
+  const std::map<int, const char*> names{{SIGHUP, "SIGHUP"},   {SIGINT, "SIGINT"},   {SIGQUIT, "SIGQUIT"},
+                                         {SIGILL, "SIGILL"},   {SIGTRAP, "SIGTRAP"}, {SIGABRT, "SIGABRT"},
+                                         {SIGBUS, "SIGBUS"},   {SIGFPE, "SIGFPE"},   {SIGKILL, "SIGKILL"},
+                                         {SIGSEGV, "SIGSEGV"}, {SIGPIPE, "SIGPIPE"}, {SIGTERM, "SIGTERM"}};
+  const auto found = names.find(number);
+  return found == names.end() ? "signal " + std::to_string(number) : found->second;
+}
 
 void beat() {
   const double now = now_s();
@@ -159,7 +169,11 @@ int watch(const std::function<int()>& work) {
     return getppid() == parent ? work() : 3;
   }
   close(ends[1]);
-  for (int signal_number : {SIGTERM, SIGINT, SIGHUP}) signal(signal_number, [](int) { kill(child, SIGKILL); });
+  for (int signal_number : {SIGTERM, SIGINT, SIGHUP})
+    signal(signal_number, [](int number) {
+      stopped_by = number;
+      kill(child, SIGKILL);
+    });
   char ignored[4096];
   while (true) {
     pollfd waiting{ends[0], POLLIN, 0};
@@ -175,16 +189,35 @@ int watch(const std::function<int()>& work) {
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
+  if (stopped_by) {
+    std::cerr << "error: the program was stopped (" << signal_name(stopped_by) << ")\n";
+    return 3;
+  }
   if (WIFSIGNALED(status)) {
-    std::cerr << "error: VART ended the program (signal " << WTERMSIG(status) << "); the lines above say why, if it knew\n";
+    std::cerr << "error: VART ended the program (" << signal_name(WTERMSIG(status))
+              << "); the lines above say why, if it knew\n";
     return 3;
   }
   return WEXITSTATUS(status);
 }
 
+// The lock file, made where there is none. Several users share it, and in /tmp nobody may write, or make, what is another's.
+int open_lock(const std::string& path) {
+  constexpr int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+  int file = open(path.c_str(), flags);
+  if (file < 0 && errno == ENOENT) {
+    file = open(path.c_str(), flags | O_CREAT, 0644);
+    if (file >= 0) fchmod(file, 0644);  // whatever the umask
+  }
+  if (file < 0) throw BoardFault("the lock file " + path + " cannot be opened: " + std::strerror(errno));
+  struct stat info {};
+  if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode))
+    throw BoardFault("the lock file " + path + " cannot be opened: it is no file");
+  return file;
+}
+
 void take_lock(const std::string& path, double seconds) {
-  const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-  if (file < 0) throw Refused("the lock file " + path + " cannot be opened: " + std::strerror(errno));
+  const int file = open_lock(path);
   const double end = now_s() + seconds;
   progress("waiting");
   while (flock(file, LOCK_EX | LOCK_NB) != 0) {
@@ -224,6 +257,7 @@ Strings find(const std::string& pattern) {
 
 // What a program of the board prints; "" where it is not there, fails, or takes longer than 30 s.
 std::string output_of(const Strings& words) {
+  beat();
   int ends[2];
   if (pipe(ends) != 0) return "";
   const pid_t process = fork();
@@ -959,8 +993,7 @@ int run_job(const Arguments& arguments) {
   if (!arguments.logits.empty()) write_file(arguments.logits, npy(logits, images.count));
   const std::string correct = labels ? std::to_string(right_ones(logits, network.out_size, *labels)) : "null";
   const auto fix = [](const std::optional<int>& position) { return position ? std::to_string(*position) : "null"; };
-  const Entries xmodel{
-      {"sha256", text(sha256_of(arguments.xmodel))}, {"fingerprint", text_or_null(ready.mark)}, {"kernels", "1"}};
+  const Entries xmodel{{"sha256", text(sha256_of(arguments.xmodel))}, {"fingerprint", text_or_null(ready.mark)}};
   Entries report{
       {"format", "1"},
       {"runner", text("cpp")},
@@ -973,9 +1006,7 @@ int run_job(const Arguments& arguments) {
        object({{"count", std::to_string(images.count)}, {"correct", correct}, {"seconds", number(image_seconds)}})},
   };
   for (auto& entry : measure(ready, images, arguments)) report.push_back(std::move(entry));
-  report.insert(report.end(), {{"clock_skew_note", "null"},
-                               {"measured_at", text(iso_time())},
-                               {"seconds", number(now_s() - begin)}});
+  report.insert(report.end(), {{"measured_at", text(iso_time())}, {"seconds", number(now_s() - begin)}});
   write_file(arguments.result, object(report) + "\n");
   return 0;
 }

@@ -121,7 +121,7 @@ def appendable_columns(path: Path) -> tuple[str, ...]:
 def append_measurements(path: Path, rows: Sequence[MeasurementRow]) -> None:
     """Append rows to a file that `read_measurements` reads, all or none; a new file gets a header.
 
-    Raises MeasurementError when the file cannot be written.
+    Raises MeasurementError when the file cannot be written, or a network's name is no UTF-8.
     """
     try:
         with path.open("a+b", buffering=0) as file:
@@ -135,12 +135,22 @@ def append_measurements(path: Path, rows: Sequence[MeasurementRow]) -> None:
             elif _ends_within_a_line(file, size):
                 text.write("\n")
             writer.writerows({name: _cell(row, name) for name in columns} for row in rows)
-            content = text.getvalue().encode()
+            content = _encoded(text.getvalue(), path)
             if file.write(content) != len(content):  # a full disk takes a part
                 file.truncate(size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
         raise MeasurementError(f"{path} cannot be written: {error.strerror}; give another file to append to") from error
+
+
+def _encoded(text: str, path: Path) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:  # a file's name may be of any bytes
+        raise MeasurementError(
+            f"nothing was appended to {path}: the name {error.object[error.start - 20 : error.end + 20]!r} of a network is no "
+            "UTF-8; rename the file"
+        ) from error
 
 
 def _ends_within_a_line(file: io.FileIO, size: int) -> bool:

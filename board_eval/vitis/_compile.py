@@ -78,8 +78,9 @@ def compile_with_vitis(
 
     The compiler is told the DPU by its fingerprint, or by the file `arch_json`. A failure that it does not explain is tried
     again once. What it printed is kept in `log`; where None, in a file of the temporary folder if it fails. Raises CompileError
-    for a network of which the CPU would have to do a layer, naming the layer, and for a file for another DPU; ToolchainError
-    where there is no compiler, and where it fails without a reason; XmodelError for a file that is no quantized xmodel.
+    for a network of which the CPU would have to do a layer, naming the layer, for a file for another DPU, and for a DPU whose
+    fingerprint is not known; ToolchainError where there is no compiler, where it fails without a reason, and for an `arch_json`
+    that is none; TargetError for a fingerprint in it that is none; XmodelError for a file that is no quantized xmodel.
     """
     place = find_compiler(settings)
     if is_compiled(xmodel):

@@ -21,6 +21,7 @@ from edgesearch.board_eval.remote import (
     add_board,
     boards_path,
     check_boards,
+    expanded,
     host_key,
     known_keys,
     load_boards,
@@ -46,9 +47,9 @@ def _given(keys: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in keys.items() if value is not None}
     for key in _PATHS:
         if key in given:
-            given[key] = str(Path(given[key]).expanduser().absolute())
+            given[key] = str(expanded(given[key], f"--{key.replace('_', '-')}").absolute())
     if str(given.get("target", "")).endswith(".json"):
-        given["target"] = str(Path(given["target"]).expanduser().absolute())
+        given["target"] = str(expanded(given["target"], "--target").absolute())
     if "power_cycle" in given:
         try:
             given["power_cycle"] = shlex.split(given["power_cycle"])

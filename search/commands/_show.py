@@ -9,7 +9,16 @@ from rich.console import Console
 from rich.text import Text
 
 from edgesearch.search.library import Study
-from edgesearch.search.report import LEGEND, certainty_note, front_csv, front_json, print_table, write_front_svg, write_results
+from edgesearch.search.report import (
+    LEGEND,
+    board_note,
+    certainty_note,
+    front_csv,
+    front_json,
+    print_table,
+    write_front_svg,
+    write_results,
+)
 
 #: Columns of a table that is written to a file or a pipe.
 _FILE_WIDTH = 150
@@ -24,7 +33,7 @@ def make_console() -> Console:
 def print_front(study: Study, console: Console) -> None:
     """The front as a table, or the nearest misses when nothing is feasible.
 
-    A terminal is also told what the table's words mean; a file or a pipe gets the table alone.
+    A terminal is also told what the table's words mean; a file or a pipe only what a mark of a board means, where it has one.
     """
     front = study.front()
     if len(front):
@@ -32,6 +41,8 @@ def print_front(study: Study, console: Console) -> None:
         print_table(view, list(front), console)
         if console.is_terminal:
             console.print(Text(f"\n{LEGEND}\n{certainty_note(view, front)}".rstrip(), style="dim"))
+        elif note := board_note(front):
+            click.echo(note)
         return
     misses = study.nearest_misses(limit=5)
     if not misses:

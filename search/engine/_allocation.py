@@ -95,9 +95,13 @@ class Allocation:
 
     def lost(self, name: str, key: str, reason: str) -> None:
         """The board was at fault: it is looked at before it gets another job."""
+        self._boards[name].faults += 1
+        self.suspected(name, key, reason)
+
+    def suspected(self, name: str, key: str, reason: str) -> None:
+        """The job ended, and the board may be at fault: it is looked at before it gets another."""
         board = self._boards[name]
         board.jobs.discard(key)
-        board.faults += 1
         if board.state is State.READY:
             board.state, board.reason = State.SUSPECT, reason
             board.remedy, board.next_check = "check", self._clock()
@@ -116,15 +120,18 @@ class Allocation:
             found.append((board.name, board.remedy))
         return found
 
-    def checked(self, name: str, problem: str | None) -> State:
-        """How a look at a board ended: None when it is well, else what is wrong; the state that it is in now."""
+    def checked(self, name: str, problem: str | None, *, needs_hands: bool = False) -> State:
+        """How a look at a board ended: None when it is well, else what is wrong; the state that it is in now.
+
+        `needs_hands`: cutting its power would not help.
+        """
         board, now = self._boards[name], self._clock()
         board.under_check = False
         if problem is None:
             self._is_ready(board)
             return board.state
         board.reason = problem
-        if board.state is State.SUSPECT and board.has_hook and not board.was_cycled:
+        if board.state is State.SUSPECT and board.has_hook and not board.was_cycled and not needs_hands:
             board.remedy, board.next_check = "power cycle", now
             return board.state
         board.remedy = "check"

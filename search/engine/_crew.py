@@ -11,15 +11,17 @@ from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
-from edgesearch.board_eval import BoardReference
-from edgesearch.errors import StudyError
+from edgesearch.board_eval import BoardProblem, BoardReference
+from edgesearch.errors import BoardUnfit, StudyError
 from edgesearch.search.engine._allocation import Allocation, BoardRules, Remedy, State
 from edgesearch.search.study import duration
 
-#: Looks at a board: None when it is well, else what is wrong, in one sentence.
-Look: TypeAlias = Callable[[BoardReference, Remedy], str | None]
+#: Looks at a board: None when it is well, else what is wrong.
+Look: TypeAlias = Callable[[BoardReference, Remedy], BoardProblem | None]
 #: A stage that was lost so often on boards that were well right after it has its network to blame.
 _LOSSES = 4
+#: Seconds that a study waits for the first look at its boards.
+_FIRST_LOOK_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,23 @@ class BoardFault:
     board: str
     reason: str
     at: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whose fault it was that a board refused a stage. `fault`: the board's, which merely lost the stage; None: its own."""
+
+    key: str
+    fault: BoardFault | None
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """A stage that a board refused, and how many looks had begun by then: a later one tells whose fault it was."""
+
+    key: str
+    reason: str
+    looks: int
 
 
 class BoardCrew:
@@ -53,7 +72,9 @@ class BoardCrew:
         self._faults: dict[str, list[BoardFault]] = {}
         self._open: dict[str, set[str]] = {name: set() for name in self._boards}  # board -> stages lost since it was well
         self._innocent: Counter[str] = Counter()  # stage key -> boards that were well after they lost it
-        self._looks: SimpleQueue[tuple[int, str | None]] = SimpleQueue()
+        self._refusals: dict[str, list[_Refusal]] = {name: [] for name in self._boards}  # board -> not judged yet
+        self._verdicts: list[Verdict] = []
+        self._looks: SimpleQueue[tuple[int, BoardProblem | None]] = SimpleQueue()
         self._looking: dict[int, tuple[str, float]] = {}  # number of a look -> board, when it was begun
         self._looked = 0
         self._told_all_out = False
@@ -92,7 +113,7 @@ class BoardCrew:
         return key in self._overdue
 
     def succeeded(self, key: str) -> str:
-        """The board did the job, or refused the network; its name."""
+        """The board did the job; its name."""
         name, _ = self._given.pop(key)
         self._overdue.discard(key)
         self._allocation.succeeded(name, key)
@@ -110,9 +131,27 @@ class BoardCrew:
         if key in self._overdue:
             reason = f"its job did not end in {duration(self._clock() - since)}"
             self._overdue.discard(key)
+        self._open[name].add(key)
+        return self._blame(name, key, reason)
+
+    def refused(self, key: str, reason: str) -> None:
+        """The board refused the job, whose fault that is a look at the board tells: see `verdicts`."""
+        name, _ = self._given.pop(key)
+        self._overdue.discard(key)
+        if name in self._allocation.quarantined():
+            self._verdicts.append(Verdict(key, self._blame(name, key, reason)))
+            return
+        self._refusals[name].append(_Refusal(key, reason, self._looked))
+        self._allocation.suspected(name, key, reason)
+
+    def verdicts(self) -> list[Verdict]:
+        """Of refused stages, whose fault is known by now, each once."""
+        known, self._verdicts = self._verdicts, []
+        return known
+
+    def _blame(self, name: str, key: str, reason: str) -> BoardFault:
         fault = BoardFault(name, reason, datetime.now(UTC).isoformat(timespec="seconds"))
         self._faults.setdefault(key, []).append(fault)
-        self._open[name].add(key)
         self._allocation.lost(name, key, reason)
         return fault
 
@@ -129,6 +168,33 @@ class BoardCrew:
 
     # --- boards
 
+    def look_first(self, seconds: float = _FIRST_LOOK_S) -> None:
+        """Look at every board, side by side, and tell what is wrong, before anything is made that they are to measure.
+
+        One that does not answer is left to the first job: it may come back in time. One that a person must mend begins in
+        quarantine. Raises BoardUnfit when that is all of them.
+        """
+        for board in self._boards.values():
+            self._begin_look(board, "check")
+        unfit: dict[str, str] = {}
+        end = time.monotonic() + seconds
+        while self._looking and (ended := self._next_look(max(end - time.monotonic(), 0.0))) is not None:
+            name, _ = self._looking.pop(ended[0])
+            if (problem := ended[1]) is not None and problem.needs_hands:
+                unfit[name] = problem.reason
+                self._allocation.checked(name, problem.reason, needs_hands=True)
+                self._note(f"board {name}: is in quarantine: {problem}")
+            elif problem is not None:
+                self._note(f"board {name}: does not serve now: {problem}; what it is to measure waits for it")
+        for name, _ in self._looking.values():
+            self._note(f"board {name}: gave no answer in {duration(seconds)}; what it is to measure waits for it")
+        self._looking.clear()
+        if len(unfit) == len(self._boards):
+            raise BoardUnfit(
+                f"no board can measure, and nothing was trained: {'; '.join(unfit[name] for name in self._boards)}; mend it "
+                "and give the same command again (`edgesearch board test` says whether a board serves)"
+            )
+
     def step(self, *, idle: bool) -> None:
         """Start the looks that are due, and learn from those that ended. `idle`: nothing but boards is waited for.
 
@@ -140,11 +206,12 @@ class BoardCrew:
         while (ended := self._next_look()) is not None:
             number, problem = ended
             if number in self._looking:  # else it was given up
-                self._learn(self._looking.pop(number)[0], problem)
+                self._learn(number, self._looking.pop(number)[0], problem)
         for number, (name, since) in list(self._looking.items()):
             if self._clock() - since > self._boards[name].limit_s + self.rules.hook_s + self.rules.boot_s:
                 del self._looking[number]
-                self._learn(name, f"a look at it did not end in {duration(self._clock() - since)}")
+                said = f"a look at it did not end in {duration(self._clock() - since)}"
+                self._learn(number, name, BoardProblem(said))
         if self._allocation.all_out and not self._told_all_out:
             self._told_all_out = True
             self._note(
@@ -168,27 +235,44 @@ class BoardCrew:
         threading.Thread(target=self._run, args=arguments, name=f"look at {board.name}", daemon=True).start()
 
     def _run(self, number: int, board: BoardReference, remedy: Remedy) -> None:
+        problem: BoardProblem | None
         try:
             problem = self._look(board, remedy)
         except Exception as error:  # a thread has nobody to raise to
-            problem = f"the look at it failed ({type(error).__name__}: {error})"
+            problem = BoardProblem(f"the look at it failed ({type(error).__name__}: {error})")
         self._looks.put((number, problem))
 
-    def _next_look(self) -> tuple[int, str | None] | None:
+    def _next_look(self, seconds: float = 0.0) -> tuple[int, BoardProblem | None] | None:
         try:
-            return self._looks.get_nowait()
+            return self._looks.get(timeout=seconds) if seconds else self._looks.get_nowait()
         except Empty:
             return None
 
-    def _learn(self, name: str, problem: str | None) -> None:
+    def _learn(self, number: int, name: str, problem: BoardProblem | None) -> None:
         was_out = name in self._allocation.quarantined()
-        state = self._allocation.checked(name, problem)
         if problem is None:
+            self._allocation.checked(name, None)
             self._innocent.update(self._open[name])
             self._open[name].clear()
             self._note(f"board {name}: is well{' again, and out of quarantine' if was_out else ''}")
-        elif state is State.QUARANTINE and not was_out:
-            self._note(f"board {name}: is in quarantine: {problem}")
+        else:
+            state = self._allocation.checked(name, problem.reason, needs_hands=problem.needs_hands)
+            if state is State.QUARANTINE and not was_out:
+                self._note(f"board {name}: is in quarantine: {problem}")
+        self._judge(number, name, problem)
+
+    def _judge(self, number: int, name: str, problem: BoardProblem | None) -> None:
+        """Whose fault the board's refusals were, by the look of this number. One that began before a refusal acquits nobody."""
+        refusals, self._refusals[name] = self._refusals[name], []
+        for refusal in refusals:
+            if problem is not None:
+                self._verdicts.append(Verdict(refusal.key, self._blame(name, refusal.key, refusal.reason)))
+            elif refusal.looks < number:
+                self._allocation.succeeded(name, refusal.key)
+                self._verdicts.append(Verdict(refusal.key, None))
+            else:
+                self._refusals[name].append(refusal)
+                self._allocation.suspected(name, refusal.key, refusal.reason)
 
     def _reasons(self) -> str:
         return "; ".join(f"{name}: {reason}" for name, reason in self._allocation.quarantined().items())

@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from edgesearch.errors import BoardLost, EdgesearchError, StoreError
+from edgesearch.errors import BoardError, BoardLost, EdgesearchError, PluginError, StoreError
 
 #: done: the artifact is in the store. refused: the stage's own fault, in one sentence. bug: ours. blocked: the disk or the
 #: store is at fault, so that no stage can run. lost: the worker died in this stage. interrupted: the worker went down with
-#: the machine or the pool that it belonged to. board_lost: the board that it was given is at fault.
-Outcome: TypeAlias = Literal["done", "refused", "bug", "blocked", "lost", "interrupted", "board_lost"]
+#: the machine or the pool that it belonged to. board_lost: the board that it was given is at fault. board_refused: that board
+#: refused it, or it was not found, and nobody knows yet whose fault that is.
+Outcome: TypeAlias = Literal["done", "refused", "bug", "blocked", "lost", "interrupted", "board_lost", "board_refused"]
 #: Errors of the operating system that have nothing to do with the stage that met them: no room left, not writable, a bad disk.
 _BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
@@ -96,7 +97,8 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     except BoardLost as error:
         outcome, message = "board_lost", str(error)
     except EdgesearchError as error:
-        outcome, message = "refused", str(error)
+        is_boards = board is not None and isinstance(error, (BoardError, PluginError))
+        outcome, message = "board_refused" if is_boards else "refused", str(error)
     except MemoryError:
         outcome, message = "refused", f"stage {stage.kind} ran out of memory; give --workers a smaller number"
     except OSError as error:

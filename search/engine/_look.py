@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from edgesearch.board_eval import BoardReference, examine
+from edgesearch.board_eval import BoardProblem, BoardReference, examine
 from edgesearch.errors import EdgesearchError
 from edgesearch.search.engine._allocation import BoardRules, Remedy
 from edgesearch.search.engine._crew import Look
@@ -18,11 +18,11 @@ _PAUSE_S = 5.0
 def look_at(folder: Path | None, rules: BoardRules) -> Look:
     """What looks at boards, whose code is looked for in `folder` first."""
 
-    def look(board: BoardReference, remedy: Remedy) -> str | None:
+    def look(board: BoardReference, remedy: Remedy) -> BoardProblem | None:
         if remedy == "check":
             return _examine(board, folder)
-        if (problem := cycle_power(board.power_cycle, seconds=rules.hook_s)) is not None:
-            return problem
+        if (failure := cycle_power(board.power_cycle, seconds=rules.hook_s)) is not None:
+            return BoardProblem(failure)
         deadline = time.monotonic() + rules.boot_s
         while (problem := _examine(board, folder)) is not None and time.monotonic() < deadline:
             time.sleep(min(_PAUSE_S, rules.boot_s))
@@ -31,11 +31,11 @@ def look_at(folder: Path | None, rules: BoardRules) -> Look:
     return look
 
 
-def _examine(board: BoardReference, folder: Path | None) -> str | None:
+def _examine(board: BoardReference, folder: Path | None) -> BoardProblem | None:
     try:
         return examine(board.open(folder, brief=True))
     except EdgesearchError as error:
-        return str(error)
+        return BoardProblem.of(error)
 
 
 def cycle_power(command: tuple[str, ...], *, seconds: float) -> str | None:

@@ -18,7 +18,10 @@ _SPEEDS = ("fps", "latency_ms", "latency_fps")
 #: Figures that tell of a prediction alone.
 _PREDICTED = ("fps_error", "conditions")
 #: What is taken over of a measurement as it is.
-_TOLD = ("board_images", "board_correct", "logits_differ", "largest_difference", "conditions", "measured_at", "joules")
+_TOLD = (
+    *("board_images", "board_correct", "logits_differ", "largest_difference", "conditions", "measured_at"),
+    *("joules", "net_joules", "power_w", "idle_power_w"),
+)
 
 
 class Scoring:

@@ -59,6 +59,7 @@ class StageRunner:
         self._logs, self._folder = logs, folder
         self._vitis = {} if vitis is None else vitis.model_dump(mode="json")
         self._running: dict[str, tuple[Stage, str]] = {}  # stage key -> stage, log
+        self._refused: dict[str, tuple[Stage, str, JobResult]] = {}  # by a board, and nobody knows yet whose fault that is
         self._deaths: Counter[str] = Counter()
         self._known: dict[str, Artifact] = {}
 
@@ -69,7 +70,7 @@ class StageRunner:
 
     def artifact(self, stage: Stage) -> Artifact | None:
         """The stage's artifact, if it is in the store."""
-        if stage.key in self._running:
+        if self._has(stage):
             return None
         if stage.key not in self._known:
             artifact = self._store.get(stage.kind, stage.key)
@@ -80,7 +81,7 @@ class StageRunner:
 
     def can_start(self, stage: Stage) -> bool:
         """Whether a worker is free for the stage, which is with none yet, and so is what it needs alone: a board, say."""
-        if stage.key in self._running:
+        if self._has(stage):
             return False
         if needs_board(stage):
             self._wait_for_board = True
@@ -89,6 +90,10 @@ class StageRunner:
             return False
         taken = sum((Counter(resources_of(other)) for other, _ in self._running.values()), Counter[str]())
         return all(taken[name] + amount <= 1 for name, amount in resources_of(stage).items())
+
+    def _has(self, stage: Stage) -> bool:
+        """Whether the stage has begun, and it is open how it ends."""
+        return stage.key in self._running or stage.key in self._refused
 
     def start(self, stage: Stage) -> None:
         """Give the stage to the pool."""
@@ -122,10 +127,29 @@ class StageRunner:
                     self._boards.stopped(key)
             self._boards.step(idle=self._wait_for_board and not self._running)
             self._wait_for_board = False
+            judged = self._judged(self._boards)
+            if judged:
+                return judged
             if not self._running:  # a pool without jobs answers at once
                 time.sleep(timeout)
         ends = [self._end(result) for result in self._pool.wait(timeout)]
         return [end for end in ends if end is not None]
+
+    def _judged(self, boards: BoardCrew) -> list[StageEnd]:
+        """The ends of refused stages that have themselves to blame; the others are merely no longer running."""
+        ends: list[StageEnd] = []
+        for verdict in boards.verdicts():
+            stage, log, result = self._refused.pop(verdict.key)
+            if verdict.fault is not None:
+                self._note(
+                    f"stage {stage.kind} {stage.key[:12]}: refused by board {verdict.fault.board}, which does not run a small "
+                    f"network either: {verdict.fault.reason}; it is queued again"
+                )
+                continue
+            message = f"{result.message} (that board ran a small network right after)"
+            end = StageEnd(stage, result.seconds, f"stage {stage.kind}: {message} (log: {log})")
+            ends.append(replace(end, faults=tuple(boards.faults(stage.key))))
+        return ends
 
     def _end(self, result: JobResult) -> StageEnd | None:
         stage, log = self._running.pop(result.key)
@@ -147,8 +171,12 @@ class StageRunner:
                 f"{fault.reason} (lost {len(boards.faults(stage.key))} times, by boards that ran a small network right after)"
             )
             end: StageEnd | None = StageEnd(stage, result.seconds, f"stage {stage.kind}: {message} (log: {log})")
+        elif result.outcome == "board_refused":
+            boards.refused(stage.key, result.message)
+            self._refused[stage.key] = stage, log, result
+            return None
         else:
-            (boards.succeeded if result.outcome in ("done", "refused") else boards.dropped)(stage.key)
+            (boards.succeeded if result.outcome == "done" else boards.dropped)(stage.key)
             end = self._ended(stage, log, result)
         return None if end is None else replace(end, faults=tuple(boards.faults(stage.key)))
 

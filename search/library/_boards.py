@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgesearch.board_eval import BOARDS, Board, BoardPool, find_pool, is_physical
+from edgesearch.board_eval import BOARDS, Board, BoardPool, find_board, find_pool, is_physical
 from edgesearch.errors import BoardError, StudyError
 from edgesearch.plugins import is_import_path
 from edgesearch.search.study import StudyFile
@@ -14,10 +14,14 @@ from edgesearch.search.study import StudyFile
 def board_changes(names: Sequence[str], *, score: str) -> dict[str, Any]:
     """What `--board` changes in a study: the simulated board, or the boards that measure.
 
-    An import path means a board that measures where boards do. Raises StudyError for several simulated ones.
+    An import path means a board that measures where boards do. Raises PluginError for a name that leads to no board, StudyError
+    for several simulated ones.
     """
     measuring = [name for name in names if _measures(name, score)]
     simulated = [name for name in names if name not in measuring]
+    for name in simulated:
+        if not (is_import_path(name) or name.endswith(".json") or name in BOARDS):
+            find_board(name)  # which says that it is unknown, and what is known
     if len(simulated) > 1:
         raise StudyError(f"a study has one simulated board (given: {', '.join(simulated)}); several can only measure")
     changes: dict[str, Any] = {"board": simulated[0]} if simulated else {}
@@ -33,7 +37,8 @@ def _measures(name: str, score: str) -> bool:
 def with_boards(settings: StudyFile) -> tuple[StudyFile, BoardPool | None]:
     """The study with its simulated board and those that measure told apart, and the latter; None where none is to measure.
 
-    Raises StudyError when the score needs boards and none is named, BoardError when they cannot be used.
+    Raises StudyError when the score needs boards and none is named, PluginError for a name that leads to none, BoardError when
+    they cannot be used.
     """
     changes = board_changes([settings.board], score="simulated")
     names = (*changes.get("boards", ()), *settings.boards)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+from optuna.trial import TrialState
 
 from edgesearch.board_eval import BoardPool
 from edgesearch.errors import EdgesearchError, StudyError
@@ -80,7 +81,8 @@ def run_study(
     """Make or resume the study and go on until it has `trials` trials in all.
 
     Raises StudyError when it was started with other settings or images, when another process runs it, and when its first
-    trials all fail; ToolchainError where it names Vitis AI's packages and they are not there.
+    trials all fail; ToolchainError where it names Vitis AI's packages and they are not there; BoardUnfit, before anything is
+    trained, when no board can measure before a person mends one.
     """
     settings = inputs.settings
     check_vitis(settings)
@@ -93,6 +95,9 @@ def run_study(
             _refuse_other_data(study, inputs.data)
             if made := made_otherwise(inputs, study):
                 progress.note(made)
+            crew = resources.crew(inputs.pool, settings.folder, progress)
+            if crew is not None and _is_open(study, trials, retry_failed):
+                crew.look_first()
             pool = resources.pool(inputs.pool)
             store, logs = Store(home.store, warn=progress.note), home.logs(settings.name)
             try:
@@ -107,7 +112,7 @@ def run_study(
                     logs=logs,
                     lease=lease,
                     folder=settings.folder,
-                    boards=resources.crew(inputs.pool, settings.folder, progress),
+                    boards=crew,
                     retry_failed=retry_failed,
                 )
                 summary = engine.run(trials)
@@ -125,6 +130,13 @@ def run_study(
             finally:
                 pool.close()
     return summary
+
+
+def _is_open(study: optuna.Study, trials: int, retry_failed: bool) -> bool:
+    """Whether there is a trial left to be made, or to be finished."""
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    is_failed_tried = retry_failed and TrialState.FAIL in states
+    return len(states) < trials or TrialState.RUNNING in states or is_failed_tried
 
 
 def _refuse_other_data(study: optuna.Study, data: DataSet) -> None:

@@ -154,7 +154,8 @@ class Study:
         told each line of what happens, for example `print`; None: silence. `board_wait_s`: seconds for a board to come back
         when all that measure are in quarantine; then the study stops. Interrupted at any moment, the same call goes on.
         Raises StudyError when the study was started with other settings or images, when another process runs it, when its
-        first trials all fail, and for a study that was loaded to be read.
+        first trials all fail, and for a study that was loaded to be read; BoardUnfit, before anything is trained, when no
+        board that is to measure can before a person mends it.
         """
         from edgesearch.search.library._run import Resources, run_study
 

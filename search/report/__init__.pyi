@@ -6,6 +6,7 @@ from ._results import refresh as refresh
 from ._results import run_of as run_of
 from ._results import write_results as write_results
 from ._table import LEGEND as LEGEND
+from ._table import board_note as board_note
 from ._table import certainty_note as certainty_note
 from ._table import front_csv as front_csv
 from ._table import front_json as front_json

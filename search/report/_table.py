@@ -155,8 +155,8 @@ def board_note(front: Sequence[Record]) -> str:
         return ""
     images = max(int(record.figure("board_images") or 0) for record in marked)
     return (
-        "* behind a board: its logits are not those of this program's integers, so that its accuracy is the board's own, on "
-        f"{images:,} images at most; look at the preprocessing and at the file that it ran."
+        "* behind a board: its logits are not those of this program's integers, so that the simulated accuracy does not hold "
+        f"there; the accuracy is the board's own, on {images:,} images at most. Look at the file that it ran, and at the board."
     )
 
 
@@ -283,10 +283,14 @@ def _as_json(view: StudyView, record: Record) -> dict[str, Any]:
 
 
 def _measured(record: Record) -> dict[str, Any]:
-    """Of a trial that a board measured: whose accuracy it has, and the boards that lost the measurement before."""
+    """Of a trial that a board measured: whose accuracy it has, how it was measured, and the boards that lost it before."""
     if not record.measured_by:
         return {}
-    return {"accuracy_of": record.accuracy_of, "board_faults": [dict(fault) for fault in record.board_faults]}
+    return {
+        "accuracy_of": record.accuracy_of,
+        "conditions": dict(record.conditions),
+        "board_faults": [dict(fault) for fault in record.board_faults],
+    }
 
 
 def _certainty(view: StudyView, record: Record, front: Sequence[Record]) -> dict[str, Any]:

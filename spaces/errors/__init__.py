@@ -14,6 +14,7 @@ EdgesearchError                 what a person did or gave; the command line prin
 ├── MeasurementError            board measurements that are missing or impossible
 ├── BoardError                  a board that does not answer, or refuses an xmodel
 │   └── BoardLost               the board is at fault, not the network: another board, or the same one later, may serve
+│       └── BoardUnfit          a board that serves nobody before a person mends it, or what the boards file says of it
 ├── ToolchainError              a tool of Vitis AI that is not there, or that failed
 ├── StoreError                  the artifact store cannot be read or written
 ├── TrainingError               a training that ended in NaN or not at all
@@ -32,6 +33,7 @@ from dataclasses import dataclass
 __all__ = [
     "BoardError",
     "BoardLost",
+    "BoardUnfit",
     "CompileError",
     "DataError",
     "EdgesearchError",
@@ -128,6 +130,10 @@ class BoardError(EdgesearchError):
 
 class BoardLost(BoardError):
     """A board at fault, not the network that it was given: another board, or the same one later, may serve."""
+
+
+class BoardUnfit(BoardLost):
+    """A board that serves no network before a person mends it: its key, its login, its programs, its DPU, or its settings."""
 
 
 class ToolchainError(EdgesearchError):

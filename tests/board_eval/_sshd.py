@@ -12,15 +12,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import pytest
 
 from edgesearch.board_eval.remote import BoardSettings
+
+T = TypeVar("T")
 
 #: Packages xir and vart that execute compiled files in the machine, and a program xdputil.
 STANDIN = Path(__file__).parent / "runner" / "standin"
@@ -48,7 +50,7 @@ LogLevel ERROR
 #: A report as the runner writes it.
 REPORT: dict[str, Any] = {
     "format": 1, "runner": "cpp", "runner_version": "1",
-    "xmodel": {"sha256": "0" * 64, "fingerprint": "0x101000056010407", "kernels": 1},
+    "xmodel": {"sha256": "0" * 64, "fingerprint": "0x101000056010407"},
     "board": {"fingerprint": None, "vart": "3.5.0", "dpu_cores": 2, "dpu_mhz": 300, "cpu": None, "python": None},
     "input": {"shape": [8, 8, 3], "fix_position": None}, "output": {"shape": [10], "fix_position": None},
     "images": {"count": 4, "correct": None, "seconds": 0.1},
@@ -58,7 +60,7 @@ REPORT: dict[str, Any] = {
     },
     "throughput": {"threads": 4, "fps": 4000.0, "images": 900, "repeats_fps": [4000.0] * 5, "spread": 0.01, "settled": True},
     "power": {"idle_w": 8.0, "busy_w": 12.5, "sensor": "ina226"}, "power_note": None,
-    "temperature_c": {"start": 40.0, "end": 41.0}, "clock_skew_note": None, "measured_at": "2024-01-01T00:00:00+00:00",
+    "temperature_c": {"start": 40.0, "end": 41.0}, "measured_at": "2024-01-01T00:00:00+00:00",
     "seconds": 12.0,
 }  # fmt: skip
 
@@ -79,6 +81,14 @@ json.dump(report, open(value("--result"), "w"))
 
 def _keygen(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+
+
+def _left(look: Callable[[], list[T]]) -> list[T]:
+    """What `look` finds once it finds nothing, or ten seconds later."""
+    end = time.monotonic() + 10
+    while (found := look()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
 
 
 def _free_port() -> int:
@@ -186,18 +196,27 @@ class LoopbackBoard:
             self.signal(signal.SIGKILL)
             self.process.wait()
 
-    def programs(self, name: str | None) -> list[psutil.Process]:
-        """What runs for its jobs, by what their command lines name: all, or those of a name, after a moment for the last."""
+    def running(self, name: str | None = None) -> list[psutil.Process]:
+        """What runs for its jobs now, by what their command lines name: all, or those of a name."""
         prefix = str(self.folder / "edgesearch-job.")
         found = [p for p in psutil.process_iter(["name", "cmdline"]) if prefix in " ".join(p.info["cmdline"] or ())]
         return [p for p in found if name in (None, p.info["name"])]
 
+    def command_lines(self, name: str) -> str:
+        """Of what runs for its jobs now and has this name."""
+        found = []
+        for process in self.running(name):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(" ".join(process.cmdline()))
+        return "\n".join(found)
+
+    def programs(self, name: str | None) -> list[psutil.Process]:
+        """What still runs for its jobs after a moment for the last, as `running` has it."""
+        return _left(lambda: self.running(name))
+
     def left_behind(self) -> list[str]:
         """Private folders of jobs on the board, after a moment for those whose connection was lost."""
-        end = time.monotonic() + 10
-        while (found := sorted(p.name for p in self.folder.glob("edgesearch-job.*"))) and time.monotonic() < end:
-            time.sleep(0.05)
-        return found
+        return _left(lambda: sorted(p.name for p in self.folder.glob("edgesearch-job.*")))
 
     def cached(self) -> list[Path]:
         """Files that the board keeps for later jobs."""

@@ -24,7 +24,7 @@ from edgesearch.board_eval import (
     load_profile,
 )
 from edgesearch.board_eval.xmodel import compiled_graph
-from edgesearch.errors import BoardError, BoardLost
+from edgesearch.errors import BoardError, BoardLost, BoardUnfit
 
 #: Images of a look at a board; measurements of tests have more.
 CANARY_IMAGES = 4
@@ -39,7 +39,8 @@ MODULE = "from pathlib import Path\nfrom _fake_boards import FakeBoard\n" + "".j
 def write_boards(folder: Path, **scripts: Mapping[str, list[str]]) -> None:
     """The module `lab` with the boards a and b, and what each is to do: {"run": [...], "canary": [...]}, "ok" when it ends.
 
-    A deed is ok, lost, hang, refuse, wrong (logits), or off (lost, whatever the script says next, until NAME.on is there).
+    A deed is ok, lost, hang, refuse, unfit, wrong (logits), or off (lost, whatever the script says next, until NAME.on is
+    there).
     """
     (folder / "lab.py").write_text(MODULE)
     for name, script in scripts.items():
@@ -83,6 +84,8 @@ class FakeBoard:
                 raise BoardLost(f"board {self.name!r} does not answer")
             case "refuse":
                 raise BoardError(f"board {self.name!r} refused the network: it does not like it")
+            case "unfit":
+                raise BoardUnfit(f"board {self.name!r} shows another key")
             case "hang":
                 time.sleep(3600)
         compiled = CompiledXmodel.read(xmodel)
@@ -123,7 +126,7 @@ def _report(compiled: CompiledXmodel, images: int) -> RunReport:
     content = {
         "format": 1, "runner": "python", "runner_version": "1",
         "xmodel": {"sha256": compiled.sha256, "fingerprint": None},
-        "board": {},
+        "board": {"fingerprint": "0x101000056010407", "vart": "3.5.0"},
         "input": {"shape": list(compiled.input.shape), "fix_position": compiled.input.fix},
         "output": {"shape": [10], "fix_position": compiled.outputs[0].fix},
         "images": {"count": images, "correct": None, "seconds": 0.1},
@@ -132,6 +135,7 @@ def _report(compiled: CompiledXmodel, images: int) -> RunReport:
             "repeats_ms": [ms] * 5, "spread": 0.0, "settled": True,
         },
         "throughput": {"threads": 4, "fps": fps, "images": 10, "repeats_fps": [fps] * 5, "spread": 0.0, "settled": True},
-        "power": None, "power_note": "not available", "temperature_c": None, "measured_at": None, "seconds": 1.0,
+        "power": {"idle_w": 8.0, "busy_w": 12.0, "sensor": "ina226"}, "power_note": None, "temperature_c": None,
+        "measured_at": None, "seconds": 1.0,
     }  # fmt: skip
     return RunReport.model_validate(content)

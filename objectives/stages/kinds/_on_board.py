@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from edgesearch.board_eval import BoardRun, Graph, LogitsComparison, execute, quantize_images
+from edgesearch.board_eval.boards import conditions
 from edgesearch.errors import BoardError
 from edgesearch.objectives.data import DataSet, Split, prepare
 from edgesearch.objectives.stages._context import Context
@@ -60,6 +61,7 @@ def _run(context: Context[OnBoardSettings]) -> Result:
     position = _output_position(graph, run.report.output.fix_position)
     compared = LogitsComparison.of(run.logits, expected, position)
     figures = _figures(run) | {
+        "conditions": conditions(run, board) | {"integers": compared.verdict},
         "board_images": count,
         "board_correct": int((run.logits.reshape(count, -1).argmax(axis=1) == split.labels).sum()),
         "logits_differ": compared.differing,
@@ -74,16 +76,11 @@ def _figures(run: BoardRun) -> dict[str, Any]:
     report = run.report
     latency, fps = report.latency, report.throughput.fps
     figures: dict[str, Any] = {"fps": fps, "latency_ms": latency.median_ms, "latency_fps": 1e3 / latency.mean_ms}
-    if report.power is not None:
-        figures["joules"] = report.power.busy_w / fps
-    settled = "" if latency.settled and report.throughput.settled else ", not settled"
+    if (power := report.power) is not None:
+        figures |= {"joules": power.busy_w / fps, "net_joules": (power.busy_w - power.idle_w) / fps}
+        figures |= {"power_w": power.busy_w, "idle_power_w": power.idle_w}
     return figures | {
         "measured_at": run.measured_at,
-        "conditions": {
-            "measured": f"on a board{settled}",
-            "latency": f"one thread, {report.runner} runner",
-            "throughput": f"{report.throughput.threads} threads, {report.runner} runner",
-        },
         "clock_skew_s": run.clock_skew_s,
         "report": report.model_dump(mode="json"),
     }

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgesearch.board_eval.boards._canary import Canary, examine
+from edgesearch.board_eval.boards._canary import BoardProblem, Canary, examine
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Dpu
 from edgesearch.board_eval.xmodel import is_compiled
-from edgesearch.errors import BoardLost
+from edgesearch.errors import BoardError, BoardLost, BoardUnfit
 
 
 @dataclass
@@ -27,13 +27,13 @@ class _Probe:
 class _Board:
     """Gives the canary's logits, with `error` added to one of them."""
 
-    def __init__(self, target: Dpu, *, error: int = 0, lost: str = "") -> None:
-        self.target, self.error, self.lost = target, error, lost
+    def __init__(self, target: Dpu, *, error: int = 0, raises: BoardError | None = None) -> None:
+        self.target, self.error, self.raises = target, error, raises
         self.files: list[bool] = []
 
     def run(self, xmodel: Any, images: Any, labels: Any = None) -> _Run:
-        if self.lost:
-            raise BoardLost(self.lost)
+        if self.raises is not None:
+            raise self.raises
         self.files.append(is_compiled(xmodel))
         logits = Canary.of(DEFAULT_TARGET).logits.copy()
         logits[2, 3] += self.error
@@ -43,7 +43,7 @@ class _Board:
         return _Probe("no VART")
 
 
-def look(board: _Board) -> str | None:
+def look(board: _Board) -> BoardProblem | None:
     return examine(board)  # type: ignore[arg-type]
 
 
@@ -64,16 +64,21 @@ def test_a_board_that_gives_the_logits_is_well() -> None:
 def test_one_wrong_integer_is_found() -> None:
     problem = look(_Board(DEFAULT_TARGET, error=1))
     assert problem is not None
-    assert "wrong logits for 1 of 4 images" in problem
+    assert "wrong logits for 1 of 4 images" in problem.reason
+    assert not problem.needs_hands
 
 
-def test_a_board_that_is_lost_says_why() -> None:
-    assert look(_Board(DEFAULT_TARGET, lost="it is off")) == "it is off"
+@pytest.mark.parametrize(
+    ("error", "needs_hands"), [(BoardLost("it is off"), False), (BoardUnfit("no key"), True), (BoardError("refused"), True)]
+)
+def test_a_board_that_fails_says_why_and_whether_a_person_must_mend_it(error: BoardError, needs_hands: bool) -> None:
+    """A board that refuses a network that every one runs is not what the boards file says."""
+    assert look(_Board(DEFAULT_TARGET, raises=error)) == BoardProblem(str(error), needs_hands)
 
 
 def test_a_board_that_nothing_can_be_compiled_for_is_asked() -> None:
     unknown = DEFAULT_TARGET.model_copy(update={"fingerprint": 0})
-    assert look(_Board(unknown)) == "no VART"
+    assert look(_Board(unknown)) == BoardProblem("no VART", needs_hands=True)
 
 
 @pytest.mark.parametrize("size", ["B512", "B4096"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from edgesearch.board_eval import Board, Graph, Measurement, SshBoard, compile_xmodel, execute, find_board, write_xmodel
 from edgesearch.board_eval.targets import DPUS
-from edgesearch.errors import BoardError, BoardLost, PluginError, XmodelError
+from edgesearch.errors import BoardError, BoardLost, BoardUnfit, PluginError, QuantizationError, XmodelError
 from edgesearch.testing import BoardContract
 
 from .._sshd import LoopbackBoard, loopback_board
@@ -109,11 +110,11 @@ def test_what_is_wrong_is_refused_before_the_board_is_asked(lab: LoopbackBoard, 
         _nothing_is_asked(board, other)
     assert type(caught.value) is BoardError
     for images, expected in (
-        (PIXELS[:, :4], r"images have shape \(6, 4, 8, 3\), network 'contract' takes \(N, 8, 8, 3\)"),
+        (PIXELS[:, :4], r"images have shape \(6, 4, 8, 3\), expected \(N, 8, 8, 3\)"),
         (PIXELS * np.nan, "have NaN"),
         (PIXELS.astype(np.float64), "are float64"),
     ):
-        with pytest.raises(BoardError, match=expected):
+        with pytest.raises(QuantizationError, match=expected):
             _nothing_is_asked(board, GRAPH, images)
     known = lab.root / "known_hosts"
     known.write_text(known.read_text() + known.read_text().replace(f":{lab.port} ", ":1 "))
@@ -128,6 +129,21 @@ def test_a_report_of_another_file_is_an_error(lab: LoopbackBoard) -> None:
     shifted = lab.quick_runner("report['input']['fix_position'] = 3")
     with pytest.raises(BoardError, match="fix position of the input 3, expected 7"):
         SshBoard(lab.settings(python=shifted)).measure(GRAPH)
+
+
+def test_a_board_that_is_not_what_the_boards_file_says_is_at_fault_and_not_the_network(lab: LoopbackBoard) -> None:
+    board = SshBoard(lab.settings())
+    lab.knobs(fingerprint="0x101000056010406")
+    with pytest.raises(BoardUnfit, match=r"board 'lab', fingerprint: 0x101000056010406, its target 'zcu104' has 0x\w+"):
+        board.measure(GRAPH)
+    lab.knobs()
+    bare = lab.program("bare", f'#!/bin/sh\nunset PYTHONPATH\nexec {sys.executable} "$@"\n')
+    with pytest.raises(BoardUnfit, match=r"board 'lab', VART: .*use the Python of the board's image"):
+        SshBoard(lab.settings(python=str(bare))).measure(GRAPH)
+    refuses = lab.program("refuses", f'#!/bin/sh\n[ $2 = --probe ] && exec {sys.executable} "$@"\nexit 2\n')
+    with pytest.raises(BoardError, match="refused the network") as caught:
+        SshBoard(lab.settings(python=str(refuses))).measure(GRAPH)
+    assert type(caught.value) is BoardError
 
 
 def test_what_decides_results_tells_no_way_to_the_board(lab: LoopbackBoard) -> None:

@@ -56,6 +56,12 @@ def test_paths_start_at_the_file_and_the_rest_has_defaults(tmp_path: Path, key: 
         ('python = "-c"', "python: expected a program"),
         ('runner = "rust"', "runner: .*given: 'rust'"),
         ("seconds = nan", "seconds: "),
+        ("seconds = 5\ntimeout_s = 22", r"\[board.lab\] seconds: .*at least 22.25, or fewer seconds \(given: 5\)"),
+        ("timeout_s = 9", r"\[board.lab\] seconds: .*timeout_s = 9 does not give it; give timeout_s at least 9.5"),
+        ('known_hosts = "~nosuchuser/hosts"', r"\[board.lab\] known_hosts: .*there is no home folder ~nosuchuser"),
+        ('target = "~nosuchuser/board.json"', r"\[board.lab\] target: .*there is no home folder ~nosuchuser"),
+        ('known_hosts = "a\\u0000b"', r"\[board.lab\] known_hosts: 'a\\x00b' is no path"),
+        ('target = "a\\u0000b.json"', r"\[board.lab\] target: .* is no path"),
         ("repeats = 4", "repeats: "),
         ('power_cycle = "curl"', "power_cycle: "),
         ('power_cycle = ["", "x"]', "power_cycle: expected a program"),
@@ -108,6 +114,31 @@ def test_a_key_in_the_file_itself_is_refused_and_not_shown(tmp_path: Path) -> No
 def test_a_wrong_file_is_refused(tmp_path: Path, key: Path, text: str, expected: str) -> None:
     with pytest.raises(BoardError, match=expected):
         load_boards(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("192.168..20", "expected 1 to 63 characters between dots"),
+        (f"{'a' * 64}.lan", "expected 1 to 63 characters between dots"),
+        ("10.0.0.1:22", "expected an address, as fe80::1%eth0; the port has a key of its own"),
+    ],
+)
+def test_a_host_that_cannot_be_looked_up_is_refused(tmp_path: Path, key: Path, host: str, expected: str) -> None:
+    with pytest.raises(BoardError, match=expected):
+        load_boards(write(tmp_path, LAB.replace("192.168.1.20", host)))
+    for good in (f"{'a' * 63}.lan", "fe80::1%eth0", "board"):
+        assert load_boards(write(tmp_path, LAB.replace("192.168.1.20", good))).boards["lab"].host == good
+
+
+def test_a_home_that_nobody_has_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        BoardError, match=r"\[board.lab\] key: '~nosuchuser/key' is no path; there is no home folder ~nosuchuser"
+    ):
+        load_boards(write(tmp_path, LAB.replace('"key"', '"~nosuchuser/key"')))
+    monkeypatch.setenv("EDGESEARCH_BOARDS", "~nosuchuser/boards.toml")
+    with pytest.raises(BoardError, match=r"boards file: '~nosuchuser/boards.toml' is no path"):
+        load_boards()
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))

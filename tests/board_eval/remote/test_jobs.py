@@ -17,7 +17,7 @@ import pytest
 from edgesearch.board_eval import compile_xmodel, execute
 from edgesearch.board_eval.remote import BoardRun, BoardSettings, probe_board, release_board, run_on_board
 from edgesearch.board_eval.targets import DPUS
-from edgesearch.errors import BoardError, BoardLost
+from edgesearch.errors import BoardError, BoardLost, BoardUnfit
 from edgesearch.testing import BoardContract
 
 from .._sshd import LoopbackBoard
@@ -39,12 +39,12 @@ def run(settings: BoardSettings, images: np.ndarray = IMAGES) -> BoardRun:
 
 def wait_for_job(lab: LoopbackBoard) -> Path:
     """The private folder of the job whose program runs now."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while time.monotonic() < end:
-        for pid in lab.folder.glob("edgesearch-job.*/pid"):
-            if pid.read_text().strip() and lab.programs("sleeper"):
-                return pid.parent
-        time.sleep(0.02)
+        folders = [folder for folder in lab.folder.glob("edgesearch-job.*") if str(folder) in lab.command_lines("sleeper")]
+        if folders:
+            return folders[0]
+        time.sleep(0.1)
     raise AssertionError("no job began")
 
 
@@ -100,7 +100,7 @@ def test_a_board_that_another_driver_keeps_is_busy(lab: LoopbackBoard) -> None:
     with (lab.folder / "edgesearch-board.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(BoardLost, match=r"is busy or at fault: the board is busy: another program held"):
-            run(lab.settings(timeout_s=3))
+            run(lab.settings(timeout_s=12))
         assert release_board(lab.settings()).is_locked is True
     assert lab.left_behind() == []
 
@@ -140,7 +140,7 @@ def test_release_removes_what_has_no_keeper_and_frees_the_lock(lab: LoopbackBoar
         job = thread.submit(run, lab.settings(python="sleeper"))
         folder = wait_for_job(lab)
         assert release_board(settings).kept == (str(folder),)
-        for process in lab.programs(None):
+        for process in lab.running():
             if "edgesearch-keeper" in process.cmdline():
                 process.kill()
         lab.stop()
@@ -200,13 +200,28 @@ def test_where_it_does_not_build_the_python_runner_runs_and_says_why(lab: Loopba
         assert "does not build on the board" in done.note
         assert "fatal error: vart/runner.hpp" in done.note
         assert "edgesearch-job" not in done.note
-    with pytest.raises(BoardError, match=r"does not build the C\+\+ runner .*vart/runner.hpp.*\"auto\""):
+    with pytest.raises(BoardUnfit, match=r"does not build the C\+\+ runner .*vart/runner.hpp.*\"auto\""):
         run(lab.settings(runner="cpp"))
     assert log.read_text().split() == ["tried"]
     release_board(lab.settings())
     run(lab.settings(runner="auto", python=lab.quick_runner()))
     assert log.read_text().split() == ["tried"] * 2
     assert lab.left_behind() == []
+
+
+def test_what_is_built_and_does_not_start_leaves_the_job_to_the_python_runner(lab: LoopbackBoard) -> None:
+    """As where a library is missing that its compiler had."""
+    message = "error while loading shared libraries: libglog.so.0"
+    script = f"#!/bin/sh\\necho {message} >&2\\nexit 127\\n"
+    body = f'while [ "$1" != -o ]; do shift; done\nprintf \'{script}\' >"$2"\nchmod 755 "$2"\n'
+    lab.program("g++", f"#!/bin/sh\n{body}")
+    for _ in range(2):
+        done = run(lab.settings(runner="auto", python=lab.quick_runner()))
+        assert np.array_equal(done.logits, QUICK_LOGITS)
+        assert done.note.endswith(f"what was built does not start: {message}")
+    assert not [path for path in lab.cached() if path.name.startswith("built-")]
+    with pytest.raises(BoardUnfit, match="does not start"):
+        run(lab.settings(runner="cpp"))
 
 
 def test_a_cache_that_is_somebody_elses_is_not_used(lab: LoopbackBoard, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +91,33 @@ def execute_program(program: list[str], words: tuple[object, ...], environment: 
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=120, check=False)
     assert list(folder.glob("*.part")) == []
     return Done(done.returncode, done.stderr, json.loads(result.read_text()) if result.exists() else {})
+
+
+def _catches(pid: int, number: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)
+
+
+def stop_while_it_waits(command: list[str], environment: dict[str, str], folder: Path) -> tuple[int, str]:
+    """Send SIGINT to a program once it waits for the lock: its exit code, and its last line."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=folder) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "waiting\n"
+        while not _catches(process.pid, signal.SIGHUP):  # the last signal that it takes care of
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read().splitlines()
+    return process.returncode, said[-1]
+
+
+def slow_programs(folder: Path) -> Path:
+    """A folder with an xdputil and a show_dpu that take two seconds each and tell nothing."""
+    for name in ("xdputil", "show_dpu"):
+        program = folder / "slow" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text("#!/bin/sh\nsleep 2\nexit 1\n")
+        program.chmod(0o755)
+    return folder / "slow"
 
 
 def make_sensors(root: Path) -> None:

@@ -12,9 +12,7 @@ import pytest
 from edgesearch.board_eval import DEFAULT_TARGET, compile_xmodel, execute, write_xmodel
 from edgesearch.board_eval.runner import PYTHON_NAME, runner_source
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from _boards import SLOWER, STANDIN, Case, Done, Run, execute_program, small
+from ._boards import SLOWER, STANDIN, Case, Done, Run, execute_program, small
 
 
 @pytest.fixture(scope="session")

@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from _boards import STANDIN, Case, Done, Run, execute_program, make_sensors
 
 from edgesearch.board_eval.runner import CPP_NAME, build_command, runner_cpp_source
 
-STUB = Path(__file__).parent / "cpp_stub"
-MARK = "0x101000056010407"
-PLAN = f"4 5 3 10 6 4 {MARK} USER DPU CPU"
+from .._cpp_stub import MARK, PLAN, build_stub
+from ._boards import STANDIN, Case, Done, Run, execute_program, make_sensors, slow_programs, stop_while_it_waits
+
 QUICK = ("--seconds", 0.2)
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
@@ -30,13 +29,8 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the program, and of libraries that stand for those of the board's image."""
     folder = tmp_path_factory.mktemp("cpp")
-    shared = ["g++", "-std=c++17", "-shared", "-fPIC"]
-    stub = [*shared, f"-I{STUB / 'include'}", str(STUB / "stub.cpp"), "-o", str(folder / "libxir.so")]
-    subprocess.run(stub, check=True)
-    for name in ("vart-runner", "unilog", "glog"):
-        subprocess.run([*shared, "-x", "c++", "/dev/null", "-o", str(folder / f"lib{name}.so")], check=True)
+    environment = {**os.environ, **build_stub(folder)}
     (folder / CPP_NAME).write_bytes(runner_cpp_source())
-    environment = {**os.environ, "CPLUS_INCLUDE_PATH": str(STUB / "include"), "LIBRARY_PATH": str(folder)}
     done = subprocess.run(build_command(), cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return folder
@@ -198,7 +192,6 @@ def test_what_cannot_be_used_is_one_sentence(run_cpp: Run, tmp_path: Path) -> No
         (("--seconds", "0"), {}, "--seconds is 0"),
         (("--threads", "many"), {}, "--threads is many"),
         (("--speed", "9"), {}, "there is no option --speed"),
-        (("--lock", str(tmp_path)), {}, "the lock file"),
     ]:
         done = run_cpp(*words, **settings)
         assert (done.code, done.report) == (2, {}), done.progress
@@ -211,7 +204,7 @@ def test_what_cannot_be_used_is_one_sentence(run_cpp: Run, tmp_path: Path) -> No
         ("create", "VART makes no runner: no device"),
         ("throw", "the DPU does not answer"),
         ("status", "status -1"),
-        ("abort", "signal 6"),
+        ("abort", "SIGABRT"),
     ],
 )
 def test_a_fault_of_the_board_is_told_from_a_mistake(run_cpp: Run, fault: str, sentence: str) -> None:
@@ -237,6 +230,36 @@ def test_programs_share_a_board_one_after_the_other(run_cpp: Run, tmp_path: Path
         assert (done.code, done.report) == (3, {})
         assert "the board is busy" in done.sentence
     assert run_cpp("--lock", "lock", "--lock-timeout", 0.2, *QUICK).code == 0
+
+
+def test_a_lock_is_for_every_user_and_one_that_cannot_be_opened_is_the_boards_fault(run_cpp: Run, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        assert run_cpp("--probe", "--lock", "lock").code == 0
+    finally:
+        os.umask(before)
+    assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o644
+    (tmp_path / "lock").chmod(0o444)
+    assert run_cpp("--probe", "--lock", "lock").code == 0
+    os.mkfifo(tmp_path / "pipe")
+    for path in (".", "pipe", "nowhere/lock"):
+        done = run_cpp("--probe", "--lock", path)
+        assert (done.code, done.report) == (3, {})
+        assert "the lock file" in done.sentence
+
+
+def test_who_stopped_the_program_is_told(run_cpp: Run, built: Path, images: npt.NDArray[np.int8], tmp_path: Path) -> None:
+    (tmp_path / "stub.xmodel").write_text(PLAN)
+    command = [str(built / "run_on_board"), "stub.xmodel", "--images", "images.npy", "--result", "result.json"]
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stopped = stop_while_it_waits([*command, "--lock", "lock"], {**os.environ, "LD_LIBRARY_PATH": str(built)}, tmp_path)
+    assert stopped == (3, "error: the program was stopped (SIGINT)")
+
+
+def test_a_probe_of_slow_programs_is_no_dpu_that_hangs(run_cpp: Run, tmp_path: Path) -> None:
+    environment = {"PATH": f"{slow_programs(tmp_path)}:/usr/bin:/bin", "EDGESEARCH_PATIENCE_S": "3"}
+    assert run_cpp("--probe", environment=environment).code == 0
 
 
 def test_a_report_that_cannot_be_written_is_the_boards_fault(run_cpp: Run) -> None:

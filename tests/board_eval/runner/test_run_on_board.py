@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from _boards import STANDIN, Case, Run, make_sensors
 
 from edgesearch.board_eval import CompiledXmodel, load_profile
 from edgesearch.board_eval.runner import PYTHON_NAME, RUNNER_VERSION
+from edgesearch.board_eval.runner import _run_on_board as program
+
+from ._boards import STANDIN, Case, Run, make_sensors, slow_programs, stop_while_it_waits
 
 QUICK = ("--seconds", 0.2)
 
@@ -31,7 +36,7 @@ def test_a_report_says_what_ran_where_and_how_fast(case: Case, run_python: Run, 
     assert values.dtype == np.int8
     assert np.array_equal(values, case.expected)
     assert (report["format"], report["runner"], report["runner_version"]) == (1, "python", RUNNER_VERSION)
-    assert report["xmodel"] == {"sha256": xmodel.sha256, "fingerprint": "0x101000056010407", "kernels": 1}
+    assert report["xmodel"] == {"sha256": xmodel.sha256, "fingerprint": "0x101000056010407"}
     assert report["board"]["fingerprint"] == "0x101000056010407"
     assert (report["board"]["vart"], report["board"]["dpu_cores"], report["board"]["dpu_mhz"]) == ("3.5.0", 2, 300.0)
     assert report["input"] == {"shape": [8, 8, 3], "fix_position": 5}
@@ -123,6 +128,12 @@ def test_a_probe_of_a_board_without_vart_says_so(run_python: Run) -> None:
     assert "vart" in done.report["problem"]
 
 
+def test_a_probe_of_slow_programs_is_no_dpu_that_hangs(run_python: Run, tmp_path: Path) -> None:
+    path = f"{slow_programs(tmp_path)}:/usr/bin:/bin"
+    environment = {"PYTHONPATH": "", "PATH": path, "EDGESEARCH_PATIENCE_S": "3"}
+    assert run_python("--probe", environment=environment).code == 0
+
+
 def test_a_board_that_tells_its_dpu_by_show_dpu_is_understood(run_python: Run, tmp_path: Path) -> None:
     program = tmp_path / "show_dpu"
     program.write_text("#!/bin/sh\nfor core in 0 1 2; do echo device_core_id=$core fingerprint = 0x101000016010406; done\n")
@@ -157,7 +168,6 @@ def test_what_cannot_be_used_is_one_sentence_and_leaves_no_report(case: Case, ru
         ((case.xmodel, "--images", tmp_path / "cut.npy"), {}, "cannot be read"),
         ((case.xmodel, *good, "--labels", tmp_path / "short.npy"), {}, "labels of shape [3]"),
         ((case.xmodel, *good, "--seconds", 0), {}, "--seconds"),
-        ((case.xmodel, *good, "--lock", tmp_path), {}, "lock file"),
     ]
     for words, knobs, sentence in cases:
         done = run_python(*words, **knobs)
@@ -218,6 +228,54 @@ def test_two_programs_share_a_board_one_after_the_other(case: Case, run_python: 
         assert (done.code, done.report) == (3, {})
         assert "the board is busy" in done.sentence
     assert run_python(*words, "--lock-timeout", 0.2).code == 0
+
+
+@contextlib.contextmanager
+def another_user() -> Iterator[None]:
+    """What is done inside is done by nobody, where this is root."""
+    if os.getuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_users_share_the_lock_that_one_of_them_made() -> None:
+    """In a folder like /tmp, whatever the umask of the first."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, before = Path(name), os.umask(0o077)
+        folder.chmod(0o1777)
+        try:
+            os.close(program.open_lock(str(folder / "lock")))
+        finally:
+            os.umask(before)
+        assert (folder / "lock").stat().st_mode & 0o777 == 0o644
+        (folder / "lock").chmod(0o444)
+        with another_user():
+            file = program.open_lock(str(folder / "lock"))
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(file)
+
+
+def test_a_lock_that_cannot_be_opened_is_the_boards_fault(run_python: Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "link", tmp_path / "nowhere" / "lock"):
+        with pytest.raises(program.BoardFault, match=r"the lock file \S+ cannot be opened"):
+            program.open_lock(str(path))
+    done = run_python("--probe", "--lock", tmp_path)
+    assert (done.code, done.report) == (3, {})
+
+
+def test_who_stopped_the_program_is_told(case: Case, tmp_path: Path) -> None:
+    command = [sys.executable, str(case.folder / PYTHON_NAME), "--probe", "--result", "result.json", "--lock", "lock"]
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stopped = stop_while_it_waits(command, dict(os.environ), tmp_path)
+    assert stopped == (3, "error: the program was stopped (SIGINT)")
 
 
 def test_nothing_is_left_when_the_program_is_killed(case: Case, tmp_path: Path) -> None:

@@ -54,6 +54,15 @@ def test_a_file_that_cannot_be_appended_to_is_refused(tmp_path: Path) -> None:
     assert appendable_columns(tmp_path / "new.csv") == ("network", "what", "fps", "runner", "cores")
 
 
+def test_a_name_that_is_no_text_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    append_measurements(path, ROWS)
+    before = path.read_bytes()
+    with pytest.raises(MeasurementError, match=r"the name .*net\\udcff.* of a network is no UTF-8; rename the file"):
+        append_measurements(path, [ROWS[0], MeasurementRow("net\udcff.xmodel", "latency", 1.0)])
+    assert path.read_bytes() == before
+
+
 def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     append_measurements(path, ROWS)

@@ -74,6 +74,16 @@ def test_a_machine_that_does_not_answer_is_not_added(lab: LoopbackBoard, capsys:
     assert not (lab.root / "boards.toml").exists()
 
 
+@pytest.mark.parametrize("option", ["--key", "--known-hosts", "--target"])
+def test_what_can_be_no_path_or_host_is_one_sentence(
+    option: str, lab: LoopbackBoard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["board", "add", "a", "--host", "a", "--key", "k", option, "~nosuchuser/x.json"]) == 2
+    assert f"{option}: '~nosuchuser/x.json' is no path" in capsys.readouterr().err
+    assert run(["board", "add", "a", "--host", "192.168..20", "--key", str(lab.root / "user_key")]) == 2
+    assert "between dots" in capsys.readouterr().err
+
+
 def test_boards_are_listed_with_what_is_wrong_with_them(lab: LoopbackBoard) -> None:
     assert "names no board" in board("list").output
     path = lab.boards_file("shelf")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -57,9 +58,9 @@ def optimize(lab: LoopbackBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("EDGESEARCH_BOARDS", str(lab.boards_file(python=sys.executable, timeout_s=120.0)))
     (tmp_path / "study.toml").write_text(STUDY)
 
-    def command(*words: str, score: str = "board", trials: int = 2) -> int:
+    def command(*words: str, score: str = "board", trials: int = 2, board: str = "lab") -> int:
         where = ["--home", str(tmp_path / "home"), "--workers", "0", "--trials", str(trials)]
-        return run(["optimize", str(tmp_path / "study.toml"), "--board", "lab", "--score", score, *where, *words])
+        return run(["optimize", str(tmp_path / "study.toml"), "--board", board, "--score", score, *where, *words])
 
     return command
 
@@ -74,7 +75,8 @@ def test_a_study_is_scored_by_a_board_and_shows_it(
     for record in study.records():
         assert (record.measured_by, record.accuracy_of) == ("lab", "integers")
         assert record.fps != record.figure("simulated_fps")
-        assert record.conditions["latency"].endswith("python runner")
+        assert record.conditions["runner"].startswith("python ")
+        assert record.conditions["dpu"] == "2 x B4096 at 300 MHz"
     assert run(["pareto", "--format", "json", "--home", str(tmp_path / "home")]) == 0
     front = json.loads(capsys.readouterr().out)["front"]
     assert all(member["measured_by"] == "lab" and member["simulated_fps"] for member in front)
@@ -125,6 +127,52 @@ def test_a_board_that_is_gone_stops_the_study_with_one_sentence_and_the_same_com
     assert [r.state for r in Study.load(home=tmp_path / "home").records()] == ["COMPLETE", "COMPLETE"]
 
 
+@pytest.mark.parametrize(
+    ("keys", "knobs", "expected"),
+    [
+        ({"known_hosts": "others"}, {}, "shows another key than the one in"),
+        ({"key": "stranger"}, {}, "not in with the key"),
+        ({"python": "python2.2"}, {}, "is python = 'python2.2' right?"),
+        ({}, {"fingerprint": "0x101000056010406"}, "0x101000056010406, its target 'zcu104' has 0x101000056010407"),
+    ],
+)
+def test_a_board_that_a_person_must_mend_is_told_before_anything_is_trained(
+    keys: dict[str, str],
+    knobs: dict[str, str],
+    expected: str,
+    optimize: Callable[..., int],
+    lab: LoopbackBoard,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No candidate is charged with it."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(lab.root / "stranger")], check=True)
+    stranger = (lab.root / "stranger.pub").read_text().split()
+    (lab.root / "others").write_text(f"[127.0.0.1]:{lab.port} {stranger[0]} {stranger[1]}\n")
+    lab.knobs(**knobs)
+    lab.boards_file(**({"python": sys.executable} | keys))
+    assert optimize(trials=1) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: no board can measure, and nothing was trained: ")
+    assert expected in error
+    assert Study.load(home=tmp_path / "home").records() == ()
+    assert not list((tmp_path / "home").glob("store/artifacts/*/*"))
+    assert lab.left_behind() == []
+
+
+def test_a_board_that_needs_hands_costs_no_candidate_while_a_sound_one_serves(
+    optimize: Callable[..., int], lab: LoopbackBoard, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    boards = lab.boards_file(python=sys.executable, timeout_s=120.0)
+    sound = boards.read_text()
+    broken = sound.replace("[board.lab]", "[board.other]").replace(repr(sys.executable), "'python2.2'")
+    boards.write_text(f'{sound}{broken}[pool.shelf]\nboards = ["other", "lab"]\n')
+    assert optimize(board="shelf") == 0
+    assert "board other: is in quarantine: board 'other' cannot start the runner" in "".join(capsys.readouterr())
+    records = Study.load(home=tmp_path / "home").records()
+    assert [(record.state, record.measured_by) for record in records] == [("COMPLETE", "lab")] * 2
+
+
 def test_what_is_wrong_is_one_sentence(
     optimize: Callable[..., int], lab: LoopbackBoard, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,6 +181,11 @@ def test_what_is_wrong_is_one_sentence(
         return capsys.readouterr().err.strip().splitlines()[-1]
 
     assert "needs boards that measure" in refused("--score", "board")
+    for words in (("--score", "board"), (), ("--board", "zcu104")):
+        unknown = refused(*words, "--board", "nowhere")
+        assert "unknown board 'nowhere'" in unknown
+        assert "kv260, zcu102, zcu104" in unknown
+        assert "boards.toml (lab)" in unknown
     assert "one simulated board" in refused("--board", "zcu104", "--board", "kv260")
     assert "named twice" in refused("--score", "board", "--board", "lab", "--board", "lab")
     (tmp_path / "study.toml").write_text('boards = ["elsewhere"]\n' + STUDY)

@@ -148,6 +148,14 @@ def test_measured_values_replace_simulated_ones_and_both_are_kept(tmp_path: Path
         assert (a["accuracy_of"], a["accuracy"]) == ("integers", a["simulated_accuracy"])
         assert (a["board_images"], a["logits_differ"]) == (60, 0)
         assert "fps_error" not in a  # it is of the prediction
+        told = a["conditions"]
+        assert told["integers"] == "equal to this program's integers on all 60 images"
+        assert told["power"] == "12 W busy, 8 W idle, the difference 4 W (ina226)"
+        assert told["dpu"] == "B4096"  # neither the board nor a profile tells more
+        assert (told["fingerprint"], told["vart"], told["temperature"]) == ("0x101000056010407", "3.5.0", "not available")
+        assert "5 repeats within 0.0%" in told["throughput"]
+        assert (a["joules"], a["net_joules"]) == (pytest.approx(12 / a["fps"]), pytest.approx(4 / a["fps"]))
+        assert (a["power_w"], a["idle_power_w"]) == (12.0, 8.0)
         assert {"compiled", "on_board"} <= set(a["artifacts"])
 
 
@@ -169,6 +177,7 @@ def test_where_logits_differ_the_accuracy_is_the_boards_own_and_says_so(tmp_path
     a = bench.trials()[0].user_attrs
     assert (a["accuracy_of"], a["logits_differ"], a["largest_difference"]) == ("board", 1, 1)
     assert a["accuracy"] == a["board_correct"] / 60
+    assert a["conditions"]["integers"].endswith("the simulated accuracy does not hold")
     assert a["accuracy_difference"] == a["accuracy"] - a["simulated_accuracy"]
 
 
@@ -244,9 +253,36 @@ def test_a_network_that_a_board_refuses_fails_with_its_reason_and_no_board_suffe
     bench = Bench(tmp_path)
     summary = bench.run(2)
     assert (summary.finished, summary.failed) == (1, 1)
-    assert "it does not like it" in bench.trials()[0].user_attrs["failure"]
+    failure = bench.trials()[0].user_attrs["failure"]
+    assert "it does not like it (that board ran a small network right after)" in failure
     assert "board_faults" not in bench.trials()[0].user_attrs
-    assert not [deed for deed in deeds(tmp_path, "a") if deed.startswith("canary")]
+    assert deeds(tmp_path, "a")[:2] == ["run refuse", "canary ok"]  # the network is blamed once the board is known to be well
+    assert bench.study().user_attrs["boards"]["lab:a"]["lost"] == 0
+
+
+@pytest.mark.parametrize(("deed", "reason"), [("refuse", "it does not like it"), ("unfit", "shows another key")])
+def test_a_board_that_serves_nobody_costs_no_candidate_and_a_sound_one_measures_all(
+    deed: str, reason: str, tmp_path: Path
+) -> None:
+    """Its network is not blamed, and its power is not cut: that would mend nothing."""
+    write_boards(tmp_path, a={"run": [deed] * 9, "canary": [deed] * 1000})
+    bench = Bench(tmp_path)
+    summary = bench.run(2, hook=(sys.executable, "-c", ""))
+    assert (summary.finished, summary.failed) == (2, 0)
+    assert {trial.user_attrs["measured_by"] for trial in bench.trials()} == {"lab:b"}
+    fault = bench.trials()[0].user_attrs["board_faults"][0]
+    assert (fault["board"], reason in fault["reason"]) == ("lab:a", True)
+    known = bench.study().user_attrs["boards"]["lab:a"]
+    assert (known["state"], reason in known["reason"]) == ("in quarantine", True)
+    assert deeds(tmp_path, "a").count(f"run {deed}") == 1
+    assert bench.progress.about("its power is cut") == 0
+
+
+def test_a_board_that_was_mended_measures_what_it_refused_before(tmp_path: Path) -> None:
+    write_boards(tmp_path, a={"run": ["unfit"], "canary": ["unfit"]}, b={"run": ["unfit"], "canary": ["unfit"]})
+    bench = Bench(tmp_path)
+    patient = BoardRules(check_s=0.05, longest_check_s=0.05, wait_s=60.0)
+    assert (bench.run(1, rules=patient).finished, bench.trials()[0].state) == (1, TrialState.COMPLETE)
 
 
 def test_a_network_that_healthy_boards_lose_again_and_again_fails_alone(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from _fake_boards import deeds, write_boards
 
-from edgesearch.board_eval import BoardReference
+from edgesearch.board_eval import BoardProblem, BoardReference
+from edgesearch.errors import BoardUnfit
 from edgesearch.search.engine._allocation import BoardRules
 from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._look import cycle_power, look_at
@@ -47,10 +48,11 @@ def test_a_board_that_boots_is_asked_until_it_is_up(tmp_path: Path, monkeypatch:
 def test_a_board_that_does_not_come_back_says_why(tmp_path: Path) -> None:
     write_boards(tmp_path, a={"canary": ["lost"] * 9})
     board = BoardReference("lab:a", power_cycle=(sys.executable, "-c", ""))
-    assert look_at(tmp_path, BoardRules(boot_s=0.0))(board, "power cycle") == "board 'a' does not answer"
+    assert look_at(tmp_path, BoardRules(boot_s=0.0))(board, "power cycle") == BoardProblem("board 'a' does not answer")
     absent = look_at(tmp_path, RULES)(BoardReference("lab:nobody"), "check")
     assert absent is not None
-    assert "nobody" in absent
+    assert "nobody" in absent.reason
+    assert absent.needs_hands
 
 
 class Clock:
@@ -63,7 +65,7 @@ class Clock:
 def test_a_look_that_hangs_is_given_up_and_what_it_says_later_is_not_heard() -> None:
     clock, notes, wait = Clock(), list[str](), [True]
 
-    def look(board: BoardReference, remedy: str) -> str | None:
+    def look(board: BoardReference, remedy: str) -> BoardProblem | None:
         while wait[0]:
             time.sleep(0.01)
         return None
@@ -83,7 +85,7 @@ def test_a_look_that_hangs_is_given_up_and_what_it_says_later_is_not_heard() -> 
 
 
 def test_a_look_that_raises_is_a_problem_and_not_the_end() -> None:
-    def look(board: BoardReference, remedy: str) -> str | None:
+    def look(board: BoardReference, remedy: str) -> BoardProblem | None:
         raise RuntimeError("a bug")
 
     notes: list[str] = []
@@ -95,3 +97,97 @@ def test_a_look_that_raises_is_a_problem_and_not_the_end() -> None:
         crew.step(idle=True)
         time.sleep(0.01)
     assert "RuntimeError: a bug" in crew.summary()["a"]["reason"]
+
+
+ANSWERS: dict[str, BoardProblem | None] = {
+    "well": None,
+    "away": BoardProblem("off"),
+    "unfit": BoardProblem("no key", needs_hands=True),
+}
+
+
+def crew_of(*names: str, notes: list[str] | None = None, slow: float = 0.0) -> BoardCrew:
+    """Boards that say at every look what their names say."""
+
+    def look(board: BoardReference, remedy: str) -> BoardProblem | None:
+        time.sleep(slow)
+        return ANSWERS[board.name.partition("-")[0]]
+
+    note = (notes if notes is not None else []).append
+    return BoardCrew([BoardReference(name) for name in names], look=look, note=note, rules=RULES)
+
+
+def states(crew: BoardCrew) -> dict[str, object]:
+    return {name: known["state"] for name, known in crew.summary().items()}
+
+
+def verdicts(crew: BoardCrew) -> list[tuple[str, str]]:
+    """Of refused stages: which is to blame, the board or (as "") the stage, once one is known."""
+    deadline = time.monotonic() + 30
+    while not (known := crew.verdicts()) and time.monotonic() < deadline:
+        crew.step(idle=False)
+        time.sleep(0.005)
+    return [(verdict.key, "" if verdict.fault is None else verdict.fault.board) for verdict in known]
+
+
+def test_a_refusal_is_the_networks_where_the_board_is_well_and_else_the_boards() -> None:
+    for name, blamed, state in (("well", "", "ready"), ("away", "away", "in quarantine"), ("unfit", "unfit", "in quarantine")):
+        crew = crew_of(name)
+        crew.give("stage")
+        crew.refused("stage", "no")
+        assert crew.has_room("another") is False  # until it was looked at
+        assert verdicts(crew) == [("stage", blamed)]
+        assert states(crew) == {name: state}
+        assert crew.summary()[name]["lost"] == (1 if blamed else 0)
+        assert crew.verdicts() == []
+
+
+def test_a_look_that_began_before_a_refusal_does_not_charge_it_to_the_network() -> None:
+    crew = crew_of("well", slow=0.2)
+    for key in ("first", "second"):
+        crew.give(key)
+    crew.lost("first", "it does not answer")
+    crew.step(idle=False)  # the look begins
+    crew.refused("second", "no")
+    while not (known := crew.verdicts()):
+        assert not crew.has_room("another")  # before the second look
+        crew.step(idle=False)
+    assert [verdict.fault for verdict in known] == [None]
+    assert crew._looked == 2
+
+
+def test_a_refusal_by_a_board_that_is_out_is_the_boards() -> None:
+    crew = crew_of("away")
+    for key in ("first", "second"):
+        crew.give(key)
+    crew.lost("first", "it does not answer")
+    deadline = time.monotonic() + 30
+    while states(crew) != {"away": "in quarantine"} and time.monotonic() < deadline:
+        crew.step(idle=False)
+        time.sleep(0.005)
+    crew.refused("second", "no")
+    assert [(v.key, v.fault and v.fault.board) for v in crew.verdicts()] == [("second", "away")]
+
+
+def test_the_first_look_tells_of_each_board_and_sets_aside_what_a_person_must_mend() -> None:
+    notes: list[str] = []
+    crew = crew_of("well", "away", "unfit", notes=notes)
+    crew.look_first()
+    assert sorted(notes) == [
+        "board away: does not serve now: off; what it is to measure waits for it",
+        "board unfit: is in quarantine: no key",
+    ]
+    assert states(crew) == {"well": "ready", "away": "ready", "unfit": "in quarantine"}
+    crew_of("away").look_first()  # it may come back in time
+    with pytest.raises(BoardUnfit, match=r"no board can measure, and nothing was trained: no key; no key; mend it"):
+        crew_of("unfit-1", "unfit-2").look_first()
+
+
+def test_a_first_look_that_hangs_is_not_waited_for() -> None:
+    notes: list[str] = []
+    crew = crew_of("well", notes=notes, slow=0.5)
+    crew.look_first(0.05)
+    assert notes == ["board well: gave no answer in 50 ms; what it is to measure waits for it"]
+    time.sleep(0.6)
+    crew.step(idle=True)
+    assert (states(crew), len(notes)) == ({"well": "ready"}, 1)

@@ -10,6 +10,7 @@ import pytest
 from _studies import make_study, plain_record
 from rich.console import Console
 
+from edgesearch.search.commands._show import print_front
 from edgesearch.search.report._table import (
     accuracy_note,
     certainty_note,
@@ -132,7 +133,9 @@ def test_what_a_board_measured_stands_beside_what_was_simulated() -> None:
     plain, fault = plain_record(1, (0.5, 80.0), metrics=figures), {"board": "b", "reason": "r", "at": "t"}
     known = [
         replace(plain, measured_by="lab", accuracy_of="integers"),
-        replace(plain, number=2, measured_by="lab", accuracy_of="board", board_faults=(fault,)),
+        replace(
+            plain, number=2, measured_by="lab", accuracy_of="board", board_faults=(fault,), conditions={"integers": "differ"}
+        ),
         replace(plain, number=3, metrics={"fps": 80.0}),
     ]
     view = StudyView("s", plain.objectives, {}, tuple(known), validation_images=10_000)
@@ -141,12 +144,35 @@ def test_what_a_board_measured_stands_beside_what_was_simulated() -> None:
     assert {"100.0", "-20.0%", "lab"} <= set(ours.split())
     assert "lab *" in theirs
     assert "lab" not in simulated
+    assert "the simulated accuracy does not hold there" in certainty_note(view, known)
     assert "on 60 images" in certainty_note(view, known)
     assert certainty_note(view, known[:1]).count("*") == 0
     members = json.loads(front_json(view, known))["front"]
     assert [member.get("accuracy_of") for member in members] == ["integers", "board", None]
     assert members[1]["board_faults"][0]["board"] == "b"
+    assert members[1]["conditions"] == {"integers": "differ"}
     assert members[1]["accuracy_uncertainty"] > 5 * members[0]["accuracy_uncertainty"]  # 60 images, and not 10,000
+
+
+class _Shown:
+    """A study with a front."""
+
+    def __init__(self, known: list[Record]) -> None:
+        self.known = known
+
+    def front(self) -> list[Record]:
+        return self.known
+
+    def view(self) -> StudyView:
+        return StudyView("s", self.known[0].objectives, {}, tuple(self.known))
+
+
+def test_what_a_boards_mark_means_is_told_where_the_table_is_piped_too(capsys: pytest.CaptureFixture[str]) -> None:
+    ours = replace(plain_record(1, (0.5, 80.0), metrics={"board_images": 60.0}), measured_by="lab", accuracy_of="integers")
+    theirs = replace(ours, number=2, accuracy_of="board")
+    for known, expected in (([ours], False), ([ours, theirs], True)):
+        print_front(_Shown(known), Console(file=io.StringIO(), width=150))  # type: ignore[arg-type]
+        assert ("does not hold there; the accuracy is the board's own, on 60 images" in capsys.readouterr().out) == expected
 
 
 @pytest.mark.parametrize(
