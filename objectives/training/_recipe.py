@@ -21,12 +21,13 @@ class Recipe(Settings):
 
     optimizer: "muon" makes orthogonal steps of the kernels between first and last layer, and trains the rest by AdamW at a
     tenth of the rate. lr is the highest learning rate. Weight decay is decoupled for "adamw" and "muon" (0.01 where it is not
-    given), part of the gradient for "sgd" (0.0005) and "adam" (0), and never touches biases and batch-norm. clip_norm: the longest gradient of all parameters together; 0: any.
-    average_epochs: the network that is kept is the mean of the weights over about so many last epochs; 0: the last weights.
-    augmentation: "shift" moves images by up to an eighth, "flip_crop" moves and mirrors them, "alternate_flip" moves them by a
-    sixteenth and mirrors each in every other epoch, "cutout" moves them by an eighth, mirrors them likewise and makes a square
-    of a quarter of their side grey, "auto" takes what fits the data set; in a study [train] decides it for every network but
-    the teacher. mixed_precision: bfloat16 where "auto" finds that it pays, always or never.
+    given), part of the gradient for "sgd" (0.0005) and "adam" (0), and never touches biases and batch-norm. clip_norm: the
+    longest gradient of all parameters together; 0: any. average_epochs: the network that is kept is the mean of the weights
+    over about so many last epochs; 0: the last weights. augmentation: "shift" moves images by up to an eighth, "flip_crop"
+    moves and mirrors them, "alternate_flip" moves them by a sixteenth and mirrors each in every other epoch, "cutout" moves
+    them by an eighth, mirrors them likewise and makes a square of a quarter of their side grey, "auto" takes what fits the data
+    set; in a study [train] decides it for every network but the teacher. mixed_precision: bfloat16 where "auto" finds that it
+    pays, always or never.
     """
 
     epochs: int = Field(default=20, ge=1)

@@ -260,17 +260,19 @@ class Study:
         write_report(self.view(), path)
         return path
 
-    def results(self) -> dict[str, Any]:
+    def results(self, *, file: str | None = None) -> dict[str, Any]:
         """What the study found, as JSON values that can be kept: settings, machine, versions, seconds, complete trials.
 
-        Raises StudyError when the store is not there.
+        `file` is the name in the study's file, where this run was given another. Raises StudyError when the store is not there.
         """
         from edgesearch.search.report import run_of
 
         view, store = self.view(), self._store()
         places = {place for record in view.records if record.is_complete for place in record.artifacts.items()}
         found = (store.get(kind, key) for kind, key in sorted(places))
-        return run_of(view, self.settings.to_json(), [artifact.made_by for artifact in found if artifact is not None])
+        return run_of(
+            view, self.settings.to_json(), [artifact.made_by for artifact in found if artifact is not None], file=file
+        )
 
     def calibrate(
         self, profile: BoardProfile | None = None, *, name: str | None = None, keep_unexplained: bool = False

@@ -33,11 +33,13 @@ _FIGURES = (
 )
 
 
-def run_of(view: StudyView, settings: Mapping[str, Any], made_by: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def run_of(
+    view: StudyView, settings: Mapping[str, Any], made_by: Iterable[Mapping[str, Any]], *, file: str | None = None
+) -> dict[str, Any]:
     """One study as a run of a results file, as JSON values.
 
     `settings` are the study's as they are stored; where its files lie is left out. `made_by` is what the store says of the
-    machines that made its artifacts.
+    machines that made its artifacts. `file` is the study file's name, where the run has another.
     """
     made_by = list(made_by)
     threads = _all_of(made_by, "threads")
@@ -45,7 +47,7 @@ def run_of(view: StudyView, settings: Mapping[str, Any], made_by: Iterable[Mappi
     complete = [record for record in view.records if record.is_complete]
     return {
         "study": view.name,
-        "command": _command(view, settings, threads),
+        "command": _command(view, settings, threads, file or view.name),
         "settings": _without_places(settings),
         "validation_images": view.validation_images,
         "machine": {"processors": _all_of(made_by, "processor"), "device": _all_of(made_by, "device"), "threads": threads},
@@ -80,8 +82,8 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     return runs
 
 
-def _command(view: StudyView, settings: Mapping[str, Any], threads: Sequence[int]) -> str:
-    words = ["edgesearch optimize", view.name]
+def _command(view: StudyView, settings: Mapping[str, Any], threads: Sequence[int], file: str) -> str:
+    words = ["edgesearch optimize", file] + (["--name", view.name] if file != view.name else [])
     words += ["--trials", str(len(view.records))] if settings.get("space") else []
     words += ["--seed", str(settings["seed"])] if settings.get("seed") else []
     return " ".join(words + (["--threads-per-stage", str(threads[0])] if len(threads) == 1 and threads[0] != 1 else []))
@@ -152,7 +154,7 @@ def table(runs: Sequence[Mapping[str, Any]], style: str) -> str:
     lines = [
         "| network | int8 test | float test | FPS | FPS, one image at a time | DPU and host, ms |"
         if style == "front"
-        else "| network | test, integers | test, float | KiB |",
+        else "| network | test, quantized | test, float | KiB |",
         "|---|---|---|---|---|---|" if style == "front" else "|---|---|---|---|",
     ]
     order = sorted(rows.values(), key=lambda trials: -_mean(trials, "test_accuracy")) if style == "front" else rows.values()

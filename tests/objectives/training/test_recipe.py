@@ -26,7 +26,9 @@ def test_weight_decay_is_what_the_optimizer_usually_takes(given: dict[str, Any],
     assert ("weight_decay" in recipe.model_dump(exclude_defaults=True)) == (decay != 1e-2)
 
 
-@pytest.mark.parametrize("given", [{"optimizer": "lion"}, {"optimizer": 3}, {"optimizer": ["sgd"]}, "sgd", {"weight_decay": -1}])
+@pytest.mark.parametrize(
+    "given", [{"optimizer": "lion"}, {"optimizer": 3}, {"optimizer": ["sgd"]}, "sgd", {"optimizer": "sgd", "weight_decay": -1}]
+)
 def test_what_is_no_recipe_is_refused(given: Any) -> None:
     with pytest.raises(ValidationError):
         Recipe.model_validate(given)
