@@ -40,6 +40,7 @@ class ChildPool:
     def wait(self, timeout: float) -> list[JobResult]:
         """The job that ended, if one does within `timeout` seconds."""
         if not self._jobs:
+            time.sleep(timeout)
             return []
         result = self._read(timeout)
         if result is None:

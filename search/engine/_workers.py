@@ -23,7 +23,7 @@ class Pool(Protocol):
         """Take a job."""
 
     def wait(self, timeout: float) -> list[JobResult]:
-        """The jobs that ended, waiting at most `timeout` seconds for the first of them."""
+        """The jobs that ended, waiting `timeout` seconds at most for the first of them, and as long when none runs."""
 
     def cancel(self, key: str) -> bool:
         """Stop the job of the stage with this key, if it runs: then `wait` tells that it was lost. Whether it runs."""
