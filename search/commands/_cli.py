@@ -53,7 +53,11 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     from edgesearch.search.study import watch_interrupts
 
-    watch_interrupts()
+    with watch_interrupts():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         result = cli.main(args=list(arguments), prog_name="edgesearch", standalone_mode=False)
     except EdgesearchError as error:
