@@ -9,7 +9,7 @@ import click
 from edgesearch.search.commands._next import hint, options
 from edgesearch.search.commands._show import make_console, print_front
 from edgesearch.search.engine import Summary, make_progress
-from edgesearch.search.library import Front, Study, describe_cost, screen
+from edgesearch.search.library import Front, Study, describe_cost, screen, why_empty
 from edgesearch.search.study import Score
 
 
@@ -53,10 +53,13 @@ def optimize(
         )
     assert opened.summary is not None
     click.echo(f"study {opened.name}: {_in_words(opened.summary)}")
-    if opened.view().records:
+    view = opened.view()
+    if view.records:
         print_front(opened, console)
+    elif view.nearest_rejected:
+        click.echo(why_empty(view.nearest_rejected))
     else:
-        click.echo(screen(opened.inputs, trials=1).why_empty(opened.settings.constraints))
+        click.echo(screen(opened.inputs, trials=1).why_empty())
     click.echo(f"report: {opened.report()}")
     click.echo(_next_commands(opened, front, study, home, storage))
     return 0

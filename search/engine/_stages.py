@@ -54,6 +54,7 @@ class StageRunner:
     ) -> None:
         self._boards = boards
         self._wait_for_board = False  # whether a stage was to start on one since results were last collected
+        self._idle_since: float | None = None  # nothing runs since then, for want of a board
         self._store, self._pool, self._note = store, pool, note
         self._data = data.model_dump(mode="json")
         self._logs, self._folder = logs, folder
@@ -120,12 +121,17 @@ class StageRunner:
             for key in self._boards.overdue():
                 if self._pool.cancel(key):
                     self._boards.stopped(key)
-            self._boards.step(idle=self._wait_for_board and not self._running)
+            self._boards.step(idle=self._is_stuck(self._boards.rules.wait_s))
             self._wait_for_board = False
-            if not self._running:  # a pool without jobs answers at once
-                time.sleep(timeout)
         ends = [self._end(result) for result in self._pool.wait(timeout)]
         return [end for end in ends if end is not None]
+
+    def _is_stuck(self, seconds: float) -> bool:
+        """Whether nothing ran for longer than so many seconds, for want of a board."""
+        now = time.monotonic()
+        is_idle = self._wait_for_board and not self._running
+        self._idle_since = (self._idle_since or now) if is_idle else None
+        return self._idle_since is not None and now - self._idle_since > seconds
 
     def _end(self, result: JobResult) -> StageEnd | None:
         stage, log = self._running.pop(result.key)
