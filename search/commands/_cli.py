@@ -125,6 +125,13 @@ def cli() -> None:
     show_default=True,
     help="Minutes to wait for a board when all are in quarantine.",
 )
+@click.option(
+    "--hang-after",
+    type=click.FloatRange(min=1),
+    default=15.0,
+    show_default=True,
+    help="Minutes without a sign of life after which a worker is stopped, and its stage tried again.",
+)
 @_STORAGE
 @_HOME
 def optimize(**options: Any) -> int:

@@ -28,6 +28,7 @@ def optimize(
     board: tuple[str, ...],
     score: Score | None,
     board_wait: float,
+    hang_after: float,
     storage: str | None,
     home: Path,
 ) -> int:
@@ -48,6 +49,7 @@ def optimize(
             ray_address=ray_address,
             gpus_per_stage=gpus_per_stage,
             board_wait_s=60 * board_wait,
+            hang_s=60 * hang_after,
             retry_failed=retry_failed,
             progress=progress,
         )

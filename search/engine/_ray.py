@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from edgesearch.errors import StudyError
+from edgesearch.search.engine._heartbeats import HANG_S, Heartbeats, hung, process_of
 from edgesearch.search.engine._jobs import Job, JobResult, Outcome, run_job
 
 #: A pool that loses its jobs this many times without one job done in between is not worth another start.
@@ -31,7 +32,8 @@ class RayPool:
     """Runs each job as a Ray task, in a local instance (`address` None) or on the cluster at `address`.
 
     A job on a board takes no CPU of a worker: it holds a share of the resource "board:NAME", of nodes that offer it; where none
-    does, it runs on the driver's node. `boards`: how many jobs each board takes, for a local instance.
+    does, it runs on the driver's node. `boards`: how many jobs each board takes, for a local instance. `hang_s`: a job that is
+    silent for longer hangs.
     A local instance listens on the loopback interface alone, and asks for a token that only this process and its children know.
     Raises StudyError when Ray does not start.
     """
@@ -45,8 +47,10 @@ class RayPool:
         address: str | None = None,
         gpus_per_job: float = 0.0,
         boards: Mapping[str, int] | None = None,
+        hang_s: float = HANG_S,
     ) -> None:
         self.slots = workers
+        self._beats = Heartbeats(hang_s)
         self._boards = {f"board:{name}": float(count) for name, count in (boards or {}).items()}
         self._address, self._gpus_per_job = address, gpus_per_job
         self._running: dict[Any, Job] = {}
@@ -61,6 +65,7 @@ class RayPool:
         if not self._is_alive():
             self._restart()
         task = self._board_task(job.board_name) if job.board_name else self._task
+        self._beats.begin(job.key, job.log)
         self._running[task.remote(asdict(job))] = job
 
     def wait(self, timeout: float) -> list[JobResult]:
@@ -75,6 +80,7 @@ class RayPool:
             return []
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
         results = [self._collect(reference) for reference in ready]
+        results += [self._give_up(key) for key in self._beats.silent()]
         self._count_fruitless(results)
         return results
 
@@ -153,6 +159,7 @@ class RayPool:
         ]
         self._running.clear()
         self._cancelled.clear()
+        self._beats.clear()
         self._count_fruitless(self._interrupted)
         self._stop()
         self._start()
@@ -183,6 +190,7 @@ class RayPool:
 
     def _collect(self, reference: Any) -> JobResult:
         job = self._running.pop(reference)
+        self._beats.end(job.key)
         was_cancelled = job.key in self._cancelled
         self._cancelled.discard(job.key)
         try:
@@ -190,10 +198,25 @@ class RayPool:
         except self._ray.exceptions.RayError as error:
             return self._ended_badly(job, error, was_cancelled=was_cancelled)
 
+    def _give_up(self, key: str) -> JobResult:
+        """Stop a worker that hangs. One that cannot be reached is left: should it wake up, nobody asks for what it does."""
+        self.cancel(key)
+        self._cancelled.discard(key)
+        reference, job = next((reference, job) for reference, job in self._running.items() if job.key == key)
+        del self._running[reference]
+        self._beats.end(key)
+        pid = process_of(job.log)
+        for process in _children(self._daemons["raylet"]) if "raylet" in self._daemons else []:
+            if process.pid == pid:  # frozen, it does not hear Ray
+                _kill(process)
+        return JobResult(key, "hung", 0.0, hung(self._beats.limit_s))
+
     def _ended_badly(self, job: Job, error: Exception, *, was_cancelled: bool) -> JobResult:
         exceptions = self._ray.exceptions
         if was_cancelled:
             return JobResult(job.key, "lost", 0.0, "it was stopped")
+        if isinstance(error, exceptions.NodeDiedError):
+            return JobResult(job.key, "interrupted", 0.0, "the node that it ran on died or is out of reach")
         if isinstance(error, exceptions.OutOfMemoryError):
             return JobResult(job.key, "lost", 0.0, "the worker was stopped because the machine ran out of memory")
         if isinstance(error, exceptions.WorkerCrashedError):

@@ -171,12 +171,14 @@ class StageRunner:
         message = result.message
         if result.outcome == "done":
             if self.artifact(stage) is not None:
+                if message:
+                    self._note(f"{name}: {message}")
                 return StageEnd(stage, result.seconds)
             message = (
                 f"its worker says that it is done, but it is not in the store at {self._store.location}: "
                 "workers and driver must see the same store"
             )
-        if result.outcome in ("lost", "done"):
+        if result.outcome in ("lost", "hung", "done"):
             self._deaths[stage.key] += 1
             if self._deaths[stage.key] < _DEATHS:
                 self._note(f"{name}: {message}; trying again")

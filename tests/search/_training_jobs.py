@@ -28,7 +28,7 @@ def job(folder: Path, *, epochs: int = 1, width: float = 0.5) -> Job:
     )
 
 
-def finish(pool: Pool, seconds: float = 120.0) -> JobResult:
+def finish(pool: Pool, seconds: float = 600.0) -> JobResult:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for result in pool.wait(timeout=1.0):
@@ -40,7 +40,7 @@ def running(pool: Pool, folder: Path) -> Job:
     """A long job that has begun to train."""
     task = job(folder, epochs=5000)
     pool.submit(task)
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while not Path(task.log).exists() or "epoch 1/" not in Path(task.log).read_text():
         assert time.monotonic() < deadline
         time.sleep(0.1)

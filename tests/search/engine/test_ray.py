@@ -26,11 +26,15 @@ class Died(RayError):
     """A worker."""
 
 
+class NodeDied(RayError):
+    """With its worker."""
+
+
 class StandIn:
     """Takes tasks and ends them as the test says; counts what it is asked."""
 
     class exceptions:  # noqa: N801
-        RayError, OutOfMemoryError, WorkerCrashedError = RayError, MemoryError, Died
+        RayError, OutOfMemoryError, WorkerCrashedError, NodeDiedError = RayError, MemoryError, Died, NodeDied
 
     def __init__(self) -> None:
         self.questions = 0
@@ -125,6 +129,13 @@ def test_a_job_that_was_stopped_too_late_does_not_excuse_the_next_of_its_stage(r
     pool.submit(a_job("a"))
     pool._ray.ends["a"] = Died()
     assert [(result.outcome, result.message) for result in pool.wait(0.0)] == [("lost", "the worker died")]
+
+
+def test_a_stage_whose_node_died_is_interrupted_and_not_at_fault() -> None:
+    pool = Pool(1)
+    pool.submit(a_job("a"))
+    pool._ray.ends["a"] = NodeDied()
+    assert ends(pool) == [(a_job("a").key, "interrupted")]
 
 
 _ORPHAN = """

@@ -89,6 +89,34 @@ def test_stages_say_what_they_need() -> None:
     assert resources_of(measured(0, resource="")) == {}
 
 
+def test_a_stage_that_hangs_is_tried_again_with_a_log_of_its_own(
+    runner: StageRunner, worker: Worker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = measured(0, resource="")
+    logs = []
+    for attempt in range(3):
+        assert started(runner, [stage]) == [True]
+        logs.append(worker.jobs[-1].log)
+        worker.ended.append(JobResult(stage.key, "hung", 0.0, "the worker gave no sign of life for 15 min and was stopped"))
+        ends = runner.collect(timeout=0.0)
+        assert len(ends) == (attempt == 2)
+    assert len(set(logs)) == 3
+    assert ends[0].failure is not None
+    assert "no sign of life for 15 min and was stopped (3 times)" in ends[0].failure
+    assert capsys.readouterr().out.count("; trying again") == 2
+
+
+def test_what_is_to_be_known_of_a_stage_that_is_done_is_told(
+    runner: StageRunner, worker: Worker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = measured(0, resource="")
+    assert started(runner, [stage]) == [True]
+    Store(tmp_path / "store").put(stage.kind, stage.key, figures={}, seconds=1.0, recipe=stage.recipe())
+    worker.ended.append(JobResult(stage.key, "done", 1.0, "its batches were computed in two halves each"))
+    assert [end.failure for end in runner.collect(timeout=0.0)] == [None]
+    assert f"stage measured {stage.key[:12]}: its batches were computed in two halves each" in capsys.readouterr().out
+
+
 @pytest.fixture
 def silent(worker: Worker, tmp_path: Path) -> StageRunner:
     """Its one board lost the stage `ON_BOARD`, and does not answer."""

@@ -18,6 +18,7 @@ from _training_jobs import command, family, finish, job, running
 
 from edgesearch.objectives import Stage, Store
 from edgesearch.search.engine._child import ChildPool
+from edgesearch.search.engine._heartbeats import process_of
 from edgesearch.search.engine._jobs import run_job
 from edgesearch.search.engine._ray import RayPool
 
@@ -130,6 +131,26 @@ def test_a_child_and_a_ray_worker_make_the_same_numbers(tmp_path: Path, ray_pool
     weights = [next((tmp_path / name / "store" / "artifacts").rglob("*.safetensors")).read_bytes() for name in ("child", "ray")]
     assert keys[0] == keys[1]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("kind", ["child", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_worker_that_is_frozen_is_stopped_and_the_next_job_runs(tmp_path: Path, kind: str) -> None:
+    pool = ChildPool(hang_s=20.0) if kind == "child" else RayPool(1, hang_s=20.0)
+    try:
+        task = running(pool, tmp_path)
+        assert pool.wait(timeout=0.0) == []
+        pid = process_of(task.log)
+        assert pid is not None
+        frozen = psutil.Process(pid)
+        frozen.suspend()
+        hung = finish(pool)
+        assert (hung.key, hung.outcome) == (task.key, "hung")
+        assert hung.message == "the worker gave no sign of life for 20.0 s and was stopped"
+        assert psutil.wait_procs([frozen], timeout=60)[1] == []
+        pool.submit(job(tmp_path, width=1.0))
+        assert finish(pool).outcome == "done"
+    finally:
+        pool.close()
 
 
 @pytest.fixture
