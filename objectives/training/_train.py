@@ -26,6 +26,7 @@ from edgesearch.objectives.training._distillation import Batch, Loss, Supervisio
 from edgesearch.objectives.training._evaluation import evaluate
 from edgesearch.objectives.training._kernels import safe_convolutions
 from edgesearch.objectives.training._optimizers import learning_rate, make_optimizer
+from edgesearch.objectives.training._pieces import Pieces
 from edgesearch.objectives.training._recipe import Recipe
 
 __all__ = ["STEP_PASSES", "Epoch", "Training", "train"]
@@ -60,6 +61,7 @@ class Training:
     device: str
     precision: Literal["float32", "bfloat16"]
     seconds: float  # of this run, with its validation
+    pieces: int = 1  # that each batch was computed in; 2 where memory did not suffice for a whole one
 
 
 def train(
@@ -118,6 +120,7 @@ def train(
         device=str(run.device),
         precision="bfloat16" if run.bfloat16 else "float32",
         seconds=time.perf_counter() - started,
+        pieces=run.pieces.count,
     )
 
 
@@ -162,6 +165,7 @@ class _Run:
             seed=seed,
         )
         self.optimizer = make_optimizer(recipe, model, [self.loss.projections])
+        self.pieces = Pieces(self.optimizer.zero_grad)
         self.parameters = [p for module in self._modules().values() for p in module.parameters()]
         self.augmentation = choose_augmentation(recipe.augmentation, data.name)
         self.images = torch.tensor(data.train.images, device=device)
@@ -195,17 +199,21 @@ class _Run:
         rate = learning_rate(self.recipe, self.epoch * self.steps + step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            loss = self.loss(batch)
-        if self.device.type == "cpu" and not math.isfinite(float(loss.detach())):
-            raise TrainingError(self._not_finite(batch))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self.pieces.gradients(batch, self._gradients)
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update()
+        return loss
+
+    def _gradients(self, batch: Batch, share: float) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            loss = self.loss(batch)
+        if self.device.type == "cpu" and not math.isfinite(float(loss.detach())):
+            raise TrainingError(self._not_finite(batch))
+        (loss if share == 1.0 else share * loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
     def _view(self) -> tuple[View | None, int]:
@@ -261,7 +269,8 @@ class _Run:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = pack(self._modules(), self.optimizer)
-        meta: dict[str, Any] = {"history": [asdict(epoch) for epoch in self.history], "best": None}
+        history = [asdict(epoch) for epoch in self.history]
+        meta: dict[str, Any] = {"history": history, "best": None, "pieces": self.pieces.count}
         if self.best is not None:
             tensors |= {f"best/{name}": value.cpu().contiguous() for name, value in self.best[2].items()}
             meta["best"] = {"accuracy": self.best[0], "epoch": self.best[1]}
@@ -279,6 +288,7 @@ class _Run:
         if self.average is not None:
             self.average.load({k.removeprefix("average/"): v for k, v in tensors.items() if k.startswith("average/")})
         self.epoch, self.history = epoch, [Epoch(**each) for each in meta["history"]]
+        self.pieces.count = meta.get("pieces", 1)
         if meta["best"] is not None:
             weights = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
             self.best = (meta["best"]["accuracy"], meta["best"]["epoch"], weights)

@@ -53,7 +53,11 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
     from edgesearch.search.study import watch_interrupts
 
-    watch_interrupts()
+    with watch_interrupts():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         result = cli.main(args=list(arguments), prog_name="edgesearch", standalone_mode=False)
     except EdgesearchError as error:
@@ -120,6 +124,13 @@ def cli() -> None:
     default=30.0,
     show_default=True,
     help="Minutes to wait for a board when all are in quarantine.",
+)
+@click.option(
+    "--hang-after",
+    type=click.FloatRange(min=1),
+    default=15.0,
+    show_default=True,
+    help="Minutes without a sign of life after which a worker is stopped, and its stage tried again.",
 )
 @_STORAGE
 @_HOME

@@ -9,7 +9,7 @@ import click
 from edgesearch.search.commands._next import hint, options
 from edgesearch.search.commands._show import make_console, print_front
 from edgesearch.search.engine import Summary, make_progress
-from edgesearch.search.library import Front, Study, describe_cost, screen
+from edgesearch.search.library import Front, Study, describe_cost, screen, why_empty
 from edgesearch.search.study import Score
 
 
@@ -28,6 +28,7 @@ def optimize(
     board: tuple[str, ...],
     score: Score | None,
     board_wait: float,
+    hang_after: float,
     storage: str | None,
     home: Path,
 ) -> int:
@@ -48,15 +49,19 @@ def optimize(
             ray_address=ray_address,
             gpus_per_stage=gpus_per_stage,
             board_wait_s=60 * board_wait,
+            hang_s=60 * hang_after,
             retry_failed=retry_failed,
             progress=progress,
         )
     assert opened.summary is not None
     click.echo(f"study {opened.name}: {_in_words(opened.summary)}")
-    if opened.view().records:
+    view = opened.view()
+    if view.records:
         print_front(opened, console)
+    elif view.nearest_rejected:
+        click.echo(why_empty(view.nearest_rejected))
     else:
-        click.echo(screen(opened.inputs, trials=1).why_empty(opened.settings.constraints))
+        click.echo(screen(opened.inputs, trials=1).why_empty())
     click.echo(f"report: {opened.report()}")
     click.echo(_next_commands(opened, front, study, home, storage))
     return 0

@@ -13,8 +13,10 @@ from ._progress import describe_metrics as describe_metrics
 from ._progress import make_progress as make_progress
 from ._proposals import Proposer as Proposer
 from ._ray import RayPool as RayPool
+from ._rejections import Rejections as Rejections
 from ._samplers import Maker as Maker
 from ._samplers import samplers as samplers
+from ._scoring import Scoring as Scoring
 from ._stages import StageEnd as StageEnd
 from ._stages import StageRunner as StageRunner
 from ._stages import run_stages as run_stages

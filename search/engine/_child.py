@@ -17,16 +17,18 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import asdict
 
+from edgesearch.search.engine._heartbeats import HANG_S, Heartbeats, hung
 from edgesearch.search.engine._jobs import Job, JobResult
 
 
 class ChildPool:
-    """Runs jobs in a child process, in the order in which they were given."""
+    """Runs jobs in a child process, in the order in which they were given. `hang_s`: a job that is silent for longer hangs."""
 
     slots = 1
     waits_for_boards = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, hang_s: float = HANG_S) -> None:
+        self._beats = Heartbeats(hang_s)
         self._jobs: deque[Job] = deque()  # the first is the one that runs
         self._process: subprocess.Popen[bytes] | None = None
         self._answer = b""
@@ -40,11 +42,12 @@ class ChildPool:
     def wait(self, timeout: float) -> list[JobResult]:
         """The job that ended, if one does within `timeout` seconds."""
         if not self._jobs:
+            time.sleep(timeout)
             return []
-        result = self._read(timeout)
+        result = self._read(timeout) or self._hung()
         if result is None:
             return []
-        self._jobs.popleft()
+        self._beats.end(self._jobs.popleft().key)
         if self._jobs:
             self._start(self._jobs[0])
         return [result]
@@ -63,7 +66,15 @@ class ChildPool:
             self._process.kill()
             self._end()
 
+    def _hung(self) -> JobResult | None:
+        if self._process is None or not self._beats.silent():
+            return None
+        self._process.kill()
+        self._end()
+        return JobResult(self._jobs[0].key, "hung", 0.0, hung(self._beats.limit_s))
+
     def _start(self, job: Job) -> None:
+        self._beats.begin(job.key, job.log)
         for _ in range(2):  # the process may have died since its last answer
             if self._process is None:
                 self._process = _spawn()

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, plan, teaching_figures
 from edgesearch.search.engine._crew import BoardCrew
+from edgesearch.search.engine._priorities import by_need
 from edgesearch.search.engine._progress import Progress
 from edgesearch.search.engine._proposals import Proposal, Proposer
 from edgesearch.search.engine._rejections import Rejections
@@ -242,11 +243,14 @@ class Engine:
     # --- stages
 
     def _advance(self) -> None:
-        """Begin what can begin, older trials first; end the trials that have all they need."""
+        """Begin what can begin, what most trials wait for first; end the trials that have all they need."""
+        ready = [(trial.number, stage) for trial in self._active for stage in trial.ready(self._stages.artifact)]
+        stages = {stage.key: stage for _, stage in ready}
+        lacks = {trial.number: trial.lacks for trial in self._active}
+        for key in by_need([(number, stage.key) for number, stage in ready], lacks):
+            if self._stages.can_start(stages[key]):
+                self._stages.start(stages[key])
         for trial in list(self._active):
-            for stage in trial.ready(self._stages.artifact):
-                if self._stages.can_start(stage):
-                    self._stages.start(stage)
             if trial.is_complete and self._wants_board(trial):
                 trial.add(self._plan(trial.candidate, "on_board"))
             elif trial.is_complete:

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from edgesearch.errors import BoardError, BoardLost, EdgesearchError, PluginError, StoreError
+from edgesearch.search.engine._heartbeats import beating
 
 #: done: the artifact is in the store. refused: the stage's own fault, in one sentence. bug: ours. blocked: the disk or the
 #: store is at fault, so that no stage can run. lost: the worker died in this stage. interrupted: the worker went down with
 #: the machine or the pool that it belonged to. board_lost: the board that it was given is at fault. board_refused: that board
-#: refused it, or it was not found, and nobody knows yet whose fault that is.
-Outcome: TypeAlias = Literal["done", "refused", "bug", "blocked", "lost", "interrupted", "board_lost", "board_refused"]
+#: refused it, or it was not found, and nobody knows yet whose fault that is. hung: the worker gave no sign of life for too
+#: long, and was stopped.
+Outcome: TypeAlias = Literal["done", "refused", "bug", "blocked", "lost", "interrupted", "board_lost", "board_refused", "hung"]
 #: Errors of the operating system that have nothing to do with the stage that met them: no room left, not writable, a bad disk.
 _BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
@@ -58,7 +60,7 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job ended; `message` is one sentence, empty when it is done."""
+    """How a job ended; `message` is one sentence: why it is not done, or what to know of one that is (most often nothing)."""
 
     key: str
     outcome: Outcome
@@ -82,12 +84,16 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     outcome: Outcome = "done"
     message = ""
     try:
-        with _logged(Path(job.log)):
+        with _logged(Path(job.log)), beating(Path(job.log)):
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {stage.kind} {stage.key} in process {os.getpid()}")
             try:
                 store = open_store(job.store, warn=print, folder=folder)
                 vitis = VitisSettings.model_validate(job.vitis)
-                run_stage(stage, store, data_settings=job.data, device=job.device, folder=folder, board=board, vitis=vitis)
+                made = run_stage(
+                    stage, store, data_settings=job.data, device=job.device, folder=folder, board=board, vitis=vitis
+                )
+                if made.figures.get("pieces", 1) > 1:
+                    message = "its batches were computed in two halves each, since memory did not suffice for a whole one"
                 print(f"done in {time.perf_counter() - started:.1f} s")
             except Exception:
                 traceback.print_exc()

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from edgesearch.errors import StudyError
+from edgesearch.search.engine._heartbeats import HANG_S, Heartbeats, hung, process_of
 from edgesearch.search.engine._jobs import Job, JobResult, Outcome, run_job
 
 #: A pool that loses its jobs this many times without one job done in between is not worth another start.
@@ -31,7 +32,8 @@ class RayPool:
     """Runs each job as a Ray task, in a local instance (`address` None) or on the cluster at `address`.
 
     A job on a board takes no CPU of a worker: it holds a share of the resource "board:NAME", of nodes that offer it; where none
-    does, it runs on the driver's node. `boards`: how many jobs each board takes, for a local instance.
+    does, it runs on the driver's node. `boards`: how many jobs each board takes, for a local instance. `hang_s`: a job that is
+    silent for longer hangs.
     A local instance listens on the loopback interface alone, and asks for a token that only this process and its children know.
     Raises StudyError when Ray does not start.
     """
@@ -45,19 +47,25 @@ class RayPool:
         address: str | None = None,
         gpus_per_job: float = 0.0,
         boards: Mapping[str, int] | None = None,
+        hang_s: float = HANG_S,
     ) -> None:
         self.slots = workers
+        self._beats = Heartbeats(hang_s)
         self._boards = {f"board:{name}": float(count) for name, count in (boards or {}).items()}
         self._address, self._gpus_per_job = address, gpus_per_job
         self._running: dict[Any, Job] = {}
         self._interrupted: list[JobResult] = []
         self._cancelled: set[str] = set()
+        self._board_tasks: dict[str, Any] = {}
         self._fruitless = 0
         self._start()
 
     def submit(self, job: Job) -> None:
         """Start a task."""
+        if not self._is_alive():
+            self._restart()
         task = self._board_task(job.board_name) if job.board_name else self._task
+        self._beats.begin(job.key, job.log)
         self._running[task.remote(asdict(job))] = job
 
     def wait(self, timeout: float) -> list[JobResult]:
@@ -72,6 +80,7 @@ class RayPool:
             return []
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
         results = [self._collect(reference) for reference in ready]
+        results += [self._give_up(key) for key in self._beats.silent()]
         self._count_fruitless(results)
         return results
 
@@ -121,30 +130,36 @@ class RayPool:
             finally:
                 signal.signal(signal.SIGTERM, on_terminate)  # Ray puts one in its place that ends this process
         _keep_quiet()
-        self._daemons = _daemons() if local else []
+        self._daemons = _daemons() if local else {}
         gpus = self._gpus_per_job
         remote: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0, max_calls=1 if gpus else 0)
         self._task = remote(run_job)
+        self._board_tasks = {}
 
     def _board_task(self, board: str) -> Any:
-        """The task of a job on a board: on nodes that offer the board, else on this one."""
-        name = f"board:{board}"
-        remote = self._ray.remote(num_cpus=0, max_retries=0)(run_job)
-        if self._ray.cluster_resources().get(name):
-            return remote.options(resources={name: 1})
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        """The task of a job on a board: on nodes that offer the board, else on this one. Ray is asked once for each board."""
+        if board not in self._board_tasks:
+            name = f"board:{board}"
+            remote = self._ray.remote(num_cpus=0, max_retries=0)(run_job)
+            if self._ray.cluster_resources().get(name):
+                self._board_tasks[board] = remote.options(resources={name: 1})
+            else:
+                from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = self._ray.get_runtime_context().get_node_id()
-        return remote.options(scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False))
+                here = NodeAffinitySchedulingStrategy(self._ray.get_runtime_context().get_node_id(), soft=False)
+                self._board_tasks[board] = remote.options(scheduling_strategy=here)
+        return self._board_tasks[board]
 
     def _is_alive(self) -> bool:
-        return all(_runs(daemon) for daemon in self._daemons)
+        return all(_runs(daemon) for daemon in self._daemons.values())
 
     def _restart(self) -> None:
         self._interrupted += [
             JobResult(job.key, "interrupted", 0.0, "Ray went down with its worker") for job in self._running.values()
         ]
         self._running.clear()
+        self._cancelled.clear()
+        self._beats.clear()
         self._count_fruitless(self._interrupted)
         self._stop()
         self._start()
@@ -162,29 +177,46 @@ class RayPool:
             )
 
     def _stop(self) -> None:
-        if not self._is_alive():  # a half dead instance answers nobody, and Ray would wait for it
-            for daemon in self._daemons:
-                for process in (*_children(daemon), daemon):
-                    _kill(process)
-        self._ray.shutdown()
-        self._daemons = []
+        node = self._daemons.get("raylet")
+        if node is not None and not self._is_alive():  # a half dead instance answers nobody, and Ray would wait for its node
+            for process in (*_children(node), node):
+                _kill(process)
+        self._ray.shutdown()  # takes leave of the other daemon, and takes longer where that is dead, too
+        for daemon in self._daemons.values():
+            _kill(daemon)
+        self._daemons = {}
 
     # --- results
 
     def _collect(self, reference: Any) -> JobResult:
         job = self._running.pop(reference)
-        exceptions = self._ray.exceptions
+        self._beats.end(job.key)
+        was_cancelled = job.key in self._cancelled
+        self._cancelled.discard(job.key)
         try:
-            result = JobResult(**self._ray.get(reference))
-        except exceptions.RayError as error:
-            return self._ended_badly(job, error)
-        return result
+            return JobResult(**self._ray.get(reference))
+        except self._ray.exceptions.RayError as error:
+            return self._ended_badly(job, error, was_cancelled=was_cancelled)
 
-    def _ended_badly(self, job: Job, error: Exception) -> JobResult:
+    def _give_up(self, key: str) -> JobResult:
+        """Stop a worker that hangs. One that cannot be reached is left: should it wake up, nobody asks for what it does."""
+        self.cancel(key)
+        self._cancelled.discard(key)
+        reference, job = next((reference, job) for reference, job in self._running.items() if job.key == key)
+        del self._running[reference]
+        self._beats.end(key)
+        pid = process_of(job.log)
+        for process in _children(self._daemons["raylet"]) if "raylet" in self._daemons else []:
+            if process.pid == pid:  # frozen, it does not hear Ray
+                _kill(process)
+        return JobResult(key, "hung", 0.0, hung(self._beats.limit_s))
+
+    def _ended_badly(self, job: Job, error: Exception, *, was_cancelled: bool) -> JobResult:
         exceptions = self._ray.exceptions
-        if job.key in self._cancelled:
-            self._cancelled.discard(job.key)
+        if was_cancelled:
             return JobResult(job.key, "lost", 0.0, "it was stopped")
+        if isinstance(error, exceptions.NodeDiedError):
+            return JobResult(job.key, "interrupted", 0.0, "the node that it ran on died or is out of reach")
         if isinstance(error, exceptions.OutOfMemoryError):
             return JobResult(job.key, "lost", 0.0, "the worker was stopped because the machine ran out of memory")
         if isinstance(error, exceptions.WorkerCrashedError):
@@ -225,6 +257,9 @@ def _cluster_settings() -> dict[str, str]:
     return {
         "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0"),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Ray takes a process whose parent is pid 1 for a worker, and ends it when the raylet is gone, unless it finds the pid
+        # of one that lives: ours. It looks once, when it is imported, and gives its own workers the true one.
+        "RAY_RAYLET_PID": str(os.getpid()),
     }
 
 
@@ -262,9 +297,10 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _daemons() -> list[psutil.Process]:
-    """Ray's processes without which nothing runs: the node's scheduler and the table of all that there is."""
-    return [child for child in psutil.Process().children() if child.name() in ("raylet", "gcs_server")]
+def _daemons() -> dict[str, psutil.Process]:
+    """Ray's processes without which nothing runs, by name: the node's scheduler and the table of all that there is."""
+    children = {child.name(): child for child in psutil.Process().children()}
+    return {name: children[name] for name in ("raylet", "gcs_server")}
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -22,7 +22,7 @@ class Rejections:
         self._constraints, self._note = constraints, note
         self.count = int(attributes.get("rejected", 0))
         self._reasons: Counter[str] = Counter(attributes.get("rejections", {}))
-        self._nearest: dict[str, Any] | None = attributes.get("nearest_rejected")
+        self.nearest: dict[str, Any] = attributes.get("nearest_rejected") or {}  # the one that misses by least
 
     def unsupported(self, candidate: Candidate, error: Exception) -> None:
         """The DPU, or this program, cannot run the candidate."""
@@ -37,13 +37,13 @@ class Rejections:
         for name, limit in limits.items():
             self._tell(name, f"{candidate}: {name} = {limit:g}, expected {expected[name]:g}")
         distance = self._constraints.distance(estimate)
-        if self._nearest is None or distance < self._nearest["distance"]:
+        if not self.nearest or distance < self.nearest["distance"]:
             misses = {name: {"limit": limits[name], "expected": expected[name]} for name in violations}
-            self._nearest = {"candidate": str(candidate), "distance": distance, "misses": misses}
+            self.nearest = {"candidate": str(candidate), "distance": distance, "misses": misses}
 
     def attributes(self) -> dict[str, Any]:
         """What a study keeps, where there is something to keep."""
-        kept = {"rejected": self.count, "rejections": dict(self._reasons), "nearest_rejected": self._nearest}
+        kept = {"rejected": self.count, "rejections": dict(self._reasons), "nearest_rejected": self.nearest}
         return {name: value for name, value in kept.items() if value}
 
     def _tell(self, reason: str, message: str) -> None:

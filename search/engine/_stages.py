@@ -54,6 +54,7 @@ class StageRunner:
     ) -> None:
         self._boards = boards
         self._wait_for_board = False  # whether a stage was to start on one since results were last collected
+        self._idle_since: float | None = None  # nothing runs since then, for want of a board
         self._store, self._pool, self._note = store, pool, note
         self._data = data.model_dump(mode="json")
         self._logs, self._folder = logs, folder
@@ -125,13 +126,11 @@ class StageRunner:
             for key in self._boards.overdue():
                 if self._pool.cancel(key):
                     self._boards.stopped(key)
-            self._boards.step(idle=self._wait_for_board and not self._running)
+            self._boards.step(idle=self._is_stuck(self._boards.rules.wait_s))
             self._wait_for_board = False
             judged = self._judged(self._boards)
             if judged:
                 return judged
-            if not self._running:  # a pool without jobs answers at once
-                time.sleep(timeout)
         ends = [self._end(result) for result in self._pool.wait(timeout)]
         return [end for end in ends if end is not None]
 
@@ -150,6 +149,13 @@ class StageRunner:
             end = StageEnd(stage, result.seconds, f"stage {stage.kind}: {message} (log: {log})")
             ends.append(replace(end, faults=tuple(boards.faults(stage.key))))
         return ends
+
+    def _is_stuck(self, seconds: float) -> bool:
+        """Whether nothing ran for longer than so many seconds, for want of a board."""
+        now = time.monotonic()
+        is_idle = self._wait_for_board and not self._running and not self._refused
+        self._idle_since = (self._idle_since or now) if is_idle else None
+        return self._idle_since is not None and now - self._idle_since > seconds
 
     def _end(self, result: JobResult) -> StageEnd | None:
         stage, log = self._running.pop(result.key)
@@ -193,12 +199,14 @@ class StageRunner:
         message = result.message
         if result.outcome == "done":
             if self.artifact(stage) is not None:
+                if message:
+                    self._note(f"{name}: {message}")
                 return StageEnd(stage, result.seconds)
             message = (
                 f"its worker says that it is done, but it is not in the store at {self._store.location}: "
                 "workers and driver must see the same store"
             )
-        if result.outcome in ("lost", "done"):
+        if result.outcome in ("lost", "hung", "done"):
             self._deaths[stage.key] += 1
             if self._deaths[stage.key] < _DEATHS:
                 self._note(f"{name}: {message}; trying again")

@@ -50,6 +50,11 @@ class ActiveTrial:
         """Whether every artifact is there."""
         return len(self.artifacts) == len(self.stages)
 
+    @property
+    def lacks(self) -> set[str]:
+        """The keys of the stages that are not there."""
+        return {stage.key for stage in self.stages} - self.artifacts.keys()
+
     def needs(self, stage: Stage) -> bool:
         """Whether the stage is one of this trial's."""
         return any(own.key == stage.key for own in self.stages)

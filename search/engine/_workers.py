@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from edgesearch.search.engine._heartbeats import HANG_S
 from edgesearch.search.engine._jobs import Job, JobResult
 
 
@@ -23,7 +24,7 @@ class Pool(Protocol):
         """Take a job."""
 
     def wait(self, timeout: float) -> list[JobResult]:
-        """The jobs that ended, waiting at most `timeout` seconds for the first of them."""
+        """The jobs that ended, waiting `timeout` seconds at most for the first of them, and as long when none runs."""
 
     def cancel(self, key: str) -> bool:
         """Stop the job of the stage with this key, if it runs: then `wait` tells that it was lost. Whether it runs."""
@@ -33,13 +34,21 @@ class Pool(Protocol):
 
 
 def make_pool(
-    workers: int, *, address: str | None = None, gpus_per_job: float = 0.0, boards: Mapping[str, int] | None = None
+    workers: int,
+    *,
+    address: str | None = None,
+    gpus_per_job: float = 0.0,
+    boards: Mapping[str, int] | None = None,
+    hang_s: float = HANG_S,
 ) -> Pool:
-    """A pool of so many workers: Ray for one or more, a child process of ours for 0. `boards`: how many jobs each takes."""
+    """A pool of so many workers: Ray for one or more, a child process of ours for 0.
+
+    boards: how many jobs each takes. hang_s: a worker that gives no sign of life for longer is stopped.
+    """
     if workers == 0 and address is None:
         from edgesearch.search.engine._child import ChildPool
 
-        return ChildPool()
+        return ChildPool(hang_s=hang_s)
     from edgesearch.search.engine._ray import RayPool
 
-    return RayPool(max(workers, 1), address=address, gpus_per_job=gpus_per_job, boards=boards or {})
+    return RayPool(max(workers, 1), address=address, gpus_per_job=gpus_per_job, boards=boards or {}, hang_s=hang_s)

@@ -4,6 +4,7 @@ from ._findings import study_findings as study_findings
 from ._front import Front as Front
 from ._front import StudyRecord as StudyRecord
 from ._screening import screen as screen
+from ._screening import why_empty as why_empty
 from ._study import Study as Study
 from ._tune import TriedRecipe as TriedRecipe
 from ._tune import TunedRecipe as TunedRecipe

@@ -38,7 +38,7 @@ def describe_cost(inputs: Inputs, home: Home, trials: int) -> str:
     ]
     tail = [f"rejected before training: {screening.rejected}"] if screening.rejected else []
     if not screening.kept:
-        return "\n".join([*head, *tail, screening.why_empty(settings.constraints)])
+        return "\n".join([*head, *tail, screening.why_empty()])
     seconds = sum(_seconds(stage, macs, data) for stage, macs in stages.values())
     kinds = Counter(stage.kind for stage, _ in stages.values())
     tail += [

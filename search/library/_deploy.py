@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -21,7 +21,6 @@ from edgesearch.board_eval import (
     Compiler,
     Graph,
     LogitsComparison,
-    MeasurementRow,
     SshBoard,
     append_measurements,
     appendable_columns,
@@ -34,6 +33,7 @@ from edgesearch.files import write_atomically
 from edgesearch.objectives import load_graph, prepare
 from edgesearch.search.export import stored_artifact
 from edgesearch.search.library._deployment import DeployedFile, Deployment, Figures
+from edgesearch.search.library._measurements import measurement_rows
 
 if TYPE_CHECKING:
     from edgesearch.search.library._front import StudyRecord
@@ -81,7 +81,8 @@ def deploy_record(
     deployment = _compared(record, found, run, labels, graph=graph, file=file)
     _write(deployment)
     if csv is not None and deployment.logits.equal:
-        append_measurements(csv, _rows(deployment, run, csv, found.profile.cores))
+        network = os.path.relpath(deployment.file.network.absolute(), csv.absolute().parent)
+        append_measurements(csv, measurement_rows(network, run.report, found.profile.cores))
     return deployment
 
 
@@ -200,13 +201,3 @@ def _write(deployment: Deployment) -> None:
         write_atomically(deployment.record, content.encode())
     except OSError as error:
         raise StudyError(f"{deployment.record} cannot be written: {error.strerror}; give another -o") from error
-
-
-def _rows(deployment: Deployment, run: BoardRun, csv: Path, cores: int) -> Sequence[MeasurementRow]:
-    """Latency and throughput as `calibrate` reads them; the network by its path from the file's folder."""
-    report = run.report
-    network = os.path.relpath(deployment.file.network.absolute(), csv.absolute().parent)
-    return (
-        MeasurementRow(network, "latency", round(1e3 / report.latency.mean_ms, 3), report.runner),
-        MeasurementRow(network, "throughput", round(report.throughput.fps, 3), report.runner, report.board.dpu_cores or cores),
-    )

@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edgesearch.board_eval import BoardProfile, Calibration, CompiledXmodel, MeasuredCode, MeasurementRow, calibrate
+from edgesearch.board_eval import (
+    BoardProfile,
+    Calibration,
+    CompiledXmodel,
+    MeasuredCode,
+    MeasurementRow,
+    RunReport,
+    calibrate,
+)
 from edgesearch.errors import MeasurementError
 from edgesearch.objectives import Store, compiled_content
 from edgesearch.search.study import Record, StudyView
@@ -43,13 +51,20 @@ def study_measurements(view: StudyView, store: Store) -> Measurements:
             path = Path(folder) / f"{network}.xmodel"
             path.write_bytes(compiled_content(compiled))
             codes[network] = CompiledXmodel.read(path).measured
-            row = MeasurementRow(network, "latency", found.figures["latency_fps"], found.figures["report"]["runner"])
-            rows += [row, replace(row, what="throughput", fps=found.figures["fps"])]
+            rows += measurement_rows(network, RunReport.model_validate(found.figures["report"]))
     if not rows:
         raise MeasurementError(
             f"the store has the measurements of study {view.name!r} no more; give the home that it was run in"
         )
     return Measurements(tuple(rows), codes)
+
+
+def measurement_rows(network: str, report: RunReport, cores: int | None = None) -> tuple[MeasurementRow, MeasurementRow]:
+    """Latency and throughput of a run, as `calibrate` reads them. `cores`: of a board whose report does not tell them."""
+    return (
+        MeasurementRow(network, "latency", round(1e3 / report.latency.mean_ms, 3), report.runner),
+        MeasurementRow(network, "throughput", round(report.throughput.fps, 3), report.runner, report.board.dpu_cores or cores),
+    )
 
 
 def calibrate_by_study(

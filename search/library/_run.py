@@ -42,19 +42,20 @@ from edgesearch.search.study import (
 class Resources:
     """What a run may use: stages side by side (None: one per core; 0: no Ray), a Ray cluster, a share of a GPU per stage.
 
-    board_wait_s: for a board to come back when all are in quarantine.
+    board_wait_s: for a board to come back when all are in quarantine. hang_s: a worker that is silent for longer is stopped.
     """
 
     workers: int | None = None
     ray_address: str | None = None
     gpus_per_stage: float = 0.0
     board_wait_s: float = 1800.0
+    hang_s: float = 900.0
 
     def pool(self, boards: BoardPool | None) -> Pool:
         """Where the stages run."""
         workers = len(os.sched_getaffinity(0)) if self.workers is None else self.workers
         shares = {} if boards is None else dict.fromkeys((board.name for board in boards.members), self.rules.jobs_per_board)
-        return make_pool(workers, address=self.ray_address, gpus_per_job=self.gpus_per_stage, boards=shares)
+        return make_pool(workers, address=self.ray_address, gpus_per_job=self.gpus_per_stage, boards=shares, hang_s=self.hang_s)
 
     @property
     def rules(self) -> BoardRules:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from edgesearch.errors import EdgesearchError
-from edgesearch.search.engine import Proposer
+from edgesearch.search.engine import Proposer, Rejections, Scoring
 from edgesearch.search.library._inputs import Inputs
-from edgesearch.search.study import Constraints, quiet_optuna
+from edgesearch.search.report import describe_rejected
+from edgesearch.search.study import quiet_optuna
 from edgesearch.spaces import Candidate
 
 
@@ -25,59 +28,59 @@ class Screening:
 
     kept: tuple[Screened, ...]
     rejected: int
-    #: The rejected candidate that misses the study's constraints by least.
-    nearest: Screened | None
+    #: The rejected candidate that misses the study's constraints by least, as a study keeps it; empty when there is none.
+    nearest: Mapping[str, Any] = field(default_factory=dict)
     #: Why the DPU cannot run the first candidate that it cannot run.
     unsupported: str = ""
 
-    def why_empty(self, constraints: Constraints) -> str:
+    def why_empty(self) -> str:
         """One sentence on a study of which every candidate is rejected."""
-        if self.nearest is None:
-            return f"every candidate is rejected before training: {self.unsupported or 'there is none'}"
-        limits = constraints.model_dump()
-        misses = [
-            f"{name} = {limits[name]:,g}, expected {self.nearest.estimate[name.partition('_')[2]]:,g}"
-            for name in constraints.violations(self.nearest.estimate)
-        ]
-        return (
-            f"every candidate is rejected before training; the nearest is {self.nearest.candidate} ({'; '.join(misses)}); "
-            "loosen [constraints] or widen [space]"
-        )
+        return why_empty(self.nearest, self.unsupported)
+
+
+def why_empty(nearest: Mapping[str, Any], unsupported: str = "") -> str:
+    """One sentence on a study of which every candidate is rejected; `unsupported`: why where there is no nearest."""
+    if not nearest:
+        return f"every candidate is rejected before training: {unsupported or 'there is none'}"
+    return (
+        f"every candidate is rejected before training; the nearest is {describe_rejected(nearest)}; "
+        "loosen [constraints] or widen [space]"
+    )
 
 
 def screen(inputs: Inputs, trials: int) -> Screening:
-    """Draw candidates as the study would, without telling the sampler any result, until `trials` of them are kept."""
-    constraints = inputs.settings.constraints
+    """Draw candidates as the study would, without telling the sampler any result, until `trials` of them are kept.
+
+    They are judged as the study judges them while no board has measured anything.
+    """
+    constraints, scoring = inputs.settings.constraints, Scoring(inputs.settings, inputs.estimator.board)
+    rejections = Rejections(constraints, {}, note=lambda note: None)
     kept: dict[str, Screened] = {}
-    rejected: set[str] = set()
-    repeats: set[str] = set()
-    networks: dict[str, str] = {}
-    nearest: tuple[float, Screened] | None = None
+    seen: set[str] = set()
+    networks: set[str] = set()
     unsupported = ""
     with quiet_optuna():
         proposer = Proposer(inputs.settings)
         for number in range(trials):
             for proposal in proposer.proposals(number):
-                key = proposal.candidate.key
-                if key in kept or key in rejected or key in repeats:
+                candidate = proposal.candidate
+                if candidate.key in seen:
                     continue
+                seen.add(candidate.key)
                 try:
-                    screened = Screened(proposal.candidate, inputs.estimator.estimate(proposal.candidate))
+                    estimate = scoring.corrected(inputs.estimator.estimate(candidate), candidate)
                 except EdgesearchError as error:
                     unsupported = unsupported or str(error)
-                    rejected.add(key)
+                    rejections.unsupported(candidate, error)
                     continue
-                distance = constraints.distance(screened.estimate)
-                if distance == 0:
-                    network = inputs.estimator.network_key(proposal.candidate)
-                    if networks.setdefault(network, key) != key:  # one that is kept, made in another way
-                        repeats.add(key)
-                        continue
-                    kept[key] = screened
+                if violations := constraints.violations(scoring.favourable(estimate)):
+                    rejections.violated(candidate, estimate, violations)
+                    continue
+                network = inputs.estimator.network_key(candidate)
+                if network not in networks:  # else it is one that is kept, made in another way
+                    networks.add(network)
+                    kept[candidate.key] = Screened(candidate, estimate)
                     break
-                rejected.add(key)
-                if nearest is None or distance < nearest[0]:
-                    nearest = distance, screened
             if len(kept) <= number:  # the space is exhausted
                 break
-    return Screening(tuple(kept.values()), len(rejected), nearest[1] if nearest else None, unsupported)
+    return Screening(tuple(kept.values()), rejections.count, rejections.nearest, unsupported)

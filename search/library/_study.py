@@ -145,6 +145,7 @@ class Study:
         ray_address: str | None = None,
         gpus_per_stage: float = 0.0,
         board_wait_s: float = 1800.0,
+        hang_s: float = 900.0,
         retry_failed: bool = False,
         progress: Callable[[str], object] | Progress | None = None,
     ) -> Front:
@@ -152,7 +153,8 @@ class Study:
 
         `workers` stages run side by side as Ray tasks (default: one per core; 0: in this process, without Ray). `progress` is
         told each line of what happens, for example `print`; None: silence. `board_wait_s`: seconds for a board to come back
-        when all that measure are in quarantine; then the study stops. Interrupted at any moment, the same call goes on.
+        when all that measure are in quarantine; then the study stops. `hang_s`: a worker that gives no sign of life for longer
+        is stopped, and its stage begins again from its last checkpoint. Interrupted at any moment, the same call goes on.
         Raises StudyError when the study was started with other settings or images, when another process runs it, when its
         first trials all fail, and for a study that was loaded to be read; BoardUnfit, before anything is trained, when no
         board that is to measure can before a person mends it.
@@ -166,7 +168,7 @@ class Study:
             self.home,
             self.storage,
             trials=trials or self.trials,
-            resources=Resources(workers, ray_address, gpus_per_stage, board_wait_s),
+            resources=Resources(workers, ray_address, gpus_per_stage, board_wait_s, hang_s),
             progress=as_progress(progress),
             retry_failed=retry_failed,
         )

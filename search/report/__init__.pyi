@@ -5,6 +5,7 @@ from ._results import read_results as read_results
 from ._results import refresh as refresh
 from ._results import run_of as run_of
 from ._results import write_results as write_results
+from ._sections import describe_rejected as describe_rejected
 from ._table import LEGEND as LEGEND
 from ._table import board_note as board_note
 from ._table import certainty_note as certainty_note

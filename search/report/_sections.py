@@ -80,27 +80,27 @@ def cards(view: StudyView, picture: FrontPicture) -> list[Card]:
     pieces += [f"{counts['FAIL']} failed"] if counts["FAIL"] else []
     pieces += [f"{counts['RUNNING']} running"] if counts["RUNNING"] else []
     feasible = sum(r.is_feasible and r.deployable for r in view.records)
-    reasons = "; ".join(
+    reasons = [
         f"{count} {_rejection(view, reason)}" for reason, count in Counter(dict(view.rejections)).most_common(3) if count
-    )
+    ]
+    nearest = [f"the nearest: {describe_rejected(view.nearest_rejected)}"] if view.nearest_rejected else []
     return [
         Card("Trials", f"{len(view.records):,}", ", ".join(pieces)),
         Card("On the front", f"{len(picture.front):,}", f"of {feasible:,} feasible and deployable"),
         *_winners(picture),
-        Card("Rejected", f"{view.rejected:,}", "; ".join(filter(None, (reasons, _nearest(view)))) or "before any training"),
+        Card("Rejected", f"{view.rejected:,}", "; ".join([*reasons, *nearest]) or "before any training"),
         Card("Repeats", f"{view.repeats:,}", "answered from the record"),
         *_boards(view),
     ]
 
 
-def _nearest(view: StudyView) -> str:
-    """The rejected candidate that misses the constraints by least."""
-    nearest = view.nearest_rejected
+def describe_rejected(nearest: Mapping[str, Any]) -> str:
+    """A view's `nearest_rejected` in words: the candidate, each limit that it misses, and what was expected of it."""
     missed = [
         f"{describe_limit(name, miss['limit'])}, expected {_CONSTRAINTS.get(name, ('', number))[1](miss['expected'])}"
-        for name, miss in nearest.get("misses", {}).items()
+        for name, miss in nearest["misses"].items()
     ]
-    return f"the nearest: {nearest['candidate']} ({', '.join(missed)})" if missed else ""
+    return f"{nearest['candidate']} ({'; '.join(missed)})"
 
 
 def _boards(view: StudyView) -> list[Card]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import asdict
 
@@ -21,7 +22,10 @@ class InlinePool:
         self._jobs.append(job)
 
     def wait(self, timeout: float) -> list[JobResult]:
-        return [JobResult(**run_job(asdict(self._jobs.popleft())))] if self._jobs else []
+        if not self._jobs:
+            time.sleep(timeout)
+            return []
+        return [JobResult(**run_job(asdict(self._jobs.popleft())))]
 
     def cancel(self, key: str) -> bool:
         return False

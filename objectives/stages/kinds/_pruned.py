@@ -181,6 +181,7 @@ def _figures(pruned: Pruned, training: Training) -> dict[str, Any]:
         "accuracy": training.accuracy,
         "epochs_done": training.epochs_done,
         "frozen_parameters": training.frozen_parameters,
+        "pieces": training.pieces,
     }
 
 

@@ -125,7 +125,7 @@ class Spy(InlinePool):
 
     def wait(self, timeout: float) -> list[JobResult]:
         if not self._jobs:
-            return []
+            return super().wait(timeout)
         result = self.event(self._jobs[0])
         if result is not None:
             self._jobs.popleft()

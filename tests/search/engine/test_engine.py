@@ -119,6 +119,15 @@ class Spy(InlinePool):
         return super().wait(timeout)
 
 
+class Deaf(InlinePool):
+    """Takes jobs, runs none, and kills the driver when it waits for one with nothing else to do."""
+
+    def wait(self, timeout: float) -> list[JobResult]:
+        if timeout:
+            raise Killed
+        return []
+
+
 def test_trials_record_all_that_is_known_of_them(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     summary = bench.run(3)
@@ -288,6 +297,22 @@ def test_stages_of_several_trials_fill_the_workers_and_every_stage_runs_once(tmp
     assert pool.most == 3
     assert len(keys) == len(set(keys))
     assert kinds.count("teacher") == 1
+
+
+def test_a_teacher_that_three_trials_wait_for_runs_before_the_student_of_an_older_one(tmp_path: Path) -> None:
+    student = '[[candidates]]\nstudent = { architecture = "mlp", input_size = 8, width = WIDTH }\n'
+    teacher = '[teacher]\narchitecture = "cnn_tiny"\ninput_size = 8\n[teacher.recipe]\nepochs = 1\n'
+    text = TEXT[: TEXT.index("[space]")] + teacher
+    for width in (0.25, 0.5, 0.75, 1.0):
+        text += student.replace("WIDTH", str(width)) + ('distillation = { kind = "logit" }\n' if width > 0.25 else "")
+    bench = Bench(tmp_path, text)
+    with pytest.raises(Killed):
+        bench.run(4, Deaf(slots=4))
+    assert [trial.state for trial in bench.study().get_trials()] == [TrialState.RUNNING] * 4
+    kinds: list[str] = []
+    bench.run(4, Spy(lambda _, job: kinds.append(job.stage["kind"])))
+    assert kinds[0] == "teacher"
+    assert kinds.count("student") == 4
 
 
 def test_a_teacher_no_better_than_its_student_is_told_once_with_both_numbers(tmp_path: Path) -> None:

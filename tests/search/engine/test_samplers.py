@@ -14,6 +14,7 @@ from edgesearch.search.engine._proposals import Proposer
 from edgesearch.search.engine._samplers import check_sampler, make_sampler
 from edgesearch.search.study import SearchSettings, StudyFile
 from edgesearch.search.study._file import parse_study
+from edgesearch.spaces import Space
 from edgesearch.testing import SamplerContract
 
 SPACE = """
@@ -99,6 +100,15 @@ def test_what_cannot_search_the_study_is_one_sentence(name: str, options: dict[s
     with pytest.raises((PluginError, StudyError), match=words) as caught:
         check_sampler(study(name, **options))
     assert "\n" not in str(caught.value)
+
+
+def test_a_fault_of_the_space_is_not_the_samplers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(space: Space, trial: optuna.Trial) -> None:
+        raise KeyError("student")
+
+    monkeypatch.setattr(Space, "suggest", broken)
+    with pytest.raises(KeyError):
+        check_sampler(study("tpe"))
 
 
 def test_a_sampler_for_one_objective_is_refused_for_two(tmp_path: Path) -> None:

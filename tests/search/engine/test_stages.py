@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgesearch.board_eval import BoardReference
+from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage, Store, resources_of
 from edgesearch.objectives.stages.kinds._measured import SPEC, MeasuredSettings
-from edgesearch.search.engine import StageRunner
+from edgesearch.search.engine import BoardCrew, BoardRules, StageRunner
 from edgesearch.search.engine._jobs import Job, JobResult
 from edgesearch.search.study import StudyFile
 
@@ -84,3 +87,76 @@ def test_stages_say_what_they_need() -> None:
     needs: Mapping[str, float] = resources_of(measured(0, resource="board:mine"))
     assert needs == {"board:mine": 1.0}
     assert resources_of(measured(0, resource="")) == {}
+
+
+def test_a_stage_that_hangs_is_tried_again_with_a_log_of_its_own(
+    runner: StageRunner, worker: Worker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = measured(0, resource="")
+    logs = []
+    for attempt in range(3):
+        assert started(runner, [stage]) == [True]
+        logs.append(worker.jobs[-1].log)
+        worker.ended.append(JobResult(stage.key, "hung", 0.0, "the worker gave no sign of life for 15 min and was stopped"))
+        ends = runner.collect(timeout=0.0)
+        assert len(ends) == (attempt == 2)
+    assert len(set(logs)) == 3
+    assert ends[0].failure is not None
+    assert "no sign of life for 15 min and was stopped (3 times)" in ends[0].failure
+    assert capsys.readouterr().out.count("; trying again") == 2
+
+
+def test_what_is_to_be_known_of_a_stage_that_is_done_is_told(
+    runner: StageRunner, worker: Worker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = measured(0, resource="")
+    assert started(runner, [stage]) == [True]
+    Store(tmp_path / "store").put(stage.kind, stage.key, figures={}, seconds=1.0, recipe=stage.recipe())
+    worker.ended.append(JobResult(stage.key, "done", 1.0, "its batches were computed in two halves each"))
+    assert [end.failure for end in runner.collect(timeout=0.0)] == [None]
+    assert f"stage measured {stage.key[:12]}: its batches were computed in two halves each" in capsys.readouterr().out
+
+
+@pytest.fixture
+def silent(worker: Worker, tmp_path: Path) -> StageRunner:
+    """Its one board lost the stage `ON_BOARD`, and does not answer."""
+
+    def look(board: BoardReference, remedy: str) -> None:
+        raise OSError("it is gone")
+
+    rules = BoardRules(check_s=0.01, longest_check_s=0.01, wait_s=1.0)
+    crew = BoardCrew([BoardReference("lab")], look=look, note=print, rules=rules)
+    data: Any = StudyFile.load("quickstart").data
+    runner = StageRunner(store=Store(tmp_path / "store"), pool=worker, data=data, logs=tmp_path, note=print, boards=crew)
+    assert started(runner, [ON_BOARD]) == [True]
+    worker.ended.append(JobResult(ON_BOARD.key, "board_lost", 0.0, "it does not answer"))
+    return runner
+
+
+ON_BOARD = Stage(kind="on_board", version=1, parameters={"pool": {}, "images": 1}, data={})
+
+
+def turn(runner: StageRunner, seconds: float) -> None:
+    """Turns of the engine's loop, which would start `ON_BOARD`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        runner.collect(timeout=0.0)
+        assert started(runner, [ON_BOARD]) == [False]
+        time.sleep(0.01)
+
+
+def test_the_wait_for_a_board_begins_when_nothing_else_runs(silent: StageRunner, worker: Worker) -> None:
+    other = measured(0, resource="")
+    assert started(silent, [other]) == [True]
+    turn(silent, 2.0)  # longer than the wait, but a worker had something to do
+    worker.ended.append(JobResult(other.key, "refused", 0.0, "it broke"))
+    turn(silent, 0.5)
+    with pytest.raises(StudyError, match="no board came back"):
+        turn(silent, 5.0)
+
+
+def test_a_turn_without_work_waits_in_the_pool_alone(silent: StageRunner) -> None:
+    silent.collect(timeout=0.0)
+    start = time.monotonic()
+    silent.collect(timeout=5.0)  # the pool of these tests answers at once
+    assert time.monotonic() - start < 4.0

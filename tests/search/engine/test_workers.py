@@ -14,36 +14,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from _training_jobs import command, family, finish, job, running
 
-from edgesearch.objectives import Conditions, DataSettings, Pipeline, Stage, Store, load_data, plan
+from edgesearch.objectives import Stage, Store
 from edgesearch.search.engine._child import ChildPool
-from edgesearch.search.engine._jobs import Job, JobResult, run_job
+from edgesearch.search.engine._heartbeats import process_of
+from edgesearch.search.engine._jobs import run_job
 from edgesearch.search.engine._ray import RayPool
-from edgesearch.search.engine._workers import Pool
-from edgesearch.spaces import Candidate, Student
-
-DATA = DataSettings(name="digits", train_images=100, validation_images=50, calibration_images=20)
-
-
-def job(folder: Path, *, epochs: int = 1, width: float = 0.5) -> Job:
-    pipeline = Pipeline.model_validate({"data": DATA.model_dump(), "train": {"epochs": epochs}})
-    candidate = Candidate(student=Student(architecture="cnn_tiny", width=width, input_size=8))
-    last = plan(candidate, pipeline, Conditions(load_data(DATA).fingerprints))
-    student = next(stage for stage in last.walk() if stage.kind == "student")
-    return Job(
-        stage=student.to_json(),
-        data=DATA.model_dump(mode="json"),
-        store=str(folder / "store"),
-        log=str(folder / "logs" / "student.log"),
-    )
-
-
-def finish(pool: Pool, seconds: float = 120.0) -> JobResult:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        for result in pool.wait(timeout=1.0):
-            return result
-    raise AssertionError("the job did not end")
 
 
 def test_a_childs_job_leaves_an_artifact_and_a_log(tmp_path: Path) -> None:
@@ -73,32 +50,9 @@ def test_a_stage_on_other_images_is_refused(tmp_path: Path) -> None:
     assert "changed" in answer["message"]
 
 
-def running(pool: Pool, folder: Path) -> Job:
-    """A long job that has begun to train."""
-    task = job(folder, epochs=5000)
-    pool.submit(task)
-    deadline = time.monotonic() + 180
-    while not Path(task.log).exists() or "epoch 1/" not in Path(task.log).read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return task
-
-
-def family() -> list[psutil.Process]:
-    """Every living process below this one."""
-    return [child for child in psutil.Process().children(recursive=True) if _command(child)]
-
-
 def interpreters() -> list[psutil.Process]:
     """The pool's child processes; other tests may have left helpers of their own."""
-    return [child for child in family() if "_child_process" in " ".join(_command(child))]
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return []
+    return [child for child in family() if "_child_process" in " ".join(command(child))]
 
 
 def test_a_child_that_crashes_is_reported_as_lost_and_the_next_job_runs(tmp_path: Path) -> None:
@@ -114,6 +68,12 @@ def test_a_child_that_crashes_is_reported_as_lost_and_the_next_job_runs(tmp_path
     finally:
         pool.close()
     assert interpreters() == []
+
+
+def test_a_child_that_has_nothing_to_do_waits_as_long_as_it_may() -> None:
+    pool, start = ChildPool(), time.monotonic()
+    assert pool.wait(0.3) == []
+    assert time.monotonic() - start >= 0.3
 
 
 def test_where_a_stage_crashed_is_in_its_log(tmp_path: Path) -> None:
@@ -173,6 +133,26 @@ def test_a_child_and_a_ray_worker_make_the_same_numbers(tmp_path: Path, ray_pool
     assert weights[0] == weights[1]
 
 
+@pytest.mark.parametrize("kind", ["child", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_worker_that_is_frozen_is_stopped_and_the_next_job_runs(tmp_path: Path, kind: str) -> None:
+    pool = ChildPool(hang_s=20.0) if kind == "child" else RayPool(1, hang_s=20.0)
+    try:
+        task = running(pool, tmp_path)
+        assert pool.wait(timeout=0.0) == []
+        pid = process_of(task.log)
+        assert pid is not None
+        frozen = psutil.Process(pid)
+        frozen.suspend()
+        hung = finish(pool)
+        assert (hung.key, hung.outcome) == (task.key, "hung")
+        assert hung.message == "the worker gave no sign of life for 20.0 s and was stopped"
+        assert psutil.wait_procs([frozen], timeout=60)[1] == []
+        pool.submit(job(tmp_path, width=1.0))
+        assert finish(pool).outcome == "done"
+    finally:
+        pool.close()
+
+
 @pytest.fixture
 def ray_pool() -> Iterator[RayPool]:
     pool = RayPool(1)
@@ -226,6 +206,6 @@ def test_a_local_instance_listens_to_this_machine_alone_and_asks_for_a_token(
         assert worker.nice() == psutil.Process().nice()
         assert worker.environ()["RAY_AUTH_MODE"] == "token"
         assert len(worker.environ()["RAY_AUTH_TOKEN"]) == 64
-        assert all("RAY_AUTH_TOKEN" not in " ".join(_command(process)) for process in processes.values())
+        assert all("RAY_AUTH_TOKEN" not in " ".join(command(process)) for process in processes.values())
     finally:
         pool.close()

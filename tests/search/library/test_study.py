@@ -8,11 +8,13 @@ import shutil
 import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import optuna
 import pytest
 import torch
+from _fake_boards import write_boards
 
 from edgesearch.board_eval import load_profile
 from edgesearch.errors import LoweringError, SpaceError, StudyError
@@ -282,15 +284,36 @@ def test_a_study_that_no_candidate_can_suit_says_how_far_the_nearest_is(tiny: St
     hopeless = Study.open(tiny.settings.with_changes(name="fast", constraints={"min_fps": 1e6}), tmp_path)
     screening = screen(hopeless.inputs, 5)
     assert screening.kept == ()
-    assert screening.nearest is not None
     fastest = max(
         hopeless.inputs.estimator.estimate(c)["fps"]
         for c in [*hopeless.settings.candidates, Candidate(student=Student(architecture="cnn_tiny", input_size=8, width=0.5))]
     )
-    assert screening.nearest.estimate["fps"] == pytest.approx(fastest)
+    assert screening.nearest["misses"]["min_fps"]["expected"] == pytest.approx(fastest)
     said = describe_cost(hopeless.inputs, hopeless.home, 5)
     assert "in the store" not in said
-    assert f"min_fps = 1e+06, expected {fastest:,g}" in said
+    assert "FPS at least 1e+06, expected " in said
+
+
+def test_a_dry_run_keeps_what_the_study_would_keep(tmp_path: Path) -> None:
+    """Where boards score, a limit on speed rules out before training only what breaks it at the favourable end."""
+    from edgesearch.search.library import screen
+
+    write_boards(tmp_path)
+    tables: dict[str, Any] = {
+        "name": "lab_study",
+        "score": "board",
+        "boards": ["lab:a"],
+        "data": {"name": "digits", "train_images": 100, "validation_images": 50, "calibration_images": 20},
+        "candidates": [{"student": {"architecture": "mlp", "input_size": 8}}],
+    }
+    opened = Study.open(StudyFile.parse(tables, folder=tmp_path), tmp_path / "home")
+    expected = opened.inputs.estimator.estimate(opened.settings.candidates[0])
+    favourable = expected["fps"] / (1 - expected["fps_error"])
+    for limit, kept in ((0.99 * favourable, 1), (1.01 * favourable, 0)):
+        study = StudyFile.parse(tables | {"constraints": {"min_fps": limit}}, folder=tmp_path)
+        screening = screen(Study.open(study, tmp_path / "home").inputs, 1)
+        assert len(screening.kept) == kept
+        assert bool(screening.nearest) == (not kept)
 
 
 OWN = """

@@ -1,0 +1,60 @@
+"""A batch that memory does not suffice for, computed in two halves whose gradients add up to the whole one's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from edgesearch.objectives.training._device import out_of_memory
+from edgesearch.objectives.training._distillation import Batch
+
+__all__ = ["Pieces"]
+
+
+class Pieces:
+    """In how many pieces a training computes its batches: one, and two from the first on that memory did not suffice for.
+
+    The optimizer sees the gradient of the whole batch either way. Batch statistics are those of the pieces, and the batch that
+    failed may count twice in their running means. `clear` takes all gradients away.
+    """
+
+    def __init__(self, clear: Callable[[], None]) -> None:
+        self._clear = clear
+        self.count = 1
+
+    def gradients(self, batch: Batch, compute: Callable[[Batch, float], Tensor]) -> Tensor:
+        """Let `compute` add the gradients of the batch's mean loss; the loss.
+
+        compute: given a batch and its share of the whole one, adds the gradients of its mean loss times the share, and returns
+        the loss, not weighted. Raises what it raises, lack of memory when that comes a second time.
+        """
+        images = len(batch.labels)
+        if self.count == 1:
+            try:
+                return compute(batch, 1.0)
+            except (RuntimeError, MemoryError) as error:
+                if images < 4 or not out_of_memory(error):  # a piece of one image has no batch statistics
+                    raise
+            # Here the exception is gone, and with it the frames that hold what filled the memory.
+            self._clear()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.count = 2
+        losses = []
+        for start, end in ((0, images // 2), (images // 2, images)):
+            share = (end - start) / images
+            losses.append(share * compute(_part(batch, start, end), share))
+        return torch.stack(losses).sum()
+
+
+def _part(batch: Batch, start: int, end: int) -> Batch:
+    return replace(
+        batch,
+        pixels=batch.pixels[start:end],
+        inputs=batch.inputs[start:end],
+        labels=batch.labels[start:end],
+        index=batch.index[start:end],
+    )

@@ -1,0 +1,106 @@
+"""Signs of life of workers: each touches the log of its stage now and then, however long the stage says nothing.
+
+A process that is frozen, starved or out of reach touches nothing. What counts is that the time of the log changes, seen by the
+driver's own clock: clocks of other machines may be wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgesearch.search.study import duration
+
+__all__ = ["HANG_S", "Heartbeats", "beating", "hung", "process_of"]
+
+#: A worker that gives no sign of life for so many seconds hangs, if nothing else is said.
+HANG_S = 900.0
+
+#: Seconds between two signs of life.
+_EVERY_S = 5.0
+
+
+@dataclass
+class _Beat:
+    log: Path
+    touched: int | None  # when, as the file system has it; None: there is no log
+    since: float | None = None  # when that was last seen to change; None: the job has not begun
+
+
+class Heartbeats:
+    """Which jobs began and then gave no sign of life for `limit_s` seconds. `clock` gives seconds that only grow."""
+
+    def __init__(self, limit_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limit_s, self._clock = limit_s, clock
+        self._beats: dict[str, _Beat] = {}
+        self._looked = clock()
+
+    def begin(self, key: str, log: str) -> None:
+        """A job was given to a worker, and may wait there; what its log holds already is of an earlier attempt."""
+        self._beats[key] = _Beat(Path(log), _touched(Path(log)))
+
+    def end(self, key: str) -> None:
+        """The job ended."""
+        self._beats.pop(key, None)
+
+    def clear(self) -> None:
+        """All jobs ended."""
+        self._beats.clear()
+
+    def silent(self) -> list[str]:
+        """The keys of jobs that hang. To be asked often: after a long break, which may have been theirs, all count anew."""
+        now = self._clock()
+        was_away, self._looked = now - self._looked > self.limit_s / 2, now
+        found = []
+        for key, beat in self._beats.items():
+            touched = _touched(beat.log)
+            if touched != beat.touched or (was_away and beat.since is not None):
+                beat.touched, beat.since = touched, now
+            elif touched is not None and beat.since is not None and now - beat.since > self.limit_s:
+                found.append(key)
+        return found
+
+
+@contextmanager
+def beating(log: Path, *, every_s: float = _EVERY_S) -> Iterator[None]:
+    """Touches the log while it lasts."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(every_s):
+            with suppress(OSError):
+                os.utime(log)
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def hung(seconds: float) -> str:
+    """What became of a worker that hung, in words."""
+    return f"the worker gave no sign of life for {duration(seconds)} and was stopped"
+
+
+def process_of(log: str) -> int | None:
+    """The process that the last attempt in a log says that it is in."""
+    with suppress(OSError):
+        told = re.findall(r"^\S+ \S+ \S+ [0-9a-f]{64} in process (\d+)$", Path(log).read_text(errors="replace"), re.MULTILINE)
+        return int(told[-1]) if told else None
+    return None
+
+
+def _touched(log: Path) -> int | None:
+    try:
+        return log.stat().st_mtime_ns
+    except OSError:
+        return None

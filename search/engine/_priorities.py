@@ -1,0 +1,23 @@
+"""Which stage starts next when more of them are ready than workers are free."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+__all__ = ["by_need"]
+
+
+def by_need(ready: Sequence[tuple[int, str]], lacks: Mapping[int, Collection[str]]) -> list[str]:
+    """The keys of ready stages, each once: what most trials wait for first, then what the oldest trial waits for.
+
+    ready: (trial, key of a stage that could run now), older trials first and each trial's in their order. lacks: every trial
+    under way -> keys of all the stages that it lacks, ready or not.
+
+    A trial counts once for itself, and once more for every so many trials that began after it as there are under way. So no
+    trial waits for ever, however many newer ones share a stage.
+    """
+    newest = max(lacks, default=0)
+    weights = {trial: len(lacks) + newest - trial for trial in lacks}
+    keys = list(dict.fromkeys(key for _, key in ready))
+    needs = {key: sum(weights[trial] for trial, missing in lacks.items() if key in missing) for key in keys}
+    return sorted(keys, key=lambda key: -needs[key])  # equal ones stay in their order

@@ -1,0 +1,102 @@
+"""A training goes on in halves where memory does not suffice for its batches, towards the same weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from edgesearch.errors import OutOfMemory
+from edgesearch.objectives.data import DataSet, DataSettings, load_data
+from edgesearch.objectives.training import Recipe, Training, train
+from edgesearch.objectives.training._distillation import Batch, Loss
+
+RECIPE = Recipe(epochs=2, batch_size=33, lr=0.05, mixed_precision="off")
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSet:
+    return load_data(DataSettings(train_images=99, validation_images=50, calibration_images=20))
+
+
+class Memory:
+    """Suffices for so many images at a time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.images = 1000
+        self.seen: list[int] = []
+        real = Loss.__call__
+
+        def limited(loss: Loss, batch: Batch) -> Tensor:
+            self.seen.append(len(batch.labels))
+            if len(batch.labels) > self.images:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(loss, batch)
+
+        monkeypatch.setattr(Loss, "__call__", limited)
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
+    return Memory(monkeypatch)
+
+
+class Kept:
+    """Checkpoints in memory."""
+
+    newest: tuple[int, dict[str, Tensor], dict[str, Any]] | None = None
+
+    def latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        return self.newest
+
+    def save(self, epoch: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        self.newest = epoch, tensors, meta
+
+
+def trained(data: DataSet, **more: Any) -> tuple[Tensor, Training]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 10))
+    training = train(model, data, recipe=RECIPE, input_size=8, seed=1, device="cpu", **more)
+    return torch.cat([value.flatten() for value in model.state_dict().values()]), training
+
+
+def test_two_halves_take_the_steps_of_the_whole_batch(digits: DataSet, memory: Memory) -> None:
+    whole, training = trained(digits)
+    assert training.pieces == 1
+    assert set(memory.seen) == {33}
+    memory.images, memory.seen = 20, []
+    halves, training = trained(digits)
+    assert training.pieces == 2
+    assert memory.seen == [33] + 6 * [16, 17]  # tried whole once, not at every step
+    torch.testing.assert_close(halves, whole, rtol=1e-3, atol=1e-5)
+    memory.images = 1000
+    assert not torch.allclose(trained(digits, stop_after=1)[0], whole, rtol=1e-3, atol=1e-5)  # steps matter by more
+
+
+def test_what_does_not_fit_in_halves_either_is_out_of_memory(digits: DataSet, memory: Memory) -> None:
+    memory.images = 10
+    with pytest.raises(OutOfMemory, match=r"in epoch 1 at batch size 33; use a smaller batch"):
+        trained(digits)
+    assert memory.seen == [33, 16]
+
+
+def test_other_errors_are_not_tried_again(digits: DataSet, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(loss: Loss, batch: Batch) -> Tensor:
+        memory.seen.append(len(batch.labels))
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr(Loss, "__call__", broken)
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        trained(digits)
+    assert memory.seen == [33]
+
+
+def test_a_training_that_goes_on_stays_in_halves_and_says_so(digits: DataSet, memory: Memory) -> None:
+    checkpoints = Kept()
+    memory.images = 20
+    trained(digits, checkpoints=checkpoints, stop_after=1)
+    memory.images, memory.seen = 1000, []
+    assert trained(digits, checkpoints=checkpoints)[1].pieces == 2
+    assert memory.seen == 3 * [16, 17]

@@ -1,0 +1,102 @@
+"""Who hangs: by signs of life in logs, and a clock that the test turns."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from edgesearch.search.engine._heartbeats import Heartbeats, beating, process_of
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "student.log"
+
+
+def touch(log: Path, second: float) -> None:
+    log.touch()
+    os.utime(log, (second, second))
+
+
+def looks(beats: Heartbeats, clock: Clock, *, until: float) -> list[float]:
+    """Looks once a second; the seconds at which a job hung."""
+    hung = []
+    while clock.now < until:
+        clock.now += 1.0
+        hung += [clock.now] * len(beats.silent())
+    return hung
+
+
+def test_a_job_hangs_once_its_log_was_not_touched_for_so_long(clock: Clock, log: Path) -> None:
+    beats = Heartbeats(10.0, clock=clock)
+    beats.begin("a", str(log))
+    touch(log, 1000.0)
+    assert looks(beats, clock, until=11.0) == []
+    touch(log, 500.0)  # whatever the clock of its machine says
+    assert looks(beats, clock, until=25.0) == [23.0, 24.0, 25.0]
+    beats.end("a")
+    assert looks(beats, clock, until=40.0) == []
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_job_that_has_not_begun_does_not_hang(clock: Clock, log: Path, earlier: bool) -> None:
+    if earlier:
+        touch(log, 1000.0)  # by an attempt before it
+    beats = Heartbeats(10.0, clock=clock)
+    beats.begin("a", str(log))
+    assert looks(beats, clock, until=100.0) == []
+    touch(log, 2000.0)
+    assert looks(beats, clock, until=112.0) == [112.0]
+
+
+def test_a_driver_that_was_away_counts_anew(clock: Clock, log: Path) -> None:
+    beats = Heartbeats(10.0, clock=clock)
+    beats.begin("a", str(log))
+    touch(log, 1000.0)
+    assert beats.silent() == []
+    clock.now = 3600.0  # all of the machine stood still
+    assert beats.silent() == []
+    assert looks(beats, clock, until=3612.0) == [3611.0, 3612.0]
+
+
+def test_a_log_that_was_removed_tells_nothing(clock: Clock, log: Path) -> None:
+    beats = Heartbeats(10.0, clock=clock)
+    beats.begin("a", str(log))
+    touch(log, 1000.0)
+    looks(beats, clock, until=2.0)
+    log.unlink()
+    assert looks(beats, clock, until=100.0) == []
+
+
+def test_a_log_is_touched_while_nothing_is_written(log: Path) -> None:
+    touch(log, 1000.0)
+    with beating(log, every_s=0.01):
+        deadline = time.monotonic() + 30
+        while log.stat().st_mtime == 1000.0:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    touch(log, 1000.0)
+    time.sleep(0.1)
+    assert log.stat().st_mtime == 1000.0
+
+
+def test_the_process_is_that_of_the_last_attempt(log: Path) -> None:
+    assert process_of(str(log)) is None
+    lines = [f"2026-01-01 00:00:00 student {'a' * 64} in process {pid}\nepoch 1/2 in process 7\n" for pid in (11, 12)]
+    log.write_text("".join(lines))
+    assert process_of(str(log)) == 12

@@ -1,0 +1,190 @@
+"""What the pool asks of Ray, and a driver that nobody waits for: what dies of Ray is started again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _training_jobs import job
+
+from edgesearch.objectives import Stage
+from edgesearch.search.engine._jobs import Job, JobResult
+from edgesearch.search.engine._ray import RayPool
+
+
+class RayError(Exception):
+    """Of the stand-in."""
+
+
+class Died(RayError):
+    """A worker."""
+
+
+class NodeDied(RayError):
+    """With its worker."""
+
+
+class StandIn:
+    """Takes tasks and ends them as the test says; counts what it is asked."""
+
+    class exceptions:  # noqa: N801
+        RayError, OutOfMemoryError, WorkerCrashedError, NodeDiedError = RayError, MemoryError, Died, NodeDied
+
+    def __init__(self) -> None:
+        self.questions = 0
+        self.ends: dict[str, Any] = {}  # the recipe's name -> result, or what is raised
+
+    def remote(self, **options: Any) -> Any:
+        return lambda function: _Task()
+
+    def cluster_resources(self) -> dict[str, float]:
+        self.questions += 1
+        return {"board:lab": 2.0}
+
+    def wait(self, references: list[str], num_returns: int, timeout: float) -> tuple[list[str], list[str]]:
+        return [reference for reference in references if reference in self.ends], []
+
+    def get(self, reference: str) -> Any:
+        end = self.ends.pop(reference)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    def cancel(self, reference: str, force: bool) -> None:
+        """The task has just ended: too late."""
+
+    def shutdown(self) -> None:
+        self.ends.clear()
+
+
+class _Task:
+    def options(self, **options: Any) -> _Task:
+        return self
+
+    def remote(self, values: dict[str, Any]) -> str:
+        return str(values["stage"]["parameters"]["name"])
+
+
+class Pool(RayPool):
+    """The pool on the stand-in; `alive` says whether Ray's processes are."""
+
+    starts = 0
+    alive = True
+
+    def _start(self) -> None:
+        self._ray, self._task, self._daemons, self._board_tasks = StandIn(), _Task(), {}, {}
+        self.starts += 1
+        self.alive = True
+
+    def _is_alive(self) -> bool:
+        return self.alive
+
+
+def a_job(name: str, **more: Any) -> Job:
+    return Job(stage=Stage("student", 1, {"name": name}, {}).to_json(), data={}, store="", log="", **more)
+
+
+def done(name: str) -> dict[str, Any]:
+    return asdict(JobResult(a_job(name).key, "done", 1.0, ""))
+
+
+def ends(pool: Pool) -> list[tuple[str, str]]:
+    return [(result.key, result.outcome) for result in pool.wait(0.0)]
+
+
+def test_ray_is_asked_once_for_a_board(tmp_path: Path) -> None:
+    pool = Pool(1)
+    for number in range(5):
+        pool.submit(a_job(str(number), board={"name": "lab"}))
+    assert pool._ray.questions == 1
+
+
+def test_a_ray_that_died_between_two_jobs_is_started_before_the_next(tmp_path: Path) -> None:
+    pool = Pool(1)
+    pool.submit(a_job("a"))
+    pool.alive = False
+    pool.submit(a_job("b", board={"name": "lab"}))
+    assert pool.starts == 2
+    assert ends(pool) == [(a_job("a").key, "interrupted")]
+    pool._ray.ends["b"] = done("b")
+    assert ends(pool) == [(a_job("b").key, "done")]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_job_that_was_stopped_too_late_does_not_excuse_the_next_of_its_stage(restarts: bool) -> None:
+    pool = Pool(1)
+    pool.submit(a_job("a"))
+    assert pool.cancel(a_job("a").key)
+    if restarts:
+        pool.alive = False
+    else:
+        pool._ray.ends["a"] = done("a")
+    assert [result.outcome for result in pool.wait(0.0)] == ["interrupted" if restarts else "done"]
+    pool.submit(a_job("a"))
+    pool._ray.ends["a"] = Died()
+    assert [(result.outcome, result.message) for result in pool.wait(0.0)] == [("lost", "the worker died")]
+
+
+def test_a_stage_whose_node_died_is_interrupted_and_not_at_fault() -> None:
+    pool = Pool(1)
+    pool.submit(a_job("a"))
+    pool._ray.ends["a"] = NodeDied()
+    assert ends(pool) == [(a_job("a").key, "interrupted")]
+
+
+_ORPHAN = """
+import json, os, sys, time
+from pathlib import Path
+parent = os.getpid()
+if os.fork():
+    os._exit(0)
+os.setsid()
+out, task, deadline = Path(sys.argv[1]), json.loads(sys.argv[2]), time.monotonic() + 300
+while os.getppid() == parent:
+    time.sleep(0.01)
+
+def say(words):
+    Path(f"{out}.part").write_text(words)
+    os.replace(f"{out}.part", out)
+
+if os.getppid() != 1:
+    say("not the child of pid 1")
+    os._exit(0)
+import psutil
+from edgesearch.search.engine._jobs import Job
+from edgesearch.search.engine._ray import RayPool
+
+pool = RayPool(1)
+pool.submit(Job(**task))
+while not Path(task["log"]).exists() and time.monotonic() < deadline:
+    time.sleep(0.1)
+before = psutil.Process().children(recursive=True)
+[raylet] = [process for process in before if process.name() == "raylet"]
+raylet.kill()
+ends = []
+while not ends and time.monotonic() < deadline:
+    ends = pool.wait(1.0)
+left = psutil.wait_procs(before, timeout=30)[1]
+pool.close()
+say(json.dumps([ends[0].outcome, os.environ.get("RAY_RAYLET_PID"), len(left)]))
+"""
+
+
+@pytest.mark.slow
+def test_a_driver_that_nobody_waits_for_outlives_rays_node(tmp_path: Path) -> None:
+    out, task = tmp_path / "out.json", json.dumps(asdict(job(tmp_path, epochs=5000)))
+    with (tmp_path / "err.txt").open("w") as errors:
+        subprocess.run([sys.executable, "-c", _ORPHAN, str(out), task], check=True, timeout=60, stderr=errors)
+    deadline = time.monotonic() + 300
+    while not out.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert out.exists(), (tmp_path / "err.txt").read_text()
+    if out.read_text() == "not the child of pid 1":
+        pytest.skip("orphans are not given to pid 1 here")
+    assert json.loads(out.read_text()) == ["interrupted", None, 0]

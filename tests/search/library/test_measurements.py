@@ -1,0 +1,34 @@
+"""Rows for `calibrate` from what boards measured in a study."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edgesearch.board_eval import RunReport
+from edgesearch.search.library import _measurements
+from edgesearch.search.library._measurements import measurement_rows, study_measurements
+
+from ...board_eval._sshd import REPORT
+
+RUN = RunReport.model_validate(REPORT)
+
+
+def test_rows_of_a_study_are_those_of_a_deployment_and_know_the_boards_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = SimpleNamespace(
+        is_complete=True, measured_by="lab", number=3, artifacts={"on_board": "measurement", "compiled": "file"}
+    )
+    view: Any = SimpleNamespace(name="s", records=[record])
+    store: Any = SimpleNamespace(get=lambda kind, key: SimpleNamespace(figures={"report": REPORT}))
+    monkeypatch.setattr(_measurements, "compiled_content", lambda artifact: b"")
+    monkeypatch.setattr(_measurements.CompiledXmodel, "read", lambda path: SimpleNamespace(measured=None))
+    rows = study_measurements(view, store).rows
+    assert rows == measurement_rows("trial-0003", RUN, 1)
+    assert [(row.what, row.cores) for row in rows] == [("latency", None), ("throughput", 2)]
+
+
+def test_a_board_that_does_not_tell_its_cores_has_those_of_its_profile() -> None:
+    silent = RUN.model_copy(update={"board": RUN.board.model_copy(update={"dpu_cores": None})})
+    assert [measurement_rows("n", silent, cores)[1].cores for cores in (1, None)] == [1, None]
