@@ -29,6 +29,7 @@ from .stages import open_store as open_store
 from .stages import plan as plan
 from .stages import resources_of as resources_of
 from .stages import run_stage as run_stage
+from .stages import rung_epochs as rung_epochs
 from .stages import rungs_of as rungs_of
 from .stages import stage_specs as stage_specs
 from .stages import teaching_figures as teaching_figures

@@ -27,6 +27,7 @@ from .kinds import accuracy_of as accuracy_of
 from .kinds import compiled_content as compiled_content
 from .kinds import golden_images as golden_images
 from .kinds import load_graph as load_graph
+from .kinds import rung_epochs as rung_epochs
 from .kinds import rungs_of as rungs_of
 from .kinds import trained_student as trained_student
 from .kinds import vitis_file as vitis_file
