@@ -371,7 +371,7 @@ class Engine:
             attributes=attributes,
             constraints=constraints,
             study_attributes=self._tallies(),
-            pruned="stopped" in attributes,
+            state=TrialState.PRUNED if "stopped" in attributes else None,
         )
         self._active = [other for other in self._active if other is not trial]
         self._ended += 1

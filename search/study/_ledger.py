@@ -60,9 +60,9 @@ class Ledger:
         attributes: Mapping[str, Any],
         constraints: Mapping[str, float] | None = None,
         study_attributes: Mapping[str, Any] | None = None,
-        pruned: bool = False,
+        state: TrialState | None = None,
     ) -> None:
-        """End a running trial: COMPLETE with these values, or FAIL when they are None, PRUNED where it was stopped.
+        """End a running trial: COMPLETE with these values, or FAIL when they are None; or in another state.
 
         `constraints` maps each constraint to the amount beyond its limit, at most zero when it is kept.
         """
@@ -77,8 +77,7 @@ class Ledger:
                 )
             for objective, value in enumerate(values or ()):
                 database._set_trial_value_without_commit(session, trial, objective, value)
-            ended = TrialState.PRUNED if pruned else TrialState.FAIL
-            trial.state = ended if values is None else TrialState.COMPLETE
+            trial.state = state or (TrialState.FAIL if values is None else TrialState.COMPLETE)
             trial.datetime_complete = datetime.now()
             self._set_attributes(session, study_attributes or {})
 

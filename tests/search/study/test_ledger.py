@@ -61,7 +61,7 @@ def test_a_trial_that_waited_and_was_stopped_keeps_both(database: str) -> None:
     ledger.note(number, {"paused": {"epochs": 3}})
     (waiting,) = optuna.load_study(study_name=study.study_name, storage=open_storage(database)).get_trials()
     assert (waiting.state, waiting.user_attrs["paused"]) == (TrialState.RUNNING, {"epochs": 3})
-    ledger.finish(number, values=None, attributes={"stopped": {"epochs": 3}}, pruned=True)
+    ledger.finish(number, values=None, attributes={"stopped": {"epochs": 3}}, state=TrialState.PRUNED)
     (stopped,) = optuna.load_study(study_name=study.study_name, storage=open_storage(database)).get_trials()
     assert (stopped.state, stopped.values, stopped.user_attrs["stopped"]) == (TrialState.PRUNED, None, {"epochs": 3})
     with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
