@@ -296,8 +296,7 @@ class Engine:
             for trial in waiting:
                 self._fail(trial, end.failure)
         elif waiting:  # the first that asked for it paid for it; to the others it is a hit
-            seconds = waiting[0].seconds
-            seconds[end.stage.kind] = seconds.get(end.stage.kind, 0.0) + round(end.seconds, 3)
+            waiting[0].pay(end.stage, end.seconds)
             if (artifact := self._stages.artifact(end.stage)) is not None:
                 self._stopping.trained(end.stage, artifact)
 

@@ -53,7 +53,9 @@ class Stopping:
         self._stopped.pop(attributes.get("again", -1), None)
         if not self._ends:
             return
-        trial.student = next((stage for stage in reversed(trial.stages) if stage.kind == "student"), None)
+        is_known = all(f"estimated_{name}" in attributes for name in self._settings.objectives if name != "accuracy")
+        if is_known:  # a board of the user's own may tell no speed before it measures
+            trial.student = next((stage for stage in reversed(trial.stages) if stage.kind == "student"), None)
         if trial.student is not None:
             trial.rungs = rungs_of(trial.student)
         self._enter(trial.number, trial.candidate, attributes, "" if trial.student is None else trial.student.key)

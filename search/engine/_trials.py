@@ -48,6 +48,12 @@ class ActiveTrial:
                 self.hits.append(stage.kind)
         return ready
 
+    def pay(self, stage: Stage, seconds: float) -> None:
+        """A stage ran for this trial. A training counts with its rungs once it is over, and its rungs alone till then."""
+        self.seconds[stage.kind] = self.seconds.get(stage.kind, 0.0) + round(seconds, 3)
+        if self.student is not None and stage.key == self.student.key:
+            self.seconds[stage.kind] += self.seconds.pop("rung", 0.0)
+
     @property
     def is_complete(self) -> bool:
         """Whether every artifact is there."""
