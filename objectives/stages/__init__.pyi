@@ -22,8 +22,12 @@ from ._store import ArtifactStore as ArtifactStore
 from ._store import Store as Store
 from ._store import open_store as open_store
 from ._teaching import teaching_figures as teaching_figures
+from .kinds import RUNG_FACTOR as RUNG_FACTOR
 from .kinds import accuracy_of as accuracy_of
 from .kinds import compiled_content as compiled_content
 from .kinds import golden_images as golden_images
 from .kinds import load_graph as load_graph
+from .kinds import rung_epochs as rung_epochs
+from .kinds import rungs_of as rungs_of
+from .kinds import trained_student as trained_student
 from .kinds import vitis_file as vitis_file

@@ -2,7 +2,6 @@ from ._allocation import BoardRules as BoardRules
 from ._child import ChildPool as ChildPool
 from ._crew import BoardCrew as BoardCrew
 from ._engine import Engine as Engine
-from ._engine import Summary as Summary
 from ._jobs import Job as Job
 from ._jobs import JobResult as JobResult
 from ._jobs import run_job as run_job
@@ -20,5 +19,7 @@ from ._scoring import Scoring as Scoring
 from ._stages import StageEnd as StageEnd
 from ._stages import StageRunner as StageRunner
 from ._stages import run_stages as run_stages
+from ._stopping import rung_ends as rung_ends
+from ._summary import Summary as Summary
 from ._workers import Pool as Pool
 from ._workers import make_pool as make_pool

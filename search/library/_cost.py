@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from edgesearch.objectives import DataSet, Stage, Store, stage_specs
+from edgesearch.search.engine import rung_ends
 from edgesearch.search.library._inputs import Inputs
 from edgesearch.search.library._screening import screen
 from edgesearch.search.study import Home, duration
@@ -45,6 +46,8 @@ def describe_cost(inputs: Inputs, home: Home, trials: int) -> str:
         "would run: " + (", ".join(f"{count} x {kind}" for kind, count in kinds.items()) or "nothing, all is in the store"),
         f"expected cost: about {duration(seconds)} of one core (from multiply-accumulates; the order of magnitude only)",
     ]
+    if ends := rung_ends(settings):
+        tail.append(f"at most: students may be stopped after {' or '.join(map(str, ends))} of {settings.train.epochs} epochs")
     return "\n".join(head + lines + tail)
 
 
