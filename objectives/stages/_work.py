@@ -14,6 +14,10 @@ from edgesearch.objectives.stages._store import Store
 from edgesearch.spaces import Student
 
 
+#: Images of a part of which nothing is said.
+_GUESS = 1000
+
+
 @dataclass(frozen=True)
 class Counts:
     """The parts of a data set by their numbers of images alone."""
@@ -25,8 +29,8 @@ class Counts:
 
     @classmethod
     def of(cls, images: Mapping[str, int]) -> Counts:
-        """Parts that are not named have no images."""
-        return cls(*(range(images.get(part, 0)) for part in ("train", "validation", "calibration", "test")))
+        """Parts that are not named are guessed."""
+        return cls(*(range(images.get(part, _GUESS)) for part in ("train", "validation", "calibration", "test")))
 
 
 @dataclass(frozen=True)
