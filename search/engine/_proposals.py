@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import optuna
 from optuna.samplers import RandomSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from edgesearch.search.engine._draws import Proposal, derive_seed
+from edgesearch.search.engine._mirror import Mirror
 from edgesearch.search.engine._samplers import check_sampler, make_sampler, needs_parameters
 from edgesearch.search.engine._walk import Endless, walk
-from edgesearch.search.study import StudyFile, quiet_optuna, with_fingerprint
+from edgesearch.search.study import StudyFile, with_fingerprint
 from edgesearch.spaces import Space
 
 #: After this many proposals in a row that lead nowhere, the sampler is replaced by plain random draws for this trial.
@@ -40,26 +40,14 @@ class Proposer:
     def __init__(self, settings: StudyFile, *, folder: Path | None = None) -> None:
         self._settings, self._folder = settings, settings.folder if folder is None else folder
         check_sampler(settings, folder=self._folder)
-        with quiet_optuna():
-            self._mirror = optuna.create_study(directions=list(settings.directions))
-        self._needs_parameters = needs_parameters(make_sampler(settings.search, 0, folder=self._folder))
-        self._running: dict[int, int] = {}  # trial number -> the mirror's own id of that trial
+        needs = needs_parameters(make_sampler(settings.search, 0, folder=self._folder))
+        self._mirror = Mirror(settings.directions, needs_parameters=needs)
         self._walk: Iterator[Proposal] | None = None
         self._is_exhausted = settings.space is None
 
     def observe(self, trial: FrozenTrial) -> None:
         """Learn that a trial runs, or how it ended."""
-        storage, known = self._mirror._storage, self._running.pop(trial.number, None)
-        if known is not None:
-            for name, value in trial.system_attrs.items():  # its constraints among them
-                storage.set_trial_system_attr(known, name, value)
-            storage.set_trial_state_values(known, trial.state, trial.values)
-        elif trial.state not in (TrialState.COMPLETE, TrialState.RUNNING):
-            return  # samplers do not use failed trials
-        elif trial.params or not self._needs_parameters:
-            identity = storage.create_new_trial(self._mirror._study_id, template_trial=trial)
-            if trial.state == TrialState.RUNNING:
-                self._running[trial.number] = identity
+        self._mirror.observe(trial)
 
     def proposals(self, number: int) -> Iterator[Proposal]:
         """Candidates for trial `number`, one after the other until one is taken; ends when there is none left to propose."""
@@ -90,18 +78,11 @@ class Proposer:
     def draw(self, space: Space, number: int, attempt: int, *, at_random: bool = False) -> Proposal:
         """A candidate of the sampler's, or one drawn at random; the mirror is left as it was."""
         seed = derive_seed(self._settings.seed, number, attempt)
-        with quiet_optuna():
-            self._mirror.sampler = (
-                RandomSampler(seed=seed) if at_random else make_sampler(self._settings.search, seed, folder=self._folder)
-            )
-            trial = self._mirror.ask()
+        sampler = RandomSampler(seed=seed) if at_random else make_sampler(self._settings.search, seed, folder=self._folder)
+        with self._mirror.asked(sampler) as trial:
             candidate = with_fingerprint(space.suggest(trial), self._folder)
-            frozen = self._mirror.get_trials(deepcopy=False)[trial.number]
-            proposal = Proposal(
-                candidate, dict(frozen.params), dict(frozen.distributions), dict(frozen.system_attrs), drawn=True
-            )
-            self._mirror.tell(trial, state=TrialState.FAIL)
-        return proposal
+            frozen = self._mirror.frozen(trial)
+            return Proposal(candidate, dict(frozen.params), dict(frozen.distributions), dict(frozen.system_attrs), drawn=True)
 
     def _walked(self, space: Space) -> Iterator[Proposal]:
         """The space's candidates that can be counted, once for all trials."""
