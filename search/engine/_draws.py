@@ -16,13 +16,17 @@ __all__ = ["Proposal", "derive_seed"]
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate, and what Optuna wants to know of how it was drawn. `drawn`: from the space, not named by the study."""
+    """A candidate, and what Optuna wants to know of how it was drawn. `drawn`: from the space, not named by the study.
+
+    `again`: the trial in which it was stopped before.
+    """
 
     candidate: Candidate
     params: dict[str, Any] = field(default_factory=dict)
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     system_attrs: dict[str, Any] = field(default_factory=dict)
     drawn: bool = False
+    again: int | None = None
 
     @cached_property
     def key(self) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 from optuna.distributions import FloatDistribution
-from optuna.samplers import NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from edgesearch.search.engine import _mirror
 from edgesearch.search.engine._mirror import Mirror
+from edgesearch.search.engine._samplers import make_sampler
+from edgesearch.search.study import SearchSettings
 
 WIDTH = {"width": FloatDistribution(0.0, 1.0)}
 
@@ -76,14 +78,13 @@ def test_asks_leave_no_trace() -> None:
     assert len(seen(mirror)) == 1
 
 
-@pytest.mark.parametrize("kind", [NSGAIISampler, NSGAIIISampler, TPESampler])
-def test_samplers_go_on_over_many_trials(kind: type) -> None:
-    def make(seed: int) -> NSGAIISampler:
-        return kind(seed=seed) if kind is TPESampler else kind(seed=seed, population_size=6, mutation_prob=0.1)
-
+@pytest.mark.parametrize("name", ["nsga2", "nsga3", "tpe"])
+def test_samplers_go_on_over_many_trials(name: str) -> None:
+    options = {} if name == "tpe" else {"mutation_prob": 0.1}
+    search = SearchSettings(sampler=name, population=6, startup_trials=10, sampler_options=options)
     whole, told = Mirror(["maximize", "maximize"], needs_parameters=False), []
     for number in range(130):
-        with whole.asked(make(number)) as asked:
+        with whole.asked(make_sampler(search, number)) as asked:
             width = asked.suggest_float("width", 0.0, 1.0)
             frozen = whole.frozen(asked)
             told.append(
