@@ -18,5 +18,7 @@ from ._samplers import samplers as samplers
 from ._stages import StageEnd as StageEnd
 from ._stages import StageRunner as StageRunner
 from ._stages import run_stages as run_stages
+from ._walk import Endless as Endless
+from ._walk import walk as walk
 from ._workers import Pool as Pool
 from ._workers import make_pool as make_pool
