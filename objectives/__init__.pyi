@@ -8,6 +8,7 @@ from .quantization import quantize as quantize
 from .stages import Artifact as Artifact
 from .stages import ArtifactStore as ArtifactStore
 from .stages import Conditions as Conditions
+from .stages import Counts as Counts
 from .stages import Estimator as Estimator
 from .stages import Pipeline as Pipeline
 from .stages import PruneSearch as PruneSearch
@@ -16,6 +17,7 @@ from .stages import Stage as Stage
 from .stages import StageSpec as StageSpec
 from .stages import Store as Store
 from .stages import Teacher as Teacher
+from .stages import Work as Work
 from .stages import accuracy_of as accuracy_of
 from .stages import check_outputs as check_outputs
 from .stages import check_start as check_start
@@ -26,9 +28,11 @@ from .stages import needs_board as needs_board
 from .stages import normalisation_warning as normalisation_warning
 from .stages import open_store as open_store
 from .stages import plan as plan
+from .stages import recorded_stages as recorded_stages
 from .stages import resources_of as resources_of
 from .stages import run_stage as run_stage
 from .stages import stage_specs as stage_specs
 from .stages import teaching_figures as teaching_figures
 from .stages import vitis_file as vitis_file
+from .stages import work_of as work_of
 from .training import Recipe as Recipe

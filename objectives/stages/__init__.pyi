@@ -22,6 +22,10 @@ from ._store import ArtifactStore as ArtifactStore
 from ._store import Store as Store
 from ._store import open_store as open_store
 from ._teaching import teaching_figures as teaching_figures
+from ._work import Counts as Counts
+from ._work import Work as Work
+from ._work import recorded_stages as recorded_stages
+from ._work import work_of as work_of
 from .kinds import accuracy_of as accuracy_of
 from .kinds import compiled_content as compiled_content
 from .kinds import golden_images as golden_images

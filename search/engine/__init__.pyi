@@ -1,5 +1,6 @@
 from ._allocation import BoardRules as BoardRules
 from ._child import ChildPool as ChildPool
+from ._cost import CostModel as CostModel
 from ._crew import BoardCrew as BoardCrew
 from ._engine import Engine as Engine
 from ._engine import Summary as Summary

@@ -19,10 +19,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from edgesearch.errors import EdgesearchError, StudyError
-from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, plan, teaching_figures
+from edgesearch.objectives import ArtifactStore, Conditions, Counts, Estimator, Stage, plan, teaching_figures
+from edgesearch.search.engine._choice import Chooser
 from edgesearch.search.engine._crew import BoardCrew
+from edgesearch.search.engine._draws import Proposal
+from edgesearch.search.engine._insight import EngineInsight
 from edgesearch.search.engine._progress import Progress
-from edgesearch.search.engine._proposals import Proposal, Proposer
+from edgesearch.search.engine._proposals import Proposer
 from edgesearch.search.engine._rejections import Rejections
 from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._stages import StageEnd, StageRunner
@@ -93,6 +96,18 @@ class Engine:
         if boards is not None and not pool.waits_for_boards:  # so that workers have stages while trials wait for a board
             self._most_active = _AHEAD * pool.slots + boards.places
         self._proposer = Proposer(settings, folder=folder)
+        self._insight = EngineInsight(
+            settings=settings,
+            estimator=estimator,
+            scoring=self._scoring,
+            store=store,
+            plan=self._stages_of,
+            was_tried=lambda candidate: candidate.key in self._seen or self._network(candidate) in self._networks,
+        )
+        self._chooser: Chooser | None = None
+        if settings.search.proposals == "cost_aware" and settings.space is not None:
+            counts, bfloat16 = Counts.of(conditions.images), conditions.bfloat16
+            self._chooser = Chooser(settings, self._proposer, self._insight, counts=counts, bfloat16=bfloat16)
         self._search: Iterator[Proposal] | None = None
         self._search_started = 0.0
         self._active: list[ActiveTrial] = []
@@ -133,8 +148,8 @@ class Engine:
         for trial in self._study.get_trials(deepcopy=False):
             self._count += 1
             candidate = Candidate.model_validate(trial.user_attrs["candidate"])
-            self._proposer.observe(trial)
             self._scoring.observe(trial)
+            self._observe(trial)
             if trial.state == TrialState.RUNNING:
                 self._activate(trial.number, candidate)
             else:
@@ -166,12 +181,12 @@ class Engine:
         if proposal is None:
             self._search, self._exhausted = None, True
             self._progress.note(self._proposer.why_none_is_left())
-        elif proposal.candidate.key in self._seen:
+        elif proposal.key in self._seen:
             if proposal.drawn:
                 self._repeats += 1
         else:
             estimate = self._screen(proposal)
-            self._seen.add(proposal.candidate.key)
+            self._seen.add(proposal.key)
             if estimate is not None and not self._is_known_network(proposal.candidate):
                 self._search = None
                 self._create(proposal, estimate, time.perf_counter() - self._search_started)
@@ -179,7 +194,18 @@ class Engine:
     def _proposals(self) -> Iterator[Proposal]:
         while self._retry:
             yield Proposal(self._retry.pop(0))
+        if self._chooser is not None and all(own.key in self._seen for own in self._proposer.own()):
+            choice = self._chooser.choose(self._count)
+            if choice is not None:
+                yield choice
         yield from self._proposer.proposals(self._count)
+
+    def _observe(self, trial: FrozenTrial) -> None:
+        """Let those who propose learn that a trial runs, or how it ended."""
+        self._proposer.observe(trial)
+        if self._chooser is not None:
+            self._insight.observe(trial)
+            self._chooser.observe(trial)
 
     def _screen(self, proposal: Proposal) -> dict[str, float] | None:
         """The metrics known before training, or None when a hard constraint or the DPU rules the candidate out."""
@@ -195,7 +221,7 @@ class Engine:
 
     def _is_known_network(self, candidate: Candidate) -> bool:
         """Whether a trial has this very network, made in another way: a repeat, of which the first few are told."""
-        known = self._networks.get(self._estimator.network_key(candidate))
+        known = self._networks.get(self._network(candidate))
         if known is None:
             return False
         self._repeats += 1
@@ -208,7 +234,7 @@ class Engine:
 
     def _create(self, proposal: Proposal, estimate: dict[str, float], ask_seconds: float) -> None:
         candidate = proposal.candidate
-        network = self._estimator.network_key(candidate)
+        network = self._network(candidate)
         trial = create_trial(
             state=TrialState.RUNNING,
             params=proposal.params,
@@ -226,15 +252,21 @@ class Engine:
         )
         trial.number = self._ledger.create(trial)
         self._networks.setdefault(network, f"trial {trial.number}, {candidate}")
-        self._proposer.observe(trial)
+        self._observe(trial)
         self._count += 1
         self._activate(trial.number, candidate)
 
     def _activate(self, number: int, candidate: Candidate) -> None:
-        trial = ActiveTrial(number, candidate, list(self._plan(candidate, "measured").walk()))
+        trial = ActiveTrial(number, candidate, self._stages_of(candidate))
         if self._settings.score == "board" and self._conditions.measures(candidate):
             trial.add(self._plan(candidate, "on_board"))
         self._active.append(trial)
+
+    def _stages_of(self, candidate: Candidate) -> list[Stage]:
+        return list(self._plan(candidate, "measured").walk())
+
+    def _network(self, candidate: Candidate) -> str:
+        return self._estimator.network_key(candidate)
 
     def _plan(self, candidate: Candidate, last: str) -> Stage:
         return plan(candidate, self._settings.pipeline, self._conditions, last=last)
@@ -336,8 +368,8 @@ class Engine:
         self._active.remove(trial)
         self._ended += 1
         stored = self._stored(trial.number)
-        self._proposer.observe(stored)
         self._scoring.observe(stored)
+        self._observe(stored)
         self._show()  # before the line that speaks of this trial, so that its counts are right
 
     def _stored(self, number: int) -> FrozenTrial:

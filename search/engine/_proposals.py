@@ -9,21 +9,18 @@ which trials happen to have ended.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from edgesearch.search.engine._draws import Proposal, derive_seed
 from edgesearch.search.engine._samplers import check_sampler, make_sampler, needs_parameters
 from edgesearch.search.engine._walk import Endless, walk
 from edgesearch.search.study import StudyFile, quiet_optuna, with_fingerprint
-from edgesearch.spaces import Candidate, Space
+from edgesearch.spaces import Space
 
 #: After this many proposals in a row that lead nowhere, the sampler is replaced by plain random draws for this trial.
 _PATIENCE = 8
@@ -31,22 +28,6 @@ _PATIENCE = 8
 MAX_ATTEMPTS = 300
 #: As many candidates of the space are looked at then, for all trials together.
 MAX_WALKED = 100_000
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A candidate, and what Optuna wants to know of how it was drawn. `drawn`: from the space, not named by the study."""
-
-    candidate: Candidate
-    params: dict[str, Any] = field(default_factory=dict)
-    distributions: dict[str, BaseDistribution] = field(default_factory=dict)
-    system_attrs: dict[str, Any] = field(default_factory=dict)
-    drawn: bool = False
-
-
-def derive_seed(*parts: int | str) -> int:
-    """A seed below 2**31 from the given parts, the same on every machine."""
-    return int(hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:8], 16) & 0x7FFFFFFF
 
 
 class Proposer:
@@ -82,15 +63,18 @@ class Proposer:
 
     def proposals(self, number: int) -> Iterator[Proposal]:
         """Candidates for trial `number`, one after the other until one is taken; ends when there is none left to propose."""
-        for candidate in self._settings.candidates:
-            yield Proposal(candidate.canonical())
+        yield from self.own()
         space = self._settings.space
         if space is not None:
             for attempt in range(MAX_ATTEMPTS):
-                yield self._draw(space, number, attempt)
+                yield self.draw(space, number, attempt, at_random=attempt >= _PATIENCE)
             if self._walk is None:
                 self._walk = self._walked(space)
             yield from self._walk
+
+    def own(self) -> list[Proposal]:
+        """The candidates that the study names."""
+        return [Proposal(candidate.canonical()) for candidate in self._settings.candidates]
 
     def why_none_is_left(self) -> str:
         """Once `proposals` came to its end: one sentence."""
@@ -103,13 +87,12 @@ class Proposer:
             "rejected before; the study ends here, though the space has more: widen it, or relax the constraints"
         )
 
-    def _draw(self, space: Space, number: int, attempt: int) -> Proposal:
+    def draw(self, space: Space, number: int, attempt: int, *, at_random: bool = False) -> Proposal:
+        """A candidate of the sampler's, or one drawn at random; the mirror is left as it was."""
         seed = derive_seed(self._settings.seed, number, attempt)
         with quiet_optuna():
             self._mirror.sampler = (
-                RandomSampler(seed=seed)
-                if attempt >= _PATIENCE
-                else make_sampler(self._settings.search, seed, folder=self._folder)
+                RandomSampler(seed=seed) if at_random else make_sampler(self._settings.search, seed, folder=self._folder)
             )
             trial = self._mirror.ask()
             candidate = with_fingerprint(space.suggest(trial), self._folder)

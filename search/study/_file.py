@@ -77,6 +77,8 @@ class SearchSettings(Settings):
     #: Trials drawn at random before TPE or GP starts to model.
     startup_trials: int = Field(default=20, ge=1)
     population: int = Field(default=24, ge=2)
+    #: The sampler's asks one after the other, or of several, and of variants of trained students, what gains most per second.
+    proposals: Literal["cost_aware", "plain"] = "plain"
 
 
 class TeacherTable(Student):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from edgesearch.board_eval import Board, SimulatedBoard, find_board
 from edgesearch.errors import SpaceError
-from edgesearch.objectives.data import DataSet, prepare_tensor
+from edgesearch.objectives.data import prepare_tensor
 from edgesearch.objectives.pruning import (
     PRUNERS,
     Pruned,
@@ -25,9 +25,9 @@ from edgesearch.objectives.stages._clock import clock_of
 from edgesearch.objectives.stages._context import Context, weights_of
 from edgesearch.objectives.stages._pipeline import PruneSearch
 from edgesearch.objectives.stages._plan import Plan
-from edgesearch.objectives.stages._spec import Result, StageSpec
+from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.stages.kinds._sensitivity import scoring
+from edgesearch.objectives.stages.kinds._sensitivity import SENSITIVITY_PASSES, scoring
 from edgesearch.objectives.training import STEP_PASSES, Recipe, Supervision, Training, train
 from edgesearch.spaces import Distillation, Pruning, Settings, Student
 
@@ -184,8 +184,13 @@ def _figures(pruned: Pruned, training: Training) -> dict[str, Any]:
     }
 
 
-def _images(settings: PrunedSettings, data: DataSet) -> float:
-    return STEP_PASSES * settings.recipe.epochs * len(data.train)
+def _images(settings: PrunedSettings, data: Parts) -> float:
+    pruning, search = settings.pruning, settings.search
+    trainings, passes = 1.0, float(search.draws * (search.score_images + search.recalibration_images))
+    if pruning.method == "iterative":  # each round draws, all but the first measure sensitivity, all but the last fine-tune
+        passes = pruning.steps * passes + (pruning.steps - 1) * SENSITIVITY_PASSES * search.score_images
+        trainings += (pruning.steps - 1) / pruning.steps
+    return trainings * STEP_PASSES * settings.recipe.epochs * len(data.train) + passes
 
 
 SPEC = StageSpec(name="pruned", version=3, settings=PrunedSettings, place=_place, run=_run, images=_images)
