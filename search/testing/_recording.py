@@ -85,7 +85,7 @@ class _Recorder:
                 estimates[candidate.key] = self._estimator.estimate(candidate)
             except EdgesearchError as error:
                 estimates[candidate.key] = {"unsupported": str(error)}
-        return Table(self.study, tuple(self.entries.values()), estimates)
+        return Table(self.study, tuple(self.entries.values()), estimates, self._conditions.images)
 
     def _record(self, name: str, stage: Stage) -> None:
         if self._store.has(stage.kind, stage.key):  # made, but its line was not written: its seconds are not known

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import RDBStorage
 
 from edgesearch.board_eval import Board
 from edgesearch.errors import SpaceError, StudyError
 from edgesearch.search.engine import Engine
 from edgesearch.search.study import StudyFile, quiet_optuna
 from edgesearch.spaces import Candidate, Space
+from edgesearch.testing._replay_ledger import MemoryLedger
 from edgesearch.testing._replay_pool import ReplayPool
 from edgesearch.testing._replay_store import MemoryStore
 from edgesearch.testing._table import Table, candidates_of
@@ -115,7 +115,7 @@ def replay(
     pool = ReplayPool(table, store, workers=workers)
     watcher = _Watcher(table, settings, pool, until)
     with quiet_optuna():
-        optuna_study = optuna.create_study(storage=RDBStorage("sqlite:///:memory:"), directions=settings.directions)
+        optuna_study = optuna.create_study(directions=settings.directions)
         try:
             engine = Engine(
                 study=optuna_study,
@@ -126,6 +126,7 @@ def replay(
                 pool=pool,
                 progress=watcher,
                 logs=Path("replayed"),
+                ledger=MemoryLedger(optuna_study),
                 folder=settings.folder,
             )
             engine.run(len(table.candidates) if trials is None else trials)

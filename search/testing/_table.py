@@ -28,8 +28,6 @@ _FORMAT = 1
 _PARTS = ("student", "distillation", "pruning", "quantization")
 #: Kinds of stages, and inputs of stages, that are the same for every candidate.
 _COMMON = ("teacher", "logits")
-#: Parts of a data set, whose fingerprints a plan wants.
-_DATA = ("meta", "train", "validation", "calibration", "test")
 
 
 class Epoch(NamedTuple):
@@ -56,6 +54,11 @@ class Recorded:
     epochs: tuple[Epoch, ...] = ()
     overhead: float = 0.0
     chosen_seconds: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        """Of the stage."""
+        return str(json.loads(self.name)[0])
 
     def to_json(self) -> dict[str, Any]:
         """As JSON, without what is empty, to as many digits as mean something."""
@@ -88,10 +91,17 @@ class Table:
     """A recorded study.
 
     `estimates`: candidate key -> the metrics known before training, or {"unsupported": why the DPU cannot run it}.
+    `images`: how many each part of the data set has.
     """
 
-    def __init__(self, study: StudyFile, entries: tuple[Recorded, ...], estimates: Mapping[str, Mapping[str, Any]]) -> None:
-        self.study, self.entries, self.estimates = study, entries, estimates
+    def __init__(
+        self,
+        study: StudyFile,
+        entries: tuple[Recorded, ...],
+        estimates: Mapping[str, Mapping[str, Any]],
+        images: Mapping[str, int],
+    ) -> None:
+        self.study, self.entries, self.estimates, self.images = study, entries, estimates, images
         self._by_name = {entry.name: entry for entry in entries}
         self._chains: dict[str, tuple[Recorded, ...]] = {}
 
@@ -105,7 +115,10 @@ class Table:
         """Conditions that a plan may be made with; its keys are those of no store."""
         board = self.board
         return Conditions(
-            data=dict.fromkeys(_DATA, "replayed"), board=board.content, granularity=board.target.channel_parallel
+            data=dict.fromkeys(("meta", *self.images), "replayed"),
+            board=board.content,
+            granularity=board.target.channel_parallel,
+            images=self.images,
         )
 
     @cached_property
@@ -115,16 +128,23 @@ class Table:
         return {candidate.key: candidate for candidate in candidates_of(self.study.space)}
 
     def chain(self, candidate: Candidate) -> tuple[Recorded, ...]:
-        """Every stage of a candidate, inputs first; raises LookupError for a candidate that is not in the table."""
+        """Every stage of a candidate, inputs first, up to one that fails.
+
+        Raises LookupError for a candidate that is not in the table.
+        """
         if candidate.key not in self._chains:
-            stages = plan(candidate, self.study.pipeline, self.conditions).walk()
-            self._chains[candidate.key] = tuple(self.find(what_is(stage)) for stage in stages)
+            chain: list[Recorded] = []
+            for stage in plan(candidate, self.study.pipeline, self.conditions).walk():
+                chain.append(self.find(what_is(stage)))
+                if chain[-1].failure:
+                    break
+            self._chains[candidate.key] = tuple(chain)
         return self._chains[candidate.key]
 
     def figures(self, candidate: Candidate) -> Mapping[str, Any] | None:
         """What the board measured of a candidate in the end; None where one of its stages failed."""
         chain = self.chain(candidate)
-        return None if any(entry.failure for entry in chain) else chain[-1].figures
+        return None if chain[-1].failure else chain[-1].figures
 
     def find(self, name: str) -> Recorded:
         """What was recorded under a stage's name; raises LookupError where there is nothing."""
@@ -137,6 +157,7 @@ class Table:
         content = {
             "format": _FORMAT,
             "study": self.study.to_json(),
+            "images": dict(self.images),
             "estimates": {key: _rounded(values) for key, values in self.estimates.items()},
             "entries": [entry.to_json() for entry in self.entries],
         }
@@ -150,7 +171,8 @@ class Table:
             if content["format"] != _FORMAT:
                 raise StudyError(f"{path} is a table of format {content['format']}, expected {_FORMAT}; record it again")
             entries = tuple(Recorded.from_json(entry) for entry in content["entries"])
-            return cls(StudyFile.parse(content["study"], where=str(path)), entries, content["estimates"])
+            study = StudyFile.parse(content["study"], where=str(path))
+            return cls(study, entries, content["estimates"], content["images"])
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise StudyError(f"{path} is no recorded study ({error}); make one with edgesearch.testing.record_study") from error
 

@@ -10,6 +10,7 @@ from edgesearch.spaces import Candidate, Student
 from edgesearch.testing._table import Epoch, Recorded, Table, what_is
 
 EPOCHS = 9
+IMAGES = {"train": 1000, "validation": 400, "calibration": 100, "test": 300}
 #: Width -> accuracy of the student when it is trained, frames per second.
 STUDENTS = {0.5: (0.60, 9000.0), 1.0: (0.75, 6000.0), 2.0: (0.85, 3000.0), 4.0: (0.86, 1000.0)}
 SECONDS = {"teacher": 50.0, "logits": 2.0, "sensitivity": 1.0, "pruned": 6.0, "quantized": 3.0, "measured": 0.5}
@@ -69,14 +70,14 @@ def epochs_of(student: Student, taught: bool) -> tuple[Epoch, ...]:
 def small_table() -> Table:
     """The table of `small_study`."""
     study = small_study()
-    table = Table(study, (), {})
+    table = Table(study, (), {}, IMAGES)
     entries: dict[str, Recorded] = {}
     estimates = {}
     for candidate in table.candidates.values():
         estimates[candidate.key] = {k: v for k, v in figures_of(candidate).items() if k != "accuracy"}
         for stage in plan(candidate, study.pipeline, table.conditions).walk():
             entries.setdefault(what_is(stage), _entry(stage, candidate))
-    return Table(study, tuple(entries.values()), estimates)
+    return Table(study, tuple(entries.values()), estimates, IMAGES)
 
 
 def _entry(stage: Stage, candidate: Candidate) -> Recorded:
