@@ -1,5 +1,8 @@
 from ._board import BoardContract as BoardContract
 from ._data_source import DataSourceContract as DataSourceContract
+from ._problems import PROBLEMS as PROBLEMS
+from ._problems import Problem as Problem
+from ._problems import search_problem as search_problem
 from ._pruner import PrunerContract as PrunerContract
 from ._quantizer import QuantizerContract as QuantizerContract
 from ._recording import record_study as record_study

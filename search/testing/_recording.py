@@ -63,10 +63,14 @@ class _Recorder:
                 self.entries[entry.name] = entry
 
     def candidates(self) -> list[Candidate]:
-        """All of the space, each once, those of one way of teaching after the other, so that what they share comes early."""
+        """All of the space, each once, in layers that are spaces of their own: the longest way of pruning comes last."""
         assert self.study.space is not None
-        found = candidates_of(self.study.space)
-        return sorted(found, key=lambda c: (c.distillation.kind, c.distillation.temperature, c.distillation.alpha), reverse=True)
+
+        def layer(candidate: Candidate) -> tuple[bool, bool, float, float]:
+            taught = candidate.distillation
+            return candidate.pruning.method == "iterative", taught.kind != "none", taught.temperature, taught.alpha
+
+        return sorted(candidates_of(self.study.space), key=layer)
 
     def make(self, candidate: Candidate) -> None:
         """The candidate's stages, as far as none refuses it."""
