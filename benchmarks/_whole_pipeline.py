@@ -1,7 +1,7 @@
 """A search as one would write it with Optuna alone: every trial goes through the whole pipeline and shares nothing.
 
-What could be called unfair to it is left out: the teacher and its logits are made once for all trials, a candidate that is drawn
-again costs nothing and is told at once, and a proposal takes no time.
+What could be called unfair to it is left out: the teacher and its logits are made once for all trials, a candidate that is
+drawn again costs nothing and is told at once, and a proposal takes no time.
 """
 
 from __future__ import annotations

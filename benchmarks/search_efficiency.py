@@ -1,8 +1,8 @@
 """Worker-hours that searches take to 97 % of the hypervolume, replayed on a recorded study; and eight workers beside one.
 
-Every search has the same space, constraints and table, whose candidates' hypervolume all together is the reference. The reference
-point lies where the constraints meet; frames per second count by their logarithm. Seeds are paired: a speed-up is the median over
-seeds of one search's seconds by another's.
+Every search has the same space, constraints and table, whose candidates' hypervolume all together is the reference. The
+reference point lies where the constraints meet; frames per second count by their logarithm. Seeds are paired: a speed-up is the
+median over seeds of one search's seconds by another's.
 
     tpe, nsga2            Optuna's samplers, every trial running the whole pipeline (see `_whole_pipeline.py`)
     reuse_only            the engine: stages that candidates share are made once

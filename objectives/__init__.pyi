@@ -5,6 +5,7 @@ from .data import Split as Split
 from .data import load_data as load_data
 from .data import prepare as prepare
 from .quantization import quantize as quantize
+from .stages import RUNG_FACTOR as RUNG_FACTOR
 from .stages import Artifact as Artifact
 from .stages import ArtifactStore as ArtifactStore
 from .stages import Conditions as Conditions
@@ -31,8 +32,11 @@ from .stages import plan as plan
 from .stages import recorded_stages as recorded_stages
 from .stages import resources_of as resources_of
 from .stages import run_stage as run_stage
+from .stages import rung_epochs as rung_epochs
+from .stages import rungs_of as rungs_of
 from .stages import stage_specs as stage_specs
 from .stages import teaching_figures as teaching_figures
+from .stages import trained_student as trained_student
 from .stages import vitis_file as vitis_file
 from .stages import work_of as work_of
 from .training import Recipe as Recipe

@@ -26,8 +26,12 @@ from ._work import Counts as Counts
 from ._work import Work as Work
 from ._work import recorded_stages as recorded_stages
 from ._work import work_of as work_of
+from .kinds import RUNG_FACTOR as RUNG_FACTOR
 from .kinds import accuracy_of as accuracy_of
 from .kinds import compiled_content as compiled_content
 from .kinds import golden_images as golden_images
 from .kinds import load_graph as load_graph
+from .kinds import rung_epochs as rung_epochs
+from .kinds import rungs_of as rungs_of
+from .kinds import trained_student as trained_student
 from .kinds import vitis_file as vitis_file

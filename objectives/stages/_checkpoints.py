@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 
 class StoredCheckpoints:
-    """The newest epoch of one training: written beside the old one and renamed over it."""
+    """The newest epoch of one training: written beside the old one and renamed over it.
+
+    All rungs of a training, and its end, share it. No epoch is replaced by an earlier one: a rung that is made again loses
+    nothing of what lies beyond it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "last.safetensors"
@@ -36,13 +40,16 @@ class StoredCheckpoints:
         except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError):
             return None
         if meta["sha256"] != _tensor_checksum(tensors):
+            self._file.unlink(missing_ok=True)  # else `save` would wait for its epoch to be over
             return None
         return int(meta["epoch"]), tensors, dict(meta["meta"])
 
     def save(self, epoch: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-        """Keep this epoch instead of the one before."""
+        """Keep this epoch instead of the one before; nothing happens where a later one is kept."""
         from safetensors.torch import save_file
 
+        if self._epoch() > epoch:
+            return
         with writing(f"a checkpoint in {self._file.parent}"):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             temporary = self._file.with_name(f"{uuid.uuid4().hex}.tmp")
@@ -54,6 +61,16 @@ class StoredCheckpoints:
                 os.replace(temporary, self._file)
             finally:
                 temporary.unlink(missing_ok=True)
+
+    def _epoch(self) -> int:
+        """The epoch that is kept; 0 where there is none that can be read."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._file, framework="pt") as file:
+                return int(json.loads(file.metadata()["meta"])["epoch"])
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            return 0
 
     def clear(self) -> None:
         """Forget the training; its stage has finished."""

@@ -89,9 +89,18 @@ class Context(Generic[S]):
         return student, model.to(self.device)
 
     def train(
-        self, model: nn.Module, student: Student, recipe: Recipe, supervision: Supervision | None
+        self,
+        model: nn.Module,
+        student: Student,
+        recipe: Recipe,
+        supervision: Supervision | None,
+        *,
+        stop_after: int | None = None,
     ) -> tuple[Training, dict[str, Any]]:
-        """Train the network to the end of its recipe, going on from this stage's checkpoint; the training and its figures."""
+        """Train the network, going on from this stage's checkpoint; the training and its figures.
+
+        It ends with its recipe, or once `stop_after` epochs of that are done and saved.
+        """
         training = train(
             model,
             self.data,
@@ -100,6 +109,7 @@ class Context(Generic[S]):
             seed=self.seed,
             supervision=supervision,
             checkpoints=self.store.checkpoints(self.stage.key),
+            stop_after=stop_after,
             on_epoch=lambda epoch, loss: self.report(f"epoch {epoch}/{recipe.epochs}  loss {loss:.4f}"),
             device=self.device,
         )

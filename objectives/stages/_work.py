@@ -13,7 +13,6 @@ from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages._store import Store
 from edgesearch.spaces import Student
 
-
 #: Images of a part of which nothing is said.
 _GUESS = 1000
 

@@ -74,6 +74,8 @@ def _next_commands(study: Study, front: Front, file: str, home: Path, storage: s
 
 def _in_words(summary: Summary) -> str:
     words = [f"{summary.finished} trials finished now"]
+    if summary.stopped:
+        words.append(f"{summary.stopped} stopped early")
     if summary.failed:
         words.append(f"{summary.failed} failed")
     if summary.rejected:

@@ -3,7 +3,6 @@ from ._child import ChildPool as ChildPool
 from ._cost import CostModel as CostModel
 from ._crew import BoardCrew as BoardCrew
 from ._engine import Engine as Engine
-from ._engine import Summary as Summary
 from ._jobs import Job as Job
 from ._jobs import JobResult as JobResult
 from ._jobs import run_job as run_job
@@ -19,6 +18,8 @@ from ._samplers import samplers as samplers
 from ._stages import StageEnd as StageEnd
 from ._stages import StageRunner as StageRunner
 from ._stages import run_stages as run_stages
+from ._stopping import rung_ends as rung_ends
+from ._summary import Summary as Summary
 from ._walk import Endless as Endless
 from ._walk import walk as walk
 from ._workers import Pool as Pool

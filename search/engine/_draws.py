@@ -23,6 +23,7 @@ class Proposal:
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
     system_attrs: dict[str, Any] = field(default_factory=dict)
     drawn: bool = False
+    again: int | None = None
 
     @cached_property
     def key(self) -> str:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from edgesearch.errors import EdgesearchError, StudyError
-from edgesearch.objectives import ArtifactStore, Conditions, Counts, Estimator, Stage, plan, teaching_figures
+from edgesearch.objectives import ArtifactStore, Conditions, Counts, Estimator, Stage, plan, rungs_of, teaching_figures
 from edgesearch.search.engine._choice import Chooser
 from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._draws import Proposal
@@ -27,8 +26,11 @@ from edgesearch.search.engine._insight import EngineInsight
 from edgesearch.search.engine._progress import Progress
 from edgesearch.search.engine._proposals import Proposer
 from edgesearch.search.engine._rejections import Rejections
+from edgesearch.search.engine._repeats import Networks
 from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._stages import StageEnd, StageRunner
+from edgesearch.search.engine._stopping import Stopping, foretold
+from edgesearch.search.engine._summary import Summary
 from edgesearch.search.engine._trials import ActiveTrial
 from edgesearch.search.engine._workers import Pool
 from edgesearch.search.study import Lease, Ledger, StudyFile, is_worse_teacher, teacher_sentence
@@ -39,19 +41,6 @@ _HOPELESS = 8
 #: Trials under way, per worker where there are several: enough that workers have stages while trials wait for a teacher. With
 #: one worker a trial ends before the next is proposed.
 _AHEAD = 2
-#: Rejected candidates that are told, by reason; and so many repeats of a network.
-_TOLD = 3
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a run of the engine did. `exhausted`: nothing was left to propose before the study had its trials."""
-
-    finished: int
-    failed: int
-    rejected: int
-    repeats: int
-    exhausted: bool
 
 
 class Engine:
@@ -113,13 +102,12 @@ class Engine:
         self._search_started = 0.0
         self._active: list[ActiveTrial] = []
         self._seen: set[str] = set()  # candidate keys
-        self._networks: dict[str, str] = {}  # the estimator's key of a network -> the trial that has it
-        self._repeats = int(study.user_attrs.get("repeats", 0))
+        self._networks = Networks(int(study.user_attrs.get("repeats", 0)), note=progress.note)
         self._rejections = Rejections(settings.constraints, study.user_attrs, note=progress.note)
-        self._finished = self._failed = 0
+        self._stopping = Stopping(settings, self._scoring)
+        self._finished = self._failed = self._stopped = 0
         self._retry: list[Candidate] = []
         self._exhausted = self._told_teacher = False
-        self._told_repeats = 0
         self._count = self._ended = self._wanted = 0  # trials of the study: all, ended, asked for
         self._take_over(retry_failed)
 
@@ -130,16 +118,21 @@ class Engine:
         self._wanted = trials
         while True:
             self._advance()
-            proposing = self._wants_trial()
-            if proposing:
+            busy = self._take_up()
+            if not busy and self._wants_trial():
                 self._consider_next()
-            elif not self._active:
-                break
+                busy = True
+            if not busy and not self._active:
+                if not self._stopping.paused:
+                    break
+                self._stop_hopeless()
             self._show()
-            for end in self._stages.collect(timeout=0.0 if proposing else 0.25):
+            for end in self._stages.collect(timeout=0.0 if busy else 0.25):
                 self._settle(end)
         self._ledger.set_attributes(self._tallies())
-        return Summary(self._finished, self._failed, self._rejections.count, self._repeats, self._exhausted)
+        return Summary(
+            self._finished, self._failed, self._rejections.count, self._networks.repeats, self._exhausted, self._stopped
+        )
 
     def _show(self) -> None:
         self._progress.update(self._ended, self._wanted, {trial.number: trial.missing().kind for trial in self._active})
@@ -151,8 +144,9 @@ class Engine:
             candidate = Candidate.model_validate(trial.user_attrs["candidate"])
             self._scoring.observe(trial)
             self._observe(trial)
+            self._stopping.observe(trial, candidate)
             if trial.state == TrialState.RUNNING:
-                self._activate(trial.number, candidate)
+                self._activate(trial.number, candidate, trial.user_attrs)
             else:
                 self._ended += 1
             if trial.state == TrialState.FAIL and retry_failed:
@@ -160,19 +154,38 @@ class Engine:
                 continue
             self._seen.add(candidate.key)  # an earlier version may have stored another key for it
             if "network_key" in trial.user_attrs:
-                self._networks.setdefault(trial.user_attrs["network_key"], f"trial {trial.number}, {candidate}")
+                self._networks.add(trial.user_attrs["network_key"], trial.number, candidate)
         # What failed once and succeeded since is not tried again.
         self._retry = [c for i, c in enumerate(self._retry) if c.key not in self._seen and c not in self._retry[:i]]
         for candidate in self._retry:
             for last in ("measured", "on_board") if self._conditions.measures(candidate) else ("measured",):
                 for stage in self._plan(candidate, last).walk():
-                    self._store.forget_failure(stage.kind, stage.key)
+                    for part in (*(rungs_of(stage) if stage.kind == "student" else ()), stage):
+                        self._store.forget_failure(part.kind, part.key)
 
     # --- beginning a trial
 
+    @property
+    def _is_last(self) -> bool:
+        """Whether no trial will begin any more."""
+        return self._count >= self._wanted or self._exhausted
+
+    @property
+    def _has_room(self) -> bool:
+        return self._stages.has_room and len(self._active) < self._most_active
+
     def _wants_trial(self) -> bool:
-        wanted = self._count < self._wanted and not self._exhausted
-        return wanted and self._stages.has_room and len(self._active) < self._most_active
+        return not self._is_last and self._has_room
+
+    def _take_up(self) -> bool:
+        """Go on with a trial that waited at a rung, if there is room and one that may; whether there was."""
+        trial = self._stopping.next(last=self._is_last) if self._has_room else None
+        self._go_on([] if trial is None else [trial])
+        return trial is not None
+
+    def _go_on(self, trials: Iterable[ActiveTrial]) -> None:
+        """Let trials that waited run among the others, older ones first, as they would after a break."""
+        self._active = sorted([*self._active, *trials], key=lambda trial: trial.number)
 
     def _consider_next(self) -> None:
         """Look at one proposal for the next trial."""
@@ -184,17 +197,22 @@ class Engine:
             self._progress.note(self._proposer.why_none_is_left())
         elif proposal.key in self._seen:
             if proposal.drawn:
-                self._repeats += 1
+                self._networks.repeats += 1
         else:
             estimate = self._screen(proposal)
             self._seen.add(proposal.key)
-            if estimate is not None and not self._is_known_network(proposal.candidate):
+            if estimate is not None and not self._networks.has(self._network(proposal.candidate), proposal.candidate):
                 self._search = None
                 self._create(proposal, estimate, time.perf_counter() - self._search_started)
 
     def _proposals(self) -> Iterator[Proposal]:
         while self._retry:
             yield Proposal(self._retry.pop(0))
+        while (stopped := self._stopping.again()) is not None:
+            candidate = Candidate.model_validate(stopped.user_attrs["candidate"])
+            self._seen.discard(candidate.key)
+            self._networks.forget(stopped.user_attrs["network_key"])
+            yield Proposal(candidate, stopped.params, stopped.distributions, again=stopped.number)
         if self._chooser is not None and all(own.key in self._seen for own in self._proposer.own()):
             choice = self._chooser.choose(self._count)
             if choice is not None:
@@ -203,7 +221,7 @@ class Engine:
 
     def _observe(self, trial: FrozenTrial) -> None:
         """Let those who propose learn that a trial runs, or how it ended."""
-        self._proposer.observe(trial)
+        self._proposer.observe(foretold(trial))
         if self._chooser is not None:
             self._insight.observe(trial)
             self._chooser.observe(trial)
@@ -220,19 +238,6 @@ class Engine:
             self._rejections.violated(proposal.candidate, estimate, violations)
         return None if violations else estimate
 
-    def _is_known_network(self, candidate: Candidate) -> bool:
-        """Whether a trial has this very network, made in another way: a repeat, of which the first few are told."""
-        known = self._networks.get(self._network(candidate))
-        if known is None:
-            return False
-        self._repeats += 1
-        self._told_repeats += 1
-        if self._told_repeats <= _TOLD:
-            self._progress.note(
-                f"not tried again: {candidate} is layer by layer the network of {known}; the study goes on without it"
-            )
-        return True
-
     def _create(self, proposal: Proposal, estimate: dict[str, float], ask_seconds: float) -> None:
         candidate = proposal.candidate
         network = self._network(candidate)
@@ -247,21 +252,24 @@ class Engine:
                 "recipe": str(candidate),
                 "deployable": candidate.deployable,
                 "ask_seconds": round(ask_seconds, 4),
+                **({} if proposal.again is None else {"again": proposal.again}),
                 **{f"estimated_{name}": value for name, value in estimate.items()},
             },
             system_attrs=proposal.system_attrs,
         )
         trial.number = self._ledger.create(trial)
-        self._networks.setdefault(network, f"trial {trial.number}, {candidate}")
+        self._networks.add(network, trial.number, candidate)
         self._observe(trial)
         self._count += 1
-        self._activate(trial.number, candidate)
+        self._activate(trial.number, candidate, trial.user_attrs)
 
-    def _activate(self, number: int, candidate: Candidate) -> None:
+    def _activate(self, number: int, candidate: Candidate, attributes: Mapping[str, Any]) -> None:
         trial = ActiveTrial(number, candidate, self._stages_of(candidate))
         if self._settings.score == "board" and self._conditions.measures(candidate):
             trial.add(self._plan(candidate, "on_board"))
-        self._active.append(trial)
+        self._stopping.enter(trial, attributes)
+        if self._stopping.continues(trial, attributes, self._stages.artifact):
+            self._active.append(trial)
 
     def _stages_of(self, candidate: Candidate) -> list[Stage]:
         return list(self._plan(candidate, "measured").walk())
@@ -277,13 +285,30 @@ class Engine:
     def _advance(self) -> None:
         """Begin what can begin, older trials first; end the trials that have all they need."""
         for trial in list(self._active):
-            for stage in trial.ready(self._stages.artifact):
+            for ready in trial.ready(self._stages.artifact):
+                stage = self._judged(trial) if ready is trial.student else ready
+                if stage is None:
+                    break
                 if self._stages.can_start(stage):
                     self._stages.start(stage)
             if trial.is_complete and self._wants_board(trial):
                 trial.add(self._plan(trial.candidate, "on_board"))
             elif trial.is_complete:
                 self._complete(trial)
+
+    def _judged(self, trial: ActiveTrial) -> Stage | None:
+        """What a trial trains next of its student; None where it waits at a rung from now on, or was stopped."""
+        step = self._stopping.climb(trial, self._stages.artifact)
+        if isinstance(step, Stage):
+            return step
+        self._active.remove(trial)
+        (self._pause if step == "pause" else self._stop)(trial)
+        return None
+
+    def _pause(self, trial: ActiveTrial) -> None:
+        self._stopping.paused[trial.number] = trial
+        self._ledger.note(trial.number, {"paused": self._stopping.account(trial)})
+        self._proposer.observe(foretold(self._stored(trial.number)))
 
     def _wants_board(self, trial: ActiveTrial) -> bool:
         """Whether a trial whose stages are all there is measured, too."""
@@ -293,6 +318,7 @@ class Engine:
         return self._scoring.wants_board(simulated.figures, trial.candidate)
 
     def _settle(self, end: StageEnd) -> None:
+        self._go_on(self._stopping.woken(end.stage))
         waiting = [trial for trial in self._active if trial.needs(end.stage)]
         for trial in waiting:
             trial.faults += end.faults
@@ -300,8 +326,9 @@ class Engine:
             for trial in waiting:
                 self._fail(trial, end.failure)
         elif waiting:  # the first that asked for it paid for it; to the others it is a hit
-            seconds = waiting[0].seconds
-            seconds[end.stage.kind] = seconds.get(end.stage.kind, 0.0) + round(end.seconds, 3)
+            waiting[0].pay(end.stage, end.seconds)
+            if (artifact := self._stages.artifact(end.stage)) is not None:
+                self._stopping.trained(end.stage, artifact)
 
     # --- ending a trial
 
@@ -325,32 +352,40 @@ class Engine:
             "cache_hits": trial.hits,
             "artifacts": {stage.kind: stage.key for stage in trial.stages},
             "violations": self._settings.constraints.violations(figures),
+            **self._stopping.record(trial),
             **_faults(trial),
         }
-        self._tell(trial, attributes, values, self._excesses(figures))
+        self._tell(trial, attributes, values, self._settings.constraints.excesses(figures))
         self._finished += 1
         self._progress.finished(trial.number, trial.candidate, figures, None)
+        self._stopping.finished(trial, attributes)
+        self._stop_hopeless()
         if not self._told_teacher and is_worse_teacher(trial.candidate.model_dump(), figures):
             self._told_teacher = True
             self._progress.note(f"warning: {teacher_sentence(trial.number, figures)}")
 
-    def _excesses(self, figures: dict[str, Any]) -> dict[str, float]:
-        """Constraint -> how far beyond its limit, at most zero when it is kept: what Optuna's samplers read."""
-        values = {}
-        for name, limit in self._settings.constraints.model_dump(exclude_none=True).items():
-            side, _, metric = name.partition("_")
-            values[name] = float(limit - figures[metric] if side == "min" else figures[metric] - limit)
-        return values
-
     def _fail(self, trial: ActiveTrial, reason: str) -> None:
         attributes = {"failure": reason, "stage_seconds": trial.seconds, "cache_hits": trial.hits, **_faults(trial)}
         self._tell(trial, attributes, None)
+        self._stopping.left(trial)
         self._failed += 1
         self._progress.finished(trial.number, trial.candidate, {}, reason)
         if self._failed >= _HOPELESS and self._finished == 0:
             raise StudyError(
                 f"the first {self._failed} trials all failed, the last with: {reason}; nothing is lost, mend it and go on"
             )
+
+    def _stop(self, trial: ActiveTrial) -> None:
+        """A trial whose student cannot come to the front is not trained any further."""
+        account = self._stopping.reasons(trial)
+        attributes = {"stopped": account, "stage_seconds": trial.seconds, "cache_hits": trial.hits, **_faults(trial)}
+        self._tell(trial, attributes, None)
+        self._stopped += 1
+        self._progress.note(f"trial {trial.number}  {trial.candidate}  {account['reason']}")
+
+    def _stop_hopeless(self) -> None:
+        for trial in self._stopping.hopeless():
+            self._stop(trial)
 
     def _tell(
         self,
@@ -365,12 +400,15 @@ class Engine:
             attributes=attributes,
             constraints=constraints,
             study_attributes=self._tallies(),
+            state=TrialState.PRUNED if "stopped" in attributes else None,
         )
-        self._active.remove(trial)
+        self._active = [other for other in self._active if other is not trial]
         self._ended += 1
         stored = self._stored(trial.number)
         self._scoring.observe(stored)
         self._observe(stored)
+        if stored.state == TrialState.PRUNED:
+            self._stopping.stopped(stored)
         self._show()  # before the line that speaks of this trial, so that its counts are right
 
     def _stored(self, number: int) -> FrozenTrial:
@@ -379,7 +417,7 @@ class Engine:
 
     def _tallies(self) -> dict[str, Any]:
         """The study's own attributes, where there is something to say."""
-        tallies = self._rejections.attributes() | ({"repeats": self._repeats} if self._repeats else {})
+        tallies = self._rejections.attributes() | ({"repeats": self._networks.repeats} if self._networks.repeats else {})
         return tallies | ({"boards": dict(self._boards.summary())} if self._boards is not None else {})
 
 

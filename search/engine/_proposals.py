@@ -43,23 +43,26 @@ class Proposer:
         with quiet_optuna():
             self._mirror = optuna.create_study(directions=list(settings.directions))
         self._needs_parameters = needs_parameters(make_sampler(settings.search, 0, folder=self._folder))
-        self._running: dict[int, int] = {}  # trial number -> the mirror's own id of that trial
+        self._open: dict[int, int] = {}  # trial number -> the mirror's own id of one that runs, or waits at a rung
         self._walk: Iterator[Proposal] | None = None
         self._is_exhausted = settings.space is None
 
     def observe(self, trial: FrozenTrial) -> None:
-        """Learn that a trial runs, or how it ended."""
-        storage, known = self._mirror._storage, self._running.pop(trial.number, None)
-        if known is not None:
-            for name, value in trial.system_attrs.items():  # its constraints among them
-                storage.set_trial_system_attr(known, name, value)
-            storage.set_trial_state_values(known, trial.state, trial.values)
-        elif trial.state not in (TrialState.COMPLETE, TrialState.RUNNING):
-            return  # samplers do not use failed trials
-        elif trial.params or not self._needs_parameters:
+        """Learn that a trial runs, or how it ended; of one that waits how it is foretold to end, which may change."""
+        storage, identity = self._mirror._storage, self._open.pop(trial.number, None)
+        if identity is None:
+            # Samplers do not use failed trials, some none without parameters.
+            if trial.state not in (TrialState.COMPLETE, TrialState.RUNNING) or not (trial.params or not self._needs_parameters):
+                return
             identity = storage.create_new_trial(self._mirror._study_id, template_trial=trial)
-            if trial.state == TrialState.RUNNING:
-                self._running[trial.number] = identity
+        elif not (mirrored := storage.get_trial(identity)).state.is_finished():
+            for name, value in trial.system_attrs.items():  # its constraints among them
+                storage.set_trial_system_attr(identity, name, value)
+            storage.set_trial_state_values(identity, trial.state, trial.values)
+        elif trial.state == TrialState.COMPLETE:  # in memory, what was read is the trial itself
+            mirrored.values, mirrored._system_attrs = trial.values, dict(trial.system_attrs)
+        if trial.state == TrialState.RUNNING or "paused" in trial.user_attrs:
+            self._open[trial.number] = identity
 
     def proposals(self, number: int) -> Iterator[Proposal]:
         """Candidates for trial `number`, one after the other until one is taken; ends when there is none left to propose."""

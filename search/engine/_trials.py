@@ -20,6 +20,9 @@ class ActiveTrial:
     hits: list[str] = field(default_factory=list)  # kinds of those that were in the store already
     artifacts: dict[str, Artifact] = field(default_factory=dict)  # by the stage's key
     faults: tuple[dict[str, str], ...] = ()  # of boards that lost its measurement
+    student: Stage | None = None  # the training that may be stopped at its rungs
+    rungs: tuple[Stage, ...] = ()
+    climbed: int = 0  # rungs after which it was judged
 
     def add(self, last: Stage) -> None:
         """Let the candidate need another stage, with all that it needs."""
@@ -45,14 +48,20 @@ class ActiveTrial:
                 self.hits.append(stage.kind)
         return ready
 
+    def pay(self, stage: Stage, seconds: float) -> None:
+        """A stage ran for this trial. A training counts with its rungs once it is over, and its rungs alone till then."""
+        self.seconds[stage.kind] = self.seconds.get(stage.kind, 0.0) + round(seconds, 3)
+        if self.student is not None and stage.key == self.student.key:
+            self.seconds[stage.kind] += self.seconds.pop("rung", 0.0)
+
     @property
     def is_complete(self) -> bool:
         """Whether every artifact is there."""
         return len(self.artifacts) == len(self.stages)
 
     def needs(self, stage: Stage) -> bool:
-        """Whether the stage is one of this trial's."""
-        return any(own.key == stage.key for own in self.stages)
+        """Whether the stage is one of this trial's, or one of its rungs."""
+        return any(own.key == stage.key for own in (*self.stages, *self.rungs))
 
     def missing(self) -> Stage:
         """The first stage that is not there yet, the last when all are."""

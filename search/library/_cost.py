@@ -6,7 +6,7 @@ from collections import Counter
 
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import Stage, Store, recorded_stages, work_of
-from edgesearch.search.engine import CostModel
+from edgesearch.search.engine import CostModel, rung_ends
 from edgesearch.search.library._inputs import Inputs
 from edgesearch.search.library._screening import screen
 from edgesearch.search.study import Home, duration
@@ -47,6 +47,8 @@ def describe_cost(inputs: Inputs, home: Home, trials: int) -> str:
         "would run: " + (", ".join(f"{count} x {kind}" for kind, count in kinds.items()) or "nothing, all is in the store"),
         f"expected cost: about {duration(seconds)} of {f'{threads} cores' if threads > 1 else 'one core'} ({costs.basis})",
     ]
+    if ends := rung_ends(settings):
+        tail.append(f"at most: students may be stopped after {' or '.join(map(str, ends))} of {settings.train.epochs} epochs")
     return "\n".join(head + lines + tail)
 
 

@@ -77,6 +77,7 @@ def cards(view: StudyView, picture: FrontPicture) -> list[Card]:
     """The headline figures."""
     counts = view.counts
     pieces = [f"{counts['COMPLETE']} complete"]
+    pieces += [f"{counts['PRUNED']} stopped early"] if counts["PRUNED"] else []
     pieces += [f"{counts['FAIL']} failed"] if counts["FAIL"] else []
     pieces += [f"{counts['RUNNING']} running"] if counts["RUNNING"] else []
     feasible = sum(r.is_feasible and r.deployable for r in view.records)

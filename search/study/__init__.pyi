@@ -14,6 +14,7 @@ from ._front import knee as knee
 from ._front import nearest_misses as nearest_misses
 from ._front import non_dominated as non_dominated
 from ._front import pareto_front as pareto_front
+from ._front import scaled_losses as scaled_losses
 from ._home import Home as Home
 from ._hypervolume import hypervolume as hypervolume
 from ._hypervolume import progress as progress

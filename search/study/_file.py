@@ -61,6 +61,14 @@ class Constraints(Settings):
                     amounts[name] = amount
         return amounts
 
+    def excesses(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Constraint -> how far beyond its limit, at most zero when it is kept: what Optuna's samplers read."""
+        values = {}
+        for name, limit in self.model_dump(exclude_none=True).items():
+            side, _, metric = name.partition("_")
+            values[name] = float(limit - metrics[metric] if side == "min" else metrics[metric] - limit)
+        return values
+
     def distance(self, metrics: Mapping[str, float]) -> float:
         """By how much they are missed, in sum, relative to the limits: 5 % too slow is as near as 5 % too large."""
         limits: dict[str, float] = self.model_dump()
@@ -79,6 +87,9 @@ class SearchSettings(Settings):
     population: int = Field(default=24, ge=2)
     #: The sampler's asks one after the other, or of several, and of variants of trained students, what gains most per second.
     proposals: Literal["cost_aware", "plain"] = "plain"
+    #: Whether trainings are judged after a ninth and a third of their epochs, and stopped where they lead to nothing. Those of
+    #: fewer than three epochs never are, nor are the study's own candidates.
+    rungs: bool = True
 
 
 class TeacherTable(Student):

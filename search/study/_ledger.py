@@ -60,8 +60,9 @@ class Ledger:
         attributes: Mapping[str, Any],
         constraints: Mapping[str, float] | None = None,
         study_attributes: Mapping[str, Any] | None = None,
+        state: TrialState | None = None,
     ) -> None:
-        """End a running trial: COMPLETE with these values, or FAIL when they are None.
+        """End a running trial: COMPLETE with these values, or FAIL when they are None; or in another state.
 
         `constraints` maps each constraint to the amount beyond its limit, at most zero when it is kept.
         """
@@ -76,9 +77,18 @@ class Ledger:
                 )
             for objective, value in enumerate(values or ()):
                 database._set_trial_value_without_commit(session, trial, objective, value)
-            trial.state = TrialState.FAIL if values is None else TrialState.COMPLETE
+            trial.state = state or (TrialState.FAIL if values is None else TrialState.COMPLETE)
             trial.datetime_complete = datetime.now()
             self._set_attributes(session, study_attributes or {})
+
+    def note(self, number: int, attributes: Mapping[str, Any]) -> None:
+        """Set attributes of a running trial."""
+        with self._transaction() as session:
+            trial = self._running(session, number)
+            for name, value in attributes.items():
+                self._database._set_trial_attr_without_commit(
+                    session, models.TrialUserAttributeModel, trial.trial_id, name, value
+                )
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set attributes of the study."""

@@ -23,7 +23,7 @@ from edgesearch.errors import StudyError
 from edgesearch.spaces import Candidate, Student, parse_candidate
 
 #: Stage kinds in the order in which a candidate passes through them.
-STAGES = ("teacher", "student", "sensitivity", "pruned", "quantized", "measured", "compiled", "on_board")
+STAGES = ("teacher", "rung", "student", "sensitivity", "pruned", "quantized", "measured", "compiled", "on_board")
 #: Objectives whose ratios matter, not their differences: twice as fast is as good a step at 50 FPS as at 500.
 RATIO_SCALE = frozenset({"fps", "latency_fps", "latency_ms", "size_bytes", "macs", "parameters", "joules"})
 
@@ -71,7 +71,7 @@ class Record:
     """
 
     number: int
-    state: str  # COMPLETE, FAIL or RUNNING
+    state: str  # COMPLETE, PRUNED (stopped at a rung of its training), FAIL or RUNNING
     objectives: tuple[Objective, ...]
     values: tuple[float, ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)  # the candidate as it was stored
@@ -87,6 +87,9 @@ class Record:
     board_faults: tuple[Mapping[str, str], ...] = ()  # boards that lost its measurement, why and when
     violations: Mapping[str, float] = field(default_factory=dict)
     failure: str = ""
+    #: Of one that is PRUNED: `epochs` done `of` how many, its student's `accuracies` by rung, the interval of its own accuracy
+    #: (`low`, `middle`, `high`) and the `reason`. Of one that waits at a rung, RUNNING, the same without a reason.
+    stopped: Mapping[str, Any] = field(default_factory=dict)
     ask_seconds: float = 0.0
     started: datetime | None = None
     finished: datetime | None = None
@@ -190,9 +193,9 @@ class StudyView:
 
     @cached_property
     def counts(self) -> Mapping[str, int]:
-        """Trials by state: COMPLETE, FAIL and RUNNING, each there even when it is zero."""
+        """Trials by state: COMPLETE, PRUNED, FAIL and RUNNING, each there even when it is zero."""
         ended = Counter(record.state for record in self.records)
-        return {state: ended[state] for state in ("COMPLETE", "FAIL", "RUNNING")}
+        return {state: ended[state] for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")}
 
     @cached_property
     def controls(self) -> Mapping[int, Record]:
@@ -259,7 +262,7 @@ def _read_trial(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> Record
     attributes = trial.user_attrs
     return Record(
         number=trial.number,
-        state=trial.state.name if trial.state in (TrialState.COMPLETE, TrialState.FAIL) else TrialState.RUNNING.name,
+        state=TrialState.RUNNING.name if trial.state == TrialState.WAITING else trial.state.name,
         objectives=objectives,
         values=tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
         settings=attributes.get("candidate") or {},
@@ -275,14 +278,20 @@ def _read_trial(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> Record
         board_faults=tuple(attributes.get("board_faults") or ()),
         violations=attributes.get("violations") or {},
         failure=str(attributes.get("failure") or ""),
+        stopped=_stopped(attributes) if trial.state != TrialState.COMPLETE else {},
         ask_seconds=float(attributes.get("ask_seconds") or 0.0),
         started=trial.datetime_start,
         finished=trial.datetime_complete,
     )
 
 
+def _stopped(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    account = attributes.get("stopped") or attributes.get("paused")
+    return account if isinstance(account, dict) else {}
+
+
 def _is_figure(name: str, value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and name != "ask_seconds"
+    return isinstance(value, int | float) and not isinstance(value, bool) and name not in ("ask_seconds", "again")
 
 
 def _count(value: Any) -> int | None:

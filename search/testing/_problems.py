@@ -1,8 +1,8 @@
 """Problems whose best answers are known: several objectives, all to be made small, with fronts and hypervolumes in closed form.
 
-A sampler is tried on them in a second, and how far it came is told as a share of what there is to find. Every problem has a
-distance d >= 0 to its front, which all parameters but those of the front's shape decide, and objectives that are (1 + d) times a
-point of the front; so nothing lies below the front, and d = 0 gives all of it.
+A sampler is tried on them in seconds, and how far it came is told as a share of what there is to find. Every problem has a
+distance d >= 0 to its front, which all parameters decide but those of the front's shape, and objectives that are (1 + d) times
+a point of the front; so nothing lies below the front, and d = 0 gives all of it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ __all__ = ["PROBLEMS", "Arc", "Fenced", "Forked", "Problem", "Sphere", "search_p
 
 #: Where all objectives' reference lies.
 _CORNER = 1.2
+#: What the objectives of `Fenced` may be at most, and where the other one lies on the circle then.
+_FENCE = 0.9
+_MEETS = math.sqrt(1 - _FENCE**2)
 
 
 class Trial(Protocol):
@@ -72,30 +75,30 @@ class Arc:
 
 
 class Fenced:
-    """As `Arc`, with a constraint that only the middle of the front keeps: both objectives are to be at most 0.8."""
+    """As `Arc`, with a constraint that only the middle of the front keeps: both objectives are to be at most 0.9."""
 
     name: ClassVar[str] = "fenced"
-    reference: ClassVar[tuple[float, ...]] = (0.8, 0.8)
-    # The box beyond the circle: cos and sin meet 0.8 at the angles asin(0.6) and asin(0.8).
-    hypervolume: ClassVar[float] = 0.8 * 0.8 - 0.5 * (math.asin(0.8) - math.asin(0.6)) - 0.8 * 0.6
+    reference: ClassVar[tuple[float, ...]] = (_FENCE, _FENCE)
+    # Of the square below the fence, what lies beyond the circle, which meets the fence at _MEETS.
+    hypervolume: ClassVar[float] = _FENCE * (_FENCE - _MEETS) - (math.asin(_FENCE) - math.asin(_MEETS)) / 2
     _arc: ClassVar[Arc] = Arc()
 
     def evaluate(self, trial: Trial) -> tuple[tuple[float, ...], dict[str, float]]:
-        """As `Arc`, and by how much the larger objective exceeds 0.8."""
+        """As `Arc`, and by how much the larger objective exceeds 0.9."""
         values, _ = self._arc.evaluate(trial)
-        return values, {"most": max(values) - 0.8}
+        return values, {"most": max(values) - _FENCE}
 
     def front(self, points: int) -> NDArray[np.float64]:
         """Points of the part of the circle that keeps the constraint."""
-        angles = np.linspace(math.asin(0.6), math.asin(0.8), points)
+        angles = np.linspace(math.asin(_MEETS), math.asin(_FENCE), points)
         return np.stack([np.sin(angles), np.cos(angles)], axis=1)
 
 
 class Forked:
     """Two objectives and conditional parameters: what "kind" says decides which other parameters there are.
 
-    "steep" gives the front's half with a small second objective, "flat" that with a small first one; "poor" gives nothing of it.
-    The front is the straight line from (0, 1) to (1, 0).
+    "steep" gives the front's half with a small second objective, "flat" that with a small first one; "poor" gives nothing of
+    it. The front is the straight line from (0, 1) to (1, 0).
     """
 
     name: ClassVar[str] = "forked"
@@ -176,5 +179,5 @@ def search_problem(problem: Problem, make: Callable[[int], BaseSampler], *, tria
 
 
 def _distance(trial: Trial, best: float) -> float:
-    """Of three parameters to their best values, in squares."""
-    return sum((trial.suggest_float(f"x{number}", 0.0, 1.0) - best) ** 2 for number in range(3))
+    """Of three parameters to their best values: the mean of the squares."""
+    return sum((trial.suggest_float(f"x{number}", 0.0, 1.0) - best) ** 2 for number in range(3)) / 3

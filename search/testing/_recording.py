@@ -1,8 +1,8 @@
 """Recording a study for replay: every candidate of its space is made once, and what each stage gave and cost is kept.
 
-Seconds are those of the processor that one thread used, so that other work on the machine does not count. A student's training is
-taken epoch by epoch, as it is when it stops at a rung: the accuracy after an epoch is that of the weights that a training would
-keep if it ended there.
+Seconds are those of the processor that one thread used, so that other work on the machine does not count. A student's training
+is taken epoch by epoch, as it is when it stops at a rung: the accuracy after an epoch is that of the weights that a training
+would keep if it ended there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CHOSEN = "pruned "
 def record_study(study: StudyFile, folder: Path, *, note: Callable[[str], object] = print) -> Table:
     """Make every stage of every candidate of the study's space; what is in `folder` is not made again.
 
-    Stages that refuse their candidate are recorded with the reason. Raises StudyError and DataError as a run of the study would.
+    Stages that fail are recorded with the reason. Raises DataError and TargetError as a run of the study would.
     """
     recorder = _Recorder(study, folder)
     candidates = recorder.candidates()
@@ -104,14 +104,18 @@ class _Recorder:
             entry = Recorded(name, time.process_time() - started, failure=str(error))
         else:
             last = time.process_time() - started
-            figures = {k: v for k, v in artifact.figures.items() if isinstance(v, (int, float, str, bool))}
+            figures = {
+                name: value
+                for name, value in artifact.figures.items()
+                if isinstance(value, int | float | str) and name != "seconds"  # by the clock on the wall
+            }
             seconds = sum(epoch.seconds for epoch in epochs) + last
             if epochs:
                 loss = artifact.figures["history"][-1][0]
                 epochs.append(Epoch(artifact.figures["accuracy"], loss, last - overhead))
             chosen = next((at - started for at, line in lines.lines if line.startswith(_CHOSEN)), 0.0)
             entry = Recorded(name, seconds, figures, epochs=tuple(epochs), overhead=overhead, chosen_seconds=chosen)
-        self.entries[name] = entry
+        self.entries[name] = entry = Recorded.from_json(entry.to_json())  # as it is read again
         with self._lines.open("a") as file:
             file.write(json.dumps(entry.to_json()) + "\n")
 
@@ -175,4 +179,3 @@ class _Clocked(io.TextIOBase):
     def write(self, text: str) -> int:
         self.lines.append((time.process_time(), text))
         return len(text)
-

@@ -43,6 +43,12 @@ class MemoryLedger(Ledger):
         self._storage.set_trial_state_values(identity, ended, values)
         self.set_attributes(study_attributes or {})
 
+    def note(self, number: int, attributes: Mapping[str, Any]) -> None:
+        """Set attributes of a running trial."""
+        identity = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        for name, value in attributes.items():
+            self._storage.set_trial_user_attr(identity, name, value)
+
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set attributes of the study."""
         for name, value in attributes.items():

@@ -51,7 +51,7 @@ class ReplayPool:
         return self._ended_seconds + sum(self.now - job.begun for job in self._running)
 
     def submit(self, job: Job) -> None:
-        """Begin a job now. Raises LookupError for a stage that the table does not have, RuntimeError where no worker is free."""
+        """Begin a job now. Raises LookupError for a stage that is not in the table, RuntimeError where no worker is free."""
         if len(self._running) == self.slots:
             raise RuntimeError(f"a job was given to a pool whose {self.slots} workers are all busy")
         stage = Stage.from_json(job.stage)

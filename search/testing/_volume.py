@@ -36,7 +36,9 @@ class Volume:
         #: Hypervolume of all candidates together.
         self.best = self.of(feasible)
         if self.best <= 0:
-            raise StudyError(f"no candidate of table {table.study.name!r} lies within {study.constraints}; loosen [constraints]")
+            raise StudyError(
+                f"no candidate of table {table.study.name!r} lies within {study.constraints}; loosen [constraints]"
+            )
 
     def losses(self, figures: Mapping[str, Any]) -> tuple[float, ...]:
         """The objectives of a candidate, on the scales that they are compared on, less being better."""

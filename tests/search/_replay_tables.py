@@ -84,8 +84,6 @@ def _entry(stage: Stage, candidate: Candidate) -> Recorded:
     name = what_is(stage)
     if stage.kind == "student":
         epochs = epochs_of(candidate.student, candidate.distillation.kind == "logit")
-        return Recorded(
-            name, OVERHEAD + EPOCH * EPOCHS, {"accuracy": epochs[-1].accuracy}, epochs=epochs, overhead=OVERHEAD
-        )
+        return Recorded(name, OVERHEAD + EPOCH * EPOCHS, {"accuracy": epochs[-1].accuracy}, epochs=epochs, overhead=OVERHEAD)
     figures = figures_of(candidate) if stage.kind == "measured" else {"accuracy": 0.9} if stage.kind == "teacher" else {}
     return Recorded(name, SECONDS[stage.kind], figures)

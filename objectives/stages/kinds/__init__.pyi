@@ -3,3 +3,7 @@ from ._compiled import golden_images as golden_images
 from ._compiled import vitis_file as vitis_file
 from ._measured import accuracy_of as accuracy_of
 from ._quantized import load_graph as load_graph
+from ._rung import RUNG_FACTOR as RUNG_FACTOR
+from ._rung import rung_epochs as rung_epochs
+from ._rung import rungs_of as rungs_of
+from ._rung import trained_student as trained_student

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import nn
+
 from edgesearch.objectives.stages._context import Context, weights_of
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.training import STEP_PASSES, Recipe
+from edgesearch.objectives.training import STEP_PASSES, Recipe, Training
 from edgesearch.spaces import Distillation, Settings, Student
 
 
@@ -25,11 +29,19 @@ def _place(plan: Plan) -> Stage:
     return plan.make("student", settings, reads=("train", "validation"), logits=plan.stage("logits"), teacher=plan.compared())
 
 
-def _run(context: Context[StudentSettings]) -> Result:
+def train_student(
+    context: Context[StudentSettings], *, stop_after: int | None = None
+) -> tuple[nn.Module, Training, dict[str, Any]]:
+    """The student as its recipe leaves it, or after `stop_after` of its epochs; its training, and the figures of that."""
     settings = context.settings
-    model = context.start(settings.student)
-    _, figures = context.train(model, settings.student, settings.recipe, context.supervision(settings.distillation))
-    return Result(figures | context.taught_by(settings.distillation), weights_of(model))
+    model, supervision = context.start(settings.student), context.supervision(settings.distillation)
+    training, figures = context.train(model, settings.student, settings.recipe, supervision, stop_after=stop_after)
+    return model, training, figures
+
+
+def _run(context: Context[StudentSettings]) -> Result:
+    model, _, figures = train_student(context)
+    return Result(figures | context.taught_by(context.settings.distillation), weights_of(model))
 
 
 def _images(settings: StudentSettings, data: Parts) -> float:

@@ -248,4 +248,4 @@ def test_what_the_board_runs_is_no_part_of_a_measurement() -> None:
 
 
 def test_every_kind_is_found_by_its_file() -> None:
-    assert set(stage_specs()) == ALL_KINDS | {"on_board"}  # which a plan has where boards measure
+    assert set(stage_specs()) == ALL_KINDS | {"on_board", "rung"}  # where boards measure; where trainings may be stopped

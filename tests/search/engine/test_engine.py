@@ -15,8 +15,9 @@ from optuna.trial import TrialState
 from edgesearch.board_eval import find_board
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Conditions, Estimator, Store, load_data
-from edgesearch.search.engine._engine import Engine, Summary
+from edgesearch.search.engine._engine import Engine
 from edgesearch.search.engine._jobs import Job, JobResult
+from edgesearch.search.engine._summary import Summary
 from edgesearch.search.engine._workers import Pool
 from edgesearch.search.study._file import StudyFile, parse_study
 from edgesearch.search.study._home import Home

@@ -53,6 +53,21 @@ def test_a_trial_ends_with_all_that_is_known_of_it(database: str) -> None:
     assert again.user_attrs == {"rejected": 5}
 
 
+def test_a_trial_that_waited_and_was_stopped_keeps_both(database: str) -> None:
+    study = a_study(database)
+    ledger = Ledger(study)
+    number = ledger.create(a_trial())
+    ledger.note(number, {"paused": {"epochs": 1}})
+    ledger.note(number, {"paused": {"epochs": 3}})
+    (waiting,) = optuna.load_study(study_name=study.study_name, storage=open_storage(database)).get_trials()
+    assert (waiting.state, waiting.user_attrs["paused"]) == (TrialState.RUNNING, {"epochs": 3})
+    ledger.finish(number, values=None, attributes={"stopped": {"epochs": 3}}, state=TrialState.PRUNED)
+    (stopped,) = optuna.load_study(study_name=study.study_name, storage=open_storage(database)).get_trials()
+    assert (stopped.state, stopped.values, stopped.user_attrs["stopped"]) == (TrialState.PRUNED, None, {"epochs": 3})
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        ledger.note(number, {"paused": {}})
+
+
 def test_a_trial_ends_once(database: str) -> None:
     ledger = Ledger(a_study(database))
     number = ledger.create(a_trial())

@@ -34,12 +34,28 @@ def test_a_complete_trial_keeps_every_figure_and_its_candidate() -> None:
     assert "deployable" not in record.metrics
 
 
+def test_stopped_and_waiting_trials_say_how_far_they_came() -> None:
+    study = make_study(3, failing=0.0, running=0)
+    account = {"epochs": 3, "of": 27, "accuracies": [0.4], "low": 0.5, "middle": 0.6, "high": 0.7}
+    stopped = account | {"reason": "stopped after 3 of 27 epochs"}
+    study.add_trial(create_trial(state=TrialState.PRUNED, user_attrs={"paused": account, "stopped": stopped, "again": 2}))
+    study.add_trial(create_trial(state=TrialState.RUNNING, user_attrs={"paused": account}))
+    study.add_trial(create_trial(state=TrialState.COMPLETE, values=[0.5, 100.0], user_attrs={"paused": account}))
+    view = read_study(study)
+    assert view.counts == {"COMPLETE": 4, "PRUNED": 1, "FAIL": 0, "RUNNING": 1}
+    one, waiting, complete = view.records[3:]
+    assert (one.state, one.stopped, one.values, one.is_complete) == ("PRUNED", stopped, None, False)
+    assert (waiting.state, waiting.stopped) == ("RUNNING", account)
+    assert (complete.state, complete.stopped) == ("COMPLETE", {})
+    assert "again" not in one.metrics
+
+
 def test_failed_running_and_bare_trials_are_read() -> None:
     study = make_study(10, failing=1.0, running=2)
     study.add_trial(create_trial(state=TrialState.RUNNING))
     study.add_trial(create_trial(state=TrialState.FAIL))
     view = read_study(study)
-    assert view.counts == {"COMPLETE": 0, "FAIL": 11, "RUNNING": 3}
+    assert view.counts == {"COMPLETE": 0, "PRUNED": 0, "FAIL": 11, "RUNNING": 3}
     failed, running, bare = view.records[0], view.records[10], view.records[12]
     assert failed.failure.startswith("stage ")
     assert failed.values is None

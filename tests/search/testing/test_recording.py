@@ -46,13 +46,13 @@ def table(study: StudyFile, folder: Path) -> Table:
 @pytest.mark.slow
 def test_candidates_have_the_figures_that_a_run_of_the_study_gives(study: StudyFile, table: Table, tmp_path: Path) -> None:
     opened = Study.open(study, home=tmp_path)
-    opened.run(workers=0)
+    opened.optimize(workers=0)
     records = opened.records()
     assert len(records) == len(table.candidates) == 3
     for record in records:
         figures = table.figures(record.candidate)
         assert figures is not None
-        assert (figures["accuracy"], figures["fps"]) == record.record.values
+        assert (figures["accuracy"], figures["fps"]) == (record.accuracy, record.fps)
 
 
 def test_a_student_has_an_accuracy_for_every_epoch(table: Table) -> None:

@@ -10,7 +10,7 @@ from _replay_tables import EPOCH, EPOCHS, OVERHEAD, SECONDS, epochs_of, small_st
 from edgesearch.objectives import Stage, plan
 from edgesearch.search.engine import Job
 from edgesearch.spaces import Candidate
-from edgesearch.testing import MemoryStore, ReplayPool
+from edgesearch.testing import MemoryStore, ReplayPool, Table, what_is
 
 
 def job_of(stage: Stage) -> Job:
@@ -101,19 +101,12 @@ def test_other_students_have_rungs_of_their_own(store: MemoryStore) -> None:
 
 def test_a_stage_that_failed_is_refused_with_its_reason(store: MemoryStore) -> None:
     table, stage = small_table(), stages_of()["quantized"]
-    entry = table.find(f'["quantized",{_parts(stage)}]')
-    broken = type(table)(table.study, tuple(replace(e, failure="it is too thin") if e is entry else e for e in table.entries), {}, {})
-    pool = ReplayPool(broken, store)
+    failed = replace(table.find(what_is(stage)), failure="it is too thin")
+    pool = ReplayPool(Table(table.study, (failed,), {}, {}), store)
     pool.submit(job_of(stage))
     (end,) = pool.wait(1.0)
     assert (end.outcome, end.message, end.seconds) == ("refused", "it is too thin", SECONDS["quantized"])
     assert not store.has("quantized", stage.key)
-
-
-def _parts(stage: Stage) -> str:
-    from edgesearch.testing import what_is
-
-    return what_is(stage)[len('["quantized",') : -1]
 
 
 def test_a_stopped_job_is_lost(store: MemoryStore) -> None:

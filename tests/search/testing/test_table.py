@@ -61,7 +61,8 @@ def test_a_chain_ends_where_a_stage_failed() -> None:
 
 
 def test_a_candidate_outside_is_no_candidate_of_the_table() -> None:
-    other = candidate_of("one_step").model_copy(update={"pruning": candidate_of("one_step").pruning.model_copy(update={"ratio": 0.6})})
+    known = candidate_of("one_step")
+    other = known.model_copy(update={"pruning": known.pruning.model_copy(update={"ratio": 0.6})})
     with pytest.raises(LookupError, match=r"has no stage .*0\.6"):
         small_table().chain(other)
 

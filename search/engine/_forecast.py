@@ -1,0 +1,172 @@
+"""From the accuracy of a rung to that of the finished candidate, as an interval.
+
+Accuracies are compared by their logits, log(a / (1 - a)). A student's final one is a line of the rung's, offset + slope * x
+with a slope that is never negative; the candidate's is the student's and what its pruning and quantization cost, a line of the
+pruned share for each way to prune and quantize. Both are found by Bayes' rule (C. M. Bishop 2006, 3.3) with residuals in which
+far outliers count less (Student's t; K. L. Lange et al. 1989): before anything is known the interval is as wide as trainings
+differ between studies, and each finished training narrows it to what this one shows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+#: Half width of a 90 % interval over the standard deviation of a normal distribution.
+Z90 = 1.645
+#: Accuracies nearer to 0 or 1 count as so near: a few hundred images tell no more.
+_NEAREST = 0.002
+#: As many residuals as the guess of their scatter is worth.
+_SCATTER_WEIGHT = 4.0
+#: Degrees of freedom of Student's t, and rounds of its weights.
+_FREEDOM, _ROUNDS = 4.0, 4
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is expected of a line before it is seen: means and standard deviations of its offset and slope, and its scatter."""
+
+    offset: tuple[float, float]
+    slope: tuple[float, float]
+    scatter: float
+
+
+def rung_prior(left: int) -> Prior:
+    """Of the line from a rung to the end of the training, with so many rungs or ends to go."""
+    return Prior(offset=(0.75 * left, 1.0 * left), slope=(0.7, 0.5), scatter=0.4)
+
+
+#: Of what pruning and quantization cost, by the share that is pruned.
+METHOD_PRIOR = Prior(offset=(0.0, 0.4), slope=(-0.5, 1.0), scatter=0.25)
+#: Of the logarithm of a pruned network's speed or size over what is expected of even pruning, by that share.
+SCALE_PRIOR = Prior(offset=(0.0, 0.02), slope=(0.0, 0.15), scatter=0.05)
+#: Nothing is left to learn.
+EXACT = Prior(offset=(0.0, 0.0), slope=(1.0, 0.0), scatter=0.0)
+
+
+class Line(NamedTuple):
+    """offset + slope * x, the covariance of both, and the standard deviation of one value around it."""
+
+    offset: float
+    slope: float
+    var_offset: float
+    covariance: float
+    var_slope: float
+    scatter: float
+
+
+def fit(pairs: Iterable[tuple[float, float]], prior: Prior, *, least_slope: float = -math.inf) -> Line:
+    """The line through (x, y) pairs, whichever their order; the prior's where there are none."""
+    known = sorted(pairs)  # sums do not depend on the order in which trials ended
+    means = np.array([prior.offset[0], prior.slope[0]])
+    variances = np.array([prior.offset[1], prior.slope[1]]) ** 2
+    if not known or not variances.any():
+        return Line(prior.offset[0], prior.slope[0], prior.offset[1] ** 2, 0.0, prior.slope[1] ** 2, prior.scatter)
+    x, y = np.array(known).T
+    rows = np.stack([np.ones_like(x), x], axis=1)
+    scatter, weights = prior.scatter, np.ones_like(x)
+    for _ in range(_ROUNDS):
+        precision = rows.T * weights / scatter**2
+        covariance = np.linalg.inv(np.diag(1 / variances) + precision @ rows)
+        offset, slope = (covariance @ (means / variances + precision @ y)).tolist()
+        residuals = y - offset - slope * x
+        weights = (_FREEDOM + 1) / (_FREEDOM + (residuals / scatter) ** 2)
+        spread = _SCATTER_WEIGHT * prior.scatter**2 + float(weights @ residuals**2)
+        scatter = math.sqrt(spread / (_SCATTER_WEIGHT + len(known)))
+    if slope < least_slope:  # through the middle of what was seen
+        offset, slope = offset + (slope - least_slope) * float(x.mean()), least_slope
+    (a, b), (_, d) = covariance.tolist()
+    return Line(offset, slope, a, b, d, scatter)
+
+
+class Source(NamedTuple):
+    """What an accuracy is foretold from: results of `rung` (the number of rungs: of the trained student), and what follows."""
+
+    rung: int
+    accuracy: float
+    method: str
+    ratio: float
+
+
+@dataclass
+class Forecast:
+    """Learns from finished trainings. `rungs`: how many a training has before its end."""
+
+    rungs: int
+    _students: dict[str, tuple[tuple[float, ...], float]] = field(default_factory=dict)
+    _methods: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    _scales: dict[tuple[str, str], list[tuple[float, float]]] = field(default_factory=dict)
+    _lines: dict[object, Line] = field(default_factory=dict)  # fitted since the last lesson
+
+    def learn_student(self, student: str, accuracies: Sequence[float], final: float) -> None:
+        """A training ended: its accuracies by rung, and the last. A student is learnt from once."""
+        self._students[student] = tuple(accuracies), final
+        self._lines.clear()
+
+    def learn_method(self, method: str, ratio: float, student: float, final: float) -> None:
+        """A candidate ended: accuracy of its trained student, and its own."""
+        self._methods.setdefault(method, []).append((ratio, _logit(final) - _logit(student)))
+        self._lines.pop(method, None)
+
+    def learn_scale(self, method: str, name: str, ratio: float, expected: float, final: float) -> None:
+        """A metric that was expected, and what it came to; both positive."""
+        self._scales.setdefault((method, name), []).append((ratio, math.log(final / expected)))
+        self._lines.pop((method, name), None)
+
+    def moments(self, sources: Sequence[Source]) -> tuple[Array, Array]:
+        """Mean and standard deviation of the logit of each finished candidate's accuracy."""
+        accuracies = np.array([source.accuracy for source in sources])
+        rungs = np.array([self._rung(rung) for rung in range(self.rungs + 1)])
+        mean, variance = _along(rungs[[source.rung for source in sources]], _logits(accuracies))
+        lost, doubt = self._by_method(sources, [self._line(source.method, self._methods, METHOD_PRIOR) for source in sources])
+        return mean + lost, np.sqrt(variance + doubt)
+
+    def scales(self, sources: Sequence[Source], name: str) -> tuple[Array, Array]:
+        """Mean and standard deviation of the logarithm of a metric over what is expected of it before training."""
+        exact = Line(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        lines = [self._line((source.method, name), self._scales, SCALE_PRIOR) if source.ratio else exact for source in sources]
+        mean, variance = self._by_method(sources, lines)
+        return mean, np.sqrt(variance)
+
+    def _by_method(self, sources: Sequence[Source], lines: Sequence[Line]) -> tuple[Array, Array]:
+        return _along(np.array(lines).reshape(-1, len(Line._fields)), np.array([source.ratio for source in sources]))
+
+    def _rung(self, rung: int) -> Line:
+        if rung not in self._lines:
+            pairs = [(_logit(a[rung]), _logit(final)) for a, final in self._students.values() if rung < len(a)]
+            prior = rung_prior(self.rungs - rung) if rung < self.rungs else EXACT
+            self._lines[rung] = fit(pairs, prior, least_slope=0.0)
+        return self._lines[rung]
+
+    def _line(self, key: Any, known: Mapping[Any, list[tuple[float, float]]], prior: Prior) -> Line:
+        if key not in self._lines:
+            self._lines[key] = fit(known.get(key, ()), prior)
+        return self._lines[key]
+
+
+def _along(lines: Array, x: Array) -> tuple[Array, Array]:
+    """Mean and variance of a value at each x of its own line; lines (values, 6) as `Line`."""
+    offset, slope, var_offset, covariance, var_slope, scatter = lines.T
+    return offset + slope * x, var_offset + 2 * covariance * x + var_slope * x**2 + scatter**2
+
+
+def _logit(share: float) -> float:
+    share = min(max(share, _NEAREST), 1 - _NEAREST)
+    return math.log(share / (1 - share))
+
+
+def _logits(shares: Array) -> Array:
+    inside = np.clip(shares, _NEAREST, 1 - _NEAREST)
+    return np.asarray(np.log(inside / (1 - inside)))
+
+
+def shares(logits: Array) -> Array:
+    """Accuracies, 0..1, of their logits."""
+    return np.asarray(1 / (1 + np.exp(-logits)))

@@ -1,0 +1,234 @@
+"""Trials on the rungs of their students' trainings, as the engine sees them: which run, which wait, what is kept of them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from edgesearch.objectives import RUNG_FACTOR, Artifact, Stage, rung_epochs, rungs_of
+from edgesearch.search.engine._rungs import Entrant, Rungs, Verdict
+from edgesearch.search.engine._scoring import Scoring
+from edgesearch.search.engine._trials import ActiveTrial
+from edgesearch.search.study import OBJECTIVES, Objective, StudyFile
+from edgesearch.spaces import Candidate
+
+#: Trainings of fewer epochs are not stopped: too little is saved, and too little known.
+_LEAST_EPOCHS = 3
+
+
+def rung_ends(settings: StudyFile) -> tuple[int, ...]:
+    """After how many epochs the study's trainings may be stopped; empty where they never are."""
+    has_rungs = settings.search.rungs and settings.space is not None and "accuracy" in settings.objectives
+    return rung_epochs(settings.train.epochs) if has_rungs and settings.train.epochs >= _LEAST_EPOCHS else ()
+
+
+class Stopping:
+    """Decides on trials at their rungs, and keeps those that wait. Without rungs every trial goes on.
+
+    Rungs are for studies that search a space for accuracy; the study's own candidates are never stopped.
+    """
+
+    def __init__(self, settings: StudyFile, scoring: Scoring) -> None:
+        self._settings, self._scoring = settings, scoring
+        self._ends = rung_ends(settings)
+        self._fixed = {candidate.key for candidate in settings.candidates}
+        self._known: dict[int, Mapping[str, float]] = {}  # trial -> its metrics before training
+        self._rungs = Rungs(
+            [Objective(name, OBJECTIVES[name] == "maximize") for name in settings.objectives],
+            rungs=len(self._ends),
+            factor=RUNG_FACTOR,
+            min_accuracy=settings.constraints.min_accuracy,
+        )
+        self.paused: dict[int, ActiveTrial] = {}
+        self._stopped: dict[int, FrozenTrial] = {}
+        self._had_news = False  # of what may be on the front, since stopped trials were last looked at
+
+    # --- trials begin
+
+    def enter(self, trial: ActiveTrial, attributes: Mapping[str, Any]) -> None:
+        """A trial begins, or goes on after a break, with these attributes; `again`: the number of one that was stopped."""
+        self._stopped.pop(attributes.get("again", -1), None)
+        if not self._ends:
+            return
+        is_known = all(f"estimated_{name}" in attributes for name in self._settings.objectives if name != "accuracy")
+        if is_known:  # a board of the user's own may tell no speed before it measures
+            trial.student = next((stage for stage in reversed(trial.stages) if stage.kind == "student"), None)
+        if trial.student is not None:
+            trial.rungs = rungs_of(trial.student)
+        self._enter(trial.number, trial.candidate, attributes, "" if trial.student is None else trial.student.key)
+
+    def continues(self, trial: ActiveTrial, attributes: Mapping[str, Any], find: Callable[[Stage], Artifact | None]) -> bool:
+        """After `enter`: whether the trial runs on; one that waited at a rung still does unless the store has more by now."""
+        account = attributes.get("paused")
+        if account is None or trial.student is None:
+            return True
+        self._learn(trial.student.key, account)
+        trial.climbed = min(len(account["accuracies"]), len(trial.rungs))
+        if find(trial.student) is not None or any(find(rung) is not None for rung in trial.rungs[trial.climbed :]):
+            return True
+        self.paused[trial.number] = trial
+        return False
+
+    def observe(self, trial: FrozenTrial, candidate: Candidate) -> None:
+        """Learn from a trial that ended in an earlier run."""
+        account = trial.user_attrs.get("stopped") or trial.user_attrs.get("rungs") or {}
+        self._stopped.pop(trial.user_attrs.get("again", -1), None)
+        if not self._ends or trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            return
+        self._enter(trial.number, candidate, trial.user_attrs, str(account.get("student", "")))
+        self._learn(str(account.get("student", "")), account)
+        if trial.state == TrialState.COMPLETE:
+            self._finish(trial.number, trial.user_attrs)
+        elif "student" in account:
+            self.stopped(trial)
+
+    def _enter(self, number: int, candidate: Candidate, attributes: Mapping[str, Any], student: str) -> None:
+        head = "estimated_"
+        known = {name.removeprefix(head): value for name, value in attributes.items() if name.startswith(head)}
+        self._known[number] = known
+        pruning, quantization = candidate.pruning, candidate.quantization
+        is_pruned = pruning.method != "none" and pruning.ratio > 0
+        how = (pruning.method, pruning.backend, pruning.target) if is_pruned else ("none",)
+        how = (*how, quantization.method, f"int{quantization.bits}", quantization.algorithm, quantization.backend)
+        self._rungs.enter(
+            number,
+            Entrant(
+                student=student,
+                method=" ".join(how),
+                ratio=pruning.ratio if is_pruned else 0.0,
+                known=known,
+                favourable=self._scoring.favourable(known),
+                deployable=candidate.deployable,
+                fixed=candidate.key in self._fixed,
+            ),
+        )
+
+    def _learn(self, student: str, account: Mapping[str, Any]) -> None:
+        for rung, accuracy in enumerate(account.get("accuracies", ())):
+            self._rungs.climbed(student, rung, accuracy)
+        if "trained" in account:
+            self._rungs.trained(student, account["trained"])
+
+    # --- rungs
+
+    def climb(self, trial: ActiveTrial, find: Callable[[Stage], Artifact | None]) -> Stage | Verdict:
+        """What a trial whose student is to be trained needs next: a rung, the whole training, or to pause or to be stopped."""
+        assert trial.student is not None
+        climbed = trial.climbed
+        for rung in trial.rungs[climbed:]:
+            artifact = find(rung)
+            if artifact is None:
+                break
+            self._rungs.climbed(trial.student.key, trial.climbed, float(artifact.figures["accuracy"]))
+            trial.climbed += 1
+        if trial.climbed > climbed and (verdict := self._rungs.verdict(trial.number)) != "go":
+            return verdict
+        return trial.rungs[trial.climbed] if trial.climbed < len(trial.rungs) else trial.student
+
+    def next(self, *, last: bool) -> ActiveTrial | None:
+        """A paused trial that goes on now, no longer paused; see `Rungs.next`."""
+        number = self._rungs.next(self.paused, last=last) if self.paused else None
+        return None if number is None else self.paused.pop(number)
+
+    def woken(self, stage: Stage) -> list[ActiveTrial]:
+        """The trials that waited, and do no longer, since this stage of their student's training has ended."""
+        if stage.kind not in ("rung", "student"):
+            return []
+        return [self.paused.pop(number) for number in [n for n, trial in self.paused.items() if trial.needs(stage)]]
+
+    def hopeless(self) -> list[ActiveTrial]:
+        """The paused trials that cannot reach the front any more; they are no longer paused."""
+        return [self.paused.pop(number) for number in self._rungs.hopeless(self.paused)]
+
+    def stopped(self, trial: FrozenTrial) -> None:
+        """A trial was stopped, as it is stored."""
+        if "again" not in trial.user_attrs:  # twice is enough
+            self._stopped[trial.number] = trial
+
+    def again(self) -> FrozenTrial | None:
+        """A stopped trial that may reach the front by what is known now, and is no longer counted as stopped."""
+        if self._had_news:
+            hopeful = self._stopped.keys() - set(self._rungs.hopeless(self._stopped))
+            if hopeful:
+                return self._stopped.pop(min(hopeful))
+            self._had_news = False
+        return None
+
+    # --- ends
+
+    def trained(self, stage: Stage, artifact: Artifact) -> None:
+        """A student's training has ended."""
+        if self._ends and stage.kind == "student":
+            self._rungs.trained(stage.key, float(artifact.figures["accuracy"]))
+
+    def finished(self, trial: ActiveTrial, attributes: Mapping[str, Any]) -> None:
+        """A trial is complete, with these attributes."""
+        if self._ends:
+            student = None if trial.student is None else trial.artifacts.get(trial.student.key)
+            if trial.student is not None and student is not None:
+                self.trained(trial.student, student)
+            self._finish(trial.number, attributes)
+
+    def _finish(self, number: int, attributes: Mapping[str, Any]) -> None:
+        self._rungs.finished(number, attributes, feasible=not attributes.get("violations"))
+        self._had_news = True
+
+    def left(self, trial: ActiveTrial) -> None:
+        """A trial failed."""
+        self._rungs.leave(trial.number)
+
+    # --- what is kept
+
+    def record(self, trial: ActiveTrial) -> dict[str, Any]:
+        """What a complete trial keeps of its rungs, as an attribute."""
+        if trial.student is None or trial.student.key not in trial.artifacts:
+            return {}
+        trained = float(trial.artifacts[trial.student.key].figures["accuracy"])
+        return {"rungs": {"student": trial.student.key, "accuracies": self._climbed(trial), "trained": trained}}
+
+    def account(self, trial: ActiveTrial) -> dict[str, Any]:
+        """What is kept of a trial that is at a rung.
+
+        `rung`, counted from 1, `epochs` done `of` the recipe's, student and its `accuracies` by rung, the 90 % interval of
+        its own accuracy (`low`, `middle`, `high`), and what the sampler is told (`values`, `constraints`).
+        """
+        assert trial.student is not None
+        interval = self._rungs.interval(trial.number)
+        figures = {**self._known[trial.number], **self._rungs.expected(trial.number)}
+        return {
+            "rung": trial.climbed,
+            "epochs": self._ends[trial.climbed - 1],
+            "of": self._settings.train.epochs,
+            "student": trial.student.key,
+            "accuracies": self._climbed(trial),
+            **{name: round(value, 4) for name, value in interval._asdict().items()},
+            "values": [figures[name] for name in self._settings.objectives],
+            "constraints": self._settings.constraints.excesses(figures),
+        }
+
+    def reasons(self, trial: ActiveTrial) -> dict[str, Any]:
+        """The account of a trial that is stopped, and in one sentence its `reason`."""
+        kept = self.account(trial)
+        reason = (
+            f"stopped after {kept['epochs']} of {kept['of']} epochs: its student has {kept['accuracies'][-1]:.2%} so far, and "
+            f"{kept['low']:.2%} to {kept['high']:.2%}, as expected of the candidate, would not reach the front"
+        )
+        return kept | {"reason": reason}
+
+    def _climbed(self, trial: ActiveTrial) -> list[float]:
+        return [] if trial.student is None else list(self._rungs.results(trial.student.key))
+
+
+def foretold(trial: FrozenTrial) -> FrozenTrial:
+    """The trial as a sampler is told of it: one that waits or was stopped is complete, with the values that it may end with."""
+    account = trial.user_attrs.get("stopped") or trial.user_attrs.get("paused")
+    if account is None or trial.state not in (TrialState.PRUNED, TrialState.RUNNING):
+        return trial
+    told = copy.copy(trial)
+    told.state, told.values = TrialState.COMPLETE, list(account["values"])
+    told._system_attrs = trial.system_attrs | {f"constraints:{name}": v for name, v in account["constraints"].items()}
+    told.datetime_complete = trial.datetime_complete or trial.datetime_start
+    return told
