@@ -46,9 +46,10 @@ _AHEAD = 2
 class Engine:
     """Runs one study to a number of trials.
 
-    `lease`: held while this engine runs; nothing is written once it is lost. `ledger`: writes the study otherwise. `folder`: where the user's own code is looked for
-    first. `boards`: those that measure, where the study is scored by boards. Raises StudyError when the database, the disk or
-    the pool fails, and when no board comes back; the same study then goes on with another engine.
+    `lease`: held while this engine runs; nothing is written once it is lost. `ledger`: writes the study in another way.
+    `folder`: where the user's own code is looked for first. `boards`: those that measure, where the study is scored by boards.
+    Raises StudyError when the database, the disk or the pool fails, and when no board comes back; the same study then goes on
+    with another engine.
     """
 
     def __init__(

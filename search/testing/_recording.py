@@ -83,7 +83,7 @@ class _Recorder:
 
     def table(self, candidates: list[Candidate]) -> Table:
         """What was recorded."""
-        estimates = {}
+        estimates: dict[str, dict[str, Any]] = {}
         for candidate in candidates:
             try:
                 estimates[candidate.key] = self._estimator.estimate(candidate)

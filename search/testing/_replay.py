@@ -12,8 +12,8 @@ from typing import Any
 
 import optuna
 
-from edgesearch.board_eval import Board
 from edgesearch.errors import SpaceError, StudyError
+from edgesearch.objectives import Estimator
 from edgesearch.search.engine import Engine
 from edgesearch.search.study import StudyFile, quiet_optuna
 from edgesearch.spaces import Candidate, Space
@@ -61,16 +61,11 @@ class History:
         return next((point for point in self.points if point.share >= share), None)
 
 
-class RecordedEstimator:
+class RecordedEstimator(Estimator):
     """The cheap objectives as they were recorded. Raises LookupError for a candidate that is not in the table."""
 
     def __init__(self, table: Table) -> None:
-        self._table = table
-
-    @property
-    def board(self) -> Board:
-        """The board of the study."""
-        return self._table.board
+        self._table, self.board = table, table.board
 
     def estimate(self, candidate: Candidate) -> dict[str, float]:
         """The metrics that are known before training; raises SpaceError for what the DPU cannot run."""

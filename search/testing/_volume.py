@@ -1,7 +1,8 @@
 """How much of what a recorded study could find a search has found: hypervolume, as a share of that of all its candidates.
 
-Accuracy is compared by differences; frames per second, latency, size and work by their logarithm. The reference point lies where
-the study's constraints meet: what breaks one counts nothing. An objective without a constraint has the worst value of the table.
+Accuracy is compared by differences; frames per second, latency, size and work by their logarithm. The reference point lies
+where the study's constraints meet: what breaks one counts nothing. An objective without a constraint has the worst value of the
+table.
 """
 
 from __future__ import annotations
