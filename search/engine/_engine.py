@@ -45,9 +45,10 @@ _AHEAD = 2
 class Engine:
     """Runs one study to a number of trials.
 
-    `lease`: held while this engine runs; nothing is written once it is lost. `folder`: where the user's own code is looked for
-    first. `boards`: those that measure, where the study is scored by boards. Raises StudyError when the database, the disk or
-    the pool fails, and when no board comes back; the same study then goes on with another engine.
+    `lease`: held while this engine runs; nothing is written once it is lost. `ledger`: writes the study in another way.
+    `folder`: where the user's own code is looked for first. `boards`: those that measure, where the study is scored by boards.
+    Raises StudyError when the database, the disk or the pool fails, and when no board comes back; the same study then goes on
+    with another engine.
     """
 
     def __init__(
@@ -62,13 +63,14 @@ class Engine:
         progress: Progress,
         logs: Path,
         lease: Lease | None = None,
+        ledger: Ledger | None = None,
         folder: Path | None = None,
         boards: BoardCrew | None = None,
         retry_failed: bool = False,
     ) -> None:
         self._study, self._settings, self._conditions = study, settings, conditions
         self._estimator, self._store, self._progress = estimator, store, progress
-        self._ledger = Ledger(study, lease)
+        self._ledger = Ledger(study, lease) if ledger is None else ledger
         self._scoring, self._boards = Scoring(settings, estimator.board), boards
         self._limits = HardLimits(settings, conditions)
         self._stages = StageRunner(
