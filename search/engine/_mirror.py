@@ -7,6 +7,7 @@ order.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -90,7 +91,9 @@ class Mirror:
         return self._storage.get_trial(trial._trial_id)
 
     def _add(self, number: int, trial: FrozenTrial) -> None:
-        self._known[number] = self._storage.create_new_trial(self._study._study_id, template_trial=trial)
+        drawn = copy.copy(trial)
+        drawn._user_attrs = {}  # no sampler reads the figures, which would be many megabytes
+        self._known[number] = self._storage.create_new_trial(self._study._study_id, template_trial=drawn)
 
     def _shorten(self) -> None:
         trials = {number: self._storage.get_trial(known) for number, known in self._known.items()}
