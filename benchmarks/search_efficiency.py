@@ -72,7 +72,7 @@ def side_by_side(table: Table, seeds: int) -> dict[str, Any]:
         one, eight = (engine_search(table, "all", seed, trials=max(SIDE_BY_SIDE), workers=workers) for workers in (1, 8))
         busy.append(eight.busy)
         for trials, found in ratios.items():
-            shares = [h.points[min(trials, len(h.points)) - 1].share for h in (eight, one)]
+            shares = [0.0 if (point := history.after(trials)) is None else point.share for history in (eight, one)]
             found.append(shares[0] / shares[1])
     return {
         "busy_8": round(statistics.median(busy), 3),
