@@ -224,7 +224,7 @@ class Rungs:
         gone = [n for n in self._reached[rung][-_LATEST:] if n not in numbers and self._went_on(n, rung)]
         sources = [self._source(number, rung) for number in (*gone, *numbers)]
         points = scaled_losses(self._losses(self._values([*gone, *numbers], sources)), self._objectives)
-        return numbers[epsilon_net(points, named=len(gone))[0]]
+        return numbers[int(epsilon_net(points, named=len(gone))[0])]
 
     def _went_on(self, number: int, rung: int) -> bool:
         student = self._trials[number].student

@@ -44,7 +44,7 @@ class Stopping:
         )
         self.paused: dict[int, ActiveTrial] = {}
         self._stopped: dict[int, FrozenTrial] = {}
-        self._had_news = False  # of what may be on the front, since stopped trials were last looked at
+        self._had_news = False  # of what they may come to, since stopped trials were last looked at
 
     # --- trials begin
 
@@ -62,12 +62,17 @@ class Stopping:
 
     def continues(self, trial: ActiveTrial, attributes: Mapping[str, Any], find: Callable[[Stage], Artifact | None]) -> bool:
         """After `enter`: whether the trial runs on; one that waited at a rung still does unless the store has more by now."""
+        if trial.student is None:
+            return True
+        if find(trial.student) is not None:  # nothing is left to judge, but there is to learn from
+            self._climb(trial, find)
+            return True
         account = attributes.get("paused")
-        if account is None or trial.student is None:
+        if account is None:
             return True
         self._learn(trial.student.key, account)
         trial.climbed = min(len(account["accuracies"]), len(trial.rungs))
-        if find(trial.student) is not None or any(find(rung) is not None for rung in trial.rungs[trial.climbed :]):
+        if any(find(rung) is not None for rung in trial.rungs[trial.climbed :]):
             return True
         self.paused[trial.number] = trial
         return False
@@ -117,16 +122,24 @@ class Stopping:
     def climb(self, trial: ActiveTrial, find: Callable[[Stage], Artifact | None]) -> Stage | Verdict:
         """What a trial whose student is to be trained needs next: a rung, the whole training, or to pause or to be stopped."""
         assert trial.student is not None
-        climbed = trial.climbed
-        for rung in trial.rungs[climbed:]:
+        if self._climb(trial, find) and (verdict := self._rungs.verdict(trial.number)) != "go":
+            return verdict
+        return trial.rungs[trial.climbed] if trial.climbed < len(trial.rungs) else trial.student
+
+    def _climb(self, trial: ActiveTrial, find: Callable[[Stage], Artifact | None]) -> bool:
+        """Learn what the store has of the trial's rungs; whether it has one more than before."""
+        assert trial.student is not None
+        before = trial.climbed
+        for rung in trial.rungs[before:]:
             artifact = find(rung)
             if artifact is None:
                 break
             self._rungs.climbed(trial.student.key, trial.climbed, float(artifact.figures["accuracy"]))
             trial.climbed += 1
-        if trial.climbed > climbed and (verdict := self._rungs.verdict(trial.number)) != "go":
-            return verdict
-        return trial.rungs[trial.climbed] if trial.climbed < len(trial.rungs) else trial.student
+        if trial.climbed > before:
+            of_student = (stopped.user_attrs["stopped"]["student"] for stopped in self._stopped.values())
+            self._had_news |= trial.student.key in of_student
+        return trial.climbed > before
 
     def next(self, *, last: bool) -> ActiveTrial | None:
         """A paused trial that goes on now, no longer paused; see `Rungs.next`."""

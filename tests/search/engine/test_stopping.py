@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from edgesearch.board_eval import find_board
 from edgesearch.objectives import Conditions, Estimator, Store, load_data
 from edgesearch.search.engine._engine import Engine
 from edgesearch.search.engine._jobs import JobResult
+from edgesearch.search.engine._rungs import Rungs
 from edgesearch.search.engine._summary import Summary
 from edgesearch.search.study import Home, StudyFile, create_or_resume, open_storage
 from edgesearch.search.study._file import parse_study
@@ -251,3 +253,24 @@ def test_more_trials_go_on_from_what_was_known(tmp_path: Path) -> None:
     assert bench.results()[:15] == before
     assert summary.finished + summary.stopped == 15
     assert summary.stopped > 0
+
+
+def test_what_was_stopped_is_taken_up_again_where_more_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, doubted = Bench(tmp_path), list[int]()
+
+    def hopeless(self: Rungs, numbers: Iterable[int]) -> list[int]:
+        """Trial 2 seems to be, the first time."""
+        found = [number for number in numbers if number == 2 and number not in doubted]
+        doubted.extend(found)
+        return found
+
+    monkeypatch.setattr(Rungs, "hopeless", hopeless)
+    pool = bench.pool()
+    bench.run(8, pool)
+    (stopped,) = bench.trials(TrialState.PRUNED)
+    (again,) = [t for t in bench.trials() if "again" in t.user_attrs]
+    assert (stopped.number, again.user_attrs["again"], again.state) == (2, 2, TrialState.COMPLETE)
+    assert again.user_attrs["candidate"] == stopped.user_attrs["candidate"]
+    assert again.params == stopped.params
+    assert len(bench.trials()) == 8
+    assert len(pool.kinds) == len(set(pool.kinds))  # it goes on from the rung that it had
