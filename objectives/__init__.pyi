@@ -11,6 +11,7 @@ from .stages import ArtifactStore as ArtifactStore
 from .stages import Conditions as Conditions
 from .stages import Counts as Counts
 from .stages import Estimator as Estimator
+from .stages import Limits as Limits
 from .stages import Pipeline as Pipeline
 from .stages import PruneSearch as PruneSearch
 from .stages import QatRecipe as QatRecipe

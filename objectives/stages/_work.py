@@ -56,19 +56,27 @@ def work_of(stage: Stage, data: Parts) -> Work:
 
 
 def recorded_stages(store: Store) -> Iterator[tuple[Stage, float]]:
-    """Every stage in a store whose inputs are there too, and the seconds that it took. Files of tensors are not looked at."""
+    """Every stage in a store whose inputs are there too, and the seconds that it took, a training's rungs
+    included. Files of tensors are not looked at.
+    """
     recipes: dict[str, tuple[Mapping[str, Any], float]] = {}
     for manifest in sorted((store.root / "artifacts").glob(f"*/*/{MANIFEST}")):
         try:
             content = json.loads(manifest.read_text())
-            recipes[manifest.parent.name] = (dict(content["recipe"]), float(content["seconds"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            recipes[manifest.parent.name] = (dict(content["recipe"]), _seconds(content))
+        except (OSError, ValueError, LookupError, TypeError):
             continue  # damaged, or being written
     made: dict[str, Stage | None] = {}
     for key, (_, seconds) in recipes.items():
         stage = _rebuilt(key, recipes, made)
-        if stage is not None:
+        if stage is not None and stage.kind != "rung":
             yield stage, seconds
+
+
+def _seconds(content: Mapping[str, Any]) -> float:
+    """What a stage took, the rungs of a training included: its history has the seconds of all epochs."""
+    epochs = sum(float(epoch[2]) for epoch in content["figures"].get("history", ()))
+    return max(float(content["seconds"]), epochs)
 
 
 def _rebuilt(key: str, recipes: Mapping[str, tuple[Mapping[str, Any], float]], made: dict[str, Stage | None]) -> Stage | None:

@@ -111,6 +111,8 @@ class Chooser:
             self._running[trial.number] = (point, estimate)
             return
         self._learn_costs(candidate, attributes.get("stage_seconds") or {})
+        if trial.state == TrialState.PRUNED and "student" in attributes.get("stopped", ()) and self._goal.accuracy is not None:
+            self._accuracies.add(Known(point, float(attributes["stopped"]["values"][self._goal.accuracy])))
         if trial.state != TrialState.COMPLETE or trial.values is None:
             return
         accuracy = attributes.get("accuracy")
@@ -134,6 +136,8 @@ class Chooser:
     def _learn_costs(self, candidate: Candidate, seconds: Mapping[str, float]) -> None:
         stages = self._insight.stages(candidate) if seconds else ()
         kinds = [stage.kind for stage in stages]
+        if "rung" in seconds and "student" in seconds:  # the student's are those of the epochs behind its rungs
+            seconds = {**seconds, "student": seconds["student"] + seconds["rung"]}
         for stage in stages:
             if stage.kind in seconds and kinds.count(stage.kind) == 1:
                 work = work_of(stage, self._counts)

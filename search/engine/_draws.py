@@ -16,7 +16,10 @@ __all__ = ["Proposal", "derive_seed"]
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate, and what Optuna wants to know of how it was drawn. `drawn`: from the space, not named by the study."""
+    """A candidate, and what Optuna wants to know of how it was drawn. `drawn`: from the space, not named by the study.
+
+    `again`: the trial in which it was stopped before.
+    """
 
     candidate: Candidate
     params: dict[str, Any] = field(default_factory=dict)

@@ -88,8 +88,7 @@ class Landscape:
             return np.asarray(np.maximum(best - clean[:, 0], 0.0))
         if losses.shape[1] == 2:
             return self._gains_in_plane(clean)
-        counted = [(point <= self._samples).all(axis=1).mean() for point in clean] if len(self._samples) else [0.0] * len(clean)
-        return np.array(counted)
+        return self._counted(clean, clean[:, :1], 0)[:, 0]
 
     def expected(self, losses: Array, accuracies: Array) -> Array:
         """The mean gain (candidates) over equally likely accuracies (candidates, values).
@@ -97,12 +96,26 @@ class Landscape:
         `losses` (candidates, objectives) has anything where the accuracy is an objective.
         """
         count, values = accuracies.shape
-        cases = np.repeat(losses[:, None, :], values, axis=1)
-        if self._goal.accuracy is not None:
-            cases[:, :, self._goal.accuracy] = -accuracies
-        gains = self.gains(cases.reshape(count * values, -1)).reshape(count, values)
+        if losses.shape[1] > 2 and self._goal.accuracy is not None:
+            gains = self._counted(losses, -accuracies, self._goal.accuracy)
+        else:
+            cases = np.repeat(losses[:, None, :], values, axis=1)
+            if self._goal.accuracy is not None:
+                cases[:, :, self._goal.accuracy] = -accuracies
+            gains = self.gains(cases.reshape(count * values, -1)).reshape(count, values)
         least = self._goal.constraints.min_accuracy
         return np.asarray((gains if least is None else np.where(accuracies >= least, gains, 0.0)).mean(axis=1))
+
+    def _counted(self, losses: Array, values: Array, at: int) -> Array:
+        """The share of the samples that each point dominates with each of `values` (points, values) as its loss number `at`."""
+        if not len(self._samples):
+            return np.zeros(values.shape)
+        others = np.ones((len(losses), len(self._samples)), dtype=bool)
+        for objective in range(losses.shape[1]):
+            if objective != at:  # what is not a number dominates nothing
+                others &= losses[:, objective, None] <= self._samples[None, :, objective]
+        columns = [(others & (value[:, None] <= self._samples[None, :, at])).mean(axis=1) for value in values.T]
+        return np.stack(columns, axis=1)
 
     def _gains_in_plane(self, losses: Array) -> Array:
         """The area below the stairs of the front, right of and above each point."""

@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from edgesearch.errors import BoardLost, EdgesearchError, StoreError
+from edgesearch.errors import BoardLost, EdgesearchError, Infeasible, StoreError
 
 #: done: the artifact is in the store. refused: the stage's own fault, in one sentence. bug: ours. blocked: the disk or the
 #: store is at fault, so that no stage can run. lost: the worker died in this stage. interrupted: the worker went down with
-#: the machine or the pool that it belonged to. board_lost: the board that it was given is at fault.
-Outcome: TypeAlias = Literal["done", "refused", "bug", "blocked", "lost", "interrupted", "board_lost"]
+#: the machine or the pool that it belonged to. board_lost: the board that it was given is at fault. infeasible: its network
+#: breaks a hard limit.
+Outcome: TypeAlias = Literal["done", "refused", "bug", "blocked", "lost", "interrupted", "board_lost", "infeasible"]
 #: Errors of the operating system that have nothing to do with the stage that met them: no room left, not writable, a bad disk.
 _BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
@@ -28,8 +29,8 @@ _BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 class Job:
     """All that a worker needs, as plain JSON values.
 
-    `folder` is where the user's own code is looked for first, `vitis` are the settings of Vitis AI's tools. `board` is a
-    `BoardReference`, for a stage that runs on a board.
+    `folder` is where the user's own code is looked for first, `vitis` are the settings of Vitis AI's tools, `limits` those that
+    the stage's network is held to, as `Limits`. `board` is a `BoardReference`, for a stage that runs on a board.
     """
 
     stage: Mapping[str, Any]
@@ -40,6 +41,7 @@ class Job:
     folder: str | None = None
     board: Mapping[str, Any] | None = None
     vitis: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, Any] | None = None
     python_path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
 
     @property
@@ -57,12 +59,13 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job ended; `message` is one sentence, empty when it is done."""
+    """How a job ended; `message` is one sentence, empty when it is done. `figures`: of a network that is infeasible."""
 
     key: str
     outcome: Outcome
     seconds: float
     message: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +74,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     threads = int(job.stage["threads"])
     _extend_path(job.python_path)
     from edgesearch.board_eval import BoardReference, VitisSettings
-    from edgesearch.objectives import Stage, open_store, run_stage
+    from edgesearch.objectives import Limits, Stage, open_store, run_stage
 
     _use_threads(threads)
     stage = Stage.from_json(job.stage)
@@ -80,13 +83,23 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     outcome: Outcome = "done"
     message = ""
+    figures: Mapping[str, float] = {}
     try:
         with _logged(Path(job.log)):
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {stage.kind} {stage.key} in process {os.getpid()}")
             try:
                 store = open_store(job.store, warn=print, folder=folder)
                 vitis = VitisSettings.model_validate(job.vitis)
-                run_stage(stage, store, data_settings=job.data, device=job.device, folder=folder, board=board, vitis=vitis)
+                run_stage(
+                    stage,
+                    store,
+                    data_settings=job.data,
+                    device=job.device,
+                    folder=folder,
+                    board=board,
+                    vitis=vitis,
+                    limits=None if job.limits is None else Limits(**job.limits),
+                )
                 print(f"done in {time.perf_counter() - started:.1f} s")
             except Exception:
                 traceback.print_exc()
@@ -95,6 +108,8 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
         outcome, message = "blocked", str(error)
     except BoardLost as error:
         outcome, message = "board_lost", str(error)
+    except Infeasible as error:
+        outcome, message, figures = "infeasible", str(error), error.figures
     except EdgesearchError as error:
         outcome, message = "refused", str(error)
     except MemoryError:
@@ -105,7 +120,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
         message = f"{error.strerror or error} ({error.filename or job.store})"
     except Exception as error:
         outcome, message = "bug", f"{type(error).__name__}: {error}"
-    return asdict(JobResult(stage.key, outcome, time.perf_counter() - started, message))
+    return asdict(JobResult(stage.key, outcome, time.perf_counter() - started, message, figures))
 
 
 def _extend_path(python_path: tuple[str, ...]) -> None:

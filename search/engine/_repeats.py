@@ -28,8 +28,8 @@ class Networks:
         """A trial may have this network again."""
         self._names.pop(key, None)
 
-    def __contains__(self, key: str) -> bool:
-        """Whether a trial has this network."""
+    def knows(self, key: str) -> bool:
+        """Whether a trial has this network; nothing is counted."""
         return key in self._names
 
     def has(self, key: str, candidate: Candidate) -> bool:

@@ -78,7 +78,7 @@ class Constraints(Settings):
 class SearchSettings(Settings):
     """How candidates are proposed."""
 
-    #: tpe, nsga2, random, gp, or the import path of an Optuna sampler, called with `sampler_options` (and a `seed`).
+    #: tpe, nsga2, nsga3, random, gp, or the import path of an Optuna sampler, called with `sampler_options` (and a `seed`).
     sampler: str = "tpe"
     sampler_options: dict[str, Any] = Field(default_factory=dict)
     trials: int = Field(default=100, ge=1)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from edgesearch.board_eval import Board, SimulatedBoard, find_board
+from edgesearch.board_eval import Board
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.data import prepare_tensor
 from edgesearch.objectives.pruning import (
@@ -23,6 +23,7 @@ from edgesearch.objectives.pruning import (
 )
 from edgesearch.objectives.stages._clock import clock_of
 from edgesearch.objectives.stages._context import Context, weights_of
+from edgesearch.objectives.stages._limits import board_of
 from edgesearch.objectives.stages._pipeline import PruneSearch
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
@@ -48,10 +49,7 @@ class PrunedSettings(Settings):
 
     def find_board(self, context: Context[PrunedSettings]) -> Board:
         """The board whose time counts."""
-        if self.import_path:
-            compiler, allow = self.board.get("compiler", "edgesearch"), self.board.get("allow", ())
-            return find_board(self.import_path, folder=context.folder, compiler=compiler, allow=allow)
-        return SimulatedBoard.of_content(self.board)
+        return board_of(self.board, self.import_path, context.folder)
 
 
 def _place(plan: Plan) -> Stage | None:
@@ -86,6 +84,9 @@ def _run(context: Context[PrunedSettings]) -> Result:
     supervision = context.supervision(settings.distillation)
     pruned = _prune(context, student, model, supervision)
     context.report(_said(pruned))
+    if context.limits is not None:  # before its fine-tuning is paid for
+        size = student.input_size
+        context.limits.check(pruned.model, (context.data.channels, size, size), folder=context.folder)
     training, _ = context.train(pruned.model, student, settings.recipe, supervision)
     return Result(_figures(pruned, training) | context.taught_by(settings.distillation), weights_of(pruned.model))
 
