@@ -24,7 +24,7 @@ from _report import finish
 from _whole_pipeline import Reached, search_whole
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 
-from edgesearch.search.study import SearchSettings
+from edgesearch.search.study import SearchSettings, quiet_optuna
 from edgesearch.testing import Table, Volume, digits_table, replay
 
 SHARE = 0.97
@@ -55,7 +55,9 @@ def _known(settings: dict[str, Any]) -> dict[str, Any]:
 def run(table: Table, volume: Volume, name: str, seed: int) -> Reached:
     """One search to the share that is asked for."""
     if name in _WHOLE:
-        return search_whole(table, volume, _WHOLE[name](seed), until=SHARE)
+        with quiet_optuna():  # what it says of experimental features
+            sampler = _WHOLE[name](seed)
+        return search_whole(table, volume, sampler, until=SHARE)
     history = engine_search(table, name, seed, until=SHARE)
     point = history.reached(SHARE)
     last = history.points[-1]
@@ -70,7 +72,7 @@ def side_by_side(table: Table, seeds: int) -> dict[str, Any]:
         one, eight = (engine_search(table, "all", seed, trials=max(SIDE_BY_SIDE), workers=workers) for workers in (1, 8))
         busy.append(eight.busy)
         for trials, found in ratios.items():
-            shares = [h.points[min(trials, len(h.points)) - 1].share for h in (eight, one)]
+            shares = [0.0 if (point := history.after(trials)) is None else point.share for history in (eight, one)]
             found.append(shares[0] / shares[1])
     return {
         "busy_8": round(statistics.median(busy), 3),
@@ -79,16 +81,27 @@ def side_by_side(table: Table, seeds: int) -> dict[str, Any]:
     }
 
 
-def quartiles(values: Sequence[float]) -> list[float]:
-    """First quartile, median, third; infinities are ordered behind all numbers."""
+def quartiles(values: Sequence[float], digits: int = 4) -> list[float | None]:
+    """First quartile, median, third; infinities are ordered behind all numbers, and are None."""
     ordered = sorted(values)
-    places = [(len(ordered) - 1) * share for share in (0.25, 0.5, 0.75)]
-    return [round(_between(ordered, place), 4) for place in places]
+    between = [_between(ordered, (len(ordered) - 1) * share) for share in (0.25, 0.5, 0.75)]
+    return [None if math.isinf(value) else round(value, digits) for value in between]
 
 
 def _between(ordered: Sequence[float], place: float) -> float:
     low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
     return low if low == high else low + (high - low) * (place - math.floor(place))
+
+
+def speedup(others: Sequence[Reached], ours: Sequence[Reached]) -> list[float | None]:
+    """Quartiles of how many times as long others take, seed by seed; a seed of which neither came to the end is left out."""
+    pairs = [(other.seconds, own.seconds) for other, own in zip(others, ours, strict=True)]
+    return quartiles([0.0 if math.isinf(own) else other / own for other, own in pairs if not math.isinf(min(other, own))])
+
+
+def told(quartiles_: Sequence[float | None]) -> str:
+    first, median, third = ("never" if value is None else f"{value:.1f}" for value in quartiles_)
+    return f"{median:>8} ({first} to {third})"
 
 
 def main() -> None:
@@ -106,18 +119,16 @@ def main() -> None:
         if name in _ENGINE and len(_known(_ENGINE[name])) < len(_ENGINE[name]):
             print(f"{name}: this version has not all of {_ENGINE[name]}", flush=True)
         found[name] = [run(table, volume, name, seed) for seed in range(arguments.seeds)]
-        seconds = quartiles([reached.seconds for reached in found[name]])
-        trials = quartiles([reached.trials for reached in found[name]])
-        print(f"{name:<22} {seconds[1]:9.1f} s ({seconds[0]:.1f} to {seconds[2]:.1f}), {trials[1]:.0f} trials", flush=True)
+        seconds, trials = ([getattr(reached, what) for reached in found[name]] for what in ("seconds", "trials"))
+        print(f"{name:<20} {told(quartiles(seconds))} s, {told(quartiles(trials))} trials", flush=True)
     figures: dict[str, Any] = {"benchmark": "search_efficiency", "seeds": arguments.seeds, "candidates": len(table.candidates)}
     best = "all" if "all" in found else arguments.searches[-1]
     for name, others in found.items():
-        figures[f"worker_hours_{name}"] = [round(value / 3600, 6) for value in quartiles([r.seconds for r in others])]
+        figures[f"worker_hours_{name}"] = quartiles([reached.seconds / 3600 for reached in others], 6)
         figures[f"never_reached_{name}"] = sum(math.isinf(reached.seconds) for reached in others)
         if name != best:
-            ratios = [theirs.seconds / ours.seconds for theirs, ours in zip(others, found[best], strict=True)]
-            figures[f"speedup_vs_{name}"] = quartiles(ratios)[1]
-            figures[f"speedup_vs_{name}_quartiles"] = quartiles(ratios)
+            figures[f"speedup_vs_{name}_quartiles"] = ratios = speedup(others, found[best])
+            figures[f"speedup_vs_{name}"] = ratios[1]
     if not arguments.no_workers:
         figures |= side_by_side(table, arguments.seeds)
     finish(figures)

@@ -28,9 +28,10 @@ __all__ = ["History", "Point", "RecordedEstimator", "digits_table", "replay"]
 
 @dataclass(frozen=True)
 class Point:
-    """A search right after a trial ended.
+    """A search right after a trial was finished or failed.
 
-    seconds: of simulated time. worker_seconds: for which workers have worked by then, in sum. trials: that have ended.
+    seconds: of simulated time. worker_seconds: for which workers have worked by then, in sum. trials: that have ended, those
+    that were stopped at a rung included.
     front: values of the objectives, in their units, of the candidates that keep all constraints and that no other beats.
     share: hypervolume, as a share of that of all candidates of the table.
     """
@@ -55,6 +56,10 @@ class History:
         """The share of its time for which a worker worked, up to the end of the last trial."""
         last = self.points[-1] if self.points else None
         return last.worker_seconds / (self.workers * last.seconds) if last and last.seconds else 0.0
+
+    def after(self, trials: int) -> Point | None:
+        """The last point at which no more than so many trials had ended; None where the first had more."""
+        return next((point for point in reversed(self.points) if point.trials <= trials), None)
 
     def reached(self, share: float) -> Point | None:
         """The first point with that share of the hypervolume; None where the search never came to it."""
@@ -160,13 +165,15 @@ class _Watcher:
         self._volume = Volume(table, settings)
         self._front: list[tuple[float, ...]] = []  # losses
         self._values: dict[tuple[float, ...], tuple[float, ...]] = {}  # by losses
+        self._ended = 0
         self.points: list[Point] = []
 
     def note(self, message: str) -> None:
         """Nobody reads it."""
 
     def update(self, done: int, wanted: int, running: Mapping[int, str]) -> None:
-        """Nobody watches."""
+        """So many trials have ended; it is told before `finished` is."""
+        self._ended = done
 
     def finished(self, number: int, candidate: Candidate, metrics: Mapping[str, Any], failure: str | None) -> None:
         """A trial ended; raises _Reached when the search has found enough."""
@@ -179,7 +186,7 @@ class _Watcher:
         point = Point(
             seconds=self._pool.now,
             worker_seconds=self._pool.worker_seconds,
-            trials=len(self.points) + 1,
+            trials=self._ended,
             front=tuple(self._values[losses] for losses in self._front),
             hypervolume=reached,
             share=reached / self._volume.best,

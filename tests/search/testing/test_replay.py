@@ -77,6 +77,8 @@ def test_a_search_ends_once_it_has_found_enough() -> None:
     share = whole.points[2].share
     assert searched(trials=8, until=share).points == whole.points[: 1 + whole.points.index(whole.reached(share))]  # type: ignore[arg-type]
     assert whole.reached(1.5) is None
+    assert whole.after(3) == whole.points[2]
+    assert whole.after(0) is None
 
 
 def test_a_sampler_of_ones_own_is_searched_with() -> None:
