@@ -9,7 +9,9 @@ from .stages import RUNG_FACTOR as RUNG_FACTOR
 from .stages import Artifact as Artifact
 from .stages import ArtifactStore as ArtifactStore
 from .stages import Conditions as Conditions
+from .stages import Counts as Counts
 from .stages import Estimator as Estimator
+from .stages import Limits as Limits
 from .stages import Pipeline as Pipeline
 from .stages import PruneSearch as PruneSearch
 from .stages import QatRecipe as QatRecipe
@@ -17,6 +19,7 @@ from .stages import Stage as Stage
 from .stages import StageSpec as StageSpec
 from .stages import Store as Store
 from .stages import Teacher as Teacher
+from .stages import Work as Work
 from .stages import accuracy_of as accuracy_of
 from .stages import check_outputs as check_outputs
 from .stages import check_start as check_start
@@ -27,6 +30,7 @@ from .stages import needs_board as needs_board
 from .stages import normalisation_warning as normalisation_warning
 from .stages import open_store as open_store
 from .stages import plan as plan
+from .stages import recorded_stages as recorded_stages
 from .stages import resources_of as resources_of
 from .stages import run_stage as run_stage
 from .stages import rung_epochs as rung_epochs
@@ -35,4 +39,5 @@ from .stages import stage_specs as stage_specs
 from .stages import teaching_figures as teaching_figures
 from .stages import trained_student as trained_student
 from .stages import vitis_file as vitis_file
+from .stages import work_of as work_of
 from .training import Recipe as Recipe

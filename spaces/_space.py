@@ -140,7 +140,16 @@ class Space(Settings):
 
     def suggest(self, trial: Suggester) -> Candidate:
         """One candidate, asking `trial` only for what has more than one value and an effect."""
-        student, distillation, pruning = self._student(trial), self._distillation(trial), self._pruning(trial)
+        student, distillation = self.suggest_training(trial)
+        return self.suggest_compression(trial, student, distillation)
+
+    def suggest_training(self, trial: Suggester) -> tuple[Student, Distillation]:
+        """The first half of a candidate: a student, and how it is taught."""
+        return self._student(trial), self._distillation(trial)
+
+    def suggest_compression(self, trial: Suggester, student: Student, distillation: Distillation) -> Candidate:
+        """A candidate with this first half: how the trained student is pruned and quantized."""
+        pruning = self._pruning(trial)
         quantization = self._quantization(trial, pruned=pruning.method != "none" and pruning.ratio > 0)
         return Candidate(student=student, distillation=distillation, pruning=pruning, quantization=quantization).canonical()
 

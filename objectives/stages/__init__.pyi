@@ -1,5 +1,6 @@
 from ._context import Context as Context
 from ._estimate import Estimator as Estimator
+from ._limits import Limits as Limits
 from ._outputs import check_outputs as check_outputs
 from ._pipeline import Pipeline as Pipeline
 from ._pipeline import PruneSearch as PruneSearch
@@ -22,6 +23,10 @@ from ._store import ArtifactStore as ArtifactStore
 from ._store import Store as Store
 from ._store import open_store as open_store
 from ._teaching import teaching_figures as teaching_figures
+from ._work import Counts as Counts
+from ._work import Work as Work
+from ._work import recorded_stages as recorded_stages
+from ._work import work_of as work_of
 from .kinds import RUNG_FACTOR as RUNG_FACTOR
 from .kinds import accuracy_of as accuracy_of
 from .kinds import compiled_content as compiled_content

@@ -14,6 +14,7 @@ from edgesearch.board_eval import BoardReference, VitisSettings
 from edgesearch.errors import SpaceError, StoreError
 from edgesearch.objectives.data import DataSet
 from edgesearch.objectives.pruning import resize_to
+from edgesearch.objectives.stages._limits import Limits
 from edgesearch.objectives.stages._outputs import check_outputs
 from edgesearch.objectives.stages._spec import S
 from edgesearch.objectives.stages._stage import Stage
@@ -29,7 +30,7 @@ class Context(Generic[S]):
     """One stage about to run. `device` is resolved ("cpu", "cuda"); the user's own code is looked for in `folder` first.
 
     `board` is the one that a stage which needs a board was given. `vitis` says where Vitis AI's tools are on the machines that
-    stages run on, and decides nothing of their results.
+    stages run on, and decides nothing of their results. `limits` end a stage whose network breaks one.
     """
 
     stage: Stage
@@ -41,6 +42,7 @@ class Context(Generic[S]):
     folder: Path | None = None
     board: BoardReference | None = None
     vitis: VitisSettings = field(default_factory=VitisSettings)
+    limits: Limits | None = None
 
     @property
     def seed(self) -> int:

@@ -35,6 +35,7 @@ class Conditions:
     seed: the study's.
     threads: of every stage's process.
     bfloat16: whether "auto" precision may take bfloat16.
+    images: how many each part of the data set has, which decides nothing but what stages are expected to cost.
     """
 
     data: Mapping[str, str]
@@ -53,6 +54,7 @@ class Conditions:
     seed: int = 0
     threads: int = 1
     bfloat16: bool = False
+    images: Mapping[str, int] = field(default_factory=dict)
 
     def measures(self, candidate: Candidate) -> bool:
         """Whether boards measure the candidate, if it is to be measured: those that have its file."""
@@ -101,6 +103,7 @@ class Conditions:
             seed=seed,
             threads=threads,
             bfloat16=multiplies_bfloat16(),
+            images={part: len(getattr(data, part)) for part in ("train", "validation", "calibration", "test")},
         )
 
 

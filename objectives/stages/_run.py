@@ -16,6 +16,7 @@ from edgesearch.board_eval import BoardReference, VitisSettings
 from edgesearch.errors import DataError, EdgesearchError, GraphError, OutOfMemory, QuantizationError, StageFailed, TrainingError
 from edgesearch.objectives.data import DataSet, DataSettings, load_data
 from edgesearch.objectives.stages._context import Context
+from edgesearch.objectives.stages._limits import Limits
 from edgesearch.objectives.stages._spec import stage_specs
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages._store import Artifact, ArtifactStore
@@ -35,12 +36,14 @@ def run_stage(
     folder: Path | None = None,
     board: BoardReference | None = None,
     vitis: VitisSettings | None = None,
+    limits: Limits | None = None,
 ) -> Artifact:
     """The stage's artifact: from the store, or made now. Its inputs must be in the store.
 
     `folder` is where the user's own code is looked for first, `vitis` where Vitis AI's tools are; `board` is for a stage that
-    runs on one. One process at a time makes a stage; the others wait for its artifact. Raises StageFailed where the stage
-    failed before and would fail again, and whatever its kind raises.
+    runs on one. One process at a time makes a stage; the others wait for its artifact. `limits` are those that its network is
+    held to. Raises Infeasible where it breaks one, StageFailed where the stage failed before and would fail again, and whatever
+    its kind raises.
     """
     known = store.get(stage.kind, stage.key)
     if known is not None:
@@ -49,7 +52,7 @@ def run_stage(
         known = store.get(stage.kind, stage.key)
         if known is not None:
             return known
-        return _make(stage, store, data_settings, choose_device(device), folder, board, vitis or VitisSettings())
+        return _make(stage, store, data_settings, choose_device(device), folder, board, vitis or VitisSettings(), limits)
 
 
 def _make(
@@ -60,6 +63,7 @@ def _make(
     folder: Path | None,
     board: BoardReference | None,
     vitis: VitisSettings,
+    limits: Limits | None,
 ) -> Artifact:
     made_by = _made_by(device)
     failure = store.failure(stage.kind, stage.key)
@@ -74,7 +78,7 @@ def _make(
         )
     started = time.perf_counter()
     try:
-        context = Context(stage, settings, store, data, str(device), print, folder, board=board, vitis=vitis)
+        context = Context(stage, settings, store, data, str(device), print, folder, board=board, vitis=vitis, limits=limits)
         result = spec.run(context)
     except EdgesearchError as error:
         if isinstance(error, _DETERMINISTIC) and not isinstance(error, OutOfMemory):

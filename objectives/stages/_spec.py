@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from edgesearch.errors import StoreError
 from edgesearch.objectives.stages._stage import Stage
@@ -20,7 +20,6 @@ from edgesearch.spaces import Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgesearch.objectives.data import DataSet
     from edgesearch.objectives.stages._context import Context
     from edgesearch.objectives.stages._plan import Plan
 
@@ -33,6 +32,26 @@ class Result:
 
     figures: Mapping[str, Any]
     tensors: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+
+class Parts(Protocol):
+    """What has as many images in each part as a data set."""
+
+    @property
+    def train(self) -> Sized:
+        """Those that are trained on."""
+
+    @property
+    def validation(self) -> Sized:
+        """Those that candidates are judged by."""
+
+    @property
+    def calibration(self) -> Sized:
+        """Those that quantizers see."""
+
+    @property
+    def test(self) -> Sized:
+        """Those of the last judgement."""
 
 
 def _no_images(settings: Any, data: Any) -> float:
@@ -62,7 +81,7 @@ class StageSpec(Generic[S]):
     settings: type[S]
     place: Callable[[Plan], Stage | None]
     run: Callable[[Context[S]], Result]
-    images: Callable[[S, DataSet], float] = _no_images
+    images: Callable[[S, Parts], float] = _no_images
     resources: Callable[[S], Mapping[str, float]] = _no_resources
     random: bool = True
     on_board: bool = False

@@ -1,5 +1,6 @@
 from ._allocation import BoardRules as BoardRules
 from ._child import ChildPool as ChildPool
+from ._cost import CostModel as CostModel
 from ._crew import BoardCrew as BoardCrew
 from ._engine import Engine as Engine
 from ._jobs import Job as Job
@@ -21,5 +22,7 @@ from ._stages import StageRunner as StageRunner
 from ._stages import run_stages as run_stages
 from ._stopping import rung_ends as rung_ends
 from ._summary import Summary as Summary
+from ._walk import Endless as Endless
+from ._walk import walk as walk
 from ._workers import Pool as Pool
 from ._workers import make_pool as make_pool

@@ -19,15 +19,17 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, plan, rungs_of, teaching_figures
+from edgesearch.search.engine._asking import Asking
 from edgesearch.search.engine._crew import BoardCrew
+from edgesearch.search.engine._draws import Proposal
+from edgesearch.search.engine._hard_limits import HardLimits
 from edgesearch.search.engine._priorities import by_need
 from edgesearch.search.engine._progress import Progress
-from edgesearch.search.engine._proposals import Proposal, Proposer
 from edgesearch.search.engine._rejections import Rejections
 from edgesearch.search.engine._repeats import Networks
 from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._stages import StageEnd, StageRunner
-from edgesearch.search.engine._stopping import Stopping, foretold
+from edgesearch.search.engine._stopping import Stopping
 from edgesearch.search.engine._summary import Summary
 from edgesearch.search.engine._trials import ActiveTrial
 from edgesearch.search.engine._workers import Pool
@@ -44,9 +46,10 @@ _AHEAD = 2
 class Engine:
     """Runs one study to a number of trials.
 
-    `lease`: held while this engine runs; nothing is written once it is lost. `folder`: where the user's own code is looked for
-    first. `boards`: those that measure, where the study is scored by boards. Raises StudyError when the database, the disk or
-    the pool fails, and when no board comes back; the same study then goes on with another engine.
+    `lease`: held while this engine runs; nothing is written once it is lost. `ledger`: writes the study in another way.
+    `folder`: where the user's own code is looked for first. `boards`: those that measure, where the study is scored by boards.
+    Raises StudyError when the database, the disk or the pool fails, and when no board comes back; the same study then goes on
+    with another engine.
     """
 
     def __init__(
@@ -61,14 +64,16 @@ class Engine:
         progress: Progress,
         logs: Path,
         lease: Lease | None = None,
+        ledger: Ledger | None = None,
         folder: Path | None = None,
         boards: BoardCrew | None = None,
         retry_failed: bool = False,
     ) -> None:
         self._study, self._settings, self._conditions = study, settings, conditions
         self._estimator, self._store, self._progress = estimator, store, progress
-        self._ledger = Ledger(study, lease)
+        self._ledger = Ledger(study, lease) if ledger is None else ledger
         self._scoring, self._boards = Scoring(settings, estimator.board), boards
+        self._limits = HardLimits(settings, conditions)
         self._stages = StageRunner(
             store=store,
             pool=pool,
@@ -77,12 +82,22 @@ class Engine:
             note=progress.note,
             folder=folder,
             vitis=settings.vitis,
+            limits=self._limits.limits,
             boards=boards,
         )
         self._most_active = 1 if pool.slots == 1 else _AHEAD * pool.slots
         if boards is not None and not pool.waits_for_boards:  # so that workers have stages while trials wait for a board
             self._most_active = _AHEAD * pool.slots + boards.places
-        self._proposer = Proposer(settings, folder=folder)
+        self._asking = Asking(
+            settings,
+            conditions=conditions,
+            estimator=estimator,
+            scoring=self._scoring,
+            store=store,
+            plan=self._stages_of,
+            was_tried=lambda candidate: candidate.key in self._seen or self._networks.knows(self._network_key(candidate)),
+            folder=folder,
+        )
         self._search: Iterator[Proposal] | None = None
         self._search_started = 0.0
         self._active: list[ActiveTrial] = []
@@ -127,9 +142,10 @@ class Engine:
         for trial in self._study.get_trials(deepcopy=False):
             self._count += 1
             candidate = Candidate.model_validate(trial.user_attrs["candidate"])
-            self._proposer.observe(foretold(trial))
             self._scoring.observe(trial)
+            self._asking.observe(trial)
             self._stopping.observe(trial, candidate)
+            self._limits.observe(trial)
             if trial.state == TrialState.RUNNING:
                 self._activate(trial.number, candidate, trial.user_attrs)
             else:
@@ -179,14 +195,14 @@ class Engine:
         proposal = next(self._search, None)
         if proposal is None:
             self._search, self._exhausted = None, True
-            self._progress.note(self._proposer.why_none_is_left())
-        elif proposal.candidate.key in self._seen:
+            self._progress.note(self._asking.why_none_is_left())
+        elif proposal.key in self._seen:
             if proposal.drawn:
                 self._networks.repeats += 1
         else:
             estimate = self._screen(proposal)
-            self._seen.add(proposal.candidate.key)
-            if estimate is not None and not self._networks.has(self._network_key(proposal), proposal.candidate):
+            self._seen.add(proposal.key)
+            if estimate is not None and not self._networks.has(self._network_key(proposal.candidate), proposal.candidate):
                 self._search = None
                 self._create(proposal, estimate, time.perf_counter() - self._search_started)
 
@@ -198,7 +214,7 @@ class Engine:
             self._seen.discard(candidate.key)
             self._networks.forget(stopped.user_attrs["network_key"])
             yield Proposal(candidate, stopped.params, stopped.distributions, again=stopped.number)
-        yield from self._proposer.proposals(self._count)
+        yield from self._asking.proposals(self._count, self._seen)
 
     def _screen(self, proposal: Proposal) -> dict[str, float] | None:
         """The metrics known before training, or None when a hard constraint or the DPU rules the candidate out."""
@@ -207,17 +223,18 @@ class Engine:
         except EdgesearchError as error:
             self._rejections.unsupported(proposal.candidate, error)
             return None
-        violations = self._settings.constraints.violations(self._scoring.favourable(estimate))
+        broken = self._limits.broken_by(self._stages_of(proposal.candidate))
+        violations = self._settings.constraints.violations(self._scoring.favourable(broken or estimate))
         if violations:
-            self._rejections.violated(proposal.candidate, estimate, violations)
+            self._rejections.violated(proposal.candidate, broken or estimate, violations)
         return None if violations else estimate
 
-    def _network_key(self, proposal: Proposal) -> str:
-        return self._estimator.network_key(proposal.candidate)
+    def _network_key(self, candidate: Candidate) -> str:
+        return self._estimator.network_key(candidate)
 
     def _create(self, proposal: Proposal, estimate: dict[str, float], ask_seconds: float) -> None:
         candidate = proposal.candidate
-        network = self._network_key(proposal)
+        network = self._network_key(candidate)
         trial = create_trial(
             state=TrialState.RUNNING,
             params=proposal.params,
@@ -236,17 +253,20 @@ class Engine:
         )
         trial.number = self._ledger.create(trial)
         self._networks.add(network, trial.number, candidate)
-        self._proposer.observe(trial)
+        self._asking.observe(trial)
         self._count += 1
         self._activate(trial.number, candidate, trial.user_attrs)
 
     def _activate(self, number: int, candidate: Candidate, attributes: Mapping[str, Any]) -> None:
-        trial = ActiveTrial(number, candidate, list(self._plan(candidate, "measured").walk()))
+        trial = ActiveTrial(number, candidate, self._stages_of(candidate))
         if self._settings.score == "board" and self._conditions.measures(candidate):
             trial.add(self._plan(candidate, "on_board"))
         self._stopping.enter(trial, attributes)
         if self._stopping.continues(trial, attributes, self._stages.artifact):
             self._active.append(trial)
+
+    def _stages_of(self, candidate: Candidate) -> list[Stage]:
+        return list(self._plan(candidate, "measured").walk())
 
     def _plan(self, candidate: Candidate, last: str) -> Stage:
         return plan(candidate, self._settings.pipeline, self._conditions, last=last)
@@ -285,7 +305,7 @@ class Engine:
     def _pause(self, trial: ActiveTrial) -> None:
         self._stopping.paused[trial.number] = trial
         self._ledger.note(trial.number, {"paused": self._stopping.account(trial)})
-        self._proposer.observe(foretold(self._stored(trial.number)))
+        self._asking.observe(self._stored(trial.number))
 
     def _wants_board(self, trial: ActiveTrial) -> bool:
         """Whether a trial whose stages are all there is measured, too."""
@@ -299,7 +319,10 @@ class Engine:
         waiting = [trial for trial in self._active if trial.needs(end.stage)]
         for trial in waiting:
             trial.faults += end.faults
-        if end.failure is not None:
+        if end.infeasible is not None:
+            for trial in waiting:
+                self._rule_out(trial, end)
+        elif end.failure is not None:
             for trial in waiting:
                 self._fail(trial, end.failure)
         elif waiting:  # the first that asked for it paid for it; to the others it is a hit
@@ -325,12 +348,10 @@ class Engine:
             return
         attributes = {
             **figures,
-            "stage_seconds": trial.seconds,
-            "cache_hits": trial.hits,
+            **trial.bookkeeping(),
             "artifacts": {stage.kind: stage.key for stage in trial.stages},
             "violations": self._settings.constraints.violations(figures),
             **self._stopping.record(trial),
-            **_faults(trial),
         }
         self._tell(trial, attributes, values, self._settings.constraints.excesses(figures))
         self._finished += 1
@@ -342,8 +363,7 @@ class Engine:
             self._progress.note(f"warning: {teacher_sentence(trial.number, figures)}")
 
     def _fail(self, trial: ActiveTrial, reason: str) -> None:
-        attributes = {"failure": reason, "stage_seconds": trial.seconds, "cache_hits": trial.hits, **_faults(trial)}
-        self._tell(trial, attributes, None)
+        self._tell(trial, {"failure": reason, **trial.bookkeeping()}, None)
         self._stopping.left(trial)
         self._failed += 1
         self._progress.finished(trial.number, trial.candidate, {}, reason)
@@ -352,11 +372,21 @@ class Engine:
                 f"the first {self._failed} trials all failed, the last with: {reason}; nothing is lost, mend it and go on"
             )
 
+    def _rule_out(self, trial: ActiveTrial, end: StageEnd) -> None:
+        """A trial whose network, now that it is known, breaks a hard limit: the sampler is told so."""
+        figures = dict(end.infeasible or {})
+        violations = self._settings.constraints.violations(figures)
+        self._rejections.ruled_out(trial.candidate, figures, violations)
+        trial.seconds[end.stage.kind] = round(end.seconds, 3)
+        self._end_early(trial, self._limits.account(trial, end), {"violations": violations, **figures})
+        self._stopping.left(trial)
+
     def _stop(self, trial: ActiveTrial) -> None:
         """A trial whose student cannot come to the front is not trained any further."""
-        account = self._stopping.reasons(trial)
-        attributes = {"stopped": account, "stage_seconds": trial.seconds, "cache_hits": trial.hits, **_faults(trial)}
-        self._tell(trial, attributes, None)
+        self._end_early(trial, self._stopping.reasons(trial), {})
+
+    def _end_early(self, trial: ActiveTrial, account: dict[str, Any], figures: dict[str, Any]) -> None:
+        self._tell(trial, {"stopped": account, **figures, **trial.bookkeeping()}, None)
         self._stopped += 1
         self._progress.note(f"trial {trial.number}  {trial.candidate}  {account['reason']}")
 
@@ -382,9 +412,9 @@ class Engine:
         self._active = [other for other in self._active if other is not trial]
         self._ended += 1
         stored = self._stored(trial.number)
-        self._proposer.observe(foretold(stored))
         self._scoring.observe(stored)
-        if stored.state == TrialState.PRUNED:
+        self._asking.observe(stored)
+        if "student" in stored.user_attrs.get("stopped", ()):  # it waits at a rung of that student's
             self._stopping.stopped(stored)
         self._show()  # before the line that speaks of this trial, so that its counts are right
 
@@ -396,8 +426,3 @@ class Engine:
         """The study's own attributes, where there is something to say."""
         tallies = self._rejections.attributes() | ({"repeats": self._networks.repeats} if self._networks.repeats else {})
         return tallies | ({"boards": dict(self._boards.summary())} if self._boards is not None else {})
-
-
-def _faults(trial: ActiveTrial) -> dict[str, Any]:
-    """What a trial keeps of the boards that lost its measurement."""
-    return {"board_faults": list(trial.faults)} if trial.faults else {}

@@ -14,15 +14,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from edgesearch.errors import BoardError, BoardLost, EdgesearchError, PluginError, StoreError
+from edgesearch.errors import BoardError, BoardLost, EdgesearchError, Infeasible, PluginError, StoreError
 from edgesearch.search.engine._heartbeats import beating
 
 #: done: the artifact is in the store. refused: the stage's own fault, in one sentence. bug: ours. blocked: the disk or the
 #: store is at fault, so that no stage can run. lost: the worker died in this stage. interrupted: the worker went down with
 #: the machine or the pool that it belonged to. board_lost: the board that it was given is at fault. board_refused: that board
 #: refused it, or it was not found, and nobody knows yet whose fault that is. hung: the worker gave no sign of life for too
-#: long, and was stopped.
-Outcome: TypeAlias = Literal["done", "refused", "bug", "blocked", "lost", "interrupted", "board_lost", "board_refused", "hung"]
+#: long, and was stopped. infeasible: its network breaks a hard limit.
+Outcome: TypeAlias = Literal[
+    "done", "refused", "bug", "blocked", "lost", "interrupted", "board_lost", "board_refused", "hung", "infeasible"
+]
 #: Errors of the operating system that have nothing to do with the stage that met them: no room left, not writable, a bad disk.
 _BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
@@ -31,8 +33,8 @@ _BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 class Job:
     """All that a worker needs, as plain JSON values.
 
-    `folder` is where the user's own code is looked for first, `vitis` are the settings of Vitis AI's tools. `board` is a
-    `BoardReference`, for a stage that runs on a board.
+    `folder` is where the user's own code is looked for first, `vitis` are the settings of Vitis AI's tools, `limits` those that
+    the stage's network is held to, as `Limits`. `board` is a `BoardReference`, for a stage that runs on a board.
     """
 
     stage: Mapping[str, Any]
@@ -43,6 +45,7 @@ class Job:
     folder: str | None = None
     board: Mapping[str, Any] | None = None
     vitis: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, Any] | None = None
     python_path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
 
     @property
@@ -60,12 +63,16 @@ class Job:
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job ended; `message` is one sentence: why it is not done, or what to know of one that is (most often nothing)."""
+    """How a job ended; `message` is one sentence: why it is not done, or what to know of one that is (most often nothing).
+
+    `figures`: of a network that is infeasible.
+    """
 
     key: str
     outcome: Outcome
     seconds: float
     message: str = ""
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +81,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     threads = int(job.stage["threads"])
     _extend_path(job.python_path)
     from edgesearch.board_eval import BoardReference, VitisSettings
-    from edgesearch.objectives import Stage, open_store, run_stage
+    from edgesearch.objectives import Limits, Stage, open_store, run_stage
 
     _use_threads(threads)
     stage = Stage.from_json(job.stage)
@@ -83,6 +90,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     outcome: Outcome = "done"
     message = ""
+    figures: Mapping[str, float] = {}
     try:
         with _logged(Path(job.log)), beating(Path(job.log)):
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {stage.kind} {stage.key} in process {os.getpid()}")
@@ -90,7 +98,14 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
                 store = open_store(job.store, warn=print, folder=folder)
                 vitis = VitisSettings.model_validate(job.vitis)
                 made = run_stage(
-                    stage, store, data_settings=job.data, device=job.device, folder=folder, board=board, vitis=vitis
+                    stage,
+                    store,
+                    data_settings=job.data,
+                    device=job.device,
+                    folder=folder,
+                    board=board,
+                    vitis=vitis,
+                    limits=None if job.limits is None else Limits(**job.limits),
                 )
                 if made.figures.get("pieces", 1) > 1:
                     message = "its batches were computed in two halves each, since memory did not suffice for a whole one"
@@ -102,6 +117,8 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
         outcome, message = "blocked", str(error)
     except BoardLost as error:
         outcome, message = "board_lost", str(error)
+    except Infeasible as error:
+        outcome, message, figures = "infeasible", str(error), error.figures
     except EdgesearchError as error:
         is_boards = board is not None and isinstance(error, (BoardError, PluginError))
         outcome, message = "board_refused" if is_boards else "refused", str(error)
@@ -113,7 +130,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
         message = f"{error.strerror or error} ({error.filename or job.store})"
     except Exception as error:
         outcome, message = "bug", f"{type(error).__name__}: {error}"
-    return asdict(JobResult(stage.key, outcome, time.perf_counter() - started, message))
+    return asdict(JobResult(stage.key, outcome, time.perf_counter() - started, message, figures))
 
 
 def _extend_path(python_path: tuple[str, ...]) -> None:

@@ -9,21 +9,18 @@ which trials happen to have ended.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import optuna
-from optuna.distributions import BaseDistribution
 from optuna.samplers import RandomSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
+from edgesearch.search.engine._draws import Proposal, derive_seed
+from edgesearch.search.engine._mirror import Mirror
 from edgesearch.search.engine._samplers import check_sampler, make_sampler, needs_parameters
 from edgesearch.search.engine._walk import Endless, walk
-from edgesearch.search.study import StudyFile, quiet_optuna, with_fingerprint
-from edgesearch.spaces import Candidate, Space
+from edgesearch.search.study import StudyFile, with_fingerprint
+from edgesearch.spaces import Space
 
 #: After this many proposals in a row that lead nowhere, the sampler is replaced by plain random draws for this trial.
 _PATIENCE = 8
@@ -31,26 +28,6 @@ _PATIENCE = 8
 MAX_ATTEMPTS = 300
 #: As many candidates of the space are looked at then, for all trials together.
 MAX_WALKED = 100_000
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A candidate, and what Optuna wants to know of how it was drawn. `drawn`: from the space, not named by the study.
-
-    `again`: the trial in which it was stopped before.
-    """
-
-    candidate: Candidate
-    params: dict[str, Any] = field(default_factory=dict)
-    distributions: dict[str, BaseDistribution] = field(default_factory=dict)
-    system_attrs: dict[str, Any] = field(default_factory=dict)
-    drawn: bool = False
-    again: int | None = None
-
-
-def derive_seed(*parts: int | str) -> int:
-    """A seed below 2**31 from the given parts, the same on every machine."""
-    return int(hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:8], 16) & 0x7FFFFFFF
 
 
 class Proposer:
@@ -63,41 +40,29 @@ class Proposer:
     def __init__(self, settings: StudyFile, *, folder: Path | None = None) -> None:
         self._settings, self._folder = settings, settings.folder if folder is None else folder
         check_sampler(settings, folder=self._folder)
-        with quiet_optuna():
-            self._mirror = optuna.create_study(directions=list(settings.directions))
-        self._needs_parameters = needs_parameters(make_sampler(settings.search, 0, folder=self._folder))
-        self._open: dict[int, int] = {}  # trial number -> the mirror's own id of one that runs, or waits at a rung
+        needs = needs_parameters(make_sampler(settings.search, 0, folder=self._folder))
+        self._mirror = Mirror(settings.directions, needs_parameters=needs)
         self._walk: Iterator[Proposal] | None = None
         self._is_exhausted = settings.space is None
 
     def observe(self, trial: FrozenTrial) -> None:
-        """Learn that a trial runs, or how it ended; of one that waits how it is foretold to end, which may change."""
-        storage, identity = self._mirror._storage, self._open.pop(trial.number, None)
-        if identity is None:
-            # Samplers do not use failed trials, some none without parameters.
-            if trial.state not in (TrialState.COMPLETE, TrialState.RUNNING) or not (trial.params or not self._needs_parameters):
-                return
-            identity = storage.create_new_trial(self._mirror._study_id, template_trial=trial)
-        elif not (mirrored := storage.get_trial(identity)).state.is_finished():
-            for name, value in trial.system_attrs.items():  # its constraints among them
-                storage.set_trial_system_attr(identity, name, value)
-            storage.set_trial_state_values(identity, trial.state, trial.values)
-        elif trial.state == TrialState.COMPLETE:  # in memory, what was read is the trial itself
-            mirrored.values, mirrored._system_attrs = trial.values, dict(trial.system_attrs)
-        if trial.state == TrialState.RUNNING or "paused" in trial.user_attrs:
-            self._open[trial.number] = identity
+        """Learn that a trial runs, or how it ended."""
+        self._mirror.observe(trial)
 
     def proposals(self, number: int) -> Iterator[Proposal]:
         """Candidates for trial `number`, one after the other until one is taken; ends when there is none left to propose."""
-        for candidate in self._settings.candidates:
-            yield Proposal(candidate.canonical())
+        yield from self.own()
         space = self._settings.space
         if space is not None:
             for attempt in range(MAX_ATTEMPTS):
-                yield self._draw(space, number, attempt)
+                yield self.draw(space, number, attempt, at_random=attempt >= _PATIENCE)
             if self._walk is None:
                 self._walk = self._walked(space)
             yield from self._walk
+
+    def own(self) -> list[Proposal]:
+        """The candidates that the study names."""
+        return [Proposal(candidate.canonical()) for candidate in self._settings.candidates]
 
     def why_none_is_left(self) -> str:
         """Once `proposals` came to its end: one sentence."""
@@ -110,22 +75,14 @@ class Proposer:
             "rejected before; the study ends here, though the space has more: widen it, or relax the constraints"
         )
 
-    def _draw(self, space: Space, number: int, attempt: int) -> Proposal:
+    def draw(self, space: Space, number: int, attempt: int, *, at_random: bool = False) -> Proposal:
+        """A candidate of the sampler's, or one drawn at random; the mirror is left as it was."""
         seed = derive_seed(self._settings.seed, number, attempt)
-        with quiet_optuna():
-            self._mirror.sampler = (
-                RandomSampler(seed=seed)
-                if attempt >= _PATIENCE
-                else make_sampler(self._settings.search, seed, folder=self._folder)
-            )
-            trial = self._mirror.ask()
+        sampler = RandomSampler(seed=seed) if at_random else make_sampler(self._settings.search, seed, folder=self._folder)
+        with self._mirror.asked(sampler) as trial:
             candidate = with_fingerprint(space.suggest(trial), self._folder)
-            frozen = self._mirror.get_trials(deepcopy=False)[trial.number]
-            proposal = Proposal(
-                candidate, dict(frozen.params), dict(frozen.distributions), dict(frozen.system_attrs), drawn=True
-            )
-            self._mirror.tell(trial, state=TrialState.FAIL)
-        return proposal
+            frozen = self._mirror.frozen(trial)
+            return Proposal(candidate, dict(frozen.params), dict(frozen.distributions), dict(frozen.system_attrs), drawn=True)
 
     def _walked(self, space: Space) -> Iterator[Proposal]:
         """The space's candidates that can be counted, once for all trials."""

@@ -36,9 +36,20 @@ class Rejections:
         expected = {name: estimate[name.partition("_")[2]] for name in violations}
         for name, limit in limits.items():
             self._tell(name, f"{candidate}: {name} = {limit:g}, expected {expected[name]:g}")
-        distance = self._constraints.distance(estimate)
+        self._compare(candidate, estimate, violations)
+
+    def ruled_out(self, candidate: Candidate, figures: Mapping[str, float], violations: Mapping[str, float]) -> None:
+        """The candidate, a trial already, violates constraints now that its metrics are known; it is not counted here."""
+        self._compare(candidate, figures, violations)
+
+    def _compare(self, candidate: Candidate, figures: Mapping[str, float], violations: Mapping[str, float]) -> None:
+        """Keep the candidate if it misses the constraints by least."""
+        distance = self._constraints.distance(figures)
         if not self.nearest or distance < self.nearest["distance"]:
-            misses = {name: {"limit": limits[name], "expected": expected[name]} for name in violations}
+            misses = {
+                name: {"limit": float(getattr(self._constraints, name)), "expected": figures[name.partition("_")[2]]}
+                for name in violations
+            }
             self.nearest = {"candidate": str(candidate), "distance": distance, "misses": misses}
 
     def attributes(self) -> dict[str, Any]:

@@ -28,6 +28,10 @@ class Networks:
         """A trial may have this network again."""
         self._names.pop(key, None)
 
+    def knows(self, key: str) -> bool:
+        """Whether a trial has this network; nothing is counted."""
+        return key in self._names
+
     def has(self, key: str, candidate: Candidate) -> bool:
         """Whether a trial has the candidate's network: a repeat, then."""
         known = self._names.get(key)

@@ -2,8 +2,10 @@
 
 A sampler is made anew for every proposal, with a seed of its own, so that a study that goes on proposes what it would have
 without a break; what a sampler learns from must be in the trials. Running trials are among those: TPE counts them as bad, so
-that workers do not search in the same place (its `constant_liar`; with several objectives too), GP takes them into its model,
-NSGA-II and random draws do not look at them.
+that workers do not search in the same place (its `constant_liar`; with several objectives too), GP takes them into its model.
+NSGA-II, NSGA-III and random draws do not look at them: generations are made of finished trials, and what keeps workers apart is
+that no candidate is proposed twice. TPE models parameters that depend on others where they exist; NSGA-II, NSGA-III and GP only
+those that every trial has, and draw the others at random.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import optuna
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -33,10 +35,13 @@ samplers.add(
 samplers.add(
     "nsga2", lambda search, seed: NSGAIISampler(seed=seed, population_size=search.population, **search.sampler_options)
 )
+samplers.add(
+    "nsga3", lambda search, seed: NSGAIIISampler(seed=seed, population_size=search.population, **search.sampler_options)
+)
 samplers.add("gp", lambda search, seed: GPSampler(seed=seed, n_startup_trials=search.startup_trials, **search.sampler_options))
 samplers.add("random", lambda search, seed: RandomSampler(seed=seed, **search.sampler_options))
 #: These only search the parameters that all trials have, and would find none with a trial that has no parameters.
-_NEED_PARAMETERS = (GPSampler, NSGAIISampler)
+_NEED_PARAMETERS = (GPSampler, NSGAIISampler, NSGAIIISampler)
 #: Trials that a sampler is tried with before the study starts.
 _TRIALS = 6
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgesearch.board_eval import VitisSettings
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Artifact, ArtifactStore, DataSettings, Stage, needs_board, resources_of
+from edgesearch.objectives import Artifact, ArtifactStore, DataSettings, Limits, Stage, needs_board, resources_of
 from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._jobs import Job, JobResult
 from edgesearch.search.engine._workers import Pool
@@ -24,20 +24,22 @@ _DEATHS = 3
 class StageEnd:
     """A stage that ended: its artifact is there, or `failure` says in one sentence why it never will be.
 
-    `faults`: of boards that lost it before, as `BoardFault`.
+    `faults`: of boards that lost it before, as `BoardFault`. `infeasible`: metrics of its network, where that breaks a limit.
     """
 
     stage: Stage
     seconds: float
     failure: str | None = None
     faults: tuple[dict[str, str], ...] = ()
+    infeasible: Mapping[str, float] | None = None
 
 
 class StageRunner:
     """Runs stages in a pool and finds their artifacts in the store.
 
     `folder` is where the user's own code is looked for first, `vitis` where Vitis AI's tools are; `note` is told what a person
-    should know. `boards` serve the stages that need one, which wait while they run and so take no worker's place.
+    should know. `limits`: those that networks are held to. `boards` serve the stages that need one, which wait while they run
+    and so take no worker's place.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class StageRunner:
         folder: Path | None = None,
         boards: BoardCrew | None = None,
         vitis: VitisSettings | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._boards = boards
         self._wait_for_board = False  # whether a stage was to start on one since results were last collected
@@ -59,6 +62,7 @@ class StageRunner:
         self._data = data.model_dump(mode="json")
         self._logs, self._folder = logs, folder
         self._vitis = {} if vitis is None else vitis.model_dump(mode="json")
+        self._limits = None if limits is None else limits.to_json()
         self._running: dict[str, tuple[Stage, str]] = {}  # stage key -> stage, log
         self._refused: dict[str, tuple[Stage, str, JobResult]] = {}  # by a board, and nobody knows yet whose fault that is
         self._deaths: Counter[str] = Counter()
@@ -112,6 +116,7 @@ class StageRunner:
                 folder=folder,
                 board=None if board is None else asdict(board),
                 vitis=self._vitis,
+                limits=self._limits,
             )
         )
 
@@ -197,6 +202,8 @@ class StageRunner:
             self._note(f"{name}: {result.message}; it goes on from its last checkpoint")
             return None
         message = result.message
+        if result.outcome == "infeasible":
+            return StageEnd(stage, result.seconds, f"{message}; it was not trained any further", infeasible=result.figures)
         if result.outcome == "done":
             if self.artifact(stage) is not None:
                 if message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgesearch.objectives import Artifact, Stage
 from edgesearch.spaces import Candidate
@@ -53,6 +54,11 @@ class ActiveTrial:
         self.seconds[stage.kind] = self.seconds.get(stage.kind, 0.0) + round(seconds, 3)
         if self.student is not None and stage.key == self.student.key:
             self.seconds[stage.kind] += self.seconds.pop("rung", 0.0)
+
+    def bookkeeping(self) -> dict[str, Any]:
+        """What is kept of a trial however it ends, as attributes: what it paid for, what was there, boards that lost it."""
+        faults = {"board_faults": list(self.faults)} if self.faults else {}
+        return {"stage_seconds": self.seconds, "cache_hits": self.hits, **faults}
 
     @property
     def is_complete(self) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from edgesearch.spaces import Candidate, Space
+from edgesearch.spaces import Candidate, Space, Suggester
+
+T = TypeVar("T")
 
 
 class Endless(Exception):
@@ -20,12 +22,14 @@ class Path:
     """The choices that lead to one candidate, in the order in which the space asks for them.
 
     `indices` of the first choices may be given; later ones take the first value. It is what `Space.suggest` calls a trial.
+    Ranges without steps have `grid` values, evenly spaced; 0: none.
     """
 
     indices: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     params: dict[str, Any] = field(default_factory=dict)
     distributions: dict[str, BaseDistribution] = field(default_factory=dict)
+    grid: int = 0
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         """The choice of this path."""
@@ -34,12 +38,17 @@ class Path:
         return value
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
-        """The step of this path; raises Endless without steps."""
-        if step is None and low < high:
-            raise Endless
+        """The step of this path; raises Endless without steps and a grid."""
         distribution = FloatDistribution(low, high, step=step, log=log)
-        index = self._index(1 + round((distribution.high - low) / step) if step else 1)
-        value = min(low + index * (step or 0.0), distribution.high)
+        if step is None and low < high:
+            if self.grid < 2:
+                raise Endless
+            share = self._index(self.grid) / (self.grid - 1)
+            value = low * (high / low) ** share if log else low + (high - low) * share
+        else:
+            index = self._index(1 + round((distribution.high - low) / step) if step else 1)
+            value = low + index * (step or 0.0)
+        value = min(value, distribution.high)
         self.distributions[name], self.params[name] = distribution, value
         return value
 
@@ -47,7 +56,7 @@ class Path:
         """The path after this one: the last choice that has another value takes it, those behind it start anew."""
         for depth in reversed(range(len(self.sizes))):
             if self.indices[depth] + 1 < self.sizes[depth]:
-                return Path([*self.indices[:depth], self.indices[depth] + 1])
+                return Path([*self.indices[:depth], self.indices[depth] + 1], grid=self.grid)
         return None
 
     def _index(self, size: int) -> int:
@@ -63,7 +72,30 @@ def walk(space: Space) -> Iterator[tuple[Candidate, Path]]:
 
     Raises Endless when the space has a range without steps, perhaps only after some candidates.
     """
-    path: Path | None = Path()
+    return walk_choices(space.suggest)
+
+
+def walk_choices(suggest: Callable[[Suggester], T], *, grid: int = 0) -> Iterator[tuple[T, Path]]:
+    """All that `suggest` makes of choices, and the choices; ranges without steps have `grid` values, or raise Endless."""
+    path: Path | None = Path(grid=grid)
     while path is not None:
-        yield space.suggest(path), path
+        yield suggest(path), path
         path = path.next()
+
+
+@dataclass
+class Recorded:
+    """Answers with the parameters of an earlier trial, and keeps the names of those that it was asked for."""
+
+    params: Mapping[str, Any]
+    asked: list[str] = field(default_factory=list)
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """The earlier answer; raises KeyError where there is none."""
+        self.asked.append(name)
+        return self.params[name]
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        """The earlier answer; raises KeyError where there is none."""
+        self.asked.append(name)
+        return float(self.params[name])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-from edgesearch.objectives import DataSet, Stage, Store, stage_specs
-from edgesearch.search.engine import rung_ends
+from edgesearch.errors import EdgesearchError
+from edgesearch.objectives import Stage, Store, recorded_stages, work_of
+from edgesearch.search.engine import CostModel, rung_ends
 from edgesearch.search.library._inputs import Inputs
 from edgesearch.search.library._screening import screen
 from edgesearch.search.study import Home, duration
-
-#: Multiply-accumulates per second that a small network's training reaches on one x86 core. The order of magnitude only.
-_TRAINING_MACS_PER_SECOND = 6e9
+from edgesearch.spaces import Candidate, Student
 
 
 def describe_cost(inputs: Inputs, home: Home, trials: int) -> str:
@@ -19,17 +18,17 @@ def describe_cost(inputs: Inputs, home: Home, trials: int) -> str:
     settings, data = inputs.settings, inputs.data
     screening = screen(inputs, trials)
     store = Store(home.store) if home.store.exists() else None
-    stages: dict[str, tuple[Stage, float]] = {}
+    stages: dict[str, Stage] = {}
     lines = []
     for screened in screening.kept:
         macs, fps = screened.estimate["macs"], screened.estimate["fps"]
         fresh = [
             stage
             for stage in inputs.plan(screened.candidate).walk()
-            if stage.key not in stages and stage.kind != "measured" and not (store and store.has(stage.kind, stage.key))
+            if stage.key not in stages and not (store and store.has(stage.kind, stage.key))
         ]
-        stages |= {stage.key: (stage, macs) for stage in fresh}
-        words = " ".join(dict.fromkeys(stage.kind for stage in fresh)) or "nothing new"
+        stages |= {stage.key: stage for stage in fresh}
+        words = " ".join(dict.fromkeys(stage.kind for stage in fresh if stage.kind != "measured")) or "nothing new"
         lines.append(f"  {screened.candidate!s:<58} {macs / 1e6:>9,.1f} MMAC  ~{fps:>7,.0f} FPS  {words}")
     what = f"{trials} trials; the study's own candidates, then a sample" if settings.space else "the study's own candidates"
     head = [
@@ -40,18 +39,58 @@ def describe_cost(inputs: Inputs, home: Home, trials: int) -> str:
     tail = [f"rejected before training: {screening.rejected}"] if screening.rejected else []
     if not screening.kept:
         return "\n".join([*head, *tail, screening.why_empty()])
-    seconds = sum(_seconds(stage, macs, data) for stage, macs in stages.values())
-    kinds = Counter(stage.kind for stage, _ in stages.values())
+    costs = StageCosts(inputs, store)
+    seconds = sum(costs.seconds(stage) for stage in stages.values())
+    kinds = Counter(stage.kind for stage in stages.values() if stage.kind != "measured")
+    threads = inputs.conditions.threads
     tail += [
         "would run: " + (", ".join(f"{count} x {kind}" for kind, count in kinds.items()) or "nothing, all is in the store"),
-        f"expected cost: about {duration(seconds)} of one core (from multiply-accumulates; the order of magnitude only)",
+        f"expected cost: about {duration(seconds)} of {f'{threads} cores' if threads > 1 else 'one core'} ({costs.basis})",
     ]
     if ends := rung_ends(settings):
         tail.append(f"at most: students may be stopped after {' or '.join(map(str, ends))} of {settings.train.epochs} epochs")
     return "\n".join(head + lines + tail)
 
 
-def _seconds(stage: Stage, macs: float, data: DataSet) -> float:
-    """Seconds on one core: the images that the stage passes through a network, times the network's work."""
-    spec = stage_specs().find(stage.kind)
-    return spec.images(spec.settings_of(stage), data) * macs / _TRAINING_MACS_PER_SECOND
+class StageCosts:
+    """Expected seconds of a study's stages, by what the store has of stages on the same data."""
+
+    def __init__(self, inputs: Inputs, store: Store | None) -> None:
+        self._inputs = inputs
+        self._model = CostModel(bfloat16=inputs.conditions.bfloat16)
+        self._macs: dict[str, float] = {}  # by student
+        for stage, seconds in [] if store is None else recorded_stages(store):
+            if all(inputs.data.fingerprints.get(part) == known for part, known in stage.data.items()):
+                self._learn(stage, seconds)
+
+    @property
+    def basis(self) -> str:
+        """What the seconds rest on, in words."""
+        count = self._model.observations
+        if not count:
+            return "from multiply-accumulates, as nothing is recorded yet; the order of magnitude only"
+        return f"from {count:,} recorded {'stage' if count == 1 else 'stages'} on these images, and multiply-accumulates"
+
+    def seconds(self, stage: Stage) -> float:
+        """Of one stage, with as many threads as the study's have."""
+        work = work_of(stage, self._inputs.data)
+        return self._model.seconds(work, self._of(work.student))
+
+    def _learn(self, stage: Stage, seconds: float) -> None:
+        try:
+            work = work_of(stage, self._inputs.data)
+        except (EdgesearchError, ValueError):  # of another version of this program
+            return
+        self._model.observe(work, self._of(work.student), seconds)
+
+    def _of(self, student: Student | None) -> float:
+        """Multiply-accumulates of a student's whole network; 0 where they cannot be told."""
+        if student is None:
+            return 0.0
+        key = student.model_dump_json()
+        if key not in self._macs:
+            try:
+                self._macs[key] = self._inputs.estimator.estimate(Candidate(student=student))["macs"]
+            except EdgesearchError:
+                self._macs[key] = 0.0
+        return self._macs[key]

@@ -12,11 +12,13 @@ from ._front import Miss as Miss
 from ._front import choose as choose
 from ._front import knee as knee
 from ._front import nearest_misses as nearest_misses
+from ._front import non_dominated as non_dominated
 from ._front import pareto_front as pareto_front
 from ._front import scaled_losses as scaled_losses
 from ._home import Home as Home
 from ._hypervolume import hypervolume as hypervolume
 from ._hypervolume import progress as progress
+from ._hypervolume import volume as volume
 from ._interrupts import raise_if_interrupted as raise_if_interrupted
 from ._interrupts import watch_interrupts as watch_interrupts
 from ._interval import is_distinct as is_distinct

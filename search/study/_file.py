@@ -78,13 +78,15 @@ class Constraints(Settings):
 class SearchSettings(Settings):
     """How candidates are proposed."""
 
-    #: tpe, nsga2, random, gp, or the import path of an Optuna sampler, called with `sampler_options` (and a `seed`).
+    #: tpe, nsga2, nsga3, random, gp, or the import path of an Optuna sampler, called with `sampler_options` (and a `seed`).
     sampler: str = "tpe"
     sampler_options: dict[str, Any] = Field(default_factory=dict)
     trials: int = Field(default=100, ge=1)
     #: Trials drawn at random before TPE or GP starts to model.
     startup_trials: int = Field(default=20, ge=1)
     population: int = Field(default=24, ge=2)
+    #: The sampler's asks one after the other, or of several, and of variants of trained students, what gains most per second.
+    proposals: Literal["cost_aware", "plain"] = "cost_aware"
     #: Whether trainings are judged after a ninth and a third of their epochs, and stopped where they lead to nothing. Those of
     #: fewer than three epochs never are, nor are the study's own candidates.
     rungs: bool = True

@@ -17,7 +17,7 @@ from edgesearch.spaces import explain, identity, without_paths
 #: Attributes of an Optuna study: its settings, the version of edgesearch that stored them, and the study file's folder.
 _SETTINGS, _VERSION, _FOLDER = "study", "edgesearch_version", "folder"
 #: Settings that may differ when a study is resumed: they say how far to go, not what is searched.
-_MAY_CHANGE = {("search", "trials"), ("search", "rungs"), ("description",)}
+_MAY_CHANGE = {("search", "trials"), ("search", "rungs"), ("search", "proposals"), ("description",)}
 #: A table that may: it says where tools are.
 _PLACES = "vitis"
 

@@ -10,6 +10,8 @@ from optuna.trial import TrialState
 
 #: Trials that a sampler is asked for.
 _TRIALS = 16
+#: That ask side by side.
+_WORKERS = 4
 
 
 class SamplerContract:
@@ -43,6 +45,26 @@ class SamplerContract:
         states = [(TrialState.COMPLETE, TrialState.FAIL, None)[number % 3] for number in range(_TRIALS)]
         assert len(self._run(range(_TRIALS), states)) == _TRIALS
 
+    def test_several_workers_that_ask_before_others_tell_search_on(self) -> None:
+        """Four trials at a time, told in another order than they were asked for, every sixth failing."""
+        before = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        try:
+            study = optuna.create_study(directions=list(self.directions))
+            running: list[optuna.Trial] = []
+            for number in range(2 * _TRIALS):
+                study.sampler = self.make(number)
+                running.append(self._ask(study))
+                if len(running) == _WORKERS:
+                    self._tell(
+                        study, running.pop(number % _WORKERS), TrialState.FAIL if number % 6 == 5 else TrialState.COMPLETE
+                    )
+        finally:
+            optuna.logging.set_verbosity(before)
+        states = [trial.state for trial in study.get_trials()]
+        assert states.count(TrialState.RUNNING) == _WORKERS - 1
+        assert len({tuple(sorted(trial.params.items())) for trial in study.get_trials()}) > _TRIALS
+
     def _run(self, seeds: range, states: list[TrialState | None] | None = None) -> list[dict[str, Any]]:
         """The parameters of one trial per seed; a state of None leaves the trial running."""
         before = optuna.logging.get_verbosity()
@@ -57,6 +79,11 @@ class SamplerContract:
         return [dict(trial.params) for trial in study.get_trials()]
 
     def _trial(self, study: optuna.Study, number: int, state: TrialState | None) -> None:
+        trial = self._ask(study)
+        if state is not None:
+            self._tell(study, trial, state)
+
+    def _ask(self, study: optuna.Study) -> optuna.Trial:
         trial = study.ask()
         trial.suggest_categorical("student", ["mlp", "cnn", "resnet"])
         width = trial.suggest_float("width", 0.25, 4.0)
@@ -64,6 +91,9 @@ class SamplerContract:
             trial.suggest_float("ratio", 0.1, 0.9, step=0.1)
         if self.constrained:
             trial.set_constraint("max_size_bytes", width - 2.0)
-        if state is not None:
-            values = [1.0 - 1.0 / (1.0 + width), 1000.0 / width][: len(self.directions)]
-            study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
+        return trial
+
+    def _tell(self, study: optuna.Study, trial: optuna.Trial, state: TrialState) -> None:
+        width = trial.params["width"]
+        values = [1.0 - 1.0 / (1.0 + width), 1000.0 / width][: len(self.directions)]
+        study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)

@@ -19,6 +19,7 @@ EdgesearchError                 what a person did or gave; the command line prin
 ├── StoreError                  the artifact store cannot be read or written
 ├── TrainingError               a training that ended in NaN or not at all
 │   └── OutOfMemory             no memory left for a training or an evaluation; elsewhere it may fit
+├── Infeasible                  a network that turned out to break a hard limit
 ├── StageFailed                 a stage that failed before and would fail again
 └── StudyError                  a study that does not exist, changed, or cannot be stored
 
@@ -27,7 +28,7 @@ Anything else that escapes is a bug: a traceback and exit code 1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "DataError",
     "EdgesearchError",
     "GraphError",
+    "Infeasible",
     "InstructionError",
     "LoweringError",
     "LoweringProblem",
@@ -102,6 +104,17 @@ class LoweringError(GraphError):
 
 class CompileError(GraphError):
     """A quantized network that the compiler cannot place on the DPU, or encode for it."""
+
+
+class Infeasible(EdgesearchError):
+    """A network that breaks a hard limit, once it is known which network it is; `figures` are its metrics by name."""
+
+    def __init__(self, message: str, figures: Mapping[str, float]) -> None:
+        self.figures = dict(figures)
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[Infeasible], tuple[str, dict[str, float]]]:
+        return type(self), (str(self), self.figures)
 
 
 class XmodelError(EdgesearchError):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from edgesearch.objectives.data import Augmentation, DataSet, mirrors_in_turn
+from edgesearch.objectives.data import Augmentation, mirrors_in_turn
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._plan import Plan
-from edgesearch.objectives.stages._spec import Result, StageSpec
+from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import teacher_logits
 from edgesearch.spaces import Settings
@@ -50,7 +50,7 @@ def _run(context: Context[LogitSettings]) -> Result:
     return Result({"views": len(logits)}, {"logits": {"logits": torch.from_numpy(logits)}})
 
 
-def _images(settings: LogitSettings, data: DataSet) -> float:
+def _images(settings: LogitSettings, data: Parts) -> float:
     return settings.views * len(data.train)
 
 

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from edgesearch.board_eval import Board, SimulatedBoard, find_board
+from edgesearch.board_eval import Board
 from edgesearch.errors import SpaceError
-from edgesearch.objectives.data import DataSet, prepare_tensor
+from edgesearch.objectives.data import prepare_tensor
 from edgesearch.objectives.pruning import (
     PRUNERS,
     Pruned,
@@ -23,11 +23,12 @@ from edgesearch.objectives.pruning import (
 )
 from edgesearch.objectives.stages._clock import clock_of
 from edgesearch.objectives.stages._context import Context, weights_of
+from edgesearch.objectives.stages._limits import board_of
 from edgesearch.objectives.stages._pipeline import PruneSearch
 from edgesearch.objectives.stages._plan import Plan
-from edgesearch.objectives.stages._spec import Result, StageSpec
+from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.stages.kinds._sensitivity import scoring
+from edgesearch.objectives.stages.kinds._sensitivity import SENSITIVITY_PASSES, scoring
 from edgesearch.objectives.training import STEP_PASSES, Recipe, Supervision, Training, train
 from edgesearch.spaces import Distillation, Pruning, Settings, Student
 
@@ -48,10 +49,7 @@ class PrunedSettings(Settings):
 
     def find_board(self, context: Context[PrunedSettings]) -> Board:
         """The board whose time counts."""
-        if self.import_path:
-            compiler, allow = self.board.get("compiler", "edgesearch"), self.board.get("allow", ())
-            return find_board(self.import_path, folder=context.folder, compiler=compiler, allow=allow)
-        return SimulatedBoard.of_content(self.board)
+        return board_of(self.board, self.import_path, context.folder)
 
 
 def _place(plan: Plan) -> Stage | None:
@@ -86,6 +84,9 @@ def _run(context: Context[PrunedSettings]) -> Result:
     supervision = context.supervision(settings.distillation)
     pruned = _prune(context, student, model, supervision)
     context.report(_said(pruned))
+    if context.limits is not None:  # before its fine-tuning is paid for
+        size = student.input_size
+        context.limits.check(pruned.model, (context.data.channels, size, size), folder=context.folder)
     training, _ = context.train(pruned.model, student, settings.recipe, supervision)
     return Result(_figures(pruned, training) | context.taught_by(settings.distillation), weights_of(pruned.model))
 
@@ -185,8 +186,13 @@ def _figures(pruned: Pruned, training: Training) -> dict[str, Any]:
     }
 
 
-def _images(settings: PrunedSettings, data: DataSet) -> float:
-    return STEP_PASSES * settings.recipe.epochs * len(data.train)
+def _images(settings: PrunedSettings, data: Parts) -> float:
+    pruning, search = settings.pruning, settings.search
+    trainings, passes = 1.0, float(search.draws * (search.score_images + search.recalibration_images))
+    if pruning.method == "iterative":  # each round draws, all but the first measure sensitivity, all but the last fine-tune
+        passes = pruning.steps * passes + (pruning.steps - 1) * SENSITIVITY_PASSES * search.score_images
+        trainings += (pruning.steps - 1) / pruning.steps
+    return trainings * STEP_PASSES * settings.recipe.epochs * len(data.train) + passes
 
 
 SPEC = StageSpec(name="pruned", version=3, settings=PrunedSettings, place=_place, run=_run, images=_images)

@@ -16,7 +16,7 @@ from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._nndct import QatTask, quantize_by_nndct
 from edgesearch.objectives.stages._pipeline import QatRecipe
 from edgesearch.objectives.stages._plan import Plan
-from edgesearch.objectives.stages._spec import Result, StageSpec
+from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages._store import Artifact
 from edgesearch.objectives.training import (
@@ -31,8 +31,9 @@ from edgesearch.objectives.training import (
 from edgesearch.plugins import is_import_path, load
 from edgesearch.spaces import Distillation, Quantization, Settings, Student
 
-#: Times that PTQ looks at each calibration image; the order of magnitude only.
-_PTQ_PASSES = 8
+#: Passes of each calibration image that PTQ's time is worth, by its algorithm, and with any other; for estimates only.
+_PASSES = {"best": 240}
+_FEW_PASSES = 8
 
 
 class QuantizedSettings(Settings):
@@ -221,9 +222,12 @@ def load_graph(artifact: Artifact) -> Graph:
     return graph_from_json(artifact.figures["network"], arrays)
 
 
-def _images(settings: QuantizedSettings, data: DataSet) -> float:
-    epochs = 0 if settings.recipe is None else settings.recipe.epochs
-    return STEP_PASSES * epochs * len(data.train) + _PTQ_PASSES * len(data.calibration)
+def _images(settings: QuantizedSettings, data: Parts) -> float:
+    passes = _PASSES.get(settings.quantization.algorithm, _FEW_PASSES) if settings.quantization.bits != 16 else 0
+    if settings.recipe is None:
+        return float(passes * len(data.calibration) + len(data.validation))
+    # Fake quantization doubles a step, and QAT begins with the grids of PTQ: about half of what that takes.
+    return 2.0 * STEP_PASSES * settings.recipe.epochs * len(data.train) + passes / 2 * len(data.calibration)
 
 
 SPEC = StageSpec(name="quantized", version=6, settings=QuantizedSettings, place=_place, run=_run, images=_images)

@@ -11,10 +11,13 @@ from edgesearch.objectives.pruning import GUIDED_FROM, measure_sensitivity
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._pipeline import PruneSearch
 from edgesearch.objectives.stages._plan import Plan
-from edgesearch.objectives.stages._spec import Result, StageSpec
+from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import evaluate
 from edgesearch.spaces import Settings
+
+#: Networks that are scored, at most nine for each group of channels, by the passes that they are worth; for estimates only.
+SENSITIVITY_PASSES = 60
 
 
 class SensitivitySettings(Settings):
@@ -56,4 +59,8 @@ def scoring(data: DataSet, input_size: int, images: int, device: str) -> Callabl
     return score
 
 
-SPEC = StageSpec(name="sensitivity", version=3, settings=SensitivitySettings, place=_place, run=_run)
+def _images(settings: SensitivitySettings, data: Parts) -> float:
+    return float(SENSITIVITY_PASSES * settings.score_images)
+
+
+SPEC = StageSpec(name="sensitivity", version=3, settings=SensitivitySettings, place=_place, run=_run, images=_images)

@@ -6,10 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from edgesearch.objectives.data import DataSet
 from edgesearch.objectives.stages._context import Context, weights_of
 from edgesearch.objectives.stages._plan import Plan
-from edgesearch.objectives.stages._spec import Result, StageSpec
+from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import STEP_PASSES, Recipe, Training
 from edgesearch.spaces import Distillation, Settings, Student
@@ -45,7 +44,7 @@ def _run(context: Context[StudentSettings]) -> Result:
     return Result(figures | context.taught_by(context.settings.distillation), weights_of(model))
 
 
-def _images(settings: StudentSettings, data: DataSet) -> float:
+def _images(settings: StudentSettings, data: Parts) -> float:
     return STEP_PASSES * settings.recipe.epochs * len(data.train)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from edgesearch.objectives.data import DataSet
 from edgesearch.objectives.stages._context import Context, weights_of
 from edgesearch.objectives.stages._pipeline import Teacher
 from edgesearch.objectives.stages._plan import Plan
-from edgesearch.objectives.stages._spec import Result, StageSpec
+from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import STEP_PASSES, evaluate
 
@@ -37,7 +36,7 @@ def _run(context: Context[Teacher]) -> Result:
     return Result(figures, weights_of(model))
 
 
-def _images(settings: Teacher, data: DataSet) -> float:
+def _images(settings: Teacher, data: Parts) -> float:
     return len(data.validation) if settings.trained else STEP_PASSES * settings.recipe.epochs * len(data.train)
 
 

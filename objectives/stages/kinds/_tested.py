@@ -8,7 +8,7 @@ from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.stages.kinds._measured import accuracy_of
+from edgesearch.objectives.stages.kinds._measured import INTEGER_PASSES, accuracy_of
 from edgesearch.objectives.stages.kinds._quantized import load_graph
 from edgesearch.objectives.training import evaluate
 from edgesearch.spaces import Settings
@@ -44,6 +44,6 @@ SPEC = StageSpec(
     settings=HeldOutSettings,
     place=_place,
     run=_run,
-    images=lambda settings, data: len(data.test),
+    images=lambda settings, data: INTEGER_PASSES * len(data.test),
     random=False,
 )

@@ -52,12 +52,12 @@ def test_what_is_foretold_is_replaced_by_what_comes_true() -> None:
     proposer.observe(running)
     for values, attributes in (([0.5, 100.0], {"paused": {}}), ([0.6, 100.0], {"paused": {}}), ([0.7, 90.0], {"paused": {}})):
         proposer.observe(create_trial(state=TrialState.COMPLETE, values=values, user_attrs=attributes, **drawn))
-        (mirrored,) = [t for t in proposer._mirror.get_trials() if t.state == TrialState.COMPLETE]
+        (mirrored,) = [t for t in proposer._mirror._study.get_trials() if t.state == TrialState.COMPLETE]
         assert mirrored.values == values
     again = Proposer(study())  # as after a break, when only the latest is told
     again.observe(create_trial(state=TrialState.COMPLETE, values=[0.6, 100.0], user_attrs={"paused": {}}, **drawn))
     again.observe(create_trial(state=TrialState.COMPLETE, values=[0.7, 90.0], user_attrs={"paused": {}}, **drawn))
-    assert [t.values for t in again._mirror.get_trials()] == [[0.7, 90.0]]
+    assert [t.values for t in again._mirror._study.get_trials()] == [[0.7, 90.0]]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "gp"])

@@ -50,6 +50,10 @@ class TestNsga2(OurSampler):
     name = "nsga2"
 
 
+class TestNsga3(OurSampler):
+    name = "nsga3"
+
+
 class TestRandom(OurSampler):
     name = "random"
 
@@ -64,10 +68,10 @@ class TestGp(OurSampler):
 
 
 class TestOneOfOptunasByImportPath(OurSampler):
-    name = "optuna.samplers:NSGAIIISampler"
+    name = "optuna.samplers:QMCSampler"
 
 
-@pytest.mark.parametrize("name", ["tpe", "nsga2", "random", "gp", "optuna.samplers:NSGAIIISampler"])
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "nsga3", "random", "gp", "optuna.samplers:NSGAIIISampler"])
 def test_samplers_that_can_search_a_space_pass_its_check(name: str) -> None:
     check_sampler(study(name))
 
@@ -90,7 +94,7 @@ def test_a_sampler_beside_the_study_is_found_and_given_its_options(tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("no_such", {}, "expected one of gp, nsga2, random, tpe"),
+        ("no_such", {}, "expected one of gp, nsga2, nsga3, random, tpe"),
         ("tpe", {"colour": "red"}, "sampler_options"),
         ("pathlib:PurePath", {}, "expected an optuna.samplers.BaseSampler"),
         ("optuna.samplers:GridSampler", {"search_space": {"other": [1, 2]}}, "GridSampler.* cannot search this study"),

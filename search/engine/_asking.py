@@ -1,0 +1,68 @@
+"""Whom the engine asks for proposals: the sampler, or who chooses between its asks and others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from edgesearch.objectives import ArtifactStore, Conditions, Counts, Estimator, Stage
+from edgesearch.search.engine._choice import Chooser
+from edgesearch.search.engine._draws import Proposal
+from edgesearch.search.engine._insight import EngineInsight
+from edgesearch.search.engine._proposals import Proposer
+from edgesearch.search.engine._scoring import Scoring
+from edgesearch.search.engine._stopping import foretold
+from edgesearch.search.study import StudyFile
+from edgesearch.spaces import Candidate
+
+__all__ = ["Asking"]
+
+
+class Asking:
+    """Proposals for one study. `plan` gives a candidate's stages, `was_tried` whether it or its network was tried or ruled out.
+
+    Raises StudyError for a sampler that cannot search the study's space.
+    """
+
+    def __init__(
+        self,
+        settings: StudyFile,
+        *,
+        conditions: Conditions,
+        estimator: Estimator,
+        scoring: Scoring,
+        store: ArtifactStore,
+        plan: Callable[[Candidate], Sequence[Stage]],
+        was_tried: Callable[[Candidate], bool],
+        folder: Path | None = None,
+    ) -> None:
+        self._proposer = Proposer(settings, folder=folder)
+        self._own = {proposal.key for proposal in self._proposer.own()}
+        self._insight = EngineInsight(
+            settings=settings, estimator=estimator, scoring=scoring, store=store, plan=plan, was_tried=was_tried
+        )
+        self._chooser: Chooser | None = None
+        if settings.search.proposals == "cost_aware" and settings.space is not None:
+            counts, bfloat16 = Counts.of(conditions.images), conditions.bfloat16
+            self._chooser = Chooser(settings, self._proposer, self._insight, counts=counts, bfloat16=bfloat16)
+
+    def observe(self, trial: FrozenTrial) -> None:
+        """Learn that a trial runs, or how it ended."""
+        self._proposer.observe(foretold(trial))
+        if self._chooser is not None:
+            self._insight.observe(trial)
+            self._chooser.observe(trial)
+
+    def proposals(self, number: int, seen: set[str]) -> Iterator[Proposal]:
+        """Candidates for trial `number`, one after the other until one is taken; `seen` are the keys of those that were."""
+        if self._chooser is not None and self._own <= seen:
+            choice = self._chooser.choose(number)
+            if choice is not None:
+                yield choice
+        yield from self._proposer.proposals(number)
+
+    def why_none_is_left(self) -> str:
+        """Once `proposals` came to its end: one sentence."""
+        return self._proposer.why_none_is_left()

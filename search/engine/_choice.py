@@ -1,0 +1,214 @@
+"""Which proposal comes next: the one that is expected to gain most hypervolume for the seconds of the stages that it lacks.
+
+The sampler's own first ask takes every third trial, so that neither the model of accuracies nor that of costs can starve what
+they know nothing of. For the others several asks of the sampler, random draws and variants of students that are trained, or in
+training, stand beside each other. What comes out depends on the study's seed, the trial's number and what was told before:
+accuracies, and recorded seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState
+
+from edgesearch.objectives import Counts, Stage, Work, work_of
+from edgesearch.search.engine._accuracy import AccuracyModel, Known, Point, probability
+from edgesearch.search.engine._cost import CostModel
+from edgesearch.search.engine._draws import Proposal, derive_seed
+from edgesearch.search.engine._gain import Goal, Landscape, likely_accuracies
+from edgesearch.search.engine._options import Variants, training_key
+from edgesearch.search.engine._proposals import Proposer
+from edgesearch.search.study import OBJECTIVES, Objective, StudyFile, with_fingerprint
+from edgesearch.spaces import Candidate, Student
+
+__all__ = ["Chooser", "Insight"]
+
+#: Every so many trials are the sampler's own.
+_OWN_SHARE = 3
+#: Finished trials before a choice rests on them.
+_LEAST = 8
+#: Asks of the sampler, and random draws, beside the variants.
+_ASKS, _DRAWS = 2, 6
+#: Attempts of a trial that random draws are counted from, beyond all of the sampler's.
+_RANDOM = 1000
+#: What a candidate is charged of stages that many candidates share, if it is the first to need them.
+_SHARED = 0.35
+_SHARED_KINDS = ("teacher", "logits", "rung", "student", "sensitivity")
+#: Seconds that a trial costs beside its stages.
+_TRIAL_SECONDS = 0.5
+#: Candidates of which what is known is kept.
+_KEPT = 8192
+
+
+class Insight(Protocol):
+    """What the engine knows of candidates that are no trials yet."""
+
+    @property
+    def revision(self) -> int:
+        """Another number once figures are expected otherwise."""
+
+    def is_new(self, candidate: Candidate) -> bool:
+        """Whether neither it nor a network that is layer by layer the same was tried or ruled out."""
+
+    def expected(self, candidate: Candidate) -> Mapping[str, float] | None:
+        """Its metrics before training; None where a hard constraint or the DPU rules it out."""
+
+    def stages(self, candidate: Candidate) -> Sequence[Stage]:
+        """All its stages, inputs first."""
+
+    def is_there(self, stage: Stage) -> bool:
+        """Whether its artifact is in the store, or a trial under way will put it there."""
+
+    def macs(self, student: Student) -> float:
+        """Multiply-accumulates of one image; 0 where they cannot be told."""
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is known of one candidate."""
+
+    point: Point
+    metrics: Mapping[str, float]
+    stages: tuple[tuple[Stage, Work, float], ...]  # and the student's multiply-accumulates
+
+
+class Chooser:
+    """Chooses proposals for one study with a space. `counts` are the images of its data set."""
+
+    def __init__(
+        self, settings: StudyFile, proposer: Proposer, insight: Insight, *, counts: Counts, bfloat16: bool = False
+    ) -> None:
+        assert settings.space is not None  # without one there is nothing to choose
+        self._settings, self._space, self._proposer, self._insight = settings, settings.space, proposer, insight
+        objectives = tuple(Objective(name, OBJECTIVES[name] == "maximize") for name in settings.objectives)
+        self._goal = Goal(objectives, settings.constraints)
+        self._accuracies = AccuracyModel()
+        self._costs, self._counts = CostModel(bfloat16=bfloat16), counts
+        self._variants = Variants(
+            self._space, settings.seed, settings.candidates, complete=lambda c: with_fingerprint(c, settings.folder)
+        )
+        self._running: dict[int, tuple[Point, Mapping[str, float]]] = {}
+        self._front: list[tuple[tuple[float, ...], str]] = []  # losses, training
+        self._seen_losses: list[tuple[float, ...]] = []  # the worst and the best
+        self._facts: dict[str, _Facts | None] = {}
+        self._revision = insight.revision
+
+    # --- learning
+
+    def observe(self, trial: FrozenTrial) -> None:
+        """Learn that a trial runs, or how it ended."""
+        attributes = trial.user_attrs
+        candidate = Candidate.model_validate(attributes["candidate"])
+        estimate = {name.removeprefix("estimated_"): v for name, v in attributes.items() if name.startswith("estimated_")}
+        point = Point.of(candidate, estimate)
+        self._running.pop(trial.number, None)
+        self._variants.observe(trial, candidate)
+        if trial.state == TrialState.RUNNING:
+            self._running[trial.number] = (point, estimate)
+            return
+        self._learn_costs(candidate, attributes.get("stage_seconds") or {})
+        if trial.state == TrialState.PRUNED and "student" in attributes.get("stopped", ()) and self._goal.accuracy is not None:
+            self._accuracies.add(trial.number, Known(point, float(attributes["stopped"]["values"][self._goal.accuracy])))
+        if trial.state != TrialState.COMPLETE or trial.values is None:
+            return
+        accuracy = attributes.get("accuracy")
+        if isinstance(accuracy, int | float):
+            self._accuracies.add(trial.number, Known(point, float(accuracy)))
+        if attributes.get("deployable", True) and not attributes.get("violations"):
+            losses = self._goal.losses(dict(zip(self._settings.objectives, trial.values, strict=True)))
+            self._conquer(losses, training_key(candidate.student, candidate.distillation))
+
+    def _conquer(self, losses: tuple[float, ...], training: str) -> None:
+        if not np.isfinite(losses).all():
+            return
+        ends = np.array([*self._seen_losses, losses])
+        self._seen_losses = [tuple(ends.max(axis=0).tolist()), tuple(ends.min(axis=0).tolist())]
+        if any(all(a <= b for a, b in zip(member, losses, strict=True)) for member, _ in self._front):
+            return
+        beaten = [all(b <= a for a, b in zip(member, losses, strict=True)) for member, _ in self._front]
+        self._front = [kept for kept, is_beaten in zip(self._front, beaten, strict=True) if not is_beaten]
+        self._front.append((losses, training))
+
+    def _learn_costs(self, candidate: Candidate, seconds: Mapping[str, float]) -> None:
+        stages = self._insight.stages(candidate) if seconds else ()
+        kinds = [stage.kind for stage in stages]
+        if "rung" in seconds and "student" in seconds:  # the student's are those of the epochs behind its rungs
+            seconds = {**seconds, "student": seconds["student"] + seconds["rung"]}
+        for stage in stages:
+            if stage.kind in seconds and kinds.count(stage.kind) == 1:
+                work = work_of(stage, self._counts)
+                self._costs.observe(work, self._macs(work.student), seconds[stage.kind])
+
+    # --- choosing
+
+    def choose(self, number: int) -> Proposal | None:
+        """The proposal for trial `number`; None where it is the sampler's turn, or too little is known."""
+        if number % _OWN_SHARE == 0 or len(self._accuracies) < _LEAST:
+            return None
+        if self._revision != self._insight.revision or len(self._facts) > _KEPT:
+            self._facts, self._revision = {}, self._insight.revision
+        options = self._options(number)
+        if not options:
+            return None
+        scores = self._scores([facts for _, facts in options], number)
+        best = int(np.argmax(scores))
+        return options[best][0] if scores[best] > 0 else None
+
+    def _options(self, number: int) -> list[tuple[Proposal, _Facts]]:
+        draws = [self._proposer.draw(self._space, number, attempt) for attempt in range(_ASKS)]
+        draws += [self._proposer.draw(self._space, number, _RANDOM + i, at_random=True) for i in range(_DRAWS)]
+        options: dict[str, tuple[Proposal, _Facts]] = {}
+        for proposal in (*draws, *self._variants.proposals(number, [training for _, training in sorted(self._front)])):
+            candidate = proposal.candidate
+            if proposal.key in options or not candidate.deployable or not self._insight.is_new(candidate):
+                continue
+            facts = self._known(proposal)
+            if facts is not None:
+                options[proposal.key] = (proposal, facts)
+        return list(options.values())
+
+    def _known(self, proposal: Proposal) -> _Facts | None:
+        if proposal.key not in self._facts:
+            metrics = self._insight.expected(proposal.candidate)
+            facts = None
+            if metrics is not None:
+                works = [(stage, work_of(stage, self._counts)) for stage in self._insight.stages(proposal.candidate)]
+                stages = tuple((stage, work, self._macs(work.student)) for stage, work in works)
+                facts = _Facts(Point.of(proposal.candidate, metrics), metrics, stages)
+            self._facts[proposal.key] = facts
+        return self._facts[proposal.key]
+
+    def _scores(self, options: Sequence[_Facts], number: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Expected gain per second."""
+        running = list(self._running.values())
+        mean, deviation = self._accuracies.predict([*(o.point for o in options), *(point for point, _ in running)])
+        likely = probability(mean[len(options) :])
+        expected = [
+            self._goal.losses({**metrics, "accuracy": float(accuracy)})
+            for (_, metrics), accuracy in zip(running, likely, strict=True)
+        ]
+        losses = np.array([self._goal.losses({**o.metrics, "accuracy": 0.0}) for o in options])
+        accuracies = likely_accuracies(mean[: len(options)], deviation[: len(options)])
+        middle = losses.copy()
+        if self._goal.accuracy is not None:
+            middle[:, self._goal.accuracy] = -probability(mean[: len(options)])
+        known = [losses for losses, _ in self._front] + expected
+        landscape = Landscape(
+            self._goal, known, [*self._seen_losses, *middle.tolist()], seed=derive_seed(self._settings.seed, number)
+        )
+        seconds = np.array([self._cost(option) for option in options])
+        return np.asarray(landscape.expected(losses, accuracies) / seconds)
+
+    def _cost(self, option: _Facts) -> float:
+        seconds = _TRIAL_SECONDS
+        for stage, work, macs in option.stages:
+            if not self._insight.is_there(stage):
+                seconds += self._costs.seconds(work, macs) * (_SHARED if stage.kind in _SHARED_KINDS else 1.0)
+        return seconds
+
+    def _macs(self, student: Student | None) -> float:
+        return 0.0 if student is None else self._insight.macs(student)

@@ -1,0 +1,86 @@
+"""What the engine knows of candidates that are no trials yet: for those who choose between proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+
+from edgesearch.errors import EdgesearchError
+from edgesearch.objectives import ArtifactStore, Estimator, Stage
+from edgesearch.search.engine._scoring import Scoring
+from edgesearch.search.study import StudyFile
+from edgesearch.spaces import Candidate, Student
+
+__all__ = ["EngineInsight"]
+
+
+class EngineInsight:
+    """See `Insight`. `plan` gives a candidate's stages; `was_tried` whether it, or its network, was tried or ruled out."""
+
+    def __init__(
+        self,
+        *,
+        settings: StudyFile,
+        estimator: Estimator,
+        scoring: Scoring,
+        store: ArtifactStore,
+        plan: Callable[[Candidate], Sequence[Stage]],
+        was_tried: Callable[[Candidate], bool],
+    ) -> None:
+        self._settings, self._estimator, self._scoring, self._store = settings, estimator, scoring, store
+        self._plan, self._was_tried = plan, was_tried
+        self._there: dict[str, bool] = {}  # by the stage's key
+        self._underway: dict[int, frozenset[str]] = {}  # trial -> keys of its stages
+        self._macs: dict[str, float] = {}  # by student
+
+    @property
+    def revision(self) -> int:
+        """How many measurements of boards correct what is expected."""
+        return self._scoring.correction.measurements
+
+    def observe(self, trial: FrozenTrial) -> None:
+        """Learn which stages a trial makes, or has made."""
+        if trial.state == TrialState.RUNNING:
+            candidate = Candidate.model_validate(trial.user_attrs["candidate"])
+            self._underway[trial.number] = frozenset(stage.key for stage in self.stages(candidate))
+            return
+        for key in self._underway.pop(trial.number, frozenset()):
+            self._there.pop(key, None)  # asked for anew: a trial that fails has made some
+
+    def is_new(self, candidate: Candidate) -> bool:
+        """Whether neither it nor a network that is layer by layer the same was tried or ruled out."""
+        try:
+            return not self._was_tried(candidate)
+        except EdgesearchError:
+            return False
+
+    def expected(self, candidate: Candidate) -> Mapping[str, float] | None:
+        """Its metrics before training; None where a hard constraint or the DPU rules it out."""
+        try:
+            estimate = self._scoring.corrected(self._estimator.estimate(candidate), candidate)
+        except EdgesearchError:
+            return None
+        return None if self._settings.constraints.violations(self._scoring.favourable(estimate)) else estimate
+
+    def stages(self, candidate: Candidate) -> Sequence[Stage]:
+        """All its stages, inputs first."""
+        return self._plan(candidate)
+
+    def is_there(self, stage: Stage) -> bool:
+        """Whether its artifact is in the store, or a trial under way will put it there."""
+        if any(stage.key in keys for keys in self._underway.values()):
+            return True
+        if stage.key not in self._there:
+            self._there[stage.key] = self._store.has(stage.kind, stage.key)
+        return self._there[stage.key]
+
+    def macs(self, student: Student) -> float:
+        """Multiply-accumulates of one image; 0 where they cannot be told."""
+        key = student.model_dump_json()
+        if key not in self._macs:
+            try:
+                self._macs[key] = self._estimator.estimate(Candidate(student=student).canonical())["macs"]
+            except (EdgesearchError, LookupError):
+                self._macs[key] = 0.0
+        return self._macs[key]

@@ -1,0 +1,100 @@
+"""A pruned network that turns out to break a hard limit ends its trial before it is fine-tuned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+from _inline import InlinePool
+from optuna.trial import TrialState
+from rich.console import Console
+
+from edgesearch.board_eval import find_board
+from edgesearch.errors import Infeasible
+from edgesearch.objectives import Conditions, Estimator, Limits, Store, load_data
+from edgesearch.search.engine import Engine, PlainProgress, Summary
+from edgesearch.search.study import Home, StudyFile, create_or_resume, open_storage
+from edgesearch.spaces import Candidate, Student, build
+
+CNN = {"architecture": "cnn_tiny", "input_size": 8, "width": 2.0}
+HALF = {"method": "one_step", "ratio": 0.5, "granularity": 8}
+TABLES = {
+    "name": "tiny",
+    "data": {"name": "digits", "train_images": 120, "validation_images": 100, "calibration_images": 20},
+    "train": {"epochs": 1},
+    "finetune": {"epochs": 1},
+    "qat": {"epochs": 1},
+    "prune": {"draws": 2, "score_images": 50, "recalibration_images": 50},
+    "candidates": [
+        {"student": CNN, "pruning": HALF},
+        {"student": CNN, "pruning": HALF, "quantization": {"method": "qat"}},
+        {"student": CNN},
+    ],
+}
+
+
+class Optimistic(Estimator):
+    """Takes pruned networks for faster than they turn out to be."""
+
+    def estimate(self, candidate: Candidate) -> dict[str, float]:
+        figures = super().estimate(candidate)
+        return figures | {"fps": figures["fps"] * 1.3} if candidate.pruning.ratio else figures
+
+
+class Bench:
+    """A study in a folder, run in this process by as many engines as a test likes."""
+
+    def __init__(self, folder: Path, **constraints: float) -> None:
+        self.home = Home(folder)
+        self.home.prepare()
+        self.settings = StudyFile.parse({**TABLES, "constraints": constraints})
+
+    def study(self) -> optuna.Study:
+        return create_or_resume(open_storage(self.home.database), self.settings)
+
+    def run(self, trials: int) -> Summary:
+        data, board = load_data(self.settings.data), find_board(self.settings.board)
+        engine = Engine(
+            study=self.study(),
+            settings=self.settings,
+            conditions=Conditions.of(data, self.settings.pipeline, board),
+            estimator=Optimistic(channels=data.channels, classes=len(data.classes), board=board),
+            store=Store(self.home.store),
+            pool=InlinePool(),
+            progress=PlainProgress(Console(quiet=True)),
+            logs=self.home.logs(self.settings.name),
+        )
+        return engine.run(trials)
+
+
+def test_a_pruned_network_that_breaks_a_limit_is_not_fine_tuned_and_the_sampler_is_told(tmp_path: Path) -> None:
+    free = Bench(tmp_path / "free")
+    free.run(1)
+    (known,) = free.study().get_trials()
+    name, metric = "min_fps", "fps"
+    limit = 1.1 * known.user_attrs[metric]
+    bench = Bench(tmp_path / "held", min_fps=limit)
+    summary = bench.run(1)
+    (ended,) = bench.study().get_trials()
+    assert (ended.state, summary.stopped, summary.failed) == (TrialState.PRUNED, 1, 0)
+    account = ended.user_attrs["stopped"]
+    assert f"{name} = {limit:g}" in account["reason"]
+    assert account["constraints"][name] > 0
+    assert ended.user_attrs[metric] == known.user_attrs[metric]  # what the whole pipeline would have found
+    store = Store(bench.home.store)
+    assert {kind for kind, _ in store} == {"student", "sensitivity"}
+    assert bench.study().user_attrs["nearest_rejected"]["misses"][name]["expected"] == known.user_attrs[metric]
+
+    again = bench.run(2)  # the second has the same pruned network: another driver knows that, and begins no trial; the
+    assert (again.rejected, again.exhausted) == (2, True)  # third, which is whole, is slower still
+    assert len(bench.study().get_trials()) == 1
+
+
+def test_limits_name_what_is_broken_and_by_what() -> None:
+    board = find_board("zcu104")
+    model = build(Student(architecture="cnn_tiny", input_size=8), channels=1, classes=10)
+    Limits({"min_fps": 1.0, "max_latency_ms": 1e3, "max_size_bytes": 1e9}, board.content).check(model, (1, 8, 8))
+    with pytest.raises(Infeasible, match=r"min_fps = 1e\+06, and it has [\d,.]+; max_size_bytes = 10, and it has") as caught:
+        Limits({"min_fps": 1e6, "max_size_bytes": 10.0}, board.content).check(model, (1, 8, 8))
+    assert caught.value.figures["fps"] > 0
