@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
 from edgesearch.errors import StudyError
+from edgesearch.search.study._database import Database
 from edgesearch.search.study._errors import DATABASE_ERRORS, database_reason, driver_hint
 
 #: Where Optuna 5 keeps constraints (one attribute each, under their names) and where optuna-dashboard looks for them (a list).
@@ -43,7 +44,7 @@ def open_read_only(url: str) -> BaseStorage:
         raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
     shown = parsed.render_as_string(hide_password=True)
     try:
-        storage = RDBStorage(*_read_only_engine(url, parsed), skip_table_creation=True)
+        storage = Database(*_read_only_engine(url, parsed), skip_table_creation=True)
     except ImportError as error:
         hint = driver_hint(url)
         raise StudyError(f"--storage {shown} needs a driver that is not installed; {hint}") from error
