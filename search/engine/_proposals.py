@@ -9,6 +9,7 @@ which trials happen to have ended.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ class Proposer:
         elif trial.state not in (TrialState.COMPLETE, TrialState.RUNNING):
             return  # samplers do not use failed trials
         elif trial.params or not self._needs_parameters:
-            identity = storage.create_new_trial(self._mirror._study_id, template_trial=trial)
+            identity = storage.create_new_trial(self._mirror._study_id, template_trial=_drawn(trial))
             if trial.state == TrialState.RUNNING:
                 self._running[trial.number] = identity
 
@@ -130,3 +131,10 @@ class Proposer:
         except Endless:
             return
         self._is_exhausted = True
+
+
+def _drawn(trial: FrozenTrial) -> FrozenTrial:
+    """What samplers read of a trial; its figures would be many megabytes in the mirror."""
+    drawn = copy.copy(trial)
+    drawn._user_attrs = {}
+    return drawn
