@@ -8,8 +8,8 @@ out of all figures but `wall_s`, since a worker would do it.
 trials, of the last fifth); `..._mean`: mean of all trials, which pays for networks that are estimated for the first time.
 `seconds_10000`: from the first proposal to the last trial; null with fewer trials. `ask_p99_ms_10000`: of the sampler's draws
 for the last 1,000 trials, by the wall clock; `ask_cpu_p99_ms`: the same in processor time. `rss_mb`: most memory that the
-process had while the engine ran. `report_s`: the longest of the reports: two objectives with all trials, three with 3,000
-trials on the front; by processor time, each given by its name. Processor time is what counts on a machine with other work.
+process had when the engine had run; `rss_before_mb`: and before. `report_s`: the longest of the reports, in processor time: two
+objectives with all trials, three with 3,000 trials on the front. Processor time is what counts on a machine with other work.
 """
 
 from __future__ import annotations
@@ -193,6 +193,7 @@ def run(home: Home, settings: StudyFile, trials: int, slots: int) -> dict[str, A
             logs=home.logs(settings.name),
             lease=lease,
         )
+        before = most_memory_mb()
         begun, cpu = time.perf_counter(), time.process_time()
         summary = engine.run(trials)
         wall = time.perf_counter() - begun
@@ -210,8 +211,13 @@ def run(home: Home, settings: StudyFile, trials: int, slots: int) -> dict[str, A
         "driver_cpu_s": round(meter.cpu[-1] - cpu, 1),
         "ask_p99_ms_10000": round(1e3 * float(np.percentile([ask[1] for ask in late], 99)), 1),
         "ask_cpu_p99_ms": round(1e3 * float(np.percentile([ask[2] for ask in late], 99)), 1),
-        "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "rss_mb": most_memory_mb(),
+        "rss_before_mb": before,
     }
+
+
+def most_memory_mb() -> int:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def three_objectives(view: StudyView) -> StudyView:
