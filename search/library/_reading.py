@@ -6,7 +6,7 @@ import optuna
 from optuna.storages import BaseStorage
 
 from edgesearch.errors import StudyError
-from edgesearch.search.study import Home, open_read_only, reading_errors
+from edgesearch.search.study import Home, holds_studies, open_read_only, reading_errors
 
 
 def find_study(name: str | None, storage: str | None, home: Home) -> optuna.Study:
@@ -32,7 +32,7 @@ def find_study(name: str | None, storage: str | None, home: Home) -> optuna.Stud
 
 def is_stored(name: str, storage: str | None, home: Home) -> bool:
     """Whether the study was begun."""
-    if storage is None and not _has_database(home):
+    if not holds_studies(storage or home.database):
         return False
     database = open_read_only(storage or home.database)
     with reading_errors(storage or home.database):
