@@ -71,7 +71,7 @@ class Engine:
     ) -> None:
         self._study, self._settings, self._conditions = study, settings, conditions
         self._estimator, self._store, self._progress = estimator, store, progress
-        self._ledger = Ledger(study, lease) if ledger is None else ledger
+        self._ledger = Ledger(study, lease, say=progress.note) if ledger is None else ledger
         self._scoring, self._boards = Scoring(settings, estimator.board), boards
         self._limits = HardLimits(settings, conditions)
         self._stages = StageRunner(
@@ -419,8 +419,7 @@ class Engine:
         self._show()  # before the line that speaks of this trial, so that its counts are right
 
     def _stored(self, number: int) -> FrozenTrial:
-        storage = self._study._storage
-        return storage.get_trial(storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number))
+        return self._ledger.trial(number)
 
     def _tallies(self) -> dict[str, Any]:
         """The study's own attributes, where there is something to say."""

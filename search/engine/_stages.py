@@ -18,6 +18,8 @@ from edgesearch.search.study import raise_if_interrupted
 
 #: A stage that so many workers died of, while others lived, has itself to blame: its memory, most often.
 _DEATHS = 3
+#: Artifacts kept in memory; a store finds the others again.
+_KNOWN = 1024
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class StageRunner:
         self._running: dict[str, tuple[Stage, str]] = {}  # stage key -> stage, log
         self._refused: dict[str, tuple[Stage, str, JobResult]] = {}  # by a board, and nobody knows yet whose fault that is
         self._deaths: Counter[str] = Counter()
-        self._known: dict[str, Artifact] = {}
+        self._known: dict[str, Artifact] = {}  # the last that were read
 
     @property
     def has_room(self) -> bool:
@@ -81,6 +83,8 @@ class StageRunner:
             artifact = self._store.get(stage.kind, stage.key)
             if artifact is None:
                 return None
+            if len(self._known) >= _KNOWN:
+                self._known.pop(next(iter(self._known)))
             self._known[stage.key] = artifact
         return self._known[stage.key]
 

@@ -6,7 +6,7 @@ import optuna
 from optuna.storages import BaseStorage
 
 from edgesearch.errors import StudyError
-from edgesearch.search.study import Home, open_read_only
+from edgesearch.search.study import Home, holds_studies, open_read_only, reading_errors
 
 
 def find_study(name: str | None, storage: str | None, home: Home) -> optuna.Study:
@@ -17,23 +17,26 @@ def find_study(name: str | None, storage: str | None, home: Home) -> optuna.Stud
     if storage is None and not _has_database(home):
         raise StudyError(f"there are no studies in {str(home.root)!r}; run `edgesearch optimize` first, or give --home")
     database = open_read_only(storage or home.database)
-    names = sorted(study.study_name for study in database.get_all_studies())
-    if name is not None:
-        if name not in names:
-            known = ", ".join(names) or "none"
-            raise StudyError(f"there is no study {name!r} here (there is: {known}); run `edgesearch optimize` first")
-        return _open(name, database)
-    if not names:
-        where = "this storage" if storage else repr(str(home.root))
-        raise StudyError(f"there are no studies in {where}; run `edgesearch optimize` first")
-    return max((_open(name, database) for name in names), key=_last_change)
+    with reading_errors(storage or home.database):
+        names = sorted(study.study_name for study in database.get_all_studies())
+        if name is not None:
+            if name not in names:
+                known = ", ".join(names) or "none"
+                raise StudyError(f"there is no study {name!r} here (there is: {known}); run `edgesearch optimize` first")
+            return _open(name, database)
+        if not names:
+            where = "this storage" if storage else repr(str(home.root))
+            raise StudyError(f"there are no studies in {where}; run `edgesearch optimize` first")
+        return max((_open(name, database) for name in names), key=_last_change)
 
 
 def is_stored(name: str, storage: str | None, home: Home) -> bool:
     """Whether the study was begun."""
-    if storage is None and not _has_database(home):
+    if not holds_studies(storage or home.database):
         return False
-    return name in {study.study_name for study in open_read_only(storage or home.database).get_all_studies()}
+    database = open_read_only(storage or home.database)
+    with reading_errors(storage or home.database):
+        return name in {study.study_name for study in database.get_all_studies()}
 
 
 def _has_database(home: Home) -> bool:

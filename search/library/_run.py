@@ -10,8 +10,8 @@ import optuna
 from optuna.trial import TrialState
 
 from edgesearch.board_eval import BoardPool
-from edgesearch.errors import EdgesearchError, StudyError
-from edgesearch.objectives import DataSet, Stage, Store
+from edgesearch.errors import EdgesearchError
+from edgesearch.objectives import Stage, Store
 from edgesearch.search.engine import (
     BoardCrew,
     BoardRules,
@@ -25,17 +25,23 @@ from edgesearch.search.engine import (
     run_stages,
 )
 from edgesearch.search.library._inputs import Inputs, check_vitis
+from edgesearch.search.library._sameness import refuse_other_inputs
 from edgesearch.search.library._starts import fetch_weights
 from edgesearch.search.study import (
     Home,
+    Ledger,
     Record,
     create_or_resume,
+    database_errors,
     hold_lease,
     open_storage,
     pareto_front,
     quiet_optuna,
     read_study,
 )
+
+#: Finished trials whose keys are made again when a study is resumed; of more a part stands for all.
+_LOOKED_AT = 200
 
 
 @dataclass(frozen=True)
@@ -91,9 +97,9 @@ def run_study(
     home.prepare()
     with quiet_optuna():
         database = open_storage(storage or home.database)
-        with hold_lease(database, settings.name, folder=home.root) as lease:
+        with database_errors(database.url), hold_lease(database, settings.name, folder=home.root) as lease:
             study = create_or_resume(database, settings)
-            _refuse_other_data(study, inputs.data)
+            refuse_other_inputs(inputs, study)
             if made := made_otherwise(inputs, study):
                 progress.note(made)
             crew = resources.crew(inputs.pool, settings.folder, progress)
@@ -126,7 +132,7 @@ def run_study(
                     folder=settings.folder,
                     vitis=settings.vitis,
                 )
-                _test_chosen(inputs, study, runner)
+                _test_chosen(inputs, study, runner, Ledger(study, lease, say=progress.note))
                 _compile_front(inputs, study, runner, progress)
             finally:
                 pool.close()
@@ -140,26 +146,16 @@ def _is_open(study: optuna.Study, trials: int, retry_failed: bool) -> bool:
     return len(states) < trials or TrialState.RUNNING in states or is_failed_tried
 
 
-def _refuse_other_data(study: optuna.Study, data: DataSet) -> None:
-    known = study.user_attrs.get("data_fingerprint")
-    if known is None:
-        study.set_user_attr("data_fingerprint", data.fingerprint)
-        study.set_user_attr("validation_images", len(data.validation))
-    elif known != data.fingerprint:
-        raise StudyError(
-            f"the images of data set {data.name!r} are not those that study {study.study_name!r} was started with; "
-            "restore them, or give the study on the new images another --name"
-        )
-
-
 def made_otherwise(inputs: Inputs, study: optuna.Study) -> str:
     """What to know of finished trials whose stages have other keys now; "" when there are none."""
     finished = [record for record in read_study(study).records if record.is_complete and "measured" in record.artifacts]
-    others = [record.number for record in finished if _key(inputs, record) != record.artifacts["measured"]]
+    looked_at = finished[:: len(finished) // _LOOKED_AT + 1]
+    others = [record.number for record in looked_at if _key(inputs, record) != record.artifacts["measured"]]
     if not others:
         return ""
+    count = str(len(others)) if looked_at == finished else f"about {len(finished) * len(others) // len(looked_at)}"
     return (
-        f"note: {len(others)} of {len(finished)} finished trials were made or measured otherwise (another version of "
+        f"note: {count} of {len(finished)} finished trials were made or measured otherwise (another version of "
         "edgesearch or of its compiler, another profile of the board, other threads); their figures stay as they are, and new "
         "ones may not compare with them. For one front of one kind give the study another --name: stages that are the same "
         "come from the store"
@@ -178,7 +174,7 @@ def _key(inputs: Inputs, record: Record) -> str:
 _TESTED = ("test_accuracy", "float_test_accuracy")
 
 
-def _test_chosen(inputs: Inputs, study: optuna.Study, runner: StageRunner) -> None:
+def _test_chosen(inputs: Inputs, study: optuna.Study, runner: StageRunner, ledger: Ledger) -> None:
     """Measure on the test images, the one time that these are read: the front's members.
 
     Where the study names all its candidates nothing is chosen by a search, and all of them are measured.
@@ -196,8 +192,7 @@ def _test_chosen(inputs: Inputs, study: optuna.Study, runner: StageRunner) -> No
         if tested is not None:
             for name, accuracies in known.items():
                 accuracies[number] = tested.figures[name]
-    for name, accuracies in known.items():
-        study.set_user_attr(name, accuracies)
+    ledger.set_attributes(known)
 
 
 def _compile_front(inputs: Inputs, study: optuna.Study, runner: StageRunner, progress: Progress) -> None:

@@ -31,6 +31,7 @@ from edgesearch.search.study import (
     pareto_front,
     quiet_optuna,
     read_study,
+    reading_errors,
     stored_settings,
     teacher_note,
     with_fingerprints,
@@ -228,7 +229,7 @@ class Study:
 
     def view(self) -> StudyView:
         """All that is stored of the study now. Raises StudyError when its database cannot be read."""
-        with quiet_optuna():
+        with quiet_optuna(), reading_errors(self.storage or self.home.database):
             study = self._stored()
             return read_study(study) if study is not None else _empty_view(self.settings)
 

@@ -179,10 +179,10 @@ class Cell:
 
 def front_rows(view: StudyView, picture: FrontPicture) -> list[list[Cell]]:
     """The front's members, cell by cell."""
-    rows = []
+    rows, shown = [], columns(view)
     for record in picture.front:
         row = []
-        for column in columns(view):
+        for column in shown:
             value = column.value(record)
             key = value if column.is_number and value is not None else ""
             at_knee = column.name == "candidate" and record is picture.knee

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
 import io
 import json
@@ -211,11 +212,12 @@ def _by_accuracy(front: Sequence[Record]) -> list[tuple[float, Record]]:
 def front_table(view: StudyView, front: Sequence[Record]) -> Table:
     """The front for a terminal; long candidates wrap."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    for column in columns(view):
+    shown = columns(view)
+    for column in shown:
         wraps = column.name == "candidate"
         table.add_column(column.heading, justify="right" if column.is_number else "left", no_wrap=not wraps)
     for record in front:
-        table.add_row(*[Text(column.show(column.value(record))) for column in columns(view)])
+        table.add_row(*[Text(column.show(column.value(record))) for column in shown])
     return table
 
 
@@ -253,6 +255,7 @@ def front_csv(view: StudyView, front: Sequence[Record]) -> str:
 
 def front_json(view: StudyView, front: Sequence[Record]) -> str:
     """The front with the study's objectives and constraints; figures that are missing or not finite are null."""
+    shown, certainty = columns(view), _certainty(view, front)
     content = {
         "study": view.name,
         "objectives": [{"name": o.name, "direction": "maximize" if o.maximise else "minimize"} for o in view.objectives],
@@ -260,13 +263,13 @@ def front_json(view: StudyView, front: Sequence[Record]) -> str:
         "trials": dict(view.counts) | {"rejected": view.rejected, "repeats": view.repeats},
         "validation_images": view.validation_images,
         "notes": [note] if (note := teacher_note(view.records)) else [],
-        "front": [_as_json(view, record) | _certainty(view, record, front) for record in front],
+        "front": [_as_json(view, record, shown) | certainty.get(record.number, {}) for record in front],
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def _as_json(view: StudyView, record: Record) -> dict[str, Any]:
-    values = {column.name: _finite(column.value(record)) for column in columns(view)}
+def _as_json(view: StudyView, record: Record, shown: Sequence[Column]) -> dict[str, Any]:
+    values = {column.name: _finite(column.value(record)) for column in shown}
     control = view.controls.get(record.number)
     return (
         values
@@ -293,13 +296,27 @@ def _measured(record: Record) -> dict[str, Any]:
     }
 
 
-def _certainty(view: StudyView, record: Record, front: Sequence[Record]) -> dict[str, Any]:
-    """The 95 % interval of an accuracy, and the members whose accuracies differ from it by no more than chance."""
-    images, accuracy = view.validation_images, record.accuracy
-    if images is None or accuracy is None or not 0 <= accuracy <= 1:
+def _certainty(view: StudyView, front: Sequence[Record]) -> dict[int, dict[str, Any]]:
+    """Trial -> the 95 % interval of its accuracy, and the members whose accuracies differ from it by no more than chance."""
+    images = view.validation_images
+    if images is None:
         return {}
-    others = [other.number for a, other in _by_accuracy(front) if other is not record and not is_distinct(a, accuracy, images)]
-    return {"accuracy_interval": list(wilson_interval(accuracy, images)), "accuracy_like": others}
+    ordered = _by_accuracy(front)
+    accuracies = [accuracy for accuracy, _ in ordered]
+    like: dict[int, list[int]] = {record.number: [] for _, record in ordered}
+    for place, (accuracy, record) in enumerate(ordered):
+        # Those that are alike stand together: the less accurate another is, the surer is the difference.
+        end = bisect.bisect_left(accuracies, True, lo=place + 1, key=lambda other: is_distinct(accuracy, other, images))
+        for _, other in ordered[place + 1 : end]:
+            like[record.number].append(other.number)
+            like[other.number].append(record.number)
+    return {
+        record.number: {
+            "accuracy_interval": list(wilson_interval(accuracy, images)),
+            "accuracy_like": like[record.number],
+        }
+        for accuracy, record in ordered
+    }
 
 
 def _finite(value: Any) -> Any:

@@ -1,4 +1,6 @@
 from ._duration import duration as duration
+from ._errors import database_errors as database_errors
+from ._errors import reading_errors as reading_errors
 from ._file import OBJECTIVES as OBJECTIVES
 from ._file import Constraints as Constraints
 from ._file import Score as Score
@@ -29,6 +31,7 @@ from ._lease import hold_lease as hold_lease
 from ._ledger import Ledger as Ledger
 from ._quiet import quiet_optuna as quiet_optuna
 from ._read_only import ReadOnlyStudy as ReadOnlyStudy
+from ._read_only import holds_studies as holds_studies
 from ._read_only import open_read_only as open_read_only
 from ._record import RATIO_SCALE as RATIO_SCALE
 from ._record import STAGES as STAGES

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import make_url
@@ -14,6 +18,8 @@ from edgesearch.errors import StudyError
 
 #: All that SQLAlchemy, Optuna on top of it and SQLite below it raise when a database does not do its work.
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError, sqlite3.Error)
+#: A file system with fewer free bytes is full: SQLite then calls many of its errors by other names.
+_ROOM = 1 << 16
 
 
 def shown_url(url: str) -> str:
@@ -37,13 +43,56 @@ def database_reason(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def is_full(error: BaseException, url: str) -> bool:
+    """Whether the disk below the database has no room: by its own words, or for a SQLite file by the room there is."""
+    words = database_reason(error).lower()
+    return "full" in words or "no space" in words or _room(url) < _ROOM
+
+
+def _room(url: str) -> float:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return math.inf
+    try:
+        return shutil.disk_usage(Path(parsed.database).absolute().parent).free
+    except OSError:
+        return math.inf
+
+
 @contextmanager
 def database_errors(url: str) -> Iterator[None]:
     """Turn what the database raises while a study runs into StudyError, which says that nothing finished is lost."""
     try:
         yield
     except DATABASE_ERRORS as error:
+        reason = database_reason(error)
+        if is_full(error, url) and "full" not in reason:
+            reason = f"its disk is full ({reason})"
         raise StudyError(
-            f"the database {shown_url(url)} does not take the study's results: {database_reason(error)}; "
+            f"the database {shown_url(url)} does not take the study's results: {reason}; "
             "what was finished is kept: mend it and give the same command again"
         ) from error
+
+
+@contextmanager
+def reading_errors(url: str) -> Iterator[None]:
+    """Turn what the database raises while a study is read into StudyError."""
+    try:
+        yield
+    except DATABASE_ERRORS as error:
+        reason = "its disk is full" if is_full(error, url) else database_reason(error)
+        raise StudyError(f"the database {shown_url(url)} cannot be read: {reason}; mend it and try again") from error
+
+
+def seconds_of(variable: str, default: float) -> float:
+    """The seconds that an environment variable names, or the default; raises StudyError for what is no number of seconds."""
+    text = os.environ.get(variable, "")
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise StudyError(f"{variable} = {text!r} is no number of seconds; give one above 0, or unset it")
+    return seconds

@@ -20,19 +20,17 @@ def non_dominated(losses: NDArray[np.float64]) -> list[int]:
     """Rows of `losses` (points, objectives) that no other row dominates, sorted by the first column.
 
     A row dominates another when it is nowhere greater and somewhere less. Of equal rows the first is kept. Rows with NaN or
-    infinities are never kept. O(n log n) for one or two objectives; O(n * front) for more.
+    infinities are never kept. O(n log n) for up to three objectives.
     """
     finite = np.flatnonzero(np.isfinite(losses).all(axis=1))
     order = finite[np.lexsort(losses[finite].T[::-1])] if finite.size else finite  # stable: equal rows stay in their order
     if losses.shape[1] <= 2:
         return _sweep(losses, order)
-    kept: list[int] = []
-    front = np.empty((len(order), losses.shape[1]))
-    for row in order:  # whatever dominates a row comes before it
-        if not (front[: len(kept)] <= losses[row]).all(axis=1).any():
-            front[len(kept)] = losses[row]
-            kept.append(int(row))
-    return kept
+    if not order.size:
+        return []
+    import moocore  # compiled, and needed by few studies
+
+    return [int(row) for row in order[moocore.is_nondominated(losses[order])]]
 
 
 def _sweep(losses: NDArray[np.float64], order: NDArray[np.intp]) -> list[int]:

@@ -1,7 +1,8 @@
 """Hypervolume: how much of the space of objectives a front has conquered, and how that grew.
 
 Points are losses (less is better); the volume is that of all points which are dominated by one of them and are better than the
-reference. E. Zitzler and L. Thiele, "Multiobjective optimization using evolutionary algorithms", PPSN 1998.
+reference. E. Zitzler and L. Thiele, "Multiobjective optimization using evolutionary algorithms", PPSN 1998. With more than two
+objectives it is computed by moocore, whose algorithms take O(n log n) for three and O(n^2) for four.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesearch.search.study._front import front_candidates, loss_array, non_dominated, scaled_losses
+from edgesearch.search.study._front import front_candidates, loss_array, scaled_losses
 from edgesearch.search.study._record import Record, StudyView
 
 #: The reference lies this far beyond the worst value seen (in spans), so that the ends of a front count too.
@@ -66,22 +67,9 @@ def volume(losses: NDArray[np.float64], reference: NDArray[np.float64]) -> float
         for x, y in inside.tolist():
             stairs.add(x, y)
         return stairs.area
-    return _volume_by_slices(inside[non_dominated(inside)], reference)
+    import moocore  # compiled, and needed by few studies
 
-
-def _volume_by_slices(losses: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-    """Slices along the last objective; each is as deep as the way to the next point, as wide as all points before it."""
-    losses = losses[np.argsort(losses[:, -1], kind="stable")]
-    depths = np.diff(losses[:, -1], append=reference[-1]).tolist()
-    if len(reference) > 3:
-        widths = (volume(losses[: i + 1, :-1], reference[:-1]) for i in range(len(losses)))
-        return float(sum(width * depth for width, depth in zip(widths, depths, strict=True)))
-    stairs = Staircase((float(reference[0]), float(reference[1])))
-    total = 0.0
-    for (x, y), depth in zip(losses[:, :2].tolist(), depths, strict=True):
-        stairs.add(x, y)
-        total += stairs.area * depth
-    return total
+    return float(moocore.hypervolume(inside, ref=reference))
 
 
 def volume_history(losses: NDArray[np.float64], reference: NDArray[np.float64]) -> NDArray[np.float64]:

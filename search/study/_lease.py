@@ -33,12 +33,12 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from edgesearch.errors import StudyError
-from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors
+from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, seconds_of
 
 #: Seconds between two signs of life.
 HEARTBEAT = 5.0
-#: A holder that gave no sign of life for so many seconds is dead.
-DEAD_AFTER = 60.0
+#: A holder that gave no sign of life for so many seconds is dead; the variable says another number, for all drivers alike.
+DEAD_AFTER, DEAD_AFTER_VARIABLE = 60.0, "EDGESEARCH_LEASE_S"
 
 _TABLE = Table(
     "edgesearch_leases",
@@ -110,13 +110,15 @@ def hold_lease(
     study_name: str,
     *,
     folder: Path = Path(),
-    heartbeat: float = HEARTBEAT,
-    dead_after: float = DEAD_AFTER,
+    heartbeat: float | None = None,
+    dead_after: float | None = None,
 ) -> Iterator[Lease]:
-    """Hold the study for writing. A holder that died is taken over.
+    """Hold the study for writing. A holder that died, or gave no sign of life for `dead_after` seconds, is taken over.
 
     `folder` is the home that the driver runs in, for the sentence that others read. Raises StudyError naming the holder.
     """
+    dead_after = seconds_of(DEAD_AFTER_VARIABLE, DEAD_AFTER) if dead_after is None else dead_after
+    heartbeat = min(HEARTBEAT, dead_after / 6) if heartbeat is None else heartbeat
     with database_errors(storage.url):
         lease = _take(storage, study_name, folder, dead_after)
     ended = threading.Event()

@@ -6,24 +6,27 @@ would see it. Here a trial appears with all that is needed to go on with it, and
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeVar
 
 import optuna
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.orm import Session
+from sqlalchemy.engine import Connection
 
 from edgesearch.errors import StudyError
+from edgesearch.search.study import _rows as rows
 from edgesearch.search.study._errors import database_errors
 from edgesearch.search.study._lease import Lease
+from edgesearch.search.study._patience import Patience
 
 _CONSTRAINTS = "constraints"  # where Optuna 5's Trial.set_constraint keeps its values
+
+T = TypeVar("T")
 
 
 def database_of(study: optuna.Study) -> RDBStorage:
@@ -39,18 +42,35 @@ def database_of(study: optuna.Study) -> RDBStorage:
 class Ledger:
     """Writes one study. With a lease, nothing is written once another driver holds it.
 
-    Every method raises StudyError when the database fails or the lease is lost; the transaction is then undone.
+    A database that is away is waited for, `patience` seconds (None: see `Patience`), of which `say` is told. Every method then
+    raises StudyError when the database fails, and when the lease is lost; the transaction is undone.
     """
 
-    def __init__(self, study: optuna.Study, lease: Lease | None = None) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        lease: Lease | None = None,
+        *,
+        say: Callable[[str], None] = lambda message: None,
+        patience: float | None = None,
+    ) -> None:
         self._database = database_of(study)
         self._study_id, self._lease = study._study_id, lease
+        self._patience = Patience(self._database, say, patience)
+        self._trials: dict[int, FrozenTrial] = {}  # that run, and the last that ended
+        self._told: dict[str, str] = {}  # the study's attributes that were written, as JSON
 
     def create(self, trial: FrozenTrial) -> int:
-        """Add the trial; returns its number."""
-        with self._transaction() as session:
-            models.StudyModel.find_or_raise_by_id(self._study_id, session, for_update=True)
-            return int(cast(Any, self._database._get_prepared_new_trial(self._study_id, trial, session)).number)
+        """Add the running trial; returns its number."""
+
+        def work(connection: Connection, again: bool) -> tuple[int, int]:
+            known = rows.find_begun(connection, self._study_id, trial.datetime_start) if again else None
+            return known or rows.add_trial(connection, self._study_id, trial)
+
+        stored = copy.copy(trial)
+        stored.number, stored._trial_id = self._write(work)
+        self._trials[stored.number] = stored
+        return stored.number
 
     def finish(
         self,
@@ -66,62 +86,87 @@ class Ledger:
 
         `constraints` maps each constraint to the amount beyond its limit, at most zero when it is kept.
         """
-        database = self._database
-        with self._transaction() as session:
-            trial = self._running(session, number)
-            for name, value in attributes.items():
-                database._set_trial_attr_without_commit(session, models.TrialUserAttributeModel, trial.trial_id, name, value)
-            for name, value in (constraints or {}).items():
-                database._set_trial_attr_without_commit(
-                    session, models.TrialSystemAttributeModel, trial.trial_id, f"{_CONSTRAINTS}:{name}", value
-                )
-            for objective, value in enumerate(values or ()):
-                database._set_trial_value_without_commit(session, trial, objective, value)
-            trial.state = state or (TrialState.FAIL if values is None else TrialState.COMPLETE)
-            trial.datetime_complete = datetime.now()
-            self._set_attributes(session, study_attributes or {})
+        ended = state or (TrialState.FAIL if values is None else TrialState.COMPLETE)
+        system = {f"{_CONSTRAINTS}:{name}": amount for name, amount in (constraints or {}).items()}
+        told = self._untold(study_attributes or {})
+
+        def work(connection: Connection, again: bool) -> None:
+            identity, stored = rows.find_trial(connection, self._study_id, number)
+            if again and stored == ended:
+                return
+            self._database.check_trial_is_updatable(identity, stored)
+            rows.set_trial_attributes(connection, identity, attributes, system)
+            rows.end_trial(connection, identity, ended, values or (), completed)
+            rows.set_study_attributes(connection, self._study_id, told)
+
+        trial, completed = self.trial(number), datetime.now()
+        self._write(work)
+        self._remember(told)
+        self._trials = {other: known for other, known in self._trials.items() if not known.state.is_finished()}
+        self._trials[number] = _ended(trial, ended, values, completed, attributes, system)
 
     def note(self, number: int, attributes: Mapping[str, Any]) -> None:
         """Set attributes of a running trial."""
-        with self._transaction() as session:
-            trial = self._running(session, number)
-            for name, value in attributes.items():
-                self._database._set_trial_attr_without_commit(
-                    session, models.TrialUserAttributeModel, trial.trial_id, name, value
-                )
+
+        def work(connection: Connection, again: bool) -> None:
+            identity, stored = rows.find_trial(connection, self._study_id, number)
+            self._database.check_trial_is_updatable(identity, stored)
+            rows.set_trial_attributes(connection, identity, attributes)
+
+        self._write(work)
+        self._trials.pop(number, None)
+
+    def trial(self, number: int) -> FrozenTrial:
+        """A trial as it is stored."""
+        if number not in self._trials:
+            with database_errors(self._database.url):
+                identity = self._database.get_trial_id_from_study_id_trial_number(self._study_id, number)
+                self._trials[number] = self._database.get_trial(identity)
+        return self._trials[number]
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set attributes of the study."""
-        if attributes:
-            with self._transaction() as session:
-                self._set_attributes(session, attributes)
+        told = self._untold(attributes)
+        if told:
+            self._write(lambda connection, again: rows.set_study_attributes(connection, self._study_id, told))
+            self._remember(told)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Session]:
+    def _untold(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the study's attributes that are other ones than were written last."""
+        return {name: value for name, value in attributes.items() if self._told.get(name) != json.dumps(value)}
+
+    def _remember(self, attributes: Mapping[str, Any]) -> None:
+        self._told |= {name: json.dumps(value) for name, value in attributes.items()}
+
+    def _write(self, work: Callable[[Connection, bool], T]) -> T:
+        def held(connection: Connection, again: bool) -> T:
+            if self._lease is not None:
+                self._lease.confirm(connection)
+            return work(connection, again)
+
         with database_errors(self._database.url):
-            session: Session = self._database.scoped_session()
-            try:
-                if self._lease is not None:
-                    self._lease.confirm(session.connection())
-                yield session
-                session.commit()
-            except BaseException:
-                session.rollback()
-                raise
-            finally:
-                session.close()
+            return self._patience.run(held)
 
-    def _running(self, session: Session, number: int) -> Any:
-        query = session.query(models.TrialModel).filter_by(study_id=self._study_id, number=number).with_for_update()
-        trial: Any = query.one()  # Optuna's models are not typed
-        self._database.check_trial_is_updatable(trial.trial_id, trial.state)
-        return trial
 
-    def _set_attributes(self, session: Session, attributes: Mapping[str, Any]) -> None:
-        for name, value in attributes.items():
-            query = session.query(models.StudyUserAttributeModel).filter_by(study_id=self._study_id, key=name)
-            stored = query.one_or_none()
-            if stored is None:
-                stored = models.StudyUserAttributeModel(study_id=self._study_id, key=name)
-                session.add(stored)
-            stored.value_json = json.dumps(value)
+def _ended(
+    trial: FrozenTrial,
+    state: TrialState,
+    values: Sequence[float] | None,
+    completed: datetime,
+    attributes: Mapping[str, Any],
+    system: Mapping[str, Any],
+) -> FrozenTrial:
+    return FrozenTrial(
+        number=trial.number,
+        state=state,
+        value=None,
+        values=values,
+        datetime_start=trial.datetime_start,
+        datetime_complete=completed,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs={**trial.user_attrs, **attributes},
+        system_attrs={**trial.system_attrs, **system},
+        intermediate_values={},
+        trial_id=trial._trial_id,
+    )

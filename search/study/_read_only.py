@@ -13,15 +13,17 @@ from urllib.parse import quote
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
 from edgesearch.errors import StudyError
+from edgesearch.search.study._database import Database
 from edgesearch.search.study._errors import DATABASE_ERRORS, database_reason, driver_hint
 
 #: Where Optuna 5 keeps constraints (one attribute each, under their names) and where optuna-dashboard looks for them (a list).
@@ -43,7 +45,7 @@ def open_read_only(url: str) -> BaseStorage:
         raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
     shown = parsed.render_as_string(hide_password=True)
     try:
-        storage = RDBStorage(*_read_only_engine(url, parsed), skip_table_creation=True)
+        storage = Database(*_read_only_engine(url, parsed), skip_table_creation=True)
     except ImportError as error:
         hint = driver_hint(url)
         raise StudyError(f"--storage {shown} needs a driver that is not installed; {hint}") from error
@@ -52,6 +54,25 @@ def open_read_only(url: str) -> BaseStorage:
         advice = "check that it is a study's database and may be read" if file else "check the URL and that it runs"
         raise StudyError(f"--storage {shown} cannot be read: {database_reason(error)}; {advice}") from error
     return optuna.storages.get_storage(storage)
+
+
+def holds_studies(url: str) -> bool:
+    """Whether the database has tables of studies; one that no study was begun in has none, or is not there yet.
+
+    True also for one that cannot be looked into: `open_read_only` says why.
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+            return False
+        address, options = _read_only_engine(url, parsed)
+        engine = create_engine(address, **options)
+        try:
+            return bool(inspect(engine).has_table("studies"))
+        finally:
+            engine.dispose()
+    except (ImportError, *DATABASE_ERRORS):
+        return True
 
 
 def _read_only_engine(url: str, parsed: URL) -> tuple[str, dict[str, Any]]:

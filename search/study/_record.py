@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import optuna
@@ -30,6 +30,12 @@ RATIO_SCALE = frozenset({"fps", "latency_fps", "latency_ms", "size_bytes", "macs
 
 def family_of(student: Mapping[str, Any]) -> tuple[str, float | str]:
     """A stored student's name in a word and its width factor, also where this version cannot read the rest of its settings."""
+    return _family_of(json.dumps(student))
+
+
+@lru_cache(maxsize=4096)  # a study of thousands of trials has few students
+def _family_of(settings: str) -> tuple[str, float | str]:
+    student = json.loads(settings)
     try:
         read = Student.model_validate(student)
     except ValueError:
@@ -75,6 +81,7 @@ class Record:
     objectives: tuple[Objective, ...]
     values: tuple[float, ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)  # the candidate as it was stored
+    words: str = ""  # the candidate in words, as stored
     candidate_key: str = ""
     deployable: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -102,6 +109,8 @@ class Record:
     @cached_property
     def recipe(self) -> str:
         """The candidate in words; empty when the trial has none that can be read."""
+        if self.words:
+            return self.words
         try:
             return str(Candidate.model_validate(self.settings))
         except ValueError:
@@ -271,6 +280,7 @@ def _read_trial(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> Record
         objectives=objectives,
         values=tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
         settings=attributes.get("candidate") or {},
+        words=str(attributes.get("recipe") or ""),
         candidate_key=attributes.get("candidate_key", ""),
         deployable=bool(attributes.get("deployable", False)),
         metrics={name: value for name, value in attributes.items() if _is_figure(name, value)},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy import create_engine
@@ -10,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from edgesearch.errors import StudyError
+from edgesearch.search.study._database import Database
 from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, driver_hint, shown_url
 from edgesearch.search.study._file import StudyFile
 from edgesearch.search.study._quiet import quiet_optuna
@@ -28,10 +31,12 @@ def open_storage(url: str) -> RDBStorage:
     try:
         parsed = make_url(url)
         sqlite = parsed.get_backend_name() == "sqlite"
-        waits = {"connect_args": {"timeout": _SQLITE_WAITS}} if sqlite and "timeout" not in parsed.query else {}
+        options: dict[str, Any] = {"pool_pre_ping": not sqlite}  # connections of before a server's restart are dropped
+        if sqlite and "timeout" not in parsed.query:
+            options["connect_args"] = {"timeout": _SQLITE_WAITS}
         if sqlite:
             use_write_ahead_log(url)
-        return RDBStorage(url, engine_kwargs=waits)
+        return Database(url, engine_kwargs=options)
     except ArgumentError as error:
         raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
     except ImportError as error:

@@ -49,6 +49,10 @@ class MemoryLedger(Ledger):
         for name, value in attributes.items():
             self._storage.set_trial_user_attr(identity, name, value)
 
+    def trial(self, number: int) -> FrozenTrial:
+        """A trial as it is stored."""
+        return self._storage.get_trial(self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number))
+
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set attributes of the study."""
         for name, value in attributes.items():

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of our own, in a temporary folder, for as long as the tests run."""
+"""A PostgreSQL server of our own, in a temporary folder, which may be killed and started again."""
 
 from __future__ import annotations
 
@@ -28,9 +28,56 @@ def _as_postgres(command: list[str]) -> list[str]:
     return ["runuser", "-u", "postgres", "--", *command] if os.getuid() == 0 else command
 
 
+class PostgreSql:
+    """A server with an empty database, whose files lie in `folder`.
+
+    `durable`: whether it flushes what it writes, as servers do; a kill of the server alone loses nothing either way.
+    """
+
+    def __init__(self, program: str, folder: str, *, durable: bool = False) -> None:
+        self._program, self._folder = program, folder
+        self._user = "postgres" if os.getuid() == 0 else getpass.getuser()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        options = ["-p", str(self._port), "-k", folder, "-c", "listen_addresses=127.0.0.1"]
+        self._options = options if durable else [*options, "-c", "fsync=off"]
+        self.url = f"postgresql+psycopg://{self._user}@127.0.0.1:{self._port}/postgres"
+
+    def prepare(self, initdb: str) -> None:
+        command = [initdb, "-D", f"{self._folder}/data", "-U", self._user, "--auth=trust", "--no-sync", "-E", "UTF8"]
+        subprocess.run(
+            _as_postgres(command), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self._folder
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self._process = subprocess.Popen(
+            _as_postgres([self._program, "-D", f"{self._folder}/data", *self._options]),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self._folder,
+        )
+        _wait(self._port, self._process)
+
+    def kill(self) -> None:
+        """Kill it in the middle of whatever it does; its children end by themselves."""
+        self._stop(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Its "fast shutdown", if it runs."""
+        self._stop(signal.SIGINT)
+
+    def _stop(self, number: signal.Signals) -> None:
+        pid_file = Path(self._folder) / "data" / "postmaster.pid"
+        if self._process.poll() is None and pid_file.exists():
+            os.kill(int(pid_file.read_text().splitlines()[0]), number)
+        self._process.wait(timeout=60)
+
+
 @contextmanager
-def postgresql_server() -> Iterator[str]:
-    """The URL of an empty database; skips the test where there is no PostgreSQL or no driver for it."""
+def running_postgresql(*, durable: bool = False) -> Iterator[PostgreSql]:
+    """A server that runs; skips the test where there is no PostgreSQL or no driver for it."""
     initdb, server = _program("initdb"), _program("postgres")
     if initdb is None or server is None:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
@@ -39,22 +86,20 @@ def postgresql_server() -> Iterator[str]:
     with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
         if os.getuid() == 0:
             shutil.chown(folder, "postgres", "postgres")
-        user = "postgres" if os.getuid() == 0 else getpass.getuser()
-        data = f"{folder}/data"
-        prepare = [initdb, "-D", data, "-U", user, "--auth=trust", "--no-sync", "-E", "UTF8"]
-        subprocess.run(_as_postgres(prepare), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        options = ["-p", str(port), "-k", folder, "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
-        process = subprocess.Popen(
-            _as_postgres([server, "-D", data, *options]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
-        )
+        database = PostgreSql(server, folder, durable=durable)
+        database.prepare(initdb)
+        database.start()
         try:
-            _wait(port, process)
-            yield f"postgresql+psycopg://{user}@127.0.0.1:{port}/postgres"
+            yield database
         finally:
-            _stop(Path(data) / "postmaster.pid", process)
+            database.stop()
+
+
+@contextmanager
+def postgresql_server() -> Iterator[str]:
+    """The URL of an empty database; skips the test where there is no PostgreSQL or no driver for it."""
+    with running_postgresql() as database:
+        yield database.url
 
 
 def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -70,9 +115,3 @@ def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
         except psycopg.OperationalError:
             time.sleep(0.1)
     raise AssertionError("PostgreSQL did not start")
-
-
-def _stop(pid_file: Path, process: subprocess.Popen[bytes]) -> None:
-    if pid_file.exists():
-        os.kill(int(pid_file.read_text().splitlines()[0]), signal.SIGINT)  # its "fast shutdown"
-    process.wait(timeout=60)

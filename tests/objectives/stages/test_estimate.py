@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from edgesearch.board_eval import find_board
+from edgesearch.board_eval import find_board, lower
 from edgesearch.errors import LoweringError, SpaceError
 from edgesearch.objectives import Estimator
-from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student
+from edgesearch.objectives.pruning._shape import pruned_shape
+from edgesearch.objectives.stages._metrics import estimate
+from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student, build
 
 BOARD = find_board("zcu104")
 
@@ -29,6 +31,18 @@ def test_more_pruning_is_smaller_and_faster(estimator: Estimator) -> None:
     assert [f["fps"] for f in found] == sorted(f["fps"] for f in found)
     for ratio, figures in zip(ratios, found, strict=True):
         assert figures["macs"] == pytest.approx(found[0]["macs"] * (1 - ratio), rel=0.05)
+
+
+@pytest.mark.parametrize("architecture", ["cnn_small", "resnet20", "mobilenet_v2"])
+def test_a_network_that_is_kept_for_its_shapes_alone_is_estimated_as_one_with_weights(
+    estimator: Estimator, architecture: str
+) -> None:
+    student = Student(architecture=architecture, width=0.5, input_size=32)
+    for ratio in (0.3, 0.6):
+        pruning = Pruning(method="one_step", ratio=ratio, granularity=8)
+        model = pruned_shape(build(student, channels=3, classes=10), (3, 32, 32), ratio=ratio, granularity=8)
+        expected = estimate(lower(model, (3, 32, 32), target=BOARD.target), BOARD, 8)
+        assert estimator.estimate(Candidate(student=student, pruning=pruning)) == expected
 
 
 def test_a_share_of_the_time_is_another_network_than_a_share_of_the_macs(estimator: Estimator) -> None:

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 from _studies import make_study, plain_record
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from edgesearch.search.commands._show import print_front
@@ -24,7 +26,7 @@ from edgesearch.search.report._table import (
     speed_note,
 )
 from edgesearch.search.study._front import pareto_front
-from edgesearch.search.study._interval import uncertainty
+from edgesearch.search.study._interval import is_distinct, uncertainty
 from edgesearch.search.study._record import Record, StudyView, read_study
 
 
@@ -214,6 +216,16 @@ def test_members_whose_order_may_be_chance_are_named() -> None:
     rows = json.loads(front_json(view, front))["front"]
     assert [row["accuracy_like"] for row in rows] == [[1], [0], [], []]
     assert all(low < row["accuracy"] < high for row in rows for low, high in [row["accuracy_interval"]])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=12), st.sampled_from([20, 60, 400]))
+def test_members_that_are_alike_are_those_that_no_pair_tells_apart(counts: list[int], images: int) -> None:
+    front = _front_of(*(count / 60 for count in counts))
+    view = StudyView("s", front[0].objectives, {}, tuple(front), validation_images=images)
+    for row, record in zip(json.loads(front_json(view, front))["front"], front, strict=True):
+        like = {o.number for o in front if o is not record and not is_distinct(o.accuracy or 0, record.accuracy or 0, images)}
+        assert set(row["accuracy_like"]) == like
 
 
 def test_many_such_members_are_counted() -> None:

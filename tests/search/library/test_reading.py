@@ -1,0 +1,38 @@
+"""Whether a study is stored, in databases of every age."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from pathlib import Path
+
+import optuna
+import pytest
+from _databases import running_postgresql
+
+from edgesearch.errors import StudyError
+from edgesearch.search.library._reading import is_stored
+from edgesearch.search.study import Home, open_storage
+
+
+def test_a_database_without_any_study_has_not_this_one(database: str, tmp_path: Path) -> None:
+    home, name = Home(tmp_path / "home"), uuid.uuid4().hex
+    assert not is_stored(name, database, home)
+    assert not is_stored(name, None, home)
+    optuna.create_study(study_name=name, storage=open_storage(database))
+    assert is_stored(name, database, home)
+
+
+def test_a_server_without_tables_and_an_empty_file_have_no_study(tmp_path: Path) -> None:
+    (tmp_path / "x.db").touch()
+    assert not is_stored("a", f"sqlite:///{tmp_path / 'x.db'}", Home(tmp_path))
+    with running_postgresql() as server:
+        assert not is_stored("a", server.url, Home(tmp_path))
+
+
+def test_a_file_that_is_no_database_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_text("this is not a database, but long enough to be looked at" * 20)
+    with pytest.raises(StudyError, match="not a database"):
+        is_stored("a", f"sqlite:///{tmp_path / 'x.db'}", Home(tmp_path))
+    sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE t (x)").connection.close()
+    assert not is_stored("a", f"sqlite:///{tmp_path / 'other.db'}", Home(tmp_path))

@@ -1,0 +1,79 @@
+"""What is refused when a study goes on with other inputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from edgesearch.board_eval import load_profile
+from edgesearch.errors import StudyError
+from edgesearch.search import StudyFile
+from edgesearch.search.library._inputs import Inputs, read_inputs
+from edgesearch.search.library._sameness import refuse_other_inputs
+
+
+def inputs(board: str, **data: Any) -> Inputs:
+    few = {"train_images": 40, "validation_images": 40, "calibration_images": 20, "test_images": 20}
+    tables = {"name": "s", "board": board, "data": {"name": "digits", **few, **data}}
+    candidates = [{"student": {"architecture": "mlp", "input_size": 8}}]
+    return read_inputs(StudyFile.parse({**tables, "candidates": candidates}))
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    path = tmp_path / "board.json"
+    path.write_text(load_profile("zcu104").to_json())
+    return path
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_a_profile_that_was_edited_in_place_is_refused_with_the_difference(profile: Path) -> None:
+    study = optuna.create_study()
+    refuse_other_inputs(inputs(str(profile)), study)
+    edit(profile, lambda content: content.update(name="another", origin="elsewhere"))  # which decide nothing
+    refuse_other_inputs(inputs(str(profile)), study)
+    edit(profile, lambda content: content.update(clock_mhz=250.0))
+    edit(profile, lambda content: content["constants"].update(load_bytes_per_cycle=11.5))
+    before = load_profile("zcu104")
+    with pytest.raises(StudyError) as caught:
+        refuse_other_inputs(inputs(str(profile)), study)
+    said = str(caught.value)
+    assert f"clock_mhz: was {before.clock_mhz}, is 250.0" in said
+    assert f"constants.load_bytes_per_cycle: was {before.constants.load_bytes_per_cycle}, is 11.5" in said
+    assert "--name" in said
+    assert "\n" not in said
+
+
+def test_the_profiles_that_come_with_this_program_may_change_with_it(profile: Path) -> None:
+    study = optuna.create_study()
+    refuse_other_inputs(inputs("zcu104"), study)
+    assert set(study.user_attrs) == {"data_fingerprint", "data_fingerprints", "validation_images"}
+
+
+def test_what_another_version_knows_of_a_profile_is_no_difference(profile: Path) -> None:
+    study = optuna.create_study()
+    refuse_other_inputs(inputs(str(profile)), study)
+    stored = dict(study.user_attrs["board_profile"])
+    del stored["job_seconds"]
+    study.set_user_attr("board_profile", stored | {"gone": 1})
+    refuse_other_inputs(inputs(str(profile)), study)
+
+
+def test_other_images_are_refused_with_the_parts_that_differ() -> None:
+    study = optuna.create_study()
+    given = inputs("zcu104")
+    refuse_other_inputs(given, study)
+    other = replace(given.data, fingerprint="0", fingerprints={**given.data.fingerprints, "train": "0", "test": "0"})
+    with pytest.raises(StudyError, match=r"\(the training images, the test images differ\)"):
+        refuse_other_inputs(replace(given, data=other), study)
