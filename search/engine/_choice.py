@@ -200,7 +200,8 @@ class Chooser:
         landscape = Landscape(
             self._goal, known, [*self._seen_losses, *middle.tolist()], seed=derive_seed(self._settings.seed, number)
         )
-        return landscape.expected(losses, accuracies) / np.array([self._cost(option) for option in options])
+        seconds = np.array([self._cost(option) for option in options])
+        return np.asarray(landscape.expected(losses, accuracies) / seconds)
 
     def _cost(self, option: _Facts) -> float:
         seconds = _TRIAL_SECONDS

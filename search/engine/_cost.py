@@ -53,11 +53,10 @@ class CostModel:
         if not seconds > 0:
             return
         prior = self._prior(work, macs)
+        features = [(self._column(name, deviation), value) for name, value, deviation in _features(work, prior)]
         row = np.zeros(len(self._columns))
-        for name, value, deviation in _features(work, prior):
-            at = self._column(name, deviation)
-            row = np.append(row, np.zeros(len(self._columns) - len(row)))
-            row[at] = value
+        for column, value in features:
+            row[column] = value
         surprise = min(max(math.log(max(seconds, 1e-3) / prior), -_FARTHEST), _FARTHEST)
         self._precision += np.outer(row, row) / _NOISE**2
         self._moment += row * surprise / _NOISE**2
@@ -67,16 +66,16 @@ class CostModel:
     def seconds(self, work: Work, macs: float) -> float:
         """Expected seconds of a stage."""
         if self._weights is None:
-            self._weights = np.linalg.solve(self._precision, self._moment)
-        prior, correction = self._prior(work, macs), 0.0
+            self._weights = np.asarray(np.linalg.solve(self._precision, self._moment), dtype=np.float64)
+        prior, correction, weights = self._prior(work, macs), 0.0, self._weights
         for name, value, _ in _features(work, prior):
             if name in self._columns:
-                correction += value * self._weights[self._columns[name]]
+                correction += value * float(weights[self._columns[name]])
         return float(prior * math.exp(min(max(correction, -_FARTHEST), _FARTHEST)))
 
     def _prior(self, work: Work, macs: float) -> float:
         a_pass = work.share * macs / self._macs_per_second + _PASS_SECONDS
-        return _STAGE_SECONDS + work.passes * a_pass / work.threads**_THREADS
+        return float(_STAGE_SECONDS + work.passes * a_pass / work.threads**_THREADS)
 
     def _column(self, name: str, deviation: float) -> int:
         if name not in self._columns:

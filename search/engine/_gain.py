@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, qmc
 
 from edgesearch.search.engine._accuracy import probability
 from edgesearch.search.study import Constraints, Objective, non_dominated
@@ -21,7 +21,7 @@ __all__ = ["Goal", "Landscape", "likely_accuracies"]
 
 Array = NDArray[np.float64]
 #: Equally likely values that stand for an accuracy.
-_QUANTILES = norm.ppf((np.arange(9) + 0.5) / 9)
+_QUANTILES = np.array([NormalDist().inv_cdf((i + 0.5) / 9) for i in range(9)])
 #: Points that gains of three and more objectives are counted on; a power of two.
 _SAMPLES = 2048
 #: Members of such a front that count at most.
@@ -127,6 +127,8 @@ class Landscape:
 
     def _spread(self, best: Array, seed: int) -> Array:
         """Points of the box from the best values to the reference that the front does not dominate."""
+        from scipy.stats import qmc  # takes half a second, and few studies have three objectives
+
         low = np.minimum(best, self.reference)
         samples = low + (self.reference - low) * qmc.Sobol(len(low), seed=seed).random(_SAMPLES)
         front = self._front[np.linspace(0, len(self._front) - 1, min(len(self._front), _FRONT)).round().astype(int)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 import optuna
@@ -42,7 +43,7 @@ class _Memory(InMemoryStorage):
 class Mirror:
     """What a sampler sees of a study. `needs_parameters`: trials without parameters are kept from it."""
 
-    def __init__(self, directions: Sequence[str], *, needs_parameters: bool) -> None:
+    def __init__(self, directions: Sequence[Literal["minimize", "maximize"]], *, needs_parameters: bool) -> None:
         self._directions, self._needs_parameters = list(directions), needs_parameters
         self._known: dict[int, int] = {}  # trial number -> the mirror's own id of that trial, in the order of their coming
         self._complete = 0

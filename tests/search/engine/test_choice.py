@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from edgesearch.objectives import Conditions, Counts, Stage, plan
 from edgesearch.search.engine._choice import Chooser
 from edgesearch.search.engine._draws import Proposal
+from edgesearch.search.engine._options import Variants
 from edgesearch.search.engine._proposals import Proposer
 from edgesearch.search.engine._walk import Recorded
 from edgesearch.search.study import StudyFile
@@ -239,3 +240,23 @@ def test_running_trials_and_what_was_stopped_count() -> None:
     stopped.set_user_attr("stopped", {"student": "0", "values": [0.6, 1000.0]})
     search.tell(stopped)
     assert search.chooser.choose(23) is not None
+
+
+def test_a_student_whose_only_trial_failed_has_no_variants() -> None:
+    settings = study()
+    assert settings.space is not None
+    variants = Variants(settings.space, 0, (), complete=lambda candidate: candidate)
+    search = Search(settings)
+    proposal = next(iter(search.proposer.proposals(0)))
+    trial = ended(settings, 0, proposal)
+    trial.state = TrialState.RUNNING
+    variants.observe(trial, proposal.candidate)
+    assert list(variants.proposals(1, []))
+    trial.state = TrialState.FAIL
+    variants.observe(trial, proposal.candidate)
+    assert not list(variants.proposals(1, []))
+    trial.state = TrialState.COMPLETE  # another time it went well, and what fails then is not the student
+    variants.observe(trial, proposal.candidate)
+    trial.state = TrialState.FAIL
+    variants.observe(trial, proposal.candidate)
+    assert list(variants.proposals(2, []))
