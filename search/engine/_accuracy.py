@@ -80,29 +80,30 @@ class _Scales:
 
 
 class AccuracyModel:
-    """Learns from trials in the order in which they are given; what it predicts depends on that order and nothing else."""
+    """Learns from trials; what it predicts depends on them and their numbers, not on the order in which they are given."""
 
     def __init__(self) -> None:
-        self._known: list[Known] = []
-        self._scales: tuple[int, _Scales] = (0, _Scales())  # trials that they were chosen for
+        self._known: dict[int, Known] = {}  # by trial
+        self._scales: tuple[list[int], _Scales] = ([], _Scales())  # trials that they were chosen for
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def add(self, known: Known) -> None:
-        """Learn from one more trial."""
-        self._known.append(known)
+    def add(self, number: int, known: Known) -> None:
+        """Learn from a trial."""
+        self._known[number] = known
 
     def predict(self, points: Sequence[Point]) -> tuple[Array, Array]:
         """Mean and standard deviation (points) of the log-odds of the accuracy. Raises ValueError before the second trial."""
         if len(self._known) < 2:
             raise ValueError(f"{len(self._known)} trials are known; a prediction needs at least 2")
-        known = self._choice(len(self._known))
+        numbers = sorted(self._known)
+        known = [self._known[number] for number in _chosen(numbers)]
         distances = _Distances([k.point for k in known], points)
         values = logit(np.array([k.accuracy for k in known]))
         centre, spread = float(values.mean()), max(float(values.std()), 0.05)
         values = (values - centre) / spread
-        scales = self._scaled()
+        scales = self._scaled(numbers)
         factor, variance = _fit(distances.among(scales.lengths), values, scales.noise)
         across = distances.across(scales.lengths)  # (points, known)
         mean = across @ cho_solve((factor, True), values)
@@ -110,23 +111,25 @@ class AccuracyModel:
         left = np.maximum(1.0 - (explained**2).sum(axis=0), 1e-6) * variance
         return centre + spread * mean, spread * np.sqrt(left)
 
-    def _choice(self, count: int) -> list[Known]:
-        """Of the first `count` trials: all, or the latest and an even choice of those before."""
-        if count <= _MOST:
-            return self._known[:count]
-        late = _MOST // 2
-        early = np.linspace(0, count - late - 1, _MOST - late).round().astype(int)
-        return [self._known[i] for i in early] + self._known[count - late : count]
-
-    def _scaled(self) -> _Scales:
+    def _scaled(self, numbers: list[int]) -> _Scales:
         """The scales for what is known: those of the last milestone, so that a study that goes on finds the same."""
         milestone = 4
-        while math.ceil(milestone * _GROWTH) <= len(self._known):
+        while math.ceil(milestone * _GROWTH) <= len(numbers):
             milestone = math.ceil(milestone * _GROWTH)
-        if milestone <= len(self._known) and self._scales[0] != milestone:
-            known = self._choice(milestone)
-            self._scales = milestone, _most_likely([k.point for k in known], np.array([k.accuracy for k in known]))
+        chosen = _chosen(numbers[:milestone])
+        if milestone <= len(numbers) and self._scales[0] != chosen:
+            known = [self._known[number] for number in chosen]
+            self._scales = chosen, _most_likely([k.point for k in known], np.array([k.accuracy for k in known]))
         return self._scales[1]
+
+
+def _chosen(numbers: list[int]) -> list[int]:
+    """All trials, or the latest and an even choice of those before."""
+    if len(numbers) <= _MOST:
+        return numbers
+    late = _MOST // 2
+    early = np.linspace(0, len(numbers) - late - 1, _MOST - late).round().astype(int)
+    return [numbers[i] for i in early] + numbers[len(numbers) - late :]
 
 
 def logit(accuracy: Array) -> Array:

@@ -112,12 +112,12 @@ class Chooser:
             return
         self._learn_costs(candidate, attributes.get("stage_seconds") or {})
         if trial.state == TrialState.PRUNED and "student" in attributes.get("stopped", ()) and self._goal.accuracy is not None:
-            self._accuracies.add(Known(point, float(attributes["stopped"]["values"][self._goal.accuracy])))
+            self._accuracies.add(trial.number, Known(point, float(attributes["stopped"]["values"][self._goal.accuracy])))
         if trial.state != TrialState.COMPLETE or trial.values is None:
             return
         accuracy = attributes.get("accuracy")
         if isinstance(accuracy, int | float):
-            self._accuracies.add(Known(point, float(accuracy)))
+            self._accuracies.add(trial.number, Known(point, float(accuracy)))
         if attributes.get("deployable", True) and not attributes.get("violations"):
             losses = self._goal.losses(dict(zip(self._settings.objectives, trial.values, strict=True)))
             self._conquer(losses, training_key(candidate.student, candidate.distillation))
@@ -162,7 +162,7 @@ class Chooser:
         draws = [self._proposer.draw(self._space, number, attempt) for attempt in range(_ASKS)]
         draws += [self._proposer.draw(self._space, number, _RANDOM + i, at_random=True) for i in range(_DRAWS)]
         options: dict[str, tuple[Proposal, _Facts]] = {}
-        for proposal in (*draws, *self._variants.proposals(number, [training for _, training in self._front])):
+        for proposal in (*draws, *self._variants.proposals(number, [training for _, training in sorted(self._front)])):
             candidate = proposal.candidate
             if proposal.key in options or not candidate.deployable or not self._insight.is_new(candidate):
                 continue

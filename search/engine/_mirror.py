@@ -98,7 +98,7 @@ class Mirror:
 
     def _shorten(self) -> None:
         trials = {number: self._storage.get_trial(known) for number, known in self._known.items()}
-        complete = [number for number, trial in trials.items() if trial.state == TrialState.COMPLETE]
+        complete = sorted(number for number, trial in trials.items() if trial.state == TrialState.COMPLETE)
         kept = set(complete[-_LATEST:]) | set(self._best([trials[number] for number in complete], complete))
         _count_anew([trials[number] for number in complete if number in kept])
         self._start()

@@ -60,7 +60,7 @@ class Variants:
     ) -> None:
         self._space, self._seed, self._complete = space, seed, complete
         self._trained: dict[str, Trained] = {}
-        self._complete: set[str] = set()  # trainings of trials that are complete
+        self._succeeded: set[str] = set()  # trainings of trials that are complete
         self._of: dict[str, list[list[Proposal]]] = {}  # training -> for each way to prune its candidates
         self._own = {training_key(c.student, c.distillation) for c in map(Candidate.canonical, own)}
         self._paths: dict[str, Trained] | None = None
@@ -69,8 +69,8 @@ class Variants:
         """Learn of a trial that runs, is complete or failed; one that failed takes back what only it had."""
         key = training_key(candidate.student, candidate.distillation)
         if trial.state == TrialState.COMPLETE:
-            self._complete.add(key)
-        elif trial.state == TrialState.FAIL and key not in self._complete:
+            self._succeeded.add(key)
+        elif trial.state == TrialState.FAIL and key not in self._succeeded:
             self._trained.pop(key, None)
         if key in self._trained or trial.state not in (TrialState.RUNNING, TrialState.COMPLETE):
             return

@@ -86,7 +86,7 @@ class SearchSettings(Settings):
     startup_trials: int = Field(default=20, ge=1)
     population: int = Field(default=24, ge=2)
     #: The sampler's asks one after the other, or of several, and of variants of trained students, what gains most per second.
-    proposals: Literal["cost_aware", "plain"] = "plain"
+    proposals: Literal["cost_aware", "plain"] = "cost_aware"
     #: Whether trainings are judged after a ninth and a third of their epochs, and stopped where they lead to nothing. Those of
     #: fewer than three epochs never are, nor are the study's own candidates.
     rungs: bool = True

@@ -47,8 +47,8 @@ def taught(count: int, seed: int = 0) -> tuple[AccuracyModel, list[Candidate]]:
     """A model that knows `count` of the candidates, and the others."""
     model, everything = AccuracyModel(), candidates()
     random.Random(seed).shuffle(everything)
-    for candidate in everything[:count]:
-        model.add(Known(point(candidate), accuracy(candidate)))
+    for number, candidate in enumerate(everything[:count]):
+        model.add(number, Known(point(candidate), accuracy(candidate)))
     return model, everything[count:]
 
 
@@ -74,12 +74,12 @@ def test_predictions_depend_on_what_is_known_and_not_on_when_it_was_asked_for() 
     asked, others = taught(0)
     points = [point(candidate) for candidate in others[:50]]
     for i, candidate in enumerate(others[:50]):
-        asked.add(Known(points[i], accuracy(candidate)))
+        asked.add(i, Known(points[i], accuracy(candidate)))
         if i >= 2:
             asked.predict(points[:1])
     told = AccuracyModel()
-    for known, candidate in zip(points, others, strict=False):
-        told.add(Known(known, accuracy(candidate)))
+    for i in reversed(range(50)):
+        told.add(i, Known(points[i], accuracy(others[i])))
     for one, other in zip(asked.predict(points), told.predict(points), strict=True):
         assert np.array_equal(one, other)
 
@@ -88,8 +88,8 @@ def test_accuracies_of_nought_and_one_and_equal_ones_are_borne() -> None:
     model = AccuracyModel()
     with pytest.raises(ValueError, match="at least 2"):
         model.predict([])
-    for candidate, value in zip(candidates()[:6], [0.0, 1.0, 1.0, 1.0, 1.0, 1.0], strict=True):
-        model.add(Known(point(candidate), value))
+    for number, (candidate, value) in enumerate(zip(candidates()[:6], [0.0, 1.0, 1.0, 1.0, 1.0, 1.0], strict=True)):
+        model.add(number, Known(point(candidate), value))
     mean, deviation = model.predict([point(candidates()[7])])
     assert np.isfinite(mean).all()
     assert (deviation > 0).all()

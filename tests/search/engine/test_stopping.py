@@ -232,17 +232,16 @@ def test_the_sampler_learns_of_stopped_trials_by_what_is_expected_of_them(tmp_pa
     bench = Bench(tmp_path)
     engine = bench.engine(bench.pool())
     engine.run(30)
-    mirrored = {
-        t.user_attrs["candidate_key"]: t for t in engine._proposer._mirror.get_trials() if "candidate_key" in t.user_attrs
-    }
+    mirror = engine._asking._proposer._mirror
+    mirrored = {number: mirror._storage.get_trial(known) for number, known in mirror._known.items()}
     stopped = bench.trials(TrialState.PRUNED)
     assert stopped
     for trial in stopped:
-        told = mirrored[trial.user_attrs["candidate_key"]]
+        told = mirrored[trial.number]
         assert (told.state, told.values) == (TrialState.COMPLETE, trial.user_attrs["stopped"]["values"])
         assert told.values[0] == pytest.approx(trial.user_attrs["stopped"]["middle"], abs=1e-4)
     for trial in bench.trials(TrialState.COMPLETE):  # those that waited, too
-        assert mirrored[trial.user_attrs["candidate_key"]].values == trial.values
+        assert mirrored[trial.number].values == trial.values
 
 
 def test_more_trials_go_on_from_what_was_known(tmp_path: Path) -> None:
