@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-#: Half width of a 90 % interval over the standard deviation of a normal distribution.
-Z90 = 1.645
+#: Half width of a 90 % interval over the scale of Student's t with `_FREEDOM` degrees of freedom: its tails are as heavy as the
+#: outliers that it forgives.
+T90 = 2.132
 #: Accuracies nearer to 0 or 1 count as so near: a few hundred images tell no more.
 _NEAREST = 0.002
 #: As many residuals as the guess of their scatter is worth.

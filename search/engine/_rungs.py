@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edgesearch.search.engine._forecast import Z90, Forecast, Source, shares
+from edgesearch.search.engine._forecast import T90, Forecast, Source, shares
 from edgesearch.search.study import Objective, scaled_losses
 
 Array = npt.NDArray[np.float64]
@@ -168,7 +168,7 @@ class Rungs:
     def interval(self, number: int) -> Interval:
         """What the trial's accuracy is foretold to come to."""
         mean, deviation = self._forecast.moments([self._source(number)])
-        return Interval(*(float(shares(mean + end * deviation)[0]) for end in (-Z90, 0.0, Z90)))
+        return Interval(*(float(shares(mean + end * deviation)[0]) for end in (-T90, 0.0, T90)))
 
     def expected(self, number: int) -> dict[str, float]:
         """The trial's objectives, and its accuracy, as they are expected to end."""
@@ -233,14 +233,14 @@ class Rungs:
     def _values(self, numbers: Sequence[int], sources: Sequence[Source], *, favourable: bool = False) -> dict[str, Array]:
         """Accuracy, and every other objective, of the trials: as expected, or at the ends of their intervals that suit them."""
         mean, deviation = self._forecast.moments(sources)
-        values = {"accuracy": shares(mean + (Z90 * deviation if favourable else 0.0))}
+        values = {"accuracy": shares(mean + (T90 * deviation if favourable else 0.0))}
         for objective in self._objectives:
             name = objective.name
             if name == "accuracy":
                 continue
             tables = [self._trials[number].favourable if favourable else self._trials[number].known for number in numbers]
             scale, doubt = self._forecast.scales(sources, name)
-            better = (1 if objective.maximise else -1) * Z90 * doubt if favourable else 0.0
+            better = (1 if objective.maximise else -1) * T90 * doubt if favourable else 0.0
             values[name] = np.array([table[name] for table in tables]) * np.exp(scale + better)
         return values
 
