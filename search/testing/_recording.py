@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from edgesearch.board_eval import find_board
-from edgesearch.errors import EdgesearchError
+from edgesearch.errors import EdgesearchError, StudyError
+from edgesearch.files import write_atomically
 from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, Store, load_data, plan, run_stage, stage_specs
 from edgesearch.objectives.stages import Context
 from edgesearch.objectives.training import train
@@ -35,8 +36,11 @@ _CHOSEN = "pruned "
 def record_study(study: StudyFile, folder: Path, *, note: Callable[[str], object] = print) -> Table:
     """Make every stage of every candidate of the study's space; what is in `folder` is not made again.
 
-    Stages that fail are recorded with the reason. Raises DataError and TargetError as a run of the study would.
+    Stages that fail are recorded with the reason. Raises StudyError for a study without a space, and for a folder in which
+    another study was begun; DataError and TargetError as a run of the study would.
     """
+    if study.space is None:
+        raise StudyError(f"study {study.name!r} has no [space] whose candidates could be recorded; add one")
     recorder = _Recorder(study, folder)
     candidates = recorder.candidates()
     for number, candidate in enumerate(candidates):
@@ -56,15 +60,28 @@ class _Recorder:
         board = find_board(study.board, folder=study.folder, compiler=study.compiler, allow=study.allow)
         self._estimator = Estimator(channels=self._data.channels, classes=len(self._data.classes), board=board)
         self._conditions = Conditions.of(self._data, study.pipeline, board, seed=study.seed)
-        self.entries: dict[str, Recorded] = {}
-        if self._lines.exists():
-            for line in self._lines.read_text().splitlines():
-                entry = Recorded.from_json(json.loads(line))
-                self.entries[entry.name] = entry
+        self._claim(folder)
+        self.entries: dict[str, Recorded] = {entry.name: entry for entry in self._read()}
+
+    def _claim(self, folder: Path) -> None:
+        """The folder is this study's; raises StudyError where it is that of one whose stages are others."""
+        study = self.study
+        own = {"pipeline": study.pipeline.model_dump(mode="json"), "board": study.board, "seed": study.seed}
+        file = folder / "study.json"
+        if not file.exists():
+            write_atomically(file, json.dumps(own).encode())
+        elif json.loads(file.read_text()) != own:
+            raise StudyError(f"{folder} has stages of another study than {study.name!r} as it is now; give another folder")
+
+    def _read(self) -> list[Recorded]:
+        """What was recorded; a line that was not written to its end is taken away."""
+        whole, end, _ = (self._lines.read_text() if self._lines.exists() else "").rpartition("\n")
+        write_atomically(self._lines, (whole + end).encode())
+        return [Recorded.from_json(json.loads(line)) for line in whole.splitlines()]
 
     def candidates(self) -> list[Candidate]:
         """All of the space, each once, in layers that are spaces of their own: the longest way of pruning comes last."""
-        assert self.study.space is not None
+        assert self.study.space is not None  # else nothing is recorded
 
         def layer(candidate: Candidate) -> tuple[bool, bool, float, float]:
             taught = candidate.distillation
@@ -126,6 +143,7 @@ class _Recorder:
         """
         settings: Any = stage_specs().find(stage.kind).settings_of(stage)
         context = Context(stage, settings, self._store, self._data, "cpu", lambda line: None)
+        self._store.checkpoints(stage.key).clear()  # of an earlier run, whose seconds are not known
         checkpoints = _Timed(self._store.checkpoints(stage.key))
         epochs: list[Epoch] = []
         besides: list[float] = []
@@ -146,9 +164,6 @@ class _Recorder:
                 on_epoch=lambda epoch, loss, ended=ended: ended.append(time.process_time()),  # type: ignore[misc]
                 device="cpu",
             )
-            if not ended:  # an earlier run got further
-                self._store.checkpoints(stage.key).clear()
-                return self._epochs(stage)
             cost = ended[-1] - checkpoints.loaded
             epochs.append(Epoch(training.accuracy, training.history[-1].loss, cost))
             besides.append(time.process_time() - begun - cost)

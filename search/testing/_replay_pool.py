@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgesearch.objectives import Stage
 from edgesearch.search.engine import Job, JobResult
+from edgesearch.search.study import Constraints
 from edgesearch.testing._replay_store import MemoryStore
 from edgesearch.testing._table import Recorded, Table, what_is
 
@@ -24,6 +27,7 @@ class _Running:
     place: int
     stage: Stage = field(compare=False)
     begun: float = field(compare=False)
+    broken: Mapping[str, Any] = field(compare=False)  # metrics of a network that breaks a limit
 
 
 class ReplayPool:
@@ -55,7 +59,9 @@ class ReplayPool:
         if len(self._running) == self.slots:
             raise RuntimeError(f"a job was given to a pool whose {self.slots} workers are all busy")
         stage = Stage.from_json(job.stage)
-        heapq.heappush(self._running, _Running(self._end_of(stage), self._submitted, stage, self.now))
+        broken = self._broken(stage, job.limits) if stage.kind == "pruned" and job.limits else {}
+        ends = self.now + self._table.find(what_is(stage)).chosen_seconds if broken else self._end_of(stage)
+        heapq.heappush(self._running, _Running(ends, self._submitted, stage, self.now, broken))
         self._submitted += 1
 
     def wait(self, timeout: float) -> list[JobResult]:
@@ -82,6 +88,10 @@ class ReplayPool:
         """Drop what still runs."""
         self._running.clear()
 
+    def _broken(self, stage: Stage, limits: Mapping[str, Any]) -> Mapping[str, Any]:
+        figures = self._table.limited(stage)
+        return figures if Constraints.model_validate(limits["values"]).violations(figures) else {}
+
     def _end_of(self, stage: Stage) -> float:
         if stage.kind not in _TRAINING:
             return self.now + self._table.find(what_is(stage)).seconds
@@ -95,6 +105,8 @@ class ReplayPool:
     def _end(self, job: _Running) -> JobResult:
         stage, seconds = job.stage, job.ends - job.begun
         self._ended_seconds += seconds
+        if job.broken:
+            return JobResult(stage.key, "infeasible", seconds, "its network breaks a limit", figures=dict(job.broken))
         training = stage.kind in _TRAINING
         entry = self._table.find(what_is(stage, "student" if training else ""))
         if entry.failure:

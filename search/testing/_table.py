@@ -75,8 +75,11 @@ class Recorded:
 def what_is(stage: Stage, kind: str = "") -> str:
     """The stage's kind (or that of another of the same candidate) and the candidate's parts that decide it, as JSON."""
     name = kind or stage.kind
-    parts = {} if name in _COMMON else _parts(stage)
-    return json.dumps([name, parts], sort_keys=True, separators=(",", ":"))
+    return _name(name, {} if name in _COMMON else _parts(stage))
+
+
+def _name(kind: str, parts: Mapping[str, Any]) -> str:
+    return json.dumps([kind, parts], sort_keys=True, separators=(",", ":"))
 
 
 def _parts(stage: Stage) -> dict[str, Any]:
@@ -117,6 +120,7 @@ class Table:
         return Conditions(
             data=dict.fromkeys(("meta", *self.images), "replayed"),
             board=board.content,
+            timed=board.content if board.is_pure else {},
             granularity=board.target.channel_parallel,
             images=self.images,
         )
@@ -145,6 +149,12 @@ class Table:
         """What the board measured of a candidate in the end; None where one of its stages failed."""
         chain = self.chain(candidate)
         return None if chain[-1].failure else chain[-1].figures
+
+    def limited(self, stage: Stage) -> Mapping[str, Any]:
+        """What is known of a pruned network once its channels are chosen: the figures that it has when it is measured."""
+        parts = json.loads(what_is(stage))[1]
+        entry = self._by_name.get(_name("measured", parts | {"quantization": {}}))
+        return {} if entry is None else {name: value for name, value in entry.figures.items() if "accuracy" not in name}
 
     def find(self, name: str) -> Recorded:
         """What was recorded under a stage's name; raises LookupError where there is nothing."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgesearch.errors import StudyError
 from edgesearch.search import Study
 from edgesearch.search.study import StudyFile
 from edgesearch.testing import History, Table, record_study, replay
@@ -76,6 +77,26 @@ def test_what_was_recorded_is_not_made_again(study: StudyFile, folder: Path, tab
     again = record_study(study, folder, note=lambda line: None)
     assert (folder / "entries.jsonl").read_text() == lines
     assert again.entries == table.entries
+
+
+def test_a_line_that_was_cut_off_is_made_again(study: StudyFile, folder: Path, table: Table) -> None:
+    lines = (folder / "entries.jsonl").read_text()
+    (folder / "entries.jsonl").write_text(lines[:-40])
+    again = record_study(study, folder, note=lambda line: None)
+    assert [entry.name for entry in again.entries] == [entry.name for entry in table.entries]
+    assert again.entries[:-1] == table.entries[:-1]
+    assert again.entries[-1].figures == table.entries[-1].figures
+
+
+def test_another_study_is_kept_out_of_the_folder(study: StudyFile, folder: Path, table: Table) -> None:
+    with pytest.raises(StudyError, match="has stages of another study"):
+        record_study(study.with_changes(train={"epochs": 5}), folder)
+
+
+def test_a_study_without_a_space_is_refused(study: StudyFile, tmp_path: Path) -> None:
+    named = study.with_changes(space=None, candidates=[{"student": {"architecture": "cnn_tiny", "input_size": 8}}])
+    with pytest.raises(StudyError, match=r"has no \[space\]"):
+        record_study(named, tmp_path)
 
 
 def test_a_recorded_study_is_searched(table: Table) -> None:

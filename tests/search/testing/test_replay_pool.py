@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from _replay_tables import EPOCH, EPOCHS, OVERHEAD, SECONDS, epochs_of, small_study, small_table
+from _replay_tables import EPOCH, EPOCHS, OVERHEAD, SECONDS, epochs_of, figures_of, small_study, small_table
 
 from edgesearch.objectives import Stage, plan
 from edgesearch.search.engine import Job
@@ -107,6 +107,19 @@ def test_a_stage_that_failed_is_refused_with_its_reason(store: MemoryStore) -> N
     (end,) = pool.wait(1.0)
     assert (end.outcome, end.message, end.seconds) == ("refused", "it is too thin", SECONDS["quantized"])
     assert not store.has("quantized", stage.key)
+
+
+def test_a_pruned_network_that_breaks_a_limit_is_not_fine_tuned(store: MemoryStore) -> None:
+    table = small_table()
+    candidate = next(c for c in table.candidates.values() if c.pruning.method != "none" and c.distillation.kind == "none")
+    stages = {s.kind: s for s in plan(candidate, small_study().pipeline, table.conditions).walk()}
+    chosen = tuple(replace(e, chosen_seconds=2.0) if e.kind == "pruned" else e for e in table.entries)
+    for limit, outcome, seconds in ((1e9, "infeasible", 2.0), (1.0, "done", SECONDS["pruned"])):
+        pool = ReplayPool(Table(table.study, chosen, {}, table.images), MemoryStore())
+        pool.submit(replace(job_of(stages["pruned"]), limits={"values": {"min_fps": limit}}))
+        (end,) = pool.wait(1.0)
+        assert (end.outcome, end.seconds) == (outcome, seconds)
+        assert dict(end.figures).get("fps") == (figures_of(candidate)["fps"] if outcome == "infeasible" else None)
 
 
 def test_a_stopped_job_is_lost(store: MemoryStore) -> None:
