@@ -124,7 +124,7 @@ def silent(worker: Worker, tmp_path: Path) -> StageRunner:
     def look(board: BoardReference, remedy: str) -> None:
         raise OSError("it is gone")
 
-    rules = BoardRules(check_s=0.01, longest_check_s=0.01, wait_s=1.0)
+    rules = BoardRules(check_s=0.01, longest_check_s=0.01, wait_s=2.0)
     crew = BoardCrew([BoardReference("lab")], look=look, note=print, rules=rules)
     data: Any = StudyFile.load("quickstart").data
     runner = StageRunner(store=Store(tmp_path / "store"), pool=worker, data=data, logs=tmp_path, note=print, boards=crew)
@@ -148,7 +148,7 @@ def turn(runner: StageRunner, seconds: float) -> None:
 def test_the_wait_for_a_board_begins_when_nothing_else_runs(silent: StageRunner, worker: Worker) -> None:
     other = measured(0, resource="")
     assert started(silent, [other]) == [True]
-    turn(silent, 2.0)  # longer than the wait, but a worker had something to do
+    turn(silent, 2.5)  # longer than the wait, but a worker had something to do
     worker.ended.append(JobResult(other.key, "refused", 0.0, "it broke"))
     turn(silent, 0.5)
     with pytest.raises(StudyError, match="no board came back"):
