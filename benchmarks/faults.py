@@ -42,6 +42,8 @@ from edgesearch.search.study._lease import _holder
 
 #: What is killed. The driver lives on after the first four, and is started again after the others.
 VICTIMS = ("worker", "raylet", "gcs_server", "database", "driver", "everything")
+#: Figures that tell of the run that made an artifact: how long it took, and the epochs since its checkpoint.
+_OF_THE_RUN = ("seconds", "history")
 #: Seconds after which nothing is expected to begin any more.
 _HOPELESS = 300.0
 STUDY: dict[str, Any] = {
@@ -112,7 +114,8 @@ class Run:
         found = {}
         for path in (self.home / "store" / "artifacts").glob("*/*/artifact.json"):
             content = json.loads(path.read_text())
-            found[f"{content['kind']}/{content['key']}"] = (json.dumps(content["figures"]), json.dumps(content["files"]))
+            figures = {name: value for name, value in content["figures"].items() if name not in _OF_THE_RUN}
+            found[f"{content['kind']}/{content['key']}"] = (json.dumps(figures), json.dumps(content["files"]))
         return found
 
     def begun(self) -> Counter[str]:
