@@ -27,6 +27,10 @@ class StoredCheckpoints:
     def __init__(self, folder: Path) -> None:
         self._file = folder / "last.safetensors"
 
+    def part(self, name: str) -> StoredCheckpoints:
+        """Those of a training within the stage, before its own: they are forgotten with the stage's."""
+        return StoredCheckpoints(self._file.parent / name)
+
     def latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
         """(epochs done, tensors, meta) of the newest checkpoint; None when there is none or it is damaged."""
         from safetensors import SafetensorError, safe_open

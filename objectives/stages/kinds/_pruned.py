@@ -100,13 +100,16 @@ def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module,
     images = prepare_tensor(pixels, size, data.normalisation)
 
     def fine_tune(network: nn.Module, step: int) -> None:
+        recipe, round_name = _shorter(settings.recipe, pruning.steps), f"round {step + 1} of {pruning.steps}"
         train(
             network,
             data,
-            recipe=_shorter(settings.recipe, pruning.steps),
+            recipe=recipe,
             input_size=size,
             seed=context.seed + step + 1,
             supervision=supervision,
+            checkpoints=context.store.checkpoints(context.stage.key).part(f"round{step + 1}"),
+            on_epoch=lambda epoch, loss: context.report(f"{round_name}: epoch {epoch}/{recipe.epochs}  loss {loss:.4f}"),
             device=context.device,
         )
         network.to(context.device)

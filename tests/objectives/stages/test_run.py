@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from edgesearch.errors import DataError, SpaceError, StageFailed, StoreError, TrainingError
 from edgesearch.objectives import DataSettings, Store, run_stage
 from edgesearch.objectives.stages import stage_specs
+from edgesearch.objectives.stages.kinds import _pruned
+from edgesearch.objectives.training import Training, train
 from edgesearch.spaces import weights_fingerprint
 
 from ._chains import DATA, run, stages
@@ -43,6 +46,35 @@ def test_pruning_to_a_share_of_the_dpus_time(tmp_path: Path, method: str) -> Non
     assert figures["reached_ratio"] == 1 - figures["seconds_after"] / figures["seconds_before"] >= 0.3
     whole = run(stages({"student": student}), tmp_path)
     assert made["measured"].figures["fps"] > whole["measured"].figures["fps"]
+
+
+def test_rounds_of_pruning_go_on_where_they_were_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pruning = {"method": "iterative", "ratio": 0.5, "steps": 3}
+    chain = stages({"pruning": pruning}, finetune={"epochs": 6}, last="pruned")
+    whole = run(chain, tmp_path / "whole")["pruned"]
+    done: list[int] = []
+    kills: list[str] = []
+
+    def cut_off(*arguments: Any, on_epoch: Callable[[int, float], None], **options: Any) -> Training:
+        def count(epoch: int, loss: float) -> None:
+            on_epoch(epoch, loss)
+            done.append(epoch)
+
+        training = train(*arguments, on_epoch=count, checkpoint_seconds=0.0, **options)
+        if len(done) == 4 and not kills:  # both epochs of both rounds before the last
+            kills.append("now")
+            raise RuntimeError("killed")
+        return training
+
+    monkeypatch.setattr(_pruned, "train", cut_off)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(chain, tmp_path / "cut")
+    assert done == [1, 2, 1, 2]
+    made = run(chain, tmp_path / "cut")["pruned"]
+    assert done == [1, 2, 1, 2]  # no epoch of a round was trained again
+    for name, tensor in whole.tensors("weights").items():
+        assert torch.equal(tensor, made.tensors("weights")[name])
+    assert not list((tmp_path / "cut" / "checkpoints").glob("*"))
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:
