@@ -176,7 +176,8 @@ class Engine:
         return self._stages.has_room and len(self._active) < self._most_active
 
     def _wants_trial(self) -> bool:
-        return not self._is_last and self._has_room
+        is_left = not self._exhausted or self._stopping.has_hope
+        return self._count < self._wanted and is_left and self._has_room
 
     def _take_up(self) -> bool:
         """Go on with a trial that waited at a rung, if there is room and one that may; whether there was."""
@@ -194,8 +195,9 @@ class Engine:
             self._search, self._search_started = self._proposals(), time.perf_counter()
         proposal = next(self._search, None)
         if proposal is None:
+            if not self._exhausted:
+                self._progress.note(self._asking.why_none_is_left())
             self._search, self._exhausted = None, True
-            self._progress.note(self._asking.why_none_is_left())
         elif proposal.key in self._seen:
             if proposal.drawn:
                 self._networks.repeats += 1

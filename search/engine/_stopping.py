@@ -161,14 +161,21 @@ class Stopping:
         if "again" not in trial.user_attrs:  # twice is enough
             self._stopped[trial.number] = trial
 
+    @property
+    def has_hope(self) -> bool:
+        """Whether there is a stopped trial that may reach the front by what is known now."""
+        return self._hopeful() is not None
+
     def again(self) -> FrozenTrial | None:
         """A stopped trial that may reach the front by what is known now, and is no longer counted as stopped."""
-        if self._had_news:
-            hopeful = self._stopped.keys() - set(self._rungs.hopeless(self._stopped))
-            if hopeful:
-                return self._stopped.pop(min(hopeful))
-            self._had_news = False
-        return None
+        number = self._hopeful()
+        return None if number is None else self._stopped.pop(number)
+
+    def _hopeful(self) -> int | None:
+        """The first of the stopped trials that may reach the front; they are looked at where there is news."""
+        hopeful = self._stopped.keys() - set(self._rungs.hopeless(self._stopped)) if self._had_news else set()
+        self._had_news = bool(hopeful)
+        return min(hopeful, default=None)
 
     # --- ends
 

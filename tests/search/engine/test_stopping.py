@@ -274,3 +274,32 @@ def test_what_was_stopped_is_taken_up_again_where_more_is_known(tmp_path: Path, 
     assert again.params == stopped.params
     assert len(bench.trials()) == 8
     assert len(pool.kinds) == len(set(pool.kinds))  # it goes on from the rung that it had
+
+
+def test_what_was_stopped_is_taken_up_again_where_nothing_else_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trial 1 is stopped, trial 0 waits until all of the space was tried; what then comes of it gives trial 1 hope."""
+    text = TEXT.replace("high = 4.0", "high = 0.6").partition("[[candidates]]")[0]
+    bench, done, waited = Bench(tmp_path, text), list[int](), list[int]()
+
+    def verdict(self: Rungs, number: int) -> str:
+        if number == 1 and 0 not in done:
+            return "stop"
+        if number == 0 and not waited:
+            waited.append(number)
+            return "pause"
+        return "go"
+
+    def finished(self: Rungs, number: int, figures: Any, *, feasible: bool) -> None:
+        done.append(number)
+
+    monkeypatch.setattr(Rungs, "hopeless", lambda self, numbers: [n for n in numbers if n == 1 and 0 not in done])
+    monkeypatch.setattr(Rungs, "next", lambda self, paused, *, last: 0 if last else None)
+    monkeypatch.setattr(Rungs, "verdict", verdict)
+    monkeypatch.setattr(Rungs, "finished", finished)
+    summary = bench.run(20)
+    *others, again = bench.trials()
+    assert (again.user_attrs["again"], again.state) == (1, TrialState.COMPLETE)
+    assert len(others) >= 3
+    assert not any("again" in trial.user_attrs for trial in others)
+    assert (summary.finished, summary.stopped, summary.exhausted) == (len(others), 1, True)
+    assert sum("no more candidates" in note for note in bench.progress.notes) == 1
