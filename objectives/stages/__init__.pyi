@@ -26,6 +26,7 @@ from ._teaching import teaching_figures as teaching_figures
 from ._work import Counts as Counts
 from ._work import Work as Work
 from ._work import recorded_stages as recorded_stages
+from ._work import seconds_taken as seconds_taken
 from ._work import work_of as work_of
 from .kinds import RUNG_FACTOR as RUNG_FACTOR
 from .kinds import accuracy_of as accuracy_of

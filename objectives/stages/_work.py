@@ -63,7 +63,7 @@ def recorded_stages(store: Store) -> Iterator[tuple[Stage, float]]:
     for manifest in sorted((store.root / "artifacts").glob(f"*/*/{MANIFEST}")):
         try:
             content = json.loads(manifest.read_text())
-            recipes[manifest.parent.name] = (dict(content["recipe"]), _seconds(content))
+            recipes[manifest.parent.name] = (dict(content["recipe"]), seconds_taken(content["figures"], content["seconds"]))
         except (OSError, ValueError, LookupError, TypeError):
             continue  # damaged, or being written
     made: dict[str, Stage | None] = {}
@@ -73,10 +73,12 @@ def recorded_stages(store: Store) -> Iterator[tuple[Stage, float]]:
             yield stage, seconds
 
 
-def _seconds(content: Mapping[str, Any]) -> float:
-    """What a stage took, the rungs of a training included: its history has the seconds of all epochs."""
-    epochs = sum(float(epoch[2]) for epoch in content["figures"].get("history", ()))
-    return max(float(content["seconds"]), epochs)
+def seconds_taken(figures: Mapping[str, Any], seconds: float) -> float:
+    """What a stage took whose artifact has these figures and seconds.
+
+    A training's history has the seconds of all epochs, those of its rungs and of processes that were stopped among them.
+    """
+    return max(float(seconds), sum(float(epoch[2]) for epoch in figures.get("history", ())))
 
 
 def _rebuilt(key: str, recipes: Mapping[str, tuple[Mapping[str, Any], float]], made: dict[str, Stage | None]) -> Stage | None:

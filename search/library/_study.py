@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesearch.board_eval import load_profile
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Store
+from edgesearch.objectives import Store, seconds_taken
 from edgesearch.search.engine import Progress, Summary
 from edgesearch.search.export import export_trial, float_network
 from edgesearch.search.library._boards import board_changes
@@ -272,10 +272,12 @@ class Study:
 
         view, store = self.view(), self._store()
         places = {place for record in view.records if record.is_complete for place in record.artifacts.items()}
-        found = (store.get(kind, key) for kind, key in sorted(places))
-        return run_of(
-            view, self.settings.to_json(), [artifact.made_by for artifact in found if artifact is not None], file=file
-        )
+        artifacts = [found for kind, key in sorted(places) if (found := store.get(kind, key)) is not None]
+        seconds: dict[str, float] = {}
+        for artifact in artifacts:
+            seconds[artifact.kind] = seconds.get(artifact.kind, 0.0) + seconds_taken(artifact.figures, artifact.seconds)
+        made_by = [artifact.made_by for artifact in artifacts]
+        return run_of(view, self.settings.to_json(), made_by, seconds, file=file)
 
     def calibrate(
         self, profile: BoardProfile | None = None, *, name: str | None = None, keep_unexplained: bool = False

@@ -34,12 +34,18 @@ _FIGURES = (
 
 
 def run_of(
-    view: StudyView, settings: Mapping[str, Any], made_by: Iterable[Mapping[str, Any]], *, file: str | None = None
+    view: StudyView,
+    settings: Mapping[str, Any],
+    made_by: Iterable[Mapping[str, Any]],
+    seconds: Mapping[str, float],
+    *,
+    file: str | None = None,
 ) -> dict[str, Any]:
     """One study as a run of a results file, as JSON values.
 
     `settings` are the study's as they are stored; where its files lie is left out. `made_by` is what the store says of the
-    machines that made its artifacts. `file` is the study file's name, where the run has another.
+    machines that made its artifacts, `seconds` how long they took, by kind of stage. `file` is the study file's name, where the
+    run has another.
     """
     made_by = list(made_by)
     threads = _all_of(made_by, "threads")
@@ -55,7 +61,7 @@ def run_of(
             name: sorted({made["versions"][name] for made in made_by if name in made.get("versions", {})})
             for name in sorted({name for made in made_by for name in made.get("versions", {})})
         },
-        "stage_seconds": _seconds(view.records),
+        "stage_seconds": {kind: round(seconds[kind], 1) for kind in sorted(seconds, key=_order)},
         "trials": [_trial(view, record, record.number in members) for record in complete],
     }
 
@@ -98,12 +104,8 @@ def _all_of(made_by: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
     return sorted({made[name] for made in made_by if name in made})
 
 
-def _seconds(records: Iterable[Record]) -> dict[str, float]:
-    total: dict[str, float] = defaultdict(float)
-    for record in records:
-        for kind, seconds in record.stage_seconds.items():
-            total[kind] += seconds
-    return {kind: round(total[kind], 1) for kind in [*STAGES, *sorted(total.keys() - set(STAGES))] if kind in total}
+def _order(kind: str) -> tuple[int, str]:
+    return (STAGES.index(kind) if kind in STAGES else len(STAGES)), kind
 
 
 def _trial(view: StudyView, record: Record, on_front: bool) -> dict[str, Any]:
@@ -118,7 +120,6 @@ def _trial(view: StudyView, record: Record, on_front: bool) -> dict[str, Any]:
         "front": on_front,
         **figures,
         **{name: values[record.number] for name, values in tests.items() if record.number in values},
-        "stage_seconds": {kind: round(seconds, 1) for kind, seconds in record.stage_seconds.items()},
     }
 
 

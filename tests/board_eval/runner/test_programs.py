@@ -46,7 +46,9 @@ def test_annotations_are_not_evaluated_and_nothing_else_is_younger_than_python_3
         elif isinstance(node, ast.keyword):
             found |= {node.arg} & YOUNGER_ARGUMENTS
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):  # flags of the operating system, nothing else
-            assert all(name.startswith(("os.O_", "fcntl.LOCK_")) for name in ast.unparse(node).split(" | ")), ast.unparse(node)
+            assert all(name.startswith(("os.O_", "fcntl.LOCK_", "flags")) for name in ast.unparse(node).split(" | ")), (
+                ast.unparse(node)
+            )
         elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
             assert node.value.id not in {"list", "dict", "tuple", "set", "type", "Callable", "Iterator"}, ast.unparse(node)
     assert not found

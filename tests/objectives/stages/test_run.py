@@ -15,6 +15,7 @@ from edgesearch.errors import DataError, SpaceError, StageFailed, StoreError, Tr
 from edgesearch.objectives import DataSettings, Store, run_stage
 from edgesearch.objectives.stages import stage_specs
 from edgesearch.objectives.stages.kinds import _pruned
+from edgesearch.objectives.stages.kinds._measured import INTEGER_PASSES
 from edgesearch.objectives.training import Training, train
 from edgesearch.spaces import weights_fingerprint
 
@@ -179,6 +180,6 @@ def test_a_cost_is_known_of_every_kind() -> None:
         spec = stage_specs().find(stage.kind)
         images[stage.kind] = spec.images(spec.settings_of(stage), data)
     assert images["student"] == 3 * 2 * 200
-    assert images["pruned"] == 3 * 200
+    assert images["pruned"] == 3 * 200 + 2 * (50 + 50)  # fine-tuning, and two draws scored and recalibrated
     assert images["quantized"] > 3 * 200
-    assert images["tested"] == 50
+    assert images["tested"] == INTEGER_PASSES * 50

@@ -279,7 +279,7 @@ class Script(InlinePool):
 def test_stages_of_several_trials_fill_the_workers_and_every_stage_runs_once(tmp_path: Path) -> None:
     """The first trials all need one teacher: the workers that wait for it take other trials' stages."""
     text = TEXT.replace(
-        "[train]", '[teacher]\narchitecture = "cnn_small"\ninput_size = 8\n[teacher.recipe]\nepochs = 1\n[train]'
+        "[train]", '[teacher]\narchitecture = "cnn_small"\ninput_size = 8\n[teacher.recipe]\nepochs = 1\nlr = 2e-3\n[train]'
     )
     bench = Bench(tmp_path, text.replace("[space]", '[space]\ndistillation = ["none", "logit"]'))
     pool = Script(3)
@@ -302,7 +302,7 @@ def test_stages_of_several_trials_fill_the_workers_and_every_stage_runs_once(tmp
 
 def test_a_teacher_that_three_trials_wait_for_runs_before_the_student_of_an_older_one(tmp_path: Path) -> None:
     student = '[[candidates]]\nstudent = { architecture = "mlp", input_size = 8, width = WIDTH }\n'
-    teacher = '[teacher]\narchitecture = "cnn_tiny"\ninput_size = 8\n[teacher.recipe]\nepochs = 1\n'
+    teacher = '[teacher]\narchitecture = "cnn_tiny"\ninput_size = 8\n[teacher.recipe]\nepochs = 1\nlr = 2e-3\n'
     text = TEXT[: TEXT.index("[space]")] + teacher
     for width in (0.25, 0.5, 0.75, 1.0):
         text += student.replace("WIDTH", str(width)) + ('distillation = { kind = "logit" }\n' if width > 0.25 else "")

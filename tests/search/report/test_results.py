@@ -21,13 +21,16 @@ MADE_BY = [
     {"versions": {"torch": "2.13.0", "edgesearch": "1.0"}, "processor": "x86_64", "device": "cpu", "threads": 2},
     {"versions": {"torch": "2.13.0", "edgesearch": "1.1"}, "processor": "x86_64", "device": "cpu", "threads": 2},
 ]
+SECONDS = {"quantized": 2.04, "student": 61.25, "rung": 1.0}
 
 
 def _run(count: int = 40, **settings: Any) -> tuple[StudyView, dict[str, Any]]:
     view = read_study(make_study(count))
     tests = {record.number: 0.5 + record.number / 1000 for record in pareto_front(view)}
     view = replace(view, test_accuracy=tests, float_test_accuracy={n: a + 0.01 for n, a in tests.items()})
-    return view, run_of(view, {"name": "s", "seed": 3, "data": {"name": "digits", "root": "/secret"}, **settings}, MADE_BY)
+    return view, run_of(
+        view, {"name": "s", "seed": 3, "data": {"name": "digits", "root": "/secret"}, **settings}, MADE_BY, SECONDS
+    )
 
 
 def test_a_run_keeps_every_complete_trial_and_says_how_it_was_made(tmp_path: Path) -> None:
@@ -42,6 +45,7 @@ def test_a_run_keeps_every_complete_trial_and_says_how_it_was_made(tmp_path: Pat
         assert trial.get("test_accuracy") == view.test_accuracy.get(trial["trial"])
     assert kept["command"] == f"edgesearch optimize {view.name} --trials {len(view.records)} --seed 3 --threads-per-stage 2"
     assert kept["versions"] == {"torch": ["2.13.0"], "edgesearch": ["1.0", "1.1"]}
+    assert list(kept["stage_seconds"].items()) == [("rung", 1.0), ("student", 61.2), ("quantized", 2.0)]
     assert "/secret" not in json.dumps(kept)
 
 
