@@ -90,7 +90,8 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 def _command(view: StudyView, settings: Mapping[str, Any], threads: Sequence[int], file: str) -> str:
     words = ["edgesearch optimize", file] + (["--name", view.name] if file != view.name else [])
-    words += ["--trials", str(len(view.records))] if settings.get("space") else []
+    ended = sum(record.state != "RUNNING" for record in view.records)
+    words += ["--trials", str(ended)] if settings.get("space") else []
     words += ["--seed", str(settings["seed"])] if settings.get("seed") else []
     return " ".join(words + (["--threads-per-stage", str(threads[0])] if len(threads) == 1 and threads[0] != 1 else []))
 

@@ -43,7 +43,8 @@ def test_a_run_keeps_every_complete_trial_and_says_how_it_was_made(tmp_path: Pat
     for trial in kept["trials"]:
         assert trial["fps"] == pytest.approx(complete[trial["trial"]].fps, rel=1e-5)
         assert trial.get("test_accuracy") == view.test_accuracy.get(trial["trial"])
-    assert kept["command"] == f"edgesearch optimize {view.name} --trials {len(view.records)} --seed 3 --threads-per-stage 2"
+    ended = sum(record.state != "RUNNING" for record in view.records)
+    assert kept["command"] == f"edgesearch optimize {view.name} --trials {ended} --seed 3 --threads-per-stage 2"
     assert kept["versions"] == {"torch": ["2.13.0"], "edgesearch": ["1.0", "1.1"]}
     assert list(kept["stage_seconds"].items()) == [("rung", 1.0), ("student", 61.2), ("quantized", 2.0)]
     assert "/secret" not in json.dumps(kept)
