@@ -10,7 +10,6 @@ was computed again after it; a trial is a phantom if it is not complete in the e
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import random
 import signal
@@ -23,6 +22,8 @@ from pathlib import Path
 
 import optuna
 import psutil
+from _kills import kill
+from _quickstart import write_whole
 from _report import finish
 
 from edgesearch.objectives import Store
@@ -33,36 +34,13 @@ VICTIMS = ("worker", "raylet", "gcs_server", "driver", "everything")
 
 
 def command(home: Path, trials: int, workers: int) -> list[str]:
-    base = [sys.executable, "-m", "edgesearch.search", "optimize", "quickstart", "--home", str(home)]
+    study = write_whole(home.parent)
+    base = [sys.executable, "-m", "edgesearch.search", "optimize", str(study), "--home", str(home)]
     return [*base, "--trials", str(trials), "--workers", str(workers)]
 
 
 def run_to_end(home: Path, trials: int, workers: int) -> None:
     subprocess.run(command(home, trials, workers), check=True, stdout=subprocess.DEVNULL)
-
-
-def kill(driver: psutil.Process, what: str) -> bool:
-    """Kill it; returns whether there was something to kill."""
-    family = driver.children(recursive=True)
-    if what == "worker":
-        victims = [child for child in family if _name(child) == "ray::run_job"][:1]
-    elif what in ("raylet", "gcs_server"):
-        victims = [child for child in family if _name(child) == what]
-    else:
-        victims = [driver] if what == "driver" else [driver, *family]
-    for victim in victims:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            victim.send_signal(signal.SIGKILL)
-    if driver in victims:  # a machine that lost its driver: what it started must go by itself
-        psutil.wait_procs(family, timeout=60)
-    return bool(victims)
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return str(process.name())
-    except psutil.Error:  # it ended meanwhile
-        return ""
 
 
 def artifacts(home: Path) -> dict[str, int]:

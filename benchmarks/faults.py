@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from _kills import kill
 from _report import finish
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "search"))
@@ -168,33 +169,12 @@ class Damage:
     restarts: list[float] = field(default_factory=list)
 
 
-def kill(driver: psutil.Process, what: str, server: PostgreSql) -> bool:
-    """Kill it; returns whether there was something to kill."""
-    family = driver.children(recursive=True)
-    if what == "database":
+def kill_any(driver: psutil.Process, what: str, server: PostgreSql) -> bool:
+    """Kill it, the server by itself or with everything; returns whether there was something to kill."""
+    found = what == "database" or kill(driver, what)
+    if what in ("database", "everything"):
         server.kill()
-        return True
-    if what == "worker":
-        victims = [child for child in family if _name(child) == "ray::run_job"][:1]
-    elif what in ("raylet", "gcs_server"):
-        victims = [child for child in family if _name(child) == what]
-    else:
-        victims = [driver] if what == "driver" else [driver, *family]
-    for victim in victims:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            victim.send_signal(signal.SIGKILL)
-    if driver in victims:  # a machine that lost its driver: what it started must go by itself
-        psutil.wait_procs(family, timeout=60)
-    if what == "everything":
-        server.kill()
-    return bool(victims)
-
-
-def _name(process: psutil.Process) -> str:
-    try:
-        return str(process.name())
-    except psutil.Error:  # it ended meanwhile
-        return ""
+    return found
 
 
 def heard(run: Run) -> float:
@@ -221,7 +201,7 @@ def until(condition: Callable[[], bool], child: subprocess.Popen[bytes]) -> floa
 def strike(run: Run, what: str, child: subprocess.Popen[bytes], server: PostgreSql, damage: Damage) -> subprocess.Popen[bytes]:
     """One kill; returns the driver that runs then."""
     before, begun, unsaved = run.artifacts(), run.begun(), run.unsaved()
-    if not kill(psutil.Process(child.pid), what, server):
+    if not kill_any(psutil.Process(child.pid), what, server):
         return child
     damage.kills[what] += 1
     if what != "database":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import optuna
 import ray
+from _quickstart import write_whole
 from _report import finish
 from rich.console import Console
 
@@ -36,11 +37,11 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    settings = load_study("quickstart")
-    data, board = load_data(settings.data), find_board(settings.board)
-    conditions = Conditions.of(data, settings.pipeline, board, seed=settings.seed)
     with tempfile.TemporaryDirectory() as folder:
-        home = Home(Path(folder))
+        settings = load_study(str(write_whole(Path(folder))))
+        data, board = load_data(settings.data), find_board(settings.board)
+        conditions = Conditions.of(data, settings.pipeline, board, seed=settings.seed)
+        home = Home(Path(folder) / "home")
         home.prepare()
         study = create_or_resume(open_storage(home.database), settings)
         pool = RayPool(arguments.workers)

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from _clock import Clock
 
 from edgesearch.search.engine._allocation import Allocation, BoardRules, State
 
 RULES = BoardRules(check_s=10.0, longest_check_s=40.0)
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

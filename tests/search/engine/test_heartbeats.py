@@ -7,15 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
+from _clock import Clock
 
 from edgesearch.search.engine._heartbeats import Heartbeats, beating, process_of
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
