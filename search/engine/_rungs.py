@@ -70,6 +70,7 @@ class Rungs:
         self._trained: dict[str, float] = {}  # student -> its accuracy
         self._finished: dict[bool, Array] = {d: np.empty((0, len(self._objectives))) for d in (False, True)}  # losses
         self._best: dict[int, set[int]] = {}  # rung -> trials that may go on from it, since the last news
+        self._in_vain: set[tuple[frozenset[int], bool]] = set()  # what `next` was asked in vain, since the last news
 
     # --- news
 
@@ -79,7 +80,7 @@ class Rungs:
         self._with.setdefault(entrant.student, []).append(number)
         for rung in range(len(self._results.get(entrant.student, ()))):
             bisect.insort(self._reached[rung], number)
-        self._best.clear()
+            self._have_news()
 
     def leave(self, number: int) -> None:
         """A trial failed: it is as if it had not been."""
@@ -88,7 +89,7 @@ class Rungs:
             for numbers in (self._with[entrant.student], *self._reached):
                 if number in numbers:
                     numbers.remove(number)
-        self._best.clear()
+        self._have_news()
 
     def climbed(self, student: str, rung: int, accuracy: float) -> None:
         """A student's training reached a rung, 0 the first; rungs are told in their order, again or not."""
@@ -97,14 +98,14 @@ class Rungs:
             results.append(accuracy)
             for number in self._with.get(student, ()):
                 bisect.insort(self._reached[rung], number)
-            self._best.clear()
+            self._have_news()
 
     def trained(self, student: str, accuracy: float) -> None:
         """A student's training ended with this accuracy."""
         self._trained[student] = accuracy
         if results := self._results.get(student):
             self._forecast.learn_student(student, results, accuracy)
-        self._best.clear()
+        self._have_news()
 
     def finished(self, number: int, figures: Mapping[str, float], *, feasible: bool) -> None:
         """A trial ended with these figures, its objectives and accuracy among them; `feasible`: it keeps every constraint."""
@@ -122,7 +123,11 @@ class Rungs:
                 front = self._finished[deployable]
                 if not (front <= losses).all(axis=1).any():
                     self._finished[deployable] = np.vstack([front[~(losses <= front).all(axis=1)], losses])
+        self._have_news()
+
+    def _have_news(self) -> None:
         self._best.clear()
+        self._in_vain.clear()
 
     # --- questions
 
@@ -140,7 +145,9 @@ class Rungs:
         Those on the highest rung come first, the best before the others. `last`: no trial will begin any more, so that all that
         can reach the front go on, one after the other.
         """
-        waiting = set(paused)
+        waiting = frozenset(paused)
+        if (waiting, last) in self._in_vain:
+            return None
         for rung in sorted({self._rung_of(number) for number in waiting}, reverse=True):
             here = [number for number in waiting if self._rung_of(number) == rung]
             if not last:
@@ -148,6 +155,7 @@ class Rungs:
             hopeful = sorted(set(here) - set(self.hopeless(here)))
             if hopeful:
                 return self._farthest(self._fronts(hopeful, rung)[0].numbers, rung)
+        self._in_vain.add((waiting, last))
         return None
 
     def hopeless(self, numbers: Iterable[int]) -> list[int]:
