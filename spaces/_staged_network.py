@@ -30,8 +30,8 @@ class StagedNetwork(nn.Module):
             stages.append(nn.Sequential(*_blocks(stage, reads)))
             reads = stage.width
         self.stages = nn.Sequential(*stages)
-        left = sizes(staged, input_size)[-1]
-        self.pool: nn.Module = nn.MaxPool2d(left) if staged.pooling == "max" else nn.AdaptiveAvgPool2d(1)
+        left = sizes(staged, input_size)[-1]  # the ceiling lets smaller images through while the network is trained
+        self.pool: nn.Module = nn.MaxPool2d(left, ceil_mode=True) if staged.pooling == "max" else nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.classifier = make_head(reads, staged.head, classes)
 

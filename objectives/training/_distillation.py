@@ -231,7 +231,7 @@ class Loss:
         answer: Tensor | None = None
         if teacher is not None and (self._stored is None or self._taps is not None):
             inputs = batch.inputs
-            if self._teacher_size() != self._input_size:
+            if self._teacher_size() != inputs.shape[2:]:  # the student may see smaller images for a while
                 inputs = prepare_tensor(batch.pixels, self._teacher_size(), self._normalisation)
             with torch.no_grad():
                 answer = teacher(inputs).float()

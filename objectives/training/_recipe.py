@@ -26,8 +26,9 @@ class Recipe(Settings):
     over about so many last epochs; 0: the last weights. augmentation: "shift" moves images by up to an eighth, "flip_crop"
     moves and mirrors them, "alternate_flip" moves them by a sixteenth and mirrors each in every other epoch, "cutout" moves
     them by an eighth, mirrors them likewise and makes a square of a quarter of their side grey, "auto" takes what fits the data
-    set; in a study [train] decides it for every network but the teacher. mixed_precision: bfloat16 where "auto" finds that it
-    pays, always or never.
+    set; in a study [train] decides it for every network but the teacher. small_epochs: so many first epochs see the images at
+    three quarters of their side, which takes little more than half the time; the network must take images of both sizes.
+    mixed_precision: bfloat16 where "auto" finds that it pays, always or never.
     """
 
     epochs: int = Field(default=20, ge=1)
@@ -42,6 +43,7 @@ class Recipe(Settings):
     average_epochs: float = Field(default=0.0, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     augmentation: Augmentation | Literal["auto"] = "auto"
+    small_epochs: int = Field(default=0, ge=0)
     mixed_precision: Literal["auto", "off", "bf16"] = "auto"
 
     @model_validator(mode="before")
@@ -57,4 +59,6 @@ class Recipe(Settings):
         # The default warm-up is one epoch, also in a training of one epoch: that one then only warms up.
         if "warmup_epochs" in self.model_fields_set and self.warmup_epochs > self.epochs:
             raise ValueError(f"`warmup_epochs` is {self.warmup_epochs}, more than the {self.epochs} `epochs`")
+        if self.small_epochs >= self.epochs:
+            raise ValueError(f"`small_epochs` is {self.small_epochs} of {self.epochs} `epochs`; the last must see whole images")
         return self

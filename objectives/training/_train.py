@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from edgesearch.errors import OutOfMemory, TrainingError
 from edgesearch.objectives.data import DataSet, View, choose_augmentation, draw_view, prepare_tensor, seed_from, show
+from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._average import Average
 from edgesearch.objectives.training._checkpoints import Checkpoints, pack, unpack
 from edgesearch.objectives.training._device import choose_device, out_of_memory, use_bfloat16
@@ -153,6 +154,8 @@ class _Run:
         self.model, self.data, self.recipe, self.seed, self.device, self.select = model, data, recipe, seed, device, select
         self.size = data.size if input_size is None else (input_size, input_size)
         shape = (data.channels, *self.size)
+        if recipe.small_epochs:
+            _check_takes(model, (data.channels, *_smaller(self.size)))
         self.bfloat16 = use_bfloat16(recipe.mixed_precision, model, shape, recipe.batch_size)
         model.requires_grad_(True).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = Loss(
@@ -230,13 +233,14 @@ class _Run:
         generator = torch.Generator().manual_seed(seed_from(self.seed, self.epoch, _ORDER))
         batches = torch.randperm(len(self.images), generator=generator).tensor_split(self.steps)
         view, number = self._view()
+        size = _smaller(self.size) if self.epoch < self.recipe.small_epochs else self.size
         bytes_each = 4 * self.data.channels * self.size[0] * self.size[1] * self.recipe.batch_size
         at_once = max(1, _CHUNK_BYTES // bytes_each)
         for start in range(0, len(batches), at_once):
             chunk = batches[start : start + at_once]
             index = torch.cat(chunk).to(self.device)
             pixels = show(self.images, view, index)
-            whole = (pixels, prepare_tensor(pixels, self.size, self.data.normalisation), self.labels[index], index)
+            whole = (pixels, prepare_tensor(pixels, size, self.data.normalisation), self.labels[index], index)
             sizes = [len(batch) for batch in chunk]
             for pixels, inputs, labels, places in zip(*(torch.split(tensor, sizes) for tensor in whole), strict=True):
                 yield Batch(pixels, inputs, labels, places, number)
@@ -306,6 +310,25 @@ class _Run:
     def close(self) -> None:
         self.loss.close()
         self.model.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+
+
+def _smaller(size: tuple[int, int]) -> tuple[int, int]:
+    """Three quarters of both sides, which stay multiples of four where they were of sixteen."""
+    return (max(1, size[0] * 3 // 4), max(1, size[1] * 3 // 4))
+
+
+def _check_takes(model: nn.Module, shape: tuple[int, int, int]) -> None:
+    """TrainingError where the network does not take images of `shape` (channels, height, width)."""
+    try:
+        with quiet(model):
+            model(torch.zeros(1, *shape))
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"`small_epochs` needs a network that takes images of {shape[1]}x{shape[2]} pixels, too, and this one does not "
+            f"({str(error).splitlines()[0]}); leave it out"
+        ) from error
 
 
 def _first_not_finite(model: nn.Module, inputs: Tensor) -> str:

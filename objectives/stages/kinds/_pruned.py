@@ -162,7 +162,9 @@ def _sensitivity(context: Context[PrunedSettings]) -> Sensitivity | None:
 def _shorter(recipe: Recipe, parts: int) -> Recipe:
     """The recipe with its epochs shared between the rounds of iterative pruning, at least one each."""
     epochs = max(1, recipe.epochs // parts)
-    return recipe.model_copy(update={"epochs": epochs, "warmup_epochs": min(recipe.warmup_epochs, epochs)})
+    small = min(recipe.small_epochs // parts, epochs - 1)
+    warm_up = min(recipe.warmup_epochs, epochs)
+    return recipe.model_copy(update={"epochs": epochs, "warmup_epochs": warm_up, "small_epochs": small})
 
 
 def _said(pruned: Pruned) -> str:

@@ -87,8 +87,15 @@ _MORE = {"clip_norm": 0.5, "average_epochs": 1.5, "augmentation": "cutout", "sch
 
 @pytest.mark.parametrize(
     "changes",
-    [{"optimizer": "adamw"}, {"optimizer": "adam"}, {"optimizer": "sgd"}, {"optimizer": "muon", "lr": 0.01}, _MORE],
-    ids=["adamw", "adam", "sgd", "muon", "more"],
+    [
+        {"optimizer": "adamw"},
+        {"optimizer": "adam"},
+        {"optimizer": "sgd"},
+        {"optimizer": "muon", "lr": 0.01},
+        _MORE,
+        {"small_epochs": 3},
+    ],
+    ids=["adamw", "adam", "sgd", "muon", "more", "small"],
 )
 @pytest.mark.parametrize("select", ["last", "best"])
 def test_a_resumed_training_gives_the_same_bits(digits: DataSet, changes: dict[str, Any], select: str) -> None:
@@ -181,6 +188,35 @@ def test_other_input_sizes_and_channels_and_a_last_batch_of_one() -> None:
     logits = predict_logits(colour, images, **options)
     assert logits.shape == (9, 10)
     assert np.allclose(logits, predict_logits(colour, images, **options, batch_size=2), atol=1e-5)
+
+
+def sizes_seen(model: nn.Module) -> list[tuple[int, ...]]:
+    """The sizes (height, width) of the inputs that `model` gets in training, as they come, without repeats."""
+    seen: list[tuple[int, ...]] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if len(inputs[0]) > 1 and tuple(inputs[0].shape[2:]) not in seen[-1:]:
+            seen.append(tuple(inputs[0].shape[2:]))
+
+    model.register_forward_pre_hook(note)
+    return seen
+
+
+def test_first_epochs_may_see_smaller_images(digits: DataSet) -> None:
+    student, teacher = network(), network(seed=1)
+    seen, taught = sizes_seen(student), sizes_seen(teacher)
+    run(student, digits, recipe=Recipe(epochs=4, small_epochs=3), supervision=Supervision(teacher=teacher))
+    assert seen == [(6, 6), (8, 8)]
+    assert taught == [(8, 8)]  # the teacher was trained with whole images
+    whole = network()
+    run(whole, digits, recipe=Recipe(epochs=4), supervision=Supervision(teacher=teacher))
+    assert not same(student, whole)
+
+
+def test_a_network_of_one_size_is_not_trained_on_smaller_images(digits: DataSet) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    with pytest.raises(TrainingError, match="takes images of 6x6 pixels, too, and this one does not"):
+        run(model, digits, recipe=Recipe(epochs=2, small_epochs=1))
 
 
 def test_gradients_are_clipped_and_weights_averaged(digits: DataSet) -> None:
@@ -280,7 +316,17 @@ def test_bfloat16_when_asked(digits: DataSet) -> None:
     assert run(network(), digits, recipe=Recipe(epochs=1)).precision == "float32"  # far too small to gain by it
 
 
-@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": -1}, {"optimizer": "lion"}, {"warmup_epochs": 30}, {"batchsize": 3}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"lr": -1},
+        {"optimizer": "lion"},
+        {"warmup_epochs": 30},
+        {"batchsize": 3},
+        {"epochs": 3, "small_epochs": 3},
+    ],
+)
 def test_recipes_are_validated(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Recipe(**wrong)
