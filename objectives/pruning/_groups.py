@@ -120,27 +120,38 @@ def _sound(model: nn.Module, groups: Sequence[Group], input_shape: tuple[int, in
     """Whether removing a quarter of each group's channels does what zero weights at all their readers do."""
     kept = [max(1, group.channels * 3 // 4) for group in groups]
     images = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for kind in (torch.float32, torch.float64):  # the second where rounding alone may have parted them
+        expected = _answer(_ignoring(model, groups, kept).to(kind), images.to(kind))  # gone before the other copy is made
+        pruned = remove_channels(model, groups, kept).to(kind)
+        try:
+            got = _answer(pruned, images.to(kind))
+        except RuntimeError:  # shapes that no longer fit together
+            return False
+        if got.shape != expected.shape:
+            return False
+        differs = (expected[0] - expected[1]).abs().max()  # between two images: what it says, less what it always says
+        if bool((got - expected).abs().max() <= 1e-3 * differs):
+            return True
+    return False
+
+
+def _answer(model: nn.Module, images: Tensor) -> Tensor:
+    with quiet(model):
+        answer: Tensor = model(images)
+    return answer
+
+
+def _ignoring(model: nn.Module, groups: Sequence[Group], kept: Sequence[int]) -> nn.Module:
+    """A copy of `model` whose readers have zero weights where `remove_channels` takes channels away."""
     ignoring = copy.deepcopy(model)
     modules = dict(ignoring.named_modules())
-    with quiet(model), quiet(ignoring):
+    with torch.no_grad():
         for group, count in zip(groups, kept, strict=True):
             lost = _least(group, count)
             for member in group.members:
                 if member.side == "in":
                     _weight(modules[member.layer])[:, member.index[lost[member.root]]] = 0
-        pruned = remove_channels(model, groups, kept)
-        for kind in (torch.float32, torch.float64):  # the second where rounding alone may have parted them
-            expected = ignoring.to(kind)(images.to(kind))
-            try:
-                got = pruned.to(kind)(images.to(kind))
-            except RuntimeError:  # shapes that no longer fit together
-                return False
-            if got.shape != expected.shape:
-                return False
-            differs = (expected[0] - expected[1]).abs().max()  # between two images: what it says, less what it always says
-            if bool((got - expected).abs().max() <= 1e-3 * differs):
-                return True
-    return False
+    return ignoring
 
 
 def _least(group: Group, count: int) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import torch
@@ -15,6 +16,9 @@ from edgesearch.objectives.stages._metrics import estimate
 from edgesearch.objectives.stages._outputs import refuse_outputs
 from edgesearch.objectives.stages._structure import network_key, structure
 from edgesearch.spaces import Candidate, Student, build
+
+#: Parameters of a network whose memory is worth a look for what nobody holds any more.
+_LARGE = 2_000_000
 
 
 class Estimator:
@@ -47,6 +51,8 @@ class Estimator:
         key = (student.model_dump_json(), ratio, pruning.target if ratio else "macs", granularity if ratio else 0, bits)
         if key not in self._known:
             self._known[key] = estimate(self._graph(student, ratio, pruning.target, granularity), self.board, bits)
+            if self._known[key]["parameters"] > _LARGE:
+                gc.collect()  # traced networks are parts of cycles, and keep their weights until then
         return dict(self._known[key])
 
     def network_key(self, candidate: Candidate) -> str:

@@ -1,115 +1,85 @@
 """What accuracy a candidate is expected to have, and how sure that is: a Gaussian process on a study's finished trials.
 
-A candidate's settings, and what is known of it before training (its work, size and speed), are its coordinates. They form
-groups, each with one length scale: the metrics, the student, its teaching, pruning, quantization. Numbers count by their
-distance, names by whether they are equal, and a setting that only one of two candidates has by the largest distance. C. E.
-Rasmussen and C. Williams, "Gaussian Processes for Machine Learning", 2006, chapters 2 and 5.
+Distances are those of `_coordinates.py`, each group of coordinates with a length scale of its own. C. E. Rasmussen and
+C. Williams, "Gaussian Processes for Machine Learning", 2006, chapters 2 and 5.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-from edgesearch.spaces import Candidate
+from edgesearch.search.engine._coordinates import GROUPS, Axes, Rows
 
-__all__ = ["AccuracyModel", "Known", "Point", "logit", "probability"]
+__all__ = ["AccuracyModel", "logit", "probability"]
 
 Array = NDArray[np.float64]
-#: Groups of coordinates, and the length scales that are tried for each; the last leaves the group out.
-_GROUPS = ("metrics", "student", "distillation", "pruning", "quantization")
+#: Length scales that are tried for each group; the last leaves the group out.
 _LENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 16.0)
 #: Variances of the noise that are tried, as shares of the signal's.
 _NOISES = (1e-3, 1e-2, 3e-2, 0.1, 0.3)
-_NOISE_LAST = len(_GROUPS)
+_NOISE_LAST = len(GROUPS)
 #: Length scales are chosen anew when there are so many times as many trials.
 _GROWTH = 1.25
 #: Trials that a prediction rests on at most: half of them the latest.
 _MOST = 256
 #: Accuracies are kept this far from 0 and 1, where their log-odds end.
 _EDGE = 0.004
-#: Metrics that are coordinates, by their logarithms.
-_METRICS = ("macs", "size_bytes", "fps", "latency_ms")
-
-
-@dataclass(frozen=True)
-class Point:
-    """A candidate's coordinates: by group and name, numbers or names."""
-
-    numbers: Mapping[tuple[str, str], float]
-    names: Mapping[tuple[str, str], str]
-
-    @classmethod
-    def of(cls, candidate: Candidate, estimate: Mapping[str, Any]) -> Point:
-        """Of a candidate, and its metrics before training."""
-        numbers: dict[tuple[str, str], float] = {}
-        names: dict[tuple[str, str], str] = {}
-        for group, settings in candidate.model_dump(mode="json").items():
-            for name, value in _flat(settings):
-                if isinstance(value, bool | str):
-                    names[group, name] = str(value)
-                elif isinstance(value, int | float):
-                    numbers[group, name] = float(value)
-        for name in _METRICS:
-            value = estimate.get(name)
-            if isinstance(value, int | float) and value > 0:
-                numbers["metrics", name] = math.log(value)
-        return cls(numbers, names)
-
-
-@dataclass(frozen=True)
-class Known:
-    """A point with the accuracy that came of it."""
-
-    point: Point
-    accuracy: float
 
 
 @dataclass(frozen=True)
 class _Scales:
     """Length scales of the groups and the share of the noise."""
 
-    lengths: tuple[float, ...] = (1.0,) * len(_GROUPS)
+    lengths: tuple[float, ...] = (1.0,) * len(GROUPS)
     noise: float = 3e-2
 
 
 class AccuracyModel:
-    """Learns from trials; what it predicts depends on them and their numbers, not on the order in which they are given."""
+    """Learns from trials; what it predicts depends on them and their numbers, not on the order in which they are given.
 
-    def __init__(self) -> None:
-        self._known: dict[int, Known] = {}  # by trial
+    `axes` are those of all rows that it is given.
+    """
+
+    def __init__(self, axes: Axes) -> None:
+        self._axes = axes
+        self._known: dict[int, tuple[Rows, float]] = {}  # by trial: its row, and the accuracy that came of it
         self._scales: tuple[list[int], _Scales] = ([], _Scales())  # trials that they were chosen for
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def add(self, number: int, known: Known) -> None:
+    def add(self, number: int, row: Rows, accuracy: float) -> None:
         """Learn from a trial."""
-        self._known[number] = known
+        self._known[number] = row, accuracy
 
-    def predict(self, points: Sequence[Point]) -> tuple[Array, Array]:
+    def predict(self, points: Rows) -> tuple[Array, Array]:
         """Mean and standard deviation (points) of the log-odds of the accuracy. Raises ValueError before the second trial."""
         if len(self._known) < 2:
             raise ValueError(f"{len(self._known)} trials are known; a prediction needs at least 2")
         numbers = sorted(self._known)
-        known = [self._known[number] for number in _chosen(numbers)]
-        distances = _Distances([k.point for k in known], points)
-        values = logit(np.array([k.accuracy for k in known]))
+        known, accuracies = self._of(_chosen(numbers))
+        scales, count = self._scaled(numbers), len(known)
+        covariance = _covariance(self._axes.squares(known, points), scales.lengths)
+        values = logit(accuracies)
         centre, spread = float(values.mean()), max(float(values.std()), 0.05)
         values = (values - centre) / spread
-        scales = self._scaled(numbers)
-        factor, variance = _fit(distances.among(scales.lengths), values, scales.noise)
-        across = distances.across(scales.lengths)  # (points, known)
+        factor, variance = _fit(covariance[:count], values, scales.noise)
+        across = covariance[count:]  # (points, known)
         mean = across @ cho_solve((factor, True), values)
-        explained = solve_triangular(factor, across.T, lower=True)
-        left = np.maximum(1.0 - (explained**2).sum(axis=0), 1e-6) * variance
+        explained = solve_triangular(factor, across.T, lower=True, check_finite=False)
+        left = np.maximum(1.0 - np.einsum("ij,ij->j", explained, explained), 1e-6) * variance
         return centre + spread * mean, spread * np.sqrt(left)
+
+    def _of(self, numbers: Sequence[int]) -> tuple[Rows, Array]:
+        """Rows and accuracies of these trials."""
+        known = [self._known[number] for number in numbers]
+        return self._axes.join([row for row, _ in known]), np.array([accuracy for _, accuracy in known])
 
     def _scaled(self, numbers: list[int]) -> _Scales:
         """The scales for what is known: those of the last milestone, so that a study that goes on finds the same."""
@@ -118,8 +88,9 @@ class AccuracyModel:
             milestone = math.ceil(milestone * _GROWTH)
         chosen = _chosen(numbers[:milestone])
         if milestone <= len(numbers) and self._scales[0] != chosen:
-            known = [self._known[number] for number in chosen]
-            self._scales = chosen, _most_likely([k.point for k in known], np.array([k.accuracy for k in known]))
+            known, accuracies = self._of(chosen)
+            nothing = Rows(known.numbers[:0], known.names[:0])
+            self._scales = chosen, _most_likely(self._axes.squares(known, nothing), accuracies)
         return self._scales[1]
 
 
@@ -143,58 +114,26 @@ def probability(log_odds: Array) -> Array:
     return np.asarray(1.0 / (1.0 + np.exp(-log_odds)))
 
 
-class _Distances:
-    """Squared distances by group, from points to known ones and among these."""
-
-    def __init__(self, known: Sequence[Point], points: Sequence[Point]) -> None:
-        everything, count = [*known, *points], len(known)
-        shape = (len(everything), count)
-        self._count = count
-        self._groups = [np.zeros(shape) for _ in _GROUPS]
-        for group, name in sorted({key for point in everything for key in point.numbers}):
-            column = np.array([point.numbers.get((group, name), np.nan) for point in everything])
-            span = float(np.nanmax(column) - np.nanmin(column))
-            missing = np.isnan(column)
-            if span > 0 or missing.any():
-                apart = (np.nan_to_num(column)[:, None] - np.nan_to_num(column)[None, :count]) / (span or 1.0)
-                apart = np.where(missing[:, None] | missing[None, :count], missing[:, None] != missing[None, :count], apart)
-                self._groups[_GROUPS.index(group)] += apart**2
-        for group, name in sorted({key for point in everything for key in point.names}):
-            values = [point.names.get((group, name), "") for point in everything]
-            if len(set(values)) > 1:
-                codes = np.unique(values, return_inverse=True)[1]
-                self._groups[_GROUPS.index(group)] += codes[:, None] != codes[None, :count]
-
-    def among(self, lengths: Sequence[float]) -> Array:
-        """Covariances (known, known)."""
-        return self._covariance(slice(self._count), lengths)
-
-    def across(self, lengths: Sequence[float]) -> Array:
-        """Covariances (points, known)."""
-        return self._covariance(slice(self._count, None), lengths)
-
-    def _covariance(self, rows: slice, lengths: Sequence[float]) -> Array:
-        """Matern's, with 5/2."""
-        squares = sum(group[rows] / length**2 for group, length in zip(self._groups, lengths, strict=True))
-        r = np.sqrt(5.0 * np.asarray(squares))
-        return np.asarray((1.0 + r + r * r / 3.0) * np.exp(-r))
+def _covariance(squares: Sequence[Array], lengths: Sequence[float]) -> Array:
+    """Matern's, with 5/2, from squared distances by group."""
+    r = np.sqrt(sum((5.0 / length**2) * group for group, length in zip(squares, lengths, strict=True)))
+    return np.asarray((1.0 + r + r * r / 3.0) * np.exp(-r))
 
 
 def _fit(covariance: Array, values: Array, noise: float) -> tuple[Array, float]:
     """The Cholesky factor of the covariance with noise, and the signal's variance that makes the values most likely."""
-    factor: Array = cho_factor(covariance + noise * np.eye(len(values)), lower=True)[0]
+    factor: Array = cho_factor(covariance + noise * np.eye(len(values)), lower=True, check_finite=False)[0]
     return np.tril(factor), float(values @ cho_solve((factor, True), values)) / len(values)
 
 
-def _most_likely(points: Sequence[Point], accuracies: Array) -> _Scales:
+def _most_likely(squares: Sequence[Array], accuracies: Array) -> _Scales:
     """The scales of a grid under which the accuracies are most likely, found one after the other, twice round."""
-    distances = _Distances(points, [])
     values = logit(accuracies)
     values = (values - values.mean()) / max(float(values.std()), 0.05)
     best, likelihood = _Scales(), -math.inf
-    for at in 2 * (*range(len(_GROUPS)), _NOISE_LAST):
+    for at in 2 * (*range(len(GROUPS)), _NOISE_LAST):
         for scales in _along(best, at):
-            factor, variance = _fit(distances.among(scales.lengths), values, scales.noise)
+            factor, variance = _fit(_covariance(squares, scales.lengths), values, scales.noise)
             found = -0.5 * len(values) * math.log(max(variance, 1e-9)) - float(np.log(np.diag(factor)).sum())
             if found > likelihood + 1e-9:
                 best, likelihood = scales, found
@@ -205,15 +144,3 @@ def _along(scales: _Scales, at: int) -> Iterable[_Scales]:
     if at == _NOISE_LAST:
         return [_Scales(scales.lengths, noise) for noise in _NOISES]
     return [_Scales((*scales.lengths[:at], length, *scales.lengths[at + 1 :]), scales.noise) for length in _LENGTHS]
-
-
-def _flat(settings: Any, path: str = "") -> Iterable[tuple[str, Any]]:
-    """(path, value) of every leaf."""
-    if isinstance(settings, Mapping):
-        for name, value in settings.items():
-            yield from _flat(value, f"{path}.{name}")
-    elif isinstance(settings, list | tuple):
-        for i, value in enumerate(settings):
-            yield from _flat(value, f"{path}.{i}")
-    elif settings is not None:
-        yield path, settings

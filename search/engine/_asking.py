@@ -21,7 +21,8 @@ __all__ = ["Asking"]
 
 
 class Asking:
-    """Proposals for one study. `plan` gives a candidate's stages, `was_tried` whether it or its network was tried or ruled out.
+    """Proposals for one study. `plan` gives a candidate's stages; `was_tried` says of a candidate's key whether it was tried or
+    ruled out, `has_network` of a network's whether a trial has it.
 
     Raises StudyError for a sampler that cannot search the study's space.
     """
@@ -35,13 +36,20 @@ class Asking:
         scoring: Scoring,
         store: ArtifactStore,
         plan: Callable[[Candidate], Sequence[Stage]],
-        was_tried: Callable[[Candidate], bool],
+        was_tried: Callable[[str], bool],
+        has_network: Callable[[str], bool],
         folder: Path | None = None,
     ) -> None:
         self._proposer = Proposer(settings, folder=folder)
         self._own = {proposal.key for proposal in self._proposer.own()}
         self._insight = EngineInsight(
-            settings=settings, estimator=estimator, scoring=scoring, store=store, plan=plan, was_tried=was_tried
+            settings=settings,
+            estimator=estimator,
+            scoring=scoring,
+            store=store,
+            plan=plan,
+            was_tried=was_tried,
+            has_network=has_network,
         )
         self._chooser: Chooser | None = None
         if settings.search.proposals == "cost_aware" and settings.space is not None:

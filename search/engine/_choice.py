@@ -8,15 +8,18 @@ accuracies, and recorded seconds.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from edgesearch.objectives import Counts, Stage, Work, work_of
-from edgesearch.search.engine._accuracy import AccuracyModel, Known, Point, probability
+from edgesearch.objectives import Counts, Stage, work_of
+from edgesearch.search.engine._accuracy import AccuracyModel, probability
+from edgesearch.search.engine._coordinates import Axes, Point, Rows
 from edgesearch.search.engine._cost import CostModel
 from edgesearch.search.engine._draws import Proposal, derive_seed
 from edgesearch.search.engine._gain import Goal, Landscape, likely_accuracies
@@ -51,8 +54,14 @@ class Insight(Protocol):
     def revision(self) -> int:
         """Another number once figures are expected otherwise."""
 
-    def is_new(self, candidate: Candidate) -> bool:
-        """Whether neither it nor a network that is layer by layer the same was tried or ruled out."""
+    def was_tried(self, key: str) -> bool:
+        """Whether the candidate with this key was tried or ruled out."""
+
+    def network(self, candidate: Candidate) -> str | None:
+        """A key that candidates share whose networks are layer by layer the same; None where it cannot be built."""
+
+    def has_network(self, key: str) -> bool:
+        """Whether a trial has the network with this key."""
 
     def expected(self, candidate: Candidate) -> Mapping[str, float] | None:
         """Its metrics before training; None where a hard constraint or the DPU rules it out."""
@@ -60,8 +69,8 @@ class Insight(Protocol):
     def stages(self, candidate: Candidate) -> Sequence[Stage]:
         """All its stages, inputs first."""
 
-    def is_there(self, stage: Stage) -> bool:
-        """Whether its artifact is in the store, or a trial under way will put it there."""
+    def is_there(self, kind: str, key: str) -> bool:
+        """Whether a stage's artifact is in the store, or a trial under way will put it there."""
 
     def macs(self, student: Student) -> float:
         """Multiply-accumulates of one image; 0 where they cannot be told."""
@@ -69,11 +78,17 @@ class Insight(Protocol):
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is known of one candidate."""
+    """What is known of one candidate: its coordinates, its losses but for the accuracy's, and for each of its stages kind and
+    key, sort and expected seconds as `CostModel` has them, and the share of these that it is charged.
+    """
 
-    point: Point
-    metrics: Mapping[str, float]
-    stages: tuple[tuple[Stage, Work, float], ...]  # and the student's multiply-accumulates
+    row: Rows
+    losses: tuple[float, ...]
+    network: str
+    stages: tuple[tuple[str, str], ...]
+    sorts: NDArray[np.intp]
+    seconds: NDArray[np.float64]
+    shares: NDArray[np.float64]
 
 
 class Chooser:
@@ -86,12 +101,13 @@ class Chooser:
         self._settings, self._space, self._proposer, self._insight = settings, settings.space, proposer, insight
         objectives = tuple(Objective(name, OBJECTIVES[name] == "maximize") for name in settings.objectives)
         self._goal = Goal(objectives, settings.constraints)
-        self._accuracies = AccuracyModel()
+        self._axes = Axes()
+        self._accuracies = AccuracyModel(self._axes)
         self._costs, self._counts = CostModel(bfloat16=bfloat16), counts
         self._variants = Variants(
             self._space, settings.seed, settings.candidates, complete=lambda c: with_fingerprint(c, settings.folder)
         )
-        self._running: dict[int, tuple[Point, Mapping[str, float]]] = {}
+        self._running: dict[int, tuple[Rows, Mapping[str, float]]] = {}
         self._front: list[tuple[tuple[float, ...], str]] = []  # losses, training
         self._seen_losses: list[tuple[float, ...]] = []  # the worst and the best
         self._facts: dict[str, _Facts | None] = {}
@@ -104,20 +120,20 @@ class Chooser:
         attributes = trial.user_attrs
         candidate = Candidate.model_validate(attributes["candidate"])
         estimate = {name.removeprefix("estimated_"): v for name, v in attributes.items() if name.startswith("estimated_")}
-        point = Point.of(candidate, estimate)
+        row = self._axes.row(Point.of(candidate, estimate))
         self._running.pop(trial.number, None)
         self._variants.observe(trial, candidate)
         if trial.state == TrialState.RUNNING:
-            self._running[trial.number] = (point, estimate)
+            self._running[trial.number] = (row, estimate)
             return
         self._learn_costs(candidate, attributes.get("stage_seconds") or {})
         if trial.state == TrialState.PRUNED and "student" in attributes.get("stopped", ()) and self._goal.accuracy is not None:
-            self._accuracies.add(trial.number, Known(point, float(attributes["stopped"]["values"][self._goal.accuracy])))
+            self._accuracies.add(trial.number, row, float(attributes["stopped"]["values"][self._goal.accuracy]))
         if trial.state != TrialState.COMPLETE or trial.values is None:
             return
         accuracy = attributes.get("accuracy")
         if isinstance(accuracy, int | float):
-            self._accuracies.add(trial.number, Known(point, float(accuracy)))
+            self._accuracies.add(trial.number, row, float(accuracy))
         if attributes.get("deployable", True) and not attributes.get("violations"):
             losses = self._goal.losses(dict(zip(self._settings.objectives, trial.values, strict=True)))
             self._conquer(losses, training_key(candidate.student, candidate.distillation))
@@ -163,52 +179,63 @@ class Chooser:
         draws += [self._proposer.draw(self._space, number, _RANDOM + i, at_random=True) for i in range(_DRAWS)]
         options: dict[str, tuple[Proposal, _Facts]] = {}
         for proposal in (*draws, *self._variants.proposals(number, [training for _, training in sorted(self._front)])):
-            candidate = proposal.candidate
-            if proposal.key in options or not candidate.deployable or not self._insight.is_new(candidate):
+            key = proposal.key
+            if key in options or not proposal.candidate.deployable or self._insight.was_tried(key):
                 continue
             facts = self._known(proposal)
-            if facts is not None:
-                options[proposal.key] = (proposal, facts)
+            if facts is not None and not self._insight.has_network(facts.network):
+                options[key] = (proposal, facts)
         return list(options.values())
 
     def _known(self, proposal: Proposal) -> _Facts | None:
         if proposal.key not in self._facts:
-            metrics = self._insight.expected(proposal.candidate)
-            facts = None
-            if metrics is not None:
-                works = [(stage, work_of(stage, self._counts)) for stage in self._insight.stages(proposal.candidate)]
-                stages = tuple((stage, work, self._macs(work.student)) for stage, work in works)
-                facts = _Facts(Point.of(proposal.candidate, metrics), metrics, stages)
-            self._facts[proposal.key] = facts
+            self._facts[proposal.key] = self._look(proposal.candidate)
         return self._facts[proposal.key]
 
-    def _scores(self, options: Sequence[_Facts], number: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _look(self, candidate: Candidate) -> _Facts | None:
+        metrics, network = self._insight.expected(candidate), self._insight.network(candidate)
+        if metrics is None or network is None:
+            return None
+        stages = self._insight.stages(candidate)
+        works = [work_of(stage, self._counts) for stage in stages]
+        return _Facts(
+            self._axes.row(Point.of(candidate, metrics)),
+            self._goal.losses({**metrics, "accuracy": 0.0}),
+            network,
+            tuple((sys.intern(stage.kind), sys.intern(stage.key)) for stage in stages),
+            np.array([self._costs.sort(work) for work in works], dtype=np.intp),
+            np.array([self._costs.prior(work, self._macs(work.student)) for work in works]),
+            np.array([_SHARED if stage.kind in _SHARED_KINDS else 1.0 for stage in stages]),
+        )
+
+    def _scores(self, options: Sequence[_Facts], number: int) -> NDArray[np.float64]:
         """Expected gain per second."""
-        running = list(self._running.values())
-        mean, deviation = self._accuracies.predict([*(o.point for o in options), *(point for point, _ in running)])
-        likely = probability(mean[len(options) :])
+        running, count = list(self._running.values()), len(options)
+        rows = self._axes.join([*(option.row for option in options), *(row for row, _ in running)])
+        mean, deviation = self._accuracies.predict(rows)
+        likely = probability(mean)
         expected = [
             self._goal.losses({**metrics, "accuracy": float(accuracy)})
-            for (_, metrics), accuracy in zip(running, likely, strict=True)
+            for (_, metrics), accuracy in zip(running, likely[count:], strict=True)
         ]
-        losses = np.array([self._goal.losses({**o.metrics, "accuracy": 0.0}) for o in options])
-        accuracies = likely_accuracies(mean[: len(options)], deviation[: len(options)])
+        losses = np.array([option.losses for option in options])
         middle = losses.copy()
         if self._goal.accuracy is not None:
-            middle[:, self._goal.accuracy] = -probability(mean[: len(options)])
+            middle[:, self._goal.accuracy] = -likely[:count]
         known = [losses for losses, _ in self._front] + expected
         landscape = Landscape(
             self._goal, known, [*self._seen_losses, *middle.tolist()], seed=derive_seed(self._settings.seed, number)
         )
-        seconds = np.array([self._cost(option) for option in options])
-        return np.asarray(landscape.expected(losses, accuracies) / seconds)
+        accuracies = likely_accuracies(mean[:count], deviation[:count])
+        return np.asarray(landscape.expected(losses, accuracies) / self._seconds(options))
 
-    def _cost(self, option: _Facts) -> float:
-        seconds = _TRIAL_SECONDS
-        for stage, work, macs in option.stages:
-            if not self._insight.is_there(stage):
-                seconds += self._costs.seconds(work, macs) * (_SHARED if stage.kind in _SHARED_KINDS else 1.0)
-        return seconds
+    def _seconds(self, options: Sequence[_Facts]) -> NDArray[np.float64]:
+        """What each option is charged."""
+        is_there = [self._insight.is_there(kind, key) for option in options for kind, key in option.stages]
+        seconds = self._costs.many(np.concatenate([o.sorts for o in options]), np.concatenate([o.seconds for o in options]))
+        charged = np.where(is_there, 0.0, seconds * np.concatenate([option.shares for option in options]))
+        owners = np.repeat(np.arange(len(options)), [len(option.stages) for option in options])
+        return np.asarray(_TRIAL_SECONDS + np.bincount(owners, charged, len(options)))
 
     def _macs(self, student: Student | None) -> float:
         return 0.0 if student is None else self._insight.macs(student)

@@ -17,6 +17,8 @@ from edgesearch.objectives import Work
 
 __all__ = ["CostModel"]
 
+Array = NDArray[np.float64]
+
 #: Multiply-accumulates per second and core that training large convolutions reaches on x86, in bfloat16 (AVX512-BF16) and in
 #: single precision.
 _BFLOAT16_MACS, _FLOAT_MACS = 75e9, 30e9
@@ -43,39 +45,60 @@ class CostModel:
         self._macs_per_second = _BFLOAT16_MACS if bfloat16 else _FLOAT_MACS
         #: Stages that were observed.
         self.observations = 0
+        self._sorts: dict[tuple[str, str], int] = {}  # kinds with architectures, as `sort` numbers them
         self._columns: dict[str, int] = {}
         self._precision = np.zeros((0, 0))  # of the prior, and what was observed
         self._moment = np.zeros(0)
-        self._weights: NDArray[np.float64] | None = np.zeros(0)
+        self._corrections: tuple[Array, Array] | None = None  # of each sort: constant, and by the logarithm of the size
+
+    def sort(self, work: Work) -> int:
+        """A number that stages have in common which are corrected alike."""
+        architecture = "" if work.student is None else work.student.architecture
+        return self._sorts.setdefault((work.kind, architecture), len(self._sorts))
+
+    def prior(self, work: Work, macs: float) -> float:
+        """Expected seconds before anything is recorded; `macs`: of one image in the student's whole network."""
+        a_pass = work.share * macs / self._macs_per_second + _PASS_SECONDS
+        return float(_STAGE_SECONDS + work.passes * a_pass / work.threads**_THREADS)
 
     def observe(self, work: Work, macs: float, seconds: float) -> None:
-        """Learn that a stage took `seconds`; `macs`: of one image in the student's whole network."""
+        """Learn that a stage took `seconds`."""
         if not seconds > 0:
             return
-        prior = self._prior(work, macs)
-        features = [(self._column(name, deviation), value) for name, value, deviation in _features(work, prior)]
+        prior, architecture = self.prior(work, macs), None if work.student is None else work.student.architecture
+        features = {
+            self._column("machine", _MACHINE): 1.0,
+            self._column(f"kind {work.kind}", _KIND): 1.0,
+            self._column(f"size {work.kind}", _SIZE): math.log(prior / _PIVOT),
+        }
+        if architecture is not None:
+            features[self._column(f"architecture {architecture}", _ARCHITECTURE)] = 1.0
         row = np.zeros(len(self._columns))
-        for column, value in features:
-            row[column] = value
+        row[list(features)] = list(features.values())
         surprise = min(max(math.log(max(seconds, 1e-3) / prior), -_FARTHEST), _FARTHEST)
         self._precision += np.outer(row, row) / _NOISE**2
         self._moment += row * surprise / _NOISE**2
-        self._weights = None
+        self._corrections = None
         self.observations += 1
 
     def seconds(self, work: Work, macs: float) -> float:
         """Expected seconds of a stage."""
-        if self._weights is None:
-            self._weights = np.asarray(np.linalg.solve(self._precision, self._moment), dtype=np.float64)
-        prior, correction, weights = self._prior(work, macs), 0.0, self._weights
-        for name, value, _ in _features(work, prior):
-            if name in self._columns:
-                correction += value * float(weights[self._columns[name]])
-        return float(prior * math.exp(min(max(correction, -_FARTHEST), _FARTHEST)))
+        return float(self.many(np.array([self.sort(work)]), np.array([self.prior(work, macs)]))[0])
 
-    def _prior(self, work: Work, macs: float) -> float:
-        a_pass = work.share * macs / self._macs_per_second + _PASS_SECONDS
-        return float(_STAGE_SECONDS + work.passes * a_pass / work.threads**_THREADS)
+    def many(self, sorts: NDArray[np.intp], priors: Array) -> Array:
+        """Expected seconds (stages) of stages of these sorts that were expected to take `priors`."""
+        constant, slope = self._corrected()
+        correction = constant[sorts] + slope[sorts] * np.log(priors / _PIVOT)
+        return np.asarray(priors * np.exp(np.clip(correction, -_FARTHEST, _FARTHEST)))
+
+    def _corrected(self) -> tuple[Array, Array]:
+        if self._corrections is None or len(self._corrections[0]) < len(self._sorts):
+            weights = np.linalg.solve(self._precision, self._moment).tolist() if self._columns else []
+            named = {name: weights[column] for name, column in self._columns.items()}
+            machine = named.get("machine", 0.0)
+            constant = [machine + named.get(f"kind {k}", 0.0) + named.get(f"architecture {a}", 0.0) for k, a in self._sorts]
+            self._corrections = np.array(constant), np.array([named.get(f"size {kind}", 0.0) for kind, _ in self._sorts])
+        return self._corrections
 
     def _column(self, name: str, deviation: float) -> int:
         if name not in self._columns:
@@ -84,15 +107,3 @@ class CostModel:
             self._precision[count, count] = 1 / deviation**2
             self._moment = np.append(self._moment, 0.0)
         return self._columns[name]
-
-
-def _features(work: Work, prior: float) -> list[tuple[str, float, float]]:
-    """(name, value, standard deviation of its weight)."""
-    features = [
-        ("machine", 1.0, _MACHINE),
-        (f"kind {work.kind}", 1.0, _KIND),
-        (f"size {work.kind}", math.log(prior / _PIVOT), _SIZE),
-    ]
-    if work.student is not None:
-        features.append((f"architecture {work.student.architecture}", 1.0, _ARCHITECTURE))
-    return features

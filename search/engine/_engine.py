@@ -41,6 +41,8 @@ _HOPELESS = 8
 #: Trials under way, per worker where there are several: enough that workers have stages while trials wait for a teacher. With
 #: one worker a trial ends before the next is proposed.
 _AHEAD = 2
+#: Candidates whose stages are kept: each is asked for several times around its trial's beginning and end.
+_PLANS = 256
 
 
 class Engine:
@@ -95,9 +97,11 @@ class Engine:
             scoring=self._scoring,
             store=store,
             plan=self._stages_of,
-            was_tried=lambda candidate: candidate.key in self._seen or self._networks.knows(self._network_key(candidate)),
+            was_tried=lambda key: key in self._seen,
+            has_network=lambda key: self._networks.knows(key),
             folder=folder,
         )
+        self._planned: dict[str, tuple[Stage, ...]] = {}  # by a candidate's settings
         self._search: Iterator[Proposal] | None = None
         self._search_started = 0.0
         self._active: list[ActiveTrial] = []
@@ -268,7 +272,12 @@ class Engine:
             self._active.append(trial)
 
     def _stages_of(self, candidate: Candidate) -> list[Stage]:
-        return list(self._plan(candidate, "measured").walk())
+        settings = candidate.model_dump_json()
+        if settings not in self._planned:
+            if len(self._planned) >= _PLANS:
+                self._planned.clear()
+            self._planned[settings] = tuple(self._plan(candidate, "measured").walk())
+        return list(self._planned[settings])
 
     def _plan(self, candidate: Candidate, last: str) -> Stage:
         return plan(candidate, self._settings.pipeline, self._conditions, last=last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
@@ -16,7 +17,9 @@ __all__ = ["EngineInsight"]
 
 
 class EngineInsight:
-    """See `Insight`. `plan` gives a candidate's stages; `was_tried` whether it, or its network, was tried or ruled out."""
+    """See `Insight`. `plan` gives a candidate's stages; `was_tried` tells by a candidate's key whether it was tried or ruled
+    out, `has_network` by a network's whether a trial has it.
+    """
 
     def __init__(
         self,
@@ -26,12 +29,14 @@ class EngineInsight:
         scoring: Scoring,
         store: ArtifactStore,
         plan: Callable[[Candidate], Sequence[Stage]],
-        was_tried: Callable[[Candidate], bool],
+        was_tried: Callable[[str], bool],
+        has_network: Callable[[str], bool],
     ) -> None:
         self._settings, self._estimator, self._scoring, self._store = settings, estimator, scoring, store
-        self._plan, self._was_tried = plan, was_tried
+        self._plan, self.was_tried, self.has_network = plan, was_tried, has_network
         self._there: dict[str, bool] = {}  # by the stage's key
         self._underway: dict[int, frozenset[str]] = {}  # trial -> keys of its stages
+        self._makers: Counter[str] = Counter()  # of a stage's key: trials under way
         self._macs: dict[str, float] = {}  # by student
 
     @property
@@ -41,19 +46,23 @@ class EngineInsight:
 
     def observe(self, trial: FrozenTrial) -> None:
         """Learn which stages a trial makes, or has made."""
+        before = self._underway.pop(trial.number, frozenset())
+        self._makers.subtract(before)
         if trial.state == TrialState.RUNNING:
             candidate = Candidate.model_validate(trial.user_attrs["candidate"])
             self._underway[trial.number] = frozenset(stage.key for stage in self.stages(candidate))
-            return
-        for key in self._underway.pop(trial.number, frozenset()):
+            self._makers.update(self._underway[trial.number])
+        for key in before:
             self._there.pop(key, None)  # asked for anew: a trial that fails has made some
+            if not self._makers[key]:
+                del self._makers[key]
 
-    def is_new(self, candidate: Candidate) -> bool:
-        """Whether neither it nor a network that is layer by layer the same was tried or ruled out."""
+    def network(self, candidate: Candidate) -> str | None:
+        """The key of the candidate's network; None where it cannot be built."""
         try:
-            return not self._was_tried(candidate)
+            return self._estimator.network_key(candidate)
         except EdgesearchError:
-            return False
+            return None
 
     def expected(self, candidate: Candidate) -> Mapping[str, float] | None:
         """Its metrics before training; None where a hard constraint or the DPU rules it out."""
@@ -67,13 +76,13 @@ class EngineInsight:
         """All its stages, inputs first."""
         return self._plan(candidate)
 
-    def is_there(self, stage: Stage) -> bool:
-        """Whether its artifact is in the store, or a trial under way will put it there."""
-        if any(stage.key in keys for keys in self._underway.values()):
+    def is_there(self, kind: str, key: str) -> bool:
+        """Whether a stage's artifact is in the store, or a trial under way will put it there."""
+        if key in self._makers:
             return True
-        if stage.key not in self._there:
-            self._there[stage.key] = self._store.has(stage.kind, stage.key)
-        return self._there[stage.key]
+        if key not in self._there:
+            self._there[key] = self._store.has(kind, key)
+        return self._there[key]
 
     def macs(self, student: Student) -> float:
         """Multiply-accumulates of one image; 0 where they cannot be told."""

@@ -11,9 +11,11 @@ import pytest
 from _archives import numbered, write_binary_batches, write_mnist
 from PIL import Image
 from pydantic import ValidationError
+from sklearn.datasets import load_digits
 
 from edgesearch.errors import DataError, PluginError
 from edgesearch.objectives.data import DATA_SOURCES, DataSet, DataSettings, load_data
+from edgesearch.objectives.data._digits import read_digits
 from edgesearch.testing import DataSourceContract
 
 DOCS = Path(__file__).parents[3] / "docs" / "data.md"
@@ -186,3 +188,10 @@ def test_the_documented_source_gives_stripes(tmp_path: Path) -> None:
     lying = data.train.images[data.train.labels == 0].astype(int)
     assert (np.ptp(lying, axis=2) < 50).all()  # rows of one colour, but for the noise
     assert (np.ptp(lying, axis=1) >= 150).all()
+
+
+def test_digits_are_those_that_the_library_gives() -> None:
+    library = load_digits()
+    raw = read_digits(DataSettings(), None)
+    assert np.array_equal(raw.train.images[..., 0], np.rint(library.images * (255 / 16)))
+    assert np.array_equal(raw.train.labels, library.target)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from edgesearch.search.engine._accuracy import AccuracyModel, Known, Point, probability
+from edgesearch.search.engine._accuracy import AccuracyModel, probability
+from edgesearch.search.engine._coordinates import Axes, Point, Rows
 from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student
 
 
@@ -43,18 +45,32 @@ def point(candidate: Candidate) -> Point:
     return Point.of(candidate, {"macs": left, "fps": 1e10 / (left + 1e6)})
 
 
-def taught(count: int, seed: int = 0) -> tuple[AccuracyModel, list[Candidate]]:
+class Model(AccuracyModel):
+    """A model with its axes, told of candidates."""
+
+    def __init__(self) -> None:
+        self.axes = Axes()
+        super().__init__(self.axes)
+
+    def learn(self, number: int, candidate: Candidate, value: float) -> None:
+        self.add(number, self.axes.row(point(candidate)), value)
+
+    def rows(self, candidates: Sequence[Candidate]) -> Rows:
+        return self.axes.join([self.axes.row(point(candidate)) for candidate in candidates])
+
+
+def taught(count: int, seed: int = 0) -> tuple[Model, list[Candidate]]:
     """A model that knows `count` of the candidates, and the others."""
-    model, everything = AccuracyModel(), candidates()
+    model, everything = Model(), candidates()
     random.Random(seed).shuffle(everything)
     for number, candidate in enumerate(everything[:count]):
-        model.add(number, Known(point(candidate), accuracy(candidate)))
+        model.learn(number, candidate, accuracy(candidate))
     return model, everything[count:]
 
 
 def test_a_third_of_a_space_tells_the_rest_within_a_few_points() -> None:
     model, others = taught(40)
-    mean, deviation = model.predict([point(candidate) for candidate in others])
+    mean, deviation = model.predict(model.rows(others))
     errors = np.abs(probability(mean) - [accuracy(candidate) for candidate in others])
     assert errors.mean() < 0.02
     truth = np.array([math.log(a / (1 - a)) for a in map(accuracy, others)])
@@ -64,32 +80,31 @@ def test_a_third_of_a_space_tells_the_rest_within_a_few_points() -> None:
 def test_more_trials_make_surer_and_what_is_far_from_all_is_less_sure() -> None:
     few, _ = taught(12)
     many, others = taught(60)
-    points = [point(candidate) for candidate in others]
-    assert many.predict(points)[1].mean() < few.predict(points)[1].mean()
+    assert many.predict(many.rows(others))[1].mean() < few.predict(few.rows(others))[1].mean()
     strange = Candidate(student=Student(architecture="resnet20", width=4.0)).canonical()
-    assert many.predict([point(strange)])[1][0] > 2 * many.predict(points)[1].mean()
+    assert many.predict(many.rows([strange]))[1][0] > 2 * many.predict(many.rows(others))[1].mean()
 
 
 def test_predictions_depend_on_what_is_known_and_not_on_when_it_was_asked_for() -> None:
     asked, others = taught(0)
-    points = [point(candidate) for candidate in others[:50]]
-    for i, candidate in enumerate(others[:50]):
-        asked.add(i, Known(points[i], accuracy(candidate)))
+    some = others[:50]
+    for i, candidate in enumerate(some):
+        asked.learn(i, candidate, accuracy(candidate))
         if i >= 2:
-            asked.predict(points[:1])
-    told = AccuracyModel()
+            asked.predict(asked.rows(some[:1]))
+    told = Model()
     for i in reversed(range(50)):
-        told.add(i, Known(points[i], accuracy(others[i])))
-    for one, other in zip(asked.predict(points), told.predict(points), strict=True):
+        told.learn(i, some[i], accuracy(some[i]))
+    for one, other in zip(asked.predict(asked.rows(some)), told.predict(told.rows(some)), strict=True):
         assert np.array_equal(one, other)
 
 
 def test_accuracies_of_nought_and_one_and_equal_ones_are_borne() -> None:
-    model = AccuracyModel()
+    model = Model()
     with pytest.raises(ValueError, match="at least 2"):
-        model.predict([])
+        model.predict(model.rows([]))
     for number, (candidate, value) in enumerate(zip(candidates()[:6], [0.0, 1.0, 1.0, 1.0, 1.0, 1.0], strict=True)):
-        model.add(number, Known(point(candidate), value))
-    mean, deviation = model.predict([point(candidates()[7])])
+        model.learn(number, candidate, value)
+    mean, deviation = model.predict(model.rows([candidates()[7]]))
     assert np.isfinite(mean).all()
     assert (deviation > 0).all()

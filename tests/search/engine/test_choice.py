@@ -71,8 +71,14 @@ class Laws:
     def __init__(self, settings: StudyFile) -> None:
         self.settings, self.seen, self.made, self.looked_at = settings, set[str](), set[str](), 0
 
-    def is_new(self, candidate: Candidate) -> bool:
-        return candidate.key not in self.seen
+    def was_tried(self, key: str) -> bool:
+        return key in self.seen
+
+    def network(self, candidate: Candidate) -> str:
+        return candidate.key
+
+    def has_network(self, key: str) -> bool:
+        return key in self.seen
 
     def expected(self, candidate: Candidate) -> Mapping[str, float] | None:
         self.looked_at += 1
@@ -82,8 +88,8 @@ class Laws:
     def stages(self, candidate: Candidate) -> Sequence[Stage]:
         return _stages(self.settings.model_dump_json(), candidate.model_dump_json())
 
-    def is_there(self, stage: Stage) -> bool:
-        return stage.key in self.made
+    def is_there(self, kind: str, key: str) -> bool:
+        return key in self.made
 
     def macs(self, student: Student) -> float:
         return figures(Candidate(student=student))["macs"]
