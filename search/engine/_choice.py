@@ -171,7 +171,8 @@ class Chooser:
         if not options:
             return None
         scores = self._scores([facts for _, facts in options], number)
-        best = int(np.argmax(scores))
+        # Of what rounding alone parts, which depends on the order in which trials ended, the first counts.
+        best = int(np.argmax(np.round(scores / max(float(scores.max()), 1e-300), 9)))
         return options[best][0] if scores[best] > 0 else None
 
     def _options(self, number: int) -> list[tuple[Proposal, _Facts]]:
@@ -210,7 +211,7 @@ class Chooser:
 
     def _scores(self, options: Sequence[_Facts], number: int) -> NDArray[np.float64]:
         """Expected gain per second."""
-        running, count = list(self._running.values()), len(options)
+        running, count = [self._running[number] for number in sorted(self._running)], len(options)
         rows = self._axes.join([*(option.row for option in options), *(row for row, _ in running)])
         mean, deviation = self._accuracies.predict(rows)
         likely = probability(mean)

@@ -143,6 +143,8 @@ class Engine:
 
     def _take_over(self, retry_failed: bool) -> None:
         """Learn from what is recorded, and go on with the trials of a driver that died."""
+        paid: set[str] = set()  # keys of stages
+        under_way = []
         for trial in self._study.get_trials(deepcopy=False):
             self._count += 1
             candidate = Candidate.model_validate(trial.user_attrs["candidate"])
@@ -151,21 +153,26 @@ class Engine:
             self._stopping.observe(trial, candidate)
             self._limits.observe(trial)
             if trial.state == TrialState.RUNNING:
-                self._activate(trial.number, candidate, trial.user_attrs)
+                under_way.append(self._activate(trial.number, candidate, trial.user_attrs))
             else:
                 self._ended += 1
+                kinds = trial.user_attrs.get("stage_seconds") or {}
+                stages = self._stages_of(candidate) if kinds else []
+                paid |= {part.key for stage in stages if stage.kind in kinds for part in _with_rungs(stage)}
             if trial.state == TrialState.FAIL and retry_failed:
                 self._retry.append(candidate)
                 continue
             self._seen.add(candidate.key)  # an earlier version may have stored another key for it
             if "network_key" in trial.user_attrs:
                 self._networks.add(trial.user_attrs["network_key"], trial.number, candidate)
+        for active in under_way:
+            active.credit(paid, self._stages.artifact)
         # What failed once and succeeded since is not tried again.
         self._retry = [c for i, c in enumerate(self._retry) if c.key not in self._seen and c not in self._retry[:i]]
         for candidate in self._retry:
             for last in ("measured", "on_board") if self._conditions.measures(candidate) else ("measured",):
                 for stage in self._plan(candidate, last).walk():
-                    for part in (*(rungs_of(stage) if stage.kind == "student" else ()), stage):
+                    for part in _with_rungs(stage):
                         self._store.forget_failure(part.kind, part.key)
 
     # --- beginning a trial
@@ -263,13 +270,14 @@ class Engine:
         self._count += 1
         self._activate(trial.number, candidate, trial.user_attrs)
 
-    def _activate(self, number: int, candidate: Candidate, attributes: Mapping[str, Any]) -> None:
+    def _activate(self, number: int, candidate: Candidate, attributes: Mapping[str, Any]) -> ActiveTrial:
         trial = ActiveTrial(number, candidate, self._stages_of(candidate))
         if self._settings.score == "board" and self._conditions.measures(candidate):
             trial.add(self._plan(candidate, "on_board"))
         self._stopping.enter(trial, attributes)
         if self._stopping.continues(trial, attributes, self._stages.artifact):
             self._active.append(trial)
+        return trial
 
     def _stages_of(self, candidate: Candidate) -> list[Stage]:
         settings = candidate.model_dump_json()
@@ -436,3 +444,8 @@ class Engine:
         """The study's own attributes, where there is something to say."""
         tallies = self._rejections.attributes() | ({"repeats": self._networks.repeats} if self._networks.repeats else {})
         return tallies | ({"boards": dict(self._boards.summary())} if self._boards is not None else {})
+
+
+def _with_rungs(stage: Stage) -> tuple[Stage, ...]:
+    """The stage, and before it the rungs of a student's training."""
+    return (*(rungs_of(stage) if stage.kind == "student" else ()), stage)

@@ -12,13 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 
 from edgesearch.search.engine._draws import Proposal, derive_seed
 from edgesearch.search.engine._mirror import Mirror
 from edgesearch.search.engine._samplers import check_sampler, make_sampler, needs_parameters
-from edgesearch.search.engine._walk import Endless, walk
+from edgesearch.search.engine._walk import Dice, Endless, walk
 from edgesearch.search.study import StudyFile, with_fingerprint
 from edgesearch.spaces import Space
 
@@ -78,8 +77,10 @@ class Proposer:
     def draw(self, space: Space, number: int, attempt: int, *, at_random: bool = False) -> Proposal:
         """A candidate of the sampler's, or one drawn at random; the mirror is left as it was."""
         seed = derive_seed(self._settings.seed, number, attempt)
-        sampler = RandomSampler(seed=seed) if at_random else make_sampler(self._settings.search, seed, folder=self._folder)
-        with self._mirror.asked(sampler) as trial:
+        if at_random:
+            dice = Dice(seed)
+            return Proposal(with_fingerprint(space.suggest(dice), self._folder), dice.params, dice.distributions, drawn=True)
+        with self._mirror.asked(make_sampler(self._settings.search, seed, folder=self._folder)) as trial:
             candidate = with_fingerprint(space.suggest(trial), self._folder)
             frozen = self._mirror.frozen(trial)
             return Proposal(candidate, dict(frozen.params), dict(frozen.distributions), dict(frozen.system_attrs), drawn=True)

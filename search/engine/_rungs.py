@@ -26,7 +26,7 @@ from edgesearch.search.study import Objective, scaled_losses
 Array = npt.NDArray[np.float64]
 Verdict: TypeAlias = Literal["go", "pause", "stop"]
 #: So many trials at a rung are compared, the latest: older ones that were not among the best are asked for last.
-_LATEST = 1000
+_LATEST = 500
 
 
 class Interval(NamedTuple):
@@ -208,6 +208,8 @@ class Rungs:
                 found = front.numbers if len(front.numbers) <= room else front.spread()[:room]
                 best.update(found)
                 room -= len(found)
+                if not room:
+                    break
             self._best[rung] = best
         return self._best[rung]
 

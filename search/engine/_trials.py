@@ -55,6 +55,17 @@ class ActiveTrial:
         if self.student is not None and stage.key == self.student.key:
             self.seconds[stage.kind] += self.seconds.pop("rung", 0.0)
 
+    def credit(self, paid: set[str], find: Callable[[Stage], Artifact | None]) -> None:
+        """Count the stages that are there though no trial has paid for them: a driver died between their end and the trial's.
+
+        `paid` are the keys of those that were paid for, which the trial's join.
+        """
+        for stage in (*self.rungs, *self.stages):
+            artifact = None if stage.key in paid else find(stage)
+            if artifact is not None:
+                paid.add(stage.key)
+                self.pay(stage, artifact.seconds)
+
     def bookkeeping(self) -> dict[str, Any]:
         """What is kept of a trial however it ends, as attributes: what it paid for, what was there, boards that lost it."""
         faults = {"board_faults": list(self.faults)} if self.faults else {}

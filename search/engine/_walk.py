@@ -1,7 +1,9 @@
-"""Every candidate of a space, one after the other, for when drawing at random has run out of luck."""
+"""Ways through a space without a sampler: every candidate one after the other, random ones, and those of earlier trials."""
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -81,6 +83,32 @@ def walk_choices(suggest: Callable[[Suggester], T], *, grid: int = 0) -> Iterato
     while path is not None:
         yield suggest(path), path
         path = path.next()
+
+
+class Dice:
+    """Answers at random by a seed, every choice and every step of a range alike, and keeps the answers."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self.params: dict[str, Any] = {}
+        self.distributions: dict[str, BaseDistribution] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices."""
+        self.distributions[name] = CategoricalDistribution(tuple(choices))
+        self.params[name] = self._random.choice(choices)
+        return self.params[name]
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        """A step of the range, or any number in it."""
+        distribution = FloatDistribution(low, high, step=step, log=log)
+        if step is not None:
+            value = low + step * self._random.randint(0, round((distribution.high - low) / step))
+        else:
+            value = math.exp(self._random.uniform(math.log(low), math.log(high))) if log else self._random.uniform(low, high)
+        value = min(max(value, low), distribution.high)
+        self.distributions[name], self.params[name] = distribution, value
+        return value
 
 
 @dataclass
