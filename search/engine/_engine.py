@@ -16,6 +16,7 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from threadpoolctl import threadpool_limits
 
 from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, plan, rungs_of, teaching_figures
@@ -118,7 +119,14 @@ class Engine:
     # --- the loop
 
     def run(self, trials: int) -> Summary:
-        """Go on until the study has `trials` trials in all."""
+        """Go on until the study has `trials` trials in all.
+
+        Meanwhile this process computes with one thread: several would wait for each other, busily, on cores that the workers use.
+        """
+        with threadpool_limits(1):
+            return self._run(trials)
+
+    def _run(self, trials: int) -> Summary:
         self._wanted = trials
         while True:
             self._advance()
