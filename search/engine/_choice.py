@@ -31,11 +31,11 @@ from edgesearch.spaces import Candidate, Student
 __all__ = ["Chooser", "Insight"]
 
 #: Every so many trials are the sampler's own.
-_OWN_SHARE = 3
+_OWN_SHARE = 5
 #: Finished trials before a choice rests on them.
 _LEAST = 8
 #: Asks of the sampler, and random draws, beside the variants.
-_ASKS, _DRAWS = 2, 6
+_ASKS, _DRAWS = 0, 16
 #: Attempts of a trial that random draws are counted from, beyond all of the sampler's.
 _RANDOM = 1000
 #: What a candidate is charged of stages that many candidates share, if it is the first to need them.

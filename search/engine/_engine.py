@@ -39,9 +39,9 @@ from edgesearch.spaces import Candidate
 
 #: A study whose first trials all fail stops, since the reason is then not the candidates'.
 _HOPELESS = 8
-#: Trials under way, per worker where there are several: enough that workers have stages while trials wait for a teacher. With
-#: one worker a trial ends before the next is proposed.
-_AHEAD = 2
+#: Trials under way, per worker where there are several: enough that workers have stages while most trials wait for a teacher,
+#: or for a board. With one worker a trial ends before the next is proposed.
+_AHEAD, _AHEAD_OF_BOARDS = 8, 2
 #: Candidates whose stages are kept: each is asked for several times around its trial's beginning and end.
 _PLANS = 256
 
@@ -90,7 +90,7 @@ class Engine:
         )
         self._most_active = 1 if pool.slots == 1 else _AHEAD * pool.slots
         if boards is not None and not pool.waits_for_boards:  # so that workers have stages while trials wait for a board
-            self._most_active = _AHEAD * pool.slots + boards.places
+            self._most_active = _AHEAD_OF_BOARDS * pool.slots + boards.places
         self._asking = Asking(
             settings,
             conditions=conditions,
@@ -121,7 +121,7 @@ class Engine:
     def run(self, trials: int) -> Summary:
         """Go on until the study has `trials` trials in all.
 
-        Meanwhile this process computes with one thread: several would wait for each other, busily, on cores that the workers use.
+        Meanwhile this process computes with one thread: several would wait for each other, busily, on cores of the workers.
         """
         with threadpool_limits(1):
             return self._run(trials)
@@ -305,7 +305,11 @@ class Engine:
         ready: list[tuple[int, str]] = []
         starts: dict[str, Stage] = {}  # by the key of what is ready: a student begins with its next rung
         for trial in list(self._active):
-            for stage in trial.ready(self._stages.artifact):
+            stages = trial.ready(self._stages.artifact)
+            if stages and self._stopping.gives_up(trial):
+                self._stop(trial)
+                continue
+            for stage in stages:
                 start = self._judged(trial) if stage is trial.student else stage
                 if start is None:
                     break

@@ -46,6 +46,8 @@ def rung_prior(left: int) -> Prior:
 
 #: Of what pruning and quantization cost, by the share that is pruned.
 METHOD_PRIOR = Prior(offset=(0.0, 0.4), slope=(-0.5, 1.0), scatter=0.25)
+#: Of what quantization alone costs.
+QUANTIZED_PRIOR = Prior(offset=(0.0, 0.3), slope=(0.0, 1.0), scatter=0.15)
 #: Of the logarithm of a pruned network's speed or size over what is expected of even pruning, by that share.
 SCALE_PRIOR = Prior(offset=(0.0, 0.02), slope=(0.0, 0.15), scatter=0.05)
 #: Nothing is left to learn.
@@ -88,12 +90,16 @@ def fit(pairs: Iterable[tuple[float, float]], prior: Prior, *, least_slope: floa
 
 
 class Source(NamedTuple):
-    """What an accuracy is foretold from: results of `rung` (the number of rungs: of the trained student), and what follows."""
+    """What a candidate is foretold from: the accuracy at `rung` (the number of rungs: of the trained student), and the method
+    and ratio of all that follows. `pruned`: the accuracy of the pruned network, where it is known: its method is all that
+    follows it, and the student's results count no more.
+    """
 
     rung: int
     accuracy: float
     method: str
     ratio: float
+    pruned: tuple[float, str] | None = None
 
 
 @dataclass
@@ -123,10 +129,14 @@ class Forecast:
 
     def moments(self, sources: Sequence[Source]) -> tuple[Array, Array]:
         """Mean and standard deviation of the logit of each finished candidate's accuracy."""
-        accuracies = np.array([source.accuracy for source in sources])
+        left = [_what_follows(source, self.rungs) for source in sources]
         rungs = np.array([self._rung(rung) for rung in range(self.rungs + 1)])
-        mean, variance = _along(rungs[[source.rung for source in sources]], _logits(accuracies))
-        lost, doubt = self._by_method(sources, [self._line(source.method, self._methods, METHOD_PRIOR) for source in sources])
+        mean, variance = _along(
+            rungs[[source.rung for source in left]], _logits(np.array([source.accuracy for source in left]))
+        )
+        priors = [METHOD_PRIOR if source.ratio else QUANTIZED_PRIOR for source in left]
+        lines = [self._line(source.method, self._methods, prior) for source, prior in zip(left, priors, strict=True)]
+        lost, doubt = self._by_method(left, lines)
         return mean + lost, np.sqrt(variance + doubt)
 
     def scales(self, sources: Sequence[Source], name: str) -> tuple[Array, Array]:
@@ -150,6 +160,11 @@ class Forecast:
         if key not in self._lines:
             self._lines[key] = fit(known.get(key, ()), prior)
         return self._lines[key]
+
+
+def _what_follows(source: Source, rungs: int) -> Source:
+    """Of a pruned network, as if it were a trained student that is left as it is."""
+    return source if source.pruned is None else Source(rungs, source.pruned[0], source.pruned[1], 0.0)
 
 
 def _along(lines: Array, x: Array) -> tuple[Array, Array]:

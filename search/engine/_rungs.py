@@ -41,13 +41,14 @@ class Interval(NamedTuple):
 class Entrant:
     """A trial as it begins.
 
-    student: what all trials with this student training have in common. method: how it is pruned and quantized; ratio: the share
-    that is pruned. known: its metrics before training, favourable: those at the end of their interval that suits it best.
-    fixed: it is never stopped.
+    student: what all trials with this student training have in common. method: how it is pruned and quantized; quantized: what
+    of this follows pruning; ratio: the share that is pruned. known: its metrics before training, favourable: those at the end
+    of their interval that suits it best. fixed: it is never stopped.
     """
 
     student: str
     method: str
+    quantized: str
     ratio: float
     known: Mapping[str, float]
     favourable: Mapping[str, float]
@@ -68,6 +69,7 @@ class Rungs:
         self._with: dict[str, list[int]] = {}  # student -> trials
         self._results: dict[str, list[float]] = {}  # student -> accuracy by rung
         self._trained: dict[str, float] = {}  # student -> its accuracy
+        self._pruned: dict[int, float] = {}  # trial -> accuracy of its pruned network
         self._finished: dict[bool, Array] = {d: np.empty((0, len(self._objectives))) for d in (False, True)}  # losses
         self._best: dict[int, set[int]] = {}  # rung -> trials that may go on from it, since the last news
         self._in_vain: set[tuple[frozenset[int], bool]] = set()  # what `next` was asked in vain, since the last news
@@ -107,12 +109,19 @@ class Rungs:
             self._forecast.learn_student(student, results, accuracy)
         self._have_news()
 
+    def pruned(self, number: int, accuracy: float) -> None:
+        """A trial's network was pruned and fine-tuned, and has this accuracy."""
+        if self._trials[number].ratio:
+            self._pruned[number] = accuracy
+
     def finished(self, number: int, figures: Mapping[str, float], *, feasible: bool) -> None:
         """A trial ended with these figures, its objectives and accuracy among them; `feasible`: it keeps every constraint."""
         entrant = self._trials[number]
         if entrant.student in self._trained:
             student = self._trained[entrant.student]
             self._forecast.learn_method(entrant.method, entrant.ratio, student, figures["accuracy"])
+        if number in self._pruned:
+            self._forecast.learn_method(entrant.quantized, 0.0, self._pruned[number], figures["accuracy"])
         for objective in self._objectives:
             name, expected = objective.name, entrant.known.get(objective.name, 0.0)
             if entrant.ratio and expected > 0 and figures[name] > 0:
@@ -194,7 +203,8 @@ class Rungs:
     def _source(self, number: int, rung: int | None = None) -> Source:
         entrant = self._trials[number]
         if rung is None and entrant.student in self._trained:
-            return Source(self._forecast.rungs, self._trained[entrant.student], entrant.method, entrant.ratio)
+            pruned = (self._pruned[number], entrant.quantized) if number in self._pruned else None
+            return Source(self._forecast.rungs, self._trained[entrant.student], entrant.method, entrant.ratio, pruned)
         results = self._results[entrant.student]
         at = len(results) - 1 if rung is None else rung
         return Source(at, results[at], entrant.method, entrant.ratio)

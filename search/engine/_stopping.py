@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -85,6 +85,8 @@ class Stopping:
             return
         self._enter(trial.number, candidate, trial.user_attrs, str(account.get("student", "")))
         self._learn(str(account.get("student", "")), account)
+        if "pruned" in account:
+            self._rungs.pruned(trial.number, account["pruned"])
         if trial.state == TrialState.COMPLETE:
             self._finish(trial.number, trial.user_attrs)
         elif "student" in account:
@@ -97,12 +99,13 @@ class Stopping:
         pruning, quantization = candidate.pruning, candidate.quantization
         is_pruned = pruning.method != "none" and pruning.ratio > 0
         how = (pruning.method, pruning.backend, pruning.target) if is_pruned else ("none",)
-        how = (*how, quantization.method, f"int{quantization.bits}", quantization.algorithm, quantization.backend)
+        quantized = (quantization.method, f"int{quantization.bits}", quantization.algorithm, quantization.backend)
         self._rungs.enter(
             number,
             Entrant(
                 student=student,
-                method=" ".join(how),
+                method=" ".join((*how, *quantized)),
+                quantized=" ".join(("pruned", *quantized)),
                 ratio=pruning.ratio if is_pruned else 0.0,
                 known=known,
                 favourable=self._scoring.favourable(known),
@@ -125,6 +128,20 @@ class Stopping:
         if self._climb(trial, find) and (verdict := self._rungs.verdict(trial.number)) != "go":
             return verdict
         return trial.rungs[trial.climbed] if trial.climbed < len(trial.rungs) else trial.student
+
+    def gives_up(self, trial: ActiveTrial) -> bool:
+        """Whether a trial is stopped whose student is trained, or whose network is pruned, since it was last asked about."""
+        if trial.student is None or trial.student.key not in trial.artifacts:
+            return False
+        pruned = trial.artifact("pruned")
+        reached: Literal["trained", "pruned"] = "trained" if pruned is None else "pruned"
+        if trial.reached == reached:
+            return False
+        trial.reached = reached
+        self.trained(trial.student, trial.artifacts[trial.student.key])
+        if pruned is not None:
+            self._rungs.pruned(trial.number, float(pruned.figures["accuracy"]))
+        return bool(self._rungs.hopeless([trial.number]))
 
     def _climb(self, trial: ActiveTrial, find: Callable[[Stage], Artifact | None]) -> bool:
         """Learn what the store has of the trial's rungs; whether it has one more than before."""
@@ -206,24 +223,26 @@ class Stopping:
         """What a complete trial keeps of its rungs, as an attribute."""
         if trial.student is None or trial.student.key not in trial.artifacts:
             return {}
-        trained = float(trial.artifacts[trial.student.key].figures["accuracy"])
-        return {"rungs": {"student": trial.student.key, "accuracies": self._climbed(trial), "trained": trained}}
+        return {"rungs": {"student": trial.student.key, "accuracies": self._climbed(trial), **_later(trial)}}
 
     def account(self, trial: ActiveTrial) -> dict[str, Any]:
-        """What is kept of a trial that is at a rung.
+        """What is kept of a trial that is at a rung, or behind its student's training.
 
-        `rung`, counted from 1, `epochs` done `of` the recipe's, student and its `accuracies` by rung, the 90 % interval of
-        its own accuracy (`low`, `middle`, `high`), and what the sampler is told (`values`, `constraints`).
+        `rung`, counted from 1, `epochs` done `of` the recipe's, student and its `accuracies` by rung, that of the `trained`
+        student and of the `pruned` network where there are any, the 90 % interval of the candidate's accuracy (`low`, `middle`,
+        `high`), and what the sampler is told (`values`, `constraints`).
         """
         assert trial.student is not None
         interval = self._rungs.interval(trial.number)
         figures = {**self._known[trial.number], **self._rungs.expected(trial.number)}
+        later = _later(trial)
         return {
             "rung": trial.climbed,
-            "epochs": self._ends[trial.climbed - 1],
+            "epochs": self._settings.train.epochs if later else self._ends[trial.climbed - 1],
             "of": self._settings.train.epochs,
             "student": trial.student.key,
             "accuracies": self._climbed(trial),
+            **later,
             **{name: round(value, 4) for name, value in interval._asdict().items()},
             "values": [figures[name] for name in self._settings.objectives],
             "constraints": self._settings.constraints.excesses(figures),
@@ -232,14 +251,30 @@ class Stopping:
     def reasons(self, trial: ActiveTrial) -> dict[str, Any]:
         """The account of a trial that is stopped, and in one sentence its `reason`."""
         kept = self.account(trial)
+        if "pruned" in kept:
+            so_far = f"stopped before it was quantized: pruned, its network has {kept['pruned']:.2%}"
+        elif "trained" in kept:
+            so_far = f"stopped after its student's training: the student has {kept['trained']:.2%}"
+        else:
+            epochs = f"{kept['epochs']} of {kept['of']} epochs"
+            so_far = f"stopped after {epochs}: its student has {kept['accuracies'][-1]:.2%} so far"
         reason = (
-            f"stopped after {kept['epochs']} of {kept['of']} epochs: its student has {kept['accuracies'][-1]:.2%} so far, and "
-            f"{kept['low']:.2%} to {kept['high']:.2%}, as expected of the candidate, would not reach the front"
+            f"{so_far}, and {kept['low']:.2%} to {kept['high']:.2%}, as expected of the candidate, would not reach the front"
         )
         return kept | {"reason": reason}
 
     def _climbed(self, trial: ActiveTrial) -> list[float]:
         return [] if trial.student is None else list(self._rungs.results(trial.student.key))
+
+
+def _later(trial: ActiveTrial) -> dict[str, float]:
+    """Accuracies of the trained student and of the pruned network, as far as they are known."""
+    later = {}
+    if trial.student is not None and trial.student.key in trial.artifacts:
+        later["trained"] = float(trial.artifacts[trial.student.key].figures["accuracy"])
+    if (pruned := trial.artifact("pruned")) is not None:
+        later["pruned"] = float(pruned.figures["accuracy"])
+    return later
 
 
 def foretold(trial: FrozenTrial) -> FrozenTrial:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from edgesearch.objectives import Artifact, Stage
 from edgesearch.spaces import Candidate
@@ -24,6 +24,7 @@ class ActiveTrial:
     student: Stage | None = None  # the training that may be stopped at its rungs
     rungs: tuple[Stage, ...] = ()
     climbed: int = 0  # rungs after which it was judged
+    reached: Literal["", "trained", "pruned"] = ""  # behind them, where it was judged last
 
     def add(self, last: Stage) -> None:
         """Let the candidate need another stage, with all that it needs."""

@@ -146,19 +146,19 @@ def ended(settings: StudyFile, number: int, proposal: Proposal) -> FrozenTrial:
     return trial
 
 
-def test_the_sampler_has_every_third_trial_and_all_while_little_is_known() -> None:
+def test_the_sampler_has_every_fifth_trial_and_all_while_little_is_known() -> None:
     search = Search(study())
     search.first(5)
     assert search.chooser.choose(7) is None
     search.first(20)
-    assert search.chooser.choose(21) is None
-    assert search.chooser.choose(22) is not None
+    assert search.chooser.choose(20) is None
+    assert search.chooser.choose(21) is not None
 
 
 def test_a_variant_of_a_trained_student_is_chosen_and_the_sampler_knows_its_parameters() -> None:
     search = Search(study())
-    search.first(20)
-    proposal = search.chooser.choose(20)
+    search.first(21)
+    proposal = search.chooser.choose(21)
     assert proposal is not None
     candidate = proposal.candidate
     assert candidate.key not in search.insight.seen
@@ -224,24 +224,24 @@ def test_what_an_ask_looks_at_is_bounded() -> None:
     search.first(40)
     search.insight.looked_at = 0
     search.chooser.choose(41)
-    assert 0 < search.insight.looked_at <= 2 + 6 + 24 * 16 * 2
+    assert 0 < search.insight.looked_at <= 16 + 24 * 16 * 2
     search.insight.looked_at = 0
     search.chooser.choose(43)
-    assert search.insight.looked_at <= 8  # what was looked at is remembered
+    assert search.insight.looked_at <= 16  # what was looked at is remembered
 
 
 def test_running_trials_and_what_was_stopped_count() -> None:
     search = Search(study())
-    search.first(20)
-    proposal = search.chooser.choose(20)
+    search.first(21)
+    proposal = search.chooser.choose(21)
     assert proposal is not None
-    running = ended(search.settings, 20, proposal)
+    running = ended(search.settings, 21, proposal)
     running.state, running.values = TrialState.RUNNING, None
     search.tell(running)
     other = search.chooser.choose(22)
     assert other is not None
     assert other.key != proposal.key
-    stopped = ended(search.settings, 20, proposal)
+    stopped = ended(search.settings, 21, proposal)
     stopped.state, stopped.values = TrialState.PRUNED, None
     stopped.set_user_attr("stopped", {"student": "0", "values": [0.6, 1000.0]})
     search.tell(stopped)

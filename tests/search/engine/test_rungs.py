@@ -61,7 +61,17 @@ def test_an_epsilon_net_names_every_point_once_and_the_farthest_next(
 
 def entrant(number: int, fps: float, **more: Any) -> Entrant:
     known = {"fps": fps}
-    return Entrant(**{"student": f"s{number}", "method": "none", "ratio": 0.0, "known": known, "favourable": known, **more})
+    return Entrant(
+        **{
+            "student": f"s{number}",
+            "method": "none ptq",
+            "quantized": "pruned ptq",
+            "ratio": 0.0,
+            "known": known,
+            "favourable": known,
+            **more,
+        }
+    )
 
 
 def policy(**more: Any) -> Rungs:
@@ -168,6 +178,23 @@ def test_what_pruning_costs_is_learnt_for_each_method() -> None:
     harsh, new = rungs.interval(50), rungs.interval(51)
     assert harsh.middle == pytest.approx(0.56, abs=0.06)
     assert harsh.high - harsh.low < new.high - new.low
+
+
+def test_a_pruned_networks_accuracy_tells_more_than_its_students() -> None:
+    rungs = known_study()
+    for number in range(30, 38):
+        ratio = 0.1 * (number - 29)
+        rungs.enter(number, entrant(number, 100.0, method="harsh", ratio=ratio, student="s11"))
+        rungs.pruned(number, 0.87 - 0.5 * ratio)
+        rungs.finished(number, {"accuracy": 0.86 - 0.5 * ratio, "fps": 100.0}, feasible=True)
+    for number in (50, 51, 52):
+        rungs.enter(number, entrant(number, 100.0, method="harsh", ratio=0.6, student="s11"))
+    rungs.pruned(51, 0.8)  # lucky
+    rungs.pruned(52, 0.3)
+    before, lucky, poor = (rungs.interval(number) for number in (50, 51, 52))
+    assert lucky.middle == pytest.approx(0.79, abs=0.01)
+    assert poor.middle == pytest.approx(0.29, abs=0.01)
+    assert lucky.high - lucky.low < 0.5 * (before.high - before.low)
 
 
 def test_the_speed_of_pruned_networks_is_learnt_where_it_is_not_what_was_expected() -> None:

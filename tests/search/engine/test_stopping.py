@@ -102,11 +102,14 @@ def test_trainings_that_lead_to_nothing_are_stopped(finished: tuple[Bench, Curve
     assert len(stopped) + len(complete) == 40
     assert (summary.finished, summary.stopped, summary.failed) == (len(complete), len(stopped), 0)
     assert len(stopped) >= 10
-    assert pool.jobs["student"] == len(complete)
+    in_time = [t for t in stopped if "trained" not in t.user_attrs["stopped"]]
+    assert len(in_time) >= 10
+    assert pool.jobs["student"] == 40 - len(in_time)
+    assert pool.jobs["quantized"] == len(complete)  # what was trained in vain costs nothing more
     assert pool.jobs["rung"] <= 2 * 40
     for trial in stopped:
         account = trial.user_attrs["stopped"]
-        assert account["epochs"] in (3, 9)
+        assert account["epochs"] == (27 if "trained" in account else (3, 9)[account["rung"] - 1])
         assert account["low"] <= account["middle"] <= account["high"]
         assert "would not reach the front" in account["reason"]
         assert not trial.values
@@ -199,6 +202,17 @@ def test_several_workers_end_every_trial(tmp_path: Path) -> None:
     assert summary.finished + summary.stopped == 40
     assert len(pool.kinds) == len(set(pool.kinds))  # no stage runs twice
     assert not bench.trials(TrialState.RUNNING)
+
+
+def test_a_pruned_network_that_leads_to_nothing_is_not_quantized(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, TEXT.replace("[search]", PRUNING))
+    pool = bench.pool()
+    bench.run(60, pool)
+    accounts = [t.user_attrs["stopped"] for t in bench.trials(TrialState.PRUNED)]
+    pruned = [account for account in accounts if "pruned" in account]
+    assert pruned
+    assert all("stopped before it was quantized: pruned, its network has" in account["reason"] for account in pruned)
+    assert pool.jobs["quantized"] == len(bench.trials(TrialState.COMPLETE))
 
 
 def test_a_student_that_another_trial_trains_to_the_end_is_there_for_one_that_waited(tmp_path: Path) -> None:
