@@ -1,9 +1,9 @@
 """Which proposal comes next: the one that is expected to gain most hypervolume for the seconds of the stages that it lacks.
 
-The sampler's own first ask takes every third trial, so that neither the model of accuracies nor that of costs can starve what
-they know nothing of. For the others several asks of the sampler, random draws and variants of students that are trained, or in
-training, stand beside each other. What comes out depends on the study's seed, the trial's number and what was told before:
-accuracies, and recorded seconds.
+The sampler's own ask takes every fifth trial, so that neither the model of accuracies nor that of costs can starve what they
+know nothing of. For the others random draws and variants of students that are trained, or in training, stand beside each other:
+asks of the sampler beside them gained nothing, and cost more than all the rest. What comes out depends on the study's seed, the
+trial's number and what was told before: accuracies, and recorded seconds.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ __all__ = ["Chooser", "Insight"]
 _OWN_SHARE = 5
 #: Finished trials before a choice rests on them.
 _LEAST = 8
-#: Asks of the sampler, and random draws, beside the variants.
-_ASKS, _DRAWS = 0, 16
+#: Random draws beside the variants.
+_DRAWS = 8
 #: Attempts of a trial that random draws are counted from, beyond all of the sampler's.
 _RANDOM = 1000
 #: What a candidate is charged of stages that many candidates share, if it is the first to need them.
@@ -176,8 +176,7 @@ class Chooser:
         return options[best][0] if scores[best] > 0 else None
 
     def _options(self, number: int) -> list[tuple[Proposal, _Facts]]:
-        draws = [self._proposer.draw(self._space, number, attempt) for attempt in range(_ASKS)]
-        draws += [self._proposer.draw(self._space, number, _RANDOM + i, at_random=True) for i in range(_DRAWS)]
+        draws = [self._proposer.draw(self._space, number, _RANDOM + i, at_random=True) for i in range(_DRAWS)]
         options: dict[str, tuple[Proposal, _Facts]] = {}
         for proposal in (*draws, *self._variants.proposals(number, [training for _, training in sorted(self._front)])):
             key = proposal.key

@@ -224,10 +224,10 @@ def test_what_an_ask_looks_at_is_bounded() -> None:
     search.first(40)
     search.insight.looked_at = 0
     search.chooser.choose(41)
-    assert 0 < search.insight.looked_at <= 16 + 24 * 16 * 2
+    assert 0 < search.insight.looked_at <= 8 + 24 * 16 * 2
     search.insight.looked_at = 0
     search.chooser.choose(43)
-    assert search.insight.looked_at <= 16  # what was looked at is remembered
+    assert search.insight.looked_at <= 8  # what was looked at is remembered
 
 
 def test_running_trials_and_what_was_stopped_count() -> None:
