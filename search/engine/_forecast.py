@@ -26,6 +26,8 @@ T90 = 2.132
 _NEAREST = 0.002
 #: As many residuals as the guess of their scatter is worth.
 _SCATTER_WEIGHT = 4.0
+#: Of more pairs than this so many stand for all, evenly from the least to the greatest.
+_ENOUGH = 256
 #: Degrees of freedom of Student's t, and rounds of its weights.
 _FREEDOM, _ROUNDS = 4.0, 4
 
@@ -68,6 +70,8 @@ class Line(NamedTuple):
 def fit(pairs: Iterable[tuple[float, float]], prior: Prior, *, least_slope: float = -math.inf) -> Line:
     """The line through (x, y) pairs, whichever their order; the prior's where there are none."""
     known = sorted(pairs)  # sums do not depend on the order in which trials ended
+    if len(known) > _ENOUGH:
+        known = [known[place] for place in np.linspace(0, len(known) - 1, _ENOUGH).round().astype(int)]
     means = np.array([prior.offset[0], prior.slope[0]])
     variances = np.array([prior.offset[1], prior.slope[1]]) ** 2
     if not known or not variances.any():
