@@ -9,6 +9,7 @@ differ between studies, and each finished training narrows it to what this one s
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -112,23 +113,33 @@ class Forecast:
 
     rungs: int
     _students: dict[str, tuple[tuple[float, ...], float]] = field(default_factory=dict)
-    _methods: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    _pairs: dict[int, list[tuple[float, float]]] = field(default_factory=dict)  # by rung: logits there and in the end, rising
+    _methods: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # rising, as all lists of pairs
     _scales: dict[tuple[str, str], list[tuple[float, float]]] = field(default_factory=dict)
     _lines: dict[object, Line] = field(default_factory=dict)  # fitted since the last lesson
 
     def learn_student(self, student: str, accuracies: Sequence[float], final: float) -> None:
         """A training ended: its accuracies by rung, and the last. A student is learnt from once."""
-        self._students[student] = tuple(accuracies), final
-        self._lines.clear()
+        lesson = tuple(accuracies), final
+        before = self._students.get(student)
+        if before == lesson:
+            return
+        self._students[student] = lesson
+        for rung, pair in enumerate(_rung_pairs(before)):
+            self._pairs[rung].remove(pair)
+        for rung, pair in enumerate(_rung_pairs(lesson)):
+            bisect.insort(self._pairs.setdefault(rung, []), pair)
+        for rung in range(self.rungs):
+            self._lines.pop(rung, None)
 
     def learn_method(self, method: str, ratio: float, student: float, final: float) -> None:
         """A candidate ended: accuracy of its trained student, and its own."""
-        self._methods.setdefault(method, []).append((ratio, _logit(final) - _logit(student)))
+        bisect.insort(self._methods.setdefault(method, []), (ratio, _logit(final) - _logit(student)))
         self._lines.pop(method, None)
 
     def learn_scale(self, method: str, name: str, ratio: float, expected: float, final: float) -> None:
         """A metric that was expected, and what it came to; both positive."""
-        self._scales.setdefault((method, name), []).append((ratio, math.log(final / expected)))
+        bisect.insort(self._scales.setdefault((method, name), []), (ratio, math.log(final / expected)))
         self._lines.pop((method, name), None)
 
     def moments(self, sources: Sequence[Source]) -> tuple[Array, Array]:
@@ -155,9 +166,8 @@ class Forecast:
 
     def _rung(self, rung: int) -> Line:
         if rung not in self._lines:
-            pairs = [(_logit(a[rung]), _logit(final)) for a, final in self._students.values() if rung < len(a)]
             prior = rung_prior(self.rungs - rung) if rung < self.rungs else EXACT
-            self._lines[rung] = fit(pairs, prior, least_slope=0.0)
+            self._lines[rung] = fit(self._pairs.get(rung, ()), prior, least_slope=0.0)
         return self._lines[rung]
 
     def _line(self, key: Any, known: Mapping[Any, list[tuple[float, float]]], prior: Prior) -> Line:
@@ -175,6 +185,10 @@ def _along(lines: Array, x: Array) -> tuple[Array, Array]:
     """Mean and variance of a value at each x of its own line; lines (values, 6) as `Line`."""
     offset, slope, var_offset, covariance, var_slope, scatter = lines.T
     return offset + slope * x, var_offset + 2 * covariance * x + var_slope * x**2 + scatter**2
+
+
+def _rung_pairs(lesson: tuple[tuple[float, ...], float] | None) -> list[tuple[float, float]]:
+    return [] if lesson is None else [(_logit(accuracy), _logit(lesson[1])) for accuracy in lesson[0]]
 
 
 def _logit(share: float) -> float:
