@@ -161,7 +161,9 @@ class Engine:
             self._stopping.observe(trial, candidate)
             self._limits.observe(trial)
             if trial.state == TrialState.RUNNING:
-                under_way.append(self._activate(trial.number, candidate, trial.user_attrs))
+                active = self._activate(trial.number, candidate, trial.user_attrs)
+                if "found" in trial.user_attrs:  # else an earlier version began it, and nobody knows
+                    under_way.append((active, trial.user_attrs["found"]))
             else:
                 self._ended += 1
                 kinds = trial.user_attrs.get("stage_seconds") or {}
@@ -173,7 +175,8 @@ class Engine:
             self._seen.add(candidate.key)  # an earlier version may have stored another key for it
             if "network_key" in trial.user_attrs:
                 self._networks.add(trial.user_attrs["network_key"], trial.number, candidate)
-        for active in under_way:
+        for active, found in under_way:
+            paid.update(found)
             active.credit(paid, self._stages.artifact)
         # What failed once and succeeded since is not tried again.
         self._retry = [c for i, c in enumerate(self._retry) if c.key not in self._seen and c not in self._retry[:i]]
@@ -256,6 +259,7 @@ class Engine:
     def _create(self, proposal: Proposal, estimate: dict[str, float], ask_seconds: float) -> None:
         candidate = proposal.candidate
         network = self._network_key(candidate)
+        parts = [part for stage in self._stages_of(candidate) for part in _with_rungs(stage)]
         trial = create_trial(
             state=TrialState.RUNNING,
             params=proposal.params,
@@ -267,6 +271,7 @@ class Engine:
                 "recipe": str(candidate),
                 "deployable": candidate.deployable,
                 "ask_seconds": round(ask_seconds, 4),
+                "found": [part.key for part in parts if self._store.has(part.kind, part.key)],
                 **({} if proposal.again is None else {"again": proposal.again}),
                 **{f"estimated_{name}": value for name, value in estimate.items()},
             },

@@ -207,6 +207,8 @@ class Stopping:
             student = None if trial.student is None else trial.artifacts.get(trial.student.key)
             if trial.student is not None and student is not None:
                 self.trained(trial.student, student)
+            if (pruned := trial.artifact("pruned")) is not None:  # also where it was there, and nobody asked about it
+                self._rungs.pruned(trial.number, float(pruned.figures["accuracy"]))
             self._finish(trial.number, attributes)
 
     def _finish(self, number: int, attributes: Mapping[str, Any]) -> None:

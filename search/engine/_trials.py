@@ -59,7 +59,7 @@ class ActiveTrial:
     def credit(self, paid: set[str], find: Callable[[Stage], Artifact | None]) -> None:
         """Count the stages that are there though no trial has paid for them: a driver died between their end and the trial's.
 
-        `paid` are the keys of those that were paid for, which the trial's join.
+        `paid` are the keys of those that were paid for, or there when the trial began; the trial's join them.
         """
         for stage in (*self.rungs, *self.stages):
             artifact = None if stage.key in paid else find(stage)

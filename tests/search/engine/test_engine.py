@@ -188,6 +188,29 @@ def test_a_driver_killed_at_any_job_leaves_a_study_that_ends_the_same(tmp_path: 
     assert broken.results() == whole.results()
 
 
+def test_after_a_kill_a_trial_has_paid_for_what_was_made_for_it_and_not_for_what_another_study_made(tmp_path: Path) -> None:
+    text = TEXT[: TEXT.index("[space]")] + '[[candidates]]\nstudent = { architecture = "cnn_tiny", input_size = 8 }\n'
+    Bench(tmp_path, text).run(1)
+    pruned = text + 'pruning = { method = "one_step", ratio = 0.5, granularity = 8 }\n'
+    other = Bench(tmp_path, pruned.replace('"tiny"', '"other"'))
+    made: list[str] = []
+
+    def event(count: int, job: Job) -> None:
+        if count == 3:
+            raise Killed
+        made.append(job.stage["kind"])
+
+    with pytest.raises(Killed):
+        other.run(1, Spy(event))
+    assert len(made) == 2
+    other.run(1)
+    attributes = other.study().get_trials()[0].user_attrs
+    assert set(made) < set(attributes["stage_seconds"])
+    assert all(attributes["stage_seconds"][kind] > 0 for kind in made)
+    assert "student" in attributes["cache_hits"]
+    assert "student" not in attributes["stage_seconds"]
+
+
 def test_a_worker_that_dies_is_replaced_and_the_trial_does_not_notice(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     summary = bench.run(
