@@ -23,6 +23,8 @@ PRESETS: dict[str, Staged] = {
         "resnet56": "16 r9x16 r9x32/2 r9x64/2",
         # The convolutions of airbench94 (K. Jordan 2024), its whitened 2x2 layer as a 3x3 stem.
         "vgg_small": "32 c2x64p c2x256p c2x256p max",
+        # Those of airbench94 as they are; [train] `whitened` makes what it does of the first layer.
+        "vgg_speed": "24k2 c2x64p c2x256p c2x256p max",
     }.items()
 }
 #: Networks that have a module of their own, as the family would write them.
@@ -44,7 +46,12 @@ def known_as(staged: Staged, input_size: int, *, others: bool = False) -> tuple[
     bare = staged.model_copy(update={"head": 0})
     for name, preset in (_OTHERS if others else PRESETS).items():
         assert preset.stem_width is not None
-        factor = staged.stem_width / preset.stem_width
-        if 0 < factor <= _LARGEST_FACTOR and preset.scaled(factor).canonical(input_size) == bare:
-            return name, factor
+        # Rounding hides the factor of narrow layers least in the widest one.
+        for factor in (staged.stem_width / preset.stem_width, _widest(staged) / _widest(preset)):
+            if 0 < factor <= _LARGEST_FACTOR and preset.scaled(factor).canonical(input_size) == bare:
+                return name, factor
     return None
+
+
+def _widest(staged: Staged) -> int:
+    return max(stage.width for stage in staged.stages)

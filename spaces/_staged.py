@@ -7,7 +7,7 @@ convolutions, concats, max pools right behind a convolution. Its name says all o
            |  |     |
            |  |     three residual blocks of 32 channels, the first with stride 2
            |  three residual blocks of 16 channels
-           stem: 3x3 convolution of 16 channels (16/2: stride 2; 16/4: patches of 4x4)
+           stem: 3x3 convolution of 16 channels (16/2: stride 2; 16/4: patches of 4x4; 16k2: 2x2 without padding)
 
     c plain   r residual   b bottleneck   i inverted (i2x64e4k5: expansion 4, kernel 5)   f fire
     /2 stride   p max pool behind the stage's first block, which is then a plain one
@@ -17,7 +17,7 @@ convolutions, concats, max pools right behind a convolution. Its name says all o
 from __future__ import annotations
 
 import re
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -26,28 +26,48 @@ from edgesearch.spaces._validation import explain
 
 __all__ = [
     "MOST_STAGES",
-    "STEM_STRIDES",
+    "STEMS",
     "Block",
     "Downsampling",
     "Pooling",
     "Stage",
     "Staged",
     "Stem",
+    "StemWindow",
     "is_staged_name",
     "scaled",
     "sizes",
 ]
 
-Stem: TypeAlias = Literal["3x3", "3x3/2", "4x4/4"]
+Stem: TypeAlias = Literal["3x3", "3x3/2", "4x4/4", "2x2"]
 Block: TypeAlias = Literal["plain", "residual", "bottleneck", "inverted", "fire"]
 Downsampling: TypeAlias = Literal["none", "stride", "pool"]
 Pooling: TypeAlias = Literal["average", "max"]
 
-STEM_STRIDES: dict[Stem, int] = {"3x3": 1, "3x3/2": 2, "4x4/4": 4}
+
+class StemWindow(NamedTuple):
+    """What a stem's convolution reads, in pixels, and what the network's name says of it behind the channels."""
+
+    kernel: int
+    stride: int
+    padding: int
+    ending: str
+
+    def out(self, size: int) -> int:
+        """Pixels of a side behind it."""
+        return (size + 2 * self.padding - self.kernel) // self.stride + 1
+
+
+STEMS: dict[Stem, StemWindow] = {
+    "3x3": StemWindow(3, 1, 1, ""),
+    "3x3/2": StemWindow(3, 2, 1, "/2"),
+    "4x4/4": StemWindow(4, 4, 0, "/4"),
+    "2x2": StemWindow(2, 1, 0, "k2"),
+}
 _LETTERS: dict[Block, str] = {"plain": "c", "residual": "r", "bottleneck": "b", "inverted": "i", "fire": "f"}
 _ENDINGS: dict[Downsampling, str] = {"none": "", "stride": "/2", "pool": "p"}
 _PREFIX = "staged "
-_STEM = re.compile(r"(\d+)(?:/([24]))?")
+_STEM = re.compile(r"(\d+)(/2|/4|k2)?")
 _STAGE = re.compile(r"([crbif])(\d+)x(\d+)(?:e(\d+))?(?:k(\d+))?(/2|p)?")
 _HEAD = re.compile(r"h(\d+)")
 _ROUND_TO = 8
@@ -124,8 +144,8 @@ class Staged(Settings):
             raise ValueError(
                 f"{name!r} has no stem; expected channels and stride after 'staged', as in 'staged 16 r3x16 r3x32/2'"
             )
-        kinds: dict[str | None, Stem] = {None: "3x3", "2": "3x3/2", "4": "4x4/4"}
-        fields: dict[str, object] = {"stem": kinds[stem[2]], "stem_width": int(stem[1])}
+        kinds: dict[str, Stem] = {window.ending: kind for kind, window in STEMS.items()}
+        fields: dict[str, object] = {"stem": kinds[stem[2] or ""], "stem_width": int(stem[1])}
         stages: list[dict[str, object]] = []
         for word in words[1:]:
             stage, head = _STAGE.fullmatch(word), _HEAD.fullmatch(word)
@@ -147,8 +167,7 @@ class Staged(Settings):
 
     def __str__(self) -> str:
         canonical = self.with_stem_width()
-        stride = STEM_STRIDES[canonical.stem]
-        words = [f"{_PREFIX}{canonical.stem_width}" + (f"/{stride}" if stride > 1 else ""), *map(str, canonical.stages)]
+        words = [f"{_PREFIX}{canonical.stem_width}{STEMS[canonical.stem].ending}", *map(str, canonical.stages)]
         words += ["max"] if canonical.pooling == "max" else []
         words += [f"h{canonical.head}"] if canonical.head else []
         return " ".join(words)
@@ -170,7 +189,7 @@ class Staged(Settings):
 
         An image of one pixel is not halved any more, and its average is its maximum.
         """
-        stages, size = [], input_size // 4 if self.stem == "4x4/4" else _after_stride(input_size, STEM_STRIDES[self.stem])
+        stages, size = [], STEMS[self.stem].out(input_size)
         for given in self.stages:
             stage = given if size > 1 else given.model_copy(update={"down": "none"})
             size = _after_stage(stage, size)
@@ -200,15 +219,11 @@ def is_staged_name(name: str) -> bool:
 
 def sizes(staged: Staged, input_size: int) -> list[int]:
     """Pixels of a side behind the stem and behind each stage, for the canonical form."""
-    found = [input_size // 4 if staged.stem == "4x4/4" else _after_stride(input_size, STEM_STRIDES[staged.stem])]
+    found = [STEMS[staged.stem].out(input_size)]
     for stage in staged.stages:
         found.append(_after_stage(stage, found[-1]))
     return found
 
 
 def _after_stage(stage: Stage, size: int) -> int:
-    return {"none": size, "stride": _after_stride(size, 2), "pool": size // 2}[stage.down]
-
-
-def _after_stride(size: int, stride: int) -> int:
-    return -(-size // stride)
+    return {"none": size, "stride": -(-size // 2), "pool": size // 2}[stage.down]

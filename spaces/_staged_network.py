@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgesearch.spaces._networks import make_head
-from edgesearch.spaces._staged import STEM_STRIDES, Stage, Staged, sizes
+from edgesearch.spaces._staged import STEMS, Stage, Staged, sizes
 
 __all__ = ["StagedNetwork"]
 
@@ -22,9 +22,8 @@ class StagedNetwork(nn.Module):
     def __init__(self, staged: Staged, *, channels: int, classes: int, input_size: int) -> None:
         super().__init__()
         assert staged.stem_width is not None
-        reads, stride = staged.stem_width, STEM_STRIDES[staged.stem]
-        kernel = 4 if stride == 4 else 3
-        self.stem = nn.Sequential(*_conv_bn(channels, reads, kernel, stride), nn.ReLU())
+        reads, window = staged.stem_width, STEMS[staged.stem]
+        self.stem = nn.Sequential(*_conv_bn(channels, reads, window.kernel, window.stride, window.padding), nn.ReLU())
         stages = []
         for stage in staged.stages:
             stages.append(nn.Sequential(*_blocks(stage, reads)))
@@ -59,9 +58,11 @@ def _blocks(stage: Stage, reads: int) -> Iterator[nn.Module]:
         reads = stage.width
 
 
-def _conv_bn(reads: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    """A convolution that keeps the image's size but for its stride (patches of 4x4 do not overlap), and its batch-norm."""
-    padding = 0 if kernel == stride else kernel // 2
+def _conv_bn(
+    reads: int, width: int, kernel: int, stride: int = 1, padding: int | None = None, groups: int = 1
+) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """A convolution and its batch-norm. Without `padding` it keeps the image's size but for its stride."""
+    padding = kernel // 2 if padding is None else padding
     return nn.Conv2d(reads, width, kernel, stride, padding, groups=groups, bias=False), nn.BatchNorm2d(width)
 
 

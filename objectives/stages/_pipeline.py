@@ -60,4 +60,6 @@ class Pipeline(Settings):
                 f"finetune.augmentation is {self.finetune.augmentation!r} and train.augmentation {self.train.augmentation!r}; "
                 "a study shows its training images in one way: set it in [train] alone"
             )
+        if self.finetune.whitened or self.finetune.identity:
+            raise ValueError("finetune goes on from trained weights; `whitened` and `identity` belong into [train]")
         return self

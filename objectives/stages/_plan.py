@@ -10,7 +10,7 @@ from edgesearch.board_eval import Board, BoardPool, Compiler, Dpu, Feature
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation
 from edgesearch.objectives.stages._clock import timed_by
-from edgesearch.objectives.stages._pipeline import Pipeline
+from edgesearch.objectives.stages._pipeline import Pipeline, Teacher
 from edgesearch.objectives.stages._spec import stage_specs
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import Recipe, multiplies_bfloat16
@@ -149,11 +149,15 @@ class Plan:
             inputs={role: stage for role, stage in inputs.items() if stage is not None},
         )
 
-    def recipe(self, recipe: Recipe, *, own_views: bool = False) -> Recipe:
-        """The recipe with nothing left open: the study's views (a teacher's training has its own), and the precision."""
+    def recipe(self, recipe: Recipe, *, own_views: bool = False, student: Student | None = None) -> Recipe:
+        """The recipe with nothing left open: the study's views (a teacher's training has its own), and the precision.
+
+        A `student` that starts from trained weights is not given other ones.
+        """
         views = recipe.augmentation if own_views and recipe.augmentation != "auto" else self.conditions.views
         auto = recipe.mixed_precision == "auto" and not self.conditions.bfloat16
-        return recipe.model_copy(update={"augmentation": views} | ({"mixed_precision": "off"} if auto else {}))
+        start = {"whitened": False, "identity": False} if student is not None and student.weights else {}
+        return recipe.model_copy(update={"augmentation": views} | start | ({"mixed_precision": "off"} if auto else {}))
 
     @property
     def distillation(self) -> Distillation:
@@ -176,9 +180,14 @@ class Plan:
         teacher = self.pipeline.teacher
         if teacher is None:
             raise SpaceError(f"distillation = {self.distillation.kind!r} needs a [teacher] in the study; add one")
-        if not teacher.trained and self.recipe(teacher.recipe, own_views=True) == self.recipe(self.pipeline.train):
+        if not teacher.trained and self._trained_alike(teacher):
             return self._plain(teacher.student)
         return self.stage("teacher")
+
+    def _trained_alike(self, teacher: Teacher) -> bool:
+        """Whether the teacher is trained as the study's students are."""
+        own = self.recipe(teacher.recipe, own_views=True, student=teacher.student)
+        return own == self.recipe(self.pipeline.train, student=teacher.student)
 
     def _plain(self, student: Student) -> Stage | None:
         """The training of a student without a teacher."""

@@ -28,6 +28,9 @@ class Recipe(Settings):
     them by an eighth, mirrors them likewise and makes a square of a quarter of their side grey, "auto" takes what fits the data
     set; in a study [train] decides it for every network but the teacher. small_epochs: so many first epochs see the images at
     three quarters of their side, which takes little more than half the time; the network must take images of both sizes.
+    whitened: the first layer tells windows of the training images apart with every direction counted alike, and is not trained.
+    identity: the kernels of other convolutions begin as identities, which serves networks without shortcuts. Both are for
+    networks that start from random weights; those that do not begin with a convolution over the image have no whitened layer.
     mixed_precision: bfloat16 where "auto" finds that it pays, always or never.
     """
 
@@ -44,6 +47,8 @@ class Recipe(Settings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     augmentation: Augmentation | Literal["auto"] = "auto"
     small_epochs: int = Field(default=0, ge=0)
+    whitened: bool = False
+    identity: bool = False
     mixed_precision: Literal["auto", "off", "bf16"] = "auto"
 
     @model_validator(mode="before")

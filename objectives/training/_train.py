@@ -25,6 +25,7 @@ from edgesearch.objectives.training._checkpoints import Checkpoints, pack, unpac
 from edgesearch.objectives.training._device import choose_device, out_of_memory, use_bfloat16
 from edgesearch.objectives.training._distillation import Batch, Loss, Supervision, stored_view
 from edgesearch.objectives.training._evaluation import evaluate
+from edgesearch.objectives.training._initial import begin_as_identity, whiten
 from edgesearch.objectives.training._kernels import safe_convolutions
 from edgesearch.objectives.training._optimizers import learning_rate, make_optimizer
 from edgesearch.objectives.training._pieces import Pieces
@@ -58,7 +59,7 @@ class Training:
     accuracy: float  # on the validation images, with the weights that were kept
     kept_epoch: int  # 1-based: the last, or with select="best" the most accurate one
     parameters: int
-    frozen_parameters: int  # always 0: every stage trains everything
+    frozen_parameters: int  # those of a whitened first layer; every stage trains everything else
     device: str
     precision: Literal["float32", "bfloat16"]
     seconds: float  # of this run, with its validation
@@ -80,7 +81,7 @@ def train(
     device: str = "auto",
     select: Literal["last", "best"] = "last",
 ) -> Training:
-    """Trains every parameter of `model` in place on `data.train`, and measures it on `data.validation`.
+    """Trains `model` in place on `data.train`, all of it but a `whitened` first layer, and measures it on `data.validation`.
 
     input_size: pixels of a side that the network reads; None for the data set's own.
     checkpoints: where to go on from and to save to, after an epoch if `checkpoint_seconds` have passed since the last time.
@@ -156,8 +157,13 @@ class _Run:
         shape = (data.channels, *self.size)
         if recipe.small_epochs:
             _check_takes(model, (data.channels, *_smaller(self.size)))
+        model.requires_grad_(True)
+        if recipe.identity:
+            begin_as_identity(model)
+        if recipe.whitened:
+            whiten(model, data, self.size)
         self.bfloat16 = use_bfloat16(recipe.mixed_precision, model, shape, recipe.batch_size)
-        model.requires_grad_(True).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss = Loss(
             model,
             supervision,

@@ -24,7 +24,7 @@ STAGES = st.builds(
 )
 FAMILY = st.builds(
     Staged,
-    stem=st.sampled_from(["3x3", "3x3/2", "4x4/4"]),
+    stem=st.sampled_from(["3x3", "3x3/2", "4x4/4", "2x2"]),
     stem_width=st.sampled_from([None, 16, 40]),
     stages=st.lists(STAGES, min_size=2, max_size=4).map(tuple),
     pooling=st.sampled_from(["average", "max"]),

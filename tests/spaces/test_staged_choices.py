@@ -19,7 +19,7 @@ FULL: dict[str, Any] = {
     "input_size": [8, 32],
     "student": {
         "staged": {
-            "stem": ["3x3", "3x3/2", "4x4/4"],
+            "stem": ["3x3", "3x3/2", "4x4/4", "2x2"],
             "stages": [2, 3, 4],
             "depth": {"low": 1, "high": 4},
             "width": {"low": 16, "high": 64, "step": 16},

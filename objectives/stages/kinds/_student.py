@@ -24,7 +24,9 @@ class StudentSettings(Settings):
 
 def _place(plan: Plan) -> Stage:
     settings = StudentSettings(
-        student=plan.candidate.student, recipe=plan.recipe(plan.pipeline.train), distillation=plan.distillation
+        student=plan.candidate.student,
+        recipe=plan.recipe(plan.pipeline.train, student=plan.candidate.student),
+        distillation=plan.distillation,
     )
     return plan.make("student", settings, reads=("train", "validation"), logits=plan.stage("logits"), teacher=plan.compared())
 

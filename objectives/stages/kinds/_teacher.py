@@ -14,7 +14,7 @@ def _place(plan: Plan) -> Stage | None:
     teacher = plan.pipeline.teacher
     if teacher is None:
         return None
-    settings = teacher.model_copy(update={"recipe": plan.recipe(teacher.recipe, own_views=True)})
+    settings = teacher.model_copy(update={"recipe": plan.recipe(teacher.recipe, own_views=True, student=teacher.student)})
     if teacher.trained:  # what is not trained here has no recipe
         settings = Teacher(student=teacher.student, trained=True)
     return plan.make("teacher", settings, reads=("validation",) if teacher.trained else ("train", "validation"))

@@ -23,7 +23,7 @@ SPACE = Space.model_validate(
         "input_size": [4, 8, 28, 32],
         "student": {
             "staged": {
-                "stem": ["3x3", "3x3/2", "4x4/4"],
+                "stem": ["3x3", "3x3/2", "4x4/4", "2x2"],
                 "stem_width": [16, 32],
                 "stages": [2, 3, 4],
                 "depth": [1, 2],
