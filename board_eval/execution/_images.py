@@ -37,6 +37,12 @@ def check_images(graph: Graph, images: npt.NDArray[np.generic], *, float_only: b
         raise QuantizationError(f"images are {images.dtype}, expected float32 (already normalised){also}")
 
 
+def to_tensor(images: npt.NDArray[np.generic]) -> torch.Tensor:
+    """(N, H, W, C) images as (N, C, H, W), without a copy; vectors as they are."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
+
+
 def to_numpy(tensor: torch.Tensor) -> Array:
     """(N, C, H, W) as (N, H, W, C); other tensors as they are."""
     if tensor.ndim == 4:

@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from edgesearch.board_eval.execution import Network, to_tensor
 from edgesearch.board_eval.execution._execute import execute
 from edgesearch.board_eval.graph._arithmetic import weight_integers
 from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Linear
 from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.errors import QuantizationError
-from edgesearch.objectives.quantization._assembly import to_tensor
-from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._positions import owners
 from edgesearch.objectives.quantization._quantize import quantize
 
