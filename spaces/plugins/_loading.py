@@ -78,7 +78,7 @@ def _import(name: str, folder: Path | None, fingerprint: str, what: str) -> Modu
         importlib.invalidate_caches()
         try:
             module = importlib.import_module(name)
-        except Exception as error:  # whatever the user's own module raises when it is imported
+        except (Exception, SystemExit) as error:  # whatever the user's own module raises when it is imported
             where = "" if folder is None else f" from {str(folder)!r} or"
             raise PluginError(
                 f"{what} cannot be imported ({type(error).__name__}: {error}); "

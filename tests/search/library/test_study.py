@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import shutil
@@ -142,6 +143,12 @@ def test_members_of_the_front_are_chosen_as_the_command_chooses(tiny: Study) -> 
         front.best(min_fps=1e9)
     with pytest.raises(StudyError, match="no trial 99"):
         tiny.record(99)
+
+
+def test_a_record_is_shown_in_a_line(tiny: Study) -> None:
+    record = tiny.front()[0]
+    assert str(record) == f"<trial {record.number}: {record.recipe}, {record.accuracy:.2%} at {record.fps:,.0f} FPS>"
+    assert str(dataclasses.replace(record, state="FAIL")) == f"<trial {record.number}: {record.recipe}, FAIL>"
 
 
 def test_the_hypervolume_counts_from_nothing(tiny: Study) -> None:
