@@ -31,6 +31,7 @@ from edgesearch.search.study import (
     Home,
     Ledger,
     Record,
+    StudyFile,
     create_or_resume,
     database_errors,
     hold_lease,
@@ -123,20 +124,24 @@ def run_study(
                     retry_failed=retry_failed,
                 )
                 summary = engine.run(trials)
-                runner = StageRunner(
-                    store=store,
-                    pool=pool,
-                    data=settings.data,
-                    logs=logs,
-                    note=progress.note,
-                    folder=settings.folder,
-                    vitis=settings.vitis,
-                )
+                runner = _stage_runner(settings, store, pool, logs, progress)
                 _test_chosen(inputs, study, runner, Ledger(study, lease, say=progress.note))
                 _compile_front(inputs, study, runner, progress)
             finally:
                 pool.close()
     return summary
+
+
+def _stage_runner(settings: StudyFile, store: Store, pool: Pool, logs: Path, progress: Progress) -> StageRunner:
+    return StageRunner(
+        store=store,
+        pool=pool,
+        data=settings.data,
+        logs=logs,
+        note=progress.note,
+        folder=settings.folder,
+        vitis=settings.vitis,
+    )
 
 
 def _is_open(study: optuna.Study, trials: int, retry_failed: bool) -> bool:
