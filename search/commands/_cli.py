@@ -75,7 +75,7 @@ def cli() -> None:
     help="Results are bit-equal for any --workers, not for another number of threads.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")
-@click.option("--retry-failed", is_flag=True, help="Try the candidates of failed trials again first.")
+@click.option("--retry-failed", is_flag=True, help="Try the candidates of failed trials again first, whatever --trials.")
 @click.option("--dry-run", is_flag=True, help="List what would be trained and what it is expected to cost; train nothing.")
 @click.option(
     "--board",

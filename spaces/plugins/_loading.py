@@ -43,7 +43,8 @@ def load(path: str, *, folder: Path | None = None, noun: str = "class", expected
         fingerprint = source_fingerprint(path, folder=folder)
         if expected_sha256 and fingerprint != expected_sha256:
             raise PluginError(
-                f"the code of {noun} {path!r} changed while the study ran; run the same command again to go on with it"
+                f"the code of {noun} {path!r} changed while the study ran; what was begun with it before cannot go on, and new "
+                "trials take it as it is now"
             )
         module = _import(module_name, folder, fingerprint, f"{noun} {path!r}")
         try:

@@ -189,6 +189,34 @@ def test_the_float_network_of_a_trial_scores_what_was_recorded(tiny: Study) -> N
         tiny.record(1).network()
 
 
+@pytest.mark.slow
+def test_failed_candidates_are_tried_again_though_the_study_has_all_its_trials(tmp_path: Path) -> None:
+    (tmp_path / "moody.py").write_text(
+        "from pathlib import Path\nimport torch\nclass Net(torch.nn.Sequential):\n    def __init__(self, num_classes):\n"
+        "        super().__init__(torch.nn.Conv2d(1, 16, 8), torch.nn.Flatten(), torch.nn.Linear(16, num_classes))\n"
+        "    def forward(self, x):\n        if self.training and (Path(__file__).parent / 'bad').exists():\n"
+        "            raise RuntimeError('in a bad mood')\n        return super().forward(x)\n"
+    )
+    few = {"train_images": 40, "validation_images": 40, "calibration_images": 20, "test_images": 20}
+    tables = {
+        "name": "moody",
+        "data": {"name": "digits", **few},
+        "train": {"epochs": 1},
+        "candidates": [{"student": {"architecture": "moody:Net", "input_size": 8}}],
+    }
+    study = Study.open(StudyFile.parse(tables, folder=tmp_path), home=tmp_path / "runs")
+    (tmp_path / "bad").touch()
+    study.optimize(trials=1, workers=0)
+    assert [record.state for record in study.records()] == ["FAIL"]
+    (tmp_path / "bad").unlink()
+    study.optimize(trials=1, workers=0)
+    assert len(study.records()) == 1
+    study.optimize(trials=1, workers=0, retry_failed=True)
+    assert [record.state for record in study.records()] == ["FAIL", "COMPLETE"]
+    study.optimize(trials=1, workers=0, retry_failed=True)  # it succeeded since
+    assert len(study.records()) == 2
+
+
 def test_one_candidate_is_evaluated_without_becoming_a_trial(tiny: Study) -> None:
     lines: list[str] = []
     candidate = Candidate(student=Student(architecture="cnn_tiny", input_size=8, width=0.5))
