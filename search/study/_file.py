@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 
 from edgesearch.board_eval import Compiler, Feature, VitisSettings
 from edgesearch.errors import SpaceError, StudyError
+from edgesearch.files import parse_toml
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces import (
@@ -265,8 +265,8 @@ def load_study(name_or_path: str) -> StudyFile:
 def parse_study(content: bytes, *, where: str, folder: Path) -> StudyFile:
     """A StudyFile from TOML, with or without a byte-order mark; relative paths in it start at `folder`."""
     try:
-        tables = tomllib.loads(content.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        tables = parse_toml(content)
+    except ValueError as error:
         raise SpaceError(f"{where} is not valid TOML: {error}") from error
     return parse_tables(tables, where=where, folder=folder)
 
