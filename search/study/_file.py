@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from edgesearch.board_eval import Compiler, Feature, VitisSettings
 from edgesearch.errors import SpaceError, StudyError
@@ -99,6 +101,14 @@ class TeacherTable(Student):
     recipe: Recipe = Recipe()
 
 
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+        raise PydanticCustomError(
+            "name", "letters, digits, dots, dashes and underscores, 64 at most, of which the first is a letter or a digit"
+        )
+    return name
+
+
 class StudyFile(Settings):
     """A study, whole and validated.
 
@@ -106,7 +116,7 @@ class StudyFile(Settings):
     is looked for; it is no setting and decides nothing else.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    name: Annotated[str, AfterValidator(_check_name)]
     description: str = ""
     seed: int = Field(default=0, ge=0)
     data: DataSettings = DataSettings()

@@ -55,7 +55,7 @@ def test_options_are_checked_like_the_file(tmp_path: Path, capsys: pytest.Captur
     assert run(["optimize", file, "--dry-run", "--trials", "1", "--home", str(tmp_path / "h")]) == 0
     assert run(["optimize", file, "--name", "a b", "--home", str(tmp_path / "h")]) == 2
     error = capsys.readouterr().err
-    assert "name = 'a b'" in error
+    assert "name = 'a b', expected letters, digits, dots, dashes and underscores, 64 at most" in error
     assert "Traceback" not in error
     assert run(["optimize", write(tmp_path, STUDY.replace("[8]", "[3]")), "--home", str(tmp_path / "h")]) == 2
     assert "input_size = 3, expected greater than or equal to 4" in capsys.readouterr().err
