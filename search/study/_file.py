@@ -25,6 +25,7 @@ from edgesearch.spaces import (
     StageChoices,
     StagedChoices,
     Student,
+    candidate_keys,
     complete,
     complete_candidate,
     explain,
@@ -357,4 +358,4 @@ def _known_keys() -> dict[str, list[str]]:
         "search": SearchSettings,
         "vitis": VitisSettings,
     }
-    return {table: list(model.model_fields) for table, model in tables.items()}
+    return {table: list(model.model_fields) for table, model in tables.items()} | candidate_keys("candidates")
