@@ -21,6 +21,10 @@ def batch_size(graph: Graph) -> int:
 def check_images(graph: Graph, images: npt.NDArray[np.generic], *, float_only: bool = False) -> None:
     """Raise QuantizationError unless `images` is float32 or int8, (N, *input shape), finite and within the graph's bits."""
     expected = graph.input.shape
+    if not isinstance(images, np.ndarray):
+        raise QuantizationError(
+            f"images are of type {type(images).__name__}, expected a numpy array, (N, {', '.join(map(str, expected))})"
+        )
     if images.ndim != len(expected) + 1 or images.shape[1:] != expected or len(images) == 0:
         raise QuantizationError(f"images have shape {images.shape}, expected (N, {', '.join(map(str, expected))}) with N >= 1")
     if images.dtype == np.float32:

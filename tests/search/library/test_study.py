@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import re
 import shutil
 import sqlite3
 import sys
@@ -100,6 +101,27 @@ def test_opening_writes_nothing_and_an_opened_study_has_an_empty_front(tiny_file
     with pytest.raises(StudyError, match="'other' has no feasible"):
         front.knee()
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"trials": 0}, "`trials` is 0, expected a whole number of at least 1"),
+        ({"trials": 2.5}, "`trials` is 2.5, expected a whole number"),
+        ({"workers": -1}, "`workers` is -1, expected a whole number of at least 0"),
+        ({"gpus_per_stage": -0.5}, "`gpus_per_stage` is -0.5, expected a number of at least 0"),
+        ({"hang_s": float("nan")}, "`hang_s` is nan"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_as_by_the_command(
+    tiny_file: Path, tmp_path: Path, given: dict[str, Any], said: str
+) -> None:
+    study = Study.open(tiny_file, home=tmp_path / "h")
+    with pytest.raises(StudyError, match=re.escape(said)):
+        study.optimize(**given)
+    with pytest.raises(StudyError, match="`threads` is 0, expected a whole number of at least 1"):
+        Study.open(tiny_file, home=tmp_path / "h", threads=0)
+    assert not (tmp_path / "h").exists()
 
 
 def test_settings_made_in_python_are_checked_like_a_file(tmp_path: Path) -> None:
