@@ -23,12 +23,10 @@ from _report import finish
 from _trained import labels, pixels, trained
 from PIL import Image
 
-from edgesearch.board_eval.execution import Executor
+from edgesearch.board_eval.execution import Executor, Network, to_tensor
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.lowering import lower
 from edgesearch.objectives.data import prepare as resized
-from edgesearch.objectives.quantization._assembly import to_tensor
-from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._quantize import quantize
 
 SIZES = {"resnet20": 32, "squeezenet": 224}

@@ -18,9 +18,8 @@ from _report import finish
 from _trained import labels, pixels
 from torch import Tensor, nn
 
-from edgesearch.board_eval.execution import execute
+from edgesearch.board_eval.execution import execute, to_tensor
 from edgesearch.board_eval.lowering import lower_with_sources
-from edgesearch.objectives.quantization._assembly import to_tensor
 from edgesearch.objectives.quantization._qat import start
 from edgesearch.objectives.quantization._qat_network import QatNetwork
 

@@ -336,4 +336,16 @@ def parse_candidate(data: Any, where: str) -> Candidate:
     try:
         return Candidate.model_validate(data)
     except ValidationError as error:
-        raise SpaceError(f"{where}: {explain(error)}") from error
+        raise SpaceError(f"{where}: {explain(error, candidate_keys())}") from error
+
+
+def candidate_keys(table: str = "") -> dict[str, list[str]]:
+    """The keys of a candidate's tables, by name; `table` is what they stand in."""
+    tables: dict[str, type[Settings]] = {
+        "student": Student,
+        "distillation": Distillation,
+        "pruning": Pruning,
+        "quantization": Quantization,
+    }
+    inner = {f"{table}.{name}" if table else name: list(kind.model_fields) for name, kind in tables.items()}
+    return {table: list(tables), **inner}

@@ -12,7 +12,9 @@ _TABLE = ("model_type", "model_attributes_type", "dict_type")
 
 
 def explain(error: ValidationError, known: dict[str, list[str]] | None = None) -> str:
-    """All problems of a validation error, joined by semicolons; `known` maps a table to its keys, for suggestions."""
+    """All problems of a validation error, joined by semicolons; `known` maps a table, without
+    places in lists, to its keys, for suggestions.
+    """
     return "; ".join(_explain_one(dict(p), known or {}) for p in error.errors() if not _is_echo(dict(p)))
 
 
@@ -30,7 +32,8 @@ def _explain_one(problem: dict[str, Any], known: dict[str, list[str]]) -> str:
     key = ".".join(str(part) for part in path) or "the table"
     value, kind, context = problem["input"], problem["type"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(path[-1]), known.get(".".join(map(str, path[:-1])), []), n=1)
+        table = ".".join(str(part) for part in path[:-1] if not isinstance(part, int))
+        near = difflib.get_close_matches(str(path[-1]), known.get(table, []), n=1)
         return f"unknown key {key} = {value!r}" + (f"; did you mean {near[0]}?" if near else "; remove it or correct its name")
     if kind == "missing":
         return f"{key} is missing; add it"

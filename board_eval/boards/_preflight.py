@@ -91,10 +91,11 @@ def _channels(graph: Graph, target: Target) -> Iterator[Finding]:
     odd = [node for node in layers if node.shape[-1] % together]
     if odd:
         listed = _listed([f"{node.name} {node.shape[-1]}" for node in odd])
+        have = "1 layer has" if len(odd) == 1 else f"{len(odd)} layers have"
         yield Finding(
             "note",
             odd[0].name,
-            f"{len(odd)} layers have channels that are no multiple of {together} ({listed}); the DPU computes the next "
+            f"{have} channels that are no multiple of {together} ({listed}); the DPU computes the next "
             "multiple in the same time",
         )
 

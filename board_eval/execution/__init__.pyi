@@ -2,3 +2,11 @@ from ._execute import Executor as Executor
 from ._execute import execute as execute
 from ._execute import execute_all as execute_all
 from ._execute import run_float as run_float
+from ._images import to_tensor as to_tensor
+from ._network import Network as Network
+from ._network import Rounding as Rounding
+from ._network import activate as activate
+from ._network import activation_of as activation_of
+from ._network import apply_layer as apply_layer
+from ._network import apply_node as apply_node
+from ._network import last_readers as last_readers

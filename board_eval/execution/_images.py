@@ -21,6 +21,10 @@ def batch_size(graph: Graph) -> int:
 def check_images(graph: Graph, images: npt.NDArray[np.generic], *, float_only: bool = False) -> None:
     """Raise QuantizationError unless `images` is float32 or int8, (N, *input shape), finite and within the graph's bits."""
     expected = graph.input.shape
+    if not isinstance(images, np.ndarray):
+        raise QuantizationError(
+            f"images are of type {type(images).__name__}, expected a numpy array, (N, {', '.join(map(str, expected))})"
+        )
     if images.ndim != len(expected) + 1 or images.shape[1:] != expected or len(images) == 0:
         raise QuantizationError(f"images have shape {images.shape}, expected (N, {', '.join(map(str, expected))}) with N >= 1")
     if images.dtype == np.float32:
@@ -35,6 +39,12 @@ def check_images(graph: Graph, images: npt.NDArray[np.generic], *, float_only: b
     else:
         also = "" if float_only else " or int8 (already quantized)"
         raise QuantizationError(f"images are {images.dtype}, expected float32 (already normalised){also}")
+
+
+def to_tensor(images: npt.NDArray[np.generic]) -> torch.Tensor:
+    """(N, H, W, C) images as (N, C, H, W), without a copy; vectors as they are."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
 
 
 def to_numpy(tensor: torch.Tensor) -> Array:

@@ -23,6 +23,7 @@ from edgesearch.board_eval.graph import (
     Depthwise,
     Linear,
     Node,
+    Reshape,
     window_output,
 )
 from edgesearch.board_eval.lowering._batch_norm import array, batch_norm_factors, fold_batch_norm
@@ -95,7 +96,7 @@ class Layers(Windows):
         self.sources[self.values[at]] = Source(str(at.target), None)
 
     def batch_norm(self, at: fx.Node, module: nn.BatchNorm2d | nn.BatchNorm1d) -> None:
-        source = self.in_torch_order(self.value(at.args[0]))
+        source = self.value(at.args[0])
         node = self.nodes[source]
         if module.running_mean is None or module.running_var is None:
             raise Unsupported("batch-norm without running statistics")
@@ -117,9 +118,28 @@ class Layers(Windows):
         if self._fold_before_concat(at, node, scale, shift):
             self.values[at] = source
             return
-        weight = scale.reshape(1, 1, -1)
+        if len(node.shape) == 1:
+            self._scale_vector(at, source, scale, shift)
+        else:
+            self._scale(at, source, scale, shift)
+
+    def _scale(self, at: fx.Node, source: str, scale: Array, shift: Array) -> None:
         common: dict[str, Any] = {"name": str(at.target), "inputs": (source,), "shape": self.image(source)}
-        self._weighted(at, Depthwise(kernel=(1, 1), weight=weight, bias=shift, scale=True, **common))
+        self._weighted(at, Depthwise(kernel=(1, 1), weight=scale.reshape(1, 1, -1), bias=shift, scale=True, **common))
+
+    def _scale_vector(self, at: fx.Node, source: str, scale: Array, shift: Array) -> None:
+        """A factor and a shift for each element of a vector, which the DPU takes as an image of one pixel."""
+        size = len(scale)
+        if source in self.flattened:  # elements of the vector are in the order (H, W, C)
+            h, w, c = self.flattened[source]
+            scale, shift = (values.reshape(c, h, w).transpose(1, 2, 0).ravel() for values in (scale, shift))
+        self.put(at, Reshape(name=f"{at.target}_pixel", inputs=(source,), shape=(1, 1, size)), "_pixel")
+        self._scale(at, self.values[at], scale, shift)
+        layer = self.values[at]
+        self.put(at, Reshape(name=f"{at.target}_vector", inputs=(layer,), shape=(size,)), "_vector")
+        self.vector_scales[self.values[at]] = layer
+        if source in self.flattened:
+            self.flattened[self.values[at]] = self.flattened[source]
 
     def _fold_before_concat(self, at: fx.Node, node: Node, scale: Array, shift: Array) -> bool:
         """Whether `node` is a concat of channels of convolutions that nothing else reads; if so each takes its part."""
@@ -146,17 +166,18 @@ class Layers(Windows):
 
     def activation(self, at: fx.Node, kind: ActivationKind, *, inplace: bool = False, keeps_clip: bool = False) -> None:
         source = self.value(at.args[0])
-        node = self.nodes[source]
+        layer = self.vector_scales.get(source, source)
+        node = self.nodes[layer]
         if (
             isinstance(node, Conv | Depthwise | Linear | Add)
             and node.activation == "none"
             and self._only_reader(at, source, inplace=inplace)
         ):
-            self.nodes[source] = dataclasses.replace(node, activation=kind, keeps_clip=keeps_clip)
-            self.operations[source] = (self.operations[source][0], self.operation_name(at))
+            self.nodes[layer] = dataclasses.replace(node, activation=kind, keeps_clip=keeps_clip)
+            self.operations[layer] = (self.operations[layer][0], self.operation_name(at))
             self.values[at] = source
             return
-        common: dict[str, Any] = {"name": name_of(at), "inputs": (source,), "shape": node.shape}
+        common: dict[str, Any] = {"name": name_of(at), "inputs": (source,), "shape": self.shape(source)}
         self.put(at, Activation(activation=kind, keeps_clip=keeps_clip, **common))
         if source in self.flattened:
             self.flattened[self.values[at]] = self.flattened[source]

@@ -7,7 +7,7 @@ them all.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from edgesearch.board_eval.lowering._reasons import LEFT_OUT_PADDING, reason_for
 from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of, reads_shape
 from edgesearch.board_eval.lowering._windows import pair
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
-from edgesearch.errors import LoweringError, LoweringProblem
+from edgesearch.errors import GraphError, LoweringError, LoweringProblem
 
 __all__ = ["Lowered", "Source", "fold_batch_norm", "lower", "lower_with_sources"]
 
@@ -41,8 +41,8 @@ def lower(
     """The DPU's view of `model` for one image of `input_shape` = (channels, height, width).
 
     Raises LoweringError naming every operation that `target` does not have, that this tool does not have, or whose sizes are
-    beyond the limits of `target`; None looks at no limits, for analysis. The model is not
-    changed.
+    beyond the limits of `target`; None looks at no limits, for analysis. Raises GraphError for an `input_shape` that is no
+    image's. The model is not changed.
     """
     return lower_with_sources(model, input_shape, target=target, name=name).graph
 
@@ -51,6 +51,7 @@ def lower_with_sources(
     model: nn.Module, input_shape: tuple[int, int, int], *, target: Target | None = DEFAULT_TARGET, name: str | None = None
 ) -> Lowered:
     """Like `lower`, and says which torch modules each weighted node came from."""
+    _check_input_shape(input_shape)
     name = name or type(model).__name__
     training = {module: module.training for module in model.modules()}
     model.eval()
@@ -59,6 +60,11 @@ def lower_with_sources(
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+def _check_input_shape(shape: object) -> None:
+    if not (isinstance(shape, Sequence) and len(shape) == 3 and all(isinstance(size, int) and size > 0 for size in shape)):
+        raise GraphError(f"the input's shape is {shape!r}, expected (channels, height, width), such as (3, 32, 32)")
 
 
 def _trace(model: nn.Module, name: str) -> fx.GraphModule:

@@ -43,6 +43,8 @@ class Values:
         self.order = {node: i for i, node in enumerate(traced.graph.nodes)}
         #: Reshapes of (H, W, C) images put their elements in torch's (C, H, W) order; the linear behind is permuted.
         self.flattened: dict[str, Shape] = {}
+        #: Reshapes back to a vector, and the batch-norm in front of each that scales it as an image of one pixel.
+        self.vector_scales: dict[str, str] = {}
         self.sources: dict[str, Source] = {}
         #: Names of the xmodel operations of each node, without constants: the operation and its activation.
         self.operations: dict[str, tuple[str, ...]] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from edgesearch.board_eval.remote._paths import expanded
 from edgesearch.board_eval.remote._settings import NAME, BoardSettings
 from edgesearch.board_eval.targets import profile_names
 from edgesearch.errors import BoardError
+from edgesearch.files import parse_toml
 
 __all__ = ["Boards", "boards_path", "load_boards", "parse_boards"]
 
@@ -91,8 +91,8 @@ def parse_boards(content: bytes, place: Path) -> Boards:
     if len(content) > _MOST_BYTES:
         raise BoardError(f"{place} is larger than 1 MiB; expected a TOML file with tables [board.NAME]")
     try:
-        tables = tomllib.loads(content.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        tables = parse_toml(content)
+    except ValueError as error:
         raise BoardError(f"{place} is not valid TOML: {error}") from error
     unknown = sorted(set(tables) - {"board", "pool"})
     if unknown:

@@ -144,6 +144,6 @@ def _profile_text(name_or_path: str | Path) -> str:
     if path.suffix != ".json":
         raise TargetError(f"unknown board {name!r}; known are {', '.join(profile_names())}, or the path of a .json profile")
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TargetError(f"board profile {name!r} cannot be read: {error}") from error

@@ -72,6 +72,14 @@ class Attributes:
             raise self.error(f"has {_shown(value)} for attribute {name!r}, expected a number")
         return value
 
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """An attribute that is a list of numbers; empty where there is none."""
+        value = self._value(name)
+        value = [] if value is None else value
+        if not isinstance(value, list) or any(type(v) not in (int, float) for v in value):
+            raise self.error(f"has {_shown(value)} for attribute {name!r}, expected numbers")
+        return tuple(value)
+
     def integers(self, name: str, count: int, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
         """An attribute that is a list of `count` integers, each within 0..65535."""
         value = self._value(name)

@@ -30,6 +30,7 @@ from edgesearch.board_eval.graph import (
 )
 from edgesearch.board_eval.xmodel._message import parse_message
 from edgesearch.board_eval.xmodel._ops import MAX_FIX, Op
+from edgesearch.board_eval.xmodel._padding import fold_padding, read_pad
 from edgesearch.errors import GraphError, XmodelError
 
 _ACTIVATIONS: dict[str, ActivationKind] = {"relu": "relu", "relu6": "relu6", "leaky-relu": "leaky_relu"}
@@ -65,8 +66,9 @@ class _Reader:
         self.constants: dict[str, Array] = {}
         self.constant_fix: dict[str, tuple[str, int]] = {}
         self.bits: int | None = None
-        #: Means over height and width that are read as vectors.
+        #: Images of one pixel that are read as vectors: means over height and width, scaled vectors.
         self.vectors: set[str] = set()
+        self.pads: set[str] = set()
 
     def run(self) -> Graph:
         self._collect()
@@ -75,6 +77,7 @@ class _Reader:
             assert handler is not None  # _collect has checked
             handler(self, op)
         self._position_of_input()
+        fold_padding(self.nodes, self.pads)
         nodes = self._ordered()
         return Graph(self.message.graph_name or "network", self._named(nodes), self.bits or 8)
 
@@ -110,7 +113,7 @@ class _Reader:
         outputs = [node.name for node in self.nodes.values() if node.name not in read]
         if len(outputs) != 1:
             raise XmodelError(f"it has {len(outputs)} outputs, expected exactly one")
-        output = outputs[0]
+        output = self._as_vector(self.nodes[outputs[0]])
         return [*(node for name, node in self.nodes.items() if name != output), self.nodes[output]]
 
     def _named(self, nodes: list[Node]) -> tuple[Node, ...]:
@@ -183,7 +186,7 @@ class _Reader:
         return tuple(self._as_vector(self._node(op, source)) for source in sources)
 
     def _as_vector(self, node: Node) -> str:
-        """The node's name, or for a mean that is read as a vector that of a reshape behind it."""
+        """The node's name, or for an image of one pixel that is read as a vector that of a reshape behind it."""
         if node.name not in self.vectors:
             return node.name
         name = f"{node.name}_vector"
@@ -233,36 +236,38 @@ class _Reader:
         (source,) = self._inputs(op, op.argument("input"))
         weight_name, weight, weight_fix = self._quantized_constant(op, op.argument("scale"))
         shape = self.nodes[source].shape
-        if len(shape) != 3 or weight.shape != shape[-1:]:
-            raise op.error(f"has factors of shape {list(weight.shape)} on a tensor of shape {list(shape)}; expected an image")
-        common: dict[str, Any] = {"inputs": (source,), "shape": op.shape[1:], "weight_fix": weight_fix}
+        if len(shape) not in (1, 3) or weight.shape != shape[-1:]:
+            raise op.error(
+                f"has factors of shape {list(weight.shape)} on a tensor of shape {list(shape)}; expected an image or "
+                "a vector with as many channels"
+            )
+        if len(shape) == 1:
+            pixel = Reshape(name=f"{op.name}_pixel", inputs=(source,), shape=(1, 1, *shape))
+            self.nodes[pixel.name] = pixel
+            self.vectors.add(op.name)
+            source, shape = pixel.name, pixel.shape
+        common: dict[str, Any] = {"inputs": (source,), "shape": shape, "weight_fix": weight_fix}
         node = Depthwise(weight=weight.reshape(1, 1, -1), kernel=(1, 1), scale=True, **common, **self._bias(op, weight_name))
         self._put(op, node)
 
     def mean(self, op: Op) -> None:
         """The mean over height and width: an average pool, as a vector where the operation keeps no dimensions of 1."""
         (source,) = self._inputs(op, op.argument("input"))
-        height, width, channels = self._image(op, source)
-        if sorted(axis % 4 for axis in op.axes("axis")) != [1, 2]:
-            raise op.error("takes the mean over other axes than height and width, which the DPU does not do")
+        shape = self.nodes[source].shape
+        if len(shape) != 3 or sorted(axis % 4 for axis in op.axes("axis")) != [1, 2]:
+            raise op.error("takes the mean over other axes than height and width of an image, which the DPU does not do")
         node = Pool(
             name=op.name,
             inputs=(source,),
-            shape=(1, 1, channels),
+            shape=(1, 1, shape[2]),
             kind="avg",
-            kernel=(height, width),
-            stride=(height, width),
+            kernel=(shape[0], shape[1]),
+            stride=(shape[0], shape[1]),
             is_global=True,
         )
         self._put(op, node)
         if len(op.shape) == 2:
             self.vectors.add(op.name)
-
-    def _image(self, op: Op, name: str) -> tuple[int, int, int]:
-        shape = self.nodes[name].shape
-        if len(shape) != 3:
-            raise op.error(f"reads a tensor of shape {list(shape)}, expected an image")
-        return shape[0], shape[1], shape[2]
 
     def matmul(self, op: Op) -> None:
         arguments = op.arguments("input")
@@ -297,6 +302,8 @@ class _Reader:
         if node.activation != "none":
             raise op.error("follows another activation without rounding in between")
         del self.nodes[node.name]
+        if node.name in self.vectors:
+            self.vectors.add(op.name)
         fused = dataclasses.replace(node, name=op.name, activation=kind, op_names=(*node.op_names, op.name))
         self._put(op, fused)
 
@@ -324,6 +331,11 @@ class _Reader:
             op_names=() if average else (op.name,),  # an average's coefficient and mul come later
         )
         self._put(op, node)
+
+    def pad(self, op: Op) -> None:
+        (source,) = self._inputs(op, op.argument("input"))
+        self._put(op, read_pad(op, self.nodes[source]))
+        self.pads.add(op.name)
 
     def mul(self, op: Op) -> None:
         a, b = self._pair(op)
@@ -377,6 +389,7 @@ _HANDLERS: dict[str, Callable[[_Reader, Op], None]] = {
     "matmul": _Reader.matmul,
     "maxpool2d": _Reader.pool,
     "mul": _Reader.mul,
+    "pad": _Reader.pad,
     "relu": _Reader.activation,
     "reduction_mean": _Reader.mean,
     "relu6": _Reader.activation,

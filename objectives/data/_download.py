@@ -22,4 +22,8 @@ def download(name: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         getattr(import_torchvision("datasets"), name)(str(folder), download=True)
     except (RuntimeError, OSError) as error:
-        raise DataError(f"could not download {name} to {folder}: {error}") from error
+        reason = getattr(error, "reason", error)  # urllib's, without its own words around it
+        raise DataError(
+            f"{name} cannot be downloaded to {folder} ({reason}); see to it that this machine reaches the network, or name a "
+            "copy with `root` in [data]"
+        ) from error

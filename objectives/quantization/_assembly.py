@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
 import torch
 
+from edgesearch.board_eval.execution import Network, Rounding
 from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Linear, Node
-from edgesearch.objectives.quantization._network import Network, Rounding
 from edgesearch.objectives.quantization._positions import (
     Positions,
     owners,
@@ -52,9 +51,3 @@ def dpu_rounding(graph: Graph, positions: Positions, bits: int) -> Rounding:
         return value
 
     return rounding
-
-
-def to_tensor(images: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> torch.Tensor:
-    """(N, H, W, C) images as torch takes them, without a copy."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images))
-    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor

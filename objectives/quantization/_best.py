@@ -16,14 +16,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from edgesearch.board_eval.execution import Network, activate, activation_of, last_readers, to_tensor
 from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Linear
-from edgesearch.objectives.quantization._assembly import assemble, to_tensor
+from edgesearch.objectives.quantization._assembly import assemble
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._checks import check_value
 from edgesearch.objectives.quantization._distance import Judge, clearly_less
 from edgesearch.objectives.quantization._equalization import equalizing_scales, scaled
 from edgesearch.objectives.quantization._grids import choose_grids
-from edgesearch.objectives.quantization._network import Network, activate, activation_of, last_readers
 from edgesearch.objectives.quantization._output import choose_output_position
 from edgesearch.objectives.quantization._positions import (
     Positions,

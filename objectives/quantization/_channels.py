@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from edgesearch.board_eval.execution import activation_of
 from edgesearch.board_eval.graph import Activation, Add, Concat, Conv, Depthwise, Graph, Linear, Node, Pool, Reshape
-from edgesearch.objectives.quantization._network import activation_of
 
 Ids = npt.NDArray[np.int64]
 

@@ -16,7 +16,10 @@ MIN_BITS, MAX_BITS = 2, 8
 
 
 def check_graph(graph: Graph) -> None:
-    """Raise QuantizationError unless every layer has finite weights, and a bias where it says so."""
+    """Raise QuantizationError unless it is a Graph whose layers all have finite weights, and a bias where they say so."""
+    if not isinstance(graph, Graph):
+        given = type(graph).__name__
+        raise QuantizationError(f"the network is of type {given}, expected the Graph that `lower` makes of a torch network")
     for node in graph:
         if not isinstance(node, Conv | Depthwise | Linear):
             continue
@@ -40,6 +43,11 @@ def check_bits(bits: int) -> None:
 def check_calibration(graph: Graph, images: npt.NDArray[np.generic], expected: int | None = None) -> None:
     """Raise QuantizationError unless `images` can calibrate: float32 (N, *input), finite, enough, not constant."""
     shape = graph.input.shape
+    if not isinstance(images, np.ndarray):
+        raise QuantizationError(
+            f"calibration images are of type {type(images).__name__}, expected a numpy array of float32, (N, "
+            f"{', '.join(map(str, shape))}); of a torch tensor (N, C, H, W) that is images.permute(0, 2, 3, 1).numpy()"
+        )
     if images.ndim != len(shape) + 1 or images.shape[1:] != shape or len(images) == 0:
         raise QuantizationError(
             f"calibration images have shape {images.shape}, the network's input {graph.input.name!r} takes "

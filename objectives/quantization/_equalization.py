@@ -19,9 +19,9 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from edgesearch.board_eval.execution import Network
 from edgesearch.board_eval.graph import Conv, Depthwise, Linear
 from edgesearch.objectives.quantization._channels import Channels, layer_channels
-from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._positions import owners, owns_position
 from edgesearch.objectives.quantization._sensitivity import Sensitivity
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from edgesearch.board_eval.execution import Network
 from edgesearch.objectives.quantization._channels import Channels, layer_channels
-from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._positions import (
     MAX_FIX,
     base_position,

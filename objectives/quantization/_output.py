@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor, cat, split
 
+from edgesearch.board_eval.execution import Network
 from edgesearch.board_eval.graph import Node
 from edgesearch.objectives.quantization._assembly import dpu_rounding, with_rounded_weights
 from edgesearch.objectives.quantization._distance import answer_distances, answers_classes, clearly_less
-from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._positions import MAX_FIX, Positions, obey_limits, owners, round_half_up
 
 #: Images computed at a time.

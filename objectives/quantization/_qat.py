@@ -13,11 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from edgesearch.board_eval.execution import to_tensor
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.lowering import lower_with_sources
 from edgesearch.errors import QuantizationError, TrainingError
 from edgesearch.objectives.pruning import re_estimate_batch_norm
-from edgesearch.objectives.quantization._assembly import to_tensor
 from edgesearch.objectives.quantization._best import calibrate, find_grids, shuffled
 from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
 from edgesearch.objectives.quantization._method import Method

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgesearch.board_eval.execution import Network, activate, activation_of, apply_layer, apply_node, last_readers
 from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Input, Linear, Node
 from edgesearch.board_eval.lowering import Lowered
 from edgesearch.objectives.quantization._assembly import assemble
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._equalization import layer_factors, read_shape
 from edgesearch.objectives.quantization._fake_quant import fix_of, round_value, round_weight, threshold_of
-from edgesearch.objectives.quantization._network import Network, activate, activation_of, apply_layer, apply_node, last_readers
 from edgesearch.objectives.quantization._positions import Positions, obey_limits, owners, owns_position
 from edgesearch.objectives.training import FeatureStage
 

@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from edgesearch.board_eval.execution import Network
 from edgesearch.board_eval.lowering import Lowered
-from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._positions import Positions
 from edgesearch.objectives.quantization._qat_network import QatLayer, QatNetwork
 from edgesearch.objectives.training import safe_convolutions

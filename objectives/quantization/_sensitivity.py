@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from edgesearch.board_eval.execution import Network
 from edgesearch.board_eval.graph import Input
 from edgesearch.objectives.quantization._checks import check_value
-from edgesearch.objectives.quantization._network import Network
 
 #: Quantile over images of a channel's largest value that counts as its range; a few extreme images do not.
 _RANGE_QUANTILE = 0.9

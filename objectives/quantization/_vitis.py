@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from edgesearch.board_eval.execution import Network, activate, apply_layer, to_tensor
 from edgesearch.board_eval.graph import Activation, Add, Conv, Depthwise, Graph, Input, Linear, Node, reads_unrounded
-from edgesearch.objectives.quantization._assembly import assemble, to_tensor
+from edgesearch.objectives.quantization._assembly import assemble
 from edgesearch.objectives.quantization._checks import check_value
-from edgesearch.objectives.quantization._network import Network, activate, apply_layer
 from edgesearch.objectives.quantization._positions import (
     MAX_FIX,
     Positions,

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgesearch.board_eval.execution import Network, activation_of
 from edgesearch.board_eval.graph import Activation, Conv, Depthwise, Graph, Node, Pool
-from edgesearch.objectives.quantization._network import Network, activation_of
 
 #: Channels whose two ranges sum to less stay as they are.
 _NEGLIGIBLE = 0.5

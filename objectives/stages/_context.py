@@ -71,7 +71,8 @@ class Context(Generic[S]):
         """
         if student.weights_sha256 and weights_fingerprint(student.weights) != student.weights_sha256:
             raise SpaceError(
-                f"the weights file {student.weights!r} changed while the study ran; run the same command again to go on with it"
+                f"the weights file {student.weights!r} changed while the study ran; what was begun with it before cannot go "
+                "on, and new trials take it as it is now"
             )
         torch.manual_seed(self.seed)  # the random start of the layers
         model = self.build(student)

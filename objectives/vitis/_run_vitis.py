@@ -1,8 +1,9 @@
 """One job in Vitis AI's Python: `python _run_vitis.py FOLDER`, for Python 3.8 and torch 1.13 or later.
 
-Stands alone: it imports torch, numpy and pytorch_nndct, and nothing of the program that wrote the folder. It reads job.json,
-model.py, weights.npz and the arrays that its task needs, writes what came of it beside them, and result.json last. What it
-refuses it says there in one sentence; whatever else goes wrong ends it with a traceback.
+Stands alone, in one file that another Python is given: it imports torch, numpy and pytorch_nndct, and nothing of the program
+that wrote the folder. It reads job.json, model.py, weights.npz and the arrays that its task needs, writes what came of it
+beside them, and result.json last. What it refuses it says there in one sentence; whatever else goes wrong ends it with a
+traceback.
 """
 
 from __future__ import annotations

@@ -15,38 +15,8 @@ import click
 
 from edgesearch.errors import EdgesearchError
 from edgesearch.search.commands._cli_board import board
-
-_HOME = click.option(
-    "--home",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs"),
-    envvar="EDGESEARCH_HOME",
-    show_default=True,
-    show_envvar=True,
-    help="Folder of studies, artifacts, logs and reports.",
-)
-_STORAGE = click.option(
-    "--storage",
-    envvar="EDGESEARCH_STORAGE",
-    show_envvar=True,
-    help="Database URL of the studies; default: SQLite in --home.",
-)
-_STUDY = click.option("--study", "study_name", help="Name of the study; default: the one used last.")
-_BOARD = click.option("--board", help="zcu104, zcu102, kv260 or a board profile (JSON); default: the study's, else zcu104.")
-_COMPILER = click.option(
-    "--compiler",
-    type=click.Choice(["edgesearch", "vai"]),
-    default="edgesearch",
-    show_default=True,
-    help="Whose code is timed: this program's, or vai_c_xir's of Vitis AI, as a model foretells it.",
-)
-
-_ALLOW = click.option(
-    "--allow",
-    multiple=True,
-    type=click.Choice(["relu6", "leaky_relu", "save_pairs"]),
-    help="Let this program's code use this feature of the DPU, which no measured file has in this form; may be given again.",
-)
+from edgesearch.search.commands._cli_networks import NETWORK_COMMANDS
+from edgesearch.search.commands._options import BOARD, HOME, STORAGE, STUDY
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -105,7 +75,7 @@ def cli() -> None:
     help="Results are bit-equal for any --workers, not for another number of threads.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")
-@click.option("--retry-failed", is_flag=True, help="Try the candidates of failed trials again first.")
+@click.option("--retry-failed", is_flag=True, help="Try the candidates of failed trials again first, whatever --trials.")
 @click.option("--dry-run", is_flag=True, help="List what would be trained and what it is expected to cost; train nothing.")
 @click.option(
     "--board",
@@ -132,8 +102,8 @@ def cli() -> None:
     show_default=True,
     help="Minutes without a sign of life after which a worker is stopped, and its stage tried again.",
 )
-@_STORAGE
-@_HOME
+@STORAGE
+@HOME
 def optimize(**options: Any) -> int:
     """Run STUDY (a bundled study's name or a .toml file) until it has enough trials; resume it if it was begun."""
     from edgesearch.search.commands._optimize import optimize as work
@@ -156,7 +126,7 @@ def optimize(**options: Any) -> int:
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The copy; default: STUDY_tuned.toml beside STUDY.")
 @click.option("--overwrite", is_flag=True, help="Write it where a file is already.")
-@_HOME
+@HOME
 def tune(**options: Any) -> int:
     """Find a better recipe for the teacher or a student of STUDY, and write a copy of the study with it.
 
@@ -173,8 +143,8 @@ def tune(**options: Any) -> int:
     "--study", "study", default="quickstart", show_default=True, help="Study whose data, teacher and recipes are used."
 )
 @click.option("--test/--no-test", default=False, help="Also measure on the test images.")
-@_BOARD
-@_HOME
+@BOARD
+@HOME
 def evaluate(**options: Any) -> int:
     """Take one candidate (a .toml file) through the whole pipeline and print its scores."""
     from edgesearch.search.commands._evaluate import evaluate as work
@@ -185,9 +155,9 @@ def evaluate(**options: Any) -> int:
 @cli.command()
 @click.option("--format", "style", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw the trials and the front (SVG), too.")
-@_STUDY
-@_STORAGE
-@_HOME
+@STUDY
+@STORAGE
+@HOME
 def pareto(**options: Any) -> int:
     """Print the front: the candidates that no other beats in every objective."""
     from edgesearch.search.commands._show import pareto as work
@@ -197,9 +167,9 @@ def pareto(**options: Any) -> int:
 
 @cli.command()
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: reports/STUDY.html in --home.")
-@_STUDY
-@_STORAGE
-@_HOME
+@STUDY
+@STORAGE
+@HOME
 def report(**options: Any) -> int:
     """Write the study's report: one HTML file that opens without a network."""
     from edgesearch.search.commands._show import report as work
@@ -210,8 +180,8 @@ def report(**options: Any) -> int:
 @cli.command()
 @click.argument("studies", nargs=-1, metavar="[STUDY]...")
 @click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the files.")
-@_STORAGE
-@_HOME
+@STORAGE
+@HOME
 def results(**options: Any) -> int:
     """Write what studies found (default: the one used last), to keep: settings, machine, versions, seconds and figures.
 
@@ -224,9 +194,9 @@ def results(**options: Any) -> int:
 
 @cli.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
-@_STUDY
-@_STORAGE
-@_HOME
+@STUDY
+@STORAGE
+@HOME
 def dashboard(**options: Any) -> int:
     """Serve optuna-dashboard on this study, to this machine only."""
     from edgesearch.search.commands._show import dashboard as work
@@ -248,9 +218,9 @@ def dashboard(**options: Any) -> int:
     type=click.Choice(["edgesearch", "vai"]),
     help="What makes the file that the board runs: this program, or vai_c_xir of Vitis AI; default: the study's.",
 )
-@_STUDY
-@_STORAGE
-@_HOME
+@STUDY
+@STORAGE
+@HOME
 def export(**options: Any) -> int:
     """Write the file that the board runs, xmodel, ONNX, float weights and a manifest of one trial or of the whole front."""
     from edgesearch.search.commands._export import export as work
@@ -276,9 +246,9 @@ def export(**options: Any) -> int:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for the exported trial and the record; default: deployments/STUDY in --home.",
 )
-@_STUDY
-@_STORAGE
-@_HOME
+@STUDY
+@STORAGE
+@HOME
 def deploy(**options: Any) -> int:
     """Compile trial TRIAL, run it on a board, and compare its integers, accuracy and speed with what was predicted."""
     from edgesearch.search.commands._deploy import deploy as work
@@ -286,105 +256,8 @@ def deploy(**options: Any) -> int:
     return work(**options)
 
 
-@cli.command()
-@click.argument("model")
-@click.option("--width", type=float, help="Factor on the channels of a student; default: 1.")
-@click.option("--input-size", type=click.IntRange(min=4), help="Pixels of a side; default: 224 for an ImageNet stem, else 32.")
-@click.option("--channels", type=click.IntRange(min=1), help="Channels of the image; default: 3.")
-@click.option("--classes", type=click.IntRange(min=2), help="Outputs that the network must have; default: 10, or its own.")
-@click.option("--stem", type=click.Choice(["imagenet", "small"]), help="How a student begins; default: imagenet.")
-@click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("--images", type=click.Path(path_type=Path), help="Calibration images to look at too: float32 NHWC, normalised.")
-@click.option("--test-images", type=click.Path(path_type=Path), help="Test images that --images must not be among.")
-@_COMPILER
-@_ALLOW
-@_BOARD
-def inspect(**options: Any) -> int:
-    """Say what of MODEL the DPU runs, what it does not, and how fast.
-
-    MODEL is a student's name, my_pkg.models:Net (looked for from here), an .xmodel or a candidate's .toml.
-    """
-    from edgesearch.search.commands._inspect import inspect as work
-
-    return work(**options)
-
-
-@cli.command()
-@click.argument("network")
-@click.option("--per-layer", is_flag=True, help="Where the time goes, layer by layer, and what would help.")
-@click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture (HTML) of cycles and bytes.")
-@click.option("--input-size", type=click.IntRange(min=4), help="For a student's name: pixels of a side.")
-@click.option(
-    "--runner", help="The program that feeds the DPU, one of the board's: vart_python (the default), cpp, thesis_script."
-)
-@_COMPILER
-@_ALLOW
-@_BOARD
-def bench(**options: Any) -> int:
-    """Time NETWORK on the simulated board: an .xmodel, a candidate's .toml, a student's name or my_pkg.models:Net."""
-    from edgesearch.search.commands._bench import bench as work
-
-    return work(**options)
-
-
-@cli.command()
-@click.argument("xmodel", type=click.Path(path_type=Path))
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="float32 NHWC, normalised; int8, quantized; or uint8 pixels with the export's manifest.json beside XMODEL.",
-)
-@click.option("--logits", type=click.Path(path_type=Path), help="Where float32 (N, classes) is written.")
-@click.option("--labels", type=click.Path(path_type=Path), help="Whole numbers (N,): print how many images are told right.")
-def simulate(**options: Any) -> int:
-    """Execute an XMODEL of one input, AMD's own included, in the DPU's integers; a compiled one instruction by
-    instruction.
-    """
-    from edgesearch.search.commands._simulate import simulate as work
-
-    return work(**options)
-
-
-@cli.command(name="compile")
-@click.argument("xmodel", type=click.Path(path_type=Path))
-@click.option("--fingerprint", help="The board's DPU, as xdputil query prints it (0x...); default: that of --board.")
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: NAME_compiled.xmodel beside XMODEL."
-)
-@click.option("--tries", type=click.IntRange(min=0), default=0, help="Other schedules to try, of which the fastest is taken.")
-@click.option("--strict", is_flag=True, help="Refuse values of instructions that no measured file of AMD's compiler has.")
-@_ALLOW
-@click.option(
-    "--compiler",
-    type=click.Choice(["edgesearch", "vai"]),
-    default="edgesearch",
-    show_default=True,
-    help="This program, or vai_c_xir of Vitis AI: the one on PATH, else the one in its container.",
-)
-@click.option("--compare", is_flag=True, help="Compile with the other one, too: logits in simulation, instructions, time.")
-@click.option(
-    "--arch", type=click.Path(path_type=Path), help="arch.json for vai_c_xir; default: one of the board's fingerprint."
-)
-@click.option("--image", help="Vitis AI's container image; default: xilinx/vitis-ai-pytorch-cpu:latest.")
-@click.option("--json", "as_json", is_flag=True, help="Say what is in the file as JSON.")
-@click.option("--board", help="zcu104 (the default), zcu102, kv260 or a board profile (JSON).")
-def compile_(**options: Any) -> int:
-    """Compile a quantized XMODEL into the file that a board runs, and check it."""
-    from edgesearch.search.commands._compile import compile_file as work
-
-    return work(**options)
-
-
-@cli.command()
-@click.argument("xmodel", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Every instruction with all its fields, as JSON.")
-def disassemble(**options: Any) -> int:
-    """Print the instructions of a compiled XMODEL, AMD's own included."""
-    from edgesearch.search.commands._compile import disassemble_file as work
-
-    return work(**options)
+for _command in NETWORK_COMMANDS:
+    cli.add_command(_command)
 
 
 @cli.command()
@@ -395,9 +268,9 @@ def disassemble(**options: Any) -> int:
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The profile (JSON) to write."
 )
 @click.option("--keep-unexplained", is_flag=True, help="Write the profile even if it is far from some of the measurements.")
-@_BOARD
-@_STORAGE
-@_HOME
+@BOARD
+@STORAGE
+@HOME
 def calibrate(**options: Any) -> int:
     """Fit the timing model's constants to measurements and write a board profile for --board."""
     from edgesearch.search.commands._bench import calibrate as work
@@ -412,8 +285,8 @@ cli.add_command(board)
 @click.option("--study", help="A study (its name or .toml file), for its board and its [vitis] table.")
 @click.option("--board", help="A simulated board; or a board or pool of the boards file, which must then serve.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, once all is checked.")
-@_STORAGE
-@_HOME
+@STORAGE
+@HOME
 def doctor(**options: Any) -> int:
     """Check this installation: packages, memory, Ray, the database, the store, Vitis AI, boards."""
     from edgesearch.search.commands._doctor import doctor as work

@@ -64,7 +64,8 @@ def inspect(
             problems = [{"where": p.where, "operation": p.operation, "reason": p.reason} for p in error.problems]
             click.echo(json.dumps({"model": error.model, "runs": False, "problems": problems}, indent=1))
         else:
-            click.echo(f"{error.model} does not run on the {MODELLED} as it is; {len(error.problems)} problems:")
+            count = "1 problem" if len(error.problems) == 1 else f"{len(error.problems)} problems"
+            click.echo(f"{error.model} does not run on the {MODELLED} as it is; {count}:")
             for problem in error.problems:
                 click.echo(f"  {problem}")
         return 2

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesearch.board_eval import Graph, lower, pruned_estimate, read_xmodel
 from edgesearch.errors import SpaceError
+from edgesearch.files import parse_toml
 from edgesearch.spaces import PRESETS, STUDENTS, Candidate, Pruning, build, is_staged_name, parse_candidate
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ _CHANNELS, _CLASSES = 3, 10
 def read_candidate(path: Path) -> Candidate:
     """The candidate of a TOML file; raises SpaceError when it is not one. Relative weights start at the file's folder."""
     try:
-        tables = tomllib.loads(path.read_text())
+        tables = parse_toml(path.read_bytes())
     except OSError as error:
         raise SpaceError(f"candidate file {str(path)!r} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise SpaceError(f"{path} is not valid TOML: {error}") from error
     student = tables.get("student")
     if isinstance(student, dict) and student.get("weights") not in (None, "", "imagenet"):

@@ -12,17 +12,17 @@ _VARIABLE = "EDGESEARCH_STORAGE"
 _DEFAULT_HOME = Path("runs")
 
 
-def options(study: str, home: Path, storage: str | None) -> str:
-    """--study, --home and --storage as a shell takes them.
+def options(study: str | None, home: Path, storage: str | None) -> str:
+    """--study, unless it is None, --home and --storage as a shell takes them.
 
     A storage whose URL has a password is left to the environment variable that the commands read.
     """
-    words = ["--study", study]
+    words = [] if study is None else ["--study", study]
     if home != _DEFAULT_HOME:
         words += ["--home", str(home)]
     if storage is not None and os.environ.get(_VARIABLE) != storage:
         if make_url(storage).password is not None:
-            return f'{shlex.join(words)} --storage "${_VARIABLE}"'
+            return f'{shlex.join(words)} --storage "${_VARIABLE}"'.lstrip()
         words += ["--storage", storage]
     return shlex.join(words)
 

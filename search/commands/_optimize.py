@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -63,17 +64,23 @@ def optimize(
     else:
         click.echo(screen(opened.inputs, trials=1).why_empty())
     click.echo(f"report: {opened.report()}")
-    click.echo(_next_commands(opened, front, study, home, storage))
+    given: dict[str, object] = {"--name": name, "--seed": seed, "--score": score}
+    given |= {"--threads-per-stage": threads_per_stage if threads_per_stage > 1 else None}
+    words = [study, *(word for option, value in given.items() if value is not None for word in (option, str(value)))]
+    words += [word for each in board for word in ("--board", each)]
+    click.echo(_next_commands(opened, front, words, home, storage))
     return 0
 
 
-def _next_commands(study: Study, front: Front, file: str, home: Path, storage: str | None) -> str:
+def _next_commands(study: Study, front: Front, words: list[str], home: Path, storage: str | None) -> str:
+    """What to do next; `words` are what the command line said of the study itself."""
     where = options(study.name, home, storage)
     commands = [f"edgesearch dashboard {where}"]
     if len(front):
         commands.insert(0, f"edgesearch export {where} --knee -o DIR")
     elif study.view().counts["FAIL"]:
-        commands.insert(0, f"edgesearch optimize {file} --retry-failed, once what made its trials fail is mended")
+        again = shlex.join(["edgesearch", "optimize", *words, "--retry-failed"])
+        commands.insert(0, f"{again} {options(None, home, storage)}".rstrip() + ", once what made its trials fail is mended")
     return f"next: {'   or   '.join(commands)}{hint(storage)}"
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _BEYOND_WORST = 1.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StudyRecord(Record):
     """A trial of a study, with its candidate, its figures and its files."""
 
@@ -31,6 +31,10 @@ class StudyRecord(Record):
     def of(cls, record: Record, study: Study) -> StudyRecord:
         """The record of a trial of `study`."""
         return cls(**{f.name: getattr(record, f.name) for f in fields(Record)}, study=study)
+
+    def __repr__(self) -> str:
+        figures = _in_words(self) if self.is_complete else self.state
+        return f"<trial {self.number}: {self.recipe or 'no candidate'}, {figures}>"
 
     def export(
         self,
@@ -101,9 +105,7 @@ class Front(Sequence[StudyRecord]):
         """
         record = choose(self.members(), min_accuracy=min_accuracy, min_fps=min_fps)
         if record is None:
-            reach = ", ".join(
-                f"{r.accuracy:.2%} at {r.fps:,.0f} FPS" for r in self if r.accuracy is not None and r.fps is not None
-            )
+            reach = ", ".join(_in_words(member) for member in self)
             raise StudyError(f"no member of the front keeps these limits; the front is {reach}")
         assert isinstance(record, StudyRecord)
         return record
@@ -149,3 +151,10 @@ class Front(Sequence[StudyRecord]):
             return 0.0
         values = [value for record in self._view.records if (value := record.figure(objective.name)) is not None]
         return max(values, default=0.0) * _BEYOND_WORST
+
+
+def _in_words(record: Record) -> str:
+    """What was found of it, as far as it is known."""
+    accuracy = "" if record.accuracy is None else f"{record.accuracy:.2%}"
+    speed = "" if record.fps is None else f"{record.fps:,.0f} FPS"
+    return " at ".join(part for part in (accuracy, speed) if part) or "no figures"

@@ -31,6 +31,7 @@ from edgesearch.search.study import (
     Home,
     Ledger,
     Record,
+    StudyFile,
     create_or_resume,
     database_errors,
     hold_lease,
@@ -39,6 +40,7 @@ from edgesearch.search.study import (
     quiet_optuna,
     read_study,
 )
+from edgesearch.spaces import Candidate
 
 #: Finished trials whose keys are made again when a study is resumed; of more a part stands for all.
 _LOOKED_AT = 200
@@ -122,16 +124,8 @@ def run_study(
                     boards=crew,
                     retry_failed=retry_failed,
                 )
-                summary = engine.run(trials)
-                runner = StageRunner(
-                    store=store,
-                    pool=pool,
-                    data=settings.data,
-                    logs=logs,
-                    note=progress.note,
-                    folder=settings.folder,
-                    vitis=settings.vitis,
-                )
+                summary = engine.run(_with_retries(study, trials) if retry_failed else trials)
+                runner = _stage_runner(settings, store, pool, logs, progress)
                 _test_chosen(inputs, study, runner, Ledger(study, lease, say=progress.note))
                 _compile_front(inputs, study, runner, progress)
             finally:
@@ -139,11 +133,35 @@ def run_study(
     return summary
 
 
+def _stage_runner(settings: StudyFile, store: Store, pool: Pool, logs: Path, progress: Progress) -> StageRunner:
+    return StageRunner(
+        store=store,
+        pool=pool,
+        data=settings.data,
+        logs=logs,
+        note=progress.note,
+        folder=settings.folder,
+        vitis=settings.vitis,
+    )
+
+
 def _is_open(study: optuna.Study, trials: int, retry_failed: bool) -> bool:
     """Whether there is a trial left to be made, or to be finished."""
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     is_failed_tried = retry_failed and TrialState.FAIL in states
     return len(states) < trials or TrialState.RUNNING in states or is_failed_tried
+
+
+def _with_retries(study: optuna.Study, trials: int) -> int:
+    """`trials`, or as many more as there have to be for the candidates of failed trials to be tried again.
+
+    What failed once and succeeded since, or is tried just now, is not tried again.
+    """
+    keys: dict[bool, set[str]] = {True: set(), False: set()}
+    recorded = study.get_trials(deepcopy=False)
+    for trial in recorded:
+        keys[trial.state == TrialState.FAIL].add(Candidate.model_validate(trial.user_attrs["candidate"]).key)
+    return max(trials, len(recorded) + len(keys[True] - keys[False]))
 
 
 def made_otherwise(inputs: Inputs, study: optuna.Study) -> str:

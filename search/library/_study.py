@@ -84,10 +84,11 @@ class Study:
         `threads` are those of every stage: results are bit-equal for any number of workers, not for another number of threads.
 
         Nothing is written yet, and nothing downloaded but data that the study asks for. Raises StudyError when there is no such
-        study, SpaceError for settings that are not possible, for weights that do not fit and when no student can be built,
-        DataError, TargetError, BoardError for boards that cannot be used, and LoweringError or GraphError when the DPU can run
-        no student.
+        study and for `threads` below 1, SpaceError for settings that are not possible, for weights that do not fit and when no
+        student can be built, DataError, TargetError, BoardError for boards that cannot be used, and LoweringError or GraphError
+        when the DPU can run no student.
         """
+        _check_number("threads", threads, int, least=1)
         settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
         changes: dict[str, Any] = {"name": name, "seed": seed, "score": score}
         boards = [board] if isinstance(board, str) else board or ()
@@ -156,19 +157,23 @@ class Study:
         told each line of what happens, for example `print`; None: silence. `board_wait_s`: seconds for a board to come back
         when all that measure are in quarantine; then the study stops. `hang_s`: a worker that gives no sign of life for longer
         is stopped, and its stage begins again from its last checkpoint. Interrupted at any moment, the same call goes on.
-        Raises StudyError when the study was started with other settings or images, when another process runs it, when its
-        first trials all fail, and for a study that was loaded to be read; BoardUnfit, before anything is trained, when no
-        board that is to measure can before a person mends it.
+        Raises StudyError for a number that is out of range, when the study was started with other settings or images, when
+        another process runs it, when its first trials all fail, and for a study that was loaded to be read; BoardUnfit,
+        before anything is trained, when no board that is to measure can before a person mends it.
         """
         from edgesearch.search.library._run import Resources, run_study
 
         if self._opened is None:
             raise StudyError(f"study {self.name!r} was loaded to be read; open it with its file (Study.open) to go on with it")
+        _check_number("trials", trials, int, least=1)
+        _check_number("workers", workers, int, least=0)
+        for name, value in (("gpus_per_stage", gpus_per_stage), ("board_wait_s", board_wait_s), ("hang_s", hang_s)):
+            _check_number(name, value, float, least=0)
         self.summary = run_study(
             self._opened,
             self.home,
             self.storage,
-            trials=trials or self.trials,
+            trials=self.trials if trials is None else trials,
             resources=Resources(workers, ray_address, gpus_per_stage, board_wait_s, hang_s),
             progress=as_progress(progress),
             retry_failed=retry_failed,
@@ -328,6 +333,14 @@ class Study:
 
     def _network(self, record: StudyRecord) -> nn.Module:
         return float_network(record, self._store(), folder=self.settings.folder)
+
+
+def _check_number(name: str, value: object, kind: type[int] | type[float], *, least: int) -> None:
+    """Raise StudyError for a number that the command would refuse, too; None is what is not given."""
+    taken = int if kind is int else (int, float)
+    if value is not None and (not isinstance(value, taken) or isinstance(value, bool) or not value >= least):
+        what = "a whole number" if kind is int else "a number"
+        raise StudyError(f"`{name}` is {value!r}, expected {what} of at least {least}")
 
 
 def _silent(line: str) -> None:

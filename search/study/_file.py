@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-import tomllib
+import re
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from edgesearch.board_eval import Compiler, Feature, VitisSettings
 from edgesearch.errors import SpaceError, StudyError
+from edgesearch.files import parse_toml
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces import (
@@ -23,6 +25,7 @@ from edgesearch.spaces import (
     StageChoices,
     StagedChoices,
     Student,
+    candidate_keys,
     complete,
     complete_candidate,
     explain,
@@ -99,6 +102,14 @@ class TeacherTable(Student):
     recipe: Recipe = Recipe()
 
 
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+        raise PydanticCustomError(
+            "name", "letters, digits, dots, dashes and underscores, 64 at most, of which the first is a letter or a digit"
+        )
+    return name
+
+
 class StudyFile(Settings):
     """A study, whole and validated.
 
@@ -106,7 +117,7 @@ class StudyFile(Settings):
     is looked for; it is no setting and decides nothing else.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    name: Annotated[str, AfterValidator(_check_name)]
     description: str = ""
     seed: int = Field(default=0, ge=0)
     data: DataSettings = DataSettings()
@@ -265,8 +276,8 @@ def load_study(name_or_path: str) -> StudyFile:
 def parse_study(content: bytes, *, where: str, folder: Path) -> StudyFile:
     """A StudyFile from TOML, with or without a byte-order mark; relative paths in it start at `folder`."""
     try:
-        tables = tomllib.loads(content.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        tables = parse_toml(content)
+    except ValueError as error:
         raise SpaceError(f"{where} is not valid TOML: {error}") from error
     return parse_tables(tables, where=where, folder=folder)
 
@@ -347,4 +358,4 @@ def _known_keys() -> dict[str, list[str]]:
         "search": SearchSettings,
         "vitis": VitisSettings,
     }
-    return {table: list(model.model_fields) for table, model in tables.items()}
+    return {table: list(model.model_fields) for table, model in tables.items()} | candidate_keys("candidates")

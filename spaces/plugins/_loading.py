@@ -43,7 +43,8 @@ def load(path: str, *, folder: Path | None = None, noun: str = "class", expected
         fingerprint = source_fingerprint(path, folder=folder)
         if expected_sha256 and fingerprint != expected_sha256:
             raise PluginError(
-                f"the code of {noun} {path!r} changed while the study ran; run the same command again to go on with it"
+                f"the code of {noun} {path!r} changed while the study ran; what was begun with it before cannot go on, and new "
+                "trials take it as it is now"
             )
         module = _import(module_name, folder, fingerprint, f"{noun} {path!r}")
         try:
@@ -78,7 +79,7 @@ def _import(name: str, folder: Path | None, fingerprint: str, what: str) -> Modu
         importlib.invalidate_caches()
         try:
             module = importlib.import_module(name)
-        except Exception as error:  # whatever the user's own module raises when it is imported
+        except (Exception, SystemExit) as error:  # whatever the user's own module raises when it is imported
             where = "" if folder is None else f" from {str(folder)!r} or"
             raise PluginError(
                 f"{what} cannot be imported ({type(error).__name__}: {error}); "

@@ -149,6 +149,7 @@ def test_only_eight_bits_are_deployable() -> None:
         ({"student": {"architecture": "mlp"}, "pruning": {"method": "magic"}}, ["pruning.method", "magic", "one_step"]),
         ({"student": {"architecture": "mlp"}, "quantization": {"bits": 4}}, ["quantization.bits", "4", "5, 8 or 16"]),
         ({"student": {"architecture": "mlp"}, "colour": 3}, ["colour", "3", "unknown"]),
+        ({"student": {"architecture": "mlp", "wdth": 2}}, ["unknown key student.wdth", "did you mean width"]),
         ({"student": {"architecture": "mlp"}, "quantization": {"method": "qat", "bits": 16}}, ["float16", "ptq"]),
         ({}, ["student", "missing"]),
     ],

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and TOML as people save it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesearch.files import write_atomically
+from edgesearch.files import parse_toml, write_atomically
 
 
 def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -30,3 +30,22 @@ def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path: Path) -> N
     finally:
         os.close(reader)
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte-order mark"])
+def test_toml_is_read_with_and_without_a_byte_order_mark(mark: bytes) -> None:
+    assert parse_toml(mark + 'name = "Löwe"\n'.encode()) == {"name": "Löwe"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('a = 1\nname = "Löwe"\n'.encode("latin-1"), "line 2 is not UTF-8; save the file in that encoding"),
+        ("name = 1\n".encode("utf-16"), "line 1 is not UTF-8"),
+        (b"a = " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
+        (b"a = [1", "Unclosed array"),
+    ],
+)
+def test_what_is_no_toml_is_told_in_words(content: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_toml(content)

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgesearch.board_eval.execution import _exact
+from edgesearch.board_eval.execution import Network, _exact, to_tensor
 from edgesearch.board_eval.execution._execute import Executor, execute, execute_all, run_float
 from edgesearch.board_eval.execution._reference import reference_values
 from edgesearch.board_eval.graph._arithmetic import round_activations, round_weights
-from edgesearch.board_eval.graph._graph import Conv, Graph, Input, Reshape
+from edgesearch.board_eval.graph._graph import Conv, Graph, Input, Reshape, without_weights
 from edgesearch.board_eval.graph._names import fix_names
 from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.errors import QuantizationError
@@ -190,6 +190,28 @@ def test_float_values_of_chosen_nodes(golden: Any) -> None:
     np.testing.assert_array_equal(values["Tiny__input_0"], images)
     with pytest.raises(QuantizationError, match="nobody"):
         run_float(graph, images, keep=["nobody"])
+
+
+def test_the_reference_takes_plain_means_and_quantizers_the_dpus() -> None:
+    """Both are one interpreter, whose values differ in this alone."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU6(), torch.nn.AvgPool2d(3), torch.nn.Conv2d(8, 4, 1))
+    graph = lower(model.eval(), (1, 8, 8))
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
+    with torch.inference_mode():
+        expected = model(to_tensor(images)).numpy()
+        np.testing.assert_allclose(
+            Network.of(graph, reference=True).logits(to_tensor(images)), expected.reshape(3, -1), atol=1e-6
+        )
+        scaled = model[3](model[2](model[1](model[0](to_tensor(images)))) * (9 * 7 / 64)).numpy()  # 3 x 3: sums times 7 / 64
+        np.testing.assert_allclose(Network.of(graph).logits(to_tensor(images)), scaled.reshape(3, -1), atol=1e-6)
+    np.testing.assert_allclose(run_float(graph, images), expected.transpose(0, 2, 3, 1), atol=1e-6)
+
+
+def test_a_network_of_shapes_alone_has_no_values() -> None:
+    graph = without_weights(lower(torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3)), (1, 8, 8)))
+    with pytest.raises(QuantizationError, match="'0' has no weights, only shapes"):
+        Network.of(graph)
 
 
 # -- bad input

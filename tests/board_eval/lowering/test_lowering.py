@@ -15,7 +15,7 @@ from edgesearch.board_eval.graph._graph import Activation, Add, Concat, Conv, De
 from edgesearch.board_eval.graph._names import op_names
 from edgesearch.board_eval.lowering._trace import lower, lower_with_sources
 from edgesearch.board_eval.xmodel._wire import graph_message
-from edgesearch.errors import LoweringError
+from edgesearch.errors import GraphError, LoweringError
 
 
 def kinds(graph: Graph) -> list[str]:
@@ -167,6 +167,28 @@ def test_batch_norm_behind_linear_and_depthwise_is_folded() -> None:
     assert kinds(assert_computes_the_same(model)) == ["Input", "Depthwise", "Reshape", "Linear"]
 
 
+def test_batch_norm_of_a_vector_scales_it_as_an_image_of_one_pixel() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(432, 5), nn.ReLU(), nn.BatchNorm1d(5), nn.ReLU6(), nn.Linear(5, 4))
+    graph = assert_computes_the_same(model)
+    assert kinds(graph) == ["Input", "Reshape", "Linear", "Reshape", "Depthwise", "Reshape", "Linear"]
+    assert graph.by_name["3"].activation == "relu6"
+    model = nn.Sequential(nn.Flatten(), nn.Linear(432, 5), nn.ReLU(), nn.BatchNorm1d(5))
+    assert assert_computes_the_same(model).output.shape == (5,)
+
+
+def test_batch_norm_of_a_flattened_image_keeps_torchs_order() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 11), nn.ReLU(), nn.Flatten(), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 5))
+    assert kinds(assert_computes_the_same(model)) == ["Input", "Conv", "Reshape", "Reshape", "Depthwise", "Reshape", "Linear"]
+
+
+def test_a_batch_norm_of_a_vector_that_others_read_too_is_not_clipped() -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(F.relu(self.conv(x).mean((2, 3))))
+        return F.relu(y) + y
+
+    assert_computes_the_same(Function(forward, conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm1d(4)))
+
+
 def test_one_layer_used_twice_becomes_two_nodes() -> None:
     conv = nn.Conv2d(3, 3, 3, padding=1)
     graph = assert_computes_the_same(nn.Sequential(conv, nn.ReLU(), conv))
@@ -279,6 +301,12 @@ def test_every_unsupported_operation_is_named_with_its_place() -> None:
 )
 def test_reasons_are_given(model: nn.Module, where: str, reason: str) -> None:
     assert reason in refusals(model)[where]
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 8), (1, 3, 8, 8), (3, 0, 8), (3.0, 8, 8), 8])
+def test_an_input_that_is_no_image_is_refused(shape: Any) -> None:
+    with pytest.raises(GraphError, match=r"expected \(channels, height, width\), such as \(3, 32, 32\)"):
+        lower(nn.Sequential(nn.Conv2d(3, 4, 1)), shape)
 
 
 def test_the_model_is_left_as_it_was() -> None:

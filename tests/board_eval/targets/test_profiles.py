@@ -51,6 +51,11 @@ def test_what_is_wrong_with_a_profile_is_named(tmp_path: Path, change: dict[str,
         load_profile(path)
 
 
+def test_a_profile_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text(load_profile("zcu104").to_json(), encoding="utf-8-sig")
+    assert load_profile(tmp_path / "mine.json") == load_profile("zcu104")
+
+
 def test_a_profile_of_0_1_0_is_read(tmp_path: Path) -> None:
     raw = json.loads(load_profile("zcu104").to_json())
     del raw["runners"], raw["default_runner"]

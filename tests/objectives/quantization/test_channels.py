@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from edgesearch.board_eval.execution import Network
 from edgesearch.board_eval.graph._graph import Graph
 from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._equalization import scaled
-from edgesearch.objectives.quantization._network import Network
 
 
 class Net(nn.Module):

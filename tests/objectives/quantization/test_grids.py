@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgesearch.board_eval.execution import Network
 from edgesearch.board_eval.graph._graph import Add, Graph
 from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.objectives.quantization._best import calibrate, find_grids, relu6_peaks
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._equalization import equalizing_scales
 from edgesearch.objectives.quantization._grids import parameter_table, value_table
-from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._positions import Positions, obey_limits, round_half_up
 from edgesearch.objectives.quantization._quantize import quantize
 from edgesearch.objectives.quantization._sensitivity import measure

@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgesearch.board_eval.execution import execute, run_float
+from edgesearch.board_eval.execution import Network, execute, run_float, to_tensor
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.lowering import lower
 from edgesearch.objectives.quantization import _best
-from edgesearch.objectives.quantization._assembly import assemble, to_tensor
+from edgesearch.objectives.quantization._assembly import assemble
 from edgesearch.objectives.quantization._best import calibrate, find_grids, quantize_best
 from edgesearch.objectives.quantization._distance import Judge
-from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._output import choose_output_position
 from edgesearch.objectives.quantization._positions import MAX_FIX, Positions, obey_limits
 

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+from edgesearch.board_eval.execution import to_tensor
 from edgesearch.board_eval.execution._execute import execute
 from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Linear
 from edgesearch.board_eval.lowering._trace import lower, lower_with_sources
 from edgesearch.errors import QuantizationError, TrainingError
 from edgesearch.objectives import Store
 from edgesearch.objectives.data import Normalisation
-from edgesearch.objectives.quantization._assembly import to_tensor
 from edgesearch.objectives.quantization._best import find_grids
 from edgesearch.objectives.quantization._qat import QatBatch, QatSettings, start, train_qat
 from edgesearch.objectives.quantization._qat_network import QatNetwork

@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from edgesearch.board_eval.execution import Network, to_tensor
 from edgesearch.board_eval.execution._execute import execute
 from edgesearch.board_eval.graph._arithmetic import weight_integers
 from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Linear
 from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.errors import QuantizationError
-from edgesearch.objectives.quantization._assembly import to_tensor
-from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._positions import owners
 from edgesearch.objectives.quantization._quantize import quantize
 
@@ -164,3 +163,12 @@ def test_bits_and_methods_that_do_not_exist(graph: Graph, images: np.ndarray) ->
         quantize(graph, images, bits=16)
     with pytest.raises(QuantizationError, match="unknown quantization method 'minmax'"):
         quantize(graph, images, method="minmax")  # type: ignore[arg-type]
+
+
+def test_what_is_no_graph_and_what_are_no_arrays_is_refused_with_what_was_meant(graph: Graph, images: np.ndarray) -> None:
+    with pytest.raises(QuantizationError, match="of type Fire, expected the Graph that `lower` makes of a torch network"):
+        quantize(Fire(), images)  # type: ignore[arg-type]
+    with pytest.raises(QuantizationError, match=r"of type Tensor, expected a numpy array .* images\.permute\(0, 2, 3, 1\)"):
+        quantize(graph, torch.from_numpy(images))  # type: ignore[arg-type]
+    with pytest.raises(QuantizationError, match=r"of type list, expected a numpy array, \(N, 8, 8, 3\)"):
+        execute(quantize(graph, images, method="vitis"), images.tolist())  # type: ignore[arg-type]

@@ -12,11 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from edgesearch.board_eval.execution import Network, to_tensor
 from edgesearch.board_eval.execution._execute import execute
 from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Linear
 from edgesearch.board_eval.lowering._trace import lower
-from edgesearch.objectives.quantization._assembly import to_tensor
-from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._quantize import quantize
 from edgesearch.objectives.quantization._vitis import Calibration, without_relu6
 from edgesearch.objectives.quantization._vitis_equalization import equalize_as_vitis, equalized_pairs

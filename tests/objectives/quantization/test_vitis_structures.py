@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edgesearch.board_eval.execution import execute
+from edgesearch.board_eval.execution import Network, execute
 from edgesearch.board_eval.execution._reference import reference_values
 from edgesearch.board_eval.graph import Activation, Add, Concat, Conv, Depthwise, Graph, round_activations
 from edgesearch.board_eval.lowering import lower
-from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._positions import owners
 from edgesearch.objectives.quantization._quantize import quantize
 from edgesearch.objectives.quantization._vitis import _Noise

@@ -106,6 +106,15 @@ def test_a_pruned_candidate_is_timed_pruned(tmp_path: Path) -> None:
     assert pruned["throughput_fps"] > 1.2 * whole["throughput_fps"]
 
 
+def test_a_candidates_file_is_read_as_editors_save_it(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('student = { architecture = "cnn_tiny", input_size = 8 }\n', encoding="utf-8-sig")
+    assert json.loads(run("bench", path, "--format", "json"))["macs"] > 0
+    path.write_text('# Löwe\nstudent = { architecture = "cnn_tiny" }\n', encoding="latin-1")
+    with pytest.raises(SpaceError, match=r"c\.toml is not valid TOML: line 1 is not UTF-8; save the file in that encoding"):
+        run("bench", path)
+
+
 def test_bench_shows_every_layer_and_a_picture(tmp_path: Path) -> None:
     picture = tmp_path / "layers.html"
     facts = json.loads(

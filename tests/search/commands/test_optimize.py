@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -55,11 +56,25 @@ def test_options_are_checked_like_the_file(tmp_path: Path, capsys: pytest.Captur
     assert run(["optimize", file, "--dry-run", "--trials", "1", "--home", str(tmp_path / "h")]) == 0
     assert run(["optimize", file, "--name", "a b", "--home", str(tmp_path / "h")]) == 2
     error = capsys.readouterr().err
-    assert "name = 'a b'" in error
+    assert "name = 'a b', expected letters, digits, dots, dashes and underscores, 64 at most" in error
     assert "Traceback" not in error
     assert run(["optimize", write(tmp_path, STUDY.replace("[8]", "[3]")), "--home", str(tmp_path / "h")]) == 2
     assert "input_size = 3, expected greater than or equal to 4" in capsys.readouterr().err
     assert not (tmp_path / "h").exists()
+
+
+@pytest.mark.slow
+def test_failed_trials_are_tried_again_by_the_command_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, STUDY.replace("epochs = 1", 'epochs = 1\noptimizer = "sgd"\nlr = 1e30'))
+    given = ["--workers", "0", "--trials", "1"]
+    assert run(["optimize", file, "--name", "other", "--home", str(tmp_path / "h h"), *given]) == 0
+    said = capsys.readouterr().out
+    assert "1 failed" in said
+    command = said.partition("next: edgesearch ")[2].partition(", once what made its trials fail is mended")[0]
+    assert shlex.split(command) == ["optimize", file, "--name", "other", "--retry-failed", "--home", str(tmp_path / "h h")]
+    assert run([*shlex.split(command), *given]) == 0
+    assert "1 failed" in capsys.readouterr().out
+    assert [r.state for r in Study.load("other", home=tmp_path / "h h").records()] == ["FAIL", "FAIL"]
 
 
 @pytest.mark.slow

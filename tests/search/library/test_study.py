@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
+import re
 import shutil
 import sqlite3
 import sys
@@ -101,6 +103,27 @@ def test_opening_writes_nothing_and_an_opened_study_has_an_empty_front(tiny_file
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"trials": 0}, "`trials` is 0, expected a whole number of at least 1"),
+        ({"trials": 2.5}, "`trials` is 2.5, expected a whole number"),
+        ({"workers": -1}, "`workers` is -1, expected a whole number of at least 0"),
+        ({"gpus_per_stage": -0.5}, "`gpus_per_stage` is -0.5, expected a number of at least 0"),
+        ({"hang_s": float("nan")}, "`hang_s` is nan"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_as_by_the_command(
+    tiny_file: Path, tmp_path: Path, given: dict[str, Any], said: str
+) -> None:
+    study = Study.open(tiny_file, home=tmp_path / "h")
+    with pytest.raises(StudyError, match=re.escape(said)):
+        study.optimize(**given)
+    with pytest.raises(StudyError, match="`threads` is 0, expected a whole number of at least 1"):
+        Study.open(tiny_file, home=tmp_path / "h", threads=0)
+    assert not (tmp_path / "h").exists()
+
+
 def test_settings_made_in_python_are_checked_like_a_file(tmp_path: Path) -> None:
     space = Space(students=("cnn_tiny",), input_size=(8,))
     made = StudyFile.parse({"name": "made", "space": space, "data": {"root": "x.npz", "name": "npz"}}, folder=tmp_path)
@@ -144,6 +167,12 @@ def test_members_of_the_front_are_chosen_as_the_command_chooses(tiny: Study) -> 
         tiny.record(99)
 
 
+def test_a_record_is_shown_in_a_line(tiny: Study) -> None:
+    record = tiny.front()[0]
+    assert str(record) == f"<trial {record.number}: {record.recipe}, {record.accuracy:.2%} at {record.fps:,.0f} FPS>"
+    assert str(dataclasses.replace(record, state="FAIL")) == f"<trial {record.number}: {record.recipe}, FAIL>"
+
+
 def test_the_hypervolume_counts_from_nothing(tiny: Study) -> None:
     front = tiny.front()
     corner = max(r.accuracy or 0 for r in front) * max(r.fps or 0 for r in front)
@@ -180,6 +209,34 @@ def test_the_float_network_of_a_trial_scores_what_was_recorded(tiny: Study) -> N
     assert right.mean() == pytest.approx(record.float_accuracy)
     with pytest.raises(StudyError, match="trained in integers from scratch"):
         tiny.record(1).network()
+
+
+@pytest.mark.slow
+def test_failed_candidates_are_tried_again_though_the_study_has_all_its_trials(tmp_path: Path) -> None:
+    (tmp_path / "moody.py").write_text(
+        "from pathlib import Path\nimport torch\nclass Net(torch.nn.Sequential):\n    def __init__(self, num_classes):\n"
+        "        super().__init__(torch.nn.Conv2d(1, 16, 8), torch.nn.Flatten(), torch.nn.Linear(16, num_classes))\n"
+        "    def forward(self, x):\n        if self.training and (Path(__file__).parent / 'bad').exists():\n"
+        "            raise RuntimeError('in a bad mood')\n        return super().forward(x)\n"
+    )
+    few = {"train_images": 40, "validation_images": 40, "calibration_images": 20, "test_images": 20}
+    tables = {
+        "name": "moody",
+        "data": {"name": "digits", **few},
+        "train": {"epochs": 1},
+        "candidates": [{"student": {"architecture": "moody:Net", "input_size": 8}}],
+    }
+    study = Study.open(StudyFile.parse(tables, folder=tmp_path), home=tmp_path / "runs")
+    (tmp_path / "bad").touch()
+    study.optimize(trials=1, workers=0)
+    assert [record.state for record in study.records()] == ["FAIL"]
+    (tmp_path / "bad").unlink()
+    study.optimize(trials=1, workers=0)
+    assert len(study.records()) == 1
+    study.optimize(trials=1, workers=0, retry_failed=True)
+    assert [record.state for record in study.records()] == ["FAIL", "COMPLETE"]
+    study.optimize(trials=1, workers=0, retry_failed=True)  # it succeeded since
+    assert len(study.records()) == 2
 
 
 def test_one_candidate_is_evaluated_without_becoming_a_trial(tiny: Study) -> None:

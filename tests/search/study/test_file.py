@@ -54,6 +54,14 @@ def test_a_study_survives_json() -> None:
         ('name = "a"\ncompiler = "vai"\nallow = ["relu6"]\n[space]\nstudents = ["mlp"]\n', ["allow", "relu6", "vai", "leave"]),
         ('name = "a"\nallow = ["tanh"]\n[space]\nstudents = ["mlp"]\n', ["allow", "tanh", "relu6"]),
         ("name = ", ["TOML"]),
+        (
+            'name = "a"\n[[candidates]]\nstudent = { architecture = "mlp", wdth = 2.0 }\n',
+            ["candidates.0.student.wdth", "did you mean width"],
+        ),
+        (
+            'name = "a"\n[[candidates]]\nstudents = { architecture = "mlp" }\n',
+            ["candidates.0.students", "did you mean student"],
+        ),
     ],
 )
 def test_mistakes_are_named_with_key_and_value(text: str, words: list[str]) -> None:

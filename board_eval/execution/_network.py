@@ -1,6 +1,7 @@
-"""A Graph computed by torch in real values, node by node, so that a quantizer can look at, round and train what it likes.
+"""A Graph computed by torch in real values, node by node: the one interpreter of float networks.
 
-Tensors are (N, C, H, W) or (N, C); weights are in torch's layout.
+`run_float` runs it as the reference that quantized networks are compared with; quantizers look at, round and train what they
+like in it. Tensors are (N, C, H, W) or (N, C); weights are in torch's layout.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edgesearch.board_eval.execution._exact import unambiguous
 from edgesearch.board_eval.graph import (
     LEAKY_SLOPE,
     Activation,
@@ -34,6 +36,7 @@ from edgesearch.board_eval.graph import (
     reshape_value,
     to_torch_layout,
 )
+from edgesearch.errors import QuantizationError
 
 #: Called with every node and its value (activation included); what it returns is what the node's readers see.
 Rounding = Callable[[Node, Tensor], Tensor]
@@ -41,19 +44,27 @@ Rounding = Callable[[Node, Tensor], Tensor]
 
 @dataclass
 class Network:
-    """A Graph with its weights and biases as tensors: node name -> tensor. A layer without bias has none here either."""
+    """A Graph with its weights and biases as tensors: node name -> tensor. A layer without bias has none here either.
+
+    With `reference` averages are plain means, where the DPU multiplies sums by m / 2**s, and images that torch's convolution
+    may mistake for another layout are copied first.
+    """
 
     graph: Graph
     weights: dict[str, Tensor] = field(default_factory=dict)
     biases: dict[str, Tensor] = field(default_factory=dict)
+    reference: bool = False
 
     @classmethod
-    def of(cls, graph: Graph) -> Network:
-        """Copies of the graph's weights."""
-        network = cls(graph)
+    def of(cls, graph: Graph, *, reference: bool = False) -> Network:
+        """Copies of the graph's weights. Raises QuantizationError when it has shapes only."""
+        network = cls(graph, reference=reference)
         for node in graph:
             if isinstance(node, Conv | Depthwise | Linear):
-                assert node.weight is not None  # check_graph has looked
+                if node.weight is None or (node.has_bias and node.bias is None):
+                    raise QuantizationError(
+                        f"layer {node.name!r} has no weights, only shapes; load weights into the network first"
+                    )
                 network.weights[node.name] = torch.from_numpy(to_torch_layout(node, node.weight).copy())
                 if node.bias is not None:
                     network.biases[node.name] = torch.from_numpy(np.array(node.bias, np.float32))
@@ -61,14 +72,21 @@ class Network:
 
     def copy(self) -> Network:
         """Weights of its own."""
-        return Network(
-            self.graph, {k: v.clone() for k, v in self.weights.items()}, {k: v.clone() for k, v in self.biases.items()}
-        )
+        return self._map(torch.clone)
 
     def to(self, device: str | torch.device) -> Network:
         """The same network on a device."""
-        weights = {name: weight.to(device) for name, weight in self.weights.items()}
-        return Network(self.graph, weights, {name: bias.to(device) for name, bias in self.biases.items()})
+        return self._map(lambda tensor: tensor.to(device))
+
+    def channels_last(self) -> Network:
+        """The same network with weights in the memory layout that fits images as they come, (N, H, W, C)."""
+        layout = torch.channels_last
+        return self._map(lambda tensor: tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Network:
+        weights = {name: change(weight) for name, weight in self.weights.items()}
+        biases = {name: change(bias) for name, bias in self.biases.items()}
+        return dataclasses.replace(self, weights=weights, biases=biases)
 
     def layers(self) -> tuple[Conv | Depthwise | Linear, ...]:
         """The nodes with weights, in execution order."""
@@ -81,8 +99,9 @@ class Network:
     def before_activation(self, node: Node, inputs: Sequence[Tensor]) -> Tensor:
         """The node's value before its activation."""
         if isinstance(node, Conv | Depthwise | Linear):
-            return apply_layer(node, inputs[0], self.weights[node.name], self.biases.get(node.name))
-        return apply_node(node, inputs)
+            x = unambiguous(inputs[0]) if self.reference and not isinstance(node, Linear) else inputs[0]
+            return apply_layer(node, x, self.weights[node.name], self.biases.get(node.name))
+        return apply_node(node, inputs, plain_means=self.reference)
 
     def run(self, images: Tensor, rounding: Rounding | None = None, keep: Iterable[str] = ()) -> dict[str, Tensor]:
         """The values of the nodes named in `keep`, and of the output under its own name, in the graph's order."""
@@ -152,11 +171,13 @@ def apply_layer(node: Conv | Depthwise | Linear, x: Tensor, weight: Tensor, bias
     return F.conv2d(x, weight, bias, node.stride, padding, node.dilation, groups)
 
 
-def apply_node(node: Node, inputs: Sequence[Tensor]) -> Tensor:
-    """Everything without weights, before its activation."""
+def apply_node(node: Node, inputs: Sequence[Tensor], *, plain_means: bool = False) -> Tensor:
+    """Everything without weights, before its activation; averages as the DPU takes them unless `plain_means`."""
     match node:
         case Pool():
             y = pool_sums_or_maxima(node, inputs[0], (*inputs[0].shape[2:], node.shape[-1]))
+            if node.kind == "avg" and plain_means:
+                return y / (node.kernel[0] * node.kernel[1])
             # the sum first: of integers it is exact, and so is the product with m / 2**s
             return y if node.kind == "max" else y * (node.factor / (node.kernel[0] * node.kernel[1]))
         case Add():

@@ -1,0 +1,38 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+HOME = click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("runs"),
+    envvar="EDGESEARCH_HOME",
+    show_default=True,
+    show_envvar=True,
+    help="Folder of studies, artifacts, logs and reports.",
+)
+STORAGE = click.option(
+    "--storage",
+    envvar="EDGESEARCH_STORAGE",
+    show_envvar=True,
+    help="Database URL of the studies; default: SQLite in --home.",
+)
+STUDY = click.option("--study", "study_name", help="Name of the study; default: the one used last.")
+BOARD = click.option("--board", help="zcu104, zcu102, kv260 or a board profile (JSON); default: the study's, else zcu104.")
+COMPILER = click.option(
+    "--compiler",
+    type=click.Choice(["edgesearch", "vai"]),
+    default="edgesearch",
+    show_default=True,
+    help="Whose code is timed: this program's, or vai_c_xir's of Vitis AI, as a model foretells it.",
+)
+ALLOW = click.option(
+    "--allow",
+    multiple=True,
+    type=click.Choice(["relu6", "leaky_relu", "save_pairs"]),
+    help="Let this program's code use this feature of the DPU, which no measured file has in this form; may be given again.",
+)
