@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from edgesearch.board_eval import Board, BoardPool, Compiler, Dpu, Feature
 from edgesearch.errors import SpaceError
@@ -15,6 +15,8 @@ from edgesearch.objectives.stages._spec import stage_specs
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import Recipe, multiplies_bfloat16
 from edgesearch.spaces import Candidate, Distillation, Settings, Student
+
+R = TypeVar("R", bound=Recipe)
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Plan:
             inputs={role: stage for role, stage in inputs.items() if stage is not None},
         )
 
-    def recipe(self, recipe: Recipe, *, own_views: bool = False) -> Recipe:
+    def recipe(self, recipe: R, *, own_views: bool = False) -> R:
         """The recipe with nothing left open: the study's views (a teacher's training has its own), and the precision."""
         views = recipe.augmentation if own_views and recipe.augmentation != "auto" else self.conditions.views
         auto = recipe.mixed_precision == "auto" and not self.conditions.bfloat16

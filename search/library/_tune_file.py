@@ -56,9 +56,10 @@ def tuned_text(text: str, target: Target, settings: Mapping[str, Any], *, name: 
 
 
 def _keep_views_in_step(document: MutableMapping[str, Any], target: Target, views: str) -> None:
-    """Another augmentation in [train] is [finetune]'s, too, and leaves the teacher as it is."""
-    if document.get("finetune", {}).get("augmentation", "auto") != "auto":
-        document["finetune"]["augmentation"] = views
+    """Another augmentation in [train] is that of [finetune] and [qat], too, and leaves the teacher as it is."""
+    for table in ("finetune", "qat"):
+        if document.get(table, {}).get("augmentation", "auto") != "auto":
+            document[table]["augmentation"] = views
     teacher = target.pipeline.teacher
     if teacher is not None and not teacher.trained and "teacher" in document:
         recipe = _table(document["teacher"], "recipe")

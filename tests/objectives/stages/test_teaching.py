@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from torch import Tensor
 from edgesearch.errors import SpaceError
 from edgesearch.objectives import Artifact, Estimator, load_data, teaching_figures
 from edgesearch.objectives.data import show
-from edgesearch.objectives.stages.kinds._quantized import QatBatches
 from edgesearch.objectives.training._distillation import Batch, Loss, stored_view
 from edgesearch.spaces import Candidate, Distillation, Student, build
 
@@ -31,21 +29,14 @@ class Shown:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.batches: list[tuple[Tensor, Tensor]] = []
-        inner, qat = Loss._targets, QatBatches.__call__
+        inner = Loss._targets
 
         def targets(loss: Loss, batch: Batch, classes: int) -> Tensor:
             soft = inner(loss, batch, classes)
             self.batches.append((batch.inputs.detach().clone(), soft.clone()))
             return soft
 
-        def batches(own: QatBatches, epoch: int) -> Iterable[Any]:
-            for batch in qat(own, epoch):
-                assert batch.logits is not None
-                self.batches.append((batch.images.clone(), batch.logits.clone()))
-                yield batch
-
         monkeypatch.setattr(Loss, "_targets", targets)
-        monkeypatch.setattr(QatBatches, "__call__", batches)
 
     def take(self) -> list[tuple[Tensor, Tensor]]:
         taken, self.batches = self.batches, []

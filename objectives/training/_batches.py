@@ -1,0 +1,87 @@
+"""What a training is shown: the order of the images in each epoch, the view of them, and batches ready for the network.
+
+Order and view come from the seed and the epoch alone, never from a running generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from edgesearch.objectives.data import (
+    Augmentation,
+    DataSet,
+    View,
+    choose_augmentation,
+    draw_view,
+    prepare_tensor,
+    seed_from,
+    show,
+)
+from edgesearch.objectives.training._distillation import Batch, stored_view
+from edgesearch.objectives.training._recipe import Recipe
+
+__all__ = ["Batches", "epoch_order", "epoch_view", "smaller"]
+
+#: Bytes of prepared images that are made at a time.
+_CHUNK_BYTES = 32 << 20
+# Streams of random numbers within one epoch.
+_ORDER, _VIEW = 1, 2
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """The numbers of `count` images in the order in which `epoch` shows them, (count,)."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed_from(seed, epoch, _ORDER)))
+
+
+def epoch_view(
+    kind: Augmentation, count: int, size: tuple[int, int], seed: int, epoch: int, stored: int | None = None
+) -> tuple[View | None, int]:
+    """How `epoch` shows `count` images of `size` (height, width), and the number of the stored logits that belong to it.
+
+    stored: for how many views a teacher's logits are stored; None where any view may be drawn.
+    """
+    if stored is not None:
+        return stored_view(kind, count, size, epoch % stored), epoch % stored
+    return draw_view(kind, count, size, seed_from(seed, epoch, _VIEW), mirror_seed=seed, turn=epoch), 0
+
+
+def smaller(size: tuple[int, int]) -> tuple[int, int]:
+    """Three quarters of both sides, which stay multiples of four where they were of sixteen."""
+    return (max(1, size[0] * 3 // 4), max(1, size[1] * 3 // 4))
+
+
+class Batches:
+    """Called with an epoch: its batches. The training images lie on `device` as bytes; many batches are made at a time.
+
+    size: (height, width) of what the network reads. stored: see `epoch_view`.
+    """
+
+    def __init__(
+        self, data: DataSet, recipe: Recipe, *, size: tuple[int, int], seed: int, device: torch.device, stored: int | None
+    ) -> None:
+        self._data, self._recipe, self._size, self._seed, self._stored = data, recipe, size, seed, stored
+        self._augmentation = choose_augmentation(recipe.augmentation, data.name)
+        self._images = torch.tensor(data.train.images, device=device)
+        self._labels = torch.tensor(data.train.labels, device=device)
+        self.steps = math.ceil(len(data.train) / recipe.batch_size)
+
+    def __call__(self, epoch: int) -> Iterator[Batch]:
+        """The sizes of the batches differ by one at most: a last batch of one image has no batch statistics."""
+        count, device = len(self._images), self._images.device
+        batches = epoch_order(count, self._seed, epoch).tensor_split(self.steps)
+        view, number = epoch_view(self._augmentation, count, self._data.size, self._seed, epoch, self._stored)
+        size = smaller(self._size) if epoch < self._recipe.small_epochs else self._size
+        bytes_each = 4 * self._data.channels * self._size[0] * self._size[1] * self._recipe.batch_size
+        at_once = max(1, _CHUNK_BYTES // bytes_each)
+        for start in range(0, len(batches), at_once):
+            chunk = batches[start : start + at_once]
+            index = torch.cat(chunk).to(device)
+            pixels = show(self._images, view, index)
+            whole = (pixels, prepare_tensor(pixels, size, self._data.normalisation), self._labels[index], index)
+            sizes = [len(batch) for batch in chunk]
+            for pixels, inputs, labels, places in zip(*(torch.split(tensor, sizes) for tensor in whole), strict=True):
+                yield Batch(pixels, inputs, labels, places, number)
