@@ -4,6 +4,7 @@ from ._augmentation import Augmentation as Augmentation
 from ._augmentation import View as View
 from ._augmentation import choose_augmentation as choose_augmentation
 from ._augmentation import draw_view as draw_view
+from ._augmentation import has_strength as has_strength
 from ._augmentation import mirrors_in_turn as mirrors_in_turn
 from ._augmentation import seed_from as seed_from
 from ._augmentation import show as show
