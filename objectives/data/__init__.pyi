@@ -13,6 +13,10 @@ from ._dataset import load_data as load_data
 from ._images import prepare as prepare
 from ._images import prepare_tensor as prepare_tensor
 from ._images import resize_weights as resize_weights
+from ._mixing import Mix as Mix
+from ._mixing import Mixing as Mixing
+from ._mixing import draw_mixing as draw_mixing
+from ._mixing import mixed as mixed
 from ._normalisation import Normalisation as Normalisation
 from ._normalisation import imagenet_normalisation as imagenet_normalisation
 from ._settings import DataSettings as DataSettings

@@ -55,7 +55,7 @@ def mirrors_in_turn(kind: Augmentation) -> bool:
     return kind in ("alternate_flip", "cutout", "colour", "randaugment")
 
 
-def has_strength(kind: Augmentation) -> bool:
+def has_strength(kind: Augmentation | Literal["auto"]) -> bool:
     """Whether the kind has changes whose strength can be set."""
     return kind in ("colour", "randaugment")
 

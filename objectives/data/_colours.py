@@ -92,7 +92,7 @@ def recolour(pixels: Tensor, colours: Colours) -> Tensor:
         else:
             chosen = chosen.to(pixels.device)
             planes[chosen] = _saturated(planes[chosen], factor)
-    return planes.unflatten(2, pixels.shape[1:3]).permute(0, 2, 3, 1).contiguous()
+    return planes.view(len(pixels), -1, *pixels.shape[1:3]).permute(0, 2, 3, 1).contiguous()
 
 
 def _weights(channels: int) -> tuple[int, ...]:

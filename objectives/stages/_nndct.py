@@ -11,7 +11,7 @@ from torch import nn
 
 from edgesearch.board_eval import Graph, lower
 from edgesearch.objectives import quantization as quantizer
-from edgesearch.objectives.data import choose_augmentation, prepare, show
+from edgesearch.objectives.data import prepare, show
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.training import SoftTargets, Supervision, epoch_order, epoch_view
 from edgesearch.objectives.vitis import compare_graphs
@@ -81,14 +81,14 @@ def _training(context: Context[Any], qat: QatTask) -> quantizer.NndctTraining:
     """The images of a training as they are written for it, in the order in which this program's own would show them."""
     data, seed, recipe, supervision = context.data, context.seed, qat.recipe, qat.supervision
     count, stored = len(data.train), supervision.stored_logits if supervision else None
-    pixels, kind = torch.from_numpy(data.train.images), choose_augmentation(recipe.augmentation, data.name)
+    pixels = torch.from_numpy(data.train.images)
 
     def shown(number: int) -> torch.Tensor:
-        view, _ = epoch_view(kind, count, data.size, seed, number, None if stored is None else len(stored))
+        view, _ = epoch_view(recipe, data, seed, number, None if stored is None else len(stored))
         return show(pixels, view, torch.arange(count))
 
     soft = supervision.soft_targets if supervision else SoftTargets(temperature=1.0, alpha=1.0)
-    views = len(stored) if stored is not None else min(recipe.epochs, _VIEWS) if kind != "none" else 1
+    views = len(stored) if stored is not None else min(recipe.epochs, _VIEWS) if recipe.augmentation != "none" else 1
     return quantizer.NndctTraining(
         epochs=recipe.epochs,
         lr=recipe.lr,

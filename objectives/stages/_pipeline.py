@@ -43,9 +43,11 @@ class Pipeline(Settings):
         if self.teacher is not None and self.teacher.trained and self.teacher.student.adapt:
             raise ValueError("teacher.trained = true takes weights as they are, and adapt = true does not; remove one of them")
         for table, recipe in (("finetune", self.finetune), ("qat", self.qat)):
-            if recipe.augmentation not in ("auto", self.train.augmentation):
-                raise ValueError(
-                    f"{table}.augmentation is {recipe.augmentation!r} and train.augmentation {self.train.augmentation!r}; "
-                    "a study shows its training images in one way: set it in [train] alone"
-                )
+            for name in ("augmentation", "augmentation_strength", "mix", "mix_alpha"):
+                asked, usual, decided = (getattr(each, name) for each in (recipe, Recipe(), self.train))
+                if asked not in (usual, decided):
+                    raise ValueError(
+                        f"{table}.{name} is {asked!r} and train.{name} {decided!r}; a study shows its training images in one "
+                        "way: set it in [train] alone"
+                    )
         return self

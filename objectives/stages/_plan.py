@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from edgesearch.board_eval import Board, BoardPool, Compiler, Dpu, Feature
 from edgesearch.errors import SpaceError
-from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation
+from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation, has_strength
 from edgesearch.objectives.stages._clock import timed_by
 from edgesearch.objectives.stages._pipeline import Pipeline
 from edgesearch.objectives.stages._spec import stage_specs
@@ -153,18 +153,32 @@ class Plan:
 
     def recipe(self, recipe: R, *, own_views: bool = False) -> R:
         """The recipe with nothing left open: the study's views (a teacher's training has its own), and the precision."""
-        views = recipe.augmentation if own_views and recipe.augmentation != "auto" else self.conditions.views
-        auto = recipe.mixed_precision == "auto" and not self.conditions.bfloat16
-        return recipe.model_copy(update={"augmentation": views} | ({"mixed_precision": "off"} if auto else {}))
+        chosen: dict[str, Any] = {}
+        if not own_views or recipe.augmentation == "auto":
+            strength = self.pipeline.train.augmentation_strength
+            chosen = {"augmentation": self.conditions.views, "augmentation_strength": strength}
+        if not own_views:
+            chosen |= {"mix": self.pipeline.train.mix, "mix_alpha": self.pipeline.train.mix_alpha}
+        if recipe.mixed_precision == "auto" and not self.conditions.bfloat16:
+            chosen["mixed_precision"] = "off"
+        whole = recipe.model_copy(update=chosen)
+        useless = {} if has_strength(whole.augmentation) else {"augmentation_strength"}
+        useless = useless if whole.mix != "none" else {*useless, "mix_alpha"}
+        return whole.model_copy(update={name: Recipe.model_fields[name].default for name in useless})
+
+    @property
+    def mixes(self) -> bool:
+        """Whether students are shown two images in one, for which no teacher's logits can be stored."""
+        return self.pipeline.train.mix != "none"
 
     @property
     def distillation(self) -> Distillation:
         """How the student is taught."""
         return self.candidate.distillation
 
-    def compared(self) -> Stage | None:
-        """The teacher, where its feature maps count beside its logits."""
-        return self.teacher() if self.distillation.kind == "intermediate" else None
+    def present(self) -> Stage | None:
+        """The teacher, where it answers in the training itself: its feature maps count, or its logits are not stored."""
+        return self.teacher() if self.mixes or self.distillation.kind == "intermediate" else None
 
     def teacher(self) -> Stage | None:
         """Whom the student learns from: the study's teacher, or an earlier training of the same student.

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.files import write_atomically
+from edgesearch.objectives.data import has_strength
 from edgesearch.plugins import is_import_path
 from edgesearch.search.library._tune_space import Target
 from edgesearch.search.study import StudyFile
@@ -65,6 +66,8 @@ def _keep_views_in_step(document: MutableMapping[str, Any], target: Target, view
         recipe = _table(document["teacher"], "recipe")
         if recipe.get("augmentation", "auto") == "auto":
             recipe["augmentation"] = teacher.recipe.augmentation
+            if has_strength(recipe["augmentation"]):
+                recipe["augmentation_strength"] = teacher.recipe.augmentation_strength
 
 
 def _table(document: MutableMapping[str, Any], name: str) -> MutableMapping[str, Any]:

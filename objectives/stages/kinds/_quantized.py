@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from edgesearch.board_eval import Graph, graph_from_json, graph_to_json, lower
+from edgesearch.errors import SpaceError
 from edgesearch.objectives import quantization as quantizer
 from edgesearch.objectives.data import prepare
 from edgesearch.objectives.stages._context import Context
@@ -54,13 +55,18 @@ def _place(plan: Plan) -> Stage:
         reads=("calibration", "train", "validation"),
         network=None if scratch else network,
         logits=plan.stage("logits"),
-        teacher=plan.compared() if quantization.backend == "edgesearch" else None,  # feature maps do not go to pytorch_nndct
+        teacher=plan.present() if quantization.backend == "edgesearch" else None,  # feature maps do not go to pytorch_nndct
     )
 
 
 def _recipe(plan: Plan) -> quantizer.QatRecipe:
     """The recipe of QAT without what has no effect; from scratch it is as long as a student's training."""
     quantization, recipe = plan.candidate.quantization, plan.pipeline.qat
+    if quantization.backend == "nndct" and plan.mixes:
+        raise SpaceError(
+            f"pytorch_nndct trains on single images, and train.mix = {plan.pipeline.train.mix!r} mixes them; "
+            "leave out `mix`, or quantize with backend 'edgesearch'"
+        )
     if quantization.backend == "nndct":  # it trains in a way of its own
         recipe = quantizer.QatRecipe(epochs=recipe.epochs, lr=recipe.lr, batch_size=recipe.batch_size)
     if quantization.start == "scratch":

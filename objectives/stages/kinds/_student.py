@@ -26,7 +26,7 @@ def _place(plan: Plan) -> Stage:
     settings = StudentSettings(
         student=plan.candidate.student, recipe=plan.recipe(plan.pipeline.train), distillation=plan.distillation
     )
-    return plan.make("student", settings, reads=("train", "validation"), logits=plan.stage("logits"), teacher=plan.compared())
+    return plan.make("student", settings, reads=("train", "validation"), logits=plan.stage("logits"), teacher=plan.present())
 
 
 def train_student(

@@ -124,7 +124,7 @@ class _Fixed(Context[Any]):
     seed = 5  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("augmentation", ["none", "shift", "flip_crop", "alternate_flip", "cutout"])
+@pytest.mark.parametrize("augmentation", ["none", "shift", "flip_crop", "alternate_flip", "cutout", "colour", "randaugment"])
 def test_a_training_is_shown_the_images_that_ours_would_be(augmentation: Any, tmp_path: Path) -> None:
     data = load_data(DATA)
     stage = plan(Candidate(student=Student(architecture="mlp")), Pipeline(data=DATA), conditions(Pipeline(data=DATA)))
