@@ -4,6 +4,7 @@ from .data import Normalisation as Normalisation
 from .data import Split as Split
 from .data import load_data as load_data
 from .data import prepare as prepare
+from .quantization import QatRecipe as QatRecipe
 from .quantization import quantize as quantize
 from .stages import RUNG_FACTOR as RUNG_FACTOR
 from .stages import Artifact as Artifact
@@ -14,7 +15,6 @@ from .stages import Estimator as Estimator
 from .stages import Limits as Limits
 from .stages import Pipeline as Pipeline
 from .stages import PruneSearch as PruneSearch
-from .stages import QatRecipe as QatRecipe
 from .stages import Stage as Stage
 from .stages import StageSpec as StageSpec
 from .stages import Store as Store

@@ -4,6 +4,7 @@ from ._augmentation import Augmentation as Augmentation
 from ._augmentation import View as View
 from ._augmentation import choose_augmentation as choose_augmentation
 from ._augmentation import draw_view as draw_view
+from ._augmentation import has_strength as has_strength
 from ._augmentation import mirrors_in_turn as mirrors_in_turn
 from ._augmentation import seed_from as seed_from
 from ._augmentation import show as show
@@ -12,6 +13,10 @@ from ._dataset import load_data as load_data
 from ._images import prepare as prepare
 from ._images import prepare_tensor as prepare_tensor
 from ._images import resize_weights as resize_weights
+from ._mixing import Mix as Mix
+from ._mixing import Mixing as Mixing
+from ._mixing import draw_mixing as draw_mixing
+from ._mixing import mixed as mixed
 from ._normalisation import Normalisation as Normalisation
 from ._normalisation import imagenet_normalisation as imagenet_normalisation
 from ._settings import DataSettings as DataSettings

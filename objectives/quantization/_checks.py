@@ -17,9 +17,11 @@ MIN_BITS, MAX_BITS = 2, 8
 
 def check_graph(graph: Graph) -> None:
     """Raise QuantizationError unless it is a Graph whose layers all have finite weights, and a bias where they say so."""
-    if not isinstance(graph, Graph):
-        given = type(graph).__name__
-        raise QuantizationError(f"the network is of type {given}, expected the Graph that `lower` makes of a torch network")
+    given: object = graph  # callers whose types nobody checked give other things
+    if not isinstance(given, Graph):
+        raise QuantizationError(
+            f"the network is of type {type(given).__name__}, expected the Graph that `lower` makes of a torch network"
+        )
     for node in graph:
         if not isinstance(node, Conv | Depthwise | Linear):
             continue

@@ -7,6 +7,7 @@ bits - 1 - ceil(log2 t) is made, so that the scale is a power of two at every st
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,12 +26,13 @@ def threshold_of(fix: int, bits: int) -> float:
     return bits - 1 - fix - 0.5
 
 
-def fix_of(threshold: Tensor, bits: int) -> int:
-    """The fix position a log2 threshold stands for."""
-    value = threshold.item()
-    if not math.isfinite(value):
-        raise TrainingError(f"a threshold became {value} in quantization-aware training; use a smaller learning rate")
-    return max(_MIN_FIX, min(MAX_FIX, bits - 1 - math.ceil(value)))
+def fixes_of(thresholds: Sequence[Tensor], bits: int) -> list[int]:
+    """The fix positions that log2 thresholds stand for. A GPU is waited for once for all of them."""
+    values = torch.stack([threshold.detach() for threshold in thresholds]).tolist() if thresholds else []
+    wrong = [value for value in values if not math.isfinite(value)]
+    if wrong:
+        raise TrainingError(f"a threshold became {wrong[0]} in quantization-aware training; use a smaller learning rate")
+    return [max(_MIN_FIX, min(MAX_FIX, bits - 1 - math.ceil(value))) for value in values]
 
 
 class _RoundValue(torch.autograd.Function):
@@ -69,9 +71,8 @@ class _RoundWeight(torch.autograd.Function):
     backward = _RoundValue.backward
 
 
-def round_value(x: Tensor, threshold: Tensor, bits: int, *, relu: bool = False, top: float | None = None) -> Tensor:
-    """`x` rounded half up at the threshold's position; with `relu` clamped at 0, and at `top` (6 for relu6), before."""
-    fix = fix_of(threshold, bits)
+def round_value(x: Tensor, threshold: Tensor, fix: int, bits: int, *, relu: bool = False, top: float | None = None) -> Tensor:
+    """`x` rounded half up at `fix`, the threshold's position; with `relu` clamped at 0, and at `top` (6 for relu6), before."""
     low, high = limits(bits)
     if top is not None:
         high = min(high, math.floor(top * 2.0**fix + 0.5))
@@ -79,7 +80,7 @@ def round_value(x: Tensor, threshold: Tensor, bits: int, *, relu: bool = False, 
     return rounded
 
 
-def round_weight(w: Tensor, threshold: Tensor, bits: int) -> Tensor:
-    """`w` rounded half away from zero at the threshold's position."""
-    rounded: Tensor = _RoundWeight.apply(w, threshold, fix_of(threshold, bits), *limits(bits))  # type: ignore[no-untyped-call]
+def round_weight(w: Tensor, threshold: Tensor, fix: int, bits: int) -> Tensor:
+    """`w` rounded half away from zero at `fix`, the threshold's position."""
+    rounded: Tensor = _RoundWeight.apply(w, threshold, fix, *limits(bits))  # type: ignore[no-untyped-call]
     return rounded

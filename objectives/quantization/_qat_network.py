@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import torch
@@ -16,9 +16,8 @@ from edgesearch.board_eval.lowering import Lowered
 from edgesearch.objectives.quantization._assembly import assemble
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._equalization import layer_factors, read_shape
-from edgesearch.objectives.quantization._fake_quant import fix_of, round_value, round_weight, threshold_of
+from edgesearch.objectives.quantization._fake_quant import fixes_of, round_value, round_weight, threshold_of
 from edgesearch.objectives.quantization._positions import Positions, obey_limits, owners, owns_position
-from edgesearch.objectives.training import FeatureStage
 
 #: A batch-norm that scales a channel by less than this has switched it off; dividing by it would only make noise.
 _DEAD = 1e-8
@@ -79,12 +78,14 @@ class QatLayer(nn.Module):
         """One value for each channel read, in a shape that multiplies weights."""
         return values.reshape(*read_shape(self.node), *[1] * (self.weight.ndim - 2))
 
-    def forward(self, x: Tensor, bits: int) -> Tensor:
-        """The layer's value before its activation."""
+    def forward(self, x: Tensor, fixes: tuple[int, int], bits: int) -> Tensor:
+        """The layer's value before its activation. `fixes` are the positions of its weights and its bias."""
         if self.frozen or not self.training:
             weight, bias = self.folded()
-            weight = round_weight(weight, self.weight_threshold, bits)
-            return apply_layer(self.node, x, weight, None if bias is None else round_weight(bias, self.bias_threshold, bits))
+            weight = round_weight(weight, self.weight_threshold, fixes[0], bits)
+            if bias is not None:
+                bias = round_weight(bias, self.bias_threshold, fixes[1], bits)
+            return apply_layer(self.node, x, weight, bias)
         scale = self.scale()
         assert scale is not None
         assert self.norm is not None
@@ -92,7 +93,7 @@ class QatLayer(nn.Module):
         scale = _per_channel(torch.where(scale.abs() < _DEAD, torch.ones_like(scale), scale), self.weight)
         # the weights are rounded as they will be stored, folded and scaled; batch statistics normalise what comes out
         stored = scale / _per_channel(self.makes, self.weight)
-        weight = round_weight(self.weight * (self.reads * stored), self.weight_threshold, bits) / stored
+        weight = round_weight(self.weight * (self.reads * stored), self.weight_threshold, fixes[0], bits) / stored
         return self._normalise(self.norm, apply_layer(self.node, x, weight, self.bias))
 
     def _normalise(self, norm: _Norm, y: Tensor) -> Tensor:
@@ -110,7 +111,10 @@ def _per_channel(values: Tensor, weight: Tensor) -> Tensor:
 
 
 class QatNetwork(nn.Module):
-    """The network in training. In evaluation mode it computes what the integer executor computes."""
+    """The network in training. In evaluation mode it computes what the integer executor computes.
+
+    What a node computes passes a module in `values`, so that hooks see it.
+    """
 
     def __init__(self, model: nn.Module, lowered: Lowered, bits: int) -> None:
         super().__init__()
@@ -123,8 +127,12 @@ class QatNetwork(nn.Module):
         self.layers = nn.ModuleDict()
         self._keys: dict[str, str] = {}
         self.value_thresholds = nn.ParameterDict()
+        self.values = nn.ModuleDict()
+        self._frozen: list[int] | None = None  # positions of `thresholds`, once they stay
         for place, node in enumerate(self.graph):
             key = self._keys[node.name] = f"n{place}"
+            if not isinstance(node, Input):
+                self.values[key] = nn.Identity()
             if isinstance(node, Conv | Depthwise | Linear):
                 self.layers[key] = _layer(node, lowered, modules, floats)
             if owns_position(node, self._owned_by):
@@ -138,32 +146,23 @@ class QatNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, classes) logits."""
-        return self.run(x)[0]
-
-    def run(self, x: Tensor, keep: Sequence[str] = ()) -> tuple[Tensor, list[Tensor]]:
-        """Logits (N, classes) of images (N, C, H, W), and the values of the nodes named in `keep`."""
+        fixes = self._fixes()
         values: dict[str, Tensor] = {}
         for node in self.graph:
-            values[node.name] = self._value(node, x, [values[name] for name in node.inputs])
+            values[node.name] = self._value(node, x, [values[name] for name in node.inputs], fixes)
+            if not isinstance(node, Input):
+                values[node.name] = self.values[self._keys[node.name]](values[node.name])
             for name in node.inputs:
-                if self._last[name] == node.name and name not in keep:
+                if self._last[name] == node.name:
                     values.pop(name, None)
-        return values[self.graph.output.name].flatten(1), [values[name] for name in keep]
+        return values[self.graph.output.name].flatten(1)
 
-    def stages(self) -> list[FeatureStage]:
-        """(node, channels, height) of the last node at each resolution, in order of execution, without 1 x 1 values."""
-        last: dict[tuple[int, int], FeatureStage] = {}
-        for node in self.graph:
-            if not isinstance(node, Input) and len(node.shape) == 3 and node.shape[0] * node.shape[1] > 1:
-                height, width, channels = node.shape
-                last[height, width] = (node.name, channels, height)
-        return list(last.values())
-
-    def _value(self, node: Node, x: Tensor, inputs: list[Tensor]) -> Tensor:
+    def _value(self, node: Node, x: Tensor, inputs: list[Tensor], fixes: Mapping[nn.Parameter, int]) -> Tensor:
         if isinstance(node, Input):
             value = x
         elif isinstance(node, Conv | Depthwise | Linear):
-            value = self.layer(node.name)(inputs[0], self.bits)
+            layer = self.layer(node.name)
+            value = layer(inputs[0], (fixes[layer.weight_threshold], fixes[layer.bias_threshold]), self.bits)
         else:
             value = apply_node(node, inputs)
         kind = activation_of(node)
@@ -173,27 +172,34 @@ class QatNetwork(nn.Module):
         if kind == "leaky_relu":
             value = activate(kind, value)
         relu = kind in ("relu", "relu6")
-        return round_value(value, self.value_thresholds[key], self.bits, relu=relu, top=6.0 if kind == "relu6" else None)
+        threshold = self.value_thresholds[key]
+        return round_value(value, threshold, fixes[threshold], self.bits, relu=relu, top=6.0 if kind == "relu6" else None)
 
     # -- positions
 
     def positions(self) -> Positions:
         """The fix positions the thresholds stand for."""
-        found = Positions()
+        found, fixes = Positions(), self._fixes()
         for node in self.graph:
             key = self._keys[node.name]
             if key in self.value_thresholds:
-                found.values[node.name] = fix_of(self.value_thresholds[key], self.bits)
+                found.values[node.name] = fixes[self.value_thresholds[key]]
             if isinstance(node, Conv | Depthwise | Linear):
                 layer = self.layer(node.name)
-                found.weights[node.name] = fix_of(layer.weight_threshold, self.bits)
+                found.weights[node.name] = fixes[layer.weight_threshold]
                 if node.has_bias:
-                    found.biases[node.name] = fix_of(layer.bias_threshold, self.bits)
+                    found.biases[node.name] = fixes[layer.bias_threshold]
         return found
+
+    def _fixes(self) -> dict[nn.Parameter, int]:
+        thresholds = self.thresholds()
+        fixes = fixes_of(thresholds, self.bits) if self._frozen is None else self._frozen
+        return dict(zip(thresholds, fixes, strict=True))
 
     @torch.no_grad()
     def set_positions(self, positions: Positions) -> None:
         """Put every threshold in the middle of its fix position."""
+        self._frozen = None
         for name, fix in positions.values.items():
             self.value_thresholds[self._keys[name]].fill_(threshold_of(fix, self.bits))
         for name, fix in positions.weights.items():
@@ -226,6 +232,7 @@ class QatNetwork(nn.Module):
 
     def freeze(self) -> None:
         """From now on batch-norm is part of the weights and positions stay, within the limits of the DPU's shifts."""
+        self._frozen = None
         for layer in self.layers.values():
             assert isinstance(layer, QatLayer)
             layer.frozen = True
@@ -235,6 +242,7 @@ class QatNetwork(nn.Module):
             self.set_positions(positions)
         for threshold in self.thresholds():
             threshold.requires_grad_(False)
+        self._frozen = fixes_of(self.thresholds(), self.bits)
 
     @torch.no_grad()
     def to_network(self) -> Network:

@@ -4,7 +4,6 @@ from ._limits import Limits as Limits
 from ._outputs import check_outputs as check_outputs
 from ._pipeline import Pipeline as Pipeline
 from ._pipeline import PruneSearch as PruneSearch
-from ._pipeline import QatRecipe as QatRecipe
 from ._pipeline import Teacher as Teacher
 from ._plan import Conditions as Conditions
 from ._plan import Plan as Plan

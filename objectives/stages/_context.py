@@ -121,7 +121,7 @@ class Context(Generic[S]):
         return training, figures
 
     def supervision(self, settings: Distillation) -> Supervision | None:
-        """What a student is taught with: the stored logits of its teacher, or the teacher itself."""
+        """What a student is taught with: the stored logits of its teacher, the teacher itself, or both."""
         if settings.kind == "none":
             return None
         stored = self.input("logits").tensors("logits")["logits"].numpy() if "logits" in self.stage.inputs else None
@@ -147,7 +147,7 @@ class Context(Generic[S]):
 
     def taught_by(self, settings: Distillation) -> dict[str, str]:
         """What a network was taught with beside the labels, as a figure; nothing where this stage has no teacher."""
-        if "logits" not in self.stage.inputs:
+        if not {"logits", "teacher"} & self.stage.inputs.keys():
             return {}
         features = settings.kind == "intermediate" and "teacher" in self.stage.inputs
         return {"taught_by": "logits and features" if features else "logits"}

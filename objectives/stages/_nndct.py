@@ -11,10 +11,9 @@ from torch import nn
 
 from edgesearch.board_eval import Graph, lower
 from edgesearch.objectives import quantization as quantizer
-from edgesearch.objectives.data import Augmentation, View, draw_view, prepare, seed_from, show
+from edgesearch.objectives.data import prepare, show
 from edgesearch.objectives.stages._context import Context
-from edgesearch.objectives.stages._pipeline import QatRecipe
-from edgesearch.objectives.training import SoftTargets, Supervision, stored_view
+from edgesearch.objectives.training import SoftTargets, Supervision, epoch_order, epoch_view
 from edgesearch.objectives.vitis import compare_graphs
 from edgesearch.spaces import Student
 
@@ -26,10 +25,9 @@ _COMPARED = 100
 
 @dataclass(frozen=True)
 class QatTask:
-    """A training with quantization: its recipe, how images are shown, who teaches, and whether the network is trained."""
+    """A training with quantization: its recipe, who teaches, and whether the network is trained."""
 
-    recipe: QatRecipe
-    augmentation: Augmentation
+    recipe: quantizer.QatRecipe
     supervision: Supervision | None
     trained: bool = True
 
@@ -85,25 +83,21 @@ def _training(context: Context[Any], qat: QatTask) -> quantizer.NndctTraining:
     count, stored = len(data.train), supervision.stored_logits if supervision else None
     pixels = torch.from_numpy(data.train.images)
 
-    def view(number: int) -> View | None:
-        if stored is not None:
-            return stored_view(qat.augmentation, count, data.size, number)
-        return draw_view(qat.augmentation, count, data.size, seed_from(seed, number, 2), mirror_seed=seed, turn=number)
-
-    def shuffled(epoch: int) -> torch.Tensor:
-        return torch.randperm(count, generator=torch.Generator().manual_seed(seed_from(seed, epoch, 1)))
+    def shown(number: int) -> torch.Tensor:
+        view, _ = epoch_view(recipe, data, seed, number, None if stored is None else len(stored))
+        return show(pixels, view, torch.arange(count))
 
     soft = supervision.soft_targets if supervision else SoftTargets(temperature=1.0, alpha=1.0)
-    views = len(stored) if stored is not None else min(recipe.epochs, _VIEWS) if qat.augmentation != "none" else 1
+    views = len(stored) if stored is not None else min(recipe.epochs, _VIEWS) if recipe.augmentation != "none" else 1
     return quantizer.NndctTraining(
         epochs=recipe.epochs,
         lr=recipe.lr,
         batch_size=recipe.batch_size,
         size=data.size,
         labels=data.train.labels.astype(np.int64),
-        order=torch.stack([shuffled(epoch) for epoch in range(recipe.epochs)]).numpy().astype(np.int32),
+        order=torch.stack([epoch_order(count, seed, epoch) for epoch in range(recipe.epochs)]).numpy().astype(np.int32),
         views=max(1, min(views, _VIEW_BYTES // data.train.images.nbytes)),
-        pixels=lambda number: show(pixels, view(number), torch.arange(count)).numpy(),
+        pixels=lambda number: shown(number).numpy(),
         logits=None if stored is None else lambda number: stored[number],
         mean=data.normalisation.mean,
         std=data.normalisation.std,

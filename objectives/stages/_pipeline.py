@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field, model_validator
 
 from edgesearch.objectives.data import DataSettings
+from edgesearch.objectives.quantization import QatRecipe
 from edgesearch.objectives.training import Recipe
 from edgesearch.spaces import Settings, Student
 
@@ -17,18 +16,6 @@ class Teacher(Settings):
     student: Student
     recipe: Recipe = Recipe()
     trained: bool = False
-
-
-class QatRecipe(Settings):
-    """Quantization-aware training: `epochs` at a highest learning rate of `lr`.
-
-    stage_lrs: factors on `lr` for equal parts of the layers, first to last.
-    """
-
-    epochs: int = Field(default=5, ge=1, le=1000)
-    lr: float = Field(default=1e-3, gt=0, le=1)
-    batch_size: int = Field(default=64, ge=2)
-    stage_lrs: Annotated[tuple[Annotated[float, Field(ge=0, le=1000)], ...], Field(min_length=1)] = (1.0,)
 
 
 class PruneSearch(Settings):
@@ -55,6 +42,14 @@ class Pipeline(Settings):
             raise ValueError("teacher.trained = true needs teacher.weights = 'FILE' with the trained weights")
         if self.teacher is not None and self.teacher.trained and self.teacher.student.adapt:
             raise ValueError("teacher.trained = true takes weights as they are, and adapt = true does not; remove one of them")
+        for table, recipe in (("finetune", self.finetune), ("qat", self.qat)):
+            for name in ("augmentation", "augmentation_strength", "mix", "mix_alpha"):
+                asked, usual, decided = (getattr(each, name) for each in (recipe, Recipe(), self.train))
+                if asked not in (usual, decided):
+                    raise ValueError(
+                        f"{table}.{name} is {asked!r} and train.{name} {decided!r}; a study shows its training images in one "
+                        "way: set it in [train] alone"
+                    )
         if self.finetune.augmentation not in ("auto", self.train.augmentation):
             raise ValueError(
                 f"finetune.augmentation is {self.finetune.augmentation!r} and train.augmentation {self.train.augmentation!r}; "

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from edgesearch.board_eval import Board, BoardPool, Compiler, Dpu, Feature
 from edgesearch.errors import SpaceError
-from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation
+from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation, has_strength
 from edgesearch.objectives.stages._clock import timed_by
 from edgesearch.objectives.stages._pipeline import Pipeline, Teacher
 from edgesearch.objectives.stages._spec import stage_specs
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import Recipe, multiplies_bfloat16
 from edgesearch.spaces import Candidate, Distillation, Settings, Student
+
+R = TypeVar("R", bound=Recipe)
 
 
 @dataclass(frozen=True)
@@ -149,24 +151,39 @@ class Plan:
             inputs={role: stage for role, stage in inputs.items() if stage is not None},
         )
 
-    def recipe(self, recipe: Recipe, *, own_views: bool = False, student: Student | None = None) -> Recipe:
+    def recipe(self, recipe: R, *, own_views: bool = False, student: Student | None = None) -> R:
         """The recipe with nothing left open: the study's views (a teacher's training has its own), and the precision.
 
         A `student` that starts from trained weights is not given other ones.
         """
-        views = recipe.augmentation if own_views and recipe.augmentation != "auto" else self.conditions.views
-        auto = recipe.mixed_precision == "auto" and not self.conditions.bfloat16
-        start = {"whitened": False, "identity": False} if student is not None and student.weights else {}
-        return recipe.model_copy(update={"augmentation": views} | start | ({"mixed_precision": "off"} if auto else {}))
+        chosen: dict[str, Any] = {}
+        if student is not None and student.weights:
+            chosen = {"whitened": False, "identity": False}
+        if not own_views or recipe.augmentation == "auto":
+            strength = self.pipeline.train.augmentation_strength
+            chosen |= {"augmentation": self.conditions.views, "augmentation_strength": strength}
+        if not own_views:
+            chosen |= {"mix": self.pipeline.train.mix, "mix_alpha": self.pipeline.train.mix_alpha}
+        if recipe.mixed_precision == "auto" and not self.conditions.bfloat16:
+            chosen["mixed_precision"] = "off"
+        whole = recipe.model_copy(update=chosen)
+        useless = {} if has_strength(whole.augmentation) else {"augmentation_strength"}
+        useless = useless if whole.mix != "none" else {*useless, "mix_alpha"}
+        return whole.model_copy(update={name: Recipe.model_fields[name].default for name in useless})
+
+    @property
+    def mixes(self) -> bool:
+        """Whether students are shown two images in one, for which no teacher's logits can be stored."""
+        return self.pipeline.train.mix != "none"
 
     @property
     def distillation(self) -> Distillation:
         """How the student is taught."""
         return self.candidate.distillation
 
-    def compared(self) -> Stage | None:
-        """The teacher, where its feature maps count beside its logits."""
-        return self.teacher() if self.distillation.kind == "intermediate" else None
+    def present(self) -> Stage | None:
+        """The teacher, where it answers in the training itself: its feature maps count, or its logits are not stored."""
+        return self.teacher() if self.mixes or self.distillation.kind == "intermediate" else None
 
     def teacher(self) -> Stage | None:
         """Whom the student learns from: the study's teacher, or an earlier training of the same student.

@@ -18,8 +18,11 @@ def teaching_figures(stages: Iterable[Stage], artifacts: Mapping[str, Artifact])
     """
     found: dict[str, float] = {}
     for stage in stages:
-        if stage.kind == "logits" and (teacher := artifacts.get(stage.inputs["teacher"].key)) is not None:
-            found["teacher_accuracy"] = float(teacher.figures["accuracy"])
-        if stage.kind == "student" and "logits" in stage.inputs and (student := artifacts.get(stage.key)) is not None:
+        taught = stage.kind == "student" and bool({"logits", "teacher"} & stage.inputs.keys())
+        if stage.kind == "logits" or (taught and "teacher" in stage.inputs):
+            teacher = artifacts.get(stage.inputs["teacher"].key)
+            if teacher is not None:
+                found["teacher_accuracy"] = float(teacher.figures["accuracy"])
+        if taught and (student := artifacts.get(stage.key)) is not None:
             found["student_accuracy"] = float(student.figures["accuracy"])
     return found

@@ -1,3 +1,5 @@
+from ._batches import epoch_order as epoch_order
+from ._batches import epoch_view as epoch_view
 from ._checkpoints import Checkpoints as Checkpoints
 from ._checkpoints import pack as pack
 from ._checkpoints import unpack as unpack
@@ -8,14 +10,14 @@ from ._distillation import stored_view as stored_view
 from ._distillation import teacher_logits as teacher_logits
 from ._evaluation import evaluate as evaluate
 from ._features import FeatureStage as FeatureStage
-from ._features import FeatureTeacher as FeatureTeacher
-from ._features import Hints as Hints
 from ._features import find_stages as find_stages
 from ._features import make_projections as make_projections
 from ._features import match_stages as match_stages
 from ._features import stage_loss as stage_loss
 from ._kernels import safe_convolutions as safe_convolutions
 from ._recipe import Recipe as Recipe
+from ._rules import Part as Part
+from ._rules import Rules as Rules
 from ._soft_targets import SoftTargets as SoftTargets
 from ._train import STEP_PASSES as STEP_PASSES
 from ._train import Training as Training

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -33,7 +32,7 @@ from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._device import choose_device
 from edgesearch.objectives.training._evaluation import predict_logits
 from edgesearch.objectives.training._features import Features, find_stages, make_projections, match_stages, stage_loss
-from edgesearch.objectives.training._soft_targets import SoftTargets
+from edgesearch.objectives.training._soft_targets import Second, SoftTargets, label_loss
 
 __all__ = ["Batch", "Loss", "Supervision", "stored_view", "teacher_logits"]
 
@@ -89,7 +88,7 @@ class Supervision:
         return self.kind == "intermediate"
 
 
-def stored_view(kind: Augmentation, count: int, size: tuple[int, int], number: int) -> View | None:
+def stored_view(kind: Augmentation, count: int, size: tuple[int, int], number: int, *, strength: float = 1.0) -> View | None:
     """View `number` of those that logits are stored for.
 
     View 0 is the images as they are, unless they are mirrored in every other view: then it is the first of the alternation,
@@ -97,7 +96,8 @@ def stored_view(kind: Augmentation, count: int, size: tuple[int, int], number: i
     """
     if not number and not mirrors_in_turn(kind):
         return None
-    return draw_view(kind, count, size, seed_from(_VIEW_SEED, number), mirror_seed=_VIEW_SEED, turn=number)
+    seed = seed_from(_VIEW_SEED, number)
+    return draw_view(kind, count, size, seed, mirror_seed=_VIEW_SEED, turn=number, strength=strength)
 
 
 def teacher_logits(
@@ -106,6 +106,7 @@ def teacher_logits(
     *,
     input_size: int | None,
     augmentation: Augmentation | Literal["auto"] = "auto",
+    strength: float = 1.0,
     views: int = 8,
     batch_size: int = 256,
     device: str = "auto",
@@ -127,7 +128,7 @@ def teacher_logits(
             **options,
             batch_size=batch_size,
             device=where,
-            view=stored_view(kind, len(images), data.size, number),
+            view=stored_view(kind, len(images), data.size, number, strength=strength),
         )
         for number in range(views if kind != "none" else 1)
     ]
@@ -143,6 +144,7 @@ class Batch:
     labels: Tensor
     index: Tensor
     view: int  # number of the stored view
+    second: Second | None = None  # the other labels, where images are mixed
 
 
 class Loss:
@@ -219,8 +221,9 @@ class Loss:
         logits = self._model(batch.inputs).float()
         how = self._supervision
         if how is None:
-            return F.cross_entropy(logits, batch.labels, label_smoothing=self._smoothing)
-        loss = how.soft_targets(logits, batch.labels, self._targets(batch, logits.shape[1]), smoothing=self._smoothing)
+            return label_loss(logits, batch.labels, smoothing=self._smoothing, second=batch.second)
+        soft = self._targets(batch, logits.shape[1])
+        loss = how.soft_targets(logits, batch.labels, soft, smoothing=self._smoothing, second=batch.second)
         if self._taps is None:
             return loss
         return loss + how.beta * stage_loss(self.projections, *(tap.taken() for tap in self._taps))

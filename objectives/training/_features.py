@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -11,14 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgesearch.errors import TrainingError
-from edgesearch.objectives.data import Normalisation, prepare_tensor
 from edgesearch.objectives.pruning import quiet
 
 __all__ = [
     "FeatureStage",
-    "FeatureTeacher",
     "Features",
-    "Hints",
     "find_stages",
     "make_projections",
     "match_stages",
@@ -89,48 +85,6 @@ def find_stages(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Fea
         for handle in handles:
             handle.remove()
     return list(last.values())
-
-
-@dataclass(frozen=True)
-class Hints:
-    """The stages of a teacher whose feature maps come with each batch, and the weight of their error."""
-
-    stages: tuple[FeatureStage, ...]
-    beta: float
-
-
-class FeatureTeacher:
-    """A teacher's feature maps at its last stages, for images that a student is shown.
-
-    size: (height, width) of the student's input; `teacher_size` pixels of a side are the teacher's, None for the student's.
-    """
-
-    def __init__(
-        self,
-        teacher: nn.Module,
-        *,
-        channels: int,
-        size: tuple[int, int],
-        teacher_size: int | None,
-        normalisation: Normalisation,
-        device: torch.device | str,
-    ) -> None:
-        self._teacher, self._device, self._normalisation = teacher.to(device).eval(), device, normalisation
-        own = size if teacher_size is None else (teacher_size, teacher_size)
-        self._resized = None if own == size else own
-        self.stages = tuple(find_stages(teacher, (channels, *own))[-_STAGES:])
-
-    def __call__(self, pixels: Tensor, inputs: Tensor) -> list[Tensor]:
-        """The maps for images that are `pixels` uint8 (B, H, W, C) and, as the student takes them, `inputs` (B, C, H', W')."""
-        if self._resized is not None:
-            inputs = prepare_tensor(pixels, self._resized, self._normalisation)
-        taps = Features(self._teacher, [name for name, _, _ in self.stages])
-        try:
-            with torch.no_grad():
-                self._teacher(inputs.to(self._device))
-            return taps.taken()
-        finally:
-            taps.detach()
 
 
 def match_stages(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgesearch.objectives.training._recipe import Recipe
+from edgesearch.objectives.training._rules import Part
 
 __all__ = ["Muon", "learning_rate", "make_optimizer"]
 
@@ -90,33 +91,46 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     return result.to(matrix.dtype)
 
 
-def make_optimizer(recipe: Recipe, model: nn.Module, others: Sequence[nn.Module] = ()) -> torch.optim.Optimizer:
+def make_optimizer(
+    recipe: Recipe, model: nn.Module, others: Sequence[nn.Module] = (), parts: Sequence[Part] | None = None
+) -> torch.optim.Optimizer:
     """The recipe's optimizer of all parameters of `model` and `others`. Each group's "scale" is its share of the rate.
 
-    Weight decay is for matrices and kernels only. The fused step is the fastest there is, also for a CPU.
+    Weight decay is for matrices and kernels only. The fused step is the fastest there is, also for a CPU. parts: those of
+    `model`, where its parameters are not trained alike.
     """
-    parameters = [p for module in (model, *others) for p in module.parameters()]
+    beside = [p for module in others for p in module.parameters()]
+    chosen = [Part([*model.parameters(), *beside])] if parts is None else [*parts, Part(beside)]
     if recipe.optimizer == "muon":
-        return Muon(_muon_groups(recipe, model, parameters), recipe.lr, recipe.momentum)
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay, "scale": 1.0},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "scale": 1.0},
-    ]
-    groups = [group for group in groups if group["params"]]
+        inner = _inner_kernels(model)
+        return Muon([group for part in chosen for group in _muon_groups(recipe, part, inner)], recipe.lr, recipe.momentum)
+    groups = [group for part in chosen for group in _groups(recipe, part)]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=recipe.lr, fused=True)
 
 
-def _muon_groups(recipe: Recipe, model: nn.Module, parameters: list[nn.Parameter]) -> list[dict[str, object]]:
+def _groups(recipe: Recipe, part: Part) -> list[dict[str, object]]:
+    groups: list[dict[str, object]] = [
+        {"params": [p for p in part.parameters if p.ndim > 1], "weight_decay": recipe.weight_decay, "scale": part.scale},
+        {"params": [p for p in part.parameters if p.ndim <= 1], "weight_decay": 0.0, "scale": part.scale},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _inner_kernels(model: nn.Module) -> set[int]:
     """Kernels of the layers between first and last are orthogonal, but not those of depthwise layers, whose rows are apart."""
     weights = [p for p in model.parameters() if p.ndim > 1]
-    inner = {id(p) for p in weights[1:-1] if p.shape[1] > 1}
+    return {id(p) for p in weights[1:-1] if p.shape[1] > 1}
+
+
+def _muon_groups(recipe: Recipe, part: Part, inner: set[int]) -> list[dict[str, object]]:
+    parameters, rest = part.parameters, _MUON_REST * part.scale
     chosen = [
-        ([p for p in parameters if id(p) in inner], recipe.weight_decay, 1.0, True),
-        ([p for p in parameters if p.ndim > 1 and id(p) not in inner], recipe.weight_decay, _MUON_REST, False),
-        ([p for p in parameters if p.ndim <= 1], 0.0, _MUON_REST, False),
+        ([p for p in parameters if id(p) in inner], recipe.weight_decay, part.scale, True),
+        ([p for p in parameters if p.ndim > 1 and id(p) not in inner], recipe.weight_decay, rest, False),
+        ([p for p in parameters if p.ndim <= 1], 0.0, rest, False),
     ]
     return [
         {"params": params, "weight_decay": decay, "scale": scale, "orthogonal": orthogonal}

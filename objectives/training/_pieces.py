@@ -10,6 +10,7 @@ from torch import Tensor
 
 from edgesearch.objectives.training._device import out_of_memory
 from edgesearch.objectives.training._distillation import Batch
+from edgesearch.objectives.training._soft_targets import Second
 
 __all__ = ["Pieces"]
 
@@ -57,4 +58,5 @@ def _part(batch: Batch, start: int, end: int) -> Batch:
         inputs=batch.inputs[start:end],
         labels=batch.labels[start:end],
         index=batch.index[start:end],
+        second=None if batch.second is None else Second(*(part[start:end] for part in batch.second)),
     )

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from edgesearch.objectives.data import Augmentation
+from edgesearch.objectives.data import Augmentation, Mix
 from edgesearch.spaces import Settings
 
 __all__ = ["Recipe"]
@@ -25,9 +25,13 @@ class Recipe(Settings):
     longest gradient of all parameters together; 0: any. average_epochs: the network that is kept is the mean of the weights
     over about so many last epochs; 0: the last weights. augmentation: "shift" moves images by up to an eighth, "flip_crop"
     moves and mirrors them, "alternate_flip" moves them by a sixteenth and mirrors each in every other epoch, "cutout" moves
-    them by an eighth, mirrors them likewise and makes a square of a quarter of their side grey, "auto" takes what fits the data
-    set; in a study [train] decides it for every network but the teacher. small_epochs: so many first epochs see the images at
-    three quarters of their side, which takes little more than half the time; the network must take images of both sizes.
+    them by an eighth, mirrors them likewise and makes a square of a quarter of their side grey, "colour" moves and mirrors them
+    so and changes brightness, contrast and saturation, "randaugment" moves and mirrors them so, turns or shears them and makes
+    one change of their colours, "auto" takes what fits the data set. augmentation_strength: of changes of colour, turns and
+    shears. mix: "mixup" lays another image of the batch over each, "cutmix" puts a part of one into it, by shares drawn from
+    Beta(mix_alpha, mix_alpha) that labels are shared by, too. In a study [train] decides how images are shown to every network
+    but the teacher. small_epochs: so many first epochs see the images at three quarters of their side, which takes little more
+    than half the time; the network must take images of both sizes.
     whitened: the first layer tells windows of the training images apart with every direction counted alike, and is not trained.
     identity: the kernels of other convolutions begin as identities, which serves networks without shortcuts. Both are for
     networks that start from random weights; those that do not begin with a convolution over the image have no whitened layer.
@@ -46,6 +50,9 @@ class Recipe(Settings):
     average_epochs: float = Field(default=0.0, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     augmentation: Augmentation | Literal["auto"] = "auto"
+    augmentation_strength: float = Field(default=1.0, gt=0, le=2)
+    mix: Mix = "none"
+    mix_alpha: float = Field(default=1.0, gt=0, le=100)
     small_epochs: int = Field(default=0, ge=0)
     whitened: bool = False
     identity: bool = False

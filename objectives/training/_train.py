@@ -1,4 +1,4 @@
-"""Training: one loop for teachers, students, and networks that were pruned.
+"""Training: one loop for teachers, students, networks that were pruned, and those that are trained as the DPU computes them.
 
 The whole data set is one tensor of bytes. Images are chosen, moved and normalised many batches at a time, so that a network
 that takes a millisecond for a step does not wait for its data. Every random number comes from the seed and the epoch: a
@@ -18,27 +18,27 @@ import torch
 from torch import Tensor, nn
 
 from edgesearch.errors import OutOfMemory, TrainingError
-from edgesearch.objectives.data import DataSet, View, choose_augmentation, draw_view, prepare_tensor, seed_from, show
+from edgesearch.objectives.data import DataSet, seed_from
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._average import Average
+from edgesearch.objectives.training._batches import Batches, smaller
 from edgesearch.objectives.training._checkpoints import Checkpoints, pack, unpack
 from edgesearch.objectives.training._device import choose_device, out_of_memory, use_bfloat16
-from edgesearch.objectives.training._distillation import Batch, Loss, Supervision, stored_view
+from edgesearch.objectives.training._distillation import Batch, Loss, Supervision
 from edgesearch.objectives.training._evaluation import evaluate
 from edgesearch.objectives.training._initial import begin_as_identity, whiten
 from edgesearch.objectives.training._kernels import safe_convolutions
 from edgesearch.objectives.training._optimizers import learning_rate, make_optimizer
 from edgesearch.objectives.training._pieces import Pieces
 from edgesearch.objectives.training._recipe import Recipe
+from edgesearch.objectives.training._rules import Rules
 
 __all__ = ["STEP_PASSES", "Epoch", "Training", "train"]
 
 #: A training step costs about three forward passes: one forward, two backward.
 STEP_PASSES = 3
-#: Bytes of prepared images that are made at a time.
-_CHUNK_BYTES = 32 << 20
-# Streams of random numbers within one epoch.
-_ORDER, _VIEW, _DROPOUT = 1, 2, 3
+#: A stream of random numbers within one epoch, beside those of `_batches.py`.
+_DROPOUT = 3
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Training:
     accuracy: float  # on the validation images, with the weights that were kept
     kept_epoch: int  # 1-based: the last, or with select="best" the most accurate one
     parameters: int
-    frozen_parameters: int  # those of a whitened first layer; every stage trains everything else
+    frozen_parameters: int  # of a whitened first layer; QAT's positions once they stay
     device: str
     precision: Literal["float32", "bfloat16"]
     seconds: float  # of this run, with its validation
@@ -80,6 +80,7 @@ def train(
     on_epoch: Callable[[int, float], None] | None = None,
     device: str = "auto",
     select: Literal["last", "best"] = "last",
+    rules: Rules | None = None,
 ) -> Training:
     """Trains `model` in place on `data.train`, all of it but a `whitened` first layer, and measures it on `data.validation`.
 
@@ -89,12 +90,13 @@ def train(
     is not used.
     on_epoch: called with the epochs done and the mean loss.
     select: keep the weights of the last epoch, or of the one with the best validation accuracy.
+    rules: what this network asks of its training beside the recipe.
 
     Raises TrainingError for a loss that is not finite, for lack of memory, and for a device that is not there.
     """
     started = time.perf_counter()
     with _explained(0, recipe):
-        run = _Run(model, data, recipe, input_size, seed, supervision, choose_device(device), select)
+        run = _Run(model, data, recipe, input_size, seed, supervision, choose_device(device), select, rules)
     last = recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)
     try:
         run.resume(checkpoints, last)
@@ -151,12 +153,13 @@ class _Run:
         supervision: Supervision | None,
         device: torch.device,
         select: Literal["last", "best"],
+        rules: Rules | None,
     ) -> None:
         self.model, self.data, self.recipe, self.seed, self.device, self.select = model, data, recipe, seed, device, select
         self.size = data.size if input_size is None else (input_size, input_size)
         shape = (data.channels, *self.size)
         if recipe.small_epochs:
-            _check_takes(model, (data.channels, *_smaller(self.size)))
+            _check_takes(model, (data.channels, *smaller(self.size)))
         model.requires_grad_(True)
         if recipe.identity:
             begin_as_identity(model)
@@ -173,14 +176,13 @@ class _Run:
             device=device,
             seed=seed,
         )
-        self.optimizer = make_optimizer(recipe, model, [self.loss.projections])
+        self.rules = rules
+        parts = None if rules is None else rules.parts()
+        self.optimizer = make_optimizer(recipe, model, [self.loss.projections], parts)
         self.pieces = Pieces(self.optimizer.zero_grad)
         self.parameters = [p for module in self._modules().values() for p in module.parameters()]
-        self.augmentation = choose_augmentation(recipe.augmentation, data.name)
-        self.images = torch.tensor(data.train.images, device=device)
-        self.labels = torch.tensor(data.train.labels, device=device)
-        self.steps = math.ceil(len(data.train) / recipe.batch_size)
-        self.average = Average(model, recipe.average_epochs * self.steps) if recipe.average_epochs else None
+        self.batches = Batches(data, recipe, size=self.size, seed=seed, device=device, stored=self.loss.views)
+        self.average = self._new_average()
         self.epoch = 0
         self.history: list[Epoch] = []
         self.best: tuple[float, int, dict[str, Tensor]] | None = None  # accuracy, epoch, weights
@@ -190,10 +192,12 @@ class _Run:
     def one_epoch(self) -> None:
         started = time.perf_counter()
         cuda = [self.device] if self.device.type == "cuda" else []
+        if self.rules is not None and self.rules.begin(self.epoch):
+            self.average = self._new_average()
         self.model.train()
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(seed_from(self.seed, self.epoch, _DROPOUT))
-            losses = [self._step(batch, step) for step, batch in enumerate(self._batches())]
+            losses = [self._step(batch, step) for step, batch in enumerate(self.batches(self.epoch))]
         loss = float(torch.stack(losses).mean())
         if not math.isfinite(loss):  # a GPU is asked only here, so that it need not wait after every step
             raise TrainingError(self._not_finite(None))
@@ -205,7 +209,8 @@ class _Run:
         self.history.append(Epoch(loss, accuracy, time.perf_counter() - started))
 
     def _step(self, batch: Batch, step: int) -> Tensor:
-        rate = learning_rate(self.recipe, self.epoch * self.steps + step, self.steps)
+        steps = self.batches.steps
+        rate = learning_rate(self.recipe, self.epoch * steps + step, steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         loss = self.pieces.gradients(batch, self._gradients)
@@ -225,32 +230,6 @@ class _Run:
         (loss if share == 1.0 else share * loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _view(self) -> tuple[View | None, int]:
-        """How the images are shown in this epoch, and the number of the stored logits that belong to it."""
-        count = len(self.images)
-        if self.loss.views is not None:
-            number = self.epoch % self.loss.views
-            return stored_view(self.augmentation, count, self.data.size, number), number
-        seed = seed_from(self.seed, self.epoch, _VIEW)
-        return draw_view(self.augmentation, count, self.data.size, seed, mirror_seed=self.seed, turn=self.epoch), 0
-
-    def _batches(self) -> Iterator[Batch]:
-        """The epoch's batches. Their sizes differ by one at most: a last batch of one image has no batch statistics."""
-        generator = torch.Generator().manual_seed(seed_from(self.seed, self.epoch, _ORDER))
-        batches = torch.randperm(len(self.images), generator=generator).tensor_split(self.steps)
-        view, number = self._view()
-        size = _smaller(self.size) if self.epoch < self.recipe.small_epochs else self.size
-        bytes_each = 4 * self.data.channels * self.size[0] * self.size[1] * self.recipe.batch_size
-        at_once = max(1, _CHUNK_BYTES // bytes_each)
-        for start in range(0, len(batches), at_once):
-            chunk = batches[start : start + at_once]
-            index = torch.cat(chunk).to(self.device)
-            pixels = show(self.images, view, index)
-            whole = (pixels, prepare_tensor(pixels, size, self.data.normalisation), self.labels[index], index)
-            sizes = [len(batch) for batch in chunk]
-            for pixels, inputs, labels, places in zip(*(torch.split(tensor, sizes) for tensor in whole), strict=True):
-                yield Batch(pixels, inputs, labels, places, number)
-
     def _not_finite(self, batch: Batch | None) -> str:
         where = "" if batch is None else _first_not_finite(self.model, batch.inputs)
         return (
@@ -267,6 +246,10 @@ class _Run:
                 normalisation=self.data.normalisation,
                 device=self.device,
             )
+
+    def _new_average(self) -> Average | None:
+        epochs = self.recipe.average_epochs
+        return Average(self.model, epochs * self.batches.steps) if epochs else None
 
     def _kept(self) -> AbstractContextManager[None]:
         """The model has the weights that would be kept if training ended now."""
@@ -316,11 +299,6 @@ class _Run:
     def close(self) -> None:
         self.loss.close()
         self.model.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
-
-
-def _smaller(size: tuple[int, int]) -> tuple[int, int]:
-    """Three quarters of both sides, which stay multiples of four where they were of sixteen."""
-    return (max(1, size[0] * 3 // 4), max(1, size[1] * 3 // 4))
 
 
 def _check_takes(model: nn.Module, shape: tuple[int, int, int]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.files import write_atomically
+from edgesearch.objectives.data import has_strength
 from edgesearch.plugins import is_import_path
 from edgesearch.search.library._tune_space import Target
 from edgesearch.search.study import StudyFile
@@ -56,14 +57,17 @@ def tuned_text(text: str, target: Target, settings: Mapping[str, Any], *, name: 
 
 
 def _keep_views_in_step(document: MutableMapping[str, Any], target: Target, views: str) -> None:
-    """Another augmentation in [train] is [finetune]'s, too, and leaves the teacher as it is."""
-    if document.get("finetune", {}).get("augmentation", "auto") != "auto":
-        document["finetune"]["augmentation"] = views
+    """Another augmentation in [train] is that of [finetune] and [qat], too, and leaves the teacher as it is."""
+    for table in ("finetune", "qat"):
+        if document.get(table, {}).get("augmentation", "auto") != "auto":
+            document[table]["augmentation"] = views
     teacher = target.pipeline.teacher
     if teacher is not None and not teacher.trained and "teacher" in document:
         recipe = _table(document["teacher"], "recipe")
         if recipe.get("augmentation", "auto") == "auto":
             recipe["augmentation"] = teacher.recipe.augmentation
+            if has_strength(recipe["augmentation"]):
+                recipe["augmentation_strength"] = teacher.recipe.augmentation_strength
 
 
 def _table(document: MutableMapping[str, Any], name: str) -> MutableMapping[str, Any]:

@@ -73,8 +73,12 @@ class Target:
         settings = inputs.settings
         pipeline, teacher = settings.pipeline, settings.pipeline.teacher
         if teacher is not None and teacher.recipe.augmentation == "auto":
-            views = teacher.recipe.model_copy(update={"augmentation": inputs.conditions.views})
-            pipeline = pipeline.model_copy(update={"teacher": teacher.model_copy(update={"recipe": views})})
+            views = {
+                "augmentation": inputs.conditions.views,
+                "augmentation_strength": pipeline.train.augmentation_strength,
+            }
+            own = teacher.recipe.model_copy(update=views)
+            pipeline = pipeline.model_copy(update={"teacher": teacher.model_copy(update={"recipe": own})})
         if name != TEACHER:
             candidate = inputs.complete(_student(name, settings, distillation))
             return cls("student", candidate, pipeline, inputs.conditions, inputs.data.name)

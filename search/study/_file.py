@@ -208,6 +208,14 @@ class StudyFile(Settings):
         kinds = {c.distillation.kind for c in self.candidates} | set(self.space.distillation if self.space else ())
         if self.teacher is None and kinds & TAUGHT_BY_TEACHER:
             raise ValueError("distillation from a teacher is in the space, but there is no [teacher]; add one")
+        trained = {c.quantization.backend for c in self.candidates if c.quantization.method == "qat"}
+        if self.space is not None and "qat" in self.space.quantization:
+            trained |= set(self.space.quantization_backend)
+        if "nndct" in trained and self.train.mix != "none":
+            raise ValueError(
+                f"pytorch_nndct trains on single images, and train.mix = {self.train.mix!r} mixes them; leave out mix, or "
+                "quantization_backend = 'nndct' together with 'qat'"
+            )
         try:
             _ = self.pipeline
         except ValidationError as error:

@@ -20,20 +20,22 @@ class LogitSettings(Settings):
     """How the images are shown, and in how many views, of which the first may be the images as they are."""
 
     augmentation: Augmentation = "none"
+    augmentation_strength: float = 1.0
     views: int = 1
     plain_first: bool = True
 
 
 def _place(plan: Plan) -> Stage | None:
     teacher = plan.teacher()
-    if teacher is None:
+    if teacher is None or plan.mixes:
         return None
     views = plan.conditions.views
     count = 1 if views == "none" else min(_VIEWS, plan.pipeline.train.epochs)
     in_turn = mirrors_in_turn(views)
     if in_turn:  # an even number, so that the last view and the first are mirrored unlike
         count += count % 2
-    settings = LogitSettings(augmentation=views, views=count, plain_first=not in_turn)
+    strength = plan.recipe(plan.pipeline.train).augmentation_strength
+    settings = LogitSettings(augmentation=views, augmentation_strength=strength, views=count, plain_first=not in_turn)
     return plan.make("logits", settings, reads=("train",), teacher=teacher)
 
 
@@ -44,6 +46,7 @@ def _run(context: Context[LogitSettings]) -> Result:
         context.data,
         input_size=student.input_size,
         augmentation=context.settings.augmentation,
+        strength=context.settings.augmentation_strength,
         views=context.settings.views,
         device=context.device,
     )

@@ -73,7 +73,7 @@ def _place(plan: Plan) -> Stage | None:
         reads=("train", "validation"),
         network=plan.stage("student"),
         logits=plan.stage("logits"),
-        teacher=plan.compared(),
+        teacher=plan.present(),
         sensitivity=plan.stage("sensitivity"),
     )
 

@@ -28,7 +28,7 @@ def _place(plan: Plan) -> Stage:
         recipe=plan.recipe(plan.pipeline.train, student=plan.candidate.student),
         distillation=plan.distillation,
     )
-    return plan.make("student", settings, reads=("train", "validation"), logits=plan.stage("logits"), teacher=plan.compared())
+    return plan.make("student", settings, reads=("train", "validation"), logits=plan.stage("logits"), teacher=plan.present())
 
 
 def train_student(

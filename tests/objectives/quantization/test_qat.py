@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from sklearn.datasets import load_digits
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from edgesearch.board_eval.execution import to_tensor
@@ -19,13 +16,13 @@ from edgesearch.board_eval.execution._execute import execute
 from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Linear
 from edgesearch.board_eval.lowering._trace import lower, lower_with_sources
 from edgesearch.errors import QuantizationError, TrainingError
-from edgesearch.objectives import Store
-from edgesearch.objectives.data import Normalisation
+from edgesearch.objectives.data import DataSet, DataSettings, load_data, prepare
 from edgesearch.objectives.quantization._best import find_grids
-from edgesearch.objectives.quantization._qat import QatBatch, QatSettings, start, train_qat
+from edgesearch.objectives.quantization._qat import Qat, QatSettings, start, train_qat
 from edgesearch.objectives.quantization._qat_network import QatNetwork
+from edgesearch.objectives.quantization._qat_recipe import QatRecipe
 from edgesearch.objectives.quantization._quantize import quantize
-from edgesearch.objectives.training import FeatureTeacher, Hints
+from edgesearch.objectives.training import Recipe, Supervision, find_stages, train
 
 SHAPE = (1, 8, 8)
 
@@ -49,41 +46,36 @@ class Net(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[np.ndarray, np.ndarray]:
-    data = load_digits()
-    images = ((data.images / 16 - 0.5) / 0.5).astype(np.float32)[..., None]
-    return images, data.target.astype(np.int64)
-
-
-def batches_of(images: np.ndarray, labels: np.ndarray, teacher: nn.Module | None = None) -> Callable[[int], Iterable[Any]]:
-    x, y = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)
-
-    def batches(epoch: int) -> Iterable[tuple[Tensor, Tensor, Tensor | None]]:
-        for index in torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch)).split(64):
-            logits = None
-            if teacher is not None:
-                with torch.no_grad():
-                    logits = teacher(x[index])
-            yield x[index], y[index], logits
-
-    return batches
+def data() -> DataSet:
+    return load_data(DataSettings(train_images=1000, calibration_images=100))
 
 
 @pytest.fixture(scope="module")
-def trained(digits: tuple[np.ndarray, np.ndarray]) -> nn.Module:
+def few(data: DataSet) -> DataSet:
+    return load_data(DataSettings(train_images=300, validation_images=50, calibration_images=64))
+
+
+@pytest.fixture(scope="module")
+def images(data: DataSet) -> np.ndarray:
+    """Test images as a network reads them, (N, 8, 8, 1)."""
+    return prepare(data.test.images, None, data.normalisation)
+
+
+@pytest.fixture(scope="module")
+def trained(data: DataSet) -> nn.Module:
     torch.manual_seed(0)
-    model, batches = Net(), batches_of(digits[0][:1000], digits[1][:1000])
-    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-    for epoch in range(4):
-        for x, y, _ in batches(epoch):
-            optimizer.zero_grad()
-            F.cross_entropy(model(x), y).backward()
-            optimizer.step()
-    return model.eval()
+    model = Net()
+    train(model, data, recipe=Recipe(epochs=4, lr=5e-3, augmentation="none"), input_size=None, seed=0, device="cpu")
+    return model
 
 
-def accuracy(graph: Graph, digits: tuple[np.ndarray, np.ndarray]) -> float:
-    return float((execute(graph, digits[0][1000:]).argmax(1) == digits[1][1000:]).mean())
+def qat(model: nn.Module, data: DataSet, recipe: dict[str, Any] | None = None, **options: Any) -> Qat:
+    whole = QatRecipe.model_validate({"epochs": 4, "augmentation": "none", **(recipe or {})})
+    return train_qat(model, data, recipe=whole, input_size=None, checkpoint_seconds=0, **options)
+
+
+def accuracy(graph: Graph, data: DataSet, images: np.ndarray) -> float:
+    return float((execute(graph, images).argmax(1) == data.test.labels).mean())
 
 
 def same(one: Graph, two: Graph) -> bool:
@@ -94,33 +86,30 @@ def same(one: Graph, two: Graph) -> bool:
 
 
 @pytest.mark.parametrize("bits", [8, 5])
-def test_evaluation_computes_the_integers(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray], bits: int) -> None:
-    images = digits[0]
+def test_evaluation_computes_the_integers(trained: nn.Module, images: np.ndarray, bits: int) -> None:
     network = QatNetwork(trained, lower_with_sources(trained, SHAPE), bits)
     start(network, images[:100], bits, 0, scale=True)
     with torch.no_grad():
-        logits = network.eval()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+        logits = network.eval()(to_tensor(images)).numpy()
     assert np.array_equal(logits, execute(network.to_graph(), images))
 
 
-def test_scaled_channels_leave_the_float_network_as_it_was(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray]) -> None:
-    images = to_tensor(digits[0][:100])
+def test_scaled_channels_leave_the_float_network_as_it_was(trained: nn.Module, images: np.ndarray) -> None:
+    shown = to_tensor(images[:100])
     network = QatNetwork(trained, lower_with_sources(trained, SHAPE), 8)
     before = network.to_network()
     with torch.no_grad():
-        network.rescale(find_grids(before, images, 8, 0).scales)
+        network.rescale(find_grids(before, shown, 8, 0).scales)
     after = network.to_network()
     assert any(not torch.allclose(after.weights[name], weight) for name, weight in before.weights.items())
     with torch.no_grad():
-        assert torch.allclose(after.logits(images), before.logits(images), atol=1e-4)
+        assert torch.allclose(after.logits(shown), before.logits(shown), atol=1e-4)
 
 
-def test_corrected_biases_are_taken_where_no_batch_norm_finds_its_own(
-    trained: nn.Module, digits: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_corrected_biases_are_taken_where_no_batch_norm_finds_its_own(trained: nn.Module, images: np.ndarray) -> None:
     network = QatNetwork(trained, lower_with_sources(trained, SHAPE), 8)
     before = network.to_network().biases
-    start(network, digits[0][:100], 8, 0, scale=False)
+    start(network, images[:100], 8, 0, scale=False)
     changed = {name for name, bias in network.to_network().biases.items() if not torch.allclose(bias, before[name], rtol=1e-3)}
     assert changed == {network.graph.output.name}
 
@@ -131,42 +120,48 @@ def test_every_parameter_trains_even_if_the_model_was_frozen(trained: nn.Module)
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_five_bits_are_repaired_and_stored_in_five_bits(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray]) -> None:
-    images, labels = digits[0][:1000], digits[1][:1000]
-    untrained = quantize(lower(trained, SHAPE), images[:100], method="vitis", bits=5)
+def test_five_bits_are_repaired_and_stored_in_five_bits(trained: nn.Module, data: DataSet, images: np.ndarray) -> None:
+    calibration = prepare(data.calibration.images, None, data.normalisation)
+    untrained = quantize(lower(trained, SHAPE), calibration, method="vitis", bits=5)
     before = copy.deepcopy(trained.state_dict())
     losses: list[float] = []
-    graph = train_qat(
+    made = qat(
         trained,
-        SHAPE,
-        batches_of(images, labels, trained),
-        images[:100],
-        QatSettings(epochs=4, lr=2e-3, bits=5, alpha=0.5),
+        data,
+        {"lr": 2e-3},
+        settings=QatSettings(bits=5),
+        supervision=Supervision(teacher=copy.deepcopy(trained)),
         on_epoch=lambda epoch, loss: losses.append(loss),
     )
     assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
     assert len(losses) == 4
     assert losses[-1] < losses[0]
-    assert graph.quantized
-    for node in graph:
+    assert made.graph.quantized
+    for node in made.graph:
         if isinstance(node, Conv | Depthwise | Linear):
             stored = np.ldexp(node.weight, node.weight_fix)
             assert np.array_equal(stored, np.round(stored))
             assert -16 <= stored.min() <= stored.max() <= 15
-    assert accuracy(graph, digits) > accuracy(untrained, digits) + 0.01
+    assert accuracy(made.graph, data, images) > accuracy(untrained, data, images) + 0.01
 
 
-def test_from_scratch(digits: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_accuracy_of_a_training_is_that_of_the_integers(trained: nn.Module, data: DataSet) -> None:
+    made = qat(trained, data, {"epochs": 2, "average_epochs": 1.0}, settings=QatSettings(bits=5))
+    logits = execute(made.graph, prepare(data.validation.images, None, data.normalisation))
+    assert made.training.accuracy == float((logits.argmax(1) == data.validation.labels).mean())
+
+
+def test_from_scratch(data: DataSet, images: np.ndarray) -> None:
     torch.manual_seed(1)
-    images, labels = digits[0][:1000], digits[1][:1000]
-    graph = train_qat(Net(), SHAPE, batches_of(images, labels), images[:100], QatSettings(epochs=5, lr=5e-3, trained=False))
-    assert accuracy(graph, digits) > 0.85
+    made = qat(Net(), data, {"epochs": 5, "lr": 5e-3}, settings=QatSettings(trained=False))
+    assert accuracy(made.graph, data, images) > 0.85
 
 
 class Memory:
-    """Keeps the last state."""
+    """Keeps the last state, and every epoch's."""
 
     def __init__(self) -> None:
+        self.saved: dict[int, dict[str, Tensor]] = {}
         self.state: tuple[int, dict[str, Tensor], dict[str, Any]] | None = None
         self.stop_after: int | None = None
 
@@ -174,81 +169,130 @@ class Memory:
         return self.state
 
     def save(self, epoch: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        self.state = (epoch, tensors, meta)
+        self.state, self.saved[epoch] = (epoch, tensors, meta), tensors
         if epoch == self.stop_after:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("stop_after", [1, 3])
-def test_a_training_that_was_cut_off_ends_the_same(
-    trained: nn.Module, digits: tuple[np.ndarray, np.ndarray], stop_after: int
-) -> None:
-    images, labels = digits[0][:300], digits[1][:300]
+_RECIPES: dict[str, dict[str, Any]] = {
+    "rates": {"stage_lrs": (0.5, 1.0), "augmentation": "shift"},
+    "average": {
+        "average_epochs": 1.5,
+        "augmentation": "cutout",
+        "label_smoothing": 0.1,
+        "warmup_epochs": 0.5,
+        "clip_norm": 1.0,
+    },
+    "sgd": {"optimizer": "sgd", "schedule": "linear"},
+    "muon": {"optimizer": "muon", "stage_lrs": (0.5, 1.0)},
+}
 
-    def run(memory: Memory) -> Graph:
-        return train_qat(
-            trained,
-            SHAPE,
-            batches_of(images, labels),
-            images[:50],
-            QatSettings(epochs=4, lr=1e-3, stage_lrs=(0.5, 1.0)),
-            checkpoints=memory,
-        )
 
-    whole, memory = run(Memory()), Memory()
+@pytest.mark.parametrize(
+    ("recipe", "stop_after"), [("rates", 1), ("rates", 4), ("average", 1), ("average", 3), ("sgd", 3), ("muon", 1)]
+)
+def test_a_training_that_was_cut_off_ends_the_same(trained: nn.Module, few: DataSet, stop_after: int, recipe: str) -> None:
+    """Before positions are frozen (behind the third epoch), when they are, and when nothing is left to train."""
+    whole, memory = qat(trained, few, _RECIPES[recipe], checkpoints=Memory()), Memory()
     memory.stop_after = stop_after
     with pytest.raises(KeyboardInterrupt):
-        run(memory)
+        qat(trained, few, _RECIPES[recipe], checkpoints=memory)
     memory.stop_after = None
-    assert same(run(memory), whole)
+    resumed = qat(trained, few, _RECIPES[recipe], checkpoints=memory)
+    assert same(resumed.graph, whole.graph)
+    assert [epoch.loss for epoch in resumed.training.history] == [epoch.loss for epoch in whole.training.history]
+    assert resumed.training.accuracy == whole.training.accuracy
 
 
-def test_a_loss_that_is_not_a_number(trained: nn.Module, digits: tuple[np.ndarray, np.ndarray]) -> None:
-    images, labels = digits[0][:200], digits[1][:200]
-    with pytest.raises((TrainingError, QuantizationError)):
-        train_qat(trained, SHAPE, batches_of(images, labels), images, QatSettings(epochs=3, lr=1e30))
+@pytest.mark.parametrize(
+    "changes", [{"average_epochs": 1.0}, {"label_smoothing": 0.2}, {"warmup_epochs": 2.0}, {"clip_norm": 0.1}]
+)
+def test_the_keys_of_a_recipe_count(trained: nn.Module, few: DataSet, changes: dict[str, Any]) -> None:
+    assert not same(qat(trained, few).graph, qat(trained, few, changes).graph)
 
 
-def test_feature_maps_are_compared_where_batches_bring_them(
-    digits: tuple[np.ndarray, np.ndarray], trained: nn.Module, tmp_path: Path
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"small_epochs": 1}, "grids fit one size"),
+        ({"mixed_precision": "bf16"}, "bfloat16 rounds"),
+        ({"stage_lrs": ()}, "stage_lrs"),
+    ],
+)
+def test_what_does_not_go_with_integers_is_refused(wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        QatRecipe.model_validate(wrong)
+
+
+def test_a_batch_that_memory_does_not_suffice_for_is_computed_in_two(
+    trained: nn.Module, few: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    forward = QatNetwork.forward
+
+    def greedy(network: QatNetwork, x: Tensor) -> Tensor:
+        if network.training and len(x) > 40:
+            raise MemoryError
+        return forward(network, x)
+
+    monkeypatch.setattr(QatNetwork, "forward", greedy)
+    made = qat(trained, few, {"epochs": 2})
+    assert made.training.pieces == 2
+    assert made.training.accuracy > 0.5
+
+
+def test_positions_stay_once_they_are_frozen_and_a_mean_of_weights_begins_anew(trained: nn.Module, few: DataSet) -> None:
+    memory = Memory()
+    recipe = {"epochs": 6, "lr": 2e-2, "average_epochs": 3.0}
+    qat(trained, few, recipe, settings=QatSettings(bits=5), checkpoints=memory)
+    names = [name.removeprefix("model/") for name in memory.saved[1] if name.startswith("model/") and "threshold" in name]
+    moved = {
+        epoch: sum(not torch.equal(memory.saved[epoch][f"model/{n}"], memory.saved[epoch + 1][f"model/{n}"]) for n in names)
+        for epoch in (1, 2, 3, 5)
+    }
+    assert min(moved[epoch] for epoch in (1, 2, 3)) > len(names) // 2
+    assert moved[5] == 0
+    for epoch, stays in ((4, False), (5, True), (6, True)):
+        saved = memory.saved[epoch]
+        assert all(torch.equal(saved[f"average/{name}"], saved[f"model/{name}"]) for name in names) == stays
+
+
+def test_a_loss_that_is_not_a_number(trained: nn.Module, few: DataSet) -> None:
+    with pytest.raises((TrainingError, QuantizationError), match=r"not a finite number|a threshold became"):
+        qat(trained, few, {"epochs": 3, "lr": 1.0, "optimizer": "sgd"})
+
+
+def test_the_teacher_sees_what_the_network_is_shown(trained: nn.Module, few: DataSet) -> None:
+    """Images on the way to both, in order, are the same; and its stages are those of the float network."""
+    teacher, seen = copy.deepcopy(trained), []
+    teacher.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
+    shown: list[Tensor] = []
+    forward = QatNetwork.forward
+
+    def watch(network: QatNetwork, x: Tensor) -> Tensor:
+        if network.training:
+            shown.append(x.clone())
+        return forward(network, x)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(QatNetwork, "forward", watch)
+        qat(trained, few, {"epochs": 2, "augmentation": "cutout"}, supervision=Supervision(teacher=teacher))
+    assert len(seen) == len(shown) == 10
+    assert all(torch.equal(one, other) for one, other in zip(seen, shown, strict=True))
+
+
+def test_feature_maps_are_compared(trained: nn.Module, few: DataSet) -> None:
     """With weight 0 nothing changes, bit for bit; with more it does; and what was cut off goes on to the same bits."""
-    images, labels = digits[0][:300], digits[1][:300]
-    teacher = FeatureTeacher(
-        copy.deepcopy(trained),
-        channels=1,
-        size=(8, 8),
-        teacher_size=None,
-        normalisation=Normalisation((0.5,), (0.5,)),
-        device="cpu",
-    )
-    assert [height for _, _, height in teacher.stages] == [8, 4, 2]
+    network = QatNetwork(trained, lower_with_sources(trained, SHAPE), 8)
+    sizes = [(channels, height) for _, channels, height in find_stages(network, SHAPE)]
+    assert sizes == [(channels, height) for _, channels, height in find_stages(trained, SHAPE)] == [(8, 8), (16, 4), (16, 2)]
 
-    def batches(epoch: int) -> Iterable[QatBatch]:
-        for x, y, _ in batches_of(images, labels)(epoch):
-            yield QatBatch(x, y, None, teacher(torch.empty(0), x))
+    def taught(beta: float, checkpoints: Memory | None = None) -> Graph:
+        teacher = copy.deepcopy(trained)
+        supervision = Supervision(kind="intermediate", alpha=1.0, beta=beta, teacher=teacher)
+        made = qat(trained, few, {"epochs": 3, "lr": 2e-3}, supervision=supervision, checkpoints=checkpoints)
+        assert not any(module._forward_hooks for module in teacher.modules())
+        return made.graph
 
-    def train(beta: float | None, epochs: int = 3, checkpoints: Any = None) -> dict[str, np.ndarray]:
-        hints = None if beta is None else Hints(teacher.stages, beta)
-        settings = QatSettings(epochs=epochs, lr=2e-3)
-        graph = train_qat(trained, SHAPE, batches, images[:64], settings, hints=hints, checkpoints=checkpoints)
-        return {node.name: node.weight for node in graph if getattr(node, "weight", None) is not None}  # type: ignore[union-attr]
-
-    plain, nothing, taught = train(None), train(0.0), train(5.0)
-    assert all(np.array_equal(plain[name], nothing[name]) for name in plain)
-    assert any(not np.array_equal(plain[name], taught[name]) for name in plain)
-    assert not any(module._forward_hooks for module in teacher._teacher.modules())
-
-    class CutOff(Exception):
-        pass
-
-    def cut(epoch: int, loss: float) -> None:
-        if epoch == 2:
-            raise CutOff
-
-    checkpoints = Store(tmp_path).checkpoints("key")
-    settings, hints = QatSettings(epochs=3, lr=2e-3), Hints(teacher.stages, 5.0)
-    with pytest.raises(CutOff):
-        train_qat(trained, SHAPE, batches, images[:64], settings, hints=hints, checkpoints=checkpoints, on_epoch=cut)
-    resumed = train(5.0, checkpoints=checkpoints)
-    assert all(np.array_equal(taught[name], resumed[name]) for name in taught)
+    plain, nothing, drawn = qat(trained, few, {"epochs": 3, "lr": 2e-3}).graph, taught(0.0), taught(5.0)
+    assert same(plain, nothing)
+    assert not same(plain, drawn)

@@ -13,11 +13,11 @@ from edgesearch.board_eval import lower
 from edgesearch.board_eval.vitis import VitisSettings
 from edgesearch.errors import QuantizationError, SpaceError, StageFailed, ToolchainError
 from edgesearch.objectives import Artifact, Estimator, Store, load_data, load_graph, plan, run_stage
+from edgesearch.objectives.quantization import QatRecipe
 from edgesearch.objectives.stages import Pipeline
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._nndct import QatTask, _training
-from edgesearch.objectives.stages._pipeline import QatRecipe
-from edgesearch.objectives.stages.kinds._quantized import QatBatches
+from edgesearch.objectives.training._batches import Batches
 from edgesearch.spaces import Candidate, Student, build
 
 from ._chains import BOARD, DATA, conditions, run, stages
@@ -124,19 +124,19 @@ class _Fixed(Context[Any]):
     seed = 5  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize("augmentation", ["none", "shift", "flip_crop", "alternate_flip", "cutout"])
+@pytest.mark.parametrize("augmentation", ["none", "shift", "flip_crop", "alternate_flip", "cutout", "colour", "randaugment"])
 def test_a_training_is_shown_the_images_that_ours_would_be(augmentation: Any, tmp_path: Path) -> None:
     data = load_data(DATA)
     stage = plan(Candidate(student=Student(architecture="mlp")), Pipeline(data=DATA), conditions(Pipeline(data=DATA)))
     context = _Fixed(stage, None, Store(tmp_path), data, "cpu", print)
-    recipe = QatRecipe(epochs=3, batch_size=50)
-    training = _training(context, QatTask(recipe, augmentation, None))
-    batches = QatBatches(data, 8, 50, 5, augmentation, None)
+    recipe = QatRecipe(epochs=3, batch_size=50, augmentation=augmentation)
+    training = _training(context, QatTask(recipe, None))
+    batches = Batches(data, recipe, size=(8, 8), seed=5, device=torch.device("cpu"), stored=None)
     for epoch in range(training.views):
-        labels = torch.cat([labels for _, labels, *_ in batches(epoch)])
+        labels = torch.cat([batch.labels for batch in batches(epoch)])
         order = training.order[epoch]
         assert torch.equal(torch.from_numpy(training.labels[order]), labels)
-        images = torch.cat([images for images, *_ in batches(epoch)])
+        images = torch.cat([batch.inputs for batch in batches(epoch)])
         shown = torch.from_numpy(training.pixels(epoch)[order]).permute(0, 3, 1, 2).float() / 127.5 - 1
         assert torch.allclose(shown, images, atol=1e-6)
     assert training.views == (1 if augmentation == "none" else 3)

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from edgesearch.board_eval import Graph, lower
-from edgesearch.objectives import Artifact, load_data, load_graph
-from edgesearch.objectives.stages.kinds._quantized import QatBatches
+from edgesearch.objectives import Artifact, Pipeline, load_graph
 from edgesearch.spaces import Student, build
 
-from ._chains import DATA, run, stages
+from ._chains import run, stages
 
 
 def quantized(folder: Path, quantization: dict[str, Any], **tables: Any) -> tuple[Graph, Graph, Artifact]:
@@ -51,14 +49,17 @@ def test_float16_is_not_quantized_and_5_bits_are_recorded(tmp_path: Path) -> Non
     assert 0 <= artifact.figures["float_accuracy"] <= 1
 
 
-@pytest.mark.parametrize("augmentation", ["none", "shift"])
-def test_qat_shows_images_as_the_study_does(augmentation: Any) -> None:
-    data = load_data(DATA)
-    batches = list(QatBatches(data, 8, 50, 0, augmentation, None)(3))
-    shown = torch.cat([images for images, *_ in batches]).flatten(1)
-    plain = torch.from_numpy(data.train.images).permute(0, 3, 1, 2).flatten(1).float() / 127.5 - 1
-    same = {tuple(row) for row in plain.tolist()} & {tuple(row) for row in shown.tolist()}
-    assert (len(same) == len({tuple(row) for row in plain.tolist()})) == (augmentation == "none")
+def test_qat_shows_images_as_the_study_does_and_keeps_no_key_of_what_has_no_effect() -> None:
+    for views in ("none", "shift"):
+        train = {"augmentation": views}
+        (*_, plain), (*_, asked) = (
+            stages({"quantization": {"method": "qat"}}, last="quantized", train=train, qat=qat)
+            for qat in ({"epochs": 2}, {"epochs": 2, "mixed_precision": "off", "augmentation": views})
+        )
+        assert plain.parameters["recipe"] == {"epochs": 2, "augmentation": views}
+        assert plain.key == asked.key
+    with pytest.raises(ValueError, match=r"qat\.augmentation is 'shift'"):
+        Pipeline.model_validate({"train": {"augmentation": "none"}, "qat": {"augmentation": "shift"}})
 
 
 def test_qat_from_scratch_trains_as_long_as_a_student(tmp_path: Path) -> None:

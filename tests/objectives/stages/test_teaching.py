@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from torch import Tensor
 from edgesearch.errors import SpaceError
 from edgesearch.objectives import Artifact, Estimator, load_data, teaching_figures
 from edgesearch.objectives.data import show
-from edgesearch.objectives.stages.kinds._quantized import QatBatches
 from edgesearch.objectives.training._distillation import Batch, Loss, stored_view
 from edgesearch.spaces import Candidate, Distillation, Student, build
 
 from ._chains import BOARD, DATA, run, stages
 
-KINDS = ("none", "shift", "flip_crop", "alternate_flip", "cutout")
+KINDS = ("none", "shift", "flip_crop", "alternate_flip", "cutout", "colour", "randaugment")
+IN_TURN = ("alternate_flip", "cutout", "colour", "randaugment")
 CNN = {"architecture": "cnn_tiny", "input_size": 8, "width": 0.5}
 TEACHER = {"student": CNN | {"width": 1.0}, "recipe": {"epochs": 1}}
 PRUNED = {"method": "one_step", "ratio": 0.3, "granularity": 2}
@@ -31,21 +30,14 @@ class Shown:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.batches: list[tuple[Tensor, Tensor]] = []
-        inner, qat = Loss._targets, QatBatches.__call__
+        inner = Loss._targets
 
         def targets(loss: Loss, batch: Batch, classes: int) -> Tensor:
             soft = inner(loss, batch, classes)
             self.batches.append((batch.inputs.detach().clone(), soft.clone()))
             return soft
 
-        def batches(own: QatBatches, epoch: int) -> Iterable[Any]:
-            for batch in qat(own, epoch):
-                assert batch.logits is not None
-                self.batches.append((batch.images.clone(), batch.logits.clone()))
-                yield batch
-
         monkeypatch.setattr(Loss, "_targets", targets)
-        monkeypatch.setattr(QatBatches, "__call__", batches)
 
     def take(self) -> list[tuple[Tensor, Tensor]]:
         taken, self.batches = self.batches, []
@@ -83,11 +75,68 @@ def test_teacher_and_student_see_the_same_pixels(kind: Any, tmp_path: Path, monk
         assert (moved == 0) == (kind == "none")  # else it would prove little
 
 
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+@pytest.mark.parametrize("kind", ["logit", "self", "intermediate"])
+def test_a_study_that_mixes_images_asks_the_teacher_itself(
+    mix: Any, kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Teacher and student see the same mixed images in training, fine-tuning and QAT."""
+    shown = Shown(monkeypatch)
+    chain = stages(
+        {"student": CNN, "distillation": {"kind": kind}, "pruning": PRUNED, "quantization": {"method": "qat"}},
+        teacher=TEACHER,
+        train={"epochs": 2, "augmentation": "colour", "mix": mix, "batch_size": 50},
+        last="quantized",
+    )
+    assert "logits" not in {stage.kind for stage in chain}
+    teacher: torch.nn.Module | None = None
+    made: dict[str, Artifact] = {}
+    for stage in chain:
+        made |= {stage.key: run([stage], tmp_path)[stage.kind]}
+        batches = shown.take()
+        if "teacher" not in stage.inputs:
+            continue
+        mine = stage.inputs["teacher"]
+        teacher = build(Student(**mine.parameters["student"]), channels=1, classes=10)
+        teacher.load_state_dict(made[mine.key].tensors("weights"))
+        with torch.no_grad():
+            assert all(torch.allclose(teacher.eval()(inputs), soft, atol=1e-4) for inputs, soft in batches)
+        assert len(batches) >= 4
+        assert stage.parameters["recipe"]["mix"] == mix
+        assert made[stage.key].figures["taught_by"] == ("logits and features" if kind == "intermediate" else "logits")
+    assert teacher is not None
+    figures = teaching_figures(chain, made)
+    assert set(figures) == {"teacher_accuracy", "student_accuracy"}
+    assert figures["teacher_accuracy"] == made[chain[0].key].figures["accuracy"]
+
+
+def test_what_has_no_effect_on_views_is_in_no_key() -> None:
+    def keys(**train: Any) -> dict[str, str]:
+        candidate = {"student": CNN, "distillation": {"kind": "logit"}, "pruning": PRUNED, "quantization": {"method": "qat"}}
+        return {stage.kind: stage.key for stage in stages(candidate, teacher=TEACHER, train={"epochs": 2, **train})}
+
+    assert keys() == keys(mix_alpha=0.3) == keys(augmentation_strength=0.5)
+    one, other = keys(augmentation="colour"), keys(augmentation="colour", augmentation_strength=0.5)
+    assert all(one[kind] != other[kind] for kind in one)
+    assert keys(mix="mixup") != keys(mix="mixup", mix_alpha=0.3)
+
+
+def test_mixed_images_are_the_studys_and_not_for_pytorch_nndct() -> None:
+    for table in ("finetune", "qat"):
+        with pytest.raises(ValueError, match=rf"{table}\.mix is 'cutmix' and train\.mix 'none'; a study shows"):
+            stages({}, **{table: {"mix": "cutmix"}})
+    candidate = {"student": CNN, "quantization": {"method": "qat", "backend": "nndct"}}
+    with pytest.raises(
+        SpaceError, match=r"pytorch_nndct trains on single images, and train.mix = 'cutmix' mixes them; leave out"
+    ):
+        stages(candidate, train={"mix": "cutmix"})
+
+
 def inputs_of(pixels: Tensor) -> Tensor:
     return (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
 
 
-@pytest.mark.parametrize("kind", ["alternate_flip", "cutout"])
+@pytest.mark.parametrize("kind", IN_TURN)
 @pytest.mark.parametrize("epochs", [1, 3, 4, 9])
 def test_stored_views_mirror_every_image_in_every_other_epoch(kind: Any, epochs: int) -> None:
     logits = next(
@@ -110,7 +159,7 @@ def test_stored_views_mirror_every_image_in_every_other_epoch(kind: Any, epochs:
 def test_keys_of_other_views_stay_as_they_were(kind: Any) -> None:
     chain = stages({"distillation": {"kind": "self"}}, train={"epochs": 4, "augmentation": kind}, last="student")
     parameters = next(stage.parameters for stage in chain if stage.kind == "logits")
-    assert ("plain_first" in parameters) == (kind in ("alternate_flip", "cutout"))
+    assert ("plain_first" in parameters) == (kind in IN_TURN)
 
 
 def intermediate(folder: Path, **tables: Any) -> dict[str, Artifact]:

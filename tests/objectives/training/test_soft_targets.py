@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgesearch.objectives.training._soft_targets import SoftTargets
+from edgesearch.objectives.training._soft_targets import Second, SoftTargets, label_loss
 
 temperatures = st.sampled_from([0.5, 1.0, 4.0])
 
@@ -69,3 +69,29 @@ def test_smoothing_is_of_the_labels_and_no_teacher_leaves_the_labels_alone() -> 
         assert float(how(logits, labels, None)) == pytest.approx(float(hard[0]))
     assert float(SoftTargets(alpha=1.0)(logits, labels, soft)) == pytest.approx(float(hard[0]))
     assert SoftTargets(kind="nkd", alpha=1.0).uses_teacher
+
+
+@given(
+    st.integers(0, 999),
+    st.sampled_from(["logit", "nkd", "labels"]),
+    st.sampled_from([0.0, 0.1]),
+    temperatures,
+)
+def test_a_mixed_image_counts_as_both_of_its_labels(seed: int, kind: str, smoothing: float, temperature: float) -> None:
+    """The loss of one image at a time with either label, each as much as it counts."""
+    logits, labels, soft = drawn(seed, 5, 6)
+    generator = torch.Generator().manual_seed(seed)
+    others, share = torch.randint(6, (5,), generator=generator), torch.rand(5, generator=generator)
+    second = Second(others, share)
+    if kind == "labels":
+        whole = label_loss(logits, labels, smoothing=smoothing, second=second)
+        spread = share[:, None] * F.one_hot(labels, 6) + (1 - share[:, None]) * F.one_hot(others, 6)
+        assert float(whole) == pytest.approx(float(F.cross_entropy(logits, spread, label_smoothing=smoothing)), rel=1e-5)
+        return
+    how = SoftTargets(kind=kind, temperature=temperature, alpha=0.3)  # type: ignore[arg-type]
+    total = 0.0
+    for i in range(5):
+        one = slice(i, i + 1)
+        first, other = (float(how(logits[one], each[one], soft[one], smoothing=smoothing)) for each in (labels, others))
+        total += float(share[i]) * first + (1 - float(share[i])) * other
+    assert float(how(logits, labels, soft, smoothing=smoothing, second=second)) == pytest.approx(total / 5, rel=1e-4, abs=1e-5)

@@ -94,8 +94,10 @@ _MORE = {"clip_norm": 0.5, "average_epochs": 1.5, "augmentation": "cutout", "sch
         {"optimizer": "muon", "lr": 0.01},
         _MORE,
         {"small_epochs": 3},
+        {"mix": "mixup", "augmentation": "randaugment"},
+        {"mix": "cutmix", "mix_alpha": 0.4, "augmentation": "colour", "augmentation_strength": 0.5},
     ],
-    ids=["adamw", "adam", "sgd", "muon", "more", "small"],
+    ids=["adamw", "adam", "sgd", "muon", "more", "small", "mixup", "cutmix"],
 )
 @pytest.mark.parametrize("select", ["last", "best"])
 def test_a_resumed_training_gives_the_same_bits(digits: DataSet, changes: dict[str, Any], select: str) -> None:
@@ -239,7 +241,7 @@ def test_gradients_are_clipped_and_weights_averaged(digits: DataSet) -> None:
     assert near < far
 
 
-@pytest.mark.parametrize("augmentation", ["none", "shift", "flip_crop", "alternate_flip", "cutout"])
+@pytest.mark.parametrize("augmentation", ["none", "shift", "flip_crop", "alternate_flip", "cutout", "colour", "randaugment"])
 def test_an_epoch_shows_every_image_once(digits: DataSet, augmentation: str) -> None:
     class Count(nn.Module):
         def __init__(self) -> None:
@@ -325,6 +327,11 @@ def test_bfloat16_when_asked(digits: DataSet) -> None:
         {"warmup_epochs": 30},
         {"batchsize": 3},
         {"epochs": 3, "small_epochs": 3},
+        {"augmentation": "randomaugment"},
+        {"augmentation_strength": 0},
+        {"augmentation_strength": 2.5},
+        {"mix": "cutout"},
+        {"mix_alpha": 0},
     ],
 )
 def test_recipes_are_validated(wrong: dict[str, Any]) -> None:

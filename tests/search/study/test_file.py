@@ -114,6 +114,16 @@ def test_a_teacher_of_the_staged_family_is_one_network_however_it_is_named() -> 
     assert pipelines[0].teacher.student.name == "resnet8"
 
 
+def test_mixed_images_are_not_for_the_training_of_pytorch_nndct() -> None:
+    space = {"students": ["cnn_tiny"], "quantization": ["qat"], "quantization_backend": ["edgesearch", "nndct"]}
+    StudyFile.parse({"name": "a", "space": space})
+    StudyFile.parse({"name": "a", "space": space | {"quantization": ["ptq"]}, "train": {"mix": "mixup"}})
+    with pytest.raises(
+        SpaceError, match=r"pytorch_nndct trains on single images, and train\.mix = 'mixup' mixes them; leave out"
+    ):
+        StudyFile.parse({"name": "a", "space": space, "train": {"mix": "mixup"}})
+
+
 def test_a_wrong_key_of_the_family_is_told_with_the_right_one() -> None:
     with pytest.raises(SpaceError, match=r"unknown key space\.student\.staged\.widht = \[16\]; did you mean width\?"):
         StudyFile.parse({"name": "a", "space": {"students": ["staged"], "student": {"staged": {"widht": [16]}}}})

@@ -1,0 +1,105 @@
+"""What a training is shown: the order of the images in each epoch, the view of them, and batches ready for the network.
+
+Order and view come from the seed and the epoch alone, never from a running generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from edgesearch.errors import TrainingError
+from edgesearch.objectives.data import (
+    DataSet,
+    View,
+    choose_augmentation,
+    draw_mixing,
+    draw_view,
+    mixed,
+    prepare_tensor,
+    seed_from,
+    show,
+)
+from edgesearch.objectives.training._distillation import Batch, stored_view
+from edgesearch.objectives.training._recipe import Recipe
+from edgesearch.objectives.training._soft_targets import Second
+
+__all__ = ["Batches", "epoch_order", "epoch_view", "smaller"]
+
+#: Bytes of prepared images that are made at a time.
+_CHUNK_BYTES = 32 << 20
+# Streams of random numbers within one epoch.
+_ORDER, _VIEW, _MIX = 1, 2, 4
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """The numbers of `count` images in the order in which `epoch` shows them, (count,)."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed_from(seed, epoch, _ORDER)))
+
+
+def epoch_view(recipe: Recipe, data: DataSet, seed: int, epoch: int, stored: int | None = None) -> tuple[View | None, int]:
+    """How `epoch` shows the training images, and the number of the stored logits that belong to it.
+
+    stored: for how many views a teacher's logits are stored; None where any view may be drawn.
+    """
+    kind, strength = choose_augmentation(recipe.augmentation, data.name), recipe.augmentation_strength
+    count, size = len(data.train), data.size
+    if stored is not None:
+        return stored_view(kind, count, size, epoch % stored, strength=strength), epoch % stored
+    return draw_view(kind, count, size, seed_from(seed, epoch, _VIEW), mirror_seed=seed, turn=epoch, strength=strength), 0
+
+
+def smaller(size: tuple[int, int]) -> tuple[int, int]:
+    """Three quarters of both sides, which stay multiples of four where they were of sixteen."""
+    return (max(1, size[0] * 3 // 4), max(1, size[1] * 3 // 4))
+
+
+class Batches:
+    """Called with an epoch: its batches. The training images lie on `device` as bytes; many batches are made at a time.
+
+    size: (height, width) of what the network reads. stored: see `epoch_view`.
+    """
+
+    def __init__(
+        self, data: DataSet, recipe: Recipe, *, size: tuple[int, int], seed: int, device: torch.device, stored: int | None
+    ) -> None:
+        if recipe.mix != "none" and stored is not None:
+            raise TrainingError(
+                f"a teacher's stored logits are of single images, and mix = {recipe.mix!r} shows two in one; leave out `mix`, "
+                "or give the teacher itself"
+            )
+        self._data, self._recipe, self._size, self._seed, self._stored = data, recipe, size, seed, stored
+        self._images = torch.tensor(data.train.images, device=device)
+        self._labels = torch.tensor(data.train.labels, device=device)
+        self.steps = math.ceil(len(data.train) / recipe.batch_size)
+
+    def __call__(self, epoch: int) -> Iterator[Batch]:
+        """The sizes of the batches differ by one at most: a last batch of one image has no batch statistics."""
+        data, recipe, device = self._data, self._recipe, self._images.device
+        batches = epoch_order(len(data.train), self._seed, epoch).tensor_split(self.steps)
+        view, number = epoch_view(recipe, data, self._seed, epoch, self._stored)
+        sizes = [len(batch) for batch in batches]
+        mixing = draw_mixing(recipe.mix, recipe.mix_alpha, sizes, data.size, seed_from(self._seed, epoch, _MIX))
+        size = smaller(self._size) if epoch < recipe.small_epochs else self._size
+        at_once = max(1, _CHUNK_BYTES // (4 * data.channels * self._size[0] * self._size[1] * recipe.batch_size))
+        shown = 0  # places of the epoch's order behind
+        for start in range(0, len(batches), at_once):
+            order = torch.cat(batches[start : start + at_once])
+            pixels, index = show(self._images, view, order), order.to(device)
+            labels, second = self._labels[index], None
+            places = slice(shown, shown + len(order))
+            shown = places.stop
+            if mixing is not None:
+                partners = (mixing.partner[places] - places.start).to(device)
+                pixels = mixed(pixels, pixels[partners], mixing, places)
+                second = Second(labels[partners], mixing.share[places].to(device))
+            inputs = prepare_tensor(pixels, size, data.normalisation)
+            begin = 0
+            for count in sizes[start : start + at_once]:
+                part = slice(begin, begin + count)
+                begin = part.stop
+                more = None if second is None else Second(second.labels[part], second.share[part])
+                yield Batch(pixels[part], inputs[part], labels[part], index[part], number, more)
