@@ -11,6 +11,7 @@ from torch import nn
 
 from edgesearch.objectives.pruning._budget import Clock, TimeBudget, budget_of
 from edgesearch.objectives.pruning._groups import find_groups, layers_of
+from edgesearch.objectives.pruning._importance import weigh
 from edgesearch.objectives.pruning._pruned import Curve, Pruned, check_pruning, pruned_network, seeded
 from edgesearch.objectives.pruning._sensitivity import Sensitivity, measure_groups
 from edgesearch.objectives.pruning._ways import Scoring, best_way, draw_ways
@@ -52,14 +53,15 @@ def prune_iterative(
     whole, seconds = 0.0, 0.0
     first: Mapping[str, Curve] = {}
     for step in range(rounds):
-        groups = find_groups(current, input_shape)
+        with seeded(seed + step):
+            groups, base = weigh(current, find_groups(current, input_shape), score)
         layers = layers_of(current, input_shape, groups)
         budget = budget_of(current, groups, layers, granularity, clock)
         whole = whole or budget.whole
         target = whole * (1 - ratio) ** ((step + 1) / rounds)
         with seeded(seed + step):
             known = sensitivity if step == 0 else None
-            measured = known or measure_groups(current, groups, granularity, score)
+            measured = known or measure_groups(current, groups, granularity, score, base)
         variants = draw_ways(layers, part, budget, draws, np.random.default_rng(seed + step))
         scoring = Scoring(score, recalibrate, chance, seed + step)
         best, _ = best_way(current, groups, variants, budget=budget, target=target, scoring=scoring, sensitivity=measured)

@@ -200,4 +200,4 @@ def _images(settings: PrunedSettings, data: Parts) -> float:
     return trainings * STEP_PASSES * settings.recipe.epochs * len(data.train) + passes
 
 
-SPEC = StageSpec(name="pruned", version=3, settings=PrunedSettings, place=_place, run=_run, images=_images)
+SPEC = StageSpec(name="pruned", version=4, settings=PrunedSettings, place=_place, run=_run, images=_images)
