@@ -1,5 +1,6 @@
 from ._architectures import build as build
 from ._candidate import DISTILLATION_SETTINGS as DISTILLATION_SETTINGS
+from ._candidate import SPARSE_METHODS as SPARSE_METHODS
 from ._candidate import STUDENTS as STUDENTS
 from ._candidate import TAUGHT_BY_TEACHER as TAUGHT_BY_TEACHER
 from ._candidate import Candidate as Candidate

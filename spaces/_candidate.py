@@ -30,7 +30,9 @@ STAGED = "staged"
 STUDENTS_WITH_HEAD = ("mobilenet_v2", "resnet18", "resnet50")
 
 
-PRUNING_METHODS = ("none", "one_step", "iterative")
+#: Pruning that sets single weights to zero, for analysis: the DPU computes with a zero as with any other weight.
+SPARSE_METHODS = ("unstructured", "n_m")
+PRUNING_METHODS = ("none", "one_step", "iterative", *SPARSE_METHODS)
 ALGORITHMS = ("best", "vitis")
 
 
@@ -185,7 +187,11 @@ DISTILLATION_SETTINGS: dict[DistillationKind, tuple[str, ...]] = {
 
 
 class Pruning(Settings):
-    """Structured pruning; `ratio` is the share of `target` removed. `method`: a name, or a pruner's import path."""
+    """Structured pruning; `ratio` is the share of `target` removed. `method`: a name, or a pruner's import path.
+
+    The SPARSE_METHODS remove nothing: "unstructured" sets a share `ratio` of the weights to zero, "n_m" all but N of every M
+    that lie side by side along the input channels, by `pattern`.
+    """
 
     method: str = "none"
     ratio: float = Field(default=0.0, ge=0.0, le=0.95)
@@ -197,8 +203,47 @@ class Pruning(Settings):
     steps: int = Field(default=3, ge=1, le=20)
     #: Who removes the channels: this program, or Vitis AI's optimizer in its own Python.
     backend: Literal["edgesearch", "vai"] = "edgesearch"
+    #: Of n_m: "N:M", how many of how many weights are not zero.
+    pattern: str = Field(default="2:4", pattern=r"^[1-9]\d?:[1-9]\d?$")
     #: SHA-256 over the files that a pruner by import path comes from, filled in when a study is read.
     source_sha256: str = ""
+
+    @property
+    def sparse(self) -> bool:
+        """Whether it sets weights to zero instead of removing channels."""
+        return self.method in SPARSE_METHODS
+
+    @property
+    def removes(self) -> bool:
+        """Whether channels go."""
+        return self.method != "none" and not self.sparse and self.ratio > 0
+
+    @property
+    def n_m(self) -> tuple[int, int]:
+        """The pattern's numbers: so many weights of so many are not zero."""
+        kept, _, of = self.pattern.partition(":")
+        return int(kept), int(of)
+
+    def canonical(self) -> Pruning:
+        """The same with every setting that has no effect at its default."""
+        default = Pruning()
+        if self.method == "n_m":
+            kept, of = self.n_m
+            return Pruning(method="n_m", ratio=round(1 - kept / of, 4), pattern=self.pattern)
+        if self.method == "none" or self.ratio == 0.0:
+            return default
+        if self.method == "unstructured":
+            return Pruning(method=self.method, ratio=self.ratio)
+        update = {"pattern": default.pattern} | ({"steps": default.steps} if self.method == "one_step" else {})
+        return self.model_copy(update=update)
+
+    def __str__(self) -> str:
+        if self.method == "n_m":
+            return f"{self.pattern} sparse"
+        of = f"/{self.granularity}" if self.granularity else ""
+        by = "" if self.backend == "edgesearch" else f" {self.backend}"
+        what = "" if self.target == "macs" else " of time"
+        return f"{self.method.rpartition(':')[2]} {self.ratio:.0%}{what}{of}{by}"
 
     @field_validator("method")
     @classmethod
@@ -211,6 +256,12 @@ class Pruning(Settings):
             raise ValueError(f"backend = 'vai' prunes with one_step or iterative, not with {self.method!r}; leave it out")
         if self.backend == "vai" and self.target == "fps":
             raise ValueError("backend = 'vai' prunes to a share of the MACs; leave it out, or target = 'fps'")
+        kept, of = self.n_m
+        if kept >= of:
+            raise ValueError(f"pattern = {self.pattern!r} leaves nothing out; expected N:M with N below M, such as 2:4")
+        if self.sparse and (self.backend == "vai" or self.target == "fps"):
+            asked = "backend = 'vai'" if self.backend == "vai" else "target = 'fps'"
+            raise ValueError(f"method = {self.method!r} sets weights to zero and saves no time of the DPU; leave out {asked}")
         return self
 
 
@@ -260,20 +311,27 @@ class Candidate(Settings):
     def _possible(self) -> Candidate:
         if self.quantization.method == "qat" and self.quantization.start == "scratch" and self.pruning.method != "none":
             raise ValueError("QAT from scratch trains the unpruned student; pruning needs start = 'trained'")
+        if self.pruning.sparse and (self.quantization.method == "qat" or self.quantization.backend == "nndct"):
+            other = "method = 'qat'" if self.quantization.method == "qat" else "backend = 'nndct'"
+            raise ValueError(f"{other} does not keep zeros, which pruning.method = {self.pruning.method!r} sets; use ptq alone")
         return self
 
     @property
     def deployable(self) -> bool:
-        """Whether the DPU can run it: 8 bits only."""
-        return self.quantization.bits == DEPLOYABLE_BITS
+        """Whether it can be for the DPU: 8 bits, and no zeros that it would compute with in vain."""
+        return not self.hindrance
+
+    @property
+    def hindrance(self) -> str:
+        """Why it is for analysis alone, as the end of a sentence about it; "" where it is deployable."""
+        if self.quantization.bits != DEPLOYABLE_BITS:
+            return f"it has {self.quantization.bits} bits, and a DPU runs {DEPLOYABLE_BITS}"
+        if self.pruning.sparse:
+            return "single weights of it are set to zero, and a DPU saves nothing by them"
+        return ""
 
     def canonical(self) -> Candidate:
         """The same network with every setting that has no effect at its default."""
-        pruning = self.pruning
-        if pruning.method == "none" or pruning.ratio == 0.0:
-            pruning = Pruning()
-        elif pruning.method == "one_step":
-            pruning = pruning.model_copy(update={"steps": Pruning().steps})
         quantization = self.quantization
         if quantization.method == "ptq" or quantization.start == "scratch":
             default = Quantization()
@@ -286,13 +344,13 @@ class Candidate(Settings):
         return Candidate(
             student=self.student.canonical(),
             distillation=self.distillation.canonical(),
-            pruning=pruning,
+            pruning=self.pruning.canonical(),
             quantization=quantization,
         )
 
     def resolved(self, *, granularity: int) -> Candidate:
         """The candidate with what is left to the DPU filled in: the channels that it works on side by side."""
-        if self.pruning.method == "none" or self.pruning.granularity is not None:
+        if self.pruning.method == "none" or self.pruning.sparse or self.pruning.granularity is not None:
             return self
         return self.model_copy(update={"pruning": self.pruning.model_copy(update={"granularity": granularity})})
 
@@ -315,10 +373,7 @@ class Candidate(Settings):
         elif distillation.kind != "none":
             words.append(f"{distillation.kind} T={distillation.temperature:g} a={distillation.alpha:g}")
         if pruning.method != "none":
-            of = f"/{pruning.granularity}" if pruning.granularity else ""
-            by = "" if pruning.backend == "edgesearch" else f" {pruning.backend}"
-            what = "" if pruning.target == "macs" else " of time"
-            words.append(f"{pruning.method.rpartition(':')[2]} {pruning.ratio:.0%}{what}{of}{by}")
+            words.append(str(pruning))
         bits = {5: "int5", 8: "int8", 16: "fp16"}[quantization.bits]
         words.append(
             f"{quantization.method} {bits}"

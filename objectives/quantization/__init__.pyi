@@ -10,3 +10,4 @@ from ._qat import QatBatch as QatBatch
 from ._qat import QatSettings as QatSettings
 from ._qat import train_qat as train_qat
 from ._quantize import quantize as quantize
+from ._zeros import with_zeros_of as with_zeros_of
