@@ -42,6 +42,8 @@ from edgesearch.objectives.stages._clock import clock_of
 from edgesearch.objectives.training import Recipe, evaluate, train
 from edgesearch.spaces import Student, build
 
+#: In the order in which they are made: the last is told the time of the one before it.
+METHODS = ("torch_pruning", "one_step", "iterative", "iterative_fps")
 ROUNDS = 3  # of iterative pruning
 #: Students for images of the digits' size, and for larger ones.
 SMALL = ("resnet8", "staged 16 c2x32p c2x64p max", "staged 16 i1x16e1 i2x24e4/2 i2x32e4/2")
@@ -166,8 +168,10 @@ def prunings(model: nn.Module, bench: Bench, ratio: float, seed: int, known: Sen
     }
 
 
-def rows_of(bench: Bench, seed: int, ratios: Sequence[float], *, epochs: int) -> Iterator[tuple[str, dict[str, float]]]:
-    """The student trained with this seed, then pruned by every method to every ratio: (method and ratio, what came of it)."""
+def rows_of(
+    bench: Bench, seed: int, ratios: Sequence[float], methods: Sequence[str], *, epochs: int
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """The student trained with this seed, then pruned by the methods to every ratio: (method and ratio, what came of it)."""
     torch.manual_seed(seed)
     model = bench.network()
     bench.train(model, epochs=epochs, lr=3e-3, seed=seed)
@@ -176,6 +180,8 @@ def rows_of(bench: Bench, seed: int, ratios: Sequence[float], *, epochs: int) ->
     known = measure_sensitivity(model, bench.shape, granularity=bench.granularity, score=bench.score, seed=seed)
     for ratio in ratios:
         for method, make in prunings(model, bench, ratio, seed, known).items():
+            if method not in methods and not (method == "iterative" and "iterative_fps" in methods):
+                continue
             pruned = make()
             raw = bench.score(pruned.eval(), unseen)
             left = bench.epochs - ((ROUNDS - 1) * bench.short if method.startswith("iterative") else 0)
@@ -225,6 +231,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--input-size", type=int, default=None, help="8 for the digits, else 32")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--finetune-epochs", type=int, default=10)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--granularity", type=int, default=4)
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.2, 0.5, 0.8])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -249,7 +256,7 @@ def main() -> None:
         bench = Bench(data, student, given.granularity, given.finetune_epochs, 1e-3, given.images, given.draws, board)
         rows: dict[str, list[dict[str, float]]] = {}
         for seed in given.seeds:
-            for key, row in rows_of(bench, seed, given.ratios, epochs=given.epochs):
+            for key, row in rows_of(bench, seed, given.ratios, given.methods, epochs=given.epochs):
                 rows.setdefault(key, []).append(row)
                 shown = {name: round(value, 4) for name, value in row.items()}
                 print(f"{student.name}  seed {seed}  {key:<18}", shown, f"{time.perf_counter() - started:.0f} s", flush=True)

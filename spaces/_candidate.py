@@ -14,9 +14,10 @@ from edgesearch.errors import SpaceError
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces._identity import digest, identity
 from edgesearch.spaces._presets import PRESETS, find_staged, known_as
+from edgesearch.spaces._pruning import Pruning
 from edgesearch.spaces._settings import Settings
 from edgesearch.spaces._staged import Staged
-from edgesearch.spaces._validation import explain
+from edgesearch.spaces._validation import explain, name_or_path
 
 DEPLOYABLE_BITS = 8
 
@@ -30,18 +31,11 @@ STAGED = "staged"
 STUDENTS_WITH_HEAD = ("mobilenet_v2", "resnet18", "resnet50")
 
 
-#: Pruning that sets single weights to zero, for analysis: the DPU computes with a zero as with any other weight.
-SPARSE_METHODS = ("unstructured", "n_m")
-PRUNING_METHODS = ("none", "one_step", "iterative", *SPARSE_METHODS)
-ALGORITHMS = ("best", "vitis")
-
-
-def _name_or_path(name: str, known: tuple[str, ...]) -> str:
-    if name not in known and not is_import_path(name):
-        raise ValueError(
-            f"{name!r} is unknown; expected one of {', '.join(known)} or an import path such as my_pkg.module:Thing"
-        )
-    return name
+#: PTQ in 8 bits that is for analysis: its weights have a position for each output channel, and a DPU's tensor has one.
+PER_CHANNEL = "per_channel"
+ALGORITHMS = ("best", "vitis", PER_CHANNEL)
+#: Those that QAT starts from.
+QAT_ALGORITHMS = ("best", "vitis")
 
 
 _STAGED_EXAMPLE = str(PRESETS["resnet8"])
@@ -186,92 +180,13 @@ DISTILLATION_SETTINGS: dict[DistillationKind, tuple[str, ...]] = {
 }
 
 
-class Pruning(Settings):
-    """Structured pruning; `ratio` is the share of `target` removed. `method`: a name, or a pruner's import path.
-
-    The SPARSE_METHODS remove nothing: "unstructured" sets a share `ratio` of the weights to zero, "n_m" all but N of every M
-    that lie side by side along the input channels, by `pattern`.
-    """
-
-    method: str = "none"
-    ratio: float = Field(default=0.0, ge=0.0, le=0.95)
-    #: What the ratio is of: multiply-accumulates, or the DPU's time for an image.
-    target: Literal["macs", "fps"] = "macs"
-    #: Every layer keeps a multiple of this many channels; None: as many as the DPU works on side by side.
-    granularity: int | None = Field(default=None, ge=1, le=256)
-    #: Prune-and-fine-tune rounds (not for one_step).
-    steps: int = Field(default=3, ge=1, le=20)
-    #: Who removes the channels: this program, or Vitis AI's optimizer in its own Python.
-    backend: Literal["edgesearch", "vai"] = "edgesearch"
-    #: Of n_m: "N:M", how many of how many weights are not zero.
-    pattern: str = Field(default="2:4", pattern=r"^[1-9]\d?:[1-9]\d?$")
-    #: SHA-256 over the files that a pruner by import path comes from, filled in when a study is read.
-    source_sha256: str = ""
-
-    @property
-    def sparse(self) -> bool:
-        """Whether it sets weights to zero instead of removing channels."""
-        return self.method in SPARSE_METHODS
-
-    @property
-    def removes(self) -> bool:
-        """Whether channels go."""
-        return self.method != "none" and not self.sparse and self.ratio > 0
-
-    @property
-    def n_m(self) -> tuple[int, int]:
-        """The pattern's numbers: so many weights of so many are not zero."""
-        kept, _, of = self.pattern.partition(":")
-        return int(kept), int(of)
-
-    def canonical(self) -> Pruning:
-        """The same with every setting that has no effect at its default."""
-        default = Pruning()
-        if self.method == "n_m":
-            kept, of = self.n_m
-            return Pruning(method="n_m", ratio=round(1 - kept / of, 4), pattern=self.pattern)
-        if self.method == "none" or self.ratio == 0.0:
-            return default
-        if self.method == "unstructured":
-            return Pruning(method=self.method, ratio=self.ratio)
-        update = {"pattern": default.pattern} | ({"steps": default.steps} if self.method == "one_step" else {})
-        return self.model_copy(update=update)
-
-    def __str__(self) -> str:
-        if self.method == "n_m":
-            return f"{self.pattern} sparse"
-        of = f"/{self.granularity}" if self.granularity else ""
-        by = "" if self.backend == "edgesearch" else f" {self.backend}"
-        what = "" if self.target == "macs" else " of time"
-        return f"{self.method.rpartition(':')[2]} {self.ratio:.0%}{what}{of}{by}"
-
-    @field_validator("method")
-    @classmethod
-    def _known(cls, method: str) -> str:
-        return _name_or_path(method, PRUNING_METHODS)
-
-    @model_validator(mode="after")
-    def _possible(self) -> Pruning:
-        if self.backend == "vai" and is_import_path(self.method):
-            raise ValueError(f"backend = 'vai' prunes with one_step or iterative, not with {self.method!r}; leave it out")
-        if self.backend == "vai" and self.target == "fps":
-            raise ValueError("backend = 'vai' prunes to a share of the MACs; leave it out, or target = 'fps'")
-        kept, of = self.n_m
-        if kept >= of:
-            raise ValueError(f"pattern = {self.pattern!r} leaves nothing out; expected N:M with N below M, such as 2:4")
-        if self.sparse and (self.backend == "vai" or self.target == "fps"):
-            asked = "backend = 'vai'" if self.backend == "vai" else "target = 'fps'"
-            raise ValueError(f"method = {self.method!r} sets weights to zero and saves no time of the DPU; leave out {asked}")
-        return self
-
-
 class Quantization(Settings):
     """PTQ or QAT. 8 bits run on the DPU; 5 bits and 16 (float16) are for analysis and marked not deployable."""
 
     method: Literal["ptq", "qat"] = "ptq"
     bits: Literal[5, 8, 16] = 8
     #: The PTQ algorithm. QAT of a trained network scales channels first with "best", and leaves them as they are with "vitis".
-    #: PTQ alone also takes the import path of a quantizer.
+    #: PTQ alone also takes "per_channel", for analysis, and the import path of a quantizer.
     algorithm: str = "best"
     #: QAT only: from the trained student, or from the student's own starting weights.
     start: Literal["trained", "scratch"] = "trained"
@@ -285,15 +200,16 @@ class Quantization(Settings):
     @field_validator("algorithm")
     @classmethod
     def _known(cls, algorithm: str) -> str:
-        return _name_or_path(algorithm, ALGORITHMS)
+        return name_or_path(algorithm, ALGORITHMS)
 
     @model_validator(mode="after")
     def _possible(self) -> Quantization:
         if self.method == "qat" and self.bits == 16:
             raise ValueError("quantization-aware training with 16 bits (float16) does not exist; use method = 'ptq'")
-        if self.method == "qat" and self.algorithm not in ALGORITHMS:
-            raise ValueError(f"quantization-aware training starts from {' or '.join(ALGORITHMS)}, not from {self.algorithm!r}")
-        if self.backend == "nndct" and (self.bits != DEPLOYABLE_BITS or is_import_path(self.algorithm)):
+        if self.method == "qat" and self.algorithm not in QAT_ALGORITHMS:
+            known = " or ".join(QAT_ALGORITHMS)
+            raise ValueError(f"quantization-aware training starts from {known}, not from {self.algorithm!r}")
+        if self.backend == "nndct" and (self.bits != DEPLOYABLE_BITS or self.algorithm not in QAT_ALGORITHMS):
             asked = f"{self.bits} bits" if self.bits != DEPLOYABLE_BITS else f"algorithm = {self.algorithm!r}"
             raise ValueError(f"backend = 'nndct' quantizes to 8 bits in its own way; leave out backend, or {asked}")
         return self
@@ -326,6 +242,8 @@ class Candidate(Settings):
         """Why it is for analysis alone, as the end of a sentence about it; "" where it is deployable."""
         if self.quantization.bits != DEPLOYABLE_BITS:
             return f"it has {self.quantization.bits} bits, and a DPU runs {DEPLOYABLE_BITS}"
+        if self.quantization.algorithm == PER_CHANNEL:
+            return "its weights have a fix position for each output channel, and a DPU's tensor has one"
         if self.pruning.sparse:
             return "single weights of it are set to zero, and a DPU saves nothing by them"
         return ""

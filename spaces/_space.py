@@ -14,16 +14,17 @@ from edgesearch.plugins import is_import_path
 from edgesearch.spaces._candidate import (
     DEPLOYABLE_BITS,
     DISTILLATION_SETTINGS,
+    QAT_ALGORITHMS,
     STAGED,
     TORCHVISION_STUDENTS,
     Candidate,
     Distillation,
     DistillationKind,
-    Pruning,
     Quantization,
     Student,
 )
 from edgesearch.spaces._choices import Choices, Parameter, Range, Suggester, check_conditions, check_values, draw, least, pick
+from edgesearch.spaces._pruning import Pruning
 from edgesearch.spaces._settings import Settings
 from edgesearch.spaces._staged_choices import StagedChoices, make_staged
 from edgesearch.spaces._validation import explain
@@ -244,7 +245,7 @@ class Space(Settings):
         backend: Any = "edgesearch" if own_only else pick(trial, "quantization_backend", self.quantization_backend)
         own = bits != 16 and backend == "edgesearch"
         algorithm = str(pick(trial, "algorithm", self.algorithm)) if own else "best"
-        if is_import_path(algorithm):  # a quantizer of the user's own calibrates; training has none
+        if algorithm not in QAT_ALGORITHMS:  # those only calibrate
             method = "ptq"
         start: Any = pick(trial, "qat_start", self.qat_start) if method == "qat" and not pruned else "trained"
         finetune = method == "ptq" and backend == "nndct" and bool(pick(trial, "fast_finetune", self.fast_finetune))

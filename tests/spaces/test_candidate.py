@@ -32,7 +32,7 @@ quantizations = st.builds(
     Quantization,
     method=st.just("ptq"),
     bits=st.sampled_from([5, 8, 16]),
-    algorithm=st.sampled_from(["best", "vitis"]),
+    algorithm=st.sampled_from(["best", "vitis", "per_channel"]),
     start=st.sampled_from(["trained", "scratch"]),
 )
 candidates = st.builds(
@@ -149,6 +149,9 @@ def test_zeros_are_for_analysis_and_say_so() -> None:
     assert pattern.canonical().pruning.ratio == 0.75
     assert pattern.resolved(granularity=16) == pattern  # no channels go
     assert pattern.key != sparse.key
+    channels = Candidate(student=STUDENT, quantization=Quantization(algorithm="per_channel"))
+    assert not channels.deployable
+    assert "for each output channel" in channels.hindrance
     wide = Candidate(student=STUDENT, pruning=Pruning(method="one_step", ratio=0.5), quantization=Quantization(bits=5))
     assert "5 bits" in wide.hindrance
     assert not Candidate(student=STUDENT, pruning=Pruning(method="one_step", ratio=0.5)).hindrance
@@ -186,6 +189,10 @@ def test_zeros_are_for_analysis_and_say_so() -> None:
                 "quantization": {"method": "qat"},
             },
             ["method = 'qat' does not keep zeros", "'n_m'", "ptq"],
+        ),
+        (
+            {"student": {"architecture": "mlp"}, "quantization": {"method": "qat", "algorithm": "per_channel"}},
+            ["starts from best or vitis", "'per_channel'"],
         ),
         ({}, ["student", "missing"]),
     ],

@@ -50,7 +50,7 @@ FULL = Space.model_validate(
         "steps": [2, 3],
         "quantization": ["ptq", "qat"],
         "bits": [8, 5, 16],
-        "algorithm": ["best", "vitis"],
+        "algorithm": ["best", "vitis", "per_channel"],
         "qat_start": ["trained", "scratch"],
         "student": {"mlp": {"width": [0.25, 2.0], "input_size": [28]}},
     }
