@@ -18,7 +18,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class Bench:
     images: int
     draws: int
     board: SimulatedBoard
+    spent: list[int] = field(default_factory=list)  # epochs between the rounds of the network that was pruned last
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -82,6 +83,11 @@ class Bench:
     def short(self) -> int:
         """Epochs between two rounds of iterative pruning, by the last training's as they are in a study."""
         return self.epochs // (2 * ROUNDS - 1)
+
+    def tune_between(self, model: nn.Module, seed: int) -> None:
+        """In place, between two rounds."""
+        self.train(model, epochs=self.short, lr=self.lr, seed=seed)
+        self.spent.append(self.short)
 
     @property
     def unseen(self) -> Split:
@@ -107,7 +113,7 @@ class Bench:
             steps=ROUNDS,
             score=self.score,
             recalibrate=lambda network: re_estimate_batch_norm(network, images),
-            finetune=lambda network, step: self.train(network, epochs=self.short, lr=self.lr, seed=seed + step + 1),
+            finetune=lambda network, step: self.tune_between(network, seed + step + 1),
             seed=seed,
             chance=1 / len(self.data.classes),
             **more,
@@ -182,10 +188,10 @@ def rows_of(
         for method, make in prunings(model, bench, ratio, seed, known).items():
             if method not in methods and not (method == "iterative" and "iterative_fps" in methods):
                 continue
+            bench.spent.clear()
             pruned = make()
             raw = bench.score(pruned.eval(), unseen)
-            left = bench.epochs - ((ROUNDS - 1) * bench.short if method.startswith("iterative") else 0)
-            bench.train(pruned, epochs=left, lr=bench.lr, seed=seed + 100)
+            bench.train(pruned, epochs=bench.epochs - sum(bench.spent), lr=bench.lr, seed=seed + 100)
             yield (
                 f"{method} {ratio:g}",
                 {
