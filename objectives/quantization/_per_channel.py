@@ -15,7 +15,7 @@ from edgesearch.objectives.quantization._network import Network
 from edgesearch.objectives.quantization._positions import round_half_away, search_position
 from edgesearch.objectives.quantization._vitis import Calibration
 
-__all__ = ["quantize_per_channel"]
+__all__ = ["has_channel_positions", "quantize_per_channel", "with_one_position"]
 
 
 def quantize_per_channel(
@@ -30,6 +30,20 @@ def quantize_per_channel(
         for image in torch.split(to_tensor(images), 1):
             calibration.show(image.contiguous().to(device))
         return calibration.finish()
+
+
+def has_channel_positions(graph: Graph) -> bool:
+    """Whether some layer has a position for each channel, so that no DPU can run the network."""
+    return any(isinstance(node, Conv | Depthwise | Linear) and node.channel_fix is not None for node in graph)
+
+
+def with_one_position(graph: Graph) -> Graph:
+    """The network as if each layer's weights had the finest of their channels' positions: of the same time, and no more."""
+
+    def put(node: Node) -> Node:
+        return dataclasses.replace(node, channel_fix=None) if isinstance(node, Conv | Depthwise | Linear) else node
+
+    return graph.map(put)
 
 
 @dataclasses.dataclass

@@ -51,6 +51,15 @@ def test_float16_is_not_quantized_and_5_bits_are_recorded(tmp_path: Path) -> Non
     assert 0 <= artifact.figures["float_accuracy"] <= 1
 
 
+def test_positions_for_each_channel_are_scored_and_timed_like_the_same_network_with_one_for_each_tensor(tmp_path: Path) -> None:
+    kinds = [{"algorithm": "per_channel"}, {"algorithm": "vitis"}]
+    analysed, plain = (run(stages({"quantization": kind}), tmp_path)["measured"].figures for kind in kinds)
+    assert analysed["fps"] == plain["fps"]
+    assert analysed["size_bytes"] == plain["size_bytes"]
+    assert 0 <= analysed["accuracy"] <= 1
+    assert run(stages({"quantization": kinds[0]}, last="tested"), tmp_path)["tested"].figures["test_accuracy"] <= 1
+
+
 @pytest.mark.parametrize("augmentation", ["none", "shift"])
 def test_qat_shows_images_as_the_study_does(augmentation: Any) -> None:
     data = load_data(DATA)
