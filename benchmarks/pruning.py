@@ -1,10 +1,13 @@
 """Accuracy and FPS after structured pruning, by method and ratio, beside Torch-Pruning's own magnitude pruner.
 
-Run: python benchmarks/pruning.py (bundled digits, minutes); --data cifar10 --root FOLDER for CIFAR-10, or any other source.
-A network is trained once for each seed. Torch-Pruning takes the same share of every layer's channels, in multiples of the
-granularity, at which the MACs are nearest to the ratio; the other methods remove the MACs that it did. All are fine-tuned for
-as many epochs, of which iterative pruning spends half between its rounds. "iterative_fps" is told the time of the network that
-"iterative" found, and reaches it where it likes: its MACs may be more.
+Run: python benchmarks/pruning.py (bundled digits: a residual, a plain and a mobile network); --data cifar10 --root FOLDER for
+CIFAR-10, or any other source.
+A network is trained once for each student and seed. Torch-Pruning takes the same share of every layer's channels, in multiples
+of the granularity, at which the MACs are nearest to the ratio; the other methods remove the MACs that it did. All are then
+fine-tuned for as many epochs, of which iterative pruning spends, as in a study, a part between its rounds. "iterative_fps" is
+told the time of the network that "iterative" found, and reaches it where it likes: its MACs may be more. Accuracy is that on
+all images that no training saw; "behind" says by how many points of it a method is behind Torch-Pruning, with the standard
+error of the seeds' differences.
 Needs torch-pruning, which is among the development packages.
 """
 
@@ -14,11 +17,12 @@ import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch_pruning
 from _report import finish
@@ -38,7 +42,12 @@ from edgesearch.objectives.stages._clock import clock_of
 from edgesearch.objectives.training import Recipe, evaluate, train
 from edgesearch.spaces import Student, build
 
+#: In the order in which they are made: the last is told the time of the one before it.
+METHODS = ("torch_pruning", "one_step", "iterative", "iterative_fps")
 ROUNDS = 3  # of iterative pruning
+#: Students for images of the digits' size, and for larger ones.
+SMALL = ("resnet8", "staged 16 c2x32p c2x64p max", "staged 16 i1x16e1 i2x24e4/2 i2x32e4/2")
+LARGE = ("resnet20", "staged 32 c2x64p c2x128p max", "mobile_small")
 HALVINGS = 12  # of the interval of Torch-Pruning's channel ratio
 
 
@@ -54,6 +63,7 @@ class Bench:
     images: int
     draws: int
     board: SimulatedBoard
+    spent: list[int] = field(default_factory=list)  # epochs between the rounds of the network that was pruned last
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -69,6 +79,22 @@ class Bench:
         recipe = Recipe(epochs=epochs, lr=lr, warmup_epochs=min(1.0, epochs))
         train(model, self.data, recipe=recipe, input_size=self.student.input_size, seed=seed, device="cpu")
 
+    @property
+    def short(self) -> int:
+        """Epochs between two rounds of iterative pruning, by the last training's as they are in a study."""
+        return self.epochs // (2 * ROUNDS - 1)
+
+    def tune_between(self, model: nn.Module, seed: int) -> None:
+        """In place, between two rounds."""
+        self.train(model, epochs=self.short, lr=self.lr, seed=seed)
+        self.spent.append(self.short)
+
+    @property
+    def unseen(self) -> Split:
+        """All images that take no part in any training."""
+        parts = self.data.test, self.data.validation, self.data.calibration
+        return Split(np.concatenate([part.images for part in parts]), np.concatenate([part.labels for part in parts]))
+
     def score(self, model: nn.Module, split: Split | None = None) -> float:
         """Accuracy on the first training images, or on a split."""
         split = split or Split(self.data.train.images[: self.images], self.data.train.labels[: self.images])
@@ -78,7 +104,6 @@ class Bench:
         """What a pruner of this program is given."""
         pixels = torch.from_numpy(self.data.train.images[-self.images :])
         images = prepare_tensor(pixels, self.student.input_size, self.data.normalisation)
-        short = self.epochs // (2 * (ROUNDS - 1))
         return PruningTask(
             model=model,
             input_shape=self.shape,
@@ -88,7 +113,7 @@ class Bench:
             steps=ROUNDS,
             score=self.score,
             recalibrate=lambda network: re_estimate_batch_norm(network, images),
-            finetune=lambda network, step: self.train(network, epochs=short, lr=self.lr, seed=seed + step + 1),
+            finetune=lambda network, step: self.tune_between(network, seed + step + 1),
             seed=seed,
             chance=1 / len(self.data.classes),
             **more,
@@ -149,73 +174,112 @@ def prunings(model: nn.Module, bench: Bench, ratio: float, seed: int, known: Sen
     }
 
 
-def main() -> None:
+def rows_of(
+    bench: Bench, seed: int, ratios: Sequence[float], methods: Sequence[str], *, epochs: int
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """The student trained with this seed, then pruned by the methods to every ratio: (method and ratio, what came of it)."""
+    torch.manual_seed(seed)
+    model = bench.network()
+    bench.train(model, epochs=epochs, lr=3e-3, seed=seed)
+    unseen, whole = bench.unseen, sum(layer_macs(model, bench.shape).values())
+    yield "unpruned", {"accuracy": bench.score(model.eval(), unseen), "fps": fps(model, bench), "macs_removed": 0.0}
+    known = measure_sensitivity(model, bench.shape, granularity=bench.granularity, score=bench.score, seed=seed)
+    for ratio in ratios:
+        for method, make in prunings(model, bench, ratio, seed, known).items():
+            if method not in methods and not (method == "iterative" and "iterative_fps" in methods):
+                continue
+            bench.spent.clear()
+            pruned = make()
+            raw = bench.score(pruned.eval(), unseen)
+            bench.train(pruned, epochs=bench.epochs - sum(bench.spent), lr=bench.lr, seed=seed + 100)
+            yield (
+                f"{method} {ratio:g}",
+                {
+                    "accuracy": bench.score(pruned.eval(), unseen),
+                    "accuracy_before_last_tuning": raw,
+                    "fps": fps(pruned, bench),
+                    "macs_removed": 1 - sum(layer_macs(pruned, bench.shape).values()) / whole,
+                },
+            )
+
+
+def fps(model: nn.Module, bench: Bench) -> float:
+    """Throughput on the board."""
+    return bench.board.measure(lower(model, bench.shape, target=bench.board.target)).throughput_fps
+
+
+def summed_up(rows: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Means over the seeds, by method and ratio, and how far behind Torch-Pruning's each one's accuracy is, in points."""
+    results = {}
+    for name, found in rows.items():
+        mean = {key: statistics.fmean(row[key] for row in found) for key in found[0]}
+        results[name] = {key: round(value, 4 if value < 100 else 1) for key, value in mean.items()}
+        theirs = rows.get(f"torch_pruning {name.rpartition(' ')[2]}")
+        if theirs is None or theirs is found:
+            continue
+        behind = [100 * (other["accuracy"] - row["accuracy"]) for other, row in zip(theirs, found, strict=True)]
+        results[name]["behind"] = round(statistics.fmean(behind), 2)
+        if len(behind) > 1:
+            results[name]["behind_error"] = round(statistics.stdev(behind) / len(behind) ** 0.5, 2)
+    return results
+
+
+def arguments() -> argparse.Namespace:
+    """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="digits", help="a data source's name or import path")
     parser.add_argument("--root", type=Path, default=None)
     parser.add_argument("--train-images", type=int, default=None)
+    parser.add_argument("--test-images", type=int, default=None)
     parser.add_argument("--noise", type=float, default=None, help="0.3 for the digits, which are too easy without")
-    parser.add_argument("--student", default="resnet8")
+    parser.add_argument("--students", nargs="+", default=None, help="a residual, a plain and a mobile network")
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--input-size", type=int, default=None, help="8 for the digits, else 32")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--finetune-epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--finetune-epochs", type=int, default=10)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--granularity", type=int, default=4)
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.2, 0.5, 0.8])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--images", type=int, default=256, help="on which networks are scored")
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = arguments()
     torch.set_num_threads(given.threads)
     digits = given.data == "digits"
     noise = given.noise if given.noise is not None else 0.3 if digits else 0.0
-    data = load_data(DataSettings(name=given.data, root=given.root, noise=noise, train_images=given.train_images))
-    student = Student(architecture=given.student, width=given.width, input_size=given.input_size or (8 if digits else 32))
+    images = {"train_images": given.train_images, "test_images": given.test_images}
+    data = load_data(DataSettings(name=given.data, root=given.root, noise=noise, **images))
     board = find_board("zcu104")
     assert isinstance(board, SimulatedBoard)
-    bench = Bench(data, student, given.granularity, given.finetune_epochs, 1e-3, given.images, given.draws, board)
-    started, before = time.perf_counter(), []
-    rows: dict[tuple[float, str], list[dict[str, float]]] = {}
-    for seed in range(given.seeds):
-        torch.manual_seed(seed)
-        model = bench.network()
-        bench.train(model, epochs=given.epochs, lr=3e-3, seed=seed)
-        before.append(bench.score(model.eval(), data.test))
-        known = measure_sensitivity(model, bench.shape, granularity=bench.granularity, score=bench.score, seed=seed)
-        whole = sum(layer_macs(model, bench.shape).values())
-        for ratio in given.ratios:
-            for method, make in prunings(model, bench, ratio, seed, known).items():
-                pruned = make()
-                raw = bench.score(pruned.eval(), data.test)
-                left = bench.epochs - (2 * (bench.epochs // 4) if method.startswith("iterative") else 0)
-                bench.train(pruned, epochs=left, lr=bench.lr, seed=seed + 100)
-                row = {
-                    "accuracy": bench.score(pruned.eval(), data.test),
-                    "accuracy_before_last_tuning": raw,
-                    "fps": board.measure(lower(pruned, bench.shape, target=board.target)).throughput_fps,
-                    "macs_removed": 1 - sum(layer_macs(pruned, bench.shape).values()) / whole,
-                }
-                rows.setdefault((ratio, method), []).append(row)
-                print(
-                    f"seed {seed}  {ratio:.0%}  {method:<14}",
-                    {name: round(value, 4) for name, value in row.items()},
-                    flush=True,
-                )
-    results = {}
-    for (ratio, method), found in rows.items():
-        mean = {name: statistics.fmean(row[name] for row in found) for name in found[0]}
-        results[f"{method} {ratio:g}"] = {name: round(value, 4 if value < 100 else 1) for name, value in mean.items()}
-    for name, mean in results.items():
-        print(f"{name:<20} accuracy {mean['accuracy']:.2%}, {mean['macs_removed']:.1%} of MACs gone, {mean['fps']:,.0f} fps")
+    started, results = time.perf_counter(), {}
+    for name in given.students or (SMALL if digits else LARGE):
+        student = Student(architecture=name, width=given.width, input_size=given.input_size or (8 if digits else 32))
+        bench = Bench(data, student, given.granularity, given.finetune_epochs, 1e-3, given.images, given.draws, board)
+        rows: dict[str, list[dict[str, float]]] = {}
+        for seed in given.seeds:
+            for key, row in rows_of(bench, seed, given.ratios, given.methods, epochs=given.epochs):
+                rows.setdefault(key, []).append(row)
+                shown = {name: round(value, 4) for name, value in row.items()}
+                print(f"{student.name}  seed {seed}  {key:<18}", shown, f"{time.perf_counter() - started:.0f} s", flush=True)
+        results[student.name] = summed_up(rows)
+    for name, of_student in results.items():
+        for key, mean in of_student.items():
+            behind = f", {mean['behind']:+.1f} ±{mean.get('behind_error', 0):.1f} points behind" if "behind" in mean else ""
+            print(
+                f"{name}  {key:<20} accuracy {mean['accuracy']:.2%}, {mean['macs_removed']:.1%} of MACs gone, "
+                f"{mean['fps']:,.0f} fps{behind}"
+            )
     finish(
         {
             "data": data.name,
-            "student": student.name,
-            "granularity": bench.granularity,
+            "granularity": given.granularity,
             "seeds": given.seeds,
-            "test_images": len(data.test),
-            "unpruned_accuracy": round(statistics.fmean(before), 4),
+            "unseen_images": len(bench.unseen),
             "results": results,
             "seconds": round(time.perf_counter() - started, 1),
         }

@@ -4,7 +4,6 @@ from ._candidate import STUDENTS as STUDENTS
 from ._candidate import TAUGHT_BY_TEACHER as TAUGHT_BY_TEACHER
 from ._candidate import Candidate as Candidate
 from ._candidate import Distillation as Distillation
-from ._candidate import Pruning as Pruning
 from ._candidate import Quantization as Quantization
 from ._candidate import Student as Student
 from ._candidate import candidate_keys as candidate_keys
@@ -20,6 +19,8 @@ from ._identity import without_paths as without_paths
 from ._imagenet import fetch_imagenet as fetch_imagenet
 from ._imagenet import has_imagenet_weights as has_imagenet_weights
 from ._presets import PRESETS as PRESETS
+from ._pruning import SPARSE_METHODS as SPARSE_METHODS
+from ._pruning import Pruning as Pruning
 from ._settings import Settings as Settings
 from ._space import Space as Space
 from ._space import StudentOverride as StudentOverride

@@ -14,9 +14,10 @@ from edgesearch.errors import SpaceError
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces._identity import digest, identity
 from edgesearch.spaces._presets import PRESETS, find_staged, known_as
+from edgesearch.spaces._pruning import Pruning
 from edgesearch.spaces._settings import Settings
 from edgesearch.spaces._staged import Staged
-from edgesearch.spaces._validation import explain
+from edgesearch.spaces._validation import explain, name_or_path
 
 DEPLOYABLE_BITS = 8
 
@@ -30,16 +31,11 @@ STAGED = "staged"
 STUDENTS_WITH_HEAD = ("mobilenet_v2", "resnet18", "resnet50")
 
 
-PRUNING_METHODS = ("none", "one_step", "iterative")
-ALGORITHMS = ("best", "vitis")
-
-
-def _name_or_path(name: str, known: tuple[str, ...]) -> str:
-    if name not in known and not is_import_path(name):
-        raise ValueError(
-            f"{name!r} is unknown; expected one of {', '.join(known)} or an import path such as my_pkg.module:Thing"
-        )
-    return name
+#: PTQ in 8 bits that is for analysis: its weights have a position for each output channel, and a DPU's tensor has one.
+PER_CHANNEL = "per_channel"
+ALGORITHMS = ("best", "vitis", PER_CHANNEL)
+#: Those that QAT starts from.
+QAT_ALGORITHMS = ("best", "vitis")
 
 
 _STAGED_EXAMPLE = str(PRESETS["resnet8"])
@@ -184,43 +180,13 @@ DISTILLATION_SETTINGS: dict[DistillationKind, tuple[str, ...]] = {
 }
 
 
-class Pruning(Settings):
-    """Structured pruning; `ratio` is the share of `target` removed. `method`: a name, or a pruner's import path."""
-
-    method: str = "none"
-    ratio: float = Field(default=0.0, ge=0.0, le=0.95)
-    #: What the ratio is of: multiply-accumulates, or the DPU's time for an image.
-    target: Literal["macs", "fps"] = "macs"
-    #: Every layer keeps a multiple of this many channels; None: as many as the DPU works on side by side.
-    granularity: int | None = Field(default=None, ge=1, le=256)
-    #: Prune-and-fine-tune rounds (not for one_step).
-    steps: int = Field(default=3, ge=1, le=20)
-    #: Who removes the channels: this program, or Vitis AI's optimizer in its own Python.
-    backend: Literal["edgesearch", "vai"] = "edgesearch"
-    #: SHA-256 over the files that a pruner by import path comes from, filled in when a study is read.
-    source_sha256: str = ""
-
-    @field_validator("method")
-    @classmethod
-    def _known(cls, method: str) -> str:
-        return _name_or_path(method, PRUNING_METHODS)
-
-    @model_validator(mode="after")
-    def _possible(self) -> Pruning:
-        if self.backend == "vai" and is_import_path(self.method):
-            raise ValueError(f"backend = 'vai' prunes with one_step or iterative, not with {self.method!r}; leave it out")
-        if self.backend == "vai" and self.target == "fps":
-            raise ValueError("backend = 'vai' prunes to a share of the MACs; leave it out, or target = 'fps'")
-        return self
-
-
 class Quantization(Settings):
     """PTQ or QAT. 8 bits run on the DPU; 5 bits and 16 (float16) are for analysis and marked not deployable."""
 
     method: Literal["ptq", "qat"] = "ptq"
     bits: Literal[5, 8, 16] = 8
     #: The PTQ algorithm. QAT of a trained network scales channels first with "best", and leaves them as they are with "vitis".
-    #: PTQ alone also takes the import path of a quantizer.
+    #: PTQ alone also takes "per_channel", for analysis, and the import path of a quantizer.
     algorithm: str = "best"
     #: QAT only: from the trained student, or from the student's own starting weights.
     start: Literal["trained", "scratch"] = "trained"
@@ -234,15 +200,16 @@ class Quantization(Settings):
     @field_validator("algorithm")
     @classmethod
     def _known(cls, algorithm: str) -> str:
-        return _name_or_path(algorithm, ALGORITHMS)
+        return name_or_path(algorithm, ALGORITHMS)
 
     @model_validator(mode="after")
     def _possible(self) -> Quantization:
         if self.method == "qat" and self.bits == 16:
             raise ValueError("quantization-aware training with 16 bits (float16) does not exist; use method = 'ptq'")
-        if self.method == "qat" and self.algorithm not in ALGORITHMS:
-            raise ValueError(f"quantization-aware training starts from {' or '.join(ALGORITHMS)}, not from {self.algorithm!r}")
-        if self.backend == "nndct" and (self.bits != DEPLOYABLE_BITS or is_import_path(self.algorithm)):
+        if self.method == "qat" and self.algorithm not in QAT_ALGORITHMS:
+            known = " or ".join(QAT_ALGORITHMS)
+            raise ValueError(f"quantization-aware training starts from {known}, not from {self.algorithm!r}")
+        if self.backend == "nndct" and (self.bits != DEPLOYABLE_BITS or self.algorithm not in QAT_ALGORITHMS):
             asked = f"{self.bits} bits" if self.bits != DEPLOYABLE_BITS else f"algorithm = {self.algorithm!r}"
             raise ValueError(f"backend = 'nndct' quantizes to 8 bits in its own way; leave out backend, or {asked}")
         return self
@@ -260,20 +227,29 @@ class Candidate(Settings):
     def _possible(self) -> Candidate:
         if self.quantization.method == "qat" and self.quantization.start == "scratch" and self.pruning.method != "none":
             raise ValueError("QAT from scratch trains the unpruned student; pruning needs start = 'trained'")
+        if self.pruning.sparse and (self.quantization.method == "qat" or self.quantization.backend == "nndct"):
+            other = "method = 'qat'" if self.quantization.method == "qat" else "backend = 'nndct'"
+            raise ValueError(f"{other} does not keep zeros, which pruning.method = {self.pruning.method!r} sets; use ptq alone")
         return self
 
     @property
     def deployable(self) -> bool:
-        """Whether the DPU can run it: 8 bits only."""
-        return self.quantization.bits == DEPLOYABLE_BITS
+        """Whether it can be for the DPU: 8 bits, and no zeros that it would compute with in vain."""
+        return not self.hindrance
+
+    @property
+    def hindrance(self) -> str:
+        """Why it is for analysis alone, as the end of a sentence about it; "" where it is deployable."""
+        if self.quantization.bits != DEPLOYABLE_BITS:
+            return f"it has {self.quantization.bits} bits, and a DPU runs {DEPLOYABLE_BITS}"
+        if self.quantization.algorithm == PER_CHANNEL:
+            return "its weights have a fix position for each output channel, and a DPU's tensor has one"
+        if self.pruning.sparse:
+            return "single weights of it are set to zero, and a DPU saves nothing by them"
+        return ""
 
     def canonical(self) -> Candidate:
         """The same network with every setting that has no effect at its default."""
-        pruning = self.pruning
-        if pruning.method == "none" or pruning.ratio == 0.0:
-            pruning = Pruning()
-        elif pruning.method == "one_step":
-            pruning = pruning.model_copy(update={"steps": Pruning().steps})
         quantization = self.quantization
         if quantization.method == "ptq" or quantization.start == "scratch":
             default = Quantization()
@@ -286,13 +262,13 @@ class Candidate(Settings):
         return Candidate(
             student=self.student.canonical(),
             distillation=self.distillation.canonical(),
-            pruning=pruning,
+            pruning=self.pruning.canonical(),
             quantization=quantization,
         )
 
     def resolved(self, *, granularity: int) -> Candidate:
         """The candidate with what is left to the DPU filled in: the channels that it works on side by side."""
-        if self.pruning.method == "none" or self.pruning.granularity is not None:
+        if self.pruning.method == "none" or self.pruning.sparse or self.pruning.granularity is not None:
             return self
         return self.model_copy(update={"pruning": self.pruning.model_copy(update={"granularity": granularity})})
 
@@ -315,10 +291,7 @@ class Candidate(Settings):
         elif distillation.kind != "none":
             words.append(f"{distillation.kind} T={distillation.temperature:g} a={distillation.alpha:g}")
         if pruning.method != "none":
-            of = f"/{pruning.granularity}" if pruning.granularity else ""
-            by = "" if pruning.backend == "edgesearch" else f" {pruning.backend}"
-            what = "" if pruning.target == "macs" else " of time"
-            words.append(f"{pruning.method.rpartition(':')[2]} {pruning.ratio:.0%}{what}{of}{by}")
+            words.append(str(pruning))
         bits = {5: "int5", 8: "int8", 16: "fp16"}[quantization.bits]
         words.append(
             f"{quantization.method} {bits}"

@@ -14,16 +14,17 @@ from edgesearch.plugins import is_import_path
 from edgesearch.spaces._candidate import (
     DEPLOYABLE_BITS,
     DISTILLATION_SETTINGS,
+    QAT_ALGORITHMS,
     STAGED,
     TORCHVISION_STUDENTS,
     Candidate,
     Distillation,
     DistillationKind,
-    Pruning,
     Quantization,
     Student,
 )
 from edgesearch.spaces._choices import Choices, Parameter, Range, Suggester, check_conditions, check_values, draw, least, pick
+from edgesearch.spaces._pruning import Pruning
 from edgesearch.spaces._settings import Settings
 from edgesearch.spaces._staged_choices import StagedChoices, make_staged
 from edgesearch.spaces._validation import explain
@@ -72,6 +73,8 @@ class Space(Settings):
     #: None: as many channels as the DPU works on side by side.
     granularity: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     steps: Annotated[tuple[int, ...], Field(min_length=1)] = (3,)
+    #: Of n_m: how many of how many weights side by side are not zero.
+    pattern: Annotated[tuple[str, ...], Field(min_length=1)] = ("2:4",)
     quantization: Annotated[tuple[Literal["ptq", "qat"], ...], Field(min_length=1)] = ("ptq",)
     bits: Annotated[tuple[Literal[5, 8, 16], ...], Field(min_length=1)] = (8,)
     algorithm: Annotated[tuple[str, ...], Field(min_length=1)] = ("best",)
@@ -150,7 +153,7 @@ class Space(Settings):
     def suggest_compression(self, trial: Suggester, student: Student, distillation: Distillation) -> Candidate:
         """A candidate with this first half: how the trained student is pruned and quantized."""
         pruning = self._pruning(trial)
-        quantization = self._quantization(trial, pruned=pruning.method != "none" and pruning.ratio > 0)
+        quantization = self._quantization(trial, pruning)
         return Candidate(student=student, distillation=distillation, pruning=pruning, quantization=quantization).canonical()
 
     def choices(self, student: str, setting: str) -> Any:
@@ -219,6 +222,10 @@ class Space(Settings):
         method = pick(trial, "pruning", self.pruning)
         if method == "none":
             return Pruning()
+        if method == "n_m":
+            return Pruning(method=method, pattern=pick(trial, "pattern", self.pattern))
+        if method == "unstructured":
+            return Pruning(method=method, ratio=pick(trial, "ratio", self.ratio))
         steps = {} if method == "one_step" else {"steps": pick(trial, "steps", self.steps)}
         backend: Any = "edgesearch" if is_import_path(method) else pick(trial, "pruning_backend", self.pruning_backend)
         target: Any = "macs" if backend == "vai" else pick(trial, "pruning_target", self.pruning_target)
@@ -231,15 +238,14 @@ class Space(Settings):
             **steps,
         )
 
-    def _quantization(self, trial: Suggester, *, pruned: bool) -> Quantization:
-        bits = pick(trial, "bits", self.bits)
-        method: Any = pick(trial, "quantization", self.quantization) if bits != 16 else "ptq"
-        backend: Any = (
-            "edgesearch" if bits != DEPLOYABLE_BITS else pick(trial, "quantization_backend", self.quantization_backend)
-        )
+    def _quantization(self, trial: Suggester, pruning: Pruning) -> Quantization:
+        bits, pruned, alone = pick(trial, "bits", self.bits), pruning.removes, pruning.sparse
+        method: Any = "ptq" if bits == 16 or alone else pick(trial, "quantization", self.quantization)
+        own_only = bits != DEPLOYABLE_BITS or alone
+        backend: Any = "edgesearch" if own_only else pick(trial, "quantization_backend", self.quantization_backend)
         own = bits != 16 and backend == "edgesearch"
         algorithm = str(pick(trial, "algorithm", self.algorithm)) if own else "best"
-        if is_import_path(algorithm):  # a quantizer of the user's own calibrates; training has none
+        if algorithm not in QAT_ALGORITHMS:  # those only calibrate
             method = "ptq"
         start: Any = pick(trial, "qat_start", self.qat_start) if method == "qat" and not pruned else "trained"
         finetune = method == "ptq" and backend == "nndct" and bool(pick(trial, "fast_finetune", self.fast_finetune))
@@ -275,7 +281,7 @@ def _valid(kind: type[BaseModel], **fields: Any) -> None:
 _SETTINGS_OF: dict[type[BaseModel], tuple[str, ...]] = {
     Student: ("width", "input_size", "stem", "head"),
     Distillation: ("temperature", "alpha", "beta", "gamma", "nkd_temperature"),
-    Pruning: ("ratio", "granularity", "steps"),
+    Pruning: ("ratio", "granularity", "steps", "pattern"),
     Quantization: ("bits",),
 }
 

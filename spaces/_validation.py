@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from edgesearch.plugins import is_import_path
+
 #: Kinds of problems of values that are no table where one is expected.
 _TABLE = ("model_type", "model_attributes_type", "dict_type")
 
@@ -47,3 +49,12 @@ def _explain_one(problem: dict[str, Any], known: dict[str, list[str]]) -> str:
     elif kind == "too_short":
         message = f"at least {context['min_length']} value"
     return f"{key} = {value!r}, expected {message}"
+
+
+def name_or_path(name: str, known: tuple[str, ...]) -> str:
+    """`name`, if it is known or an import path; else a ValueError that says what is expected."""
+    if name not in known and not is_import_path(name):
+        raise ValueError(
+            f"{name!r} is unknown; expected one of {', '.join(known)} or an import path such as my_pkg.module:Thing"
+        )
+    return name

@@ -209,7 +209,7 @@ class _Compiler:
 def _weighted(
     node: Conv | Depthwise | Linear, fix_in: int, fix: int, source: _Range, bits: int, device: torch.device
 ) -> _Function:
-    weight, bias = weight_integers(node, bits)
+    weight, bias = weight_integers(node, bits, per_channel=True)
     fix_weight, fix_bias = node.weight_fix or 0, node.bias_fix or 0
     bias = np.zeros(node.shape[-1], np.int64) if bias is None else bias
     leaky = node.activation == "leaky_relu"

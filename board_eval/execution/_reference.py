@@ -71,7 +71,7 @@ def _rounded(reals: _Reals, fix: int, bits: int) -> npt.NDArray[np.int64]:
 def _compute(node: Node, sources: list[_Reals], bits: int) -> _Reals:
     match node:
         case Conv() | Depthwise() | Linear():
-            weight, bias = weight_integers(node, bits)
+            weight, bias = weight_integers(node, bits, per_channel=True)
             weights = _real(weight, node.weight_fix or 0)
             biases = np.full(node.shape[-1], Fraction(0), object) if bias is None else _real(bias, node.bias_fix or 0)
             return _activated(_layer(node, sources[0], weights) + biases, node.activation)

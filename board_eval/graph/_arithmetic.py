@@ -59,7 +59,7 @@ def quantize_images(images: npt.NDArray[np.float32], fix: int, bits: int = 8) ->
     return integers
 
 
-def round_weights(values: npt.ArrayLike, fix: int, bits: int = 8) -> Integers:
+def round_weights(values: npt.ArrayLike, fix: int | Integers, bits: int = 8) -> Integers:
     """Real weights to integers at `fix`, half away from zero, saturating. Weights already on the grid stay as they are."""
     low, high = limits(bits)
     scaled = np.ldexp(np.asarray(values, np.float64), fix)
@@ -67,21 +67,38 @@ def round_weights(values: npt.ArrayLike, fix: int, bits: int = 8) -> Integers:
     return rounded
 
 
-def weight_integers(node: Conv | Depthwise | Linear, bits: int = 8) -> tuple[Integers, Integers | None]:
+def weight_integers(
+    node: Conv | Depthwise | Linear, bits: int = 8, *, per_channel: bool = False
+) -> tuple[Integers, Integers | None]:
     """A layer's weights and bias as integers at their fix positions; None where it has no bias.
 
-    Raises QuantizationError naming the layer when weights or fix positions are missing, or values are not finite.
+    Weights of `bits` bits at a position for each channel are given at `weight_fix`, the finest of them, and so with more bits.
+    Raises QuantizationError naming the layer when weights or fix positions are missing, values are not finite, or there is a
+    position for each channel and `per_channel` does not allow it.
     """
+    if node.channel_fix is not None and not per_channel:
+        raise QuantizationError(
+            f"layer {node.name!r} has a fix position for each output channel, and a DPU's tensor has one; it is for analysis, "
+            "quantize with another algorithm"
+        )
     if node.weight is None or (node.has_bias and node.bias is None):
         raise QuantizationError(f"layer {node.name!r} has no weights, only shapes; load weights into the network first")
     if node.weight_fix is None or (node.bias is not None and node.bias_fix is None):
         raise QuantizationError(f"layer {node.name!r} has weights without a fix position; quantize the network first")
     check_finite(node.name, "weight", node.weight)
-    weight = round_weights(node.weight, node.weight_fix, bits)
+    weight = _rounded(node, node.weight, node.weight_fix, bits)
     if node.bias is None or node.bias_fix is None:
         return weight, None
     check_finite(node.name, "bias", node.bias)
     return weight, round_weights(node.bias, node.bias_fix, bits)
+
+
+def _rounded(node: Conv | Depthwise | Linear, weight: npt.NDArray[np.floating], finest: int, bits: int) -> Integers:
+    if node.channel_fix is None:
+        return round_weights(weight, finest, bits)
+    outputs = weight.ndim - 1 if isinstance(node, Depthwise) else 0
+    fixes = np.array(node.channel_fix, np.int64).reshape([-1 if axis == outputs else 1 for axis in range(weight.ndim)])
+    return round_weights(weight, fixes, bits) << (finest - fixes)
 
 
 def check_finite(layer: str, what: str, values: npt.NDArray[np.floating]) -> None:

@@ -54,6 +54,8 @@ class _Weighted(Node):
     bias: Array | None = None  # (out,), None: no bias
     weight_fix: int | None = None
     bias_fix: int | None = None
+    #: For analysis: a position of its own for the weights of each output channel, `weight_fix` being the finest. No DPU has it.
+    channel_fix: tuple[int, ...] | None = None
     activation: ActivationKind = "none"
     #: Whether pytorch_nndct keeps a ReLU6: it replaces modules of class nn.ReLU6 by ReLU, but no function and no nn.Hardtanh.
     keeps_clip: bool = False

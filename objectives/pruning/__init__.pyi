@@ -13,5 +13,9 @@ from ._resize import resize_to as resize_to
 from ._sensitivity import Sensitivity as Sensitivity
 from ._sensitivity import measure_sensitivity as measure_sensitivity
 from ._shape import PrunableShape as PrunableShape
+from ._sparse import prune_n_m as prune_n_m
+from ._sparse import prune_unstructured as prune_unstructured
+from ._sparse import settle as settle
+from ._sparse import zero_share as zero_share
 from ._vai import PruningImages as PruningImages
 from ._vai import prune_with_vai as prune_with_vai

@@ -11,11 +11,16 @@ from torch import nn
 
 from edgesearch.objectives.pruning._budget import Clock, TimeBudget, budget_of
 from edgesearch.objectives.pruning._groups import find_groups, layers_of
+from edgesearch.objectives.pruning._importance import weigh
 from edgesearch.objectives.pruning._pruned import Curve, Pruned, check_pruning, pruned_network, seeded
 from edgesearch.objectives.pruning._sensitivity import Sensitivity, measure_groups
 from edgesearch.objectives.pruning._ways import Scoring, best_way, draw_ways
 
 __all__ = ["prune_iterative"]
+
+#: Between rounds a network is fine-tuned once it has fallen by this share of the way from its own score to that of guessing.
+#: Before that there is nothing to repair: a short training of a network that has converged disturbs more than it mends.
+_FALLEN = 0.1
 
 
 def _nothing(network: nn.Module) -> None:
@@ -40,32 +45,35 @@ def prune_iterative(
 ) -> Pruned:
     """`model`, which is not changed, less `ratio` of its MACs in `steps` rounds of the same proportion.
 
-    Each round measures how `score` falls as every group alone loses 10 to 90 % of its channels, and chooses between ways that
-    follow it and up to `draws` others as `prune_one_step` does, of which the first takes the same share of every group. Then,
-    but for the last round, it calls `finetune(network, round)`, rounds counted from 0. With a `clock` the ratio is of the time
-    that it tells. The last network is returned for its final training. `sensitivity` is that of `model` where it was
-    measured before; with it, the first round measures nothing. Raises SpaceError for a ratio outside 0..0.95.
+    Each round measures how `score` falls as every group alone loses 10 to 90 % of its channels, and chooses between a way that
+    follows it and up to `draws` others as `prune_one_step` does, of which the first takes the same share of every group. But
+    for the last round it then calls `finetune(network, round)`, rounds counted from 0, where the score has fallen since `model`
+    by more than a tenth of the way to `chance`, that of guessing. With a `clock` the ratio is of the time that it tells. The
+    last network is returned for its final training. `sensitivity` is that of `model` where it was measured before; with it,
+    the first round measures nothing. Raises SpaceError for a ratio outside 0..0.95.
     """
     check_pruning(ratio, granularity)
     current, rounds = copy.deepcopy(model), max(1, steps)
     part = 1 - (1 - ratio) ** (1 / rounds)
-    whole, seconds = 0.0, 0.0
+    whole, seconds, unpruned = 0.0, 0.0, 0.0
     first: Mapping[str, Curve] = {}
     for step in range(rounds):
-        groups = find_groups(current, input_shape)
+        with seeded(seed + step):
+            groups, base = weigh(current, find_groups(current, input_shape), score)
+        unpruned = base if step == 0 else unpruned
         layers = layers_of(current, input_shape, groups)
         budget = budget_of(current, groups, layers, granularity, clock)
         whole = whole or budget.whole
         target = whole * (1 - ratio) ** ((step + 1) / rounds)
         with seeded(seed + step):
             known = sensitivity if step == 0 else None
-            measured = known or measure_groups(current, groups, granularity, score)
+            measured = known or measure_groups(current, groups, granularity, score, base)
         variants = draw_ways(layers, part, budget, draws, np.random.default_rng(seed + step))
         scoring = Scoring(score, recalibrate, chance, seed + step)
         best, _ = best_way(current, groups, variants, budget=budget, target=target, scoring=scoring, sensitivity=measured)
         seconds = budget.seconds(best.kept) if isinstance(budget, TimeBudget) else 0.0
         current = best.network
-        if step < rounds - 1:
+        if step < rounds - 1 and best.score < unpruned - _FALLEN * (unpruned - chance):
             with seeded(seed + step):
                 finetune(current, step)
         if step == 0:

@@ -34,10 +34,16 @@ class Pruned:
     sensitivity: Mapping[str, Curve] = field(default_factory=dict)  # by group, of the network before the first round
     seconds_before: float | None = None  # of the DPU for an image, where the ratio is of its time
     seconds_after: float | None = None
+    zero_share: float | None = None  # of the weights, where no channels go and weights are set to zero
 
     @property
     def reached_ratio(self) -> float:
-        """The share of MACs, or of the DPU's time, that is gone. The granularity may not allow the ratio that was asked for."""
+        """The share that is gone of MACs, of the DPU's time, or of weights that are not zero.
+
+        The granularity may not allow the ratio that was asked for.
+        """
+        if self.zero_share is not None:
+            return self.zero_share
         if self.seconds_before is not None and self.seconds_after is not None:
             return 1 - self.seconds_after / self.seconds_before
         return 1 - self.macs_after / self.macs_before

@@ -13,6 +13,7 @@ from edgesearch.objectives.pruning._iterative import prune_iterative
 from edgesearch.objectives.pruning._one_step import prune_one_step
 from edgesearch.objectives.pruning._pruned import Pruned
 from edgesearch.objectives.pruning._sensitivity import Sensitivity
+from edgesearch.objectives.pruning._sparse import prune_n_m, prune_unstructured
 from edgesearch.plugins import Registry
 
 __all__ = ["PRUNERS", "Pruner", "PruningTask"]
@@ -31,6 +32,7 @@ class PruningTask:
     finetune: trains a network in place, between rounds counted from 0. The last training is not the pruner's.
     sensitivity: that of the model, where it was measured.
     chance: the score of guessing.
+    pattern: (N, M), for a pruner that leaves N of M weights.
     time: where the ratio is of it, the seconds of the study's DPU for one image of a network. rough_time: the same guessed
     quickly, to compare networks by.
     """
@@ -47,6 +49,7 @@ class PruningTask:
     seed: int
     sensitivity: Sensitivity | None = None
     chance: float = 0.0
+    pattern: tuple[int, int] = (2, 4)
     time: Callable[[nn.Module], float] | None = None
     rough_time: Callable[[nn.Module], float] | None = None
 
@@ -101,5 +104,15 @@ def _iterative(task: PruningTask) -> Pruned:
     )
 
 
+def _unstructured(task: PruningTask) -> Pruned:
+    return prune_unstructured(task.model, task.input_shape, ratio=task.ratio, score=task.score, seed=task.seed)
+
+
+def _n_m(task: PruningTask) -> Pruned:
+    return prune_n_m(task.model, task.input_shape, pattern=task.pattern, score=task.score, seed=task.seed)
+
+
 PRUNERS.add("one_step", _one_step)
 PRUNERS.add("iterative", _iterative)
+PRUNERS.add("unstructured", _unstructured)
+PRUNERS.add("n_m", _n_m)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgesearch.objectives.pruning._groups import Group, find_groups, remove_channels
+from edgesearch.objectives.pruning._importance import weigh
 from edgesearch.objectives.pruning._pruned import Curve, check_pruning, seeded
 from edgesearch.objectives.pruning._ratio import levels, round_to_levels
 
@@ -17,9 +18,9 @@ __all__ = ["Sensitivity", "falls", "measure_groups", "measure_sensitivity"]
 
 #: Shares of a group's channels at which its sensitivity is measured.
 _SENSITIVITY_RATIOS = np.arange(1, 10) / 10
-#: Accuracy that a group's whole width is deemed to cost beyond what was measured. A few hundred images do not tell groups
-#: apart that lose nothing; this spreads the removal over them.
-_PRIOR = 0.01
+#: Accuracy that every halving of a group is deemed to cost beyond what was measured. A few hundred images do not tell groups
+#: apart that lose nothing by themselves; this spreads the removal over them, the more the narrower they get.
+_HALVING = 0.01
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,15 @@ def measure_sensitivity(
     """How `score` falls as every group of `model` alone loses 10 to 90 % of its channels; the network is not changed."""
     check_pruning(0.0, granularity)
     with seeded(seed):
-        return measure_groups(model, find_groups(model, input_shape), granularity, score)
+        groups, base = weigh(model, find_groups(model, input_shape), score)
+        return measure_groups(model, groups, granularity, score, base)
 
 
-def measure_groups(model: nn.Module, groups: list[Group], granularity: int, score: Callable[[nn.Module], float]) -> Sensitivity:
-    """`measure_sensitivity` where the groups are known."""
-    curves = {group.name: _curve(model, group, granularity, score) for group in groups}
-    return Sensitivity(float(score(model)), curves)
+def measure_groups(
+    model: nn.Module, groups: Sequence[Group], granularity: int, score: Callable[[nn.Module], float], base: float
+) -> Sensitivity:
+    """`measure_sensitivity` where the groups, with their importance, and the network's own score are known."""
+    return Sensitivity(base, {group.name: _curve(model, group, granularity, score) for group in groups})
 
 
 def _curve(model: nn.Module, group: Group, granularity: int, score: Callable[[nn.Module], float]) -> Curve:
@@ -64,5 +67,6 @@ def falls(group: Group, sensitivity: Sensitivity, granularity: int) -> NDArray[n
     measured = np.maximum.accumulate([0.0, *(base - value for _, value in curve)])
     after = 1 - levels(group.channels, granularity)[1:] / group.channels
     beyond = np.maximum(after - shares[-1], 0.0)  # below the last measured point: as if the rest cost all that is left
-    fallen: NDArray[np.float64] = np.interp(after, shares, measured) + _PRIOR * after + beyond * max(base, 0.0)
+    halvings = -np.log2(1 - after)
+    fallen: NDArray[np.float64] = np.interp(after, shares, measured) + _HALVING * halvings + beyond * max(base, 0.0)
     return fallen

@@ -56,7 +56,7 @@ class Way:
     network: nn.Module
     score: float
     fall: float  # of the score, as the groups' own add up; 0 where it was not measured
-    magnitude: float
+    importance: float
 
 
 def best_way(
@@ -69,27 +69,26 @@ def best_way(
     scoring: Scoring,
     sensitivity: Sensitivity | None,
 ) -> tuple[Way, tuple[float, ...]]:
-    """The best of the `variants`, and of two more that follow the `sensitivity` of the groups where it is given; all scores.
+    """The best of the `variants`, and of one more that follows the `sensitivity` of the groups where it is given; all scores.
 
-    The two are: an equal fall of the score everywhere, and the least fall for what is saved. Of equal scores the way wins
-    that has the least fall by the groups' sensitivity, then the one that keeps most of the weights' magnitude. Where there is
-    sensitivity to go by, scores that are hardly above chance count as equal.
+    That one has the least fall of the score for what is saved. Of equal scores the way wins that has the least fall by the
+    groups' sensitivity, then the one that keeps most of the groups' importance. Where there is sensitivity to go by, scores
+    that are hardly above chance count as equal.
     """
     variants = list(variants)
     fallen: list[NDArray[np.float64]] | None = None
     if sensitivity is not None and groups:
         fallen = [falls(group, sensitivity, budget.granularity) for group in groups]
-        for keys in (fallen, dear_keys(fallen, budget)):
-            kept = budget.meet(keys, target)
-            variants += [] if any(np.array_equal(kept, known) for known in variants) else [kept]
+        kept = budget.meet(dear_keys(fallen, budget), target)
+        variants += [] if any(np.array_equal(kept, known) for known in variants) else [kept]
     ways = []
     for kept in variants:
         network = remove_channels(model, groups, kept.tolist())
         fall = 0.0 if fallen is None else _fall(groups, fallen, kept, budget.granularity)
-        ways.append(Way(kept, network, scoring(network), fall, _magnitude(groups, kept)))
+        ways.append(Way(kept, network, scoring(network), fall, _importance(groups, kept)))
     best, base = max(way.score for way in ways), 0.0 if sensitivity is None else sensitivity.base
     noise = fallen is not None and best < scoring.chance + _NOISE * (base - scoring.chance)
-    way = max(ways, key=lambda way: (0.0 if noise else way.score, -way.fall, way.magnitude))
+    way = max(ways, key=lambda way: (0.0 if noise else way.score, -way.fall, way.importance))
     return way, tuple(way.score for way in ways)
 
 
@@ -101,8 +100,8 @@ def _fall(groups: Sequence[Group], fallen: Sequence[NDArray[np.float64]], kept: 
     return total
 
 
-def _magnitude(groups: Sequence[Group], kept: Integers) -> float:
-    """The share of each group's magnitude that its most important `kept` channels hold, summed over the groups."""
+def _importance(groups: Sequence[Group], kept: Integers) -> float:
+    """The share of each group's importance that its most important `kept` channels hold, summed over the groups."""
     return sum(
         float(np.sort(group.importance)[group.channels - count :].sum() / max(group.importance.sum(), 1e-30))
         for group, count in zip(groups, kept.tolist(), strict=True)

@@ -6,8 +6,11 @@ from ._nndct import Nndct as Nndct
 from ._nndct import NndctTraining as NndctTraining
 from ._nndct import quantize_nndct as quantize_nndct
 from ._nndct import train_nndct as train_nndct
+from ._per_channel import has_channel_positions as has_channel_positions
+from ._per_channel import with_one_position as with_one_position
 from ._qat import Qat as Qat
 from ._qat import QatSettings as QatSettings
 from ._qat import train_qat as train_qat
 from ._qat_recipe import QatRecipe as QatRecipe
 from ._quantize import quantize as quantize
+from ._zeros import with_zeros_of as with_zeros_of

@@ -1,4 +1,4 @@
-"""The ways to quantize after training: two by name, others by import path."""
+"""The ways to quantize after training: by name, others by import path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from edgesearch.board_eval.graph import Graph
 from edgesearch.plugins import Registry
 
-#: "best", "vitis" or an import path such as `my_pkg.module:my_quantizer`.
+#: "best", "vitis", "per_channel" or an import path such as `my_pkg.module:my_quantizer`.
 Method: TypeAlias = str
 
 

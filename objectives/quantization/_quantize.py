@@ -12,10 +12,12 @@ from edgesearch.errors import PluginError, QuantizationError
 from edgesearch.objectives.quantization._best import quantize_best
 from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
 from edgesearch.objectives.quantization._method import QUANTIZERS, Method, Quantizer
+from edgesearch.objectives.quantization._per_channel import quantize_per_channel
 from edgesearch.objectives.quantization._vitis import quantize_vitis
 
 QUANTIZERS.add("best", quantize_best)
 QUANTIZERS.add("vitis", quantize_vitis)
+QUANTIZERS.add("per_channel", quantize_per_channel)
 
 
 def quantize(
@@ -34,9 +36,9 @@ def quantize(
     `images` is float32 (N, H, W, C), normalised as in training. "vitis" does what pytorch_nndct 3.5 does by default, one image
     at a time in the order given; "best" uses the same arithmetic, looks at the network's output instead, and returns what
     "vitis" makes where that is closer to the float network on held-back images: for classes by how far their probabilities
-    move, see `answer_distances`. Any other `method` is the import path of a `Quantizer`, looked for in `folder` first. All are
-    deterministic; `seed` chooses the images "best" looks at, and their order. `bits` other than 8 are for analysis. `device` is
-    torch's name of where to compute.
+    move, see `answer_distances`. "per_channel" is for analysis: a position for the weights of each output channel. Any other
+    `method` is the import path of a `Quantizer`, looked for in `folder` first. All are deterministic; `seed` chooses the images
+    "best" looks at, and their order. `bits` other than 8 are for analysis. `device` is torch's name of where to compute.
     Raises QuantizationError naming the layer or image that cannot be quantized, the method that is unknown, and when there are
     fewer than `expected_images`.
     """

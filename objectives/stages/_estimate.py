@@ -46,7 +46,7 @@ class Estimator:
         if candidate.pruning.backend == "vai" and candidate.student.architecture == "mlp":
             raise SpaceError("Vitis AI's optimizer removes channels of convolutions, and an mlp has none; prune it otherwise")
         student, pruning, bits = candidate.student, candidate.pruning, candidate.quantization.bits
-        ratio = 0.0 if pruning.method == "none" else pruning.ratio
+        ratio = pruning.ratio if pruning.removes else 0.0
         granularity = pruning.granularity or self.board.target.channel_parallel
         key = (student.model_dump_json(), ratio, pruning.target if ratio else "macs", granularity if ratio else 0, bits)
         if key not in self._known:

@@ -14,7 +14,7 @@ from edgesearch.spaces import Candidate, digest, identity
 __all__ = ["network_key", "structure"]
 
 #: What a node is called, and what only a trained or quantized one has.
-_NOT_STRUCTURE = ("name", "inputs", "op_names", "weight", "bias", "fix", "weight_fix", "bias_fix")
+_NOT_STRUCTURE = ("name", "inputs", "op_names", "weight", "bias", "fix", "weight_fix", "bias_fix", "channel_fix")
 #: Settings of a student that say how its network is made, and nothing once it is made.
 _MAKES = {"architecture", "width", "stem", "head", "staged"}
 

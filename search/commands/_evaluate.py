@@ -15,7 +15,7 @@ def evaluate(*, candidate: Path, study: str, test: bool, board: str | None, home
     """Run the missing stages of one candidate and print its scores; returns the exit code."""
     settings = read_candidate(candidate)
     figures = Study.open(study, home, board=board).evaluate(settings, test=test, progress=click.echo)
-    remark = "" if settings.deployable else "  (not deployable: the DPU runs 8 bits only)"
+    remark = f"  (not deployable: {settings.hindrance})" if settings.hindrance else ""
     click.echo(describe_metrics(figures) + remark)
     if "test_accuracy" in figures:
         before = figures["float_test_accuracy"]

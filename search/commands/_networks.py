@@ -80,7 +80,7 @@ def find_network(
             f"network {name!r} has {outputs} outputs, not the {classes} of --classes; give its class an argument `num_classes` "
             "and use it for the last layer"
         )
-    if pruning.ratio:  # which channels go is decided on trained weights; until then, evenly
+    if pruning.removes:  # which channels go is decided on trained weights; until then, evenly
         cost: Callable[[Graph], float] = _macs
         if pruning.target == "fps":
             if seconds is None:

@@ -65,10 +65,7 @@ def deploy_record(
         raise StudyError(f"a board needs images to run; given {images}, expected at least 1")
     graph = load_graph(stored_artifact(study._store(), record, "quantized"))
     if not record.candidate.deployable:
-        raise StudyError(
-            f"trial {record.number} is not deployable: it has {record.candidate.quantization.bits} bits, and a DPU runs 8; "
-            "choose another trial"
-        )
+        raise StudyError(f"trial {record.number} is not deployable: {record.candidate.hindrance}; choose another trial")
     if csv is not None:
         appendable_columns(csv)
     found = _find_free_board(board, note=note)

@@ -271,7 +271,9 @@ def _pruning(settings: Mapping[str, Any]) -> str:
     if method == "none" or not isinstance(ratio, float):
         return str(method)
     low = min(int(ratio * 4), 3) * 25
-    of = " of the time" if _get(settings, "pruning", "target") == "fps" else ""
+    if method == "n_m":
+        return f"n_m {_get(settings, 'pruning', 'pattern')}"
+    of = " of the time" if _get(settings, "pruning", "target") == "fps" else " zeros" if method == "unstructured" else ""
     return f"{method} {low} to {low + 25} %{of}"
 
 

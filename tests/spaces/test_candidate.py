@@ -22,16 +22,17 @@ distillations = st.builds(
 )
 prunings = st.builds(
     Pruning,
-    method=st.sampled_from(["none", "one_step", "iterative"]),
+    method=st.sampled_from(["none", "one_step", "iterative", "unstructured", "n_m"]),
     ratio=st.sampled_from([0.0, 0.5, 0.95]),
     granularity=st.sampled_from([8, 16]),
     steps=st.sampled_from([1, 3]),
+    pattern=st.sampled_from(["2:4", "1:4"]),
 )
 quantizations = st.builds(
     Quantization,
     method=st.just("ptq"),
     bits=st.sampled_from([5, 8, 16]),
-    algorithm=st.sampled_from(["best", "vitis"]),
+    algorithm=st.sampled_from(["best", "vitis", "per_channel"]),
     start=st.sampled_from(["trained", "scratch"]),
 )
 candidates = st.builds(
@@ -63,6 +64,12 @@ def test_equal_keys_mean_equal_canonical_forms(a: Candidate, b: Candidate) -> No
         ({"pruning": {"method": "iterative", "ratio": 0.0}}, {}),
         ({"pruning": {"method": "none", "target": "fps"}}, {}),
         ({"pruning": {"method": "one_step", "ratio": 0.5, "steps": 7}}, {"pruning": {"method": "one_step", "ratio": 0.5}}),
+        ({"pruning": {"method": "unstructured", "ratio": 0.0}}, {}),
+        (
+            {"pruning": {"method": "unstructured", "ratio": 0.5, "granularity": 8, "steps": 7, "pattern": "1:4"}},
+            {"pruning": {"method": "unstructured", "ratio": 0.5}},
+        ),
+        ({"pruning": {"method": "n_m", "ratio": 0.1, "granularity": 8}}, {"pruning": {"method": "n_m", "pattern": "2:4"}}),
         ({"quantization": {"method": "ptq", "start": "scratch"}}, {}),
         ({"quantization": {"bits": 16, "algorithm": "vitis"}}, {"quantization": {"bits": 16}}),
     ],
@@ -131,6 +138,25 @@ def test_only_eight_bits_are_deployable() -> None:
     assert deployable == {5: False, 8: True, 16: False}
 
 
+def test_zeros_are_for_analysis_and_say_so() -> None:
+    sparse = Candidate(student=STUDENT, pruning=Pruning(method="unstructured", ratio=0.5))
+    assert not sparse.deployable
+    assert sparse.hindrance == "single weights of it are set to zero, and a DPU saves nothing by them"
+    assert "unstructured 50%" in str(sparse)
+    pattern = Candidate(student=STUDENT, pruning=Pruning(method="n_m", pattern="1:4"))
+    assert not pattern.deployable
+    assert "1:4 sparse" in str(pattern)
+    assert pattern.canonical().pruning.ratio == 0.75
+    assert pattern.resolved(granularity=16) == pattern  # no channels go
+    assert pattern.key != sparse.key
+    channels = Candidate(student=STUDENT, quantization=Quantization(algorithm="per_channel"))
+    assert not channels.deployable
+    assert "for each output channel" in channels.hindrance
+    wide = Candidate(student=STUDENT, pruning=Pruning(method="one_step", ratio=0.5), quantization=Quantization(bits=5))
+    assert "5 bits" in wide.hindrance
+    assert not Candidate(student=STUDENT, pruning=Pruning(method="one_step", ratio=0.5)).hindrance
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -151,6 +177,24 @@ def test_only_eight_bits_are_deployable() -> None:
         ({"student": {"architecture": "mlp"}, "colour": 3}, ["colour", "3", "unknown"]),
         ({"student": {"architecture": "mlp", "wdth": 2}}, ["unknown key student.wdth", "did you mean width"]),
         ({"student": {"architecture": "mlp"}, "quantization": {"method": "qat", "bits": 16}}, ["float16", "ptq"]),
+        ({"student": {"architecture": "mlp"}, "pruning": {"method": "n_m", "pattern": "4:4"}}, ["'4:4'", "N below M"]),
+        ({"student": {"architecture": "mlp"}, "pruning": {"method": "n_m", "pattern": "half"}}, ["pruning.pattern", "half"]),
+        (
+            {"student": {"architecture": "mlp"}, "pruning": {"method": "unstructured", "ratio": 0.5, "target": "fps"}},
+            ["'unstructured'", "saves no time", "target = 'fps'"],
+        ),
+        (
+            {
+                "student": {"architecture": "mlp"},
+                "pruning": {"method": "n_m"},
+                "quantization": {"method": "qat"},
+            },
+            ["method = 'qat' does not keep zeros", "'n_m'", "ptq"],
+        ),
+        (
+            {"student": {"architecture": "mlp"}, "quantization": {"method": "qat", "algorithm": "per_channel"}},
+            ["starts from best or vitis", "'per_channel'"],
+        ),
         ({}, ["student", "missing"]),
     ],
 )

@@ -42,14 +42,15 @@ FULL = Space.model_validate(
         "beta": [0.1, 1.0],
         "gamma": [0.5, 1.5],
         "nkd_temperature": [1.0, 2.0],
-        "pruning": ["none", "one_step", "iterative"],
+        "pruning": ["none", "one_step", "iterative", "unstructured", "n_m"],
         "ratio": {"low": 0.1, "high": 0.9, "step": 0.1},
+        "pattern": ["2:4", "1:4"],
         "pruning_target": ["macs", "fps"],
         "granularity": [8, 16],
         "steps": [2, 3],
         "quantization": ["ptq", "qat"],
         "bits": [8, 5, 16],
-        "algorithm": ["best", "vitis"],
+        "algorithm": ["best", "vitis", "per_channel"],
         "qat_start": ["trained", "scratch"],
         "student": {"mlp": {"width": [0.25, 2.0], "input_size": [28]}},
     }
@@ -69,10 +70,11 @@ def test_only_parameters_with_an_effect_are_asked(seed: int) -> None:
     assert ("temperature" in asked) == ("alpha" in asked) == (kind in ("logit", "intermediate", "self"))
     assert ("gamma" in asked) == ("nkd_temperature" in asked) == (kind == "nkd")
     assert ("beta" in asked) == (candidate.distillation.kind == "intermediate")
-    assert ("ratio" in asked) == (candidate.pruning.method != "none")
-    assert ("pruning_target" in asked) == (candidate.pruning.method != "none")
+    assert ("ratio" in asked) == (candidate.pruning.method not in ("none", "n_m"))
+    assert ("pattern" in asked) == (candidate.pruning.method == "n_m")
+    assert ("pruning_target" in asked) == ("granularity" in asked) == candidate.pruning.removes
     assert ("steps" in asked) == (candidate.pruning.method == "iterative")
-    assert ("quantization" in asked) == (candidate.quantization.bits != 16)
+    assert ("quantization" in asked) == (candidate.quantization.bits != 16 and not candidate.pruning.sparse)
     assert ("qat_start" in asked) == (candidate.quantization.method == "qat" and candidate.pruning.method == "none")
 
 
@@ -84,7 +86,8 @@ def test_a_single_choice_is_not_a_parameter() -> None:
 
 
 def test_steps_of_a_range_are_round_numbers() -> None:
-    ratios = {FULL.suggest(Dice(seed)).pruning.ratio for seed in range(300)} - {0.0}
+    prunings = [FULL.suggest(Dice(seed)).pruning for seed in range(300)]
+    ratios = {pruning.ratio for pruning in prunings if pruning.method not in ("none", "n_m")}
     assert ratios == {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9}
 
 

@@ -79,7 +79,7 @@ def test_what_a_space_accepts_makes_candidates(
             temperature=(temperature,),
             granularity=(granularity,),
             distillation=("none", "self"),
-            pruning=("none", "one_step", "iterative"),
+            pruning=("none", "one_step", "iterative", "unstructured", "n_m"),
             quantization=("ptq", "qat"),
             bits=(5, 8, 16),
             qat_start=("trained", "scratch"),

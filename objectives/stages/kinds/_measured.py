@@ -7,6 +7,7 @@ from typing import Any
 
 from edgesearch.board_eval import Board, Graph, Measurement, SimulatedBoard, execute, find_board, run_float
 from edgesearch.objectives.data import DataSet, Split, prepare
+from edgesearch.objectives.quantization import has_channel_positions, with_one_position
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._metrics import describe
 from edgesearch.objectives.stages._nndct import compared_figures
@@ -54,10 +55,10 @@ def _run(context: Context[MeasuredSettings]) -> Result:
     quantized = context.input("network")
     graph, split, data = load_graph(quantized), context.data.validation, context.data
     board = context.settings.find(context)
-    if graph.quantized:
+    if graph.quantized and not has_channel_positions(graph):
         measurement, accuracy = _measure(board, graph, split, data)
-    else:  # float16 is for analysis; no DPU runs it
-        measurement, accuracy = board.measure(graph), accuracy_of(graph, split, data, device=context.device)
+    else:  # for analysis; no DPU runs it, and what it would take is that of the same network with a position for each tensor
+        measurement, accuracy = board.measure(with_one_position(graph)), accuracy_of(graph, split, data, device=context.device)
     figures: dict[str, Any] = {
         "accuracy": accuracy,
         "float_accuracy": quantized.figures.get("float_accuracy"),

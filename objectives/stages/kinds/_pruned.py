@@ -20,6 +20,8 @@ from edgesearch.objectives.pruning import (
     Sensitivity,
     prune_with_vai,
     re_estimate_batch_norm,
+    settle,
+    zero_share,
 )
 from edgesearch.objectives.stages._clock import clock_of
 from edgesearch.objectives.stages._context import Context, weights_of
@@ -84,18 +86,20 @@ def _run(context: Context[PrunedSettings]) -> Result:
     supervision = context.supervision(settings.distillation)
     pruned = _prune(context, student, model, supervision)
     context.report(_said(pruned))
-    if context.limits is not None:  # before its fine-tuning is paid for
+    if context.limits is not None and settings.pruning.removes:  # before its fine-tuning is paid for
         size = student.input_size
         context.limits.check(pruned.model, (context.data.channels, size, size), folder=context.folder)
     training, _ = context.train(pruned.model, student, settings.recipe, supervision)
-    return Result(_figures(pruned, training) | context.taught_by(settings.distillation), weights_of(pruned.model))
+    figures = _figures(pruned, training) | context.taught_by(settings.distillation)
+    if settings.pruning.sparse:
+        figures["zero_weights"] = zero_share(settle(pruned.model))
+    return Result(figures, weights_of(pruned.model))
 
 
 def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module, supervision: Supervision | None) -> Pruned:
     """The network without the channels that go; `model` stays as it is."""
     settings, data, size = context.settings, context.data, student.input_size
     pruning = settings.pruning
-    assert pruning.granularity is not None  # a plan fills it in
     pixels = torch.from_numpy(data.train.images[-settings.search.recalibration_images :])
     images = prepare_tensor(pixels, size, data.normalisation)
 
@@ -120,7 +124,7 @@ def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module,
         model=model.eval(),
         input_shape=shape,
         ratio=pruning.ratio,
-        granularity=pruning.granularity,
+        granularity=pruning.granularity or 1,  # a plan fills it in where channels go
         draws=settings.search.draws,
         steps=pruning.steps,
         score=scoring(data, size, settings.search.score_images, context.device),
@@ -129,6 +133,7 @@ def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module,
         seed=context.seed,
         sensitivity=_sensitivity(context),
         chance=1 / len(data.classes),
+        pattern=pruning.n_m,
         time=None if clock is None else clock.exact,
         rough_time=None if clock is None else clock.rough,
     )
@@ -168,6 +173,8 @@ def _shorter(recipe: Recipe, parts: int) -> Recipe:
 
 
 def _said(pruned: Pruned) -> str:
+    if pruned.zero_share is not None:
+        return f"set {pruned.zero_share:.1%} of the weights to zero"
     macs = f"{pruned.macs_before:,} -> {pruned.macs_after:,} MACs"
     if pruned.seconds_before is None or pruned.seconds_after is None:
         return f"pruned {pruned.reached_ratio:.1%} of the MACs ({macs})"
@@ -194,10 +201,12 @@ def _figures(pruned: Pruned, training: Training) -> dict[str, Any]:
 def _images(settings: PrunedSettings, data: Parts) -> float:
     pruning, search = settings.pruning, settings.search
     trainings, passes = 1.0, float(search.draws * (search.score_images + search.recalibration_images))
-    if pruning.method == "iterative":  # each round draws, all but the first measure sensitivity, all but the last fine-tune
+    if pruning.sparse:
+        passes = float(search.score_images)
+    elif pruning.method == "iterative":  # each round draws, all but the first measure sensitivity, all but the last fine-tune
         passes = pruning.steps * passes + (pruning.steps - 1) * SENSITIVITY_PASSES * search.score_images
         trainings += (pruning.steps - 1) / pruning.steps
     return trainings * STEP_PASSES * settings.recipe.epochs * len(data.train) + passes
 
 
-SPEC = StageSpec(name="pruned", version=3, settings=PrunedSettings, place=_place, run=_run, images=_images)
+SPEC = StageSpec(name="pruned", version=4, settings=PrunedSettings, place=_place, run=_run, images=_images)

@@ -28,19 +28,23 @@ _FEW_PASSES = 8
 
 
 class QuantizedSettings(Settings):
-    """How the network is quantized and, with QAT, trained. `student` is given where nothing trained it before."""
+    """How the network is quantized and, with QAT, trained. `student` is given where nothing trained it before.
+
+    keep_zeros: whether the network's weights at zero stay there whatever the algorithm does to the others.
+    """
 
     quantization: Quantization
     recipe: quantizer.QatRecipe | None = None
     distillation: Distillation = Distillation()
     student: Student | None = None
+    keep_zeros: bool = False
 
 
 def _place(plan: Plan) -> Stage:
     quantization = plan.candidate.quantization
     network = plan.first("pruned", "student")
     if quantization.method == "ptq":
-        settings = QuantizedSettings(quantization=quantization)
+        settings = QuantizedSettings(quantization=quantization, keep_zeros=plan.candidate.pruning.sparse)
         return plan.make("quantized", settings, reads=("calibration", "validation"), network=network)
     scratch = quantization.start == "scratch"
     settings = QuantizedSettings(
@@ -118,8 +122,9 @@ def _quantize(context: Context[QuantizedSettings], student: Student, model: nn.M
     algorithm = quantization.algorithm
     if is_import_path(algorithm):  # it must be the code that the key speaks of
         load(algorithm, folder=context.folder, noun="quantizer", expected_sha256=quantization.source_sha256)
-    return quantizer.quantize(
-        lower(model, shape),
+    exact = lower(model, shape)
+    quantized = quantizer.quantize(
+        exact,
         images,
         method=quantization.algorithm,
         bits=quantization.bits,
@@ -127,6 +132,7 @@ def _quantize(context: Context[QuantizedSettings], student: Student, model: nn.M
         device=context.device,
         folder=context.folder,
     )
+    return quantizer.with_zeros_of(exact, quantized) if context.settings.keep_zeros else quantized
 
 
 def _train(

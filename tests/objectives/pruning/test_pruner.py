@@ -26,5 +26,5 @@ def test_a_pruner_of_ones_own_is_found_in_the_studys_folder(tmp_path: Path) -> N
     assert PRUNERS.find("own_pruners:mine", folder=tmp_path)(3) == 3  # type: ignore[arg-type, comparison-overlap]
     with pytest.raises(PluginError, match="changed while the study ran"):
         PRUNERS.find("own_pruners:mine", folder=tmp_path, expected_sha256="0" * 64)
-    with pytest.raises(PluginError, match="unknown pruner 'magic'; expected one of iterative, one_step"):
+    with pytest.raises(PluginError, match="unknown pruner 'magic'; expected one of iterative, n_m, one_step, unstructured"):
         PRUNERS.find("magic")

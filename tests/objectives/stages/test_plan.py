@@ -249,6 +249,7 @@ def test_a_file_for_the_board_is_made_where_this_program_compiles(changes: dict[
     assert CONDITIONS.compiles(EVERYTHING)
     assert not dataclasses.replace(CONDITIONS, **changes).compiles(EVERYTHING)
     assert not CONDITIONS.compiles(Candidate(student=STUDENT, quantization=Quantization(bits=5)))
+    assert not CONDITIONS.compiles(Candidate(student=STUDENT, pruning=Pruning(method="n_m")))
     assert dataclasses.replace(CONDITIONS, **changes, toolchain="xcompiler-3.5.0").compiles(EVERYTHING) == (
         "dpu" not in changes
     )

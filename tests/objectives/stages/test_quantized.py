@@ -62,6 +62,15 @@ def test_qat_shows_images_as_the_study_does_and_keeps_no_key_of_what_has_no_effe
         Pipeline.model_validate({"train": {"augmentation": "none"}, "qat": {"augmentation": "shift"}})
 
 
+def test_positions_for_each_channel_are_scored_and_timed_like_the_same_network_with_one_for_each_tensor(tmp_path: Path) -> None:
+    kinds = [{"algorithm": "per_channel"}, {"algorithm": "vitis"}]
+    analysed, plain = (run(stages({"quantization": kind}), tmp_path)["measured"].figures for kind in kinds)
+    assert analysed["fps"] == plain["fps"]
+    assert analysed["size_bytes"] == plain["size_bytes"]
+    assert 0 <= analysed["accuracy"] <= 1
+    assert run(stages({"quantization": kinds[0]}, last="tested"), tmp_path)["tested"].figures["test_accuracy"] <= 1
+
+
 def test_qat_from_scratch_trains_as_long_as_a_student(tmp_path: Path) -> None:
     made = run(stages({"quantization": {"method": "qat", "start": "scratch"}}, train={"epochs": 3}), tmp_path)
     assert set(made) == {"quantized", "measured"}

@@ -8,14 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from edgesearch.board_eval.graph import Linear
 from edgesearch.errors import DataError, SpaceError, StageFailed, StoreError, TrainingError
 from edgesearch.objectives import DataSettings, Store, run_stage
+from edgesearch.objectives.pruning import _iterative
 from edgesearch.objectives.stages import stage_specs
 from edgesearch.objectives.stages.kinds import _pruned
 from edgesearch.objectives.stages.kinds._measured import INTEGER_PASSES
+from edgesearch.objectives.stages.kinds._quantized import load_graph
 from edgesearch.objectives.training import Training, train
 from edgesearch.spaces import weights_fingerprint
 
@@ -49,7 +53,26 @@ def test_pruning_to_a_share_of_the_dpus_time(tmp_path: Path, method: str) -> Non
     assert made["measured"].figures["fps"] > whole["measured"].figures["fps"]
 
 
+@pytest.mark.parametrize("pruning", [{"method": "unstructured", "ratio": 0.6}, {"method": "n_m", "pattern": "1:4"}])
+@pytest.mark.parametrize("algorithm", ["best", "vitis"])
+def test_zeros_stay_from_pruning_to_the_integers(tmp_path: Path, pruning: dict[str, Any], algorithm: str) -> None:
+    made = run(stages({"pruning": pruning, "quantization": {"algorithm": algorithm}}, last="tested"), tmp_path)
+    assert set(made) == {"student", "pruned", "quantized", "tested"}
+    figures, wanted = made["pruned"].figures, pruning.get("ratio", 0.75)
+    assert figures["macs_after"] == figures["macs_before"]
+    assert figures["zero_weights"] == figures["reached_ratio"] == pytest.approx(wanted, abs=1e-3)
+    before, after = made["student"].tensors("weights"), made["pruned"].tensors("weights")
+    assert {name: tensor.shape for name, tensor in after.items()} == {name: tensor.shape for name, tensor in before.items()}
+    layers = [node for node in load_graph(made["quantized"]) if isinstance(node, Linear)]
+    assert sum(int((node.weight == 0).sum()) for node in layers) >= int(wanted * sum(node.weight.size for node in layers))
+    for node in layers:
+        zero = after[f"{node.name}.weight"].numpy() == 0
+        assert (node.weight[zero] == 0).all()
+        assert (node.weight[~zero] != 0).any()
+
+
 def test_rounds_of_pruning_go_on_where_they_were_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_iterative, "_FALLEN", -np.inf)  # this network is hardly trained, and still has rounds to repair
     pruning = {"method": "iterative", "ratio": 0.5, "steps": 3}
     chain = stages({"pruning": pruning}, finetune={"epochs": 6}, last="pruned")
     whole = run(chain, tmp_path / "whole")["pruned"]

@@ -1,0 +1,80 @@
+"""How much each channel tells the layers that read it, from what a network computes on images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgesearch.objectives.pruning._groups import Group
+
+__all__ = ["watch_inputs", "weigh"]
+
+
+def weigh(model: nn.Module, groups: Sequence[Group], score: Callable[[nn.Module], float]) -> tuple[list[Group], float]:
+    """The `groups` with the importance of what their channels say, and the score of `model`, which is not changed.
+
+    A layer that reads channel c with the weights W[:, c] puts out a share of it, Var(x_c) * |W[:, c]|^2, with x_c over the
+    images that `score` shows to the network and over their pixels. The importance (channels,) is this share of all that the
+    layer reads, summed over the layers that read the channel. Unlike the norms of weights it does not change when one layer
+    scales a channel and the next scales it back. What a channel says in the same way of every image is no part of it, since a
+    batch-norm or a bias makes up for that.
+
+    Groups keep the importance that they have where `score` does not run the network.
+    """
+    modules = dict(model.named_modules())
+    readers = dict.fromkeys(member.layer for group in groups for member in group.members if member.side == "in")
+    spreads, base = watch_inputs(model, readers, score)
+    told = {name: _told(modules[name], spread) for name, spread in spreads.items()}
+    return [_weighed(group, told) for group in groups], base
+
+
+def watch_inputs(
+    model: nn.Module, layers: Iterable[str], score: Callable[[nn.Module], float]
+) -> tuple[dict[str, Tensor], float]:
+    """By layer the variance (inputs,) of each channel that it reads while `score` runs the network, as a sum; and the score.
+
+    Layers that `score` does not run are left out.
+    """
+    modules = dict(model.named_modules())
+    seen: dict[str, Tensor] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            values: Tensor = inputs[0].detach()
+            spread = values.float().var([axis for axis in range(values.ndim) if axis != 1], correction=0).double().cpu()
+            seen[name] = seen.get(name, torch.zeros(())) + len(values) * spread
+
+        return hook
+
+    handles = [modules[name].register_forward_hook(watch(name)) for name in layers]
+    try:
+        return seen, float(score(model))
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _told(reader: nn.Module, spread: Tensor) -> NDArray[np.float64]:
+    """(inputs,) each one's share of the variance that all together bring into the layer's output."""
+    weight = reader.weight
+    assert isinstance(weight, Tensor)
+    sizes = weight.detach().double().cpu().transpose(0, 1).flatten(1).square().sum(1)
+    energy: NDArray[np.float64] = (sizes * spread).numpy()
+    total = float(energy.sum())
+    return energy / total if 0 < total < np.inf else np.full(len(energy), np.nan)
+
+
+def _weighed(group: Group, told: dict[str, NDArray[np.float64]]) -> Group:
+    importance = np.zeros(group.channels)
+    for member in group.members:
+        if member.side == "in":
+            if member.layer not in told:
+                return group
+            np.add.at(importance, member.root, told[member.layer][member.index])
+    return replace(group, importance=importance) if np.isfinite(importance).all() else group
