@@ -24,7 +24,7 @@ from edgesearch.objectives.data import (
 from edgesearch.objectives.training._distillation import Batch, stored_view
 from edgesearch.objectives.training._recipe import Recipe
 
-__all__ = ["Batches", "epoch_order", "epoch_view", "smaller"]
+__all__ = ["Batches", "chunk_images", "epoch_order", "epoch_view", "smaller"]
 
 #: Bytes of prepared images that are made at a time.
 _CHUNK_BYTES = 32 << 20
@@ -54,6 +54,11 @@ def smaller(size: tuple[int, int]) -> tuple[int, int]:
     return (max(1, size[0] * 3 // 4), max(1, size[1] * 3 // 4))
 
 
+def chunk_images(batch_size: int, channels: int, size: tuple[int, int]) -> int:
+    """How many images are made ready at a time for a network that reads `size` (height, width): whole batches of them."""
+    return batch_size * max(1, _CHUNK_BYTES // (4 * channels * size[0] * size[1] * batch_size))
+
+
 class Batches:
     """Called with an epoch: its batches. The training images lie on `device` as bytes; many batches are made at a time.
 
@@ -68,6 +73,7 @@ class Batches:
         self._images = torch.tensor(data.train.images, device=device)
         self._labels = torch.tensor(data.train.labels, device=device)
         self.steps = math.ceil(len(data.train) / recipe.batch_size)
+        self.largest = math.ceil(len(data.train) / self.steps)  # images of the largest batch
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """The sizes of the batches differ by one at most: a last batch of one image has no batch statistics."""
@@ -75,8 +81,7 @@ class Batches:
         batches = epoch_order(count, self._seed, epoch).tensor_split(self.steps)
         view, number = epoch_view(self._augmentation, count, self._data.size, self._seed, epoch, self._stored)
         size = smaller(self._size) if epoch < self._recipe.small_epochs else self._size
-        bytes_each = 4 * self._data.channels * self._size[0] * self._size[1] * self._recipe.batch_size
-        at_once = max(1, _CHUNK_BYTES // bytes_each)
+        at_once = chunk_images(self._recipe.batch_size, self._data.channels, self._size) // self._recipe.batch_size
         for start in range(0, len(batches), at_once):
             chunk = batches[start : start + at_once]
             index = torch.cat(chunk).to(device)
