@@ -16,6 +16,7 @@ from .stages import Limits as Limits
 from .stages import Pipeline as Pipeline
 from .stages import PruneSearch as PruneSearch
 from .stages import Stage as Stage
+from .stages import StageMemory as StageMemory
 from .stages import StageSpec as StageSpec
 from .stages import Store as Store
 from .stages import Teacher as Teacher

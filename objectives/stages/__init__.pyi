@@ -1,6 +1,7 @@
 from ._context import Context as Context
 from ._estimate import Estimator as Estimator
 from ._limits import Limits as Limits
+from ._memory import StageMemory as StageMemory
 from ._outputs import check_outputs as check_outputs
 from ._pipeline import Pipeline as Pipeline
 from ._pipeline import PruneSearch as PruneSearch

@@ -38,6 +38,8 @@ class Conditions:
     threads: of every stage's process.
     bfloat16: whether "auto" precision may take bfloat16.
     images: how many each part of the data set has, which decides nothing but what stages are expected to cost.
+    size, channels, classes: (height, width) of the data set's images, and so on, which decide nothing but how much memory
+    stages are expected to take.
     """
 
     data: Mapping[str, str]
@@ -57,6 +59,9 @@ class Conditions:
     threads: int = 1
     bfloat16: bool = False
     images: Mapping[str, int] = field(default_factory=dict)
+    size: tuple[int, int] = (1, 1)
+    channels: int = 0
+    classes: int = 0
 
     def measures(self, candidate: Candidate) -> bool:
         """Whether boards measure the candidate, if it is to be measured: those that have its file."""
@@ -106,6 +111,9 @@ class Conditions:
             threads=threads,
             bfloat16=multiplies_bfloat16(),
             images={part: len(getattr(data, part)) for part in ("train", "validation", "calibration", "test")},
+            size=data.size,
+            channels=data.channels,
+            classes=len(data.classes),
         )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from edgesearch.objectives.stages._context import Context
     from edgesearch.objectives.stages._plan import Plan
+    from edgesearch.objectives.training import Recipe
 
 S = TypeVar("S", bound=Settings)
 
@@ -58,6 +59,10 @@ def _no_images(settings: Any, data: Any) -> float:
     return 0.0
 
 
+def _no_recipe(settings: Any) -> None:
+    return None
+
+
 def _no_resources(settings: Any) -> Mapping[str, float]:
     return {}
 
@@ -72,6 +77,7 @@ class StageSpec(Generic[S]):
     run: makes the result, in a worker.
     images: forward passes of single images that it costs, a training step being three; for estimates only.
     resources: shares of what no two stages use at a time: {"board:zcu104": 1} of a board that is needed alone.
+    recipe: that of the float network that it trains, if it trains one; its memory is foretold by it.
     random: whether it draws random numbers; if not, one result serves every seed.
     on_board: whether it runs on a board that it is given, while its worker waits.
     """
@@ -83,6 +89,7 @@ class StageSpec(Generic[S]):
     run: Callable[[Context[S]], Result]
     images: Callable[[S, Parts], float] = _no_images
     resources: Callable[[S], Mapping[str, float]] = _no_resources
+    recipe: Callable[[S], Recipe | None] = _no_recipe
     random: bool = True
     on_board: bool = False
 

@@ -15,6 +15,9 @@ from ._features import make_projections as make_projections
 from ._features import match_stages as match_stages
 from ._features import stage_loss as stage_loss
 from ._kernels import safe_convolutions as safe_convolutions
+from ._memory import DataShape as DataShape
+from ._memory import MemoryForecast as MemoryForecast
+from ._memory import predict_memory as predict_memory
 from ._recipe import Recipe as Recipe
 from ._rules import Part as Part
 from ._rules import Rules as Rules

@@ -27,7 +27,7 @@ from edgesearch.objectives.training._distillation import Batch, stored_view
 from edgesearch.objectives.training._recipe import Recipe
 from edgesearch.objectives.training._soft_targets import Second
 
-__all__ = ["Batches", "epoch_order", "epoch_view", "smaller"]
+__all__ = ["Batches", "chunk_images", "epoch_order", "epoch_view", "smaller"]
 
 #: Bytes of prepared images that are made at a time.
 _CHUNK_BYTES = 32 << 20
@@ -57,6 +57,11 @@ def smaller(size: tuple[int, int]) -> tuple[int, int]:
     return (max(1, size[0] * 3 // 4), max(1, size[1] * 3 // 4))
 
 
+def chunk_images(batch_size: int, channels: int, size: tuple[int, int]) -> int:
+    """How many images are made ready at a time for a network that reads `size` (height, width): whole batches of them."""
+    return batch_size * max(1, _CHUNK_BYTES // (4 * channels * size[0] * size[1] * batch_size))
+
+
 class Batches:
     """Called with an epoch: its batches. The training images lie on `device` as bytes; many batches are made at a time.
 
@@ -75,6 +80,7 @@ class Batches:
         self._images = torch.tensor(data.train.images, device=device)
         self._labels = torch.tensor(data.train.labels, device=device)
         self.steps = math.ceil(len(data.train) / recipe.batch_size)
+        self.largest = math.ceil(len(data.train) / self.steps)  # images of the largest batch
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """The sizes of the batches differ by one at most: a last batch of one image has no batch statistics."""
@@ -84,7 +90,7 @@ class Batches:
         sizes = [len(batch) for batch in batches]
         mixing = draw_mixing(recipe.mix, recipe.mix_alpha, sizes, data.size, seed_from(self._seed, epoch, _MIX))
         size = smaller(self._size) if epoch < recipe.small_epochs else self._size
-        at_once = max(1, _CHUNK_BYTES // (4 * data.channels * self._size[0] * self._size[1] * recipe.batch_size))
+        at_once = chunk_images(recipe.batch_size, data.channels, self._size) // recipe.batch_size
         shown = 0  # places of the epoch's order behind
         for start in range(0, len(batches), at_once):
             order = torch.cat(batches[start : start + at_once])

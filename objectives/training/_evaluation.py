@@ -12,10 +12,17 @@ from edgesearch.objectives.data import Normalisation, Split, View, prepare_tenso
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._device import choose_device, out_of_memory
 
-__all__ = ["evaluate", "predict_logits"]
+__all__ = ["evaluate", "evaluation_batch", "predict_logits"]
 
 #: Bytes that one batch of prepared images may take.
 _BATCH_BYTES = 64 << 20
+#: Images of a batch, where that is not said and memory allows.
+_BATCH = 256
+
+
+def evaluation_batch(size: tuple[int, int], channels: int, batch_size: int = _BATCH) -> int:
+    """How many images of `size` (height, width) are shown at a time, at most `batch_size`."""
+    return max(1, min(batch_size, _BATCH_BYTES // (4 * size[0] * size[1] * channels)))
 
 
 def predict_logits(
@@ -24,7 +31,7 @@ def predict_logits(
     *,
     input_size: int | tuple[int, int] | None,
     normalisation: Normalisation,
-    batch_size: int = 256,
+    batch_size: int = _BATCH,
     device: str | torch.device = "cpu",
     view: View | None = None,
 ) -> NDArray[np.float32]:
@@ -35,7 +42,7 @@ def predict_logits(
     pixels = images if isinstance(images, Tensor) else torch.tensor(images)
     where = device if isinstance(device, torch.device) else choose_device(device)
     height, width = (input_size, input_size) if isinstance(input_size, int) else input_size or pixels.shape[1:3]
-    batch_size = max(1, min(batch_size, _BATCH_BYTES // (4 * height * width * pixels.shape[3])))
+    batch_size = evaluation_batch((height, width), pixels.shape[3], batch_size)
     parts = []
     with quiet(model):
         for index in torch.split(torch.arange(len(pixels)), batch_size):
@@ -56,7 +63,7 @@ def evaluate(
     *,
     input_size: int | tuple[int, int] | None,
     normalisation: Normalisation,
-    batch_size: int = 256,
+    batch_size: int = _BATCH,
     device: str | torch.device = "cpu",
 ) -> float:
     """The share of the split's images whose greatest logit is their label's; the first of equals counts."""

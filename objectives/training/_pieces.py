@@ -1,9 +1,10 @@
-"""A batch that memory does not suffice for, computed in two halves whose gradients add up to the whole one's."""
+"""A batch that memory does not suffice for, computed in pieces whose gradients add up to the whole one's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -16,36 +17,42 @@ __all__ = ["Pieces"]
 
 
 class Pieces:
-    """In how many pieces a training computes its batches: one, and two from the first on that memory did not suffice for.
+    """In how many pieces, a power of two, a training computes its batches; twice as many from a batch on that does not fit.
 
     The optimizer sees the gradient of the whole batch either way. Batch statistics are those of the pieces, and the batch that
     failed may count twice in their running means. `clear` takes all gradients away.
     """
 
-    def __init__(self, clear: Callable[[], None]) -> None:
+    def __init__(self, clear: Callable[[], None], count: int = 1) -> None:
         self._clear = clear
-        self.count = 1
+        self.count = count
 
     def gradients(self, batch: Batch, compute: Callable[[Batch, float], Tensor]) -> Tensor:
         """Let `compute` add the gradients of the batch's mean loss; the loss.
 
         compute: given a batch and its share of the whole one, adds the gradients of its mean loss times the share, and returns
-        the loss, not weighted. Raises what it raises, lack of memory when that comes a second time.
+        the loss, not weighted. Raises what it raises, lack of memory when no piece can be halved any more.
         """
-        images = len(batch.labels)
-        if self.count == 1:
+        while True:
             try:
-                return compute(batch, 1.0)
+                return self._in_pieces(batch, compute)
             except (RuntimeError, MemoryError) as error:
-                if images < 4 or not out_of_memory(error):  # a piece of one image has no batch statistics
+                # a piece of one image has no batch statistics
+                if len(batch.labels) < 4 * self.count or not out_of_memory(error):
                     raise
             # Here the exception is gone, and with it the frames that hold what filled the memory.
             self._clear()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self.count = 2
+            self.count *= 2
+
+    def _in_pieces(self, batch: Batch, compute: Callable[[Batch, float], Tensor]) -> Tensor:
+        images = len(batch.labels)
+        if self.count == 1:
+            return compute(batch, 1.0)
+        ends = [images * number // self.count for number in range(self.count + 1)]
         losses = []
-        for start, end in ((0, images // 2), (images // 2, images)):
+        for start, end in pairwise(ends):
             share = (end - start) / images
             losses.append(share * compute(_part(batch, start, end), share))
         return torch.stack(losses).sum()

@@ -28,8 +28,10 @@ from edgesearch.objectives.training._distillation import Batch, Loss, Supervisio
 from edgesearch.objectives.training._evaluation import evaluate
 from edgesearch.objectives.training._initial import begin_as_identity, whiten
 from edgesearch.objectives.training._kernels import safe_convolutions
+from edgesearch.objectives.training._memory import DataShape, predict_memory
 from edgesearch.objectives.training._optimizers import learning_rate, make_optimizer
 from edgesearch.objectives.training._pieces import Pieces
+from edgesearch.objectives.training._process import PeakMemory, free_memory, give_back
 from edgesearch.objectives.training._recipe import Recipe
 from edgesearch.objectives.training._rules import Rules
 
@@ -63,7 +65,9 @@ class Training:
     device: str
     precision: Literal["float32", "bfloat16"]
     seconds: float  # of this run, with its validation
-    pieces: int = 1  # that each batch was computed in; 2 where memory did not suffice for a whole one
+    pieces: int = 1  # that each batch was computed in; 2, 4, ... where memory did not suffice for a whole one
+    predicted_bytes: int = 0  # of memory at its peak, told before it began for these pieces
+    peak_bytes: int | None = None  # of the process, or that torch took on a GPU; None where the system does not tell
 
 
 def train(
@@ -95,8 +99,14 @@ def train(
     Raises TrainingError for a loss that is not finite, for lack of memory, and for a device that is not there.
     """
     started = time.perf_counter()
+    place = choose_device(device)
     with _explained(0, recipe):
-        run = _Run(model, data, recipe, input_size, seed, supervision, choose_device(device), select, rules)
+        memory = predict_memory(
+            model, DataShape.of(data), recipe=recipe, input_size=input_size, supervision=supervision, device=str(place)
+        )
+        peak = PeakMemory(place)
+        run = _Run(model, data, recipe, input_size, seed, supervision, place, select, rules)
+    run.pieces.count = memory.pieces(run.batches.largest, free_memory(place))
     last = recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)
     try:
         run.resume(checkpoints, last)
@@ -125,6 +135,8 @@ def train(
         precision="bfloat16" if run.bfloat16 else "float32",
         seconds=time.perf_counter() - started,
         pieces=run.pieces.count,
+        predicted_bytes=memory.bytes(-(-run.batches.largest // run.pieces.count)),
+        peak_bytes=peak.bytes(),
     )
 
 
@@ -238,6 +250,8 @@ class _Run:
         )
 
     def _validate(self) -> float:
+        if self.device.type == "cpu":
+            give_back()  # what the heap keeps of the last steps goes back: answers need blocks of other sizes
         with self._kept():
             return evaluate(
                 self.model,
@@ -281,7 +295,7 @@ class _Run:
         if self.average is not None:
             self.average.load({k.removeprefix("average/"): v for k, v in tensors.items() if k.startswith("average/")})
         self.epoch, self.history = epoch, [Epoch(**each) for each in meta["history"]]
-        self.pieces.count = meta.get("pieces", 1)
+        self.pieces.count = max(self.pieces.count, meta.get("pieces", 1))
         if meta["best"] is not None:
             weights = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
             self.best = (meta["best"]["accuracy"], meta["best"]["epoch"], weights)

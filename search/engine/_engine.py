@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from threadpoolctl import threadpool_limits
 
 from edgesearch.errors import EdgesearchError, StudyError
-from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, plan, rungs_of, teaching_figures
+from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, StageMemory, plan, rungs_of, teaching_figures
 from edgesearch.search.engine._asking import Asking
 from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._draws import Proposal
@@ -87,6 +87,7 @@ class Engine:
             vitis=settings.vitis,
             limits=self._limits.limits,
             boards=boards,
+            memory=StageMemory(conditions, folder) if pool.slots > 1 else None,
         )
         self._most_active = 1 if pool.slots == 1 else _AHEAD * pool.slots
         if boards is not None and not pool.waits_for_boards:  # so that workers have stages while trials wait for a board

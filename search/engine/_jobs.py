@@ -33,8 +33,9 @@ _BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 class Job:
     """All that a worker needs, as plain JSON values.
 
-    `folder` is where the user's own code is looked for first, `vitis` are the settings of Vitis AI's tools, `limits` those that
-    the stage's network is held to, as `Limits`. `board` is a `BoardReference`, for a stage that runs on a board.
+    `memory`: bytes that its process is expected to take at its peak; 0 where that is not known. `folder` is where the user's
+    own code is looked for first, `vitis` are the settings of Vitis AI's tools, `limits` those that the stage's network is held
+    to, as `Limits`. `board` is a `BoardReference`, for a stage that runs on a board.
     """
 
     stage: Mapping[str, Any]
@@ -46,6 +47,7 @@ class Job:
     board: Mapping[str, Any] | None = None
     vitis: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] | None = None
+    memory: int = 0
     python_path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
 
     @property
@@ -107,8 +109,8 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
                     vitis=vitis,
                     limits=None if job.limits is None else Limits(**job.limits),
                 )
-                if made.figures.get("pieces", 1) > 1:
-                    message = "its batches were computed in two halves each, since memory did not suffice for a whole one"
+                if (pieces := made.figures.get("pieces", 1)) > 1:
+                    message = f"its batches were computed in {pieces} pieces each, since memory did not suffice for a whole one"
                 print(f"done in {time.perf_counter() - started:.1f} s")
             except Exception:
                 traceback.print_exc()

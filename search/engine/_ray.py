@@ -26,6 +26,8 @@ from edgesearch.search.engine._jobs import Job, JobResult, Outcome, run_job
 
 #: A pool that loses its jobs this many times without one job done in between is not worth another start.
 _PATIENCE = 5
+#: Memory is asked for in such steps: Ray keeps workers for tasks that ask alike.
+_MEMORY_STEP = 64 << 20
 
 
 class RayPool:
@@ -65,8 +67,16 @@ class RayPool:
         if not self._is_alive():
             self._restart()
         task = self._board_task(job.board_name) if job.board_name else self._task
+        if job.memory and not job.board_name:
+            task = task.options(memory=self._fitting(job.memory))
         self._beats.begin(job.key, job.log)
         self._running[task.remote(asdict(job))] = job
+
+    def _fitting(self, memory: int) -> int:
+        """Bytes to ask of a node: none larger than the largest has, where the task then runs alone and makes do."""
+        nodes = [node["Resources"].get("memory", 0.0) for node in self._ray.nodes() if node["Alive"]]
+        rounded = -(-memory // _MEMORY_STEP) * _MEMORY_STEP
+        return min(rounded, int(max(nodes, default=rounded)))
 
     def wait(self, timeout: float) -> list[JobResult]:
         """The tasks that ended. Raises StudyError when Ray dies again and again."""

@@ -40,8 +40,8 @@ class StageRunner:
     """Runs stages in a pool and finds their artifacts in the store.
 
     `folder` is where the user's own code is looked for first, `vitis` where Vitis AI's tools are; `note` is told what a person
-    should know. `limits`: those that networks are held to. `boards` serve the stages that need one, which wait while they run
-    and so take no worker's place.
+    should know. `limits`: those that networks are held to. `memory` tells how many bytes a stage's process takes. `boards`
+    serve the stages that need one, which wait while they run and so take no worker's place.
     """
 
     def __init__(
@@ -56,7 +56,9 @@ class StageRunner:
         boards: BoardCrew | None = None,
         vitis: VitisSettings | None = None,
         limits: Limits | None = None,
+        memory: Callable[[Stage], int] | None = None,
     ) -> None:
+        self._memory = memory
         self._boards = boards
         self._wait_for_board = False  # whether a stage was to start on one since results were last collected
         self._idle_since: float | None = None  # nothing runs since then, for want of a board
@@ -121,6 +123,7 @@ class StageRunner:
                 board=None if board is None else asdict(board),
                 vitis=self._vitis,
                 limits=self._limits,
+                memory=0 if self._memory is None else self._memory(stage),
             )
         )
 

@@ -195,6 +195,8 @@ def _figures(pruned: Pruned, training: Training) -> dict[str, Any]:
         "epochs_done": training.epochs_done,
         "frozen_parameters": training.frozen_parameters,
         "pieces": training.pieces,
+        "predicted_bytes": training.predicted_bytes,
+        "peak_bytes": training.peak_bytes,
     }
 
 
@@ -209,4 +211,12 @@ def _images(settings: PrunedSettings, data: Parts) -> float:
     return trainings * STEP_PASSES * settings.recipe.epochs * len(data.train) + passes
 
 
-SPEC = StageSpec(name="pruned", version=4, settings=PrunedSettings, place=_place, run=_run, images=_images)
+SPEC = StageSpec(
+    name="pruned",
+    version=4,
+    settings=PrunedSettings,
+    place=_place,
+    run=_run,
+    images=_images,
+    recipe=lambda settings: settings.recipe,  # of the whole network, which is more than what is left of it
+)

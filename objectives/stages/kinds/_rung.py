@@ -80,4 +80,5 @@ SPEC = StageSpec(
     place=_place,
     run=_run,
     images=lambda settings, data: STEP_PASSES * settings.epochs * len(data.train),
+    recipe=lambda settings: settings.recipe,
 )

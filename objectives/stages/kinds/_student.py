@@ -50,4 +50,12 @@ def _images(settings: StudentSettings, data: Parts) -> float:
     return STEP_PASSES * settings.recipe.epochs * len(data.train)
 
 
-SPEC = StageSpec(name="student", version=2, settings=StudentSettings, place=_place, run=_run, images=_images)
+SPEC = StageSpec(
+    name="student",
+    version=2,
+    settings=StudentSettings,
+    place=_place,
+    run=_run,
+    images=_images,
+    recipe=lambda settings: settings.recipe,
+)

@@ -40,4 +40,12 @@ def _images(settings: Teacher, data: Parts) -> float:
     return len(data.validation) if settings.trained else STEP_PASSES * settings.recipe.epochs * len(data.train)
 
 
-SPEC = StageSpec(name="teacher", version=2, settings=Teacher, place=_place, run=_run, images=_images)
+SPEC = StageSpec(
+    name="teacher",
+    version=2,
+    settings=Teacher,
+    place=_place,
+    run=_run,
+    images=_images,
+    recipe=lambda settings: None if settings.trained else settings.recipe,
+)

@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from edgesearch.errors import OutOfMemory
 from edgesearch.objectives.data import DataSet, DataSettings, load_data
-from edgesearch.objectives.training import Recipe, Training, train
+from edgesearch.objectives.training import DataShape, Recipe, Training, predict_memory, train
+from edgesearch.objectives.training import _train as loop
 from edgesearch.objectives.training._distillation import Batch, Loss
+from edgesearch.objectives.training._footprint import PROBES
+from edgesearch.objectives.training._pieces import Pieces
 
 RECIPE = Recipe(epochs=2, batch_size=33, lr=0.05, mixed_precision="off")
 
@@ -30,7 +33,8 @@ class Memory:
         real = Loss.__call__
 
         def limited(loss: Loss, batch: Batch) -> Tensor:
-            self.seen.append(len(batch.labels))
+            if len(batch.labels) > max(PROBES):  # others are those that memory is foretold with
+                self.seen.append(len(batch.labels))
             if len(batch.labels) > self.images:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return real(loss, batch)
@@ -75,15 +79,46 @@ def test_two_halves_take_the_steps_of_the_whole_batch(digits: DataSet, memory: M
     assert not torch.allclose(trained(digits, stop_after=1)[0], whole, rtol=1e-3, atol=1e-5)  # steps matter by more
 
 
-def test_what_does_not_fit_in_halves_either_is_out_of_memory(digits: DataSet, memory: Memory) -> None:
-    memory.images = 10
+def test_halves_that_do_not_fit_either_are_halved_again(digits: DataSet, memory: Memory) -> None:
+    whole, _ = trained(digits)
+    memory.images, memory.seen = 10, []
+    quarters, training = trained(digits)
+    assert training.pieces == 4
+    assert memory.seen[:6] == [33, 16, 8, 8, 8, 9]
+    torch.testing.assert_close(quarters, whole, rtol=1e-3, atol=1e-5)
+
+
+def test_what_does_not_fit_in_the_smallest_pieces_is_out_of_memory(
+    digits: DataSet, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pieces, "_in_pieces", lambda *_: (_ for _ in ()).throw(MemoryError))
     with pytest.raises(OutOfMemory, match=r"in epoch 1 at batch size 33; use a smaller batch"):
         trained(digits)
-    assert memory.seen == [33, 16]
+
+
+def test_a_batch_that_will_not_fit_is_halved_before_it_fails(
+    digits: DataSet, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = trained(digits)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 10))
+    foretold = predict_memory(model, DataShape.of(digits), recipe=RECIPE, input_size=8, before=0)
+    steps = {images: foretold.fixed + foretold.step.peak(images).total for images in (17, 33)}
+    monkeypatch.setattr(loop, "free_memory", lambda device: steps[33])
+    assert trained(digits)[1].pieces == 1
+    monkeypatch.setattr(loop, "free_memory", lambda device: steps[17])
+    memory.seen = []
+    halves, training = trained(digits)
+    assert training.pieces == 2
+    assert memory.seen == 6 * [16, 17]  # never tried whole
+    torch.testing.assert_close(halves, whole, rtol=1e-3, atol=1e-5)
 
 
 def test_other_errors_are_not_tried_again(digits: DataSet, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Loss.__call__
+
     def broken(loss: Loss, batch: Batch) -> Tensor:
+        if len(batch.labels) <= max(PROBES):
+            return real(loss, batch)
         memory.seen.append(len(batch.labels))
         raise RuntimeError("sizes do not match")
 

@@ -43,6 +43,10 @@ class StandIn:
     def remote(self, **options: Any) -> Any:
         return lambda function: _Task()
 
+    def nodes(self) -> list[dict[str, Any]]:
+        sizes = [(True, 2e9), (True, 3e9), (False, 9e9)]
+        return [{"Alive": alive, "Resources": {"memory": size}} for alive, size in sizes]
+
     def cluster_resources(self) -> dict[str, float]:
         self.questions += 1
         return {"board:lab": 2.0}
@@ -64,7 +68,11 @@ class StandIn:
 
 
 class _Task:
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
     def options(self, **options: Any) -> _Task:
+        self.asked.append(options)
         return self
 
     def remote(self, values: dict[str, Any]) -> str:
@@ -103,6 +111,15 @@ def test_ray_is_asked_once_for_a_board(tmp_path: Path) -> None:
     for number in range(5):
         pool.submit(a_job(str(number), board={"name": "lab"}))
     assert pool._ray.questions == 1
+
+
+def test_a_task_asks_for_the_memory_that_its_stage_takes_and_for_no_more_than_a_node_has() -> None:
+    pool = Pool(1)
+    for name, memory in (("unknown", 0), ("small", 1), ("large", 2_000_000_000), ("too large", 5_000_000_000)):
+        pool.submit(a_job(name, memory=memory))
+    pool.submit(a_job("on a board", memory=1, board={"name": "lab"}))
+    step = 64 << 20
+    assert pool._task.asked == [{"memory": step}, {"memory": 30 * step}, {"memory": 3_000_000_000}]
 
 
 def test_a_ray_that_died_between_two_jobs_is_started_before_the_next(tmp_path: Path) -> None:

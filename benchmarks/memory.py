@@ -1,0 +1,112 @@
+"""Peak memory of trainings as foretold before them, beside what the process took, each training in a process of its own.
+
+Run: python benchmarks/memory.py. Some minutes of one core; `--quick` takes every third case. Images are noise, 32 x 32.
+`worst_error` and `mean_error` are relative, of the whole process, interpreter and torch included; `worst_own_error` and
+`mean_own_error` are of what the training takes beside what the process had before. A GPU, where there is one, is measured by
+what torch took there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from _report import finish
+
+from edgesearch.objectives import DataSet
+from edgesearch.objectives.data import Split
+from edgesearch.objectives.training import DataShape, Recipe, Supervision, predict_memory, train
+from edgesearch.spaces import Student, build
+
+#: Network, batch, precision, optimizer, and the teacher with the way it teaches.
+CASES = [
+    ("vgg_small", 32, "off", "sgd", ""),
+    ("vgg_small", 128, "bf16", "adamw", ""),
+    ("vgg_small", 256, "off", "muon", ""),
+    ("resnet20", 32, "bf16", "sgd", ""),
+    ("resnet20", 128, "off", "adamw", ""),
+    ("resnet20", 256, "bf16", "sgd", ""),
+    ("resnet8", 64, "off", "sgd", ""),
+    ("resnet8", 256, "bf16", "adamw", ""),
+    ("resnet8", 128, "off", "sgd", "logit resnet20"),
+    ("mobile_small", 64, "off", "adamw", ""),
+    ("mobile_small", 128, "bf16", "sgd", ""),
+    ("resnet20", 64, "off", "sgd", "intermediate vgg_small"),
+    ("resnet18", 32, "off", "sgd", ""),
+    ("resnet18", 64, "bf16", "adamw", ""),
+    ("resnet18", 128, "bf16", "sgd", "logit resnet18"),
+    ("resnet56", 64, "off", "sgd", ""),
+    ("mobilenet_v2", 64, "off", "adamw", ""),
+    ("squeezenet1_1", 256, "bf16", "sgd", ""),
+    ("resnet34", 32, "off", "sgd", ""),
+]
+SIDE, STEPS = 32, 3
+
+
+def network(name: str) -> torch.nn.Module:
+    stem = {"stem": "small"} if name in ("resnet18", "resnet34", "mobilenet_v2") else {}
+    return build(Student(architecture=name, input_size=SIDE, **stem), channels=3, classes=10)
+
+
+def measure(case: list[Any], device: str) -> dict[str, int]:
+    """One training in this process: bytes before it, foretold and taken."""
+    name, batch, precision, optimizer, taught = case
+    dice = np.random.default_rng(0)
+    images, labels = dice.integers(0, 256, (STEPS * batch, SIDE, SIDE, 3), dtype=np.uint8), np.arange(STEPS * batch) % 10
+    split, few = Split(images, labels), Split(images[:256], labels[:256])
+    data = DataSet("noise", tuple("0123456789"), 3, (SIDE, SIDE), split, few, few, few, "", {})
+    supervision = None
+    if taught:
+        kind, teacher = taught.split()
+        supervision = Supervision(kind=kind, teacher=network(teacher))
+    recipe = Recipe(epochs=2, batch_size=batch, optimizer=optimizer, mixed_precision=precision, augmentation="flip_crop")
+    model = network(name)
+    foretold = predict_memory(model, DataShape.of(data), recipe=recipe, input_size=SIDE, supervision=supervision, device=device)
+    training = train(model, data, recipe=recipe, input_size=SIDE, seed=0, supervision=supervision, device=device)
+    return {"before": foretold.before, "foretold": foretold.bytes(batch), "taken": training.peak_bytes or 0}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if arguments.case:
+        torch.set_num_threads(arguments.threads)
+        print(json.dumps(measure(json.loads(arguments.case), device)))
+        return
+    errors, own = [], []
+    for case in CASES[:: 3 if arguments.quick else 1]:
+        command = [sys.executable, __file__, "--case", json.dumps(case), "--threads", str(arguments.threads)]
+        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        before, foretold, taken = found["before"], found["foretold"], found["taken"]
+        errors.append(foretold / taken - 1)
+        own.append((foretold - before) / (taken - before) - 1)
+        print(
+            f"{case[0]:13} batch {case[1]:3} {case[2]:5} {case[3]:6} {case[4] or '-':22} before {before / 1e6:5.0f} MB, "
+            f"foretold {foretold / 1e6:5.0f}, taken {taken / 1e6:5.0f}: {errors[-1]:+.1%} (own part {own[-1]:+.1%})",
+            flush=True,
+        )
+    finish(
+        {
+            "benchmark": "memory",
+            "trainings": len(errors),
+            "worst_error": round(max(map(abs, errors)), 3),
+            "mean_error": round(sum(map(abs, errors)) / len(errors), 3),
+            "worst_own_error": round(max(map(abs, own)), 3),
+            "mean_own_error": round(sum(map(abs, own)) / len(own), 3),
+            "device": device,
+            "threads": arguments.threads,
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

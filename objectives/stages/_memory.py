@@ -1,0 +1,80 @@
+"""How much memory a stage's process takes at its peak, told before it starts, so that it is put where it fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from edgesearch.objectives.stages._context import student_of
+from edgesearch.objectives.stages._plan import Conditions
+from edgesearch.objectives.stages._spec import stage_specs
+from edgesearch.objectives.stages._stage import Stage
+from edgesearch.objectives.training import DataShape, Recipe, Supervision, predict_memory
+from edgesearch.spaces import Distillation, Student, build
+
+__all__ = ["StageMemory"]
+
+#: What a process has before it reads data: interpreter, torch, Ray's worker, code that a first step brings into memory.
+_PROCESS_BYTES = 450_000_000
+
+
+class StageMemory:
+    """Called with a stage: bytes of its process at its peak; 0 for a stage that trains no float network.
+
+    folder: where the user's own code is looked for first.
+    """
+
+    def __init__(self, conditions: Conditions, folder: Path | None = None) -> None:
+        images, (height, width) = conditions.images, conditions.size
+        counts = images.get("train", 0), images.get("validation", 0)
+        self._data = DataShape(*counts, (height, width), conditions.channels, conditions.classes)
+        self._images = sum(images.values())
+        self._folder = folder
+        self._known: dict[tuple[str, ...], int] = {}
+
+    def __call__(self, stage: Stage) -> int:
+        """Equal trainings are looked at once."""
+        spec = stage_specs().find(stage.kind)
+        settings = spec.settings_of(stage)
+        recipe = spec.recipe(settings)
+        if recipe is None or not self._data.train:
+            return 0
+        student, teacher = student_of(stage), None
+        if "teacher" in stage.inputs:
+            teacher = student_of(stage.inputs["teacher"])
+        distillation = getattr(settings, "distillation", Distillation())
+        key = (student.model_dump_json(), recipe.model_dump_json(), distillation.kind, str(teacher))
+        if key not in self._known:
+            try:
+                self._known[key] = self._of(student, recipe, distillation, teacher, logits="logits" in stage.inputs)
+            except Exception:  # a network that cannot be trained ends its stage, which says why; nothing is to be placed then
+                self._known[key] = 0
+        return self._known[key]
+
+    def _of(
+        self, student: Student, recipe: Recipe, distillation: Distillation, teacher: Student | None, *, logits: bool
+    ) -> int:
+        data = self._data
+        model = self._build(student)
+        before = _PROCESS_BYTES + _bytes(model) + self._images * data.channels * data.size[0] * data.size[1]
+        supervision = None
+        if logits or teacher is not None:
+            stored = np.broadcast_to(np.float32(0), (1, data.train, data.classes)) if logits else None
+            network = None if teacher is None else self._build(teacher)
+            kind = distillation.kind if network is not None and distillation.kind == "intermediate" else "logit"
+            size = None if teacher is None else teacher.input_size
+            supervision = Supervision(kind=kind, teacher=network, stored_logits=stored, teacher_input_size=size)
+            before += (0 if stored is None else stored.nbytes) + (0 if network is None else _bytes(network))
+        forecast = predict_memory(
+            model, data, recipe=recipe, input_size=student.input_size, supervision=supervision, before=before
+        )
+        return forecast.bytes(min(recipe.batch_size, data.train))
+
+    def _build(self, student: Student) -> nn.Module:
+        return build(student, channels=self._data.channels, classes=self._data.classes, folder=self._folder)
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(tensor.untyped_storage().nbytes() for tensor in (*model.parameters(), *model.buffers()))

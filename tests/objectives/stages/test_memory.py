@@ -1,0 +1,63 @@
+"""How much memory stages are said to take before they run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edgesearch.objectives.stages import Conditions, Pipeline, Stage, StageMemory, Teacher, plan, rungs_of
+from edgesearch.objectives.training import Recipe
+from edgesearch.spaces import Candidate, Student
+
+IMAGES = {"train": 1000, "validation": 200, "calibration": 50, "test": 500}
+CONDITIONS = Conditions(
+    data=dict.fromkeys(("train", "validation", "calibration", "test", "meta"), "0"),
+    images=IMAGES,
+    size=(8, 8),
+    channels=1,
+    classes=10,
+)
+STUDENT = Student(architecture="cnn_small", input_size=8)
+RECIPE = Recipe(epochs=9, batch_size=256, mixed_precision="off")
+
+
+def stages(batch: int = 256, width: float = 1.0, kind: str = "none") -> dict[str, Stage]:
+    candidate = Candidate.model_validate(
+        {
+            "student": STUDENT.model_dump() | {"width": width},
+            "distillation": {"kind": kind},
+            "pruning": {"method": "one_step", "ratio": 0.3, "granularity": 8},
+        }
+    )
+    recipe = RECIPE.model_copy(update={"batch_size": batch})
+    teacher = None if kind == "none" else Teacher(student=STUDENT, recipe=recipe.model_copy(update={"epochs": 4}))
+    pipeline = Pipeline(train=recipe, finetune=recipe, teacher=teacher)
+    found = {stage.kind: stage for stage in plan(candidate, pipeline, CONDITIONS).walk()}
+    return found | {"rung": rungs_of(found["student"])[0]}
+
+
+def test_trainings_are_said_to_take_memory_and_other_stages_are_not() -> None:
+    memory = StageMemory(CONDITIONS)
+    found = {kind: memory(stage) for kind, stage in stages(kind="logit").items()}
+    assert found["student"] == found["rung"]
+    assert min(found[kind] for kind in ("teacher", "student", "rung", "pruned")) > 400e6
+    assert found["quantized"] == found["measured"] == found["logits"] == 0
+
+
+def test_more_images_and_wider_networks_take_more() -> None:
+    memory = StageMemory(CONDITIONS)
+    student = memory(stages()["student"])
+    assert memory(stages(batch=1000)["student"]) > student
+    assert memory(stages(width=4.0)["student"]) > student
+    assert memory(stages(kind="intermediate")["student"]) > memory(stages(kind="logit")["student"])
+
+
+def test_nothing_is_said_where_nothing_is_known_of_the_data() -> None:
+    assert StageMemory(replace(CONDITIONS, images={}))(stages()["student"]) == 0
+
+
+def test_a_network_that_cannot_be_trained_is_left_to_its_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = StageMemory(CONDITIONS)
+    monkeypatch.setattr(memory, "_build", lambda student: 1 / 0)
+    assert memory(stages()["student"]) == 0
