@@ -31,6 +31,12 @@ _STORAGE = click.option(
     show_envvar=True,
     help="Database URL of the studies; default: SQLite in --home.",
 )
+_STORE = click.option(
+    "--store",
+    envvar="EDGESEARCH_STORE",
+    show_envvar=True,
+    help="Where artifacts are kept: a folder, or a URL as s3://bucket/folder; default: the study's, else store in --home.",
+)
 _STUDY = click.option("--study", "study_name", help="Name of the study; default: the one used last.")
 _BOARD = click.option("--board", help="zcu104, zcu102, kv260 or a board profile (JSON); default: the study's, else zcu104.")
 _COMPILER = click.option(
@@ -132,6 +138,7 @@ def cli() -> None:
     show_default=True,
     help="Minutes without a sign of life after which a worker is stopped, and its stage tried again.",
 )
+@_STORE
 @_STORAGE
 @_HOME
 def optimize(**options: Any) -> int:
@@ -156,6 +163,7 @@ def optimize(**options: Any) -> int:
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The copy; default: STUDY_tuned.toml beside STUDY.")
 @click.option("--overwrite", is_flag=True, help="Write it where a file is already.")
+@_STORE
 @_HOME
 def tune(**options: Any) -> int:
     """Find a better recipe for the teacher or a student of STUDY, and write a copy of the study with it.
@@ -174,6 +182,7 @@ def tune(**options: Any) -> int:
 )
 @click.option("--test/--no-test", default=False, help="Also measure on the test images.")
 @_BOARD
+@_STORE
 @_HOME
 def evaluate(**options: Any) -> int:
     """Take one candidate (a .toml file) through the whole pipeline and print its scores."""

@@ -29,17 +29,28 @@ def optimize(
     score: Score | None,
     board_wait: float,
     hang_after: float,
+    store: str | None,
     storage: str | None,
     home: Path,
 ) -> int:
     """Run or resume a study; returns the exit code."""
-    opened = Study.open(study, home, storage=storage, name=name, seed=seed, board=board, score=score, threads=threads_per_stage)
+    opened = Study.open(
+        study,
+        home,
+        storage=storage,
+        store=store,
+        name=name,
+        seed=seed,
+        board=board,
+        score=score,
+        threads=threads_per_stage,
+    )
     for sentence in opened.unsupported:
         click.echo(f"left out: {sentence}", err=True)
     for sentence in opened.findings:
         click.echo(sentence, err=True)
     if dry_run:
-        click.echo(describe_cost(opened.inputs, opened.home, trials or opened.trials))
+        click.echo(describe_cost(opened.inputs, opened.home, trials or opened.trials, storage=storage))
         return 0
     console = make_console()
     with make_progress(console) as progress:

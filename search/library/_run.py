@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from edgesearch.board_eval import BoardPool
 from edgesearch.errors import EdgesearchError
-from edgesearch.objectives import Stage, Store
+from edgesearch.objectives import Stage
 from edgesearch.search.engine import (
     BoardCrew,
     BoardRules,
@@ -27,6 +27,7 @@ from edgesearch.search.engine import (
 from edgesearch.search.library._inputs import Inputs, check_vitis
 from edgesearch.search.library._sameness import refuse_other_inputs
 from edgesearch.search.library._starts import fetch_weights
+from edgesearch.search.library._stores import study_store
 from edgesearch.search.study import (
     Home,
     Ledger,
@@ -95,6 +96,8 @@ def run_study(
     check_vitis(settings)
     fetch_weights(settings, progress.note)
     home.prepare()
+    if settings.store:
+        study_store(settings, home, warn=progress.note)  # one that does not serve is told before anything is stored
     with quiet_optuna():
         database = open_storage(storage or home.database)
         with database_errors(database.url), hold_lease(database, settings.name, folder=home.root) as lease:
@@ -106,7 +109,7 @@ def run_study(
             if crew is not None and _is_open(study, trials, retry_failed):
                 crew.look_first()
             pool = resources.pool(inputs.pool)
-            store, logs = Store(home.store, warn=progress.note), home.logs(settings.name)
+            store, logs = study_store(settings, home, stored=study, warn=progress.note), home.logs(settings.name)
             try:
                 engine = Engine(
                     study=study,

@@ -12,13 +12,13 @@ from torch import nn
 from edgesearch.board_eval import Graph, graph_from_json, graph_to_json, lower
 from edgesearch.objectives import quantization as quantizer
 from edgesearch.objectives.data import Augmentation, DataSet, draw_view, prepare, prepare_tensor, seed_from, show
+from edgesearch.objectives.stages._artifact import Artifact
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._nndct import QatTask, quantize_by_nndct
 from edgesearch.objectives.stages._pipeline import QatRecipe
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.stages._store import Artifact
 from edgesearch.objectives.training import (
     STEP_PASSES,
     FeatureTeacher,
