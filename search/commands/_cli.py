@@ -100,9 +100,16 @@ def cli() -> None:
 @click.argument("study", default="quickstart")
 @click.option("--trials", type=click.IntRange(min=1), help="Trials the study is to have in all; default: as the study says.")
 @click.option("--name", help="Another name for the study, to keep it apart from one of the same file.")
-@click.option("--workers", type=click.IntRange(min=0), help="Stages that run side by side; default: one per core. 0: no Ray.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Stages that run side by side; default: one per core, or as many as the cluster takes. 0: no Ray.",
+)
 @click.option("--ray-address", help="Use a running Ray cluster, for example auto or ray://head:10001.")
 @click.option("--gpus-per-stage", type=click.FloatRange(min=0), default=0.0, help="Share of a GPU that each stage is given.")
+@click.option(
+    "--memory-per-stage", type=click.FloatRange(min=0), default=0.0, help="GiB of a node that each stage is given; 0: no say."
+)
 @click.option(
     "--threads-per-stage",
     type=click.IntRange(min=1),

@@ -47,7 +47,8 @@ _LOOKED_AT = 200
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use: stages side by side (None: one per core; 0: no Ray), a Ray cluster, a share of a GPU per stage.
+    """What a run may use: stages side by side (None: one per core, or as many as the cluster has room for; 0: no Ray), a Ray
+    cluster, a share of a GPU and bytes of memory per stage.
 
     board_wait_s: for a board to come back when all are in quarantine. hang_s: a worker that is silent for longer is stopped.
     """
@@ -55,14 +56,23 @@ class Resources:
     workers: int | None = None
     ray_address: str | None = None
     gpus_per_stage: float = 0.0
+    memory_per_stage: int = 0
     board_wait_s: float = 1800.0
     hang_s: float = 900.0
 
-    def pool(self, boards: BoardPool | None) -> Pool:
-        """Where the stages run."""
-        workers = len(os.sched_getaffinity(0)) if self.workers is None else self.workers
+    def pool(self, boards: BoardPool | None, threads: int) -> Pool:
+        """Where the stages run, on so many threads each."""
+        workers = len(os.sched_getaffinity(0)) if self.workers is None and self.ray_address is None else self.workers
         shares = {} if boards is None else dict.fromkeys((board.name for board in boards.members), self.rules.jobs_per_board)
-        return make_pool(workers, address=self.ray_address, gpus_per_job=self.gpus_per_stage, boards=shares, hang_s=self.hang_s)
+        return make_pool(
+            workers,
+            address=self.ray_address,
+            threads=threads,
+            gpus_per_job=self.gpus_per_stage,
+            memory_per_job=self.memory_per_stage,
+            boards=shares,
+            hang_s=self.hang_s,
+        )
 
     @property
     def rules(self) -> BoardRules:
@@ -108,7 +118,7 @@ def run_study(
             crew = resources.crew(inputs.pool, settings.folder, progress)
             if crew is not None and _is_open(study, trials, retry_failed):
                 crew.look_first()
-            pool = resources.pool(inputs.pool)
+            pool = resources.pool(inputs.pool, inputs.conditions.threads)
             store, logs = study_store(settings, home, stored=study, warn=progress.note), home.logs(settings.name)
             try:
                 engine = Engine(

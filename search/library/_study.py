@@ -149,6 +149,7 @@ class Study:
         workers: int | None = None,
         ray_address: str | None = None,
         gpus_per_stage: float = 0.0,
+        memory_per_stage: int = 0,
         board_wait_s: float = 1800.0,
         hang_s: float = 900.0,
         retry_failed: bool = False,
@@ -156,7 +157,9 @@ class Study:
     ) -> Front:
         """Run until the study has `trials` trials in all (default: as its file says), resuming it if it was begun.
 
-        `workers` stages run side by side as Ray tasks (default: one per core; 0: in this process, without Ray). `progress` is
+        `workers` stages run side by side as Ray tasks (default: one per core, or as many as the cluster at `ray_address` has
+        room for; 0: in this process, without Ray). `gpus_per_stage` and `memory_per_stage` (bytes) are what each is given of
+        a node, beside its threads. `progress` is
         told each line of what happens, for example `print`; None: silence. `board_wait_s`: seconds for a board to come back
         when all that measure are in quarantine; then the study stops. `hang_s`: a worker that gives no sign of life for longer
         is stopped, and its stage begins again from its last checkpoint. Interrupted at any moment, the same call goes on.
@@ -173,7 +176,7 @@ class Study:
             self.home,
             self.storage,
             trials=trials or self.trials,
-            resources=Resources(workers, ray_address, gpus_per_stage, board_wait_s, hang_s),
+            resources=Resources(workers, ray_address, gpus_per_stage, memory_per_stage, board_wait_s, hang_s),
             progress=as_progress(progress),
             retry_failed=retry_failed,
         )

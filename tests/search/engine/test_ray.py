@@ -67,7 +67,7 @@ class _Task:
     def options(self, **options: Any) -> _Task:
         return self
 
-    def remote(self, values: dict[str, Any]) -> str:
+    def remote(self, values: dict[str, Any], *more: object) -> str:
         return str(values["stage"]["parameters"]["name"])
 
 
