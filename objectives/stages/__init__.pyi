@@ -1,7 +1,11 @@
+from ._artifact import Artifact as Artifact
+from ._artifact import ArtifactStore as ArtifactStore
 from ._context import Context as Context
 from ._estimate import Estimator as Estimator
 from ._limits import Limits as Limits
 from ._memory import StageMemory as StageMemory
+from ._open_store import is_folder as is_folder
+from ._open_store import open_store as open_store
 from ._outputs import check_outputs as check_outputs
 from ._pipeline import Pipeline as Pipeline
 from ._pipeline import PruneSearch as PruneSearch
@@ -18,10 +22,7 @@ from ._spec import stage_specs as stage_specs
 from ._stage import Stage as Stage
 from ._starts import check_start as check_start
 from ._starts import normalisation_warning as normalisation_warning
-from ._store import Artifact as Artifact
-from ._store import ArtifactStore as ArtifactStore
 from ._store import Store as Store
-from ._store import open_store as open_store
 from ._teaching import teaching_figures as teaching_figures
 from ._work import Counts as Counts
 from ._work import Work as Work

@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 class StoredCheckpoints:
-    """The newest epoch of one training: written beside the old one and renamed over it.
-
-    All rungs of a training, and its end, share it. No epoch is replaced by an earlier one: a rung that is made again loses
-    nothing of what lies beyond it.
-    """
+    """`StageCheckpoints` in a folder: the newest epoch is written beside the old one and renamed over it."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "last.safetensors"
@@ -79,6 +75,28 @@ class StoredCheckpoints:
     def clear(self) -> None:
         """Forget the training; its stage has finished."""
         shutil.rmtree(self._file.parent, ignore_errors=True)
+
+
+def encode_checkpoint(epoch: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> bytes:
+    """A checkpoint as safetensors; `decode_checkpoint` reads it."""
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return save(plain, metadata={"meta": json.dumps({"epoch": epoch, "meta": dict(meta)})})
+
+
+def decode_checkpoint(content: bytes) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+    """(epochs done, tensors, meta); None where that is no checkpoint."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(content)
+        length = int.from_bytes(content[:8], "little")
+        meta = json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["meta"])
+        return int(meta["epoch"]), tensors, dict(meta["meta"])
+    except (SafetensorError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _tensor_checksum(tensors: Mapping[str, Tensor]) -> str:

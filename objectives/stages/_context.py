@@ -14,12 +14,12 @@ from edgesearch.board_eval import BoardReference, VitisSettings
 from edgesearch.errors import SpaceError, StoreError
 from edgesearch.objectives.data import DataSet
 from edgesearch.objectives.pruning import resize_to
+from edgesearch.objectives.stages._artifact import Artifact, ArtifactStore
 from edgesearch.objectives.stages._limits import Limits
 from edgesearch.objectives.stages._outputs import check_outputs
 from edgesearch.objectives.stages._spec import S
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages._starts import normalisation_warning
-from edgesearch.objectives.stages._store import Artifact, ArtifactStore
 from edgesearch.objectives.training import Recipe, Supervision, Training, train
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces import Distillation, Student, build, load_weights, weights_fingerprint

@@ -12,11 +12,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesearch.errors import StoreError
+from edgesearch.objectives.stages._artifact import Artifact
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "artifact.json"
+_FORMAT = 2
+
+
+def manifest_of(kind: str, key: str, about: Mapping[str, Any], files: Mapping[str, str], *, folder: str | None = None) -> bytes:
+    """The manifest of an entry. `about`: figures, seconds, recipe, made_by; `files`: name -> checksum.
+
+    folder: the one below the entry that its files lie in, where that is not the entry itself.
+    """
+    place = {} if folder is None else {"folder": folder}
+    body = {"format": _FORMAT, "kind": kind, "key": key, **about, "files": dict(files), **place}
+    return json.dumps({**body, "sha256": json_checksum(body)}, indent=1).encode()
+
+
+def artifact_of(kind: str, key: str, folder: Path, manifest: Mapping[str, Any]) -> Artifact:
+    """What a manifest tells. Raises LookupError where something is missing."""
+    return Artifact(
+        kind, key, folder, manifest["figures"], manifest["seconds"], manifest["recipe"], manifest.get("made_by", {})
+    )
 
 
 def damage(folder: Path) -> str | None:
@@ -27,7 +46,7 @@ def damage(folder: Path) -> str | None:
         if claimed != json_checksum(content):
             return f"{MANIFEST} does not match its checksum"
         for name, checksum in content["files"].items():
-            if _file_checksum(folder / name) != checksum:
+            if file_checksum(folder / name) != checksum:
                 return f"{name} does not match its checksum"
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
@@ -48,7 +67,8 @@ def json_checksum(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _file_checksum(path: Path) -> str:
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -59,7 +79,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
     sync(path)
-    return _file_checksum(path)
+    return file_checksum(path)
 
 
 def write_synced(path: Path, content: bytes) -> None:

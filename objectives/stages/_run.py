@@ -15,11 +15,11 @@ import torch
 from edgesearch.board_eval import BoardReference, VitisSettings
 from edgesearch.errors import DataError, EdgesearchError, GraphError, OutOfMemory, QuantizationError, StageFailed, TrainingError
 from edgesearch.objectives.data import DataSet, DataSettings, load_data
+from edgesearch.objectives.stages._artifact import Artifact, ArtifactStore
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._limits import Limits
 from edgesearch.objectives.stages._spec import stage_specs
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.stages._store import Artifact, ArtifactStore
 from edgesearch.objectives.training import choose_device
 
 _PACKAGES = ("edgesearch", "torch", "numpy")

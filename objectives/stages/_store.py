@@ -22,17 +22,18 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
 from edgesearch.errors import StoreError
 from edgesearch.files import write_atomically
+from edgesearch.objectives.stages._artifact import Artifact
 from edgesearch.objectives.stages._checkpoints import StoredCheckpoints
 from edgesearch.objectives.stages._entries import (
     MANIFEST,
+    artifact_of,
     damage,
-    json_checksum,
+    manifest_of,
     state_of,
     sync,
     write_synced,
@@ -40,90 +41,9 @@ from edgesearch.objectives.stages._entries import (
     writing,
 )
 from edgesearch.objectives.stages._leases import file_lease
-from edgesearch.plugins import load
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_FORMAT = 2
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """What a stage made: figures as JSON, and files of tensors. `made_by`: versions, device and threads that made it."""
-
-    kind: str
-    key: str
-    path: Path
-    figures: Mapping[str, Any]
-    seconds: float
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    made_by: Mapping[str, Any] = field(default_factory=dict)
-
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors of the file `name`.safetensors."""
-        from safetensors.torch import load_file
-
-        return load_file(self.path / f"{name}.safetensors")
-
-
-class ArtifactStore(Protocol):
-    """Where artifacts are kept. Many processes may use one at the same time."""
-
-    @property
-    def location(self) -> str:
-        """What `open_store` opens it by, in another process too."""
-
-    def get(self, kind: str, key: str) -> Artifact | None:
-        """The artifact, or None when it is not there. A damaged one is set aside, said so, and counts as not there."""
-
-    def has(self, kind: str, key: str) -> bool:
-        """Whether the artifact is there; its checksums are not looked at."""
-
-    def put(
-        self,
-        kind: str,
-        key: str,
-        *,
-        figures: Mapping[str, Any],
-        seconds: float,
-        recipe: Mapping[str, Any],
-        tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
-        made_by: Mapping[str, Any] | None = None,
-    ) -> Artifact:
-        """Store an artifact; `tensors` maps a file's name to its tensors. The first of two writers of one key wins."""
-
-    def checkpoints(self, key: str) -> StoredCheckpoints:
-        """The checkpoints of the training whose stage has this key."""
-
-    def lease(self, key: str, *, waiting: Callable[[str], None]) -> AbstractContextManager[None]:
-        """Hold a key while its stage runs, waiting for whoever holds it; `waiting` is told who that is."""
-
-    def failure(self, kind: str, key: str) -> Mapping[str, Any] | None:
-        """Why the stage failed ("message") and what ran it ("made_by"), where it would fail again."""
-
-    def record_failure(self, kind: str, key: str, *, message: str, made_by: Mapping[str, Any]) -> None:
-        """Remember that the stage fails, so that it is not tried for every candidate above it."""
-
-    def forget_failure(self, kind: str, key: str) -> None:
-        """Let the stage be tried again."""
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        """(kind, key) of every artifact."""
-
-
-def open_store(
-    location: str | Path, *, warn: Callable[[str], None] = lambda message: None, folder: Path | None = None
-) -> ArtifactStore:
-    """The store at `location`: a folder, or pkg.module:Class+LOCATION for a store of the user's own.
-
-    Such a class, looked for in `folder` first, is called with (LOCATION, warn=...). Raises StoreError for a folder that cannot
-    be written, PluginError for a class that cannot be imported.
-    """
-    path, plus, rest = str(location).partition("+")
-    if plus and ":" in path:
-        return cast("Callable[..., ArtifactStore]", load(path, folder=folder, noun="store"))(rest, warn=warn)
-    return Store(Path(location), warn=warn)
 
 
 class Store:
@@ -156,9 +76,7 @@ class Store:
                 return None
             self._verified[folder] = state
         content = json.loads((folder / MANIFEST).read_text())
-        return Artifact(
-            kind, key, folder, content["figures"], content["seconds"], content["recipe"], content.get("made_by", {})
-        )
+        return artifact_of(kind, key, folder, content)
 
     def has(self, kind: str, key: str) -> bool:
         """Whether the artifact is there; its checksums are not looked at."""
@@ -203,18 +121,8 @@ class Store:
                     f"{name}.safetensors": write_tensors(temporary / f"{name}.safetensors", content)
                     for name, content in tensors.items()
                 }
-                body = {
-                    "format": _FORMAT,
-                    "kind": kind,
-                    "key": key,
-                    "figures": figures,
-                    "seconds": seconds,
-                    "recipe": recipe,
-                    "made_by": made_by,
-                    "files": files,
-                }
-                text = json.dumps({**body, "sha256": json_checksum(body)}, indent=1)
-                write_synced(temporary / MANIFEST, text.encode())
+                about = {"figures": figures, "seconds": seconds, "recipe": recipe, "made_by": made_by}
+                write_synced(temporary / MANIFEST, manifest_of(kind, key, about, files))
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 _rename(temporary, folder)
             finally:
@@ -251,6 +159,16 @@ class Store:
         """(kind, key) of every artifact."""
         for manifest in sorted((self.root / "artifacts").glob(f"*/*/{MANIFEST}")):
             yield manifest.parent.parent.name, manifest.parent.name
+
+    def summaries(self) -> Iterator[Artifact]:
+        """Every artifact as it tells of itself; its tensors are not looked at, and damaged ones are left out."""
+        for kind, key in self:
+            folder = self._folder(kind, key)
+            try:
+                content = json.loads((folder / MANIFEST).read_text())
+                yield artifact_of(kind, key, folder, content)
+            except (OSError, ValueError, LookupError, TypeError):
+                continue  # damaged, or set aside meanwhile
 
     def _folder(self, kind: str, key: str) -> Path:
         return self.root / "artifacts" / kind / key

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from edgesearch.objectives.stages._artifact import Artifact
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.stages._store import Artifact
 
 __all__ = ["teaching_figures"]
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from edgesearch.objectives.stages._entries import MANIFEST
+from edgesearch.objectives.stages._artifact import ArtifactStore
 from edgesearch.objectives.stages._spec import Parts, stage_specs
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.stages._store import Store
 from edgesearch.spaces import Student
 
 #: Images of a part of which nothing is said.
@@ -55,17 +54,14 @@ def work_of(stage: Stage, data: Parts) -> Work:
     return Work(stage.kind, _student(stage), passes, _share(stage), stage.threads)
 
 
-def recorded_stages(store: Store) -> Iterator[tuple[Stage, float]]:
+def recorded_stages(store: ArtifactStore) -> Iterator[tuple[Stage, float]]:
     """Every stage in a store whose inputs are there too, and the seconds that it took, a training's rungs
     included. Files of tensors are not looked at.
     """
     recipes: dict[str, tuple[Mapping[str, Any], float]] = {}
-    for manifest in sorted((store.root / "artifacts").glob(f"*/*/{MANIFEST}")):
-        try:
-            content = json.loads(manifest.read_text())
-            recipes[manifest.parent.name] = (dict(content["recipe"]), seconds_taken(content["figures"], content["seconds"]))
-        except (OSError, ValueError, LookupError, TypeError):
-            continue  # damaged, or being written
+    for artifact in store.summaries():
+        with suppress(LookupError, TypeError, ValueError):  # of another program, or another version of this one
+            recipes[artifact.key] = (dict(artifact.recipe), seconds_taken(artifact.figures, artifact.seconds))
     made: dict[str, Stage | None] = {}
     for key, (_, seconds) in recipes.items():
         stage = _rebuilt(key, recipes, made)

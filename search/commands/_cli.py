@@ -16,7 +16,7 @@ import click
 from edgesearch.errors import EdgesearchError
 from edgesearch.search.commands._cli_board import board
 from edgesearch.search.commands._cli_networks import NETWORK_COMMANDS
-from edgesearch.search.commands._options import BOARD, HOME, STORAGE, STUDY
+from edgesearch.search.commands._options import BOARD, HOME, STORAGE, STORE, STUDY
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -64,9 +64,16 @@ def cli() -> None:
 @click.argument("study", default="quickstart")
 @click.option("--trials", type=click.IntRange(min=1), help="Trials the study is to have in all; default: as the study says.")
 @click.option("--name", help="Another name for the study, to keep it apart from one of the same file.")
-@click.option("--workers", type=click.IntRange(min=0), help="Stages that run side by side; default: one per core. 0: no Ray.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Stages that run side by side; default: one per core, or as many as the cluster takes. 0: no Ray.",
+)
 @click.option("--ray-address", help="Use a running Ray cluster, for example auto or ray://head:10001.")
 @click.option("--gpus-per-stage", type=click.FloatRange(min=0), default=0.0, help="Share of a GPU that each stage is given.")
+@click.option(
+    "--memory-per-stage", type=click.FloatRange(min=0), default=0.0, help="GiB of a node that each stage is given; 0: no say."
+)
 @click.option(
     "--threads-per-stage",
     type=click.IntRange(min=1),
@@ -102,6 +109,7 @@ def cli() -> None:
     show_default=True,
     help="Minutes without a sign of life after which a worker is stopped, and its stage tried again.",
 )
+@STORE
 @STORAGE
 @HOME
 def optimize(**options: Any) -> int:
@@ -126,6 +134,7 @@ def optimize(**options: Any) -> int:
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The copy; default: STUDY_tuned.toml beside STUDY.")
 @click.option("--overwrite", is_flag=True, help="Write it where a file is already.")
+@STORE
 @HOME
 def tune(**options: Any) -> int:
     """Find a better recipe for the teacher or a student of STUDY, and write a copy of the study with it.
@@ -144,6 +153,7 @@ def tune(**options: Any) -> int:
 )
 @click.option("--test/--no-test", default=False, help="Also measure on the test images.")
 @BOARD
+@STORE
 @HOME
 def evaluate(**options: Any) -> int:
     """Take one candidate (a .toml file) through the whole pipeline and print its scores."""

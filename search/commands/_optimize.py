@@ -22,6 +22,7 @@ def optimize(
     workers: int | None,
     ray_address: str | None,
     gpus_per_stage: float,
+    memory_per_stage: float,
     threads_per_stage: int,
     seed: int | None,
     retry_failed: bool,
@@ -30,17 +31,28 @@ def optimize(
     score: Score | None,
     board_wait: float,
     hang_after: float,
+    store: str | None,
     storage: str | None,
     home: Path,
 ) -> int:
     """Run or resume a study; returns the exit code."""
-    opened = Study.open(study, home, storage=storage, name=name, seed=seed, board=board, score=score, threads=threads_per_stage)
+    opened = Study.open(
+        study,
+        home,
+        storage=storage,
+        store=store,
+        name=name,
+        seed=seed,
+        board=board,
+        score=score,
+        threads=threads_per_stage,
+    )
     for sentence in opened.unsupported:
         click.echo(f"left out: {sentence}", err=True)
     for sentence in opened.findings:
         click.echo(sentence, err=True)
     if dry_run:
-        click.echo(describe_cost(opened.inputs, opened.home, trials or opened.trials))
+        click.echo(describe_cost(opened.inputs, opened.home, trials or opened.trials, storage=storage))
         return 0
     console = make_console()
     with make_progress(console) as progress:
@@ -49,6 +61,7 @@ def optimize(
             workers=workers,
             ray_address=ray_address,
             gpus_per_stage=gpus_per_stage,
+            memory_per_stage=int(memory_per_stage * 2**30),
             board_wait_s=60 * board_wait,
             hang_s=60 * hang_after,
             retry_failed=retry_failed,

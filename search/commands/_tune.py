@@ -35,6 +35,7 @@ def tune(
     seed: int | None,
     output: Path | None,
     overwrite: bool,
+    store: str | None,
     home: Path,
 ) -> int:
     """Tune, print what was tried, and write the copy; returns the exit code."""
@@ -53,6 +54,7 @@ def tune(
         workers=workers,
         seconds=None if minutes is None else 60 * minutes,
         seed=seed,
+        store=store,
         threads=threads_per_stage,
         gpus_per_stage=gpus_per_stage,
         distillation=distillation,

@@ -21,8 +21,11 @@ from typing import Any
 import psutil
 
 from edgesearch.errors import StudyError
+from edgesearch.search.engine._cluster import Cluster
 from edgesearch.search.engine._heartbeats import HANG_S, Heartbeats, hung, process_of
-from edgesearch.search.engine._jobs import Job, JobResult, Outcome, run_job
+from edgesearch.search.engine._jobs import Job, JobResult, Outcome
+from edgesearch.search.engine._on_node import run_on_node
+from edgesearch.search.engine._placement import Request, places
 
 #: A pool that loses its jobs this many times without one job done in between is not worth another start.
 _PATIENCE = 5
@@ -33,28 +36,39 @@ _MEMORY_STEP = 64 << 20
 class RayPool:
     """Runs each job as a Ray task, in a local instance (`address` None) or on the cluster at `address`.
 
+    workers: jobs that compute side by side; None: as many as the cluster has room for, by what each is given: `threads`
+    processors, `gpus_per_job` of a GPU, `memory_per_job` bytes. own_process: each stage gets a process of its own (None: where
+    it gets a share of a GPU), forked from one that has imported all.
     A job on a board takes no CPU of a worker: it holds a share of the resource "board:NAME", of nodes that offer it; where none
     does, it runs on the driver's node. `boards`: how many jobs each board takes, for a local instance. `hang_s`: a job that is
     silent for longer hangs.
     A local instance listens on the loopback interface alone, and asks for a token that only this process and its children know.
-    Raises StudyError when Ray does not start.
+    Raises StudyError when Ray does not start, and when no node has what a stage is given.
     """
 
     waits_for_boards = False
 
     def __init__(
         self,
-        workers: int,
+        workers: int | None,
         *,
         address: str | None = None,
+        threads: int = 1,
         gpus_per_job: float = 0.0,
+        memory_per_job: int = 0,
+        own_process: bool | None = None,
         boards: Mapping[str, int] | None = None,
         hang_s: float = HANG_S,
     ) -> None:
-        self.slots = workers
+        self.slots = workers or 1
+        self._workers = workers
+        # A local instance has as many processors as workers, whatever threads these have.
+        self._request = Request(float(threads) if address else 1.0, gpus_per_job, memory_per_job)
+        self._own_process = gpus_per_job > 0 if own_process is None else own_process
+        self._cluster: Cluster | None = None
         self._beats = Heartbeats(hang_s)
         self._boards = {f"board:{name}": float(count) for name, count in (boards or {}).items()}
-        self._address, self._gpus_per_job = address, gpus_per_job
+        self._address = address
         self._running: dict[Any, Job] = {}
         self._interrupted: list[JobResult] = []
         self._cancelled: set[str] = set()
@@ -67,10 +81,12 @@ class RayPool:
         if not self._is_alive():
             self._restart()
         task = self._board_task(job.board_name) if job.board_name else self._task
-        if job.memory and not job.board_name:
+        if job.memory and not self._request.memory and not job.board_name:  # who says how much knows better
             task = task.options(memory=self._fitting(job.memory))
+        arguments = self._cluster.arguments(job) if self._cluster is not None else (None, None, "")
         self._beats.begin(job.key, job.log)
-        self._running[task.remote(asdict(job))] = job
+        own_process = self._own_process and not job.board_name
+        self._running[task.remote(asdict(job), *arguments, own_process)] = job
 
     def _fitting(self, memory: int) -> int:
         """Bytes to ask of a node: none larger than the largest has, where the task then runs alone and makes do."""
@@ -79,7 +95,9 @@ class RayPool:
         return min(rounded, int(max(nodes, default=rounded)))
 
     def wait(self, timeout: float) -> list[JobResult]:
-        """The tasks that ended. Raises StudyError when Ray dies again and again."""
+        """The tasks that ended. Raises StudyError when Ray dies again and again, and when a cluster does not answer."""
+        if self._cluster is not None and self._cluster.look() and self._workers is None:
+            self.slots = self._cluster.places
         if not self._interrupted and not self._is_alive():
             self._restart()
         if self._interrupted:
@@ -90,6 +108,8 @@ class RayPool:
             return []
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
         results = [self._collect(reference) for reference in ready]
+        if self._cluster is not None:
+            self._cluster.fetch_logs(at_once=bool(ready))
         results += [self._give_up(key) for key in self._beats.silent()]
         self._count_fruitless(results)
         return results
@@ -141,16 +161,23 @@ class RayPool:
                 signal.signal(signal.SIGTERM, on_terminate)  # Ray puts one in its place that ends this process
         _keep_quiet()
         self._daemons = _daemons() if local else {}
-        gpus = self._gpus_per_job
-        remote: Any = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0, max_calls=1 if gpus else 0)
-        self._task = remote(run_job)
         self._board_tasks = {}
+        self._task = self._ray.remote(max_retries=0, max_calls=0, **self._request.options)(run_on_node)
+        try:
+            if self._address is None:
+                places(self._request, [self._ray.cluster_resources()], "this machine")
+            else:
+                self._cluster = Cluster(ray, self._address, self._request)
+                self.slots = self._workers or self._cluster.places
+        except StudyError:
+            self._stop()
+            raise
 
     def _board_task(self, board: str) -> Any:
         """The task of a job on a board: on nodes that offer the board, else on this one. Ray is asked once for each board."""
         if board not in self._board_tasks:
             name = f"board:{board}"
-            remote = self._ray.remote(num_cpus=0, max_retries=0)(run_job)
+            remote = self._ray.remote(num_cpus=0, max_retries=0)(run_on_node)
             if self._ray.cluster_resources().get(name):
                 self._board_tasks[board] = remote.options(resources={name: 1})
             else:
@@ -187,6 +214,9 @@ class RayPool:
             )
 
     def _stop(self) -> None:
+        if self._cluster is not None:
+            self._cluster.close()
+            self._cluster = None
         node = self._daemons.get("raylet")
         if node is not None and not self._is_alive():  # a half dead instance answers nobody, and Ray would wait for its node
             for process in (*_children(node), node):

@@ -20,6 +20,8 @@ from edgesearch.search.study import raise_if_interrupted
 _DEATHS = 3
 #: Artifacts kept in memory; a store finds the others again.
 _KNOWN = 1024
+#: Seconds for which a stage that was not in the store is not looked for again, unless its worker says that it is done.
+_MISSED_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class StageRunner:
         self._refused: dict[str, tuple[Stage, str, JobResult]] = {}  # by a board, and nobody knows yet whose fault that is
         self._deaths: Counter[str] = Counter()
         self._known: dict[str, Artifact] = {}  # the last that were read
+        self._missed: dict[str, float] = {}  # stage key -> when it was last looked for in vain
 
     @property
     def has_room(self) -> bool:
@@ -82,9 +85,13 @@ class StageRunner:
         if self._has(stage):
             return None
         if stage.key not in self._known:
+            if time.monotonic() - self._missed.get(stage.key, -_MISSED_S) < _MISSED_S:
+                return None  # trials that wait ask again and again, and a store may be far away
             artifact = self._store.get(stage.kind, stage.key)
             if artifact is None:
+                self._missed[stage.key] = time.monotonic()
                 return None
+            self._missed.pop(stage.key, None)
             if len(self._known) >= _KNOWN:
                 self._known.pop(next(iter(self._known)))
             self._known[stage.key] = artifact
@@ -171,6 +178,7 @@ class StageRunner:
 
     def _end(self, result: JobResult) -> StageEnd | None:
         stage, log = self._running.pop(result.key)
+        self._missed.pop(stage.key, None)
         if self._boards is not None and needs_board(stage):
             return self._end_on_board(self._boards, stage, log, result)
         return self._ended(stage, log, result)

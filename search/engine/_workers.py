@@ -34,16 +34,19 @@ class Pool(Protocol):
 
 
 def make_pool(
-    workers: int,
+    workers: int | None,
     *,
     address: str | None = None,
+    threads: int = 1,
     gpus_per_job: float = 0.0,
+    memory_per_job: int = 0,
     boards: Mapping[str, int] | None = None,
     hang_s: float = HANG_S,
 ) -> Pool:
-    """A pool of so many workers: Ray for one or more, a child process of ours for 0.
+    """A pool of so many workers: Ray for one or more, a child process of ours for 0. None: as many as a cluster has room for.
 
-    boards: how many jobs each takes. hang_s: a worker that gives no sign of life for longer is stopped.
+    threads, gpus_per_job, memory_per_job (bytes): what each job that computes is given of a cluster's node. boards: how many
+    jobs each takes. hang_s: a worker that gives no sign of life for longer is stopped.
     """
     if workers == 0 and address is None:
         from edgesearch.search.engine._child import ChildPool
@@ -51,4 +54,12 @@ def make_pool(
         return ChildPool(hang_s=hang_s)
     from edgesearch.search.engine._ray import RayPool
 
-    return RayPool(max(workers, 1), address=address, gpus_per_job=gpus_per_job, boards=boards or {}, hang_s=hang_s)
+    return RayPool(
+        None if workers is None else max(workers, 1),
+        address=address,
+        threads=threads,
+        gpus_per_job=gpus_per_job,
+        memory_per_job=memory_per_job,
+        boards=boards or {},
+        hang_s=hang_s,
+    )

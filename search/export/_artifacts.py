@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Artifact, Store
+from edgesearch.objectives import Artifact, ArtifactStore
 from edgesearch.search.study import Record
 
 #: The stages whose weights are the float network that was quantized, the later one first.
 FLOAT_STAGES = ("pruned", "student")
 
 
-def stored_artifact(store: Store, record: Record, kind: str) -> Artifact:
+def stored_artifact(store: ArtifactStore, record: Record, kind: str) -> Artifact:
     """The artifact of one of the trial's stages.
 
     Raises StudyError for a trial that is not COMPLETE, and when the store no longer has the artifact.
@@ -26,7 +26,7 @@ def stored_artifact(store: Store, record: Record, kind: str) -> Artifact:
     return artifact
 
 
-def float_artifact(store: Store, record: Record) -> Artifact | None:
+def float_artifact(store: ArtifactStore, record: Record) -> Artifact | None:
     """The float network that was quantized; None for QAT from scratch, which has none."""
     kind = next((kind for kind in FLOAT_STAGES if kind in record.artifacts), None)
     return None if kind is None else stored_artifact(store, record, kind)

@@ -21,7 +21,7 @@ from edgesearch.board_eval import (
     compile_xmodel,
 )
 from edgesearch.errors import CompileError, QuantizationError, ToolchainError
-from edgesearch.objectives import Artifact, DataSet, Stage, Store, compiled_content, golden_images, vitis_file
+from edgesearch.objectives import Artifact, ArtifactStore, DataSet, Stage, compiled_content, golden_images, vitis_file
 from edgesearch.search.export._golden import INPUT
 
 #: Folder of the compiled file, where vai_c_xir is told to write it, too.
@@ -63,7 +63,7 @@ class CompileJob:
     graph: Graph
     board: Board
     data: DataSet
-    store: Store
+    store: ArtifactStore
     stage: Stage | None
     quantized: str
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from edgesearch.board_eval import Compiler, Dpu, Fingerprint, Graph, find_board, write_onnx, write_xmodel
 from edgesearch.board_eval.runner import CPP_NAME, PYTHON_NAME, runner_cpp_source, runner_source
 from edgesearch.errors import StudyError, ToolchainError
-from edgesearch.objectives import DataSet, Stage, Store, load_graph
+from edgesearch.objectives import ArtifactStore, DataSet, Stage, load_graph
 from edgesearch.search.export._artifacts import float_artifact, stored_artifact
 from edgesearch.search.export._compiled import CompiledFile, CompileJob, no_file, write_compiled, write_vitis_compiled
 from edgesearch.search.export._golden import write_golden
@@ -35,7 +35,7 @@ def export_trial(
     record: Record,
     settings: StudyFile,
     data: DataSet,
-    store: Store,
+    store: ArtifactStore,
     output: Path,
     *,
     compiler: Compiler = "edgesearch",
@@ -112,11 +112,11 @@ def _write_programs(folder: Path, data: DataSet) -> None:
     (folder / LABELS).write_text("".join(" ".join(name.split()) + "\n" for name in data.classes))
 
 
-def _write_network(folder: Path, graph: Graph, record: Record, store: Store) -> None:
+def _write_network(folder: Path, graph: Graph, record: Record, store: ArtifactStore) -> None:
     name = model_name(record)
     if record.candidate.deployable:
         write_xmodel(graph, folder / f"{name}_int.xmodel")
         write_onnx(graph, folder / f"{name}_int.onnx")
     weights = float_artifact(store, record)
     if weights is not None:
-        shutil.copyfile(weights.path / "weights.safetensors", folder / f"{name}_float.safetensors")
+        shutil.copyfile(weights.file("weights"), folder / f"{name}_float.safetensors")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Store, load_graph
+from edgesearch.objectives import ArtifactStore, load_graph
 from edgesearch.search.export._artifacts import float_artifact, stored_artifact
 from edgesearch.search.study import Record
 from edgesearch.spaces import Student, build, parse_candidate
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NO_FLOAT = "was trained in integers from scratch and has no float network; execute its xmodel or its ONNX file"
 
 
-def float_network(record: Record, store: Store, *, folder: Path) -> nn.Module:
+def float_network(record: Record, store: ArtifactStore, *, folder: Path) -> nn.Module:
     """The trained, perhaps pruned network that was quantized, in evaluation mode: (N, channels, S, S) to (N, classes).
 
     Code of the user's own is looked for in `folder` first. Raises StudyError for QAT from scratch, which has none.

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections import Counter
 
 from edgesearch.errors import EdgesearchError
-from edgesearch.objectives import Stage, Store, recorded_stages, work_of
+from edgesearch.objectives import ArtifactStore, Stage, recorded_stages, work_of
 from edgesearch.search.engine import CostModel, rung_ends
 from edgesearch.search.library._inputs import Inputs
+from edgesearch.search.library._reading import find_study, is_stored
 from edgesearch.search.library._screening import screen
+from edgesearch.search.library._stores import existing_store
 from edgesearch.search.study import Home, duration
 from edgesearch.spaces import Candidate, Student
 
 
-def describe_cost(inputs: Inputs, home: Home, trials: int) -> str:
-    """The candidates of a study, or a sample of its space, with the stages that are missing and their cost, as lines."""
+def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | None = None) -> str:
+    """The candidates of a study, or a sample of its space, with the stages that are missing and their cost, as lines.
+
+    storage: the database where the study may have been begun, with a store that the file does not name.
+    """
     settings, data = inputs.settings, inputs.data
     screening = screen(inputs, trials)
-    store = Store(home.store) if home.store.exists() else None
+    stored = find_study(settings.name, storage, home) if is_stored(settings.name, storage, home) else None
+    store = existing_store(settings, home, stored=stored, warn=lambda message: None)
     stages: dict[str, Stage] = {}
     lines = []
     for screened in screening.kept:
@@ -55,7 +61,7 @@ def describe_cost(inputs: Inputs, home: Home, trials: int) -> str:
 class StageCosts:
     """Expected seconds of a study's stages, by what the store has of stages on the same data."""
 
-    def __init__(self, inputs: Inputs, store: Store | None) -> None:
+    def __init__(self, inputs: Inputs, store: ArtifactStore | None) -> None:
         self._inputs = inputs
         self._model = CostModel(bfloat16=inputs.conditions.bfloat16)
         self._macs: dict[str, float] = {}  # by student

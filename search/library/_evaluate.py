@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Stage, Store, teaching_figures
+from edgesearch.objectives import Stage, teaching_figures
 from edgesearch.search.engine import StageRunner, make_pool, run_stages
 from edgesearch.search.library._inputs import Inputs, check_vitis
 from edgesearch.search.library._starts import fetch_weights
+from edgesearch.search.library._stores import study_store
 from edgesearch.search.study import Home, is_worse_teacher, teacher_sentence
 from edgesearch.spaces import Candidate
 
@@ -28,7 +29,7 @@ def evaluate_candidate(
     check_vitis(inputs.settings, candidate)
     fetch_weights(inputs.settings, note, [candidate])
     home.prepare()
-    store = Store(home.store, warn=note)
+    store = study_store(inputs.settings, home, warn=note)
     note(f"{candidate}: about {estimate['fps']:,.0f} FPS before training")
     stages = [*measured.walk(), *([inputs.plan(candidate, last="tested")] if test else [])]
     settings = inputs.settings

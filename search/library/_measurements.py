@@ -17,7 +17,7 @@ from edgesearch.board_eval import (
     calibrate,
 )
 from edgesearch.errors import MeasurementError
-from edgesearch.objectives import Store, compiled_content
+from edgesearch.objectives import ArtifactStore, compiled_content
 from edgesearch.search.study import Record, StudyView
 
 
@@ -29,7 +29,7 @@ class Measurements:
     codes: dict[str, MeasuredCode]
 
 
-def study_measurements(view: StudyView, store: Store) -> Measurements:
+def study_measurements(view: StudyView, store: ArtifactStore) -> Measurements:
     """The rows of a study's trials that boards measured, each network once.
 
     Raises MeasurementError when there are none, or when the store has their files no more.

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 
 from edgesearch.board_eval import BoardPool
 from edgesearch.errors import EdgesearchError
-from edgesearch.objectives import Stage, Store
+from edgesearch.objectives import ArtifactStore, Stage
 from edgesearch.search.engine import (
     BoardCrew,
     BoardRules,
@@ -27,6 +27,7 @@ from edgesearch.search.engine import (
 from edgesearch.search.library._inputs import Inputs, check_vitis
 from edgesearch.search.library._sameness import refuse_other_inputs
 from edgesearch.search.library._starts import fetch_weights
+from edgesearch.search.library._stores import study_store
 from edgesearch.search.study import (
     Home,
     Ledger,
@@ -48,7 +49,8 @@ _LOOKED_AT = 200
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use: stages side by side (None: one per core; 0: no Ray), a Ray cluster, a share of a GPU per stage.
+    """What a run may use: stages side by side (None: one per core, or as many as the cluster has room for; 0: no Ray), a Ray
+    cluster, a share of a GPU and bytes of memory per stage.
 
     board_wait_s: for a board to come back when all are in quarantine. hang_s: a worker that is silent for longer is stopped.
     """
@@ -56,14 +58,23 @@ class Resources:
     workers: int | None = None
     ray_address: str | None = None
     gpus_per_stage: float = 0.0
+    memory_per_stage: int = 0
     board_wait_s: float = 1800.0
     hang_s: float = 900.0
 
-    def pool(self, boards: BoardPool | None) -> Pool:
-        """Where the stages run."""
-        workers = len(os.sched_getaffinity(0)) if self.workers is None else self.workers
+    def pool(self, boards: BoardPool | None, threads: int) -> Pool:
+        """Where the stages run, on so many threads each."""
+        workers = len(os.sched_getaffinity(0)) if self.workers is None and self.ray_address is None else self.workers
         shares = {} if boards is None else dict.fromkeys((board.name for board in boards.members), self.rules.jobs_per_board)
-        return make_pool(workers, address=self.ray_address, gpus_per_job=self.gpus_per_stage, boards=shares, hang_s=self.hang_s)
+        return make_pool(
+            workers,
+            address=self.ray_address,
+            threads=threads,
+            gpus_per_job=self.gpus_per_stage,
+            memory_per_job=self.memory_per_stage,
+            boards=shares,
+            hang_s=self.hang_s,
+        )
 
     @property
     def rules(self) -> BoardRules:
@@ -97,6 +108,8 @@ def run_study(
     check_vitis(settings)
     fetch_weights(settings, progress.note)
     home.prepare()
+    if settings.store:
+        study_store(settings, home, warn=progress.note)  # one that does not serve is told before anything is stored
     with quiet_optuna():
         database = open_storage(storage or home.database)
         with database_errors(database.url), hold_lease(database, settings.name, folder=home.root) as lease:
@@ -107,8 +120,8 @@ def run_study(
             crew = resources.crew(inputs.pool, settings.folder, progress)
             if crew is not None and _is_open(study, trials, retry_failed):
                 crew.look_first()
-            pool = resources.pool(inputs.pool)
-            store, logs = Store(home.store, warn=progress.note), home.logs(settings.name)
+            pool = resources.pool(inputs.pool, inputs.conditions.threads)
+            store, logs = study_store(settings, home, stored=study, warn=progress.note), home.logs(settings.name)
             try:
                 engine = Engine(
                     study=study,
@@ -133,7 +146,7 @@ def run_study(
     return summary
 
 
-def _stage_runner(settings: StudyFile, store: Store, pool: Pool, logs: Path, progress: Progress) -> StageRunner:
+def _stage_runner(settings: StudyFile, store: ArtifactStore, pool: Pool, logs: Path, progress: Progress) -> StageRunner:
     return StageRunner(
         store=store,
         pool=pool,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesearch.board_eval import load_profile
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Store, seconds_taken
+from edgesearch.objectives import ArtifactStore, seconds_taken
 from edgesearch.search.engine import Progress, Summary
 from edgesearch.search.export import export_trial, float_network
 from edgesearch.search.library._boards import board_changes
@@ -19,6 +19,7 @@ from edgesearch.search.library._inputs import Inputs, check_teacher, read_inputs
 from edgesearch.search.library._progress import as_progress
 from edgesearch.search.library._reading import find_study, is_stored
 from edgesearch.search.library._starts import check_starts
+from edgesearch.search.library._stores import existing_store, store_place
 from edgesearch.search.study import (
     OBJECTIVES,
     Home,
@@ -72,14 +73,16 @@ class Study:
         home: str | Path = "runs",
         *,
         storage: str | None = None,
+        store: str | Path | None = None,
         name: str | None = None,
         seed: int | None = None,
         board: str | Sequence[str] | None = None,
         score: Score | None = None,
         threads: int = 1,
     ) -> Study:
-        """A study by its file, by the name of a bundled one, or made in Python; `name`, `seed`, `board`, `score` stand for the
-        file's. Of several boards all but one are of the boards file: those measure.
+        """A study by its file, by the name of a bundled one, or made in Python; `name`, `seed`, `store`, `board`, `score` stand
+        for the file's. Of several boards all but one are of the boards file: those measure. `store` is a folder or a URL, as
+        s3://bucket/folder; a study that names none has its artifacts in `home`.
 
         `threads` are those of every stage: results are bit-equal for any number of workers, not for another number of threads.
 
@@ -91,6 +94,7 @@ class Study:
         _check_number("threads", threads, int, least=1)
         settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
         changes: dict[str, Any] = {"name": name, "seed": seed, "score": score}
+        changes["store"] = None if store is None else store_place(store)
         boards = [board] if isinstance(board, str) else board or ()
         changes |= board_changes(boards, score=score or settings.score)
         settings = settings.with_changes(**{key: value for key, value in changes.items() if value is not None})
@@ -146,6 +150,7 @@ class Study:
         workers: int | None = None,
         ray_address: str | None = None,
         gpus_per_stage: float = 0.0,
+        memory_per_stage: int = 0,
         board_wait_s: float = 1800.0,
         hang_s: float = 900.0,
         retry_failed: bool = False,
@@ -153,7 +158,9 @@ class Study:
     ) -> Front:
         """Run until the study has `trials` trials in all (default: as its file says), resuming it if it was begun.
 
-        `workers` stages run side by side as Ray tasks (default: one per core; 0: in this process, without Ray). `progress` is
+        `workers` stages run side by side as Ray tasks (default: one per core, or as many as the cluster at `ray_address` has
+        room for; 0: in this process, without Ray). `gpus_per_stage` and `memory_per_stage` (bytes) are what each is given of
+        a node, beside its threads. `progress` is
         told each line of what happens, for example `print`; None: silence. `board_wait_s`: seconds for a board to come back
         when all that measure are in quarantine; then the study stops. `hang_s`: a worker that gives no sign of life for longer
         is stopped, and its stage begins again from its last checkpoint. Interrupted at any moment, the same call goes on.
@@ -174,7 +181,7 @@ class Study:
             self.home,
             self.storage,
             trials=self.trials if trials is None else trials,
-            resources=Resources(workers, ray_address, gpus_per_stage, board_wait_s, hang_s),
+            resources=Resources(workers, ray_address, gpus_per_stage, memory_per_stage, board_wait_s, hang_s),
             progress=as_progress(progress),
             retry_failed=retry_failed,
         )
@@ -311,10 +318,11 @@ class Study:
             return None
         return find_study(self.name, self.storage, self.home)
 
-    def _store(self) -> Store:
-        if not self.home.store.is_dir():
+    def _store(self) -> ArtifactStore:
+        store = existing_store(self.settings, self.home, stored=self._stored(), warn=_log.warning)
+        if store is None:
             raise StudyError(f"there is no store at {self.home.store}; give the home that the study was run with")
-        return Store(self.home.store, warn=_log.warning)
+        return store
 
     def _export(
         self, record: StudyRecord, output: Path, compiler: Compiler | None, note: Callable[[str], object] | None

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Stage, Store
+from edgesearch.objectives import Stage
 from edgesearch.search.engine import StageRunner, make_pool, run_stages
 from edgesearch.search.library._inputs import Inputs, check_teacher, read_inputs
 from edgesearch.search.library._starts import check_starts, fetch_weights
+from edgesearch.search.library._stores import store_place, study_store
 from edgesearch.search.library._tune_file import check_place, read_text, tuned_text, write_text
 from edgesearch.search.library._tune_journal import Journal, Tried
 from edgesearch.search.library._tune_noise import Gain, compare
@@ -88,6 +89,7 @@ def tune(
     workers: int | None = None,
     seconds: float | None = None,
     seed: int | None = None,
+    store: str | Path | None = None,
     threads: int = 1,
     gpus_per_stage: float = 0.0,
     distillation: str | None = None,
@@ -102,8 +104,9 @@ def tune(
     the file's own are then trained to the end with `confirm` further seeds. `output` is where the copy is to be written, which
     is only checked here: `TunedRecipe.write` writes it.
 
-    Every training is the stage that `optimize` would run, kept in the store of `home`; what was tried is kept in tuning/ there,
-    and the same call goes on from it. Tune's own files, pickles among them, lie in a temporary folder and are removed.
+    Every training is the stage that `optimize` would run, kept in `store`, else in the study's, else in the one of `home`; what
+    was tried is kept in tuning/ of `home`, and the same call goes on from it. Tune's own files, pickles among them, lie in a
+    temporary folder and are removed.
 
     Raises StudyError for a target that cannot be tuned and where Ray does not go on, and what `Study.open` raises.
     """
@@ -117,8 +120,8 @@ def tune(
     text = read_text(str(study))
     if output is not None:
         check_place(text, settings, Path(output))
-    if seed is not None:
-        settings = settings.with_changes(seed=seed)
+    changes: dict[str, Any] = {"seed": seed, "store": None if store is None else store_place(store)}
+    settings = settings.with_changes(**{name: value for name, value in changes.items() if value is not None})
     inputs = read_inputs(settings, threads=threads, to_run=False)
     found = Target.find(target, inputs, distillation=distillation)
     check_teacher(inputs)
@@ -149,7 +152,7 @@ class _Tuning:
         """Search, confirm, decide."""
         target, settings, home = self._target, self._inputs.settings, self._home
         home.prepare()
-        self._store = Store(home.store, warn=self._note)
+        self._store = study_store(settings, home, warn=self._note)
         own = target.stage(target.own)
         identity = digest({"own": own.key, "space": {name: repr(each) for name, each in target.space.items()}})
         name = f"{settings.name}-{target.kind}-{identity[:12]}"

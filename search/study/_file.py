@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from edgesearch.board_eval import Compiler, Feature, VitisSettings
 from edgesearch.errors import SpaceError, StudyError
 from edgesearch.files import parse_toml
-from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher
+from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher, is_folder
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces import (
     TAUGHT_BY_TEACHER,
@@ -143,6 +143,8 @@ class StudyFile(Settings):
     allow: tuple[Feature, ...] = ()
     #: Where Vitis AI's tools are, and how long they may take; may differ when a study is resumed.
     vitis: VitisSettings = VitisSettings()
+    #: Where artifacts are kept: a folder, or a URL as s3://bucket/folder; "": in the home. May differ when a study is resumed.
+    store: str = ""
     #: Tried first, in this order. Without a [space] they are the whole study.
     candidates: tuple[Candidate, ...] = ()
 
@@ -315,6 +317,8 @@ def _anchor_paths(tables: dict[str, Any], folder: Path) -> None:
     anchor(tables.get("teacher"), "weights")
     if isinstance(vitis := tables.get("vitis"), dict) and "/" in str(vitis.get("python", "")):
         anchor(vitis, "python")  # a bare name is looked for on PATH
+    if is_folder(str(tables.get("store", ""))):
+        anchor(tables, "store")
     space = tables.get("space")
     anchor(space, "weights")
     if isinstance(space, dict) and isinstance(space.get("student"), dict):

@@ -18,8 +18,8 @@ from edgesearch.spaces import explain, identity, without_paths
 _SETTINGS, _VERSION, _FOLDER = "study", "edgesearch_version", "folder"
 #: Settings that may differ when a study is resumed: they say how far to go, not what is searched.
 _MAY_CHANGE = {("search", "trials"), ("search", "rungs"), ("search", "proposals"), ("description",)}
-#: A table that may: it says where tools are.
-_PLACES = "vitis"
+#: Others that may: they say where tools and artifacts are.
+_PLACES = ("vitis", "store")
 
 
 def stored_settings(study: optuna.Study) -> StudyFile:
@@ -56,12 +56,16 @@ def store_settings(study: optuna.Study, settings: StudyFile) -> None:
 
 
 def store_places(study: optuna.Study, settings: StudyFile) -> None:
-    """Keep where the study's own code and Vitis AI's tools lie now; they may have been moved since it was begun."""
+    """Keep where the study's own code, Vitis AI's tools and artifacts lie now; they may have been moved since it was begun.
+
+    A study that is given no store goes on with the one that it has.
+    """
     if study.user_attrs.get(_FOLDER) != str(settings.folder):
         study.set_user_attr(_FOLDER, str(settings.folder))
-    stored, tools = study.user_attrs[_SETTINGS], settings.vitis.model_dump(mode="json")
-    if stored_settings(study).vitis != settings.vitis:
-        study.set_user_attr(_SETTINGS, {**stored, _PLACES: tools})
+    known, now = stored_settings(study).to_json(), settings.to_json()
+    moved = {place: now[place] for place in _PLACES if now[place] != known[place] and (place != "store" or settings.store)}
+    if moved:
+        study.set_user_attr(_SETTINGS, {**study.user_attrs[_SETTINGS], **moved})
 
 
 def refuse_changes(study: optuna.Study, given: StudyFile) -> None:
@@ -73,7 +77,7 @@ def refuse_changes(study: optuna.Study, given: StudyFile) -> None:
     changes = [
         f"{'.'.join(path)}: was {json.dumps(old)}, is {json.dumps(new)}"
         for path, old, new in differences
-        if path not in _MAY_CHANGE and path[0] != _PLACES
+        if path not in _MAY_CHANGE and path[0] not in _PLACES
     ]
     if changes:
         raise StudyError(

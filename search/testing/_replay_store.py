@@ -73,3 +73,7 @@ class MemoryStore:
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """(kind, key) of every artifact."""
         return iter(sorted(self._artifacts))
+
+    def summaries(self) -> Iterator[Artifact]:
+        """Every artifact."""
+        return iter(list(self._artifacts.values()))

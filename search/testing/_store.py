@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,13 @@ class StoreContract:
         self._put(store, 2.0, _OTHER)
         assert sorted(store) == [("student", _KEY), ("student", _OTHER)]
 
+    def test_what_it_has_tells_of_itself(self, store: ArtifactStore) -> None:
+        """Figures, recipe and seconds of every artifact."""
+        self._put(store, 1.0)
+        self._put(store, 2.0, _OTHER)
+        told = {a.key: (a.kind, a.figures["v"], a.recipe["kind"], a.seconds) for a in store.summaries()}
+        assert told == {_KEY: ("student", 1.0, "student", 2.0), _OTHER: ("student", 2.0, "student", 2.0)}
+
     def test_another_process_finds_it_by_its_location(self, store: ArtifactStore) -> None:
         """`open_store(store.location)` is the same store."""
         self._put(store, 1.0)
@@ -71,8 +80,36 @@ class StoreContract:
         latest = checkpoints.latest()
         assert latest is not None
         assert (latest[0], latest[2], latest[1]["w"].tolist()) == (2, {"loss": 0.5}, [2.0, 2.0])
+        checkpoints.save(1, {"w": torch.zeros(2)}, {"loss": 0.9})  # an earlier one replaces none
+        latest = checkpoints.latest()
+        assert latest is not None
+        assert latest[0] == 2
+        checkpoints.part("round1").save(7, {"w": torch.zeros(2)}, {})
+        assert store.checkpoints(_KEY).part("round1").latest() is not None
         checkpoints.clear()
         assert checkpoints.latest() is None
+        assert checkpoints.part("round1").latest() is None
+
+    def test_a_lease_has_one_holder(self, store: ArtifactStore) -> None:
+        """Whoever waits is told who holds it, and gets it when it is given back."""
+        order: list[str] = []
+        told = threading.Event()
+
+        def wait(holder: str) -> None:
+            order.append(f"waits for {str(os.getpid()) in holder}")
+            told.set()
+
+        def other() -> None:
+            with open_store(store.location).lease(_KEY, waiting=wait):
+                order.append("second")
+
+        with store.lease(_KEY, waiting=lambda holder: pytest.fail(f"{holder} holds it")):
+            thread = threading.Thread(target=other)
+            thread.start()
+            assert told.wait(60)
+            order.append("first")
+        thread.join(60)
+        assert order == ["waits for True", "first", "second"]
 
     def test_failures_are_kept_until_they_are_forgotten(self, store: ArtifactStore) -> None:
         """A failure is known under its key alone."""

@@ -27,11 +27,11 @@ from edgesearch.board_eval import (
 )
 from edgesearch.errors import ToolchainError, XmodelError
 from edgesearch.objectives.data import DataSet, prepare
+from edgesearch.objectives.stages._artifact import Artifact
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.stages._store import Artifact
 from edgesearch.objectives.stages.kinds._quantized import load_graph
 from edgesearch.spaces import Settings
 

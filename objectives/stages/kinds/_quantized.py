@@ -12,12 +12,12 @@ from edgesearch.board_eval import Graph, graph_from_json, graph_to_json, lower
 from edgesearch.errors import SpaceError
 from edgesearch.objectives import quantization as quantizer
 from edgesearch.objectives.data import prepare
+from edgesearch.objectives.stages._artifact import Artifact
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._nndct import QatTask, quantize_by_nndct
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.stages._store import Artifact
 from edgesearch.objectives.training import STEP_PASSES, evaluate
 from edgesearch.plugins import is_import_path, load
 from edgesearch.spaces import Distillation, Quantization, Settings, Student

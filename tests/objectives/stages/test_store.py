@@ -139,13 +139,13 @@ def test_a_damaged_entry_is_no_obstacle_to_a_new_one(tmp_path: Path, file: str) 
 
 def test_what_was_checked_is_not_hashed_again_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Path] = []
-    whole = _entries._file_checksum
+    whole = _entries.file_checksum
 
     def counted(path: Path) -> str:
         hashed.append(path)
         return whole(path)
 
-    monkeypatch.setattr(_entries, "_file_checksum", counted)
+    monkeypatch.setattr(_entries, "file_checksum", counted)
     store = Store(tmp_path)
     put(store)
     hashed.clear()

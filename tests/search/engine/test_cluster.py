@@ -1,19 +1,24 @@
-"""A Ray cluster of two nodes, one of which is killed under a training."""
+"""A Ray cluster of several nodes: what they offer, what they must have, and nodes and heads that are killed."""
 
 from __future__ import annotations
 
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from _training_jobs import DATA, job
+from _training_jobs import DATA, finish, job
 
-from edgesearch.objectives import Stage, Store
+from edgesearch.errors import StudyError
+from edgesearch.objectives import Conditions, Pipeline, Stage, Store, load_data, plan
 from edgesearch.search.engine import StageEnd, StageRunner
+from edgesearch.search.engine._child import ChildPool
+from edgesearch.search.engine._jobs import Job
 from edgesearch.search.engine._ray import RayPool
+from edgesearch.spaces import Candidate, Student, complete
 
 pytestmark = pytest.mark.slow
 
@@ -70,3 +75,106 @@ def test_a_training_whose_node_was_killed_goes_on_on_another_node(tmp_path: Path
         assert 1 < first <= before[-1] + 1  # neither anew nor with a gap
     finally:
         pool.close()
+
+
+OWN = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, channels, classes, width=1.0):
+        super().__init__()
+        layers = nn.Conv2d(channels, 8, 3, 2, 1), nn.ReLU(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(8, classes)
+        self.net = nn.Sequential(*layers)
+
+    def forward(self, x):
+        return self.net(x)
+"""
+
+
+def own_job(folder: Path) -> Job:
+    """The training of a network of the user's own, whose module lies in a folder of its own."""
+    (folder / "study").mkdir(parents=True)
+    (folder / "study" / "nets.py").write_text(OWN)
+    pipeline = Pipeline.model_validate({"data": DATA.model_dump(), "train": {"epochs": 1}})
+    student = complete(Student(architecture="nets:Net", input_size=8), folder=folder / "study")
+    last = plan(Candidate(student=student), pipeline, Conditions(load_data(DATA).fingerprints))
+    stage = next(stage for stage in last.walk() if stage.kind == "student")
+    return replace(job(folder), stage=stage.to_json(), folder=str(folder / "study"))
+
+
+def test_a_cluster_says_how_many_stages_it_takes_and_its_nodes_need_no_shared_disk(tmp_path: Path, cluster: Any) -> None:
+    cluster.add_node(num_cpus=2)
+    with pytest.raises(StudyError, match=r"can run no stage: each is to have 1 CPU and 0\.5 GPU"):
+        RayPool(None, address=cluster.address, gpus_per_job=0.5)
+    pool = RayPool(None, address=cluster.address)
+    try:
+        assert pool.slots == 2
+        task = own_job(tmp_path)
+        assert pool._cluster is not None
+        pool._cluster.arguments(task)
+        for name in ("study", "logs"):  # a node that has neither the study's folder nor that of the logs
+            (tmp_path / name).rename(tmp_path / f"not {name}")
+        pool.submit(task)
+        assert finish(pool).outcome == "done"
+        assert "epoch 1/1" in Path(task.log).read_text()
+        assert "done in" in Path(task.log).read_text()
+        cluster.add_node(num_cpus=1)
+        deadline = time.monotonic() + 120
+        while pool.slots != 3:
+            assert time.monotonic() < deadline
+            pool.wait(0.5)
+    finally:
+        pool.close()
+
+
+def test_a_node_with_another_edgesearch_is_refused_by_its_address(tmp_path: Path, cluster: Any) -> None:
+    other = tmp_path / "other" / "edgesearch-9.9.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: edgesearch\nVersion: 9.9\n")
+    cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": str(other.parent)})
+    pool = RayPool(1, address=cluster.address)
+    try:
+        with pytest.raises(StudyError, match=r"node [\d.]+ of the Ray cluster has edgesearch 9\.9, and this machine has"):
+            pool.submit(job(tmp_path))
+    finally:
+        pool.close()
+
+
+def wait_for_ever(pool: RayPool, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pool.wait(0.5)
+
+
+def test_a_study_whose_head_vanishes_stops_and_goes_on_elsewhere(tmp_path: Path, cluster: Any) -> None:
+    cluster.add_node(num_cpus=1)
+    pool = RayPool(1, address=cluster.address)
+    task = job(tmp_path, epochs=5000)
+    try:
+        pool.submit(task)
+        deadline = time.monotonic() + 600
+        while not epochs(Path(task.log)):
+            assert time.monotonic() < deadline
+            pool.wait(0.5)
+        for process in cluster.head_node.all_processes.values():
+            for started in process:
+                started.process.kill()
+        with pytest.raises(StudyError, match=r"does not answer for 30 s .*the same command goes on from here"):
+            wait_for_ever(pool, 90)
+    finally:
+        started_to_close = time.monotonic()
+        pool.close()
+    assert time.monotonic() - started_to_close < 20
+    cluster.shutdown()
+    before = epochs(Path(task.log))
+    again = ChildPool()
+    try:
+        again.submit(replace(task, log=f"{task.log}.2"))
+        deadline = time.monotonic() + 120
+        while not epochs(Path(f"{task.log}.2")):
+            assert time.monotonic() < deadline
+            again.wait(0.5)
+        assert 1 < epochs(Path(f"{task.log}.2"))[0] <= before[-1] + 2
+    finally:
+        again.close()

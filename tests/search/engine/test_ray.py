@@ -75,7 +75,7 @@ class _Task:
         self.asked.append(options)
         return self
 
-    def remote(self, values: dict[str, Any]) -> str:
+    def remote(self, values: dict[str, Any], *more: object) -> str:
         return str(values["stage"]["parameters"]["name"])
 
 

@@ -52,6 +52,18 @@ def test_tools_may_move_between_runs_and_the_last_place_is_stored(study: optuna.
         refuse_changes(study, moved.with_changes(seed=99))
 
 
+def test_a_store_may_move_between_runs_and_one_that_is_not_named_stays(study: optuna.Study, tmp_path: Path) -> None:
+    given = StudyFile.parse(TABLES | {"store": "artifacts"}, folder=tmp_path)
+    assert given.store == str(tmp_path / "artifacts")
+    store_settings(study, given)
+    moved = given.with_changes(store="s3://bucket/folder")
+    refuse_changes(study, moved)
+    store_places(study, moved)
+    assert stored_settings(study).store == "s3://bucket/folder"
+    store_places(study, given.with_changes(store=""))
+    assert stored_settings(study).store == "s3://bucket/folder"
+
+
 def test_candidates_that_mean_the_same_are_no_difference(study: optuna.Study) -> None:
     plain = {"student": {"architecture": "cnn_tiny", "input_size": 8}}
     store_settings(study, StudyFile.parse(TABLES | {"candidates": [plain]}))

@@ -1,0 +1,233 @@
+"""A Ray cluster that this process did not start: are its nodes fit for the study, and is its head there.
+
+What a node must have is looked at in a small task on it, before any stage runs there: this edgesearch, and the store.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edgesearch.errors import StudyError
+from edgesearch.objectives import is_folder
+from edgesearch.search.engine._jobs import Job
+from edgesearch.search.engine._placement import Request, places
+from edgesearch.search.engine._relay import LogKeeper, write_pieces
+from edgesearch.search.engine._shipping import names_code, packed
+
+__all__ = ["Cluster", "HeadWatch", "check_nodes"]
+
+#: Seconds for which a head may be silent: Ray itself ends processes that cannot reach it for 60 s.
+_HEAD_S = 30.0
+#: Seconds between two looks at it, and for an answer.
+_LOOK_S, _ANSWER_S = 3.0, 3.0
+#: Seconds between two looks at logs that are elsewhere, and for an answer.
+_LOGS_S = 3.0
+#: Seconds for a node to say what it has.
+_NODE_S = 120.0
+
+
+class HeadWatch:
+    """Whether the head of a cluster answers. Ray itself waits for it in silence.
+
+    `clock` gives seconds that only grow.
+    """
+
+    def __init__(self, address: str, *, limit_s: float = _HEAD_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._address, self._limit_s, self._clock = address, limit_s, clock
+        self._looked = self._answered = clock()
+
+    def look(self) -> bool:
+        """Whether it answered just now. To be called often; it looks now and then.
+
+        Raises StudyError where the head was silent for longer than `limit_s`.
+        """
+        now = self._clock()
+        if now - self._looked < _LOOK_S:
+            return False
+        self._looked = now
+        host, _, port = self._address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+            self._answered = self._clock()
+        except OSError as error:
+            if self._clock() - self._answered > self._limit_s:
+                raise StudyError(
+                    f"the head of the Ray cluster at {self._address} does not answer for {self._limit_s:.0f} s ({error}); "
+                    "nothing finished is lost: start it again, and the same command goes on from here"
+                ) from error
+            return False
+        return True
+
+
+class Cluster:
+    """What the pool knows of the cluster that it is connected to, and what it gives the jobs on their way there.
+
+    Raises StudyError where no node has what a stage is to be given.
+    """
+
+    def __init__(self, ray: Any, address: str, request: Request) -> None:
+        self._ray, self._address, self._request = ray, address, request
+        is_client = address.startswith("ray://")  # through a proxy, which notices by itself when it is cut off
+        self._watch = None if is_client else HeadWatch(ray.get_runtime_context().gcs_address)
+        self._own_node = None if is_client else ray.get_runtime_context().get_node_id()
+        self._nodes = _living_nodes(ray)
+        self._fit: set[str] = set()
+        self._store: str | None = None
+        self._codes: dict[str, Any] = {}  # folder -> its packed modules, in Ray's memory
+        self._keeper: Any = None
+        self._marker: Path | None = None
+        self._fetched = time.monotonic()
+        self.places = self._count()
+
+    def arguments(self, job: Job) -> tuple[Any, Any, str]:
+        """What a job's task is given beside the job: code, keeper of logs, marker of the driver's folder of logs.
+
+        Raises StudyError for a node that is not fit for the study.
+        """
+        if self._store is None:
+            self._store = job.store
+            self._check()
+        if self._marker is None:
+            self._marker = Path(job.log).parent / f".{uuid.uuid4().hex}.driver"
+            self._marker.parent.mkdir(parents=True, exist_ok=True)
+            self._marker.touch()
+            self._keeper = self._ray.remote(num_cpus=0, max_restarts=-1)(LogKeeper).remote()
+        return self._code(job), self._keeper, str(self._marker)
+
+    def look(self) -> bool:
+        """Whether `places` may have changed. To be called often.
+
+        Raises StudyError where the head or this machine's node is gone, and for a new node that is not fit for the study.
+        """
+        if self._watch is None or not self._watch.look():
+            return False
+        nodes = _living_nodes(self._ray)
+        if self._own_node is not None and self._own_node not in nodes:
+            raise StudyError(
+                f"the node of the Ray cluster at {self._address} that runs on this machine is gone; nothing finished is lost: "
+                "start it again, and the same command goes on from here"
+            )
+        if nodes.keys() == self._nodes.keys():
+            return False
+        self._nodes = nodes
+        self._check()
+        self.places = max(self._count(must=False), 1)
+        return True
+
+    def fetch_logs(self, *, at_once: bool) -> None:
+        """Bring what workers wrote elsewhere into the driver's logs, now and then or at once."""
+        if self._keeper is None or not (at_once or time.monotonic() - self._fetched > _LOGS_S):
+            return
+        self._fetched = time.monotonic()
+        with suppress(self._ray.exceptions.RayError):  # it died with its node, and begins anew
+            write_pieces(self._ray.get(self._keeper.take.remote(), timeout=_LOGS_S))
+
+    def close(self) -> None:
+        """Take what was left for the jobs away."""
+        if self._marker is not None:
+            with suppress(OSError):
+                self._marker.unlink()
+
+    def _count(self, *, must: bool = True) -> int:
+        resources = [node["Resources"] for node in self._nodes.values()]
+        if not must:
+            return sum(self._request.times_in(node) for node in resources)
+        return places(self._request, resources, f"the Ray cluster at {self._address}")
+
+    def _check(self) -> None:
+        new = {node: about for node, about in self._nodes.items() if node not in self._fit}
+        if new and self._store is not None:
+            check_nodes(self._ray, new, self._store)
+            self._fit |= new.keys()
+
+    def _code(self, job: Job) -> Any:
+        if job.folder is None or not names_code(job.stage, job.data, job.board, job.store):
+            return None
+        if job.folder not in self._codes:
+            self._codes[job.folder] = self._ray.put(packed(Path(job.folder)))
+        return self._codes[job.folder]
+
+
+def _living_nodes(ray: Any) -> dict[str, Mapping[str, Any]]:
+    """The nodes that live, by their ids; each with NodeManagerAddress and Resources."""
+    return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+
+
+def check_nodes(ray: Any, nodes: Mapping[str, Mapping[str, Any]], store: str) -> None:
+    """Raise StudyError, by its address, for a node that has another edgesearch or does not see the store."""
+    with _marked(store) as marker:
+        answers = {node: _ask(ray, node, marker) for node in nodes}
+        ours = _versions()
+        deadline = time.monotonic() + _NODE_S
+        for node, answer in answers.items():
+            name = nodes[node]["NodeManagerAddress"]
+            try:
+                found = ray.get(answer, timeout=max(deadline - time.monotonic(), 1.0))
+            except ray.exceptions.RayError as error:
+                first = (str(error).splitlines() or [type(error).__name__])[0]
+                raise StudyError(
+                    f"node {name} of the Ray cluster does not say what it has ({type(error).__name__}: {first}); mend it or "
+                    "take it out of the cluster, and give the same command again"
+                ) from error
+            for package, version in ours.items():
+                if found[package] != version:
+                    other = f"{package} {found[package]}" if found[package] else f"no {package}"
+                    raise StudyError(
+                        f"node {name} of the Ray cluster has {other}, and this machine has {package} {version}: their results "
+                        f"would differ; install {package} {version} there"
+                    )
+            if not found["marker"]:
+                raise StudyError(
+                    f"node {name} of the Ray cluster does not see the store at {store}; put it on a path that every node has "
+                    "(--store /PATH), or into an object store (--store s3://bucket/folder)"
+                )
+
+
+def _ask(ray: Any, node: str, marker: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    packages = tuple(_versions())
+
+    # A function within a function is sent whole: where edgesearch is missing, it runs nevertheless.
+    def tell() -> dict[str, Any]:
+        import os.path
+        from importlib import metadata
+
+        told: dict[str, Any] = {"marker": not marker or os.path.exists(marker)}
+        for package in packages:
+            try:
+                told[package] = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                told[package] = ""
+        return told
+
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(num_cpus=0, max_retries=0)(tell).options(scheduling_strategy=there).remote()
+
+
+def _versions() -> dict[str, str]:
+    return {package: metadata.version(package) for package in ("edgesearch", "torch")}
+
+
+@contextmanager
+def _marked(store: str) -> Iterator[str]:
+    """A file in the store's folder that nodes look for; "" for a store that is no folder."""
+    if not is_folder(store):
+        yield ""
+        return
+    marker = Path(store) / "tmp" / f"{uuid.uuid4().hex}.node"
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    try:
+        yield os.fspath(marker)
+    finally:
+        with suppress(OSError):
+            marker.unlink()

@@ -1,0 +1,50 @@
+"""A study whose artifacts lie in an object store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgesearch.search import Study
+from edgesearch.search.commands._cli import run
+
+
+@pytest.mark.slow
+def test_a_study_keeps_its_artifacts_in_an_object_store(
+    tiny: Study, tiny_file: Path, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, home = f"{bucket}/studies", tmp_path / "home"
+    Study.open(tiny_file, home, store=url).optimize(3, workers=0)
+    assert not (home / "store").exists()
+    Study.open(tiny_file, home).optimize(4, workers=0)  # it is not named again
+    assert not (home / "store").exists()
+    loaded = Study.load(home=home)
+    ours, theirs = loaded.view().records, tiny.view().records
+    assert [record.values for record in ours] == [record.values for record in theirs]  # as in a folder
+    monkeypatch.setenv("EDGESEARCH_CACHE", str(tmp_path / "another machine"))
+    manifest = loaded.front()[0].export(tmp_path / "export")
+    assert manifest.exists()
+
+    other = Study.open(tiny_file, tmp_path / "other home", store=url)
+    other.optimize(4, workers=0)
+    assert all(not record.stage_seconds for record in other.view().records)  # nothing is made twice
+
+
+def test_a_store_that_no_worker_would_see_is_refused_before_anything_is_stored(
+    tiny_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["optimize", str(tiny_file), "--home", str(tmp_path), "--workers", "0", "--store"]
+    assert run([*arguments, "memory://x"]) == 2
+    assert "seen by one process alone" in capsys.readouterr().err
+    assert run([*arguments, "nosuch://x/y"]) == 2
+    assert "Protocol not known: nosuch" in capsys.readouterr().err
+    assert not (tmp_path / "studies.db").exists()
+
+
+def test_a_folder_of_the_command_line_is_where_the_command_is_given(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    opened = Study.open(tiny_file, tmp_path / "home", store="shared")
+    assert opened.settings.store == str(tmp_path / "shared")
