@@ -16,9 +16,9 @@ from edgesearch.board_eval.timing._throughput import BusyCores
 
 #: The size that nearly all published measurements are of, by its operations per cycle: B4096.
 MEASURED_OPERATIONS = 4096
-#: Half width of the intervals of other sizes: that of eight networks on a B1600 (Ultra96, 2019), the only ones measured. They
-#: took 14 to 47 % longer than predicted here; on a B4096 the same networks and tools took 8 to 32 % longer, so about half of it
-#: is the compiler of that year and not the size (benchmarks/timing_boards.py).
+#: Half width of the intervals of other sizes: it holds seven of eight networks on a B1600 (Ultra96, 2019), the only ones that
+#: were measured. They took 15 to 45 % longer than predicted here; on a B4096 the same networks and tools took 8 to 32 % longer,
+#: so more than half of it is the compiler of that year and not the size (benchmarks/timing_boards.py).
 OTHER_SIZE_ERROR = 0.47
 #: Half width of the interval of a host's time: two Python programs on one board need 0.14 and 0.25 ms around the same call.
 HOST_ERROR = 0.25
