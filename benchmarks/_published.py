@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from _report import REFERENCE_DATA
-from _zoo import ZOO
+from _zoo import ULTRA96, ZOO
 from torch import nn
 
 from edgesearch.board_eval.graph import Conv, Graph, Linear, without_weights
@@ -71,6 +71,16 @@ def zoo_fps() -> dict[tuple[str, str], tuple[float, float]]:
             (row["model_full"], row["board"]): (float(row["fps_single_thread"]), float(row["fps_multi_thread"]))
             for row in csv.DictReader(file)
             if row["vitis_ai"] == "3.0" and row["model_full"] in ZOO
+        }
+
+
+def ultra96_fps(board: str = "Ultra96") -> dict[str, tuple[float, float | None]]:
+    """Network -> frames per second with one thread, with many, in Vitis AI 1.0's table of a board."""
+    with (REFERENCE_DATA / "dpu" / "zoo_boards_fps.csv").open(newline="") as file:
+        return {
+            row["model_full"]: (float(row["fps_single_thread"]), float(row["fps_multi_thread"] or 0) or None)
+            for row in csv.DictReader(file)
+            if row["vitis_ai"] == "1.0" and row["board"] == board and row["model_full"] in ULTRA96
         }
 
 

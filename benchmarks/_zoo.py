@@ -134,7 +134,8 @@ def vgg16(name: str, classes: int) -> Graph:
     return net.graph()
 
 
-def inception_v1(name: str, classes: int) -> Graph:
+def inception_v1(name: str, classes: int, *, third: int = 3) -> Graph:
+    """TF-Slim's; the original's third branch has kernels of 5 instead of 3."""
     net = Net(name, 224)
     x = net.pool(net.conv("image", 64, 7, 2), "max", 3, 2)
     x = net.pool(net.conv(net.conv(x, 64), 192, 3), "max", 3, 2)
@@ -149,7 +150,7 @@ def inception_v1(name: str, classes: int) -> Graph:
             x = net.pool(x, "max", int(row), 2)
             continue
         a, b0, b1, c0, c1, d = row
-        branches = (net.conv(x, a), net.conv(net.conv(x, b0), b1, 3), net.conv(net.conv(x, c0), c1, 3))
+        branches = (net.conv(x, a), net.conv(net.conv(x, b0), b1, 3), net.conv(net.conv(x, c0), c1, third))
         x = net.concat((*branches, net.conv(net.pool(x, "max", 3, 1), d)))
     return net.head(x, classes)
 
@@ -273,5 +274,16 @@ ZOO: dict[str, tuple[str, Callable[[str], Graph]]] = {
     "tf_efficientnet-edgetpu-M_imagenet_240_240_7.34G": ("edgetpu", lambda n: efficientnet_edgetpu(n, 240, 1.0, 1.1, 1001)),
     "tf_efficientnet-edgetpu-L_imagenet_300_300_19.36G": ("edgetpu", lambda n: efficientnet_edgetpu(n, 300, 1.2, 1.4, 1001)),
 }  # fmt: skip
+#: Networks that were measured on an Ultra96 (B1600) with files of the compiler of 2019, as that table names them.
+ULTRA96: dict[str, Callable[[str], Graph]] = {
+    "cf_resnet50_imagenet_224_224_7.7G": lambda n: resnet(n, (3, 4, 6, 3), 1000, "keras"),
+    "cf_resnet18_imagenet_224_224_3.65G": lambda n: resnet18(n, 1000),
+    "cf_inceptionv1_imagenet_224_224_3.16G": lambda n: inception_v1(n, 1000, third=5),
+    "cf_inceptionv3_imagenet_299_299_11.4G": lambda n: inception_v3(n, 1000),
+    "cf_mobilenetv2_imagenet_224_224_0.59G": lambda n: mobilenet_v2(n, 1000),
+    "tf_resnet50_imagenet_224_224_6.97G": lambda n: resnet(n, (3, 4, 6, 3), 1000, "slim"),
+    "tf_inceptionv1_imagenet_224_224_3G": lambda n: inception_v1(n, 1001),
+    "tf_mobilenetv1_imagenet_224_224_1.14G": lambda n: mobilenet_v1(n, 224, 1.0, 1001),
+}
 #: Rows listed apart: squeeze-and-excitation and (hard) swish run partly on the CPU.
 PARTLY_ON_CPU = ("tf2_efficientnet-b0_imagenet_224_224_0.36G", "tf2_mobilenetv3_imagenet_224_224_132M")

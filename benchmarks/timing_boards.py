@@ -1,7 +1,9 @@
 """The shipped boards and runners against what was measured on them: one thread, many threads, and how sure the profiles are.
 
 Accel-NASBench (ZCU102, Python, one and five threads; every eighth network was used in the fit), AMD's Model Zoo 3.0 with many
-threads (C++), AMD's CIFAR-10 tutorials (ZCU102, Python, one and five threads). Errors are of the time, in percent.
+threads (C++), AMD's CIFAR-10 tutorials (ZCU102, Python, one and five threads), a B1600 (Ultra96, files of 2019) beside the same
+networks and tools on a B4096. Errors are of the time, in percent. Coverage is the share of measurements inside intervals that
+are meant to hold 90 %; "left out": families that neither constants nor widths had seen.
 """
 
 from __future__ import annotations
@@ -10,15 +12,16 @@ import sys
 from collections.abc import Mapping
 
 import numpy as np
+from _left_out import coverage
 from _nasbench import TUTORIALS, nasbench, nasbench_graph, tutorial
-from _published import FITTED_ROWS, table_one, zoo_fps
+from _published import FITTED_ROWS, table_one, ultra96_fps, zoo_fps
 from _report import REFERENCE_DATA, finish
-from _zoo import ZOO
-from make_profiles import NASBENCH_EVERY
+from _zoo import ULTRA96, ZOO
+from make_profiles import NASBENCH_EVERY, alone, left_out
 from scipy.stats import spearmanr
 
 from edgesearch.board_eval.graph import Graph
-from edgesearch.board_eval.targets import load_profile
+from edgesearch.board_eval.targets import DPUS, load_profile
 from edgesearch.board_eval.timing import Timing, time_graph
 
 
@@ -98,13 +101,48 @@ def model_zoo() -> dict[str, float]:
 
 def tutorials() -> dict[str, float]:
     one, many = Rows(), Rows()
-    for name, (alone, together) in TUTORIALS.items():
+    for name, (single, together) in TUTORIALS.items():
         timing = timed(tutorial(name), "zcu102", "vart_python")
-        one.latency(name, alone, timing)
+        one.latency(name, single, timing)
         many.throughput(name, together, timing)
         print(f"{name}: one thread {one.errors[name]:+.1f} %, five {many.errors[name]:+.1f} % ({timing.throughput_bound})")
     largest = [max(abs(e) for e in rows.errors.values()) for rows in (one, many)]
     return {"tutorials_max_pct": largest[0], "tutorials_5_threads_max_pct": largest[1]}
+
+
+def ultra96() -> dict[str, float]:
+    """Eight networks on a B1600, and the same on a B4096, both with the clock and the tools of Vitis AI 1.0."""
+    kv260, zcu102 = load_profile("kv260"), load_profile("zcu102")
+    boards = {
+        "Ultra96": kv260.model_copy(update={"dpu": DPUS["B1600"], "clock_mhz": 287.0}),
+        "ZCU102": zcu102.model_copy(update={"clock_mhz": 287.0}),
+    }
+    slower: dict[str, Rows] = {board: Rows() for board in boards}
+    for board, profile in boards.items():
+        for name, (one, _) in ultra96_fps(board).items():
+            slower[board].latency(name, one, time_graph(ULTRA96[name](name), profile, runner="cpp", layers=False))
+    print(f"{'one thread, Vitis AI 1.0':58s}    B1600    B4096  (error of the time, %)")
+    for name in ULTRA96:
+        print(f"{name:58s} {slower['Ultra96'].errors[name]:+8.2f} {slower['ZCU102'].errors[name]:+8.2f}")
+    means = {board: float(np.mean(list(rows.errors.values()))) for board, rows in slower.items()}
+    return {
+        "b1600_2019_error_pct": means["Ultra96"],
+        "b4096_2019_error_pct": means["ZCU102"],
+        "b1600_2019_coverage_pct": slower["Ultra96"].coverage(),
+    }
+
+
+def families() -> dict[str, float]:
+    """What intervals of families hold that neither the constants nor the widths were taken from."""
+    errors = left_out(alone(), load_profile("zcu102"), load_profile("zcu104"))
+    nasbench = [e for e in errors if e.runner == "vart_python"][::10]
+    zoo = [e for e in errors if e.runner == "cpp"]
+    return {
+        "left_out_zoo_latency_coverage_pct": coverage(errors, [e for e in zoo if e.what == "latency"]),
+        "left_out_zoo_throughput_coverage_pct": coverage(errors, [e for e in zoo if e.what == "throughput"]),
+        "left_out_nasbench_coverage_pct": coverage(errors, nasbench),
+        "left_out_coverage_pct": coverage(errors, zoo + [e for e in errors if e.runner == "thesis_script"]),
+    }
 
 
 def thesis() -> dict[str, float]:
@@ -118,7 +156,7 @@ def thesis() -> dict[str, float]:
 def main() -> None:
     if not REFERENCE_DATA.is_dir():
         sys.exit(f"no reference data at {REFERENCE_DATA}; set EDGESEARCH_REFERENCE_DATA")
-    figures = {**accel_nasbench(), **model_zoo(), **tutorials(), **thesis()}
+    figures = {**accel_nasbench(), **model_zoo(), **tutorials(), **thesis(), **ultra96(), **families()}
     finish({"benchmark": "timing_boards", **{key: round(value, 4) for key, value in figures.items()}})
 
 

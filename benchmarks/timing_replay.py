@@ -62,7 +62,7 @@ def main() -> None:
     if not REFERENCE_DATA.is_dir():
         sys.exit(f"no reference data at {REFERENCE_DATA}; set EDGESEARCH_REFERENCE_DATA")
     profile, table = load_profile("zcu104"), table_one()
-    around = profile.job_seconds + profile.runner("thesis_script").seconds
+    around = profile.job_seconds + profile.runner("thesis_script").of(224**2)
     depths = "".join(f"{depth:>9,d}" for depth in DEPTHS)
     print(f"{'DPU time in microseconds':32s} {'measured':>9s} {'model':>9s}   replay with queues of{depths}")
     figures = {}

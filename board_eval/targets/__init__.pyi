@@ -13,6 +13,8 @@ from ._registry import dpu_of_fingerprint as dpu_of_fingerprint
 from ._registry import find_target as find_target
 from ._registry import load_dpu as load_dpu
 from ._runners import Contention as Contention
+from ._runners import HalfWidths as HalfWidths
 from ._runners import HostRunner as HostRunner
+from ._runners import NetworkKind as NetworkKind
 from ._target import Target as Target
 from ._target import Violation as Violation

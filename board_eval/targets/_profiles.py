@@ -130,10 +130,23 @@ def load_profile(name_or_path: str | Path, *, folder: Path | None = None) -> Boa
     try:
         return BoardProfile.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = f"board profile {str(name_or_path)!r}: {where}: {first['msg']}"
-        raise TargetError(f"{message} (given: {first['input']!r})" if first["type"] != "missing" else message) from error
+        raise TargetError(f"board profile {str(name_or_path)!r}: {_sentence(error)}") from error
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first of what is wrong: the key, what it is, what it should be."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"] if part != "[key]"]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key} = {first['input']!r}; remove it or correct its name"
+    if first["type"] == "missing":
+        return f"{key} is missing; add it (copy a board that comes with this program)"
+    if first["type"] == "value_error":
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{key}: {message}" if key else message
+    message = first["msg"].removeprefix("Input should be ")
+    return f"{key} = {first['input']!r}, expected {message}"
 
 
 def _profile_text(name_or_path: str | Path) -> str:

@@ -7,11 +7,15 @@ program, and by the part of its work that only one thread does at a time.
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-__all__ = ["Contention", "HostRunner"]
+__all__ = ["Contention", "HalfWidths", "HostRunner", "NetworkKind"]
+
+#: What an interval depends on beside board and runner: whether a network has depthwise convolutions.
+NetworkKind: TypeAlias = Literal["depthwise", "dense"]
 
 _Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Share = Annotated[float, Field(ge=0, lt=1)]
@@ -37,6 +41,13 @@ class Contention(_Model):
         return 1.0 + (cores - 1) * each
 
 
+class HalfWidths(_Model):
+    """Half widths of 90 % intervals, relative to the predicted time: one image in flight, and all cores busy."""
+
+    latency: _Share
+    throughput: _Share
+
+
 class HostRunner(_Model):
     """A program that feeds the DPU: seconds per image, threads, and how well its times are known."""
 
@@ -53,8 +64,22 @@ class HostRunner(_Model):
     #: predicted time: one image in flight, and all cores busy. 0: not known.
     latency_error: _Share = 0.0
     throughput_error: _Share = 0.0
+    #: The same for kinds of networks that were measured on this board with this runner; the two above hold for the others.
+    errors_by_kind: Mapping[NetworkKind, HalfWidths] = {}
     #: What its figures were fitted on.
     origin: str = ""
+
+    @model_serializer(mode="wrap")
+    def _write(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the table of kinds where there is none: profiles of the user's own keep the keys that they had."""
+        content: dict[str, Any] = plain(self)
+        if not self.errors_by_kind:
+            content.pop("errors_by_kind", None)
+        return content
+
+    def widths(self, kind: NetworkKind) -> HalfWidths:
+        """Half widths of the intervals of a kind of networks; 0 where nothing is known."""
+        return self.errors_by_kind.get(kind) or HalfWidths(latency=self.latency_error, throughput=self.throughput_error)
 
     def of(self, pixels: int) -> float:
         """Seconds for an image of `pixels` pixels (height x width)."""

@@ -22,8 +22,8 @@ from edgesearch.board_eval.timing._fit import (
     runner_of,
 )
 from edgesearch.board_eval.timing._measurements import MeasurementRow, read_measurements
-from edgesearch.board_eval.timing._plausibility import check_explained, check_rows, moved
-from edgesearch.errors import EdgesearchError, MeasurementError
+from edgesearch.board_eval.timing._plausibility import check_explained, check_rows, moved, outliers
+from edgesearch.errors import EdgesearchError, GraphError, MeasurementError
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Calibration:
     constants: int = 0
     #: Constants that ended far from where they started, and how many times greater they are.
     moved: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def outliers(self) -> tuple[RowError, ...]:
+        """Rows that lie much farther from the fitted profile than most: worth measuring again. The farthest first."""
+        return outliers(self.errors)
 
     @property
     def mean_absolute_held_out(self) -> float | None:
@@ -117,8 +122,9 @@ def calibrate(
     theirs, and the contention of cores to the other throughput rows. What no row speaks of stays as it was. A family counts by
     the root of its size.
 
-    Raises MeasurementError for a network without a graph, for a runner that the profile does not have, for rows that cannot be
-    true of this board, for too few of them, and, unless `keep_unexplained`, when the fitted profile does not explain them.
+    Raises MeasurementError for a network without a graph or that the DPU cannot hold, for a runner that the profile does not
+    have, for rows that cannot be true of this board, for too few of them, and, unless `keep_unexplained`, when the fitted
+    profile does not explain them.
     `hold_out` fits once more without each network.
     """
     unknown = [row.network for row in rows if row.network not in graphs]
@@ -130,7 +136,7 @@ def calibrate(
         if runner_of(row, profile) not in profile.runners:
             known = ", ".join(sorted(profile.runners))
             raise MeasurementError(f"measurement of {row.network!r}: runner is {row.runner!r}; {profile.name} has {known}")
-    networks = {network: _network(graphs[network], profile) for network in {row.network for row in rows}}
+    networks = {network: _network(network, graphs[network], profile) for network in {row.network for row in rows}}
     check_rows(rows, networks, profile)
     fitted = fit(rows, networks, profile)
     origin = f"fitted to {len(rows)} measurements of {len(networks)} networks, starting from {profile.name}"
@@ -146,8 +152,13 @@ def calibrate(
     return Calibration(fitted, errors, tuple(held_out), constants_spoken_of(rows, networks, profile), far)
 
 
-def _network(given: Graph | MeasuredCode, profile: BoardProfile) -> Network:
-    return given if isinstance(given, MeasuredCode) else Foretold.of(given, profile)
+def _network(name: str, given: Graph | MeasuredCode, profile: BoardProfile) -> Network:
+    if isinstance(given, MeasuredCode):
+        return given
+    try:
+        return Foretold.of(given, profile)
+    except GraphError as error:
+        raise MeasurementError(f"measurement of {name!r}: {error}") from error
 
 
 def _errors(rows: Sequence[MeasurementRow], networks: Mapping[str, Network], profile: BoardProfile) -> tuple[RowError, ...]:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from edgesearch.board_eval.isa import Alu, AluInit, Conv, ConvInit, Elew, Engine, Instruction, Load, Save
 from edgesearch.board_eval.targets import BoardProfile, Target, TimingConstants
-from edgesearch.board_eval.timing._certainty import OTHER_CODE_ERROR
 from edgesearch.board_eval.timing._emission import QUEUE_DEPTH
 from edgesearch.board_eval.timing._fusion import Layer
 from edgesearch.board_eval.timing._timing import LayerTime, Timing, layer_time, timing_of
@@ -157,7 +156,7 @@ def time_code(
         pixels=pixels,
         runner=runner,
         layers=table,
-        code_error=OTHER_CODE_ERROR,
+        of_amd=False,
     )
 
 

@@ -61,6 +61,7 @@ class LayerReport:
             f" ({t.runner} runner, {t.host_s * 1e3:.2f} ms of host; bound by {t.latency_bound}), {t.throughput_fps:.1f} fps"
             f" with all cores (bound by {t.throughput_bound})",
             *_intervals(t),
+            *([] if t.size_measured else [NOT_COVERED]),
             f"{t.bytes_moved / 1e6:.2f} MB moved, {t.spilled_bytes / 1e6:.2f} MB of them spilled feature maps read back",
         ]
         return "\n".join(lines)
@@ -84,6 +85,13 @@ class LayerReport:
             f"{layer.name[-40:]:40s} {layer.kind:16s} {shape:>14s} {layer.seconds * 1e3:8.3f} {100 * share:5.1f}%"
             f" {layer.bound_by:>8s} {layer.conv_cycles:11d} {kilobytes:9.1f}"
         )
+
+
+#: Behind the intervals of sizes other than B4096.
+NOT_COVERED = (
+    "this size of the DPU is not covered by measurements: its figures follow from the laws and costs of a B4096, and the"
+    " intervals are as wide as eight networks of a B1600 ask for (docs/timing.md)"
+)
 
 
 def _intervals(timing: Timing) -> list[str]:

@@ -8,6 +8,7 @@ that ended far from where they started, are what tells a wrong row from a slow b
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,8 @@ UNEXPLAINED = 0.25
 #: Networks that a fit needs: with one, every constant can be what it likes.
 _FEWEST_NETWORKS = 2
 _NAMED = 5
+#: A row is an outlier when its error is as many times that of half of the rows, and more than boards and models usually differ.
+_OUTLYING, _USUAL = 4.0, 0.05
 #: Host times of published measurements lie within a factor of 4.5 of each other (0.25 to 1.12 ms an image).
 _FAR = 5.0
 
@@ -87,6 +90,15 @@ def check_explained(errors: Iterable[RowError], profile: BoardProfile) -> None:
             f"{len(far)} of {len(rows)} measurements cannot be explained by any constants of {profile.name} ({named}{more}); "
             "check these rows, or write the profile all the same with --keep-unexplained"
         )
+
+
+def outliers(errors: Iterable[RowError]) -> tuple[RowError, ...]:
+    """The rows that a fitted profile explains, but far worse than most, the farthest first."""
+    rows = list(errors)
+    if not rows:
+        return ()
+    limit = max(_USUAL, _OUTLYING * statistics.median(abs(e.relative) for e in rows))
+    return tuple(sorted((e for e in rows if abs(e.relative) > limit), key=lambda e: -abs(e.relative)))
 
 
 def moved(fitted: Mapping[str, float], start: Mapping[str, float]) -> dict[str, float]:

@@ -11,8 +11,16 @@ import numpy.typing as npt
 
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.isa import Engine
-from edgesearch.board_eval.targets import BoardProfile, TimingConstants
-from edgesearch.board_eval.timing._certainty import interval, latency_error, throughput_error
+from edgesearch.board_eval.targets import BoardProfile, NetworkKind, TimingConstants
+from edgesearch.board_eval.timing._certainty import (
+    code_doubt,
+    half_width,
+    interval,
+    is_measured,
+    kind_of,
+    latency_doubt,
+    throughput_doubt,
+)
 from edgesearch.board_eval.timing._fusion import Layer
 from edgesearch.board_eval.timing._instructions import ENGINE_OF, Kind
 from edgesearch.board_eval.timing._schedule import Program, schedule
@@ -69,6 +77,10 @@ class Timing:
     #: Half widths of the 90 % intervals of both times, relative to them; 0: not known.
     latency_error: float
     throughput_error: float
+    #: What the intervals were taken from, beside board and runner.
+    kind: NetworkKind
+    #: Whether the constants were compared with measurements of this size of the DPU.
+    size_measured: bool
     layers: tuple[LayerTime, ...]
     loaded_bytes: int
     saved_bytes: int
@@ -134,6 +146,11 @@ class Timed(Moves, Protocol):
         ...
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What it runs as one, in order."""
+        ...
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of parameters loaded."""
         ...
@@ -158,11 +175,11 @@ def timing_of(
     pixels: int,
     runner: str | None,
     layers: tuple[LayerTime, ...],
-    code_error: float = 0.0,
+    of_amd: bool = True,
 ) -> Timing:
     """The time of a program that takes `dpu_s` seconds on a core alone, on a board with a runner.
 
-    `spent` is (layers, engines), in any unit: where the time went. `code_error`: see `latency_error`.
+    `spent` is (layers, engines), in any unit: where the time went. `of_amd`: whether the code is what AMD's compiler writes.
     """
     host = profile.runner(runner)
     busy = BusyCores.of(program, dpu_s, profile.cores, profile, host)
@@ -170,18 +187,23 @@ def timing_of(
     moving = by_engine[Engine.LOAD] + by_engine[Engine.SAVE] > by_engine[Engine.CONV] + by_engine[Engine.MISC]
     dpu_bound: Bound = "memory" if moving else "compute"
     host_s = host.of(pixels)
+    latency_s = dpu_s + profile.job_seconds + host_s
+    kind, code = kind_of(program.layers), code_doubt(program.layers, profile, of_amd=of_amd)
+    known = host.widths(kind)
     return Timing(
         network=program.network,
         board=profile.name,
         dpu_s=dpu_s,
         host_s=host_s,
         runner=runner or profile.default_runner,
-        latency_s=dpu_s + profile.job_seconds + host_s,
+        latency_s=latency_s,
         throughput_fps=busy.fps(host, pixels),
         latency_bound="host" if host_s + profile.job_seconds > dpu_s else dpu_bound,
         throughput_bound="host" if busy.bound_by_host(host, pixels) else dpu_bound,
-        latency_error=latency_error(host_s, dpu_s + profile.job_seconds + host_s, host, profile, code_error=code_error),
-        throughput_error=throughput_error(busy, host, pixels, profile, code_error=code_error),
+        latency_error=half_width(known.latency, latency_doubt(host_s, latency_s, code)),
+        throughput_error=half_width(known.throughput, throughput_doubt(busy, host, pixels, code)),
+        kind=kind,
+        size_measured=is_measured(profile.dpu),
         layers=layers,
         loaded_bytes=program.loaded_bytes,
         saved_bytes=program.saved_bytes,

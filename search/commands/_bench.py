@@ -89,10 +89,17 @@ def calibrate(
         study = Study.load(study_name, home, storage=storage)
         profile = load_profile(board or study.settings.board)
         result = study.calibrate(profile, name=name, keep_unexplained=keep_unexplained)
+    held_out = {error.row: error for error in result.held_out}
     for error in result.errors:
         click.echo(
             f"  {error.row.network}  {error.row.what}  measured {error.row.fps:,.1f} FPS, model {error.predicted_fps:,.1f}  "
-            f"({error.relative:+.1%} time)"
+            f"({error.relative:+.1%} time; {held_out[error.row].relative:+.1%} fitted without this network)"
+        )
+    for error in result.outliers:
+        click.echo(
+            f"warning: {error.row.network} {error.row.what} {error.row.fps:g} is {abs(error.relative):.1%} off, far more than "
+            "most rows: measure it again or check the row",
+            err=True,
         )
     if len(result.errors) < result.constants:
         click.echo(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesearch.board_eval.targets import DPUS, load_profile, profile_names
+from edgesearch.board_eval.targets import DPUS, HostRunner, load_profile, profile_names
 from edgesearch.errors import TargetError
 
 
@@ -37,10 +37,14 @@ def test_a_profile_file_may_name_its_architecture(tmp_path: Path) -> None:
         ({"dpu": "B9000"}, "unknown DPU 'B9000'; known are B512"),
         ({"cores": 0}, "cores"),
         ({"clock_mhz": -300}, "clock_mhz"),
-        ({"colour": "red"}, "colour"),
-        ({"constants": {"load": 1.0}}, "constants"),
+        ({"colour": "red"}, r"unknown key colour = 'red'; remove it or correct its name"),
+        ({"constants": {"load": 1.0}}, r"constants.load_word is missing; add it"),
         ({"default_runner": "java"}, "default_runner is 'java', but the runners are: cpp, thesis_script, vart_python"),
-        ({"runners": {"cpp": {"seconds": -1.0}}}, r"runners.cpp.seconds"),
+        ({"runners": {"cpp": {"seconds": -1.0}}}, r"runners.cpp.seconds = -1.0, expected greater than or equal to 0"),
+        (
+            {"runners": {"cpp": {"seconds": 1.0, "errors_by_kind": {"round": {}}}}},
+            r"runners.cpp.errors_by_kind.round = 'round', expected 'depthwise' or 'dense'",
+        ),
         ({"runners": {"cpp": {"seconds": 1.0, "colour": 1}}}, r"runners.cpp.colour"),
     ],
 )
@@ -54,6 +58,12 @@ def test_what_is_wrong_with_a_profile_is_named(tmp_path: Path, change: dict[str,
 def test_a_profile_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(load_profile("zcu104").to_json(), encoding="utf-8-sig")
     assert load_profile(tmp_path / "mine.json") == load_profile("zcu104")
+
+
+def test_a_runner_without_a_table_of_kinds_is_written_as_before_there_was_one() -> None:
+    assert "errors_by_kind" not in HostRunner(seconds=1.0).model_dump()
+    shipped = load_profile("zcu104").runner().model_dump()
+    assert set(shipped["errors_by_kind"]) == {"depthwise", "dense"}
 
 
 def test_a_profile_of_0_1_0_is_read(tmp_path: Path) -> None:

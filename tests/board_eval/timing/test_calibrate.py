@@ -110,7 +110,8 @@ def test_a_file_with_graphs_beside_it(tmp_path: Path) -> None:
     assert max(abs(error.relative) for error in result.errors) < 0.15  # two networks do not pull far from where it started
     assert len(result.held_out) == 4
     assert result.mean_absolute_held_out is not None
-    assert result.mean_absolute_held_out > result.mean_absolute
+    together = {error.row: error.predicted_fps for error in result.errors}
+    assert all(error.predicted_fps != pytest.approx(together[error.row], rel=1e-3) for error in result.held_out)
     assert calibrate_file(path, PROFILE).mean_absolute_held_out is None
 
 
@@ -164,6 +165,22 @@ def test_constants_that_few_rows_leave_open_and_that_ended_far_away_are_told() -
     assert list(found.moved) == ["runners.cpp.seconds"]
     assert found.moved["runners.cpp.seconds"] == pytest.approx(10, rel=0.1)
     assert moved({"a": 1.0, "b": 1.0}, {"a": 4.9, "b": 5.1}) == {"b": pytest.approx(1 / 5.1)}
+
+
+def test_a_row_that_lies_far_from_the_others_is_told() -> None:
+    rows = measured(truth())
+    wrong = dataclasses.replace(rows[6], fps=0.88 * rows[6].fps)
+    found = calibrate([*rows[:6], wrong, *rows[7:]], networks(), PROFILE)
+    assert [error.row for error in found.outliers] == [wrong]
+    assert calibrate(rows, networks(), PROFILE).outliers == ()
+
+
+def test_a_network_that_cannot_be_timed_is_named_with_its_measurement() -> None:
+    graph = networks()["net0"]
+    dead = dataclasses.replace(graph.nodes[1], name="dead")
+    broken = Graph("broken", (*graph.nodes[:2], dead, *graph.nodes[2:]))
+    with pytest.raises(MeasurementError, match="measurement of 'net0': network 'broken': nobody reads 'dead'"):
+        calibrate(measured(truth()), {**networks(), "net0": broken}, PROFILE)
 
 
 def test_a_spreadsheets_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:

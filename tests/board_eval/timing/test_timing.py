@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edgesearch.board_eval.graph._graph import Conv, Graph
+from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph
 from edgesearch.board_eval.lowering._widths import with_widths
-from edgesearch.board_eval.targets import DPUS, HostRunner, load_profile
+from edgesearch.board_eval.targets import DPUS, HalfWidths, HostRunner, load_profile
 from edgesearch.board_eval.timing._instructions import ENGINE_OF, Engine
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._timing import instruction_costs, run, time_graph
@@ -92,7 +92,7 @@ def test_latency_names_its_parts() -> None:
 
 
 def test_more_cores_give_more_throughput_and_the_same_latency() -> None:
-    graph = residual_net(32, (16, 32, 32))
+    graph = residual_net(96, (64, 64, 256))
     two, one = time_graph(graph, PROFILE), time_graph(graph, PROFILE.model_copy(update={"cores": 1}))
     assert two.latency_s == one.latency_s
     alone = one.dpu_s + PROFILE.job_seconds
@@ -130,15 +130,54 @@ def test_intervals_hold_the_figure_and_are_wider_for_sizes_that_nobody_measured(
     low, high = timing.latency_fps_interval
     assert low < timing.latency_fps < high
     assert (1 / low - 1 / high) * timing.latency_fps == pytest.approx(2 * timing.latency_error)
-    assert PROFILE.runner().latency_error < timing.latency_error < 0.1
+    assert PROFILE.runner().widths("depthwise").latency < timing.latency_error < 0.1
     tiny = time_graph(residual_net(8, (16, 16, 16)), PROFILE)
     assert tiny.latency_error > 2 * timing.latency_error  # the host's time is what is least known
-    assert tiny.throughput_fps * tiny.host_s > 1.2  # more than one thread of the host must be busy for it
-    assert tiny.throughput_error > 1.5 * timing.throughput_error
+    assert tiny.throughput_bound == "host"
+    assert tiny.throughput_error > 0.25
+    slow = HostRunner(seconds=1.5e-3, throughput_error=0.02, threads=8)
+    crowded = time_graph(
+        residual_net(96, (64, 64, 256)), PROFILE.model_copy(update={"runners": {"mine": slow}, "default_runner": "mine"})
+    )
+    assert crowded.throughput_bound != "host"
+    assert crowded.throughput_fps * crowded.host_s > 1.2  # more than one thread of the host must be busy for it
+    assert crowded.throughput_error > 2 * slow.throughput_error
     small = time_graph(residual_net(96, (64, 64, 256)), PROFILE.model_copy(update={"dpu": DPUS["B1600"]}))
-    assert small.latency_error >= 0.25
+    assert timing.size_measured
+    assert not small.size_measured
+    assert small.latency_error >= 0.4
     unknown = PROFILE.model_copy(update={"runners": {"mine": HostRunner(seconds=0)}, "default_runner": "mine"})
     assert time_graph(residual_net(16, (16, 16, 16)), unknown).latency_error == 0.0
+
+
+def test_kinds_of_networks_have_intervals_of_their_own() -> None:
+    narrow, wide = HalfWidths(latency=0.01, throughput=0.02), HalfWidths(latency=0.11, throughput=0.12)
+    host = HostRunner(seconds=0, latency_error=0.2, throughput_error=0.3, errors_by_kind={"depthwise": wide})
+    both = host.model_copy(update={"errors_by_kind": {"dense": narrow, "depthwise": wide}})
+    net = Net(64, 64, 16)
+    net.conv("image", 32)
+    dense, deep = net.graph(), residual_net(64, (64, 64, 64))
+
+    def errors(graph: Graph, runner: HostRunner) -> tuple[float, float]:
+        board = PROFILE.model_copy(update={"runners": {"mine": runner}, "default_runner": "mine", "cores": 1})
+        timing = time_graph(graph, board)
+        return timing.latency_error, timing.throughput_error
+
+    assert errors(dense, both) == pytest.approx((0.01, 0.02))
+    assert errors(deep, both) == errors(deep, host) == pytest.approx((0.11, 0.12))
+    assert errors(dense, host) == pytest.approx((0.2, 0.3))  # a kind that was not measured
+
+
+def test_a_batch_norm_that_stands_alone_widens_the_interval() -> None:
+    timing = {}
+    for scale in (False, True):
+        net = Net(32, 32, 64)
+        x = net.conv("image", 64)
+        bn = Depthwise(name="bn", inputs=(x,), shape=net.shapes[x], kernel=(1, 1), scale=True)
+        net.add(net.conv(net.put(bn) if scale else x, 64), x)
+        timing[scale] = time_graph(net.graph(), PROFILE)
+    assert timing[True].kind == "dense"
+    assert timing[True].latency_error > timing[False].latency_error
 
 
 def test_half_the_clock_is_twice_the_time() -> None:
