@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -63,7 +64,8 @@ def lower_with_sources(
 
 
 def _check_input_shape(shape: object) -> None:
-    if not (isinstance(shape, Sequence) and len(shape) == 3 and all(isinstance(size, int) and size > 0 for size in shape)):
+    sizes = shape if isinstance(shape, Sequence) else ()
+    if len(sizes) != 3 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
         raise GraphError(f"the input's shape is {shape!r}, expected (channels, height, width), such as (3, 32, 32)")
 
 

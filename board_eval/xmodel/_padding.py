@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 from edgesearch.board_eval.graph import Conv, Depthwise, Node, Pool
 from edgesearch.board_eval.xmodel._ops import Op
@@ -37,7 +38,7 @@ def read_pad(op: Op, source: Node) -> Pool:
     )
 
 
-def fold_padding(nodes: dict[str, Node], names: set[str]) -> None:
+def fold_padding(nodes: dict[str, Node], names: Iterable[str]) -> None:
     """Move the padding of the nodes `names`, made by `read_pad`, into the layers that read them.
 
     That is exact where no padded value is rounded anew and every reader pads with zeros as far as the DPU lets it. Where it is

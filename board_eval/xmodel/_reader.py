@@ -68,7 +68,7 @@ class _Reader:
         self.bits: int | None = None
         #: Images of one pixel that are read as vectors: means over height and width, scaled vectors.
         self.vectors: set[str] = set()
-        self.pads: set[str] = set()
+        self.pads: list[str] = []
 
     def run(self) -> Graph:
         self._collect()
@@ -335,7 +335,7 @@ class _Reader:
     def pad(self, op: Op) -> None:
         (source,) = self._inputs(op, op.argument("input"))
         self._put(op, read_pad(op, self.nodes[source]))
-        self.pads.add(op.name)
+        self.pads.append(op.name)
 
     def mul(self, op: Op) -> None:
         a, b = self._pair(op)
