@@ -13,6 +13,8 @@ from edgesearch.spaces._validation import name_or_path
 #: Pruning that sets single weights to zero, for analysis: the DPU computes with a zero as with any other weight.
 SPARSE_METHODS = ("unstructured", "n_m")
 PRUNING_METHODS = ("none", "one_step", "iterative", *SPARSE_METHODS)
+#: The largest share that may go.
+HIGHEST_RATIO = 0.95
 
 
 class Pruning(Settings):
@@ -23,7 +25,7 @@ class Pruning(Settings):
     """
 
     method: str = "none"
-    ratio: float = Field(default=0.0, ge=0.0, le=0.95)
+    ratio: float = Field(default=0.0, ge=0.0, le=HIGHEST_RATIO)
     #: What the ratio is of: multiply-accumulates, or the DPU's time for an image.
     target: Literal["macs", "fps"] = "macs"
     #: Every layer keeps a multiple of this many channels; None: as many as the DPU works on side by side.
@@ -63,8 +65,10 @@ class Pruning(Settings):
             return default
         if self.method == "unstructured":
             return Pruning(method=self.method, ratio=self.ratio)
-        update = {"pattern": default.pattern} | ({"steps": default.steps} if self.method == "one_step" else {})
-        return self.model_copy(update=update)
+        if is_import_path(self.method):  # it may make use of any setting
+            return self
+        steps = default.steps if self.method == "one_step" else self.steps
+        return self.model_copy(update={"steps": steps, "pattern": default.pattern})
 
     def __str__(self) -> str:
         if self.method == "n_m":
@@ -86,8 +90,9 @@ class Pruning(Settings):
         if self.backend == "vai" and self.target == "fps":
             raise ValueError("backend = 'vai' prunes to a share of the MACs; leave it out, or target = 'fps'")
         kept, of = self.n_m
-        if kept >= of:
-            raise ValueError(f"pattern = {self.pattern!r} leaves nothing out; expected N:M with N below M, such as 2:4")
+        if not 0 < 1 - kept / of <= HIGHEST_RATIO:
+            what = "leaves nothing out" if kept >= of else f"leaves out more than {HIGHEST_RATIO:.0%}"
+            raise ValueError(f"pattern = {self.pattern!r} {what}; expected N:M with N below M, such as 2:4")
         if self.sparse and (self.backend == "vai" or self.target == "fps"):
             asked = "backend = 'vai'" if self.backend == "vai" else "target = 'fps'"
             raise ValueError(f"method = {self.method!r} sets weights to zero and saves no time of the DPU; leave out {asked}")

@@ -114,6 +114,13 @@ class Space(Settings):
             _valid(Pruning, method=name)
         return methods
 
+    @field_validator("pattern")
+    @classmethod
+    def _patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            _valid(Pruning, pattern=pattern)
+        return patterns
+
     @field_validator("algorithm")
     @classmethod
     def _quantizers(cls, algorithms: tuple[str, ...]) -> tuple[str, ...]:
@@ -281,7 +288,7 @@ def _valid(kind: type[BaseModel], **fields: Any) -> None:
 _SETTINGS_OF: dict[type[BaseModel], tuple[str, ...]] = {
     Student: ("width", "input_size", "stem", "head"),
     Distillation: ("temperature", "alpha", "beta", "gamma", "nkd_temperature"),
-    Pruning: ("ratio", "granularity", "steps", "pattern"),
+    Pruning: ("ratio", "granularity", "steps"),
     Quantization: ("bits",),
 }
 

@@ -20,10 +20,10 @@ def weigh(model: nn.Module, groups: Sequence[Group], score: Callable[[nn.Module]
     """The `groups` with the importance of what their channels say, and the score of `model`, which is not changed.
 
     A layer that reads channel c with the weights W[:, c] puts out a share of it, Var(x_c) * |W[:, c]|^2, with x_c over the
-    images that `score` shows to the network and over their pixels. The importance (channels,) is this share of all that the
-    layer reads, summed over the layers that read the channel. Unlike the norms of weights it does not change when one layer
-    scales a channel and the next scales it back. What a channel says in the same way of every image is no part of it, since a
-    batch-norm or a bias makes up for that.
+    images of each batch that `score` shows to the network, and over their pixels. The importance (channels,) is this share of
+    all that the layer reads, summed over the layers that read the channel. Unlike the norms of weights it does not change when
+    one layer scales a channel and the next scales it back. What a channel says in the same way of every image is no part of
+    it, since a batch-norm or a bias makes up for that.
 
     Groups keep the importance that they have where `score` does not run the network.
     """

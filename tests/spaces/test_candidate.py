@@ -178,6 +178,7 @@ def test_zeros_are_for_analysis_and_say_so() -> None:
         ({"student": {"architecture": "mlp", "wdth": 2}}, ["unknown key student.wdth", "did you mean width"]),
         ({"student": {"architecture": "mlp"}, "quantization": {"method": "qat", "bits": 16}}, ["float16", "ptq"]),
         ({"student": {"architecture": "mlp"}, "pruning": {"method": "n_m", "pattern": "4:4"}}, ["'4:4'", "N below M"]),
+        ({"student": {"architecture": "mlp"}, "pruning": {"method": "n_m", "pattern": "1:64"}}, ["'1:64'", "95%"]),
         ({"student": {"architecture": "mlp"}, "pruning": {"method": "n_m", "pattern": "half"}}, ["pruning.pattern", "half"]),
         (
             {"student": {"architecture": "mlp"}, "pruning": {"method": "unstructured", "ratio": 0.5, "target": "fps"}},

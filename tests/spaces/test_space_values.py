@@ -43,6 +43,8 @@ class _Drawn:
         ({"granularity": [0]}, ["granularity = 0", "1"]),
         ({"steps": [99]}, ["steps = 99", "20"]),
         ({"head": -1}, ["head = -1", "0"]),
+        ({"pattern": ["2:4", "4:4"]}, ["pattern", "4:4", "N below M"]),
+        ({"pattern": ["half"]}, ["pattern", "half"]),
         ({"student": {"cnn_tiny": {"input_size": [2]}}}, ["student.cnn_tiny.input_size = 2", "4"]),
         ({"student": {"cnn_tiny": {"input_size": []}}}, ["student.cnn_tiny.input_size = []", "at least 1 value"]),
         ({"student": {"cnn_tiny": {"width": [9.0]}}}, ["student.cnn_tiny.width = 9.0", "4"]),
