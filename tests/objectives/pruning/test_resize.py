@@ -14,7 +14,7 @@ from edgesearch.spaces._torchvision import import_torchvision
 SHAPE = (3, 64, 64)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_0"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "squeezenet1_0", "mobilenet_v3_small"])  # the last has gates
 def test_pruned_networks_survive_the_round_trip(name: str) -> None:
     build = getattr(import_torchvision("models"), name)
     torch.manual_seed(0)
