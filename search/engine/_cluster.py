@@ -24,7 +24,7 @@ from edgesearch.search.engine._shipping import names_code, packed
 
 __all__ = ["Cluster", "HeadWatch", "check_nodes"]
 
-#: Seconds for which a head may be silent: Ray itself ends processes that cannot reach it for 60 s.
+#: Seconds for which a head may be silent: Ray's nodes end what they run when they cannot reach it for 60 s.
 _HEAD_S = 30.0
 #: Seconds between two looks at it, and for an answer.
 _LOOK_S, _ANSWER_S = 3.0, 3.0
