@@ -204,7 +204,7 @@ def _images(settings: PrunedSettings, data: Parts) -> float:
 
 SPEC = StageSpec(
     name="pruned",
-    version=3,
+    version=4,
     settings=PrunedSettings,
     place=_place,
     run=_run,
