@@ -14,22 +14,22 @@ from torch.utils.data import DataLoader, Dataset
 
 from edgesearch.spaces import Student, build
 
-__all__ = ["augmented_batches", "batches", "step"]
+__all__ = ["augmented_batches", "batches", "plain_batches", "step"]
 
 
-class _Augmented(Dataset[tuple[Tensor, int]]):
-    """Images uint8 (N, H, W, 3) moved by up to 4 pixels, mirrored by chance and normalised, one by one."""
+class _Images(Dataset[tuple[Tensor, int]]):
+    """Images uint8 (N, H, W, 3) normalised, one by one; `augmented`: moved by up to 4 pixels and mirrored by chance."""
 
-    def __init__(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
+    def __init__(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], *, augmented: bool) -> None:
         build(Student(architecture="resnet18"), channels=3, classes=2)  # imports torchvision, with what this torch lacks
         from torchvision import transforms
 
         self._images, self._labels = images, labels
+        moves = [transforms.RandomCrop(images.shape[1], padding=4), transforms.RandomHorizontalFlip()]
         self._transform: Any = transforms.Compose(
             [
                 transforms.ToPILImage(),
-                transforms.RandomCrop(images.shape[1], padding=4),
-                transforms.RandomHorizontalFlip(),
+                *(moves if augmented else ()),
                 transforms.ToTensor(),
                 transforms.Normalize((0.5,) * 3, (0.25,) * 3),
             ]
@@ -46,9 +46,16 @@ def augmented_batches(
     images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], batch: int, *, workers: int = 2
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches without end: images float32 (batch, 3, H, W) and labels (batch,)."""
-    loader = DataLoader(_Augmented(images, labels), batch, shuffle=True, num_workers=workers, drop_last=True)
+    loader = DataLoader(_Images(images, labels, augmented=True), batch, shuffle=True, num_workers=workers, drop_last=True)
     while True:
         yield from loader
+
+
+def plain_batches(
+    images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64], batch: int, *, workers: int = 2
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """The same batches of every image once, in order and as it is."""
+    return DataLoader(_Images(images, labels, augmented=False), batch, num_workers=workers)
 
 
 def batches(images: Tensor, labels: Tensor, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:

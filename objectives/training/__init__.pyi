@@ -8,6 +8,7 @@ from ._device import multiplies_bfloat16 as multiplies_bfloat16
 from ._distillation import Supervision as Supervision
 from ._distillation import stored_view as stored_view
 from ._distillation import teacher_logits as teacher_logits
+from ._evaluation import Scorer as Scorer
 from ._evaluation import evaluate as evaluate
 from ._features import FeatureStage as FeatureStage
 from ._features import find_stages as find_stages

@@ -13,7 +13,7 @@ from edgesearch.objectives.stages._pipeline import PruneSearch
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.training import evaluate
+from edgesearch.objectives.training import Scorer
 from edgesearch.spaces import Settings
 
 #: Networks that are scored, at most nine for each group of channels, by the passes that they are worth; for estimates only.
@@ -52,11 +52,7 @@ def _run(context: Context[SensitivitySettings]) -> Result:
 def scoring(data: DataSet, input_size: int, images: int, device: str) -> Callable[[nn.Module], float]:
     """The accuracy of a network on the first training images: those of the validation set judge candidates, and only them."""
     scored = Split(data.train.images[:images], data.train.labels[:images])
-
-    def score(network: nn.Module) -> float:
-        return evaluate(network.to(device), scored, input_size=input_size, normalisation=data.normalisation, device=device)
-
-    return score
+    return Scorer(scored, input_size=input_size, normalisation=data.normalisation, device=device)
 
 
 def _images(settings: SensitivitySettings, data: Parts) -> float:
