@@ -175,9 +175,10 @@ class Plan:
         if recipe.mixed_precision == "auto" and not self.conditions.bfloat16:
             chosen["mixed_precision"] = "off"
         whole = recipe.model_copy(update=chosen)
-        useless = {} if has_strength(whole.augmentation) else {"augmentation_strength"}
-        useless = useless if whole.mix != "none" else {*useless, "mix_alpha"}
-        return whole.model_copy(update={name: Recipe.model_fields[name].default for name in useless})
+        used = {"augmentation_strength": has_strength(whole.augmentation), "mix_alpha": whole.mix != "none"}
+        return whole.model_copy(
+            update={name: Recipe.model_fields[name].default for name, is_used in used.items() if not is_used}
+        )
 
     @property
     def mixes(self) -> bool:

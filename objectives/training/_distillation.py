@@ -119,7 +119,7 @@ def teacher_logits(
     kind = choose_augmentation(augmentation, data.name)
     where = choose_device(device)
     teacher.to(where)
-    images = torch.tensor(data.train.images)
+    images = torch.tensor(data.train.images, device=where)
     options: dict[str, Any] = {"input_size": input_size, "normalisation": data.normalisation}
     logits = [
         predict_logits(

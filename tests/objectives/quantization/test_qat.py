@@ -257,8 +257,9 @@ def test_positions_stay_once_they_are_frozen_and_a_mean_of_weights_begins_anew(t
 
 
 def test_a_loss_that_is_not_a_number(trained: nn.Module, few: DataSet) -> None:
+    recipe = QatRecipe(epochs=3, augmentation="none").model_copy(update={"lr": 1e30})  # more than a recipe may ask for
     with pytest.raises((TrainingError, QuantizationError), match=r"not a finite number|a threshold became"):
-        qat(trained, few, {"epochs": 3, "lr": 1.0, "optimizer": "sgd"})
+        train_qat(trained, few, recipe=recipe, input_size=None)
 
 
 def test_the_teacher_sees_what_the_network_is_shown(trained: nn.Module, few: DataSet) -> None:
@@ -281,18 +282,26 @@ def test_the_teacher_sees_what_the_network_is_shown(trained: nn.Module, few: Dat
 
 
 def test_feature_maps_are_compared(trained: nn.Module, few: DataSet) -> None:
-    """With weight 0 nothing changes, bit for bit; with more it does; and what was cut off goes on to the same bits."""
+    """With weight 0 the loss is that of the labels, with more it is greater; what was cut off goes on to the same bits."""
     network = QatNetwork(trained, lower_with_sources(trained, SHAPE), 8)
     sizes = [(channels, height) for _, channels, height in find_stages(network, SHAPE)]
     assert sizes == [(channels, height) for _, channels, height in find_stages(trained, SHAPE)] == [(8, 8), (16, 4), (16, 2)]
 
-    def taught(beta: float, checkpoints: Memory | None = None) -> Graph:
+    def taught(beta: float, checkpoints: Memory | None = None) -> Qat:
         teacher = copy.deepcopy(trained)
         supervision = Supervision(kind="intermediate", alpha=1.0, beta=beta, teacher=teacher)
         made = qat(trained, few, {"epochs": 3, "lr": 2e-3}, supervision=supervision, checkpoints=checkpoints)
         assert not any(module._forward_hooks for module in teacher.modules())
-        return made.graph
+        return made
 
-    plain, nothing, drawn = qat(trained, few, {"epochs": 3, "lr": 2e-3}).graph, taught(0.0), taught(5.0)
-    assert same(plain, nothing)
-    assert not same(plain, drawn)
+    plain, nothing, drawn = qat(trained, few, {"epochs": 3, "lr": 2e-3}), taught(0.0), taught(5.0)
+    first = [made.training.history[0].loss for made in (plain, nothing, drawn)]
+    assert first[1] == pytest.approx(first[0], rel=1e-2)
+    assert first[2] > 1.1 * first[0]
+    memory = Memory()
+    memory.stop_after = 2
+    with pytest.raises(KeyboardInterrupt):
+        taught(5.0, memory)
+    memory.stop_after = None
+    assert same(taught(5.0, memory).graph, drawn.graph)
+    assert not same(plain.graph, drawn.graph)
