@@ -17,7 +17,7 @@ from edgesearch.spaces import Distillation, Student, build
 __all__ = ["StageMemory"]
 
 #: What a process has before it reads data: interpreter, torch, Ray's worker, code that a first step brings into memory.
-_PROCESS_BYTES = 450_000_000
+_PROCESS_BYTES = 400_000_000
 
 
 class StageMemory:
