@@ -31,6 +31,8 @@ from edgesearch.search.engine._placement import Request, places
 _PATIENCE = 5
 #: Memory is asked for in such steps: Ray keeps workers for tasks that ask alike.
 _MEMORY_STEP = 64 << 20
+#: What workers are called in lists of processes, after "ray::".
+_TITLE = "run_job"
 
 
 class RayPool:
@@ -161,7 +163,7 @@ class RayPool:
         _keep_quiet()
         self._daemons = _daemons() if local else {}
         self._board_tasks = {}
-        self._task = self._ray.remote(max_retries=0, max_calls=0, **self._request.options)(run_on_node)
+        self._task = self._ray.remote(name=_TITLE, max_retries=0, max_calls=0, **self._request.options)(run_on_node)
         try:
             if self._address is None:
                 places(self._request, [self._ray.cluster_resources()], "this machine")
@@ -176,7 +178,7 @@ class RayPool:
         """The task of a job on a board: on nodes that offer the board, else on this one. Ray is asked once for each board."""
         if board not in self._board_tasks:
             name = f"board:{board}"
-            remote = self._ray.remote(num_cpus=0, max_retries=0)(run_on_node)
+            remote = self._ray.remote(name=_TITLE, num_cpus=0, max_retries=0)(run_on_node)
             if self._ray.cluster_resources().get(name):
                 self._board_tasks[board] = remote.options(resources={name: 1})
             else:

@@ -73,7 +73,7 @@ def relayed(keeper: Any, log: str, local: str, *, every_s: float = _EVERY_S) -> 
                         content = file.read()
                 given = keeper.add.remote(log, content)
                 sent += len(content)
-                if is_last:  # so that it is there before the job's answer is
+                if is_last and ray.is_initialized():  # so that it is there before the job's answer is
                     ray.get(given, timeout=_EVERY_S)
             if is_last:
                 return
