@@ -152,7 +152,7 @@ def show(images: Tensor, view: View | None, index: Tensor) -> Tensor:
     _, height, width, channels = images.shape
     piece = max(1, _PIECE_BYTES // (height * width * channels))
     if view.colours is not None and device.type == "cpu" and len(index) > piece:
-        return torch.cat([show(images, view, part) for part in index.split(piece)])
+        return torch.cat([show(images, view, part) for part in torch.split(index, piece)])
     down, right, mirrored = (part[chosen].to(device)[:, None] for part in (view.down, view.right, view.mirrored))
     across, along = torch.arange(width, device=device)[None], torch.arange(height, device=device)[None]
     across = torch.where(mirrored, width - 1 - across, across)
