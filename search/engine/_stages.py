@@ -71,9 +71,14 @@ class StageRunner:
         self._known: dict[str, Artifact] = {}  # the last that were read
 
     @property
+    def free(self) -> int:
+        """How many workers are free."""
+        return self._pool.slots - sum(self._pool.waits_for_boards or not needs_board(s) for s, _ in self._running.values())
+
+    @property
     def has_room(self) -> bool:
         """Whether a worker is free."""
-        return sum(self._pool.waits_for_boards or not needs_board(s) for s, _ in self._running.values()) < self._pool.slots
+        return self.free > 0
 
     def artifact(self, stage: Stage) -> Artifact | None:
         """The stage's artifact, if it is in the store."""
