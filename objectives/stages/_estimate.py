@@ -19,6 +19,8 @@ from edgesearch.spaces import Candidate, Student, build
 
 #: Parameters of a network whose memory is worth a look for what nobody holds any more.
 _LARGE = 2_000_000
+#: Weights of a tensor that is not kept: it is a layer's, and no constant that may decide what the DPU can run.
+_LARGE_TENSOR = 100_000
 
 
 class Estimator:
@@ -52,7 +54,7 @@ class Estimator:
         if key not in self._known:
             self._known[key] = estimate(self._graph(student, ratio, pruning.target, granularity), self.board, bits)
             if self._known[key]["parameters"] > _LARGE:
-                gc.collect()  # traced networks are parts of cycles, and keep their weights until then
+                gc.collect()
         return dict(self._known[key])
 
     def network_key(self, candidate: Candidate) -> str:
@@ -76,15 +78,18 @@ class Estimator:
             return self._unpruned(student)[1]
         key = student.model_dump_json()
         if key not in self._shapes:
-            model, _ = self._unpruned(student)  # its errors name the user's own layers
+            model = self._unpruned(student)[0]  # its errors name the user's own layers
+            _collect(model)  # its graph's weights
             self._shapes[key] = PrunableShape(model, shape)
             _hollow(model)
+            _collect(model)
         clock = clock_of(self.board, shape) if target == "fps" else None
         pruned = self._shapes[key].at(ratio=ratio, granularity=granularity, clock=clock)
         return lower(pruned, shape, target=self.board.target)
 
     def _unpruned(self, student: Student) -> tuple[nn.Module, Graph]:
         model = build(student, channels=self._channels, classes=self._classes, folder=self._folder)
+        _hollow(model, least=_LARGE_TENSOR)
         graph = lower(model, (self._channels, student.input_size, student.input_size), target=self.board.target)
         if graph.output.shape != (self._classes,):
             refuse_outputs(student, graph.output.shape, self._classes)
@@ -94,10 +99,19 @@ class Estimator:
         return model, graph
 
 
-def _hollow(model: nn.Module) -> None:
-    """Put a single zero behind each of the model's tensors: its shapes are asked about, and many such are kept."""
+def _hollow(model: nn.Module, *, least: int = 0) -> None:
+    """Put a single zero behind each of the model's tensors of so many elements: its shapes are asked about, and many such are
+    kept.
+    """
     for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+        if tensor.numel() >= least:
+            tensor.data = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
+
+
+def _collect(model: nn.Module) -> None:
+    """Give back what was made of a large network: traced networks are parts of cycles, and keep their weights until then."""
+    if sum(parameter.numel() for parameter in model.parameters()) > _LARGE:
+        gc.collect()
 
 
 def _is_map(node: Node) -> bool:

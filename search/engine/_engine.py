@@ -9,8 +9,7 @@ Results are collected between any two proposals.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,14 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from threadpoolctl import threadpool_limits
 
-from edgesearch.errors import EdgesearchError, StudyError
-from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, StageMemory, plan, rungs_of, teaching_figures
-from edgesearch.search.engine._asking import Asking
+from edgesearch.errors import StudyError
+from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, StageMemory, teaching_figures
 from edgesearch.search.engine._crew import BoardCrew
-from edgesearch.search.engine._draws import Proposal
 from edgesearch.search.engine._hard_limits import HardLimits
-from edgesearch.search.engine._priorities import by_need
+from edgesearch.search.engine._intake import Accepted, Intake
+from edgesearch.search.engine._plans import Plans, with_rungs
+from edgesearch.search.engine._priorities import by_length, by_need
 from edgesearch.search.engine._progress import Progress
-from edgesearch.search.engine._rejections import Rejections
-from edgesearch.search.engine._repeats import Networks
 from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._stages import StageEnd, StageRunner
 from edgesearch.search.engine._stopping import Stopping
@@ -42,8 +39,6 @@ _HOPELESS = 8
 #: Trials under way, per worker where there are several: enough that workers have stages while most trials wait for a teacher,
 #: or for a board. With one worker a trial ends before the next is proposed.
 _AHEAD, _AHEAD_OF_BOARDS = 8, 2
-#: Candidates whose stages are kept: each is asked for several times around its trial's beginning and end.
-_PLANS = 256
 
 
 class Engine:
@@ -73,7 +68,7 @@ class Engine:
         retry_failed: bool = False,
     ) -> None:
         self._study, self._settings, self._conditions = study, settings, conditions
-        self._estimator, self._store, self._progress = estimator, store, progress
+        self._store, self._progress = store, progress
         self._ledger = Ledger(study, lease, say=progress.note) if ledger is None else ledger
         self._scoring, self._boards = Scoring(settings, estimator.board), boards
         self._limits = HardLimits(settings, conditions)
@@ -92,28 +87,23 @@ class Engine:
         self._most_active = 1 if pool.slots == 1 else _AHEAD * pool.slots
         if boards is not None and not pool.waits_for_boards:  # so that workers have stages while trials wait for a board
             self._most_active = _AHEAD_OF_BOARDS * pool.slots + boards.places
-        self._asking = Asking(
+        self._active: list[ActiveTrial] = []
+        self._plans, self._stopping = Plans(settings.pipeline, conditions), Stopping(settings, self._scoring)
+        self._intake = Intake(
             settings,
+            study.user_attrs,
             conditions=conditions,
             estimator=estimator,
             scoring=self._scoring,
+            limits=self._limits,
+            stopping=self._stopping,
             store=store,
-            plan=self._stages_of,
-            was_tried=lambda key: key in self._seen,
-            has_network=lambda key: self._networks.knows(key),
+            plans=self._plans,
+            note=progress.note,
             folder=folder,
         )
-        self._planned: dict[str, tuple[Stage, ...]] = {}  # by a candidate's settings
-        self._search: Iterator[Proposal] | None = None
-        self._search_started = 0.0
-        self._active: list[ActiveTrial] = []
-        self._seen: set[str] = set()  # candidate keys
-        self._networks = Networks(int(study.user_attrs.get("repeats", 0)), note=progress.note)
-        self._rejections = Rejections(settings.constraints, study.user_attrs, note=progress.note)
-        self._stopping = Stopping(settings, self._scoring)
         self._finished = self._failed = self._stopped = 0
-        self._retry: list[Candidate] = []
-        self._exhausted = self._told_teacher = False
+        self._told_teacher = False
         self._count = self._ended = self._wanted = 0  # trials of the study: all, ended, asked for
         self._take_over(retry_failed)
 
@@ -133,7 +123,8 @@ class Engine:
             self._advance()
             busy = self._take_up()
             if not busy and self._wants_trial():
-                self._consider_next()
+                if (accepted := self._intake.look(self._count)) is not None:
+                    self._create(accepted)
                 busy = True
             if not busy and not self._active:
                 if not self._stopping.paused:
@@ -143,22 +134,21 @@ class Engine:
             for end in self._stages.collect(timeout=0.0 if busy else 0.25):
                 self._settle(end)
         self._ledger.set_attributes(self._tallies())
-        return Summary(
-            self._finished, self._failed, self._rejections.count, self._networks.repeats, self._exhausted, self._stopped
-        )
+        intake = self._intake
+        return Summary(self._finished, self._failed, intake.rejections.count, intake.repeats, intake.exhausted, self._stopped)
 
     def _show(self) -> None:
-        self._progress.update(self._ended, self._wanted, {trial.number: trial.missing().kind for trial in self._active})
+        self._progress.update(self._ended, self._wanted, {trial.number: trial.waits_for().kind for trial in self._active})
 
     def _take_over(self, retry_failed: bool) -> None:
         """Learn from what is recorded, and go on with the trials of a driver that died."""
         paid: set[str] = set()  # keys of stages
-        under_way = []
+        under_way, retry = [], []
         for trial in self._study.get_trials(deepcopy=False):
             self._count += 1
             candidate = Candidate.model_validate(trial.user_attrs["candidate"])
             self._scoring.observe(trial)
-            self._asking.observe(trial)
+            self._intake.observe(trial)
             self._stopping.observe(trial, candidate)
             self._limits.observe(trial)
             if trial.state == TrialState.RUNNING:
@@ -168,38 +158,32 @@ class Engine:
             else:
                 self._ended += 1
                 kinds = trial.user_attrs.get("stage_seconds") or {}
-                stages = self._stages_of(candidate) if kinds else []
-                paid |= {part.key for stage in stages if stage.kind in kinds for part in _with_rungs(stage)}
+                stages = self._plans.stages(candidate) if kinds else []
+                paid |= {part.key for stage in stages if stage.kind in kinds for part in with_rungs(stage)}
             if trial.state == TrialState.FAIL and retry_failed:
-                self._retry.append(candidate)
-                continue
-            self._seen.add(candidate.key)  # an earlier version may have stored another key for it
-            if "network_key" in trial.user_attrs:
-                self._networks.add(trial.user_attrs["network_key"], trial.number, candidate)
+                retry.append(candidate)
+            else:  # an earlier version may have stored another key for it
+                self._intake.has(candidate, trial.user_attrs.get("network_key"), trial.number)
         for active, found in under_way:
             paid.update(found)
             active.credit(paid, self._stages.artifact)
-        # What failed once and succeeded since is not tried again.
-        self._retry = [c for i, c in enumerate(self._retry) if c.key not in self._seen and c not in self._retry[:i]]
-        for candidate in self._retry:
-            for last in ("measured", "on_board") if self._conditions.measures(candidate) else ("measured",):
-                for stage in self._plan(candidate, last).walk():
-                    for part in _with_rungs(stage):
-                        self._store.forget_failure(part.kind, part.key)
+        for candidate in self._intake.try_again(retry):
+            for part in self._plans.everything(candidate):
+                self._store.forget_failure(part.kind, part.key)
 
     # --- beginning a trial
 
     @property
     def _is_last(self) -> bool:
         """Whether no trial will begin any more."""
-        return self._count >= self._wanted or self._exhausted
+        return self._count >= self._wanted or self._intake.exhausted
 
     @property
     def _has_room(self) -> bool:
         return self._stages.has_room and len(self._active) < self._most_active
 
     def _wants_trial(self) -> bool:
-        is_left = not self._exhausted or self._stopping.has_hope
+        is_left = not self._intake.exhausted or self._stopping.has_hope
         return self._count < self._wanted and is_left and self._has_room
 
     def _take_up(self) -> bool:
@@ -212,55 +196,8 @@ class Engine:
         """Let trials that waited run among the others, older ones first, as they would after a break."""
         self._active = sorted([*self._active, *trials], key=lambda trial: trial.number)
 
-    def _consider_next(self) -> None:
-        """Look at one proposal for the next trial."""
-        if self._search is None:
-            self._search, self._search_started = self._proposals(), time.perf_counter()
-        proposal = next(self._search, None)
-        if proposal is None:
-            if not self._exhausted:
-                self._progress.note(self._asking.why_none_is_left())
-            self._search, self._exhausted = None, True
-        elif proposal.key in self._seen:
-            if proposal.drawn:
-                self._networks.repeats += 1
-        else:
-            estimate = self._screen(proposal)
-            self._seen.add(proposal.key)
-            if estimate is not None and not self._networks.has(self._network_key(proposal.candidate), proposal.candidate):
-                self._search = None
-                self._create(proposal, estimate, time.perf_counter() - self._search_started)
-
-    def _proposals(self) -> Iterator[Proposal]:
-        while self._retry:
-            yield Proposal(self._retry.pop(0))
-        while (stopped := self._stopping.again()) is not None:
-            candidate = Candidate.model_validate(stopped.user_attrs["candidate"])
-            self._seen.discard(candidate.key)
-            self._networks.forget(stopped.user_attrs["network_key"])
-            yield Proposal(candidate, stopped.params, stopped.distributions, again=stopped.number)
-        yield from self._asking.proposals(self._count, self._seen)
-
-    def _screen(self, proposal: Proposal) -> dict[str, float] | None:
-        """The metrics known before training, or None when a hard constraint or the DPU rules the candidate out."""
-        try:
-            estimate = self._scoring.corrected(self._estimator.estimate(proposal.candidate), proposal.candidate)
-        except EdgesearchError as error:
-            self._rejections.unsupported(proposal.candidate, error)
-            return None
-        broken = self._limits.broken_by(self._stages_of(proposal.candidate))
-        violations = self._settings.constraints.violations(self._scoring.favourable(broken or estimate))
-        if violations:
-            self._rejections.violated(proposal.candidate, broken or estimate, violations)
-        return None if violations else estimate
-
-    def _network_key(self, candidate: Candidate) -> str:
-        return self._estimator.network_key(candidate)
-
-    def _create(self, proposal: Proposal, estimate: dict[str, float], ask_seconds: float) -> None:
-        candidate = proposal.candidate
-        network = self._network_key(candidate)
-        parts = [part for stage in self._stages_of(candidate) for part in _with_rungs(stage)]
+    def _create(self, accepted: Accepted) -> None:
+        proposal, candidate = accepted.proposal, accepted.proposal.candidate
         trial = create_trial(
             state=TrialState.RUNNING,
             params=proposal.params,
@@ -268,46 +205,35 @@ class Engine:
             user_attrs={
                 "candidate": candidate.model_dump(mode="json"),
                 "candidate_key": candidate.key,
-                "network_key": network,
+                "network_key": accepted.network,
                 "recipe": str(candidate),
                 "deployable": candidate.deployable,
-                "ask_seconds": round(ask_seconds, 4),
-                "found": [part.key for part in parts if self._store.has(part.kind, part.key)],
+                "ask_seconds": round(accepted.seconds, 4),
+                "found": [p.key for p in self._plans.parts(candidate) if self._store.has(p.kind, p.key)],
                 **({} if proposal.again is None else {"again": proposal.again}),
-                **{f"estimated_{name}": value for name, value in estimate.items()},
+                **{f"estimated_{name}": value for name, value in accepted.estimate.items()},
             },
             system_attrs=proposal.system_attrs,
         )
         trial.number = self._ledger.create(trial)
-        self._networks.add(network, trial.number, candidate)
-        self._asking.observe(trial)
+        self._intake.has(candidate, accepted.network, trial.number)
+        self._intake.observe(trial)
         self._count += 1
         self._activate(trial.number, candidate, trial.user_attrs)
 
     def _activate(self, number: int, candidate: Candidate, attributes: Mapping[str, Any]) -> ActiveTrial:
-        trial = ActiveTrial(number, candidate, self._stages_of(candidate))
+        trial = ActiveTrial(number, candidate, self._plans.stages(candidate))
         if self._settings.score == "board" and self._conditions.measures(candidate):
-            trial.add(self._plan(candidate, "on_board"))
+            trial.add(self._plans.on_board(candidate))
         self._stopping.enter(trial, attributes)
         if self._stopping.continues(trial, attributes, self._stages.artifact):
             self._active.append(trial)
         return trial
 
-    def _stages_of(self, candidate: Candidate) -> list[Stage]:
-        settings = candidate.model_dump_json()
-        if settings not in self._planned:
-            if len(self._planned) >= _PLANS:
-                self._planned.clear()
-            self._planned[settings] = tuple(self._plan(candidate, "measured").walk())
-        return list(self._planned[settings])
-
-    def _plan(self, candidate: Candidate, last: str) -> Stage:
-        return plan(candidate, self._settings.pipeline, self._conditions, last=last)
-
     # --- stages
 
     def _advance(self) -> None:
-        """Begin what can begin, what most trials wait for first; end the trials that have all they need."""
+        """Begin what can begin, end the trials that have all they need."""
         ready: list[tuple[int, str]] = []
         starts: dict[str, Stage] = {}  # by the key of what is ready: a student begins with its next rung
         for trial in list(self._active):
@@ -321,14 +247,23 @@ class Engine:
                     break
                 ready.append((trial.number, stage.key))
                 starts.setdefault(stage.key, start)
-        for key in by_need(ready, {trial.number: trial.lacks for trial in self._active}):
+        for key in self._in_order(ready):
             if self._stages.can_start(starts[key]):
                 self._stages.start(starts[key])
         for trial in list(self._active):
             if trial.is_complete and self._wants_board(trial):
-                trial.add(self._plan(trial.candidate, "on_board"))
+                trial.add(self._plans.on_board(trial.candidate))
             elif trial.is_complete:
                 self._complete(trial)
+
+    def _in_order(self, ready: Sequence[tuple[int, str]]) -> list[str]:
+        """The keys of what is ready, (trial, stage), in the order in which it begins: so that no worker waits at the end for a
+        long chain of stages that began late; where costs are not learnt, what most trials wait for.
+        """
+        keys = by_need(ready, {trial.number: trial.lacks for trial in self._active})
+        if len(keys) <= self._stages.free:
+            return keys
+        return by_length(keys, {t.number: {s.key: self._intake.seconds(s) for s in t.missing()} for t in self._active})
 
     def _judged(self, trial: ActiveTrial) -> Stage | None:
         """What a trial trains next of its student; None where it waits at a rung from now on, or was stopped."""
@@ -342,7 +277,7 @@ class Engine:
     def _pause(self, trial: ActiveTrial) -> None:
         self._stopping.paused[trial.number] = trial
         self._ledger.note(trial.number, {"paused": self._stopping.account(trial)})
-        self._asking.observe(self._stored(trial.number))
+        self._intake.observe(self._stored(trial.number))
 
     def _wants_board(self, trial: ActiveTrial) -> bool:
         """Whether a trial whose stages are all there is measured, too."""
@@ -413,7 +348,7 @@ class Engine:
         """A trial whose network, now that it is known, breaks a hard limit: the sampler is told so."""
         figures = dict(end.infeasible or {})
         violations = self._settings.constraints.violations(figures)
-        self._rejections.ruled_out(trial.candidate, figures, violations)
+        self._intake.rejections.ruled_out(trial.candidate, figures, violations)
         trial.seconds[end.stage.kind] = round(end.seconds, 3)
         self._end_early(trial, self._limits.account(trial, end), {"violations": violations, **figures})
         self._stopping.left(trial)
@@ -450,7 +385,7 @@ class Engine:
         self._ended += 1
         stored = self._stored(trial.number)
         self._scoring.observe(stored)
-        self._asking.observe(stored)
+        self._intake.observe(stored)
         if "student" in stored.user_attrs.get("stopped", ()):  # it waits at a rung of that student's
             self._stopping.stopped(stored)
         self._show()  # before the line that speaks of this trial, so that its counts are right
@@ -460,10 +395,4 @@ class Engine:
 
     def _tallies(self) -> dict[str, Any]:
         """The study's own attributes, where there is something to say."""
-        tallies = self._rejections.attributes() | ({"repeats": self._networks.repeats} if self._networks.repeats else {})
-        return tallies | ({"boards": dict(self._boards.summary())} if self._boards is not None else {})
-
-
-def _with_rungs(stage: Stage) -> tuple[Stage, ...]:
-    """The stage, and before it the rungs of a student's training."""
-    return (*(rungs_of(stage) if stage.kind == "student" else ()), stage)
+        return self._intake.tallies() | ({"boards": dict(self._boards.summary())} if self._boards is not None else {})

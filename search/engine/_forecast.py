@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
 
 #: Half width of a 90 % interval over the scale of Student's t with `_FREEDOM` degrees of freedom: its tails are as heavy as the
 #: outliers that it forgives.
@@ -68,9 +69,11 @@ class Line(NamedTuple):
     scatter: float
 
 
-def fit(pairs: Iterable[tuple[float, float]], prior: Prior, *, least_slope: float = -math.inf) -> Line:
-    """The line through (x, y) pairs, whichever their order; the prior's where there are none."""
-    known = sorted(pairs)  # sums do not depend on the order in which trials ended
+def fit(known: Sequence[tuple[float, float]], prior: Prior, *, least_slope: float = -math.inf) -> Line:
+    """The line through rising (x, y) pairs, the prior's where there are none.
+
+    Pairs that rise are summed in the same order, whichever trial ended first.
+    """
     if len(known) > _ENOUGH:
         known = [known[place] for place in np.linspace(0, len(known) - 1, _ENOUGH).round().astype(int)]
     means = np.array([prior.offset[0], prior.slope[0]])
@@ -94,29 +97,27 @@ def fit(pairs: Iterable[tuple[float, float]], prior: Prior, *, least_slope: floa
     return Line(offset, slope, a, b, d, scatter)
 
 
-class Source(NamedTuple):
-    """What a candidate is foretold from: the accuracy at `rung` (the number of rungs: of the trained student), and the method
-    and ratio of all that follows. `pruned`: the accuracy of the pruned network, where it is known: its method is all that
-    follows it, and the student's results count no more.
-    """
-
-    rung: int
-    accuracy: float
-    method: str
-    ratio: float
-    pruned: tuple[float, str] | None = None
-
-
 @dataclass
 class Forecast:
-    """Learns from finished trainings. `rungs`: how many a training has before its end."""
+    """Learns from finished trainings. `rungs`: how many a training has before its end.
+
+    Methods, ways to prune and quantize, have numbers, so that candidates are foretold by columns.
+    """
 
     rungs: int
     _students: dict[str, tuple[tuple[float, ...], float]] = field(default_factory=dict)
     _pairs: dict[int, list[tuple[float, float]]] = field(default_factory=dict)  # by rung: logits there and in the end, rising
-    _methods: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # rising, as all lists of pairs
-    _scales: dict[tuple[str, str], list[tuple[float, float]]] = field(default_factory=dict)
-    _lines: dict[object, Line] = field(default_factory=dict)  # fitted since the last lesson
+    _numbers: dict[tuple[str, bool], int] = field(default_factory=dict)  # of methods, and whether they prune
+    _methods: dict[int, list[tuple[float, float]]] = field(default_factory=dict)  # rising, as all lists of pairs
+    _scales: dict[tuple[str, int], list[tuple[float, float]]] = field(default_factory=dict)  # by metric and method
+    _lines: dict[tuple[str, int], Line] = field(default_factory=dict)  # fitted since the last lesson
+    _tables: dict[str, Array] = field(default_factory=dict)  # lines (rungs or methods, 6), put together since then
+
+    # --- lessons
+
+    def number(self, method: str, *, pruned: bool) -> int:
+        """Of a method, and whether it prunes."""
+        return self._numbers.setdefault((method, pruned), len(self._numbers))
 
     def learn_student(self, student: str, accuracies: Sequence[float], final: float) -> None:
         """A training ended: its accuracies by rung, and the last. A student is learnt from once."""
@@ -130,55 +131,72 @@ class Forecast:
         for rung, pair in enumerate(_rung_pairs(lesson)):
             bisect.insort(self._pairs.setdefault(rung, []), pair)
         for rung in range(self.rungs):
-            self._lines.pop(rung, None)
+            self._forget("rungs", rung)
 
-    def learn_method(self, method: str, ratio: float, student: float, final: float) -> None:
+    def learn_method(self, method: int, ratio: float, student: float, final: float) -> None:
         """A candidate ended: accuracy of its trained student, and its own."""
         bisect.insort(self._methods.setdefault(method, []), (ratio, _logit(final) - _logit(student)))
-        self._lines.pop(method, None)
+        self._forget("methods", method)
 
-    def learn_scale(self, method: str, name: str, ratio: float, expected: float, final: float) -> None:
+    def learn_scale(self, method: int, name: str, ratio: float, expected: float, final: float) -> None:
         """A metric that was expected, and what it came to; both positive."""
-        bisect.insort(self._scales.setdefault((method, name), []), (ratio, math.log(final / expected)))
-        self._lines.pop((method, name), None)
+        bisect.insort(self._scales.setdefault((name, method), []), (ratio, math.log(final / expected)))
+        self._forget(f"scales of {name}", method)
 
-    def moments(self, sources: Sequence[Source]) -> tuple[Array, Array]:
-        """Mean and standard deviation of the logit of each finished candidate's accuracy."""
-        left = [_what_follows(source, self.rungs) for source in sources]
-        rungs = np.array([self._rung(rung) for rung in range(self.rungs + 1)])
-        mean, variance = _along(
-            rungs[[source.rung for source in left]], _logits(np.array([source.accuracy for source in left]))
-        )
-        priors = [METHOD_PRIOR if source.ratio else QUANTIZED_PRIOR for source in left]
-        lines = [self._line(source.method, self._methods, prior) for source, prior in zip(left, priors, strict=True)]
-        lost, doubt = self._by_method(left, lines)
+    def _forget(self, table: str, line: int) -> None:
+        self._lines.pop((table, line), None)
+        self._tables.pop(table, None)
+
+    # --- what is foretold
+
+    def moments(self, rungs: Places, accuracies: Array, methods: Places, ratios: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of the logit of each finished candidate's accuracy (candidates).
+
+        rungs, accuracies: where each is, the number of rungs after its student's training. methods, ratios: of what follows.
+        """
+        mean, variance = _along(self._rung_lines()[rungs], _logits(accuracies))
+        lost, doubt = _along(self._method_lines()[methods], ratios)
         return mean + lost, np.sqrt(variance + doubt)
 
-    def scales(self, sources: Sequence[Source], name: str) -> tuple[Array, Array]:
-        """Mean and standard deviation of the logarithm of a metric over what is expected of it before training."""
-        exact = Line(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-        lines = [self._line((source.method, name), self._scales, SCALE_PRIOR) if source.ratio else exact for source in sources]
-        mean, variance = self._by_method(sources, lines)
+    def scales(self, name: str, methods: Places, ratios: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation of the logarithm of a metric over what is expected of it before training (candidates)."""
+        mean, variance = _along(self._scale_lines(name)[methods], ratios)
         return mean, np.sqrt(variance)
 
-    def _by_method(self, sources: Sequence[Source], lines: Sequence[Line]) -> tuple[Array, Array]:
-        return _along(np.array(lines).reshape(-1, len(Line._fields)), np.array([source.ratio for source in sources]))
+    def _rung_lines(self) -> Array:
+        if "rungs" not in self._tables:
+            lines = []
+            for rung in range(self.rungs + 1):
+                prior = rung_prior(self.rungs - rung) if rung < self.rungs else EXACT
+                lines.append(self._line(("rungs", rung), self._pairs.get(rung, ()), prior, least_slope=0.0))
+            self._tables["rungs"] = np.array(lines)
+        return self._tables["rungs"]
 
-    def _rung(self, rung: int) -> Line:
-        if rung not in self._lines:
-            prior = rung_prior(self.rungs - rung) if rung < self.rungs else EXACT
-            self._lines[rung] = fit(self._pairs.get(rung, ()), prior, least_slope=0.0)
-        return self._lines[rung]
+    def _method_lines(self) -> Array:
+        if len(self._tables.get("methods", ())) < len(self._numbers):
+            priors = [METHOD_PRIOR if pruned else QUANTIZED_PRIOR for _, pruned in self._numbers]
+            lines = [
+                self._line(("methods", method), self._methods.get(method, ()), prior) for method, prior in enumerate(priors)
+            ]
+            self._tables["methods"] = np.array(lines)
+        return self._tables["methods"]
 
-    def _line(self, key: Any, known: Mapping[Any, list[tuple[float, float]]], prior: Prior) -> Line:
+    def _scale_lines(self, name: str) -> Array:
+        table = f"scales of {name}"
+        if len(self._tables.get(table, ())) < len(self._numbers):
+            lines = [Line(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)] * len(self._numbers)  # what is not pruned is as fast as is expected
+            for method, (_, pruned) in enumerate(self._numbers):
+                if pruned:
+                    lines[method] = self._line((table, method), self._scales.get((name, method), ()), SCALE_PRIOR)
+            self._tables[table] = np.array(lines)
+        return self._tables[table]
+
+    def _line(
+        self, key: tuple[str, int], pairs: Sequence[tuple[float, float]], prior: Prior, *, least_slope: float = -math.inf
+    ) -> Line:
         if key not in self._lines:
-            self._lines[key] = fit(known.get(key, ()), prior)
+            self._lines[key] = fit(pairs, prior, least_slope=least_slope)
         return self._lines[key]
-
-
-def _what_follows(source: Source, rungs: int) -> Source:
-    """Of a pruned network, as if it were a trained student that is left as it is."""
-    return source if source.pruned is None else Source(rungs, source.pruned[0], source.pruned[1], 0.0)
 
 
 def _along(lines: Array, x: Array) -> tuple[Array, Array]:

@@ -19,6 +19,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from edgesearch.search.engine._tpe import Lessons, SharedTPE
 from edgesearch.search.study import non_dominated, quiet_optuna
 
 __all__ = ["Mirror"]
@@ -47,6 +48,7 @@ class Mirror:
         self._directions, self._needs_parameters = list(directions), needs_parameters
         self._known: dict[int, int] = {}  # trial number -> the mirror's own id of that trial, in the order of their coming
         self._complete = 0
+        self._lessons: Lessons = {}
         self._start()
 
     def _start(self) -> None:
@@ -57,6 +59,7 @@ class Mirror:
 
     def observe(self, trial: FrozenTrial) -> None:
         """Learn that a trial runs, or how it ended; what it is foretold to end with may come before, and is replaced then."""
+        self._lessons.clear()
         known = self._known.get(trial.number)
         if known is None:
             # Samplers do not use failed trials, some none without parameters.
@@ -79,6 +82,8 @@ class Mirror:
     @contextmanager
     def asked(self, sampler: BaseSampler) -> Iterator[optuna.Trial]:
         """A trial of the sampler's, which is forgotten afterwards."""
+        if isinstance(sampler, SharedTPE):
+            sampler.lessons = self._lessons
         with quiet_optuna():
             self._study.sampler = sampler
             trial = self._study.ask()

@@ -13,17 +13,21 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from edgesearch.search.engine._forecast import T90, Forecast, Source, shares
+from edgesearch.search.engine._entrants import Entrant, Entrants
+from edgesearch.search.engine._forecast import T90, Forecast, shares
+from edgesearch.search.engine._ranks import beaten, epsilon_net, front_numbers
 from edgesearch.search.study import Objective, scaled_losses
 
+__all__ = ["Entrant", "Interval", "Rungs", "Verdict"]
+
 Array = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
 Verdict: TypeAlias = Literal["go", "pause", "stop"]
 #: So many trials at a rung are compared, the latest: older ones that were not among the best are asked for last.
 _LATEST = 500
@@ -37,25 +41,6 @@ class Interval(NamedTuple):
     high: float
 
 
-@dataclass(frozen=True)
-class Entrant:
-    """A trial as it begins.
-
-    student: what all trials with this student training have in common. method: how it is pruned and quantized; quantized: what
-    of this follows pruning; ratio: the share that is pruned. known: its metrics before training, favourable: those at the end
-    of their interval that suits it best. fixed: it is never stopped.
-    """
-
-    student: str
-    method: str
-    quantized: str
-    ratio: float
-    known: Mapping[str, float]
-    favourable: Mapping[str, float]
-    deployable: bool = True
-    fixed: bool = False
-
-
 class Rungs:
     """The trials of a study on their rungs, of which a training has `rungs`; one in `factor` goes on from each."""
 
@@ -64,12 +49,8 @@ class Rungs:
     ) -> None:
         self._objectives, self._factor, self._min_accuracy = tuple(objectives), factor, min_accuracy
         self._forecast = Forecast(rungs)
-        self._trials: dict[int, Entrant] = {}
+        self._entrants = Entrants([objective.name for objective in objectives], rungs, self._forecast)
         self._reached: list[list[int]] = [[] for _ in range(rungs)]  # rung -> trials, by number
-        self._with: dict[str, list[int]] = {}  # student -> trials
-        self._results: dict[str, list[float]] = {}  # student -> accuracy by rung
-        self._trained: dict[str, float] = {}  # student -> its accuracy
-        self._pruned: dict[int, float] = {}  # trial -> accuracy of its pruned network
         self._finished: dict[bool, Array] = {d: np.empty((0, len(self._objectives))) for d in (False, True)}  # losses
         self._best: dict[int, set[int]] = {}  # rung -> trials that may go on from it, since the last news
         self._in_vain: set[tuple[frozenset[int], bool]] = set()  # what `next` was asked in vain, since the last news
@@ -78,59 +59,54 @@ class Rungs:
 
     def enter(self, number: int, entrant: Entrant) -> None:
         """A trial began."""
-        self._trials[number] = entrant
-        self._with.setdefault(entrant.student, []).append(number)
-        for rung in range(len(self._results.get(entrant.student, ()))):
+        self._entrants.enter(number, entrant)
+        for rung in range(len(self._entrants.results(entrant.student))):
             bisect.insort(self._reached[rung], number)
             self._have_news()
 
     def leave(self, number: int) -> None:
         """A trial failed: it is as if it had not been."""
-        entrant = self._trials.pop(number, None)
-        if entrant is not None:
-            for numbers in (self._with[entrant.student], *self._reached):
-                if number in numbers:
-                    numbers.remove(number)
+        self._entrants.leave(number)
+        for numbers in self._reached:
+            place = bisect.bisect_left(numbers, number)
+            if numbers[place : place + 1] == [number]:
+                del numbers[place]
         self._have_news()
 
     def climbed(self, student: str, rung: int, accuracy: float) -> None:
         """A student's training reached a rung, 0 the first; rungs are told in their order, again or not."""
-        results = self._results.setdefault(student, [])
-        if rung == len(results) < len(self._reached):
-            results.append(accuracy)
-            for number in self._with.get(student, ()):
+        if self._entrants.climb(student, rung, accuracy):
+            for number in self._entrants.with_student(student):
                 bisect.insort(self._reached[rung], number)
             self._have_news()
 
     def trained(self, student: str, accuracy: float) -> None:
         """A student's training ended with this accuracy."""
-        self._trained[student] = accuracy
-        if results := self._results.get(student):
+        self._entrants.train(student, accuracy)
+        if results := self._entrants.results(student):
             self._forecast.learn_student(student, results, accuracy)
         self._have_news()
 
     def pruned(self, number: int, accuracy: float) -> None:
         """A trial's network was pruned and fine-tuned, and has this accuracy."""
-        if self._trials[number].ratio:
-            self._pruned[number] = accuracy
+        self._entrants.prune(number, accuracy)
 
     def finished(self, number: int, figures: Mapping[str, float], *, feasible: bool) -> None:
         """A trial ended with these figures, its objectives and accuracy among them; `feasible`: it keeps every constraint."""
-        entrant = self._trials[number]
-        if entrant.student in self._trained:
-            student = self._trained[entrant.student]
-            self._forecast.learn_method(entrant.method, entrant.ratio, student, figures["accuracy"])
-        if number in self._pruned:
-            self._forecast.learn_method(entrant.quantized, 0.0, self._pruned[number], figures["accuracy"])
-        for objective in self._objectives:
-            name, expected = objective.name, entrant.known.get(objective.name, 0.0)
-            if entrant.ratio and expected > 0 and figures[name] > 0:
-                self._forecast.learn_scale(entrant.method, name, entrant.ratio, expected, figures[name])
+        trial, trained = self._entrants.trial(number), self._entrants.trained(number)
+        method, ratio = int(trial["method"]), float(trial["ratio"])
+        if not math.isnan(trained):
+            self._forecast.learn_method(method, ratio, trained, figures["accuracy"])
+        if not math.isnan(trial["pruned"]):
+            self._forecast.learn_method(int(trial["quantized"]), 0.0, float(trial["pruned"]), figures["accuracy"])
+        for objective, expected in zip(self._objectives, trial["known"].tolist(), strict=True):
+            if ratio and expected > 0 and figures[objective.name] > 0:
+                self._forecast.learn_scale(method, objective.name, ratio, expected, figures[objective.name])
         if feasible:
-            losses = np.array([objective.loss(figures[objective.name]) for objective in self._objectives])
-            for deployable in {False, entrant.deployable}:  # what no DPU runs pushes nothing else off the front
+            losses = np.array([[objective.loss(figures[objective.name]) for objective in self._objectives]])
+            for deployable in {False, bool(trial["deployable"])}:  # what no DPU runs pushes nothing else off the front
                 front = self._finished[deployable]
-                if not (front <= losses).all(axis=1).any():
+                if not beaten(losses, front)[0]:
                     self._finished[deployable] = np.vstack([front[~(losses <= front).all(axis=1)], losses])
         self._have_news()
 
@@ -142,11 +118,11 @@ class Rungs:
 
     def verdict(self, number: int) -> Verdict:
         """What becomes of a trial whose student has just reached a rung."""
-        if self._trials[number].fixed:
+        if self._entrants.trial(number)["fixed"]:
             return "go"
         if self.hopeless([number]):
             return "stop"
-        return "go" if number in self._promotable(self._rung_of(number)) else "pause"
+        return "go" if number in self._promotable(int(self._rungs_of(_places([number]))[0])) else "pause"
 
     def next(self, paused: Collection[int], *, last: bool = False) -> int | None:
         """The paused trial that goes on now; None where none does.
@@ -157,57 +133,53 @@ class Rungs:
         waiting = frozenset(paused)
         if (waiting, last) in self._in_vain:
             return None
-        for rung in sorted({self._rung_of(number) for number in waiting}, reverse=True):
-            here = [number for number in waiting if self._rung_of(number) == rung]
+        numbers = _places(sorted(waiting))
+        rungs = self._rungs_of(numbers)
+        for rung in sorted(set(rungs.tolist()), reverse=True):
+            here: list[int] = numbers[rungs == rung].tolist()
             if not last:
-                here = [number for number in here if number in self._promotable(rung)]
+                here = sorted(self._promotable(rung).intersection(here))
             hopeful = sorted(set(here) - set(self.hopeless(here)))
             if hopeful:
-                return self._farthest(self._fronts(hopeful, rung)[0].numbers, rung)
+                return self._farthest(next(self._fronts(hopeful, rung)).numbers, rung)
         self._in_vain.add((waiting, last))
         return None
 
     def hopeless(self, numbers: Iterable[int]) -> list[int]:
         """Those that cannot reach the front, even at the favourable ends of all intervals."""
-        asked = [number for number in numbers if not self._trials[number].fixed]
-        if not asked:
+        asked = _places(numbers)
+        asked = asked[~self._entrants.column("fixed", asked)]
+        if not len(asked):
             return []
-        values = self._values(asked, [self._source(number) for number in asked], favourable=True)
+        values = self._values(asked, favourable=True)
         losses = self._losses(values)
         lost = np.zeros(len(asked), dtype=bool)
         if self._min_accuracy is not None:
             lost |= values["accuracy"] < self._min_accuracy
-        deployable = np.array([self._trials[number].deployable for number in asked])
+        deployable = self._entrants.column("deployable", asked)
         for kind, front in self._finished.items():
-            lost |= (deployable == kind) & (front[:, None] <= losses[None]).all(axis=2).any(axis=0)
-        return [number for number, is_lost in zip(asked, lost.tolist(), strict=True) if is_lost]
+            lost |= (deployable == kind) & beaten(losses, front)
+        found: list[int] = asked[lost].tolist()
+        return found
 
     def interval(self, number: int) -> Interval:
         """What the trial's accuracy is foretold to come to."""
-        mean, deviation = self._forecast.moments([self._source(number)])
+        sources = self._entrants.sources(_places([number]))
+        mean, deviation = self._forecast.moments(sources.rungs, sources.accuracies, sources.methods, sources.ratios)
         return Interval(*(float(shares(mean + end * deviation)[0]) for end in (-T90, 0.0, T90)))
 
     def expected(self, number: int) -> dict[str, float]:
         """The trial's objectives, and its accuracy, as they are expected to end."""
-        return {name: float(value[0]) for name, value in self._values([number], [self._source(number)]).items()}
+        return {name: float(value[0]) for name, value in self._values(_places([number])).items()}
 
     def results(self, student: str) -> tuple[float, ...]:
         """The student's accuracies so far, by rung."""
-        return tuple(self._results.get(student, ()))
+        return tuple(self._entrants.results(student))
 
     # --- ranks
 
-    def _rung_of(self, number: int) -> int:
-        return len(self._results[self._trials[number].student]) - 1
-
-    def _source(self, number: int, rung: int | None = None) -> Source:
-        entrant = self._trials[number]
-        if rung is None and entrant.student in self._trained:
-            pruned = (self._pruned[number], entrant.quantized) if number in self._pruned else None
-            return Source(self._forecast.rungs, self._trained[entrant.student], entrant.method, entrant.ratio, pruned)
-        results = self._results[entrant.student]
-        at = len(results) - 1 if rung is None else rung
-        return Source(at, results[at], entrant.method, entrant.ratio)
+    def _rungs_of(self, numbers: Places) -> Places:
+        return self._entrants.reached(numbers) - 1
 
     def _promotable(self, rung: int) -> set[int]:
         """The best of all trials that reached the rung; of few at least one, so that there is something to learn from."""
@@ -215,7 +187,7 @@ class Rungs:
             reached = self._reached[rung][-_LATEST:]
             room, best = -(-len(reached) // self._factor), set[int]()
             for front in self._fronts(reached, rung):
-                found = front.numbers if len(front.numbers) <= room else front.spread()[:room]
+                found = front.numbers if len(front.numbers) <= room else front.spread(room)
                 best.update(found)
                 room -= len(found)
                 if not room:
@@ -223,99 +195,61 @@ class Rungs:
             self._best[rung] = best
         return self._best[rung]
 
-    def _fronts(self, numbers: Sequence[int], rung: int) -> list[_Front]:
+    def _fronts(self, numbers: Sequence[int], rung: int) -> Iterator[_Front]:
         """Trials by what is expected of them from the results of a rung; those that miss a limit are last."""
-        values = self._values(numbers, [self._source(number, rung) for number in numbers])
-        missed = np.zeros(len(numbers))
+        places = _places(numbers)
+        values = self._values(places, rung)
+        missed = np.zeros(len(places))
         if self._min_accuracy is not None:
             missed = np.maximum(self._min_accuracy - values["accuracy"], 0.0)
         keeps = np.flatnonzero(missed == 0)
-        losses = self._losses(values)[keeps]
-        fronts = []
         if len(keeps):
-            places, scaled = front_numbers(losses), scaled_losses(losses, self._objectives)
-            rows = (np.flatnonzero(places == front) for front in range(int(places.max()) + 1))
-            fronts = [_Front([numbers[keeps[row]] for row in front], scaled[front]) for front in rows]
-        behind = sorted(np.flatnonzero(missed > 0).tolist(), key=lambda place: (missed[place], place))
-        return fronts + [_Front([numbers[place]], np.zeros((1, 1))) for place in behind]
+            losses = self._losses(values)[keeps]
+            fronts, scaled = front_numbers(losses), scaled_losses(losses, self._objectives)
+            for front in range(int(fronts.max()) + 1):
+                rows = np.flatnonzero(fronts == front)
+                yield _Front(places[keeps[rows]].tolist(), scaled[rows])
+        for place in sorted(np.flatnonzero(missed > 0).tolist(), key=lambda place: (missed[place], place)):
+            yield _Front([int(places[place])], np.zeros((1, 1)))
 
     def _farthest(self, numbers: Sequence[int], rung: int) -> int:
         """The one that is least like the trials that went on from the rung; the first by the first objective where none did."""
-        gone = [n for n in self._reached[rung][-_LATEST:] if n not in numbers and self._went_on(n, rung)]
-        sources = [self._source(number, rung) for number in (*gone, *numbers)]
-        points = scaled_losses(self._losses(self._values([*gone, *numbers], sources)), self._objectives)
-        return numbers[int(epsilon_net(points, named=len(gone))[0])]
+        others = _places(self._reached[rung][-_LATEST:])
+        others = others[self._entrants.went_on(others, rung) & ~np.isin(others, numbers)]
+        losses = self._losses(self._values(np.concatenate([others, _places(numbers)]), rung))
+        points = scaled_losses(losses, self._objectives)
+        return numbers[int(epsilon_net(points, named=len(others), count=1)[0])]
 
-    def _went_on(self, number: int, rung: int) -> bool:
-        student = self._trials[number].student
-        return student in self._trained or len(self._results[student]) > rung + 1
-
-    def _values(self, numbers: Sequence[int], sources: Sequence[Source], *, favourable: bool = False) -> dict[str, Array]:
-        """Accuracy, and every other objective, of the trials: as expected, or at the ends of their intervals that suit them."""
-        mean, deviation = self._forecast.moments(sources)
+    def _values(self, numbers: Places, rung: int | None = None, *, favourable: bool = False) -> dict[str, Array]:
+        """Accuracy, and every other objective, of the trials (trials), from all that is known or only the results of a rung: as
+        expected, or at the ends of their intervals that suit them.
+        """
+        sources = self._entrants.sources(numbers, rung)
+        mean, deviation = self._forecast.moments(sources.rungs, sources.accuracies, sources.methods, sources.ratios)
         values = {"accuracy": shares(mean + (T90 * deviation if favourable else 0.0))}
-        for objective in self._objectives:
-            name = objective.name
-            if name == "accuracy":
+        known = self._entrants.column("favourable" if favourable else "known", numbers)
+        for objective, metric in zip(self._objectives, known.T, strict=True):
+            if objective.name == "accuracy":
                 continue
-            tables = [self._trials[number].favourable if favourable else self._trials[number].known for number in numbers]
-            scale, doubt = self._forecast.scales(sources, name)
+            scale, doubt = self._forecast.scales(objective.name, sources.pruning, sources.shares)
             better = (1 if objective.maximise else -1) * T90 * doubt if favourable else 0.0
-            values[name] = np.array([table[name] for table in tables]) * np.exp(scale + better)
+            values[objective.name] = metric * np.exp(scale + better)
         return values
 
     def _losses(self, values: Mapping[str, Array]) -> Array:
         return np.stack([(-1 if o.maximise else 1) * values[o.name] for o in self._objectives], axis=1)
 
 
-@dataclass(frozen=True)
-class _Front:
+class _Front(NamedTuple):
     """Trials of which none is better than another; points (trials, objectives) scaled to 0 .. 1."""
 
     numbers: list[int]
     points: Array
 
-    def spread(self) -> list[int]:
-        """The trials in an order that spreads over the front."""
-        return [self.numbers[row] for row in epsilon_net(self.points)]
+    def spread(self, count: int) -> list[int]:
+        """So many of the trials, in an order that spreads over the front."""
+        return [self.numbers[row] for row in epsilon_net(self.points, count=count)]
 
 
-def front_numbers(losses: Array) -> npt.NDArray[np.intp]:
-    """The front of each row of `losses` (points, objectives): 0 where no row dominates it, 1 where only those do, and so on.
-
-    Of equal rows the first dominates the others. O(n log n) for two objectives.
-    """
-    order = np.lexsort(losses.T[::-1])
-    numbers = np.empty(len(losses), dtype=np.intp)
-    if losses.shape[1] == 2:
-        least: list[float] = []  # of each front's second losses, rising
-        for row, second in zip(order.tolist(), losses[order, 1].tolist(), strict=True):
-            front = bisect.bisect_right(least, second)
-            least[front : front + 1] = [second]
-            numbers[row] = front
-        return numbers
-    fronts: list[list[int]] = []
-    for row in order.tolist():  # what dominates a row comes before it
-        front = next((f for f, rows in enumerate(fronts) if not (losses[rows] <= losses[row]).all(axis=1).any()), len(fronts))
-        if front == len(fronts):
-            fronts.append([])
-        fronts[front].append(row)
-        numbers[row] = front
-    return numbers
-
-
-def epsilon_net(points: Array, *, named: int = 0) -> npt.NDArray[np.intp]:
-    """Rows behind the first `named` of `points` (points, dimensions) in an order that spreads: ever the farthest from those
-    named so far; the first by the first column where none was. Rows are counted from the first that is not named yet.
-    """
-    known, points = points[:named], points[named:]
-    distance = np.full(len(points), math.inf)
-    for point in known:
-        distance = np.minimum(distance, np.linalg.norm(points - point, axis=1))
-    order: list[int] = []
-    for place in range(len(points)):
-        nearest = points[:, 0] if not place and not named else -distance
-        order.append(int(np.argmin(nearest)))
-        distance = np.minimum(distance, np.linalg.norm(points - points[order[-1]], axis=1))
-        distance[order] = -1.0
-    return np.array(order, dtype=np.intp)
+def _places(numbers: Iterable[int]) -> Places:
+    return np.fromiter(numbers, dtype=np.intp)

@@ -17,21 +17,20 @@ from pathlib import Path
 from typing import Any, cast
 
 import optuna
-from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from edgesearch.errors import StudyError
 from edgesearch.plugins import Registry
+from edgesearch.search.engine._tpe import SharedTPE
 from edgesearch.search.study import SearchSettings, StudyFile, quiet_optuna
 
 #: Called with the study's [search] table and a seed.
 Maker = Callable[[SearchSettings, int], BaseSampler]
 
 samplers: Registry[Maker] = Registry("sampler")
-samplers.add(
-    "tpe", lambda search, seed: TPESampler(seed=seed, n_startup_trials=search.startup_trials, **search.sampler_options)
-)
+samplers.add("tpe", lambda search, seed: SharedTPE(seed=seed, n_startup_trials=search.startup_trials, **search.sampler_options))
 samplers.add(
     "nsga2", lambda search, seed: NSGAIISampler(seed=seed, population_size=search.population, **search.sampler_options)
 )

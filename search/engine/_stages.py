@@ -76,9 +76,14 @@ class StageRunner:
         self._missed: dict[str, float] = {}  # stage key -> when it was last looked for in vain
 
     @property
+    def free(self) -> int:
+        """How many workers are free."""
+        return self._pool.slots - sum(self._pool.waits_for_boards or not needs_board(s) for s, _ in self._running.values())
+
+    @property
     def has_room(self) -> bool:
         """Whether a worker is free."""
-        return sum(self._pool.waits_for_boards or not needs_board(s) for s, _ in self._running.values()) < self._pool.slots
+        return self.free > 0
 
     def artifact(self, stage: Stage) -> Artifact | None:
         """The stage's artifact, if it is in the store."""

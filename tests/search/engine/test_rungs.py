@@ -2,61 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgesearch.search.engine._rungs import Entrant, Rungs, epsilon_net, front_numbers
+from edgesearch.search.engine._rungs import Entrant, Rungs
 from edgesearch.search.study import Objective
 
 OBJECTIVES = (Objective("accuracy"), Objective("fps"))
-POINTS = st.integers(2, 3).flatmap(lambda n: st.lists(st.tuples(*[st.integers(0, 6).map(float)] * n), min_size=1, max_size=24))
-
-
-def dominates(one: Any, other: Any) -> bool:
-    return bool((one <= other).all() and (one != other).any())
-
-
-@given(POINTS)
-def test_fronts_are_peeled_off_one_by_one(points: list[tuple[float, ...]]) -> None:
-    losses = np.array(sorted(set(points)))
-    numbers = front_numbers(losses)
-    left, front = list(range(len(losses))), 0
-    while left:
-        peeled = [i for i in left if not any(dominates(losses[j], losses[i]) for j in left)]
-        assert sorted(np.flatnonzero(numbers == front).tolist()) == peeled
-        left, front = [i for i in left if i not in peeled], front + 1
-
-
-@given(POINTS)
-def test_of_equal_points_the_first_is_before_the_others(points: list[tuple[float, ...]]) -> None:
-    numbers = front_numbers(np.array(points))
-    for one, other in itertools.combinations(range(len(points)), 2):
-        if points[one] == points[other]:
-            assert numbers[one] < numbers[other]
-
-
-PLANE = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=12)
-
-
-@given(PLANE, PLANE)
-def test_an_epsilon_net_names_every_point_once_and_the_farthest_next(
-    known: list[tuple[float, float]], points: list[tuple[float, float]]
-) -> None:
-    before, array = np.array(known).reshape(-1, 2), np.array(points).reshape(-1, 2)
-    order = epsilon_net(np.concatenate([before, array]), named=len(before)).tolist()
-    assert sorted(order) == list(range(len(points)))
-    if points and not known:
-        assert array[order[0], 0] == array[:, 0].min()
-    for place in range(0 if known else 1, len(order)):
-        named, rest = np.concatenate([before, array[order[:place]]]), array[order[place:]]
-        gaps = np.linalg.norm(rest[:, None] - named[None], axis=2).min(axis=1)
-        assert gaps[0] >= gaps.max() - 1e-12
 
 
 def entrant(number: int, fps: float, **more: Any) -> Entrant:

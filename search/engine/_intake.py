@@ -1,0 +1,154 @@
+"""What becomes the next trial: a proposal that was not tried before, keeps the hard constraints and is no trial's network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from optuna.trial import FrozenTrial
+
+from edgesearch.errors import EdgesearchError
+from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage
+from edgesearch.search.engine._asking import Asking
+from edgesearch.search.engine._draws import Proposal
+from edgesearch.search.engine._hard_limits import HardLimits
+from edgesearch.search.engine._plans import Plans
+from edgesearch.search.engine._rejections import Rejections
+from edgesearch.search.engine._repeats import Networks
+from edgesearch.search.engine._scoring import Scoring
+from edgesearch.search.engine._stopping import Stopping
+from edgesearch.search.study import StudyFile
+from edgesearch.spaces import Candidate
+
+__all__ = ["Accepted", "Intake"]
+
+
+class Accepted(NamedTuple):
+    """A proposal that becomes a trial, its metrics before training, its network's key, and how long it was looked for."""
+
+    proposal: Proposal
+    estimate: dict[str, float]
+    network: str
+    seconds: float
+
+
+class Intake:
+    """Looks at proposals for one study, whose attributes say what was counted so far.
+
+    Raises StudyError for a sampler that cannot search the study's space.
+    """
+
+    def __init__(
+        self,
+        settings: StudyFile,
+        attributes: Mapping[str, Any],
+        *,
+        conditions: Conditions,
+        estimator: Estimator,
+        scoring: Scoring,
+        limits: HardLimits,
+        stopping: Stopping,
+        store: ArtifactStore,
+        plans: Plans,
+        note: Callable[[str], None],
+        folder: Path | None = None,
+    ) -> None:
+        self._settings, self._estimator, self._scoring, self._plans = settings, estimator, scoring, plans
+        self._limits, self._stopping, self._note = limits, stopping, note
+        self._asking = Asking(
+            settings,
+            conditions=conditions,
+            estimator=estimator,
+            scoring=scoring,
+            store=store,
+            plan=plans.stages,
+            was_tried=lambda key: key in self._seen,
+            has_network=lambda key: self._networks.knows(key),
+            folder=folder,
+        )
+        self._search: Iterator[Proposal] | None = None  # for the next trial
+        self._began = 0.0
+        self._seen: set[str] = set()  # candidate keys
+        self._networks = Networks(int(attributes.get("repeats", 0)), note=note)
+        self.rejections = Rejections(settings.constraints, attributes, note=note)
+        self._retry: list[Candidate] = []
+        #: Whether nothing is left to propose.
+        self.exhausted = False
+
+    # --- what is known
+
+    def observe(self, trial: FrozenTrial) -> None:
+        """Learn that a trial runs, or how it ended."""
+        self._asking.observe(trial)
+
+    def has(self, candidate: Candidate, network: str | None, number: int) -> None:
+        """A trial has the candidate, and this network."""
+        self._seen.add(candidate.key)
+        if network is not None:
+            self._networks.add(network, number, candidate)
+
+    def try_again(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Propose these first, each once; those that a trial has by now, since it succeeded later, are left out."""
+        self._retry = [c for i, c in enumerate(candidates) if c.key not in self._seen and c not in candidates[:i]]
+        return list(self._retry)
+
+    @property
+    def repeats(self) -> int:
+        """Proposals that a trial had before."""
+        return self._networks.repeats
+
+    def tallies(self) -> dict[str, Any]:
+        """What a study keeps of it, where there is something to keep."""
+        return self.rejections.attributes() | ({"repeats": self.repeats} if self.repeats else {})
+
+    def seconds(self, stage: Stage) -> float:
+        """What a stage is expected to take; 0 where the study learns no costs."""
+        return self._asking.seconds(stage)
+
+    # --- proposals
+
+    def look(self, number: int) -> Accepted | None:
+        """Look at one proposal for trial `number`; None where it does not become one, or none is left."""
+        if self._search is None:
+            self._search, self._began = self._proposals(number), time.perf_counter()
+        proposal = next(self._search, None)
+        if proposal is None:
+            if not self.exhausted:
+                self._note(self._asking.why_none_is_left())
+            self._search, self.exhausted = None, True
+        elif proposal.key in self._seen:
+            self._networks.repeats += proposal.drawn
+        else:
+            estimate = self._screen(proposal)
+            self._seen.add(proposal.key)
+            if estimate is not None:
+                network = self._estimator.network_key(proposal.candidate)
+                if not self._networks.has(network, proposal.candidate):
+                    self._search = None
+                    return Accepted(proposal, estimate, network, time.perf_counter() - self._began)
+        return None
+
+    def _proposals(self, number: int) -> Iterator[Proposal]:
+        while self._retry:
+            yield Proposal(self._retry.pop(0))
+        while (stopped := self._stopping.again()) is not None:
+            candidate = Candidate.model_validate(stopped.user_attrs["candidate"])
+            self._seen.discard(candidate.key)
+            self._networks.forget(stopped.user_attrs["network_key"])
+            yield Proposal(candidate, stopped.params, stopped.distributions, again=stopped.number)
+        yield from self._asking.proposals(number, self._seen)
+
+    def _screen(self, proposal: Proposal) -> dict[str, float] | None:
+        """The metrics known before training, or None when a hard constraint or the DPU rules the candidate out."""
+        try:
+            estimate = self._scoring.corrected(self._estimator.estimate(proposal.candidate), proposal.candidate)
+        except EdgesearchError as error:
+            self.rejections.unsupported(proposal.candidate, error)
+            return None
+        broken = self._limits.broken_by(self._plans.stages(proposal.candidate))
+        violations = self._settings.constraints.violations(self._scoring.favourable(broken or estimate))
+        if violations:
+            self.rejections.violated(proposal.candidate, broken or estimate, violations)
+        return None if violations else estimate
