@@ -143,8 +143,11 @@ class Chooser:
             return
         ends = np.array([*self._seen_losses, losses])
         self._seen_losses = [tuple(ends.max(axis=0).tolist()), tuple(ends.min(axis=0).tolist())]
-        if any(all(a <= b for a, b in zip(member, losses, strict=True)) for member, _ in self._front):
-            return
+        for place, (member, other) in enumerate(self._front):
+            if member == losses:  # whichever came first
+                self._front[place] = (member, min(other, training))
+            if all(a <= b for a, b in zip(member, losses, strict=True)):
+                return
         beaten = [all(b <= a for a, b in zip(member, losses, strict=True)) for member, _ in self._front]
         self._front = [kept for kept, is_beaten in zip(self._front, beaten, strict=True) if not is_beaten]
         self._front.append((losses, training))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -60,25 +60,38 @@ class Variants:
     ) -> None:
         self._space, self._seed, self._complete = space, seed, complete
         self._trained: dict[str, Trained] = {}
-        self._succeeded: set[str] = set()  # trainings of trials that are complete
+        self._trials: dict[str, set[int]] = {}  # training -> its trials, without those that failed
         self._of: dict[str, list[list[Proposal]]] = {}  # training -> for each way to prune its candidates
         self._own = {training_key(c.student, c.distillation) for c in map(Candidate.canonical, own)}
         self._paths: dict[str, Trained] | None = None
 
     def observe(self, trial: FrozenTrial, candidate: Candidate) -> None:
-        """Learn of a trial that runs, is complete or failed; one that failed takes back what only it had."""
+        """Learn of a trial that runs or has ended; one that failed takes back what only it had.
+
+        What is known does not depend on the order in which trials ended.
+        """
         key = training_key(candidate.student, candidate.distillation)
-        if trial.state == TrialState.COMPLETE:
-            self._succeeded.add(key)
-        elif trial.state == TrialState.FAIL and key not in self._succeeded:
-            self._trained.pop(key, None)
-        if key in self._trained or trial.state not in (TrialState.RUNNING, TrialState.COMPLETE):
+        if trial.state == TrialState.FAIL:
+            self._forget(key, trial.number)
             return
-        found = self._named(key) if key in self._own and not trial.params else self._drawn(trial, candidate)
-        if found is not None:
+        if key not in self._trained:
+            found = self._named(key) if key in self._own and not trial.params else self._drawn(trial, candidate)
+            if found is None:
+                return
             self._trained[key] = Trained(
                 candidate.student, candidate.distillation, trial.number, found.params, found.distributions
             )
+        trials = self._trials.setdefault(key, set())
+        trials.add(trial.number)
+        self._trained[key] = replace(self._trained[key], since=min(trials))
+
+    def _forget(self, key: str, number: int) -> None:
+        trials = self._trials.get(key, set())
+        trials.discard(number)
+        if trials:
+            self._trained[key] = replace(self._trained[key], since=min(trials))
+        elif key in self._trained:
+            del self._trained[key], self._trials[key]
 
     def proposals(self, number: int, best: Iterable[str]) -> Iterator[Proposal]:
         """Variants for trial `number`; `best` are the trainings behind the front."""

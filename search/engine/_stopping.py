@@ -85,6 +85,7 @@ class Stopping:
             return
         self._enter(trial.number, candidate, trial.user_attrs, str(account.get("student", "")))
         self._learn(str(account.get("student", "")), account)
+        self._had_news = True
         if "pruned" in account:
             self._rungs.pruned(trial.number, account["pruned"])
         if trial.state == TrialState.COMPLETE:
@@ -200,6 +201,7 @@ class Stopping:
         """A student's training has ended."""
         if self._ends and stage.kind == "student":
             self._rungs.trained(stage.key, float(artifact.figures["accuracy"]))
+            self._had_news = True  # of all students: what was learnt before a break is looked at behind it
 
     def finished(self, trial: ActiveTrial, attributes: Mapping[str, Any]) -> None:
         """A trial is complete, with these attributes."""

@@ -2,7 +2,7 @@
 
 Accuracy is compared by differences; frames per second, latency, size and work by their logarithm. The reference point lies
 where the study's constraints meet: what breaks one counts nothing. An objective without a constraint has the worst value of the
-table.
+table; one in which all candidates of the table are alike lies one beyond, so that the others decide.
 """
 
 from __future__ import annotations
@@ -60,7 +60,10 @@ class Volume:
 
     def _corner(self, objective: Objective, losses: Sequence[float]) -> float:
         limit = getattr(self._study.constraints, f"{'min' if objective.maximise else 'max'}_{objective.name}", None)
-        return max(losses) if limit is None else _loss(objective, float(limit))
+        if limit is not None:
+            return _loss(objective, float(limit))
+        worst = max(losses)
+        return worst if worst > min(losses) else worst + 1.0
 
 
 def _loss(objective: Objective, value: float) -> float:

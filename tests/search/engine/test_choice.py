@@ -261,8 +261,8 @@ def test_a_student_whose_only_trial_failed_has_no_variants() -> None:
     trial.state = TrialState.FAIL
     variants.observe(trial, proposal.candidate)
     assert not list(variants.proposals(1, []))
-    trial.state = TrialState.COMPLETE  # another time it went well, and what fails then is not the student
-    variants.observe(trial, proposal.candidate)
-    trial.state = TrialState.FAIL
+    other = ended(settings, 1, proposal)  # another time it went well, and what fails then is not the student
+    other.state = TrialState.COMPLETE
+    variants.observe(other, proposal.candidate)
     variants.observe(trial, proposal.candidate)
     assert list(variants.proposals(2, []))

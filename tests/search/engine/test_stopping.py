@@ -10,6 +10,7 @@ import numpy as np
 import optuna
 import pytest
 from _curves import CurvePool, accuracy_after
+from _quick_host import write_quick_host
 from optuna.trial import FrozenTrial, TrialState
 
 from edgesearch.board_eval import find_board
@@ -205,7 +206,7 @@ def test_several_workers_end_every_trial(tmp_path: Path) -> None:
 
 
 def test_a_pruned_network_that_leads_to_nothing_is_not_quantized(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, TEXT.replace("[search]", PRUNING))
+    bench = Bench(tmp_path, write_quick_host(tmp_path) + TEXT.replace("[search]", PRUNING))
     pool = bench.pool()
     bench.run(60, pool)
     accounts = [t.user_attrs["stopped"] for t in bench.trials(TrialState.PRUNED)]
@@ -246,7 +247,7 @@ def test_the_sampler_learns_of_stopped_trials_by_what_is_expected_of_them(tmp_pa
     bench = Bench(tmp_path)
     engine = bench.engine(bench.pool())
     engine.run(30)
-    mirror = engine._asking._proposer._mirror
+    mirror = engine._intake._asking._proposer._mirror
     mirrored = {number: mirror._storage.get_trial(known) for number, known in mirror._known.items()}
     again = {t.user_attrs.get("again") for t in bench.trials()}
     stopped = [t for t in bench.trials(TrialState.PRUNED) if t.number not in again]
