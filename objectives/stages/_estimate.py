@@ -15,6 +15,7 @@ from edgesearch.objectives.stages._clock import clock_of
 from edgesearch.objectives.stages._metrics import estimate
 from edgesearch.objectives.stages._outputs import refuse_outputs
 from edgesearch.objectives.stages._structure import network_key, structure
+from edgesearch.objectives.training import give_back
 from edgesearch.spaces import Candidate, Student, build
 
 #: Parameters of a network whose memory is worth a look for what nobody holds any more.
@@ -55,6 +56,7 @@ class Estimator:
             self._known[key] = estimate(self._graph(student, ratio, pruning.target, granularity), self.board, bits)
             if self._known[key]["parameters"] > _LARGE:
                 gc.collect()
+                give_back()
         return dict(self._known[key])
 
     def network_key(self, candidate: Candidate) -> str:

@@ -11,7 +11,7 @@ from edgesearch.objectives.stages._context import student_of
 from edgesearch.objectives.stages._plan import Conditions
 from edgesearch.objectives.stages._spec import stage_specs
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.training import DataShape, Recipe, Supervision, predict_memory
+from edgesearch.objectives.training import DataShape, Recipe, Supervision, give_back, predict_memory
 from edgesearch.spaces import Distillation, Student, build
 
 __all__ = ["StageMemory"]
@@ -70,6 +70,7 @@ class StageMemory:
         forecast = predict_memory(
             model, data, recipe=recipe, input_size=student.input_size, supervision=supervision, before=before
         )
+        give_back()  # of the two steps that were made; the driver lives on
         return forecast.bytes(min(recipe.batch_size, data.train))
 
     def _build(self, student: Student) -> nn.Module:

@@ -27,6 +27,11 @@ class Allocations(TorchDispatchMode):
         self._before = [tensor.untyped_storage() for tensor in known]  # held, so that no other can take its identity
         self._seen: dict[int, weakref.ref[UntypedStorage] | None] = dict.fromkeys(map(id, self._before))
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nobody compiles what is watched here, and torch would import its compiler, 70 MB of it, to say so."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for each in tree_leaves(result):

@@ -150,7 +150,7 @@ def wait_for_ever(pool: RayPool, seconds: float) -> None:
 def test_a_study_whose_head_vanishes_stops_and_goes_on_elsewhere(tmp_path: Path, cluster: Any) -> None:
     cluster.add_node(num_cpus=1)
     pool = RayPool(1, address=cluster.address)
-    task = job(tmp_path, epochs=5000)
+    task = job(tmp_path, epochs=100_000)
     try:
         pool.submit(task)
         deadline = time.monotonic() + 600
