@@ -128,7 +128,10 @@ def test_a_cluster_says_how_many_stages_it_takes_and_its_nodes_need_no_shared_di
         pool.close()
 
 
-def test_a_node_with_another_edgesearch_is_refused_by_its_address(tmp_path: Path, cluster: Any) -> None:
+def test_a_node_with_another_edgesearch_is_refused_by_its_address(
+    tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # Ray puts the driver's folder before the node's path, and a source tree would speak for it
     other = tmp_path / "other" / "edgesearch-9.9.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: edgesearch\nVersion: 9.9\n")
