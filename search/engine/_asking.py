@@ -71,10 +71,6 @@ class Asking:
                 yield choice
         yield from self._proposer.proposals(number)
 
-    def seconds(self, stage: Stage) -> float:
-        """What a stage is expected to take; 0 where the study learns no costs."""
-        return 0.0 if self._chooser is None else self._chooser.seconds(stage)
-
     def why_none_is_left(self) -> str:
         """Once `proposals` came to its end: one sentence."""
         return self._proposer.why_none_is_left()

@@ -162,11 +162,6 @@ class Chooser:
                 work = work_of(stage, self._counts)
                 self._costs.observe(work, self._macs(work.student), seconds[stage.kind])
 
-    def seconds(self, stage: Stage) -> float:
-        """What a stage is expected to take."""
-        work = work_of(stage, self._counts)
-        return self._costs.seconds(work, self._macs(work.student))
-
     # --- choosing
 
     def choose(self, number: int) -> Proposal | None:

@@ -9,7 +9,7 @@ Results are collected between any two proposals.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._hard_limits import HardLimits
 from edgesearch.search.engine._intake import Accepted, Intake
 from edgesearch.search.engine._plans import Plans, with_rungs
-from edgesearch.search.engine._priorities import by_length, by_need
+from edgesearch.search.engine._priorities import by_need
 from edgesearch.search.engine._progress import Progress
 from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._stages import StageEnd, StageRunner
@@ -247,7 +247,7 @@ class Engine:
                     break
                 ready.append((trial.number, stage.key))
                 starts.setdefault(stage.key, start)
-        for key in self._in_order(ready):
+        for key in by_need(ready, {trial.number: trial.lacks for trial in self._active}):
             if self._stages.can_start(starts[key]):
                 self._stages.start(starts[key])
         for trial in list(self._active):
@@ -255,15 +255,6 @@ class Engine:
                 trial.add(self._plans.on_board(trial.candidate))
             elif trial.is_complete:
                 self._complete(trial)
-
-    def _in_order(self, ready: Sequence[tuple[int, str]]) -> list[str]:
-        """The keys of what is ready, (trial, stage), in the order in which it begins: so that no worker waits at the end for a
-        long chain of stages that began late; where costs are not learnt, what most trials wait for.
-        """
-        keys = by_need(ready, {trial.number: trial.lacks for trial in self._active})
-        if len(keys) <= self._stages.free:
-            return keys
-        return by_length(keys, {t.number: {s.key: self._intake.seconds(s) for s in t.missing()} for t in self._active})
 
     def _judged(self, trial: ActiveTrial) -> Stage | None:
         """What a trial trains next of its student; None where it waits at a rung from now on, or was stopped."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from optuna.trial import FrozenTrial
 
 from edgesearch.errors import EdgesearchError
-from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage
+from edgesearch.objectives import ArtifactStore, Conditions, Estimator
 from edgesearch.search.engine._asking import Asking
 from edgesearch.search.engine._draws import Proposal
 from edgesearch.search.engine._hard_limits import HardLimits
@@ -102,10 +102,6 @@ class Intake:
     def tallies(self) -> dict[str, Any]:
         """What a study keeps of it, where there is something to keep."""
         return self.rejections.attributes() | ({"repeats": self.repeats} if self.repeats else {})
-
-    def seconds(self, stage: Stage) -> float:
-        """What a stage is expected to take; 0 where the study learns no costs."""
-        return self._asking.seconds(stage)
 
     # --- proposals
 

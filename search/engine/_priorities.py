@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["by_length", "by_need"]
+__all__ = ["by_need"]
 
 
 def by_need(ready: Sequence[tuple[int, str]], lacks: Mapping[int, Collection[str]]) -> list[str]:
@@ -21,14 +21,3 @@ def by_need(ready: Sequence[tuple[int, str]], lacks: Mapping[int, Collection[str
     keys = list(dict.fromkeys(key for _, key in ready))
     needs = {key: sum(weights[trial] for trial, missing in lacks.items() if key in missing) for key in keys}
     return sorted(keys, key=lambda key: -needs[key])  # equal ones stay in their order
-
-
-def by_length(keys: Sequence[str], lacks: Mapping[int, Mapping[str, float]]) -> list[str]:
-    """The keys of stages, those first that a trial waits for which has most left to do; equal ones stay in their order.
-
-    lacks: every trial under way -> by its key, the expected seconds of each stage that it lacks. Stages of one trial follow
-    each other, so that the longest chain says when all can be done. A teacher has all behind it that is taught.
-    """
-    left = {trial: sum(seconds.values()) for trial, seconds in lacks.items()}
-    longest = {key: max((left[trial] for trial, seconds in lacks.items() if key in seconds), default=0.0) for key in keys}
-    return sorted(keys, key=lambda key: -longest[key])

@@ -82,10 +82,6 @@ class ActiveTrial:
         """The keys of the stages that are not there."""
         return {stage.key for stage in self.stages} - self.artifacts.keys()
 
-    def missing(self) -> list[Stage]:
-        """The stages that are not there."""
-        return [stage for stage in self.stages if stage.key not in self.artifacts]
-
     def needs(self, stage: Stage) -> bool:
         """Whether the stage is one of this trial's, or one of its rungs."""
         return any(own.key == stage.key for own in (*self.stages, *self.rungs))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Set
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgesearch.search.engine._priorities import by_length, by_need
+from edgesearch.search.engine._priorities import by_need
 
 #: Trials under way, by number -> what each lacks; the first of it is ready.
 _LACKS = st.dictionaries(
@@ -58,24 +58,3 @@ def test_a_trial_that_has_waited_long_is_overtaken_no_more(others: int, start: i
     newest = start + 2 * count * count
     lacks = {start: ["own"]} | {newest - place: ["shared"] for place in range(others)}
     assert by_need(ready(lacks), lacks)[0] == "own"
-
-
-def test_the_longest_chain_begins_first_and_equal_ones_stay_in_their_order() -> None:
-    lacks = {1: {"short": 1.0}, 2: {"teacher": 1.0, "student": 9.0}, 3: {"teacher": 1.0, "other": 2.0}, 4: {"same": 1.0}}
-    assert by_length(["short", "same", "teacher"], lacks) == ["teacher", "short", "same"]
-    assert by_length(["same", "short"], lacks) == ["same", "short"]
-
-
-def test_chains_that_begin_longest_first_are_done_sooner_than_those_that_most_trials_wait_for() -> None:
-    lacks = {trial: {f"quick {trial}": 1.0} for trial in range(4)} | {4: {"slow": 2.0, "slower": 3.0}}
-    ready = [(trial, next(iter(missing))) for trial, missing in lacks.items()]
-
-    def last_end(order: list[str]) -> float:
-        """Of two workers."""
-        free = [0.0, 0.0]
-        for key in order:
-            free[free.index(min(free))] = min(free) + sum(next(s for s in lacks.values() if key in s).values())
-        return max(free)
-
-    keys = by_need(ready, lacks)
-    assert (last_end(keys), last_end(by_length(keys, lacks))) == (7.0, 5.0)
