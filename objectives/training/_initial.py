@@ -11,7 +11,7 @@ from edgesearch.objectives.data import DataSet, prepare_tensor
 __all__ = ["begin_as_identity", "whiten"]
 
 #: Numbers in the windows of training images that the first layer's directions are taken from, about.
-_NUMBERS = 1 << 24
+_NUMBERS = 1 << 22
 #: Directions with less than this share of the largest variance are noise, and enlarged no further.
 _FLOOR = 2e-4
 
