@@ -6,65 +6,29 @@ What a node must have is looked at in a small task on it, before any stage runs 
 from __future__ import annotations
 
 import os
-import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import StudyError
 from edgesearch.objectives import is_folder
+from edgesearch.search.engine._head import HeadWatch, Node, head_client, living_nodes, patience_with
 from edgesearch.search.engine._jobs import Job
 from edgesearch.search.engine._placement import Request, places
 from edgesearch.search.engine._relay import LogKeeper, write_pieces
 from edgesearch.search.engine._shipping import names_code, packed
 
-__all__ = ["Cluster", "HeadWatch", "check_nodes"]
+__all__ = ["Cluster", "check_nodes"]
 
-#: Seconds for which a head may be silent: Ray's nodes end what they run when they cannot reach it for 60 s.
-_HEAD_S = 30.0
-#: Seconds between two looks at it, and for an answer.
-_LOOK_S, _ANSWER_S = 3.0, 3.0
 #: Seconds between two looks at logs that are elsewhere, and for an answer.
 _LOGS_S = 3.0
 #: Seconds for a node to say what it has.
 _NODE_S = 120.0
-
-
-class HeadWatch:
-    """Whether the head of a cluster answers. Ray itself waits for it in silence.
-
-    `clock` gives seconds that only grow.
-    """
-
-    def __init__(self, address: str, *, limit_s: float = _HEAD_S, clock: Callable[[], float] = time.monotonic) -> None:
-        self._address, self._limit_s, self._clock = address, limit_s, clock
-        self._looked = self._answered = clock()
-
-    def look(self) -> bool:
-        """Whether it answered just now. To be called often; it looks now and then.
-
-        Raises StudyError where the head was silent for longer than `limit_s`.
-        """
-        now = self._clock()
-        if now - self._looked < _LOOK_S:
-            return False
-        self._looked = now
-        host, _, port = self._address.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
-            self._answered = self._clock()
-        except OSError as error:
-            if self._clock() - self._answered > self._limit_s:
-                raise StudyError(
-                    f"the head of the Ray cluster at {self._address} does not answer for {self._limit_s:.0f} s ({error}); "
-                    "nothing finished is lost: start it again, and the same command goes on from here"
-                ) from error
-            return False
-        return True
 
 
 class Cluster:
@@ -76,9 +40,11 @@ class Cluster:
     def __init__(self, ray: Any, address: str, request: Request) -> None:
         self._ray, self._address, self._request = ray, address, request
         is_client = address.startswith("ray://")  # through a proxy, which notices by itself when it is cut off
-        self._watch = None if is_client else HeadWatch(ray.get_runtime_context().gcs_address)
+        ask = partial(_nodes_of_client, ray) if is_client else partial(living_nodes, head_client(ray))
+        self._watch = None if is_client else HeadWatch(ask, address, faults=(ray.exceptions.RayError,))
+        self._head_at = None if is_client else ray.get_runtime_context().gcs_address
         self._own_node = None if is_client else ray.get_runtime_context().get_node_id()
-        self._nodes = _living_nodes(ray)
+        self._nodes: Mapping[str, Node] = ask()
         self._fit: set[str] = set()
         self._store: str | None = None
         self._codes: dict[str, Any] = {}  # folder -> its packed modules, in Ray's memory
@@ -107,9 +73,9 @@ class Cluster:
 
         Raises StudyError where the head or this machine's node is gone, and for a new node that is not fit for the study.
         """
-        if self._watch is None or not self._watch.look():
+        nodes = None if self._watch is None else self._watch.look()
+        if nodes is None:
             return False
-        nodes = _living_nodes(self._ray)
         if self._own_node is not None and self._own_node not in nodes:
             raise StudyError(
                 f"the node of the Ray cluster at {self._address} that runs on this machine is gone; nothing finished is lost: "
@@ -130,14 +96,20 @@ class Cluster:
         with suppress(self._ray.exceptions.RayError):  # it died with its node, and begins anew
             write_pieces(self._ray.get(self._keeper.take.remote(), timeout=_LOGS_S))
 
-    def close(self) -> None:
-        """Take what was left for the jobs away."""
+    @property
+    def most_memory(self) -> int:
+        """Bytes of the node that has most; 0 where none says so."""
+        return int(max((node.resources.get("memory", 0.0) for node in self._nodes.values()), default=0.0))
+
+    def leave(self) -> AbstractContextManager[None]:
+        """Take what was left for the jobs away; within what this gives, Ray is to take leave of the cluster."""
         if self._marker is not None:
             with suppress(OSError):
                 self._marker.unlink()
+        return nullcontext() if self._head_at is None else patience_with(self._head_at)
 
     def _count(self, *, must: bool = True) -> int:
-        resources = [node["Resources"] for node in self._nodes.values()]
+        resources = [node.resources for node in self._nodes.values()]
         if not must:
             return sum(self._request.times_in(node) for node in resources)
         return places(self._request, resources, f"the Ray cluster at {self._address}")
@@ -156,19 +128,18 @@ class Cluster:
         return self._codes[job.folder]
 
 
-def _living_nodes(ray: Any) -> dict[str, Mapping[str, Any]]:
-    """The nodes that live, by their ids; each with NodeManagerAddress and Resources."""
-    return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+def _nodes_of_client(ray: Any) -> dict[str, Node]:
+    return {node["NodeID"]: Node(node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]}
 
 
-def check_nodes(ray: Any, nodes: Mapping[str, Mapping[str, Any]], store: str) -> None:
+def check_nodes(ray: Any, nodes: Mapping[str, Node], store: str) -> None:
     """Raise StudyError, by its address, for a node that has another edgesearch or does not see the store."""
     with _marked(store) as marker:
         answers = {node: _ask(ray, node, marker) for node in nodes}
         ours = _versions()
         deadline = time.monotonic() + _NODE_S
         for node, answer in answers.items():
-            name = nodes[node]["NodeManagerAddress"]
+            name = nodes[node].address
             try:
                 found = ray.get(answer, timeout=max(deadline - time.monotonic(), 1.0))
             except ray.exceptions.RayError as error:

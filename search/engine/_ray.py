@@ -13,14 +13,14 @@ import signal
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 import psutil
 
-from edgesearch.errors import StudyError
+from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.search.engine._cluster import Cluster
 from edgesearch.search.engine._heartbeats import HANG_S, Heartbeats, hung, process_of
 from edgesearch.search.engine._jobs import Job, JobResult, Outcome
@@ -92,9 +92,10 @@ class RayPool:
 
     def _fitting(self, memory: int) -> int:
         """Bytes to ask of a node: none larger than the largest has, where the task then runs alone and makes do."""
-        nodes = [node["Resources"].get("memory", 0.0) for node in self._ray.nodes() if node["Alive"]]
+        resources = self._ray.cluster_resources  # of one node, where the instance is our own
+        most = self._cluster.most_memory if self._cluster is not None else int(resources().get("memory", 0.0))
         rounded = -(-memory // _MEMORY_STEP) * _MEMORY_STEP
-        return min(rounded, int(max(nodes, default=rounded)))
+        return min(rounded, most or rounded)
 
     def wait(self, timeout: float) -> list[JobResult]:
         """The tasks that ended. Raises StudyError when Ray dies again and again, and when a cluster does not answer."""
@@ -138,7 +139,7 @@ class RayPool:
             import ray
 
             self._ray: Any = ray
-            _adopt_settings(local)
+            _adopt_settings()
             options: dict[str, Any] = {}
             if local:
                 options = {"num_cpus": self.slots, "include_dashboard": False, "resources": self._boards}
@@ -215,14 +216,15 @@ class RayPool:
             )
 
     def _stop(self) -> None:
-        if self._cluster is not None:
-            self._cluster.close()
-            self._cluster = None
+        head = nullcontext() if self._cluster is None else self._cluster.leave()
+        self._cluster = None
         node = self._daemons.get("raylet")
         if node is not None and not self._is_alive():  # a half dead instance answers nobody, and Ray would wait for its node
             for process in (*_children(node), node):
                 _kill(process)
-        self._ray.shutdown()  # takes leave of the other daemon, and takes longer where that is dead, too
+        with head:
+            self._ray.shutdown()  # takes leave of the other daemon, and takes longer where that is dead, too
+        _adopt_settings()  # a cluster may be joined next: nodes elsewhere do not reach a process that listens on loopback
         for daemon in self._daemons.values():
             _kill(daemon)
         self._daemons = {}
@@ -256,6 +258,12 @@ class RayPool:
         exceptions = self._ray.exceptions
         if was_cancelled:
             return JobResult(job.key, "lost", 0.0, "it was stopped")
+        if isinstance(error, exceptions.RayTaskError) and isinstance(error.cause, EdgesearchError):
+            raise error.cause
+        if isinstance(error, exceptions.RayTaskError) and isinstance(error.cause, OSError):  # that node's disk, say
+            return JobResult(job.key, "interrupted", 0.0, f"Ray lost the stage ({error.cause})")
+        if isinstance(error, exceptions.RayTaskError) and not isinstance(error.cause, exceptions.RayError):
+            raise error  # `run_job` answers what goes wrong in a stage: this is a fault of edgesearch
         if isinstance(error, exceptions.NodeDiedError):
             return JobResult(job.key, "interrupted", 0.0, "the node that it ran on died or is out of reach")
         if isinstance(error, exceptions.OutOfMemoryError):
@@ -309,16 +317,17 @@ def _all_settings() -> dict[str, str]:
     }
 
 
-def _adopt_settings(local: bool) -> None:
-    """Let a Ray that was imported, and so read its settings, before ours were there read them again."""
+def _adopt_settings() -> None:
+    """Let a Ray that was imported, and so read its settings, at another time read those of now: before it starts, and after."""
     from ray import _raylet
     from ray._private import ray_constants
 
     core: Any = _raylet  # compiled, without types
     core.Config.initialize("")
-    if local:
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        core.AuthenticationTokenLoader.instance().reset_cache()
+    constants: Any = ray_constants  # without types
+    name = constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    constants.ENABLE_RAY_CLUSTER = constants.env_bool(name, not constants.IS_WINDOWS_OR_OSX)
+    core.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _keep_quiet() -> None:

@@ -106,7 +106,9 @@ class Bench:
             folder=self.folder,
             boards=BoardCrew(members, look=look_at(self.folder, rules), note=self.progress.note, rules=rules),
         )
-        return engine.run(trials)
+        summary = engine.run(trials)
+        assert summary.failed == 0, [trial.user_attrs.get("failure") for trial in self.trials()]
+        return summary
 
 
 def replace_reference(member: Any, hook: tuple[str, ...], limit_s: float) -> Any:
