@@ -10,6 +10,8 @@ from torch import Tensor, UntypedStorage
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from edgesearch.objectives.training._unfilled import unfilled
+
 __all__ = ["Allocations"]
 
 
@@ -18,6 +20,7 @@ class Allocations(TorchDispatchMode):
 
     Of the forward and of the backward pass: all that an operation returns, be it kept for the way back or not. What kernels
     take for themselves and give back at once is not seen. `known` are tensors that were there before, and do not count.
+    Convolutions are not computed, so that values mean nothing.
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
@@ -33,7 +36,9 @@ class Allocations(TorchDispatchMode):
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = None if kwargs else unfilled(func, args)
+        if result is None:
+            result = func(*args, **(kwargs or {}))
         for each in tree_leaves(result):
             if isinstance(each, Tensor):
                 self._see(each.untyped_storage())

@@ -107,7 +107,7 @@ def predict_memory(
     """
     place = choose_device(device)
     size = data.size if input_size is None else (input_size, input_size)
-    probe = copy.deepcopy(model).requires_grad_(True).to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    probe = _hollow(model).requires_grad_(True).to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bfloat16 = use_bfloat16(recipe.mixed_precision, model, (data.channels, *size), recipe.batch_size)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         step = _step(probe, data, size, recipe, supervision, place, bfloat16)
@@ -119,6 +119,11 @@ def predict_memory(
     if place.type == "cuda":
         return MemoryForecast(trained + buffers + teachers, fixed, step, answers, on_gpu=True)
     return MemoryForecast(process_memory() if before is None else before, fixed + _KERNELS, step, answers)
+
+
+def _hollow(model: nn.Module) -> nn.Module:
+    """A copy whose parameters have no values, and so take no memory until somebody writes to them."""
+    return copy.deepcopy(model, {id(each): nn.Parameter(torch.empty_like(each)) for each in model.parameters()})
 
 
 def _through(
