@@ -21,6 +21,7 @@ from edgesearch.search.engine._head import HeadWatch, Node, head_client, living_
 from edgesearch.search.engine._jobs import Job
 from edgesearch.search.engine._placement import Request, places
 from edgesearch.search.engine._relay import LogKeeper, write_pieces
+from edgesearch.search.engine._shares import Shares
 from edgesearch.search.engine._shipping import names_code, packed
 
 __all__ = ["Cluster", "check_nodes"]
@@ -51,7 +52,9 @@ class Cluster:
         self._keeper: Any = None
         self._marker: Path | None = None
         self._fetched = time.monotonic()
-        self.places = self._count()
+        self._all_places = self._count()
+        self._shares = None if is_client else Shares(ray)
+        self.places = self._share()
 
     def arguments(self, job: Job) -> tuple[Any, Any, str]:
         """What a job's task is given beside the job: code, keeper of logs, marker of the driver's folder of logs.
@@ -68,8 +71,8 @@ class Cluster:
             self._keeper = self._ray.remote(num_cpus=0, max_restarts=-1)(LogKeeper).remote()
         return self._code(job), self._keeper, str(self._marker)
 
-    def look(self) -> bool:
-        """Whether `places` may have changed. To be called often.
+    def look(self, running: int, most: int | None) -> bool:
+        """Whether `places` has changed; `running`: stages that run now, of `most` that ever will. To be called often.
 
         Raises StudyError where the head or this machine's node is gone, and for a new node that is not fit for the study.
         """
@@ -81,12 +84,19 @@ class Cluster:
                 f"the node of the Ray cluster at {self._address} that runs on this machine is gone; nothing finished is lost: "
                 "start it again, and the same command goes on from here"
             )
-        if nodes.keys() == self._nodes.keys():
-            return False
-        self._nodes = nodes
-        self._check()
-        self.places = max(self._count(must=False), 1)
-        return True
+        if nodes.keys() != self._nodes.keys():
+            self._nodes = nodes
+            self._check()
+            self._all_places = max(self._count(must=False), 1)
+        if self._shares is not None:
+            # One that has not enough to do is to have room for one more.
+            wanted = min(self._all_places if running >= self.places else running + 1, most or self._all_places)
+            self._shares.update(min(wanted / self._all_places, 1.0))
+        before, self.places = self.places, self._share()
+        return self.places != before
+
+    def _share(self) -> int:
+        return self._all_places if self._shares is None else self._shares.slots(self._all_places)
 
     def fetch_logs(self, *, at_once: bool) -> None:
         """Bring what workers wrote elsewhere into the driver's logs, now and then or at once."""
@@ -102,7 +112,9 @@ class Cluster:
         return int(max((node.resources.get("memory", 0.0) for node in self._nodes.values()), default=0.0))
 
     def leave(self) -> AbstractContextManager[None]:
-        """Take what was left for the jobs away; within what this gives, Ray is to take leave of the cluster."""
+        """Give back what the cluster holds for this study; within what this gives, Ray is to take leave of the cluster."""
+        if self._shares is not None:
+            self._shares.leave()
         if self._marker is not None:
             with suppress(OSError):
                 self._marker.unlink()

@@ -99,8 +99,8 @@ class RayPool:
 
     def wait(self, timeout: float) -> list[JobResult]:
         """The tasks that ended. Raises StudyError when Ray dies again and again, and when a cluster does not answer."""
-        if self._cluster is not None and self._cluster.look() and self._workers is None:
-            self.slots = self._cluster.places
+        if self._cluster is not None and self._cluster.look(len(self._running), self._workers):
+            self.slots = min(self._workers or self._cluster.places, self._cluster.places)
         if not self._interrupted and not self._is_alive():
             self._restart()
         if self._interrupted:
@@ -170,7 +170,7 @@ class RayPool:
                 places(self._request, [self._ray.cluster_resources()], "this machine")
             else:
                 self._cluster = Cluster(ray, self._address, self._request)
-                self.slots = self._workers or self._cluster.places
+                self.slots = min(self._workers or self._cluster.places, self._cluster.places)
         except StudyError:
             self._stop()
             raise
