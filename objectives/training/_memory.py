@@ -122,8 +122,13 @@ def predict_memory(
 
 
 def _hollow(model: nn.Module) -> nn.Module:
-    """A copy whose parameters have no values, and so take no memory until somebody writes to them."""
-    return copy.deepcopy(model, {id(each): nn.Parameter(torch.empty_like(each)) for each in model.parameters()})
+    """A copy whose parameters have no values, and so take no memory until somebody writes to them; laid out for training."""
+    layouts = {4: torch.channels_last}
+    empty = {
+        id(each): nn.Parameter(torch.empty_like(each, memory_format=layouts.get(each.dim(), torch.contiguous_format)))
+        for each in model.parameters()
+    }
+    return copy.deepcopy(model, empty)
 
 
 def _through(
