@@ -39,7 +39,7 @@ class StageMemory:
         spec = stage_specs().find(stage.kind)
         settings = spec.settings_of(stage)
         recipe = spec.recipe(settings)
-        if recipe is None or not self._data.train:
+        if recipe is None or not self._data.train or not self._data.channels:  # not known, as in a replay
             return 0
         student, teacher = student_of(stage), None
         if "teacher" in stage.inputs:

@@ -92,8 +92,11 @@ class RayPool:
 
     def _fitting(self, memory: int) -> int:
         """Bytes to ask of a node: none larger than the largest has, where the task then runs alone and makes do."""
-        resources = self._ray.cluster_resources  # of one node, where the instance is our own
-        most = self._cluster.most_memory if self._cluster is not None else int(resources().get("memory", 0.0))
+        if self._cluster is not None:
+            most = self._cluster.most_memory
+        else:
+            nodes = [node["Resources"].get("memory", 0.0) for node in self._ray.nodes() if node["Alive"]]
+            most = int(max(nodes, default=0.0))
         rounded = -(-memory // _MEMORY_STEP) * _MEMORY_STEP
         return min(rounded, most or rounded)
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from _training_jobs import job
 
+from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage
 from edgesearch.search.engine._jobs import Job, JobResult
 from edgesearch.search.engine._ray import RayPool
@@ -30,11 +31,20 @@ class NodeDied(RayError):
     """With its worker."""
 
 
+class TaskFailed(RayError):
+    """What a task raised itself."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
 class StandIn:
     """Takes tasks and ends them as the test says; counts what it is asked."""
 
     class exceptions:  # noqa: N801
         RayError, OutOfMemoryError, WorkerCrashedError, NodeDiedError = RayError, MemoryError, Died, NodeDied
+        RayTaskError = TaskFailed
 
     def __init__(self) -> None:
         self.questions = 0
@@ -205,3 +215,18 @@ def test_a_driver_that_nobody_waits_for_outlives_rays_node(tmp_path: Path) -> No
     if out.read_text() == "not the child of pid 1":
         pytest.skip("orphans are not given to pid 1 here")
     assert json.loads(out.read_text()) == ["interrupted", None, 0]
+
+
+def test_what_a_task_raises_outside_its_stage_is_told_as_what_it_is() -> None:
+    pool = Pool(1)
+    pool.submit(a_job("a"))
+    pool._ray.ends["a"] = TaskFailed(OSError("no space left on device"))
+    assert pool.wait(0.0) == [JobResult(a_job("a").key, "interrupted", 0.0, "Ray lost the stage (no space left on device)")]
+    pool.submit(a_job("a"))
+    pool._ray.ends["a"] = TaskFailed(NodeDied())  # what the task was given was lost
+    assert [outcome for _, outcome in ends(pool)] == ["interrupted"]
+    for cause, raised in ((StudyError("remove it"), StudyError), (KeyError("a"), TaskFailed)):
+        pool.submit(a_job("a"))
+        pool._ray.ends["a"] = TaskFailed(cause)
+        with pytest.raises(raised):
+            pool.wait(0.0)
