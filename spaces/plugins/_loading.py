@@ -120,15 +120,16 @@ def _is_of_project(file: Path, root: Path) -> bool:
 def _beside(folder: Path | None) -> Iterator[None]:
     """Look into `folder` first, then where Python looks, then into the working directory; sys.path stays what it was."""
     with _lock:
-        before, writes_none = list(sys.path), sys.dont_write_bytecode
+        before, writes_none = sys.path, sys.dont_write_bytecode
         first = [] if folder is None else [str(folder.resolve())]
-        sys.path[:] = list(dict.fromkeys([*first, *before, os.getcwd()]))
+        # Another list: a thread that walks through the old one while it changes would miss an entry, and not find torch, say.
+        sys.path = list(dict.fromkeys([*first, *before, os.getcwd()]))
         # Bytecode is told apart by seconds and sizes; an edit can be faster than that.
         sys.dont_write_bytecode = True
         try:
             yield
         finally:
-            sys.path[:] = before
+            sys.path = before
             sys.dont_write_bytecode = writes_none
 
 

@@ -36,6 +36,15 @@ def test_it_is_found_in_the_folder_and_the_path_is_left_alone(tmp_path: Path) ->
     assert load("own_net:Net", folder=tmp_path).size == 3  # type: ignore[attr-defined]
 
 
+def test_who_walks_through_the_path_meanwhile_misses_nothing(tmp_path: Path) -> None:
+    project(tmp_path, curious="import sys; PATH = sys.path")
+    walked, whole = sys.path, list(sys.path)
+    during = load("curious:PATH", folder=tmp_path)
+    assert during is not walked
+    assert sys.path is walked
+    assert walked == whole
+
+
 def test_the_folder_comes_first_and_the_working_directory_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, python, here = (project(tmp_path / name, who=f"IT = {name!r}") for name in ("folder", "python", "here"))
     monkeypatch.chdir(here)
