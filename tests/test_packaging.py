@@ -12,10 +12,16 @@ import pytest
 import edgesearch.errors
 
 ROOT = Path(__file__).parents[1]
-#: Folders that are installed as rooms; errors, files, plugins and testing lie inside two of them.
+#: Folders that are installed as rooms; errors, files, plugins, testing and threads lie inside two of them.
 ROOMS = ("board_eval", "objectives", "search", "spaces", "studies")
 #: Where packages that are no room's are kept.
-KEPT_IN = {"errors": "spaces/errors", "files": "spaces/files", "plugins": "spaces/plugins", "testing": "search/testing"}
+KEPT_IN = {
+    "errors": "spaces/errors",
+    "files": "spaces/files",
+    "plugins": "spaces/plugins",
+    "testing": "search/testing",
+    "threads": "spaces/threads",
+}
 
 
 def packages() -> dict[str, Path]:

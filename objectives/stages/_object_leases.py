@@ -23,6 +23,7 @@ import psutil
 
 from edgesearch.errors import StoreError
 from edgesearch.objectives.stages._objects import Objects
+from edgesearch.threads import alongside
 
 __all__ = ["EXPIRES_S", "object_lease"]
 
@@ -42,9 +43,8 @@ def object_lease(
     """
     content = {"holder": f"process {os.getpid()} on {socket.gethostname()}", "process": _this_process(), "id": uuid.uuid4().hex}
     mine = _take(objects, name, content, waiting, expires_s)
-    over = threading.Event()
 
-    def renew() -> None:
+    def renew(over: threading.Event) -> None:
         for count in range(1, 1 << 62):
             if over.wait(expires_s / _RENEWALS):
                 return
@@ -53,13 +53,10 @@ def object_lease(
                     return
                 objects.replace(mine, _encoded(content, count))
 
-    thread = threading.Thread(target=renew, name="lease", daemon=True)
-    thread.start()
     try:
-        yield
+        with alongside(renew, "lease"):
+            yield
     finally:
-        over.set()
-        thread.join()
         with suppress(StoreError):  # it ends by itself
             if _is_mine(objects, mine, content):
                 objects.remove(mine)

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from edgesearch.errors import StudyError
+from edgesearch.threads import alongside
 
 __all__ = ["HeadWatch", "Node", "head_client", "living_nodes", "patience_with"]
 
@@ -97,21 +98,15 @@ def patience_with(address: str, *, limit_s: float = _LEAVE_S) -> Iterator[None]:
 
     Ray has no limit of its own for it, and ends when a connection does.
     """
-    over = threading.Event()
 
-    def run() -> None:
+    def cut(over: threading.Event) -> None:
         wait = limit_s
         while not over.wait(wait):
             _cut(address)
             wait = _CUT_S
 
-    thread = threading.Thread(target=run, name="patience", daemon=True)
-    thread.start()
-    try:
+    with alongside(cut, "patience"):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def _cut(address: str) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgesearch.search.study import duration
+from edgesearch.threads import alongside
 
 __all__ = ["HANG_S", "Heartbeats", "beating", "hung", "process_of"]
 
@@ -70,20 +71,14 @@ class Heartbeats:
 @contextmanager
 def beating(log: Path, *, every_s: float = _EVERY_S) -> Iterator[None]:
     """Touches the log while it lasts."""
-    over = threading.Event()
 
-    def beat() -> None:
+    def beat(over: threading.Event) -> None:
         while not over.wait(every_s):
             with suppress(OSError):
                 os.utime(log)
 
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-    thread.start()
-    try:
+    with alongside(beat, "heartbeat"):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def hung(seconds: float) -> str:

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from edgesearch.threads import alongside
+
 __all__ = ["LogKeeper", "local_log", "relayed", "write_pieces"]
 
 #: Seconds between two pieces.
@@ -59,9 +61,7 @@ def relayed(keeper: Any, log: str, local: str, *, every_s: float = _EVERY_S) -> 
     """Give the keeper what comes to be written in the file `local`, as pieces of the driver's `log`, while it lasts."""
     import ray
 
-    over = threading.Event()
-
-    def run() -> None:
+    def send(over: threading.Event) -> None:
         sent = 0
         while True:
             is_last = over.wait(every_s)
@@ -78,10 +78,5 @@ def relayed(keeper: Any, log: str, local: str, *, every_s: float = _EVERY_S) -> 
             if is_last:
                 return
 
-    thread = threading.Thread(target=run, name="relay", daemon=True)
-    thread.start()
-    try:
+    with alongside(send, "relay"):
         yield
-    finally:
-        over.set()
-        thread.join()

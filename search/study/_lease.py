@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -34,6 +35,7 @@ from sqlalchemy.exc import IntegrityError
 
 from edgesearch.errors import StudyError
 from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, seconds_of
+from edgesearch.threads import alongside
 
 #: Seconds between two signs of life.
 HEARTBEAT = 5.0
@@ -121,14 +123,10 @@ def hold_lease(
     heartbeat = min(HEARTBEAT, dead_after / 6) if heartbeat is None else heartbeat
     with database_errors(storage.url):
         lease = _take(storage, study_name, folder, dead_after)
-    ended = threading.Event()
-    thread = threading.Thread(target=_keep, args=(lease, heartbeat, ended), name="study lease", daemon=True)
-    thread.start()
     try:
-        yield lease
+        with alongside(partial(_keep, lease, heartbeat), "study lease"):
+            yield lease
     finally:
-        ended.set()
-        thread.join()
         with suppress(*DATABASE_ERRORS):  # then the next driver sees that this process is gone
             lease.release()
 
