@@ -68,7 +68,7 @@ class StageMemory:
             supervision = Supervision(kind=kind, teacher=network, stored_logits=stored, teacher_input_size=size)
             before += (0 if stored is None else stored.nbytes) + (0 if network is None else _bytes(network))
         forecast = predict_memory(
-            model, data, recipe=recipe, input_size=student.input_size, supervision=supervision, before=before
+            model, data, recipe=recipe, input_size=student.input_size, supervision=supervision, before=before, consume=True
         )
         give_back()  # of the two steps that were made; the driver lives on
         return forecast.bytes(min(recipe.batch_size, data.train))

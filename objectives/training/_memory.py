@@ -100,14 +100,17 @@ def predict_memory(
     supervision: Supervision | None = None,
     device: str = "cpu",
     before: int | None = None,
+    consume: bool = False,
 ) -> MemoryForecast:
-    """What `train` with the same arguments will take. Two steps of a copy are computed; `model` is not changed.
+    """What `train` with the same arguments will take. Two steps of a copy are computed, and `model` is not changed; of `model`
+    itself with `consume`, which is of no use afterwards, and takes no memory for a copy.
 
     before: bytes that the process has before; None: those of this one, in which all but the training is there already.
     """
     place = choose_device(device)
     size = data.size if input_size is None else (input_size, input_size)
-    probe = _hollow(model).requires_grad_(True).to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    probe = model if consume else copy.deepcopy(model)
+    probe = probe.requires_grad_(True).to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bfloat16 = use_bfloat16(recipe.mixed_precision, model, (data.channels, *size), recipe.batch_size)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         step = _step(probe, data, size, recipe, supervision, place, bfloat16)
@@ -119,16 +122,6 @@ def predict_memory(
     if place.type == "cuda":
         return MemoryForecast(trained + buffers + teachers, fixed, step, answers, on_gpu=True)
     return MemoryForecast(process_memory() if before is None else before, fixed + _KERNELS, step, answers)
-
-
-def _hollow(model: nn.Module) -> nn.Module:
-    """A copy whose parameters have no values, and so take no memory until somebody writes to them; laid out for training."""
-    layouts = {4: torch.channels_last}
-    empty = {
-        id(each): nn.Parameter(torch.empty_like(each, memory_format=layouts.get(each.dim(), torch.contiguous_format)))
-        for each in model.parameters()
-    }
-    return copy.deepcopy(model, empty)
 
 
 def _through(

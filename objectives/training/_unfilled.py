@@ -1,4 +1,4 @@
-"""Convolutions that are not computed: their results have the right shapes and layouts, and nothing is in them.
+"""Convolutions that are not computed: their results have the right shapes and layouts, and zeros, or nothing, in them.
 
 Who asks what a step allocates, and not what it computes, needs no more. Kernels of convolutions are most of such a step's time,
 and oneDNN keeps what it compiled for each shape; pages that nobody writes take no memory.
@@ -44,9 +44,9 @@ def _forward(
         else:
             sides.append((size + 2 * pad - reach - 1) // step + 1)
     channels = weight.shape[1] * groups if transposed else weight.shape[0]
-    return torch.empty(
-        (input.shape[0], channels, *sides), dtype=input.dtype, device=input.device, memory_format=_layout(input, weight)
-    )
+    shape, layout = (input.shape[0], channels, *sides), _layout(input, weight)
+    # Zeros, since the network goes on from here, and may look at its values.
+    return torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=layout).zero_()
 
 
 def _backward(gradient: Tensor, input: Tensor, weight: Tensor, *settings: Any) -> tuple[Tensor | None, ...]:

@@ -35,17 +35,22 @@ _NODE_S = 120.0
 class Cluster:
     """What the pool knows of the cluster that it is connected to, and what it gives the jobs on their way there.
 
+    workers: how many stages may run side by side; None: as many as there is room for. `places` is how many may now.
     Raises StudyError where no node has what a stage is to be given.
     """
 
-    def __init__(self, ray: Any, address: str, request: Request) -> None:
-        self._ray, self._address, self._request = ray, address, request
+    def __init__(self, ray: Any, address: str, request: Request, workers: int | None = None) -> None:
+        self._ray, self._address, self._request, self._workers = ray, address, request, workers
         is_client = address.startswith("ray://")  # through a proxy, which notices by itself when it is cut off
         ask = partial(_nodes_of_client, ray) if is_client else partial(living_nodes, head_client(ray))
         self._watch = None if is_client else HeadWatch(ask, address, faults=(ray.exceptions.RayError,))
         self._head_at = None if is_client else ray.get_runtime_context().gcs_address
         self._own_node = None if is_client else ray.get_runtime_context().get_node_id()
-        self._nodes: Mapping[str, Node] = ask()
+        try:
+            self._nodes: Mapping[str, Node] = ask()
+        except ray.exceptions.RayError as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StudyError(f"the Ray cluster at {address} does not say which nodes it has ({first}); try again") from error
         self._fit: set[str] = set()
         self._store: str | None = None
         self._codes: dict[str, Any] = {}  # folder -> its packed modules, in Ray's memory
@@ -71,14 +76,14 @@ class Cluster:
             self._keeper = self._ray.remote(num_cpus=0, max_restarts=-1)(LogKeeper).remote()
         return self._code(job), self._keeper, str(self._marker)
 
-    def look(self, running: int, most: int | None) -> bool:
-        """Whether `places` has changed; `running`: stages that run now, of `most` that ever will. To be called often.
+    def look(self, running: int) -> None:
+        """Count `places` anew, now and then; `running`: stages that run now. To be called often.
 
         Raises StudyError where the head or this machine's node is gone, and for a new node that is not fit for the study.
         """
         nodes = None if self._watch is None else self._watch.look()
         if nodes is None:
-            return False
+            return
         if self._own_node is not None and self._own_node not in nodes:
             raise StudyError(
                 f"the node of the Ray cluster at {self._address} that runs on this machine is gone; nothing finished is lost: "
@@ -90,13 +95,15 @@ class Cluster:
             self._all_places = max(self._count(must=False), 1)
         if self._shares is not None:
             # One that has not enough to do is to have room for one more.
-            wanted = min(self._all_places if running >= self.places else running + 1, most or self._all_places)
+            wanted = min(self._all_places if running >= self.places else running + 1, self._workers or self._all_places)
             self._shares.update(min(wanted / self._all_places, 1.0))
-        before, self.places = self.places, self._share()
-        return self.places != before
+        self.places = self._share()
 
     def _share(self) -> int:
-        return self._all_places if self._shares is None else self._shares.slots(self._all_places)
+        if self._shares is None or self._shares.is_alone:
+            return self._workers or self._all_places  # more than fit wait at Ray, and let a cluster grow that can
+        share = self._shares.slots(self._all_places)
+        return share if self._workers is None else min(self._workers, share)
 
     def fetch_logs(self, *, at_once: bool) -> None:
         """Bring what workers wrote elsewhere into the driver's logs, now and then or at once."""

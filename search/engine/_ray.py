@@ -102,8 +102,9 @@ class RayPool:
 
     def wait(self, timeout: float) -> list[JobResult]:
         """The tasks that ended. Raises StudyError when Ray dies again and again, and when a cluster does not answer."""
-        if self._cluster is not None and self._cluster.look(len(self._running), self._workers):
-            self.slots = min(self._workers or self._cluster.places, self._cluster.places)
+        if self._cluster is not None:
+            self._cluster.look(len(self._running))
+            self.slots = self._cluster.places
         if not self._interrupted and not self._is_alive():
             self._restart()
         if self._interrupted:
@@ -172,8 +173,8 @@ class RayPool:
             if self._address is None:
                 places(self._request, [self._ray.cluster_resources()], "this machine")
             else:
-                self._cluster = Cluster(ray, self._address, self._request)
-                self.slots = min(self._workers or self._cluster.places, self._cluster.places)
+                self._cluster = Cluster(ray, self._address, self._request, self._workers)
+                self.slots = self._cluster.places
         except StudyError:
             self._stop()
             raise
@@ -261,12 +262,11 @@ class RayPool:
         exceptions = self._ray.exceptions
         if was_cancelled:
             return JobResult(job.key, "lost", 0.0, "it was stopped")
-        if isinstance(error, exceptions.RayTaskError) and isinstance(error.cause, EdgesearchError):
-            raise error.cause
-        if isinstance(error, exceptions.RayTaskError) and isinstance(error.cause, OSError):  # that node's disk, say
-            return JobResult(job.key, "interrupted", 0.0, f"Ray lost the stage ({error.cause})")
         if isinstance(error, exceptions.RayTaskError) and not isinstance(error.cause, exceptions.RayError):
-            raise error  # `run_job` answers what goes wrong in a stage: this is a fault of edgesearch
+            # `run_job` answers what goes wrong in a stage: this was raised around it.
+            if isinstance(error.cause, OSError):  # that node's disk, say
+                return JobResult(job.key, "interrupted", 0.0, f"Ray lost the stage ({error.cause})")
+            raise error.cause if isinstance(error.cause, EdgesearchError) else error
         if isinstance(error, exceptions.NodeDiedError):
             return JobResult(job.key, "interrupted", 0.0, "the node that it ran on died or is out of reach")
         if isinstance(error, exceptions.OutOfMemoryError):

@@ -41,10 +41,9 @@ def slots(places: int, wants: Mapping[str, float], own: str) -> int:
 
     `wants` are in the order in which the studies came.
     """
-    ends = dict(zip(wants, accumulate(fair(wants).values()), strict=True))
-    end = ends[own]
-    begin = max((other for other in ends.values() if other < end), default=0.0)
-    return max(1, int(end * places + _ROUNDING) - int(begin * places + _ROUNDING))
+    borders = [int(places * end + _ROUNDING) for end in accumulate(fair(wants).values(), initial=0.0)]
+    number = list(wants).index(own)
+    return max(1, borders[number + 1] - borders[number])
 
 
 class ShareBook:
@@ -77,6 +76,11 @@ class Shares:
         self._answer: Any = None
         self._tell(1.0)
         self._read(_FIRST_S)
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other study is known to run on the cluster."""
+        return len(self._wants) == 1
 
     def slots(self, places: int) -> int:
         """How many of the cluster's places this study may use."""

@@ -100,6 +100,21 @@ def test_the_network_and_its_random_numbers_stay_as_they_are() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_a_network_that_looks_at_its_values_and_one_that_is_used_up_are_foretold_alike() -> None:
+    class Curious(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+
+        def forward(self, images: Tensor) -> Tensor:
+            answer: Tensor = self.net(images)
+            assert answer.isfinite().all()
+            return answer
+
+    told = [foretold(Curious(), consume=consume).bytes(64) for consume in (False, True)]
+    assert told[0] == told[1] == foretold().bytes(64)
+
+
 def test_what_stays_through_the_training_counts() -> None:
     plain = foretold()
     weights = sum(parameter.numel() for parameter in network().parameters()) * 4

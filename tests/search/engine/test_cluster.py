@@ -94,6 +94,9 @@ def test_a_cluster_says_how_many_stages_it_takes_and_its_nodes_need_no_shared_di
     cluster.add_node(num_cpus=2)
     with pytest.raises(StudyError, match=r"can run no stage: each is to have 1 CPU and 0\.5 GPU"):
         RayPool(None, address=cluster.address, gpus_per_job=0.5)
+    many = RayPool(5, address=cluster.address)
+    assert many.slots == 5  # as was asked for: stages beyond the cluster's room wait at Ray, whose autoscaler sees them
+    many.close()
     pool = RayPool(None, address=cluster.address)
     try:
         assert pool.slots == 2
@@ -160,7 +163,7 @@ def test_a_study_whose_head_vanishes_or_freezes_stops_and_goes_on_elsewhere(
     finally:
         started_to_close = time.monotonic()
         pool.close()
-    assert time.monotonic() - started_to_close < 40
+    assert time.monotonic() - started_to_close < 20
     for process in cluster.head_node.all_processes.values():
         for started in process:
             started.process.kill()

@@ -56,6 +56,7 @@ def test_one_alone_has_all_and_a_small_one_leaves_the_rest() -> None:
     assert slots(7, {"a": 1.0}, "a") == 7
     assert [slots(8, {"a": 1.0, "b": 0.125}, name) for name in "ab"] == [7, 1]
     assert [slots(8, {"a": 1.0, "b": 1.0, "c": 0.25}, name) for name in "abc"] == [3, 3, 2]
+    assert [slots(8, {"a": 0.5, "b": 0.0, "c": 1.0}, name) for name in "abc"] == [4, 1, 4]  # the one place that each has
     assert slots(1, {"a": 1.0, "b": 1.0}, "b") == 1  # none starves; Ray lets its stages wait
 
 
