@@ -17,6 +17,11 @@ from moto.server import ThreadedMotoServer
 _REFERENCE_DATA = Path(os.environ.get("EDGESEARCH_REFERENCE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes name no test: a compressed file holds the second it was made, and workers that share tests need one name."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def reference_data() -> Path:
     """The folder of reference data; the test is skipped where there is none."""
