@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
@@ -13,6 +13,7 @@ from edgesearch.search.engine._draws import Proposal
 from edgesearch.search.engine._insight import EngineInsight
 from edgesearch.search.engine._proposals import Proposer
 from edgesearch.search.engine._scoring import Scoring
+from edgesearch.search.engine._stage_costs import StageCosts
 from edgesearch.search.engine._stopping import foretold
 from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Candidate
@@ -51,14 +52,16 @@ class Asking:
             was_tried=was_tried,
             has_network=has_network,
         )
+        self._costs = StageCosts(self._insight.macs, Counts.of(conditions.images), bfloat16=conditions.bfloat16)
         self._chooser: Chooser | None = None
         if settings.search.proposals == "cost_aware" and settings.space is not None:
-            counts, bfloat16 = Counts.of(conditions.images), conditions.bfloat16
-            self._chooser = Chooser(settings, self._proposer, self._insight, counts=counts, bfloat16=bfloat16)
+            self._chooser = Chooser(settings, self._proposer, self._insight, self._costs)
 
     def observe(self, trial: FrozenTrial) -> None:
         """Learn that a trial runs, or how it ended."""
         self._proposer.observe(foretold(trial))
+        if trial.state.is_finished() and (seconds := trial.user_attrs.get("stage_seconds")):
+            self._costs.learn(self._insight.stages(Candidate.model_validate(trial.user_attrs["candidate"])), seconds)
         if self._chooser is not None:
             self._insight.observe(trial)
             self._chooser.observe(trial)
@@ -70,6 +73,10 @@ class Asking:
             if choice is not None:
                 yield choice
         yield from self._proposer.proposals(number)
+
+    def remaining_seconds(self, stages: Iterable[Stage]) -> float:
+        """Expected seconds of stages, one after the other."""
+        return self._costs.remaining(stages)
 
     def why_none_is_left(self) -> str:
         """Once `proposals` came to its end: one sentence."""

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from edgesearch.objectives import Counts, Stage, work_of
+from edgesearch.objectives import Stage
 from edgesearch.search.engine._accuracy import AccuracyModel, probability
 from edgesearch.search.engine._coordinates import Axes, Point, Rows
-from edgesearch.search.engine._cost import CostModel
 from edgesearch.search.engine._draws import Proposal, derive_seed
 from edgesearch.search.engine._gain import Goal, Landscape, likely_accuracies
 from edgesearch.search.engine._options import Variants, training_key
 from edgesearch.search.engine._proposals import Proposer
+from edgesearch.search.engine._stage_costs import Expectation, StageCosts
 from edgesearch.search.study import OBJECTIVES, Objective, StudyFile, with_fingerprint
 from edgesearch.spaces import Candidate, Student
 
@@ -79,31 +79,28 @@ class Insight(Protocol):
 @dataclass(frozen=True)
 class _Facts:
     """What is known of one candidate: its coordinates, its losses but for the accuracy's, and for each of its stages kind and
-    key, sort and expected seconds as `CostModel` has them, and the share of these that it is charged.
+    key, what its seconds are expected from, and the share of these that it is charged.
     """
 
     row: Rows
     losses: tuple[float, ...]
     network: str
     stages: tuple[tuple[str, str], ...]
-    sorts: NDArray[np.intp]
-    seconds: NDArray[np.float64]
+    expectations: tuple[Expectation, ...]
     shares: NDArray[np.float64]
 
 
 class Chooser:
-    """Chooses proposals for one study with a space. `counts` are the images of its data set."""
+    """Chooses proposals for one study with a space. `costs` learn from the same trials before it does."""
 
-    def __init__(
-        self, settings: StudyFile, proposer: Proposer, insight: Insight, *, counts: Counts, bfloat16: bool = False
-    ) -> None:
+    def __init__(self, settings: StudyFile, proposer: Proposer, insight: Insight, costs: StageCosts) -> None:
         assert settings.space is not None  # without one there is nothing to choose
         self._settings, self._space, self._proposer, self._insight = settings, settings.space, proposer, insight
         objectives = tuple(Objective(name, OBJECTIVES[name] == "maximize") for name in settings.objectives)
         self._goal = Goal(objectives, settings.constraints)
         self._axes = Axes()
         self._accuracies = AccuracyModel(self._axes)
-        self._costs, self._counts = CostModel(bfloat16=bfloat16), counts
+        self._costs = costs
         self._variants = Variants(
             self._space, settings.seed, settings.candidates, complete=lambda c: with_fingerprint(c, settings.folder)
         )
@@ -126,7 +123,6 @@ class Chooser:
         if trial.state == TrialState.RUNNING:
             self._running[trial.number] = (row, estimate)
             return
-        self._learn_costs(candidate, attributes.get("stage_seconds") or {})
         if trial.state == TrialState.PRUNED and "student" in attributes.get("stopped", ()) and self._goal.accuracy is not None:
             self._accuracies.add(trial.number, row, float(attributes["stopped"]["values"][self._goal.accuracy]))
         if trial.state != TrialState.COMPLETE or trial.values is None:
@@ -151,16 +147,6 @@ class Chooser:
         beaten = [all(b <= a for a, b in zip(member, losses, strict=True)) for member, _ in self._front]
         self._front = [kept for kept, is_beaten in zip(self._front, beaten, strict=True) if not is_beaten]
         self._front.append((losses, training))
-
-    def _learn_costs(self, candidate: Candidate, seconds: Mapping[str, float]) -> None:
-        stages = self._insight.stages(candidate) if seconds else ()
-        kinds = [stage.kind for stage in stages]
-        if "rung" in seconds and "student" in seconds:  # the student's are those of the epochs behind its rungs
-            seconds = {**seconds, "student": seconds["student"] + seconds["rung"]}
-        for stage in stages:
-            if stage.kind in seconds and kinds.count(stage.kind) == 1:
-                work = work_of(stage, self._counts)
-                self._costs.observe(work, self._macs(work.student), seconds[stage.kind])
 
     # --- choosing
 
@@ -200,14 +186,12 @@ class Chooser:
         if metrics is None or network is None:
             return None
         stages = self._insight.stages(candidate)
-        works = [work_of(stage, self._counts) for stage in stages]
         return _Facts(
             self._axes.row(Point.of(candidate, metrics)),
             self._goal.losses({**metrics, "accuracy": 0.0}),
             network,
             tuple((sys.intern(stage.kind), sys.intern(stage.key)) for stage in stages),
-            np.array([self._costs.sort(work) for work in works], dtype=np.intp),
-            np.array([self._costs.prior(work, self._macs(work.student)) for work in works]),
+            tuple(self._costs.expectation(stage) for stage in stages),
             np.array([_SHARED if stage.kind in _SHARED_KINDS else 1.0 for stage in stages]),
         )
 
@@ -235,10 +219,7 @@ class Chooser:
     def _seconds(self, options: Sequence[_Facts]) -> NDArray[np.float64]:
         """What each option is charged."""
         is_there = [self._insight.is_there(kind, key) for option in options for kind, key in option.stages]
-        seconds = self._costs.many(np.concatenate([o.sorts for o in options]), np.concatenate([o.seconds for o in options]))
+        seconds = self._costs.seconds([expectation for option in options for expectation in option.expectations])
         charged = np.where(is_there, 0.0, seconds * np.concatenate([option.shares for option in options]))
         owners = np.repeat(np.arange(len(options)), [len(option.stages) for option in options])
         return np.asarray(_TRIAL_SECONDS + np.bincount(owners, charged, len(options)))
-
-    def _macs(self, student: Student | None) -> float:
-        return 0.0 if student is None else self._insight.macs(student)

@@ -9,7 +9,7 @@ Results are collected between any two proposals.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, S
 from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._hard_limits import HardLimits
 from edgesearch.search.engine._intake import Accepted, Intake
+from edgesearch.search.engine._pace import Pace
 from edgesearch.search.engine._plans import Plans, with_rungs
-from edgesearch.search.engine._priorities import by_need
+from edgesearch.search.engine._priorities import by_length, by_need
 from edgesearch.search.engine._progress import Progress
 from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._stages import StageEnd, StageRunner
@@ -36,9 +37,6 @@ from edgesearch.spaces import Candidate
 
 #: A study whose first trials all fail stops, since the reason is then not the candidates'.
 _HOPELESS = 8
-#: Trials under way, per worker where there are several: enough that workers have stages while most trials wait for a teacher,
-#: or for a board. With one worker a trial ends before the next is proposed.
-_AHEAD, _AHEAD_OF_BOARDS = 8, 2
 
 
 class Engine:
@@ -84,9 +82,8 @@ class Engine:
             boards=boards,
             memory=StageMemory(conditions, folder) if pool.slots > 1 else None,
         )
-        self._most_active = 1 if pool.slots == 1 else _AHEAD * pool.slots
-        if boards is not None and not pool.waits_for_boards:  # so that workers have stages while trials wait for a board
-            self._most_active = _AHEAD_OF_BOARDS * pool.slots + boards.places
+        self._pace = Pace(pool, boards)
+        self._open = 0  # stages of trials under way that run or could
         self._active: list[ActiveTrial] = []
         self._plans, self._stopping = Plans(settings.pipeline, conditions), Stopping(settings, self._scoring)
         self._intake = Intake(
@@ -180,15 +177,20 @@ class Engine:
 
     @property
     def _has_room(self) -> bool:
-        return self._stages.has_room and len(self._active) < self._most_active
+        return self._stages.has_room and len(self._active) < self._pace.most_trials
 
     def _wants_trial(self) -> bool:
         is_left = not self._intake.exhausted or self._stopping.has_hope
         return self._count < self._wanted and is_left and self._has_room
 
     def _take_up(self) -> bool:
-        """Go on with a trial that waited at a rung, if there is room and one that may; whether there was."""
-        trial = self._stopping.next(last=self._is_last) if self._has_room else None
+        """Go on with a trial that waited at a rung, if there is room and one that may; whether there was.
+
+        Where no trial will begin any more, several workers do so before they run out of stages: a training that begins when all
+        else is done would have them wait.
+        """
+        is_early = self._is_last and self._pace.runs_dry(self._open)
+        trial = self._stopping.next(last=self._is_last) if self._has_room or is_early else None
         self._go_on([] if trial is None else [trial])
         return trial is not None
 
@@ -247,7 +249,8 @@ class Engine:
                     break
                 ready.append((trial.number, stage.key))
                 starts.setdefault(stage.key, start)
-        for key in by_need(ready, {trial.number: trial.lacks for trial in self._active}):
+        self._open = len(starts)
+        for key in self._in_line(ready):
             if self._stages.can_start(starts[key]):
                 self._stages.start(starts[key])
         for trial in list(self._active):
@@ -255,6 +258,14 @@ class Engine:
                 trial.add(self._plans.on_board(trial.candidate))
             elif trial.is_complete:
                 self._complete(trial)
+
+    def _in_line(self, ready: Sequence[tuple[int, str]]) -> list[str]:
+        """The keys of ready stages, in the order in which they start."""
+        lacks = {trial.number: trial.lacks for trial in self._active}
+        if not (self._is_last and self._pace.are_few(len(lacks))):
+            return by_need(ready, lacks)
+        missing = {t.number: [stage for stage in t.stages if stage.key in lacks[t.number]] for t in self._active}
+        return by_length(ready, lacks, {number: self._intake.remaining_seconds(stages) for number, stages in missing.items()})
 
     def _judged(self, trial: ActiveTrial) -> Stage | None:
         """What a trial trains next of its student; None where it waits at a rung from now on, or was stopped."""

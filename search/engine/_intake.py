@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from optuna.trial import FrozenTrial
 
 from edgesearch.errors import EdgesearchError
-from edgesearch.objectives import ArtifactStore, Conditions, Estimator
+from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage
 from edgesearch.search.engine._asking import Asking
 from edgesearch.search.engine._draws import Proposal
 from edgesearch.search.engine._hard_limits import HardLimits
@@ -82,6 +82,10 @@ class Intake:
     def observe(self, trial: FrozenTrial) -> None:
         """Learn that a trial runs, or how it ended."""
         self._asking.observe(trial)
+
+    def remaining_seconds(self, stages: Iterable[Stage]) -> float:
+        """Expected seconds of stages, one after the other."""
+        return self._asking.remaining_seconds(stages)
 
     def has(self, candidate: Candidate, network: str | None, number: int) -> None:
         """A trial has the candidate, and this network."""

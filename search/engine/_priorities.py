@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["by_need"]
+__all__ = ["by_length", "by_need"]
 
 
 def by_need(ready: Sequence[tuple[int, str]], lacks: Mapping[int, Collection[str]]) -> list[str]:
@@ -21,3 +21,18 @@ def by_need(ready: Sequence[tuple[int, str]], lacks: Mapping[int, Collection[str
     keys = list(dict.fromkeys(key for _, key in ready))
     needs = {key: sum(weights[trial] for trial, missing in lacks.items() if key in missing) for key in keys}
     return sorted(keys, key=lambda key: -needs[key])  # equal ones stay in their order
+
+
+def by_length(
+    ready: Sequence[tuple[int, str]], lacks: Mapping[int, Collection[str]], seconds: Mapping[int, float]
+) -> list[str]:
+    """The keys of ready stages, each once, where no further trials will begin: those that end a trial, since others are judged
+    by it; then what the trial waits for that takes longest to its end, since all wait for that.
+
+    seconds: every trial under way -> those that its stages are expected to take from now on. The rest as for `by_need`.
+    """
+    keys = list(dict.fromkeys(key for _, key in ready))
+    waiting = {key: [trial for trial, missing in lacks.items() if key in missing] for key in keys}
+    ends_one = {key: any(len(lacks[trial]) == 1 for trial in waiting[key]) for key in keys}
+    longest = {key: max(seconds[trial] for trial in waiting[key]) for key in keys}
+    return sorted(keys, key=lambda key: (not ends_one[key], -longest[key]))

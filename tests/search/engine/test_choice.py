@@ -15,6 +15,7 @@ from edgesearch.search.engine._choice import Chooser
 from edgesearch.search.engine._draws import Proposal
 from edgesearch.search.engine._options import Variants
 from edgesearch.search.engine._proposals import Proposer
+from edgesearch.search.engine._stage_costs import StageCosts
 from edgesearch.search.engine._walk import Recorded
 from edgesearch.search.study import StudyFile
 from edgesearch.search.study._file import parse_study
@@ -107,7 +108,8 @@ class Search:
     def __init__(self, settings: StudyFile) -> None:
         self.settings, self.insight, self.trials = settings, Laws(settings), list[FrozenTrial]()
         self.proposer = Proposer(settings)
-        self.chooser = Chooser(settings, self.proposer, self.insight, counts=COUNTS)
+        self.costs = StageCosts(self.insight.macs, COUNTS)
+        self.chooser = Chooser(settings, self.proposer, self.insight, self.costs)
 
     def tell(self, trial: FrozenTrial) -> None:
         candidate = Candidate.model_validate(trial.user_attrs["candidate"])
@@ -115,6 +117,7 @@ class Search:
         self.insight.made |= {stage.key for stage in self.insight.stages(candidate)}
         self.trials.append(trial)
         self.proposer.observe(trial)
+        self.costs.learn(self.insight.stages(candidate), trial.user_attrs.get("stage_seconds", {}))
         self.chooser.observe(trial)
 
     def first(self, count: int) -> Iterable[FrozenTrial]:

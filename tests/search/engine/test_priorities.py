@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Set
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgesearch.search.engine._priorities import by_need
+from edgesearch.search.engine._priorities import by_length, by_need
 
 #: Trials under way, by number -> what each lacks; the first of it is ready.
 _LACKS = st.dictionaries(
@@ -58,3 +59,19 @@ def test_a_trial_that_has_waited_long_is_overtaken_no_more(others: int, start: i
     newest = start + 2 * count * count
     lacks = {start: ["own"]} | {newest - place: ["shared"] for place in range(others)}
     assert by_need(ready(lacks), lacks)[0] == "own"
+
+
+def test_the_longest_way_to_an_end_begins_first_and_what_ends_a_trial_before_it() -> None:
+    lacks = {0: ["quantized", "measured"], 1: ["student", "pruned", "measured 1"], 2: ["measured 2"]}
+    assert by_length(ready(lacks), lacks, {0: 3.0, 1: 9.0, 2: 0.1}) == ["measured 2", "student", "quantized"]
+
+
+def test_a_stage_of_several_trials_is_as_long_as_the_longest_of_them() -> None:
+    lacks = {0: ["alone", "b"], 1: ["shared", "c"], 2: ["shared", "d"]}
+    assert by_length(ready(lacks), lacks, {0: 5.0, 1: 2.0, 2: 8.0}) == ["shared", "alone"]
+
+
+@given(_LACKS, st.randoms())
+def test_by_length_every_ready_stage_is_there_once(lacks: dict[int, list[str]], dice: random.Random) -> None:
+    seconds = {trial: dice.random() for trial in lacks}
+    assert sorted(by_length(ready(lacks), lacks, seconds)) == sorted({key for _, key in ready(lacks)})
