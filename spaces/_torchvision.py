@@ -2,14 +2,19 @@
 
 PyPI's torchvision is built against a CUDA torch. On a CPU-only torch its import stops, because the operators it registers
 kernels for were never defined. This project uses none of them, so it defines their schemas, only when the import failed, and
-imports again.
+imports again. And one of torchvision's operators of detection imports torch's compiler, a second and 70 MB of it in every
+process, for a question that it asks when it is called; here the compiler is imported when that question is asked.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from types import ModuleType
+from typing import Any
 
 #: Operators that torchvision 0.28 refers to while it is imported.
 _SCHEMAS = (
@@ -28,13 +33,44 @@ def _define_missing_operators() -> object:
     return library  # its definitions live as long as the object does
 
 
+_COMPILER = "torch._dynamo.utils"
+
+
+@contextmanager
+def _compiler_when_asked() -> Iterator[None]:
+    """Within it, `_COMPILER` is a stand-in: the module itself comes for whoever wants more of it than torchvision does."""
+    if _COMPILER in sys.modules:
+        yield
+        return
+    stand_in = ModuleType(_COMPILER)
+
+    def itself(name: str) -> Any:
+        if name.startswith("__"):  # the import system asks every module for these
+            raise AttributeError(name)
+        if sys.modules.get(_COMPILER) is stand_in:
+            del sys.modules[_COMPILER]
+        return getattr(importlib.import_module(_COMPILER), name)
+
+    def is_compile_supported(device: Any) -> Any:
+        return itself("is_compile_supported")(device)
+
+    vars(stand_in).update(__getattr__=itself, is_compile_supported=is_compile_supported)
+    sys.modules[_COMPILER] = stand_in
+    try:
+        yield
+    finally:
+        if sys.modules.get(_COMPILER) is stand_in:
+            del sys.modules[_COMPILER]
+
+
 def import_torchvision(submodule: str = "") -> ModuleType:
     """torchvision, or one of its submodules (`import_torchvision("models")`), on any torch."""
     name = f"torchvision.{submodule}" if submodule else "torchvision"
-    try:
+    with _compiler_when_asked():
+        try:
+            return importlib.import_module(name)
+        except RuntimeError as error:
+            if "torchvision::" not in str(error):
+                raise
+        _define_missing_operators()
         return importlib.import_module(name)
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-    _define_missing_operators()
-    return importlib.import_module(name)
