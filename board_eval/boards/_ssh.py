@@ -16,16 +16,7 @@ from edgesearch.board_eval.boards._conditions import conditions
 from edgesearch.board_eval.boards._logits import LogitsComparison
 from edgesearch.board_eval.boards._measurement import Measurement
 from edgesearch.board_eval.graph import Array, Graph
-from edgesearch.board_eval.remote import (
-    BoardProbe,
-    BoardRun,
-    BoardSettings,
-    Released,
-    check_board,
-    probe_board,
-    release_board,
-    run_on_board,
-)
+from edgesearch.board_eval.remote import BoardProbe, BoardRun, BoardSettings, Released
 from edgesearch.board_eval.targets import Dpu, Fingerprint
 from edgesearch.errors import BoardError, BoardLost, BoardUnfit, XmodelError
 
@@ -134,10 +125,14 @@ class SshBoard:
 
     def probe(self) -> BoardProbe:
         """What the board is and has. Raises BoardError and BoardLost."""
+        from edgesearch.board_eval.remote import probe_board  # SSH is imported where a board is entered
+
         return probe_board(self.settings)
 
     def release(self, *, force: bool = False) -> Released:
         """Remove what dead drivers left there, with `force` what living ones have too. Raises BoardError and BoardLost."""
+        from edgesearch.board_eval.remote import release_board
+
         return release_board(self.settings, force=force)
 
     def _network(self, network: Graph | str | Path) -> _Network:
@@ -159,6 +154,8 @@ class SshBoard:
 
     def _run(self, compiled: CompiledXmodel, images: Array | Int8, labels: Labels | None) -> BoardRun:
         self._check_fingerprint(compiled)
+        from edgesearch.board_eval.remote import run_on_board
+
         if len(compiled.outputs) != 1:
             raise BoardError(f"network {compiled.name!r} has {len(compiled.outputs)} outputs; boards measure those of one")
         if labels is not None and len(labels) != len(images):
@@ -184,6 +181,8 @@ class SshBoard:
 
     def _check_board(self) -> None:
         """Raise BoardUnfit where the board is not what the boards file says: it refuses every file then, not only this one."""
+        from edgesearch.board_eval.remote import check_board
+
         needed = {"fingerprint"} | ({"VART"} if self.settings.runner == "python" else set())
         for check in check_board(self.settings):
             if check.name in needed and check.is_good is False:

@@ -9,8 +9,6 @@ from ._host_key import HostKey as HostKey
 from ._host_key import accept_host_key as accept_host_key
 from ._host_key import host_key as host_key
 from ._host_key import known_keys as known_keys
-from ._job import BoardRun as BoardRun
-from ._job import Released as Released
 from ._job import is_board_busy as is_board_busy
 from ._job import probe_board as probe_board
 from ._job import release_board as release_board
@@ -21,6 +19,8 @@ from ._report import BoardProbe as BoardProbe
 from ._report import Latency as Latency
 from ._report import RunReport as RunReport
 from ._report import Throughput as Throughput
+from ._run import BoardRun as BoardRun
+from ._run import Released as Released
 from ._settings import NAME as NAME
 from ._settings import BoardSettings as BoardSettings
 from ._settings import RunnerChoice as RunnerChoice

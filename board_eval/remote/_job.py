@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -21,50 +20,20 @@ from edgesearch.board_eval.remote._report import (
     parse_logits,
     parse_report,
 )
+from edgesearch.board_eval.remote._run import BoardRun, Released
 from edgesearch.board_eval.remote._runner import choose_runner, python_runner
 from edgesearch.board_eval.remote._settings import BoardSettings
 from edgesearch.board_eval.remote._sync import run_sync
 from edgesearch.board_eval.remote._text import last_line
 from edgesearch.errors import BoardError, BoardLost, BoardUnfit
 
-__all__ = ["BoardRun", "Released", "is_board_busy", "probe_board", "release_board", "run_on_board"]
+__all__ = ["is_board_busy", "probe_board", "release_board", "run_on_board"]
 
 #: Seconds that the runner gets to say itself that the board stayed busy.
 _LATE_S = 15.0
 #: $1: the file; $2: how many bytes of it.
 _FETCH = '[ -f "$1" ] && exec head -c "$2" "$1"'
 _NETWORK, _IMAGES, _LOGITS, _RESULT = "network.xmodel", "images.npy", "logits.npy", "result.json"
-
-
-@dataclass(frozen=True)
-class BoardRun:
-    """What a board gave for one network and its images."""
-
-    report: RunReport
-    #: What it was given, int8 (N, H, W, C), and what it gave, int8 (N, values).
-    images: npt.NDArray[np.int8]
-    logits: npt.NDArray[np.int8]
-    #: Images whose largest logit, the first of equal ones, is that of their label; None: there were no labels.
-    correct: int | None
-    #: By this machine's clock, ISO 8601 with its zone.
-    measured_at: str
-    #: Seconds that the board's clock is ahead of this machine's; None: the board did not tell its time.
-    clock_skew_s: float | None
-    #: Bytes that were pushed; what the board had from earlier jobs is not counted.
-    pushed: int
-    #: Why the runner was not the C++ one; "": it was, or the board's settings ask for the Python one.
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Released:
-    """What `release_board` did, as names of folders on the board."""
-
-    removed: tuple[str, ...]
-    #: Of jobs whose drivers live.
-    kept: tuple[str, ...]
-    #: Whether a program still holds the board's lock; None: the board cannot tell.
-    is_locked: bool | None
 
 
 def run_on_board(

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 from threadpoolctl import threadpool_limits
 
 from edgesearch.errors import StudyError
 from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, StageMemory, teaching_figures
 from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._hard_limits import HardLimits
+from edgesearch.search.engine._heap import give_back_large_blocks
 from edgesearch.search.engine._intake import Accepted, Intake
 from edgesearch.search.engine._pace import Pace
 from edgesearch.search.engine._plans import Plans, with_rungs
@@ -111,6 +112,7 @@ class Engine:
 
         Meanwhile this process computes with one thread: several would wait for each other, busily, on cores of the workers.
         """
+        give_back_large_blocks()
         with threadpool_limits(1):
             return self._run(trials)
 
@@ -279,7 +281,7 @@ class Engine:
     def _pause(self, trial: ActiveTrial) -> None:
         self._stopping.paused[trial.number] = trial
         self._ledger.note(trial.number, {"paused": self._stopping.account(trial)})
-        self._intake.observe(self._stored(trial.number))
+        self._intake.observe(self._ledger.trial(trial.number))
 
     def _wants_board(self, trial: ActiveTrial) -> bool:
         """Whether a trial whose stages are all there is measured, too."""
@@ -385,15 +387,12 @@ class Engine:
         )
         self._active = [other for other in self._active if other is not trial]
         self._ended += 1
-        stored = self._stored(trial.number)
+        stored = self._ledger.trial(trial.number)
         self._scoring.observe(stored)
         self._intake.observe(stored)
         if "student" in stored.user_attrs.get("stopped", ()):  # it waits at a rung of that student's
             self._stopping.stopped(stored)
         self._show()  # before the line that speaks of this trial, so that its counts are right
-
-    def _stored(self, number: int) -> FrozenTrial:
-        return self._ledger.trial(number)
 
     def _tallies(self) -> dict[str, Any]:
         """The study's own attributes, where there is something to say."""

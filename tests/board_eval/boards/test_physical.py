@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,8 @@ def test_a_simulated_board_measures_nothing(tmp_path: Path) -> None:
 
 def test_names_of_the_boards_file_are_physical(boards: Path) -> None:
     assert [is_physical(name) for name in ("a", "lab", "zcu104")] == [True, True, False]
+
+
+def test_ssh_is_imported_where_a_board_is_entered() -> None:
+    code = "import sys\nfrom edgesearch.board_eval import find_board\nfind_board('zcu104')\nprint('asyncssh' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
