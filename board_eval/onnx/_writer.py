@@ -227,8 +227,9 @@ class _Writer:
             factor = self._scalar(f"{node.name}.factor", node.factor)
             value = self._op("Mul", [value, factor], f"{name}_average")
         denominator = average_ratio(node.kernel, node.factor).denominator
-        if denominator & (denominator - 1):  # not the DPU's average: no smallest bit
-            return value
+        if denominator & (denominator - 1):  # not the DPU's average: no smallest bit, but a smallest step between it and a tie
+            step = 2.0 ** -max(source[1], fix + 1) / denominator
+            return self._op("Add", [value, self._scalar(f"{name}.tie", step / 2)], f"{name}_ties_up")
         return self._broken(node, value, source[1] + denominator.bit_length() - 1, fix, name)
 
     def _reshape(self, node: Reshape, source: str, name: str) -> str:

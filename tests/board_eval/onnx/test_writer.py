@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from edgesearch.board_eval.execution._execute import execute
-from edgesearch.board_eval.graph._graph import Graph
+from edgesearch.board_eval.graph import Graph, Input, Pool
 from edgesearch.board_eval.onnx._writer import write_onnx
 from edgesearch.errors import GraphError, QuantizationError
 
@@ -89,3 +89,19 @@ def test_a_network_that_is_not_quantized_to_8_bits_is_refused(golden: Any, tmp_p
     with pytest.raises(GraphError, match="cannot be written: No such file"):
         write_onnx(graph, tmp_path / "nowhere" / "a.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shift", [-1, 0, 1, 3])
+@pytest.mark.parametrize("kernel", [(1, 2), (2, 3), (3, 3), (1, 5), (2, 5), (1, 6), (3, 4), (4, 5), (1, 7)])
+def test_ties_of_plain_means_go_up(kernel: tuple[int, int], shift: int, tmp_path: Path) -> None:
+    """Of a mean that no DPU computes, every sum that a window may have on either side of each tie."""
+    pixels = kernel[0] * kernel[1]
+    pool = Pool(name="p", inputs=("in",), shape=(1, 1, 1), kind="avg", kernel=kernel, stride=(1, 1), fix=3)
+    graph = Graph("mean", (Input(name="in", inputs=(), shape=(*kernel, 1), fix=3 + shift), pool))
+    write_onnx(graph, tmp_path / "a.onnx")
+    sums = np.arange(-128 * pixels, 127 * pixels + 1)
+    images = np.stack([np.array([(total + i) // pixels for i in range(pixels)]) for total in sums]).astype(np.int8)
+    assert (images.sum(1) == sums).all()
+    images = images.reshape(-1, *kernel, 1)
+    reals = np.ldexp(images.astype(np.float32), -graph.input.fix)  # type: ignore[operator]
+    np.testing.assert_array_equal(execute(graph, images), run(tmp_path / "a.onnx", reals))
