@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from edgesearch.search.engine._coordinates import GROUPS, Axes, Rows
 
@@ -71,8 +71,8 @@ class AccuracyModel:
         values = (values - centre) / spread
         factor, variance = _fit(covariance[:count], values, scales.noise)
         across = covariance[count:]  # (points, known)
-        mean = across @ cho_solve((factor, True), values)
-        explained = solve_triangular(factor, across.T, lower=True, check_finite=False)
+        mean = across @ _solved(factor, values)
+        explained = torch.linalg.solve_triangular(factor, torch.from_numpy(across.T), upper=False).numpy()
         left = np.maximum(1.0 - np.einsum("ij,ij->j", explained, explained), 1e-6) * variance
         return centre + spread * mean, spread * np.sqrt(left)
 
@@ -120,10 +120,18 @@ def _covariance(squares: Sequence[Array], lengths: Sequence[float]) -> Array:
     return np.asarray((1.0 + r + r * r / 3.0) * np.exp(-r))
 
 
-def _fit(covariance: Array, values: Array, noise: float) -> tuple[Array, float]:
-    """The Cholesky factor of the covariance with noise, and the signal's variance that makes the values most likely."""
-    factor: Array = cho_factor(covariance + noise * np.eye(len(values)), lower=True, check_finite=False)[0]
-    return np.tril(factor), float(values @ cho_solve((factor, True), values)) / len(values)
+def _fit(covariance: Array, values: Array, noise: float) -> tuple[torch.Tensor, float]:
+    """The Cholesky factor of the covariance with noise, and the signal's variance that makes the values most likely.
+
+    By torch's linear algebra, which is there already: scipy's would take the driver another 50 MB.
+    """
+    factor = torch.linalg.cholesky(torch.from_numpy(covariance + noise * np.eye(len(values))))
+    return factor, float(values @ _solved(factor, values)) / len(values)
+
+
+def _solved(factor: torch.Tensor, values: Array) -> Array:
+    """The covariance's inverse, of which `factor` is the Cholesky factor, times the values."""
+    return np.asarray(torch.cholesky_solve(torch.from_numpy(values)[:, None], factor)[:, 0].numpy())
 
 
 def _most_likely(squares: Sequence[Array], accuracies: Array) -> _Scales:
@@ -134,7 +142,7 @@ def _most_likely(squares: Sequence[Array], accuracies: Array) -> _Scales:
     for at in 2 * (*range(len(GROUPS)), _NOISE_LAST):
         for scales in _along(best, at):
             factor, variance = _fit(_covariance(squares, scales.lengths), values, scales.noise)
-            found = -0.5 * len(values) * math.log(max(variance, 1e-9)) - float(np.log(np.diag(factor)).sum())
+            found = -0.5 * len(values) * math.log(max(variance, 1e-9)) - float(factor.diagonal().log().sum())
             if found > likelihood + 1e-9:
                 best, likelihood = scales, found
     return best
