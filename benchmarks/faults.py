@@ -43,8 +43,8 @@ from edgesearch.search.study._lease import _holder
 
 #: What is killed. The driver lives on after the first four, and is started again after the others.
 VICTIMS = ("worker", "raylet", "gcs_server", "database", "driver", "everything")
-#: Figures that tell of the run that made an artifact: how long it took, and the epochs since its checkpoint.
-_OF_THE_RUN = ("seconds", "history")
+#: Figures that tell of the run that made an artifact: how long it took, the epochs since its checkpoint, and its memory.
+_OF_THE_RUN = ("seconds", "history", "predicted_bytes", "peak_bytes")
 #: Seconds after which nothing is expected to begin any more.
 _HOPELESS = 300.0
 STUDY: dict[str, Any] = {

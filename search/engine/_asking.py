@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Candidate
 
 __all__ = ["Asking"]
+
+#: Trials that costs are learnt from where nobody has asked for them before.
+_PAID = 512
 
 
 class Asking:
@@ -53,6 +57,7 @@ class Asking:
             has_network=has_network,
         )
         self._costs = StageCosts(self._insight.macs, Counts.of(conditions.images), bfloat16=conditions.bfloat16)
+        self._paid: deque[FrozenTrial] = deque(maxlen=_PAID)  # trials that the costs have not learnt from
         self._chooser: Chooser | None = None
         if settings.search.proposals == "cost_aware" and settings.space is not None:
             self._chooser = Chooser(settings, self._proposer, self._insight, self._costs)
@@ -60,9 +65,10 @@ class Asking:
     def observe(self, trial: FrozenTrial) -> None:
         """Learn that a trial runs, or how it ended."""
         self._proposer.observe(foretold(trial))
-        if trial.state.is_finished() and (seconds := trial.user_attrs.get("stage_seconds")):
-            self._costs.learn(self._insight.stages(Candidate.model_validate(trial.user_attrs["candidate"])), seconds)
+        if trial.user_attrs.get("stage_seconds"):
+            self._paid.append(trial)
         if self._chooser is not None:
+            self._learn_costs()
             self._insight.observe(trial)
             self._chooser.observe(trial)
 
@@ -76,7 +82,15 @@ class Asking:
 
     def remaining_seconds(self, stages: Iterable[Stage]) -> float:
         """Expected seconds of stages, one after the other."""
+        self._learn_costs()
         return self._costs.remaining(stages)
+
+    def _learn_costs(self) -> None:
+        while self._paid:  # without a chooser once somebody asks, since a student's size is found by building it
+            attributes = self._paid.popleft().user_attrs
+            self._costs.learn(
+                self._insight.stages(Candidate.model_validate(attributes["candidate"])), attributes["stage_seconds"]
+            )
 
     def why_none_is_left(self) -> str:
         """Once `proposals` came to its end: one sentence."""

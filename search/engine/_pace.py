@@ -34,5 +34,5 @@ class Pace:
         return self._pool.slots > 1 and stages < _IN_RESERVE * self._pool.slots
 
     def are_few(self, trials: int) -> bool:
-        """Whether so many trials, of which none will begin any more, are about to leave workers without stages."""
-        return trials <= _FEW * self._pool.slots
+        """Whether so many trials, where none will begin any more, are about to leave some of several workers without stages."""
+        return self._pool.slots > 1 and trials <= _FEW * self._pool.slots

@@ -34,5 +34,5 @@ def by_length(
     keys = list(dict.fromkeys(key for _, key in ready))
     waiting = {key: [trial for trial, missing in lacks.items() if key in missing] for key in keys}
     ends_one = {key: any(len(lacks[trial]) == 1 for trial in waiting[key]) for key in keys}
-    longest = {key: max(seconds[trial] for trial in waiting[key]) for key in keys}
+    longest = {key: max((seconds[trial] for trial in waiting[key]), default=0.0) for key in keys}  # or one that waits by now
     return sorted(keys, key=lambda key: (not ends_one[key], -longest[key]))

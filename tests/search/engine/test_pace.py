@@ -18,6 +18,7 @@ def test_one_worker_ends_a_trial_before_the_next_begins() -> None:
     pace = Pace(pool(1), None)
     assert pace.most_trials == 1
     assert not pace.runs_dry(0)
+    assert not pace.are_few(1)
 
 
 def test_several_workers_have_trials_ahead_also_once_a_cluster_grew() -> None:

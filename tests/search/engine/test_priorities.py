@@ -71,6 +71,10 @@ def test_a_stage_of_several_trials_is_as_long_as_the_longest_of_them() -> None:
     assert by_length(ready(lacks), lacks, {0: 5.0, 1: 2.0, 2: 8.0}) == ["shared", "alone"]
 
 
+def test_a_stage_of_a_trial_that_waits_at_a_rung_since_is_last() -> None:
+    assert by_length([(0, "left"), (1, "a")], {1: ["a", "b"]}, {1: 2.0}) == ["a", "left"]
+
+
 @given(_LACKS, st.randoms())
 def test_by_length_every_ready_stage_is_there_once(lacks: dict[int, list[str]], dice: random.Random) -> None:
     seconds = {trial: dice.random() for trial in lacks}
