@@ -33,6 +33,7 @@ from edgesearch.search.study import (
     Ledger,
     Record,
     StudyFile,
+    StudyView,
     create_or_resume,
     database_errors,
     hold_lease,
@@ -139,8 +140,9 @@ def run_study(
                 )
                 summary = engine.run(_with_retries(study, trials) if retry_failed else trials)
                 runner = _stage_runner(settings, store, pool, logs, progress)
-                _test_chosen(inputs, study, runner, Ledger(study, lease, say=progress.note))
-                _compile_front(inputs, study, runner, progress)
+                ledger = Ledger(study, lease, say=progress.note)
+                _test_chosen(inputs, study, runner, ledger)
+                _compile_front(inputs, ledger.patiently(lambda: read_study(study)), runner, progress)
             finally:
                 pool.close()
     return summary
@@ -210,9 +212,9 @@ def _test_chosen(inputs: Inputs, study: optuna.Study, runner: StageRunner, ledge
 
     Where the study names all its candidates nothing is chosen by a search, and all of them are measured.
     """
-    known = {name: dict(study.user_attrs.get(name, {})) for name in _TESTED}
+    view, attributes = ledger.patiently(lambda: (read_study(study), study.user_attrs))
+    known = {name: dict(attributes.get(name, {})) for name in _TESTED}
     stages: dict[str, Stage] = {}
-    view = read_study(study)
     for record in pareto_front(view) if inputs.settings.space else [r for r in view.records if r.is_complete]:
         number, quantized = str(record.number), inputs.plan(record.candidate, last="quantized")
         if any(number not in accuracies for accuracies in known.values()) and runner.artifact(quantized) is not None:
@@ -226,11 +228,11 @@ def _test_chosen(inputs: Inputs, study: optuna.Study, runner: StageRunner, ledge
     ledger.set_attributes(known)
 
 
-def _compile_front(inputs: Inputs, study: optuna.Study, runner: StageRunner, progress: Progress) -> None:
+def _compile_front(inputs: Inputs, view: StudyView, runner: StageRunner, progress: Progress) -> None:
     """Make the files that the board runs of the front's members, so that their export need not wait for it."""
     if inputs.no_compiler:
         progress.note(f"no files for the board are compiled: {inputs.no_compiler}")
-    stages = [stage for record in pareto_front(read_study(study)) if (stage := inputs.compiled(record.candidate)) is not None]
+    stages = [stage for record in pareto_front(view) if (stage := inputs.compiled(record.candidate)) is not None]
     for end in run_stages(runner, [stage for stage in stages if runner.artifact(stage.inputs["network"]) is not None]):
         if end.failure is not None:
             progress.note(f"a member of the front has no file for the board: {end.failure}")

@@ -118,11 +118,18 @@ class Ledger:
 
     def trial(self, number: int) -> FrozenTrial:
         """A trial as it is stored."""
+
+        def read() -> FrozenTrial:
+            return self._database.get_trial(self._database.get_trial_id_from_study_id_trial_number(self._study_id, number))
+
         if number not in self._trials:
-            with database_errors(self._database.url):
-                identity = self._database.get_trial_id_from_study_id_trial_number(self._study_id, number)
-                self._trials[number] = self._database.get_trial(identity)
+            self._trials[number] = self.patiently(read)
         return self._trials[number]
+
+    def patiently(self, read: Callable[[], T]) -> T:
+        """What `read` returns, which reads this study's database; where that is away, it is waited for, and read again."""
+        with database_errors(self._database.url):
+            return self._patience.run(lambda connection, again: read())
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set attributes of the study."""

@@ -102,6 +102,19 @@ def test_a_file_that_comes_back_is_gone_on_with(tmp_path: Path) -> None:
     assert len(study.get_trials()) == 1
 
 
+def test_a_trial_is_read_once_the_file_is_back(tmp_path: Path) -> None:
+    file, aside, said = tmp_path / "x.db", tmp_path / "aside.db", list[str]()
+    study = a_study(f"sqlite:///{file}")
+    ledger = Ledger(study, say=said.append, patience=60.0)
+    ledger.note(begin(ledger), {"a": 1})  # what it knew of the trial is no longer so
+    os.rename(file, aside)
+    thread = later(1.0, lambda: os.rename(aside, file))
+    assert ledger.trial(0).user_attrs["a"] == 1
+    assert ledger.patiently(lambda: len(study.get_trials())) == 1
+    thread.join()
+    assert len(said) == 1
+
+
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
     folder.mkdir()
@@ -156,7 +169,12 @@ def test_a_server_that_was_killed_and_starts_again_is_waited_for() -> None:
             server.kill()
             server.start()  # between two writes: not even noticed
             ledger.finish(1, values=[1.0], attributes={})
-        assert len(said) == 1
+            server.kill()
+            thread = later(1.0, server.start)
+            assert ledger.trial(0).state == TrialState.RUNNING
+            assert ledger.patiently(lambda: len(study.get_trials())) == 2
+            thread.join()
+        assert len(said) in (1, 2)  # what it knows of a trial need not be read
         assert [trial.state for trial in study.get_trials()] == [TrialState.RUNNING, TrialState.COMPLETE]
         storage.engine.dispose()
 
