@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from _training_jobs import DATA, finish, job
 from safetensors import safe_open
@@ -162,6 +163,8 @@ def test_a_study_whose_head_vanishes_or_freezes_stops_and_goes_on_elsewhere(
         while not epochs(Path(task.log)):
             assert time.monotonic() < deadline
             pool.wait(0.5)
+        trainers = [child for child in psutil.Process().children(recursive=True) if child.name() == "ray::run_job"]
+        assert len(trainers) == 1
         for name, process in cluster.head_node.all_processes.items():
             if name == "gcs_server" or fault == signal.SIGKILL:  # what freezes here is not this machine's own node
                 for started in process:
@@ -176,6 +179,7 @@ def test_a_study_whose_head_vanishes_or_freezes_stops_and_goes_on_elsewhere(
         for started in process:
             started.process.kill()
     cluster.shutdown()
+    assert psutil.wait_procs(trainers, timeout=60)[1] == []  # what trains there ends with its node, and not at once
     done = kept(tmp_path / "store")
     again = ChildPool()
     try:
@@ -184,6 +188,6 @@ def test_a_study_whose_head_vanishes_or_freezes_stops_and_goes_on_elsewhere(
         while not epochs(Path(f"{task.log}.2")):
             assert time.monotonic() < deadline
             again.wait(0.5)
-        assert epochs(Path(f"{task.log}.2"))[0] > done  # not anew
+        assert epochs(Path(f"{task.log}.2"))[0] == done + 1  # neither anew nor with a gap
     finally:
         again.close()
