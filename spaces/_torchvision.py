@@ -2,8 +2,8 @@
 
 PyPI's torchvision is built against a CUDA torch. On a CPU-only torch its import stops, because the operators it registers
 kernels for were never defined. This project uses none of them, so it defines their schemas, only when the import failed, and
-imports again. And one of torchvision's operators of detection imports torch's compiler, a second and 70 MB of it in every
-process, for a question that it asks when it is called; here the compiler is imported when that question is asked.
+imports again. And one of torchvision's operators of detection imports torch's compiler, a second and 70 MB of it, for a
+question that it asks when it is called; here the compiler is imported when that question is asked.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
+#: Of torch's compiler, what torchvision imports.
+_COMPILER = "torch._dynamo.utils"
 #: Operators that torchvision 0.28 refers to while it is imported.
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -31,9 +33,6 @@ def _define_missing_operators() -> object:
     for schema in _SCHEMAS:
         library.define(schema)  # type: ignore[no-untyped-call]
     return library  # its definitions live as long as the object does
-
-
-_COMPILER = "torch._dynamo.utils"
 
 
 @contextmanager

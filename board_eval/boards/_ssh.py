@@ -153,9 +153,9 @@ class SshBoard:
         return _Network(compile_xmodel(graph, self.target), lambda images: execute(graph, images))
 
     def _run(self, compiled: CompiledXmodel, images: Array | Int8, labels: Labels | None) -> BoardRun:
-        self._check_fingerprint(compiled)
         from edgesearch.board_eval.remote import run_on_board
 
+        self._check_fingerprint(compiled)
         if len(compiled.outputs) != 1:
             raise BoardError(f"network {compiled.name!r} has {len(compiled.outputs)} outputs; boards measure those of one")
         if labels is not None and len(labels) != len(images):

@@ -123,7 +123,7 @@ def _covariance(squares: Sequence[Array], lengths: Sequence[float]) -> Array:
 def _fit(covariance: Array, values: Array, noise: float) -> tuple[torch.Tensor, float]:
     """The Cholesky factor of the covariance with noise, and the signal's variance that makes the values most likely.
 
-    By torch's linear algebra, which is there already: scipy's would take the driver another 50 MB.
+    By torch's linear algebra, which is there already: scipy's would take the driver some 20 MB more.
     """
     factor = torch.linalg.cholesky(torch.from_numpy(covariance + noise * np.eye(len(values))))
     return factor, float(values @ _solved(factor, values)) / len(values)

@@ -111,6 +111,7 @@ class Engine:
         """Go on until the study has `trials` trials in all.
 
         Meanwhile this process computes with one thread: several would wait for each other, busily, on cores of the workers.
+        From now on it gives large blocks of memory back to the system as soon as they are free.
         """
         give_back_large_blocks()
         with threadpool_limits(1):
