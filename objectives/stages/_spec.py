@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from edgesearch.errors import StoreError
 from edgesearch.objectives.stages._stage import Stage
+from edgesearch.objectives.training import Recipe
 from edgesearch.plugins import Registry
 from edgesearch.spaces import Settings
 
@@ -57,6 +58,17 @@ class Parts(Protocol):
 
 def _no_images(settings: Any, data: Any) -> float:
     return 0.0
+
+
+class TrainedSettings(Settings):
+    """Settings of a stage that trains, by `recipe` where it has one.
+
+    optimizer_version: `optimizer_version` of the recipe, which a plan fills in: a result has another key once the code of its
+    optimizer makes another one, and those of other optimizers keep theirs.
+    """
+
+    recipe: Recipe | None = None
+    optimizer_version: int = 1
 
 
 def _no_recipe(settings: Any) -> None:

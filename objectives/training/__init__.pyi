@@ -19,6 +19,7 @@ from ._kernels import safe_convolutions as safe_convolutions
 from ._memory import DataShape as DataShape
 from ._memory import MemoryForecast as MemoryForecast
 from ._memory import predict_memory as predict_memory
+from ._optimizers import optimizer_version as optimizer_version
 from ._process import give_back as give_back
 from ._recipe import Recipe as Recipe
 from ._rules import Part as Part

@@ -1,7 +1,8 @@
-"""Convolutions that several threads can train.
+"""Convolutions that can be trained safely.
 
-oneDNN's AVX-512 gradient of a 1 x 1 convolution with a stride writes beyond its memory where several threads share it and the
-input has fewer than 16 channels (as torch 2.13 carries it: heap corruption within a few steps). The same convolution of the
+oneDNN's gradient of a 1 x 1 convolution with a stride writes beyond its memory where the input has fewer channels than the
+processor's vectors hold and lies with its channels last (as torch 2.13 carries it: heap corruption within a few steps): with
+AVX-512 fewer than 16 where several threads share it, with AVX2 fewer than 8 on one thread, too. The same convolution of the
 pixels that the stride leaves is another kernel, which is right.
 """
 
@@ -18,16 +19,25 @@ from torch.overrides import TorchFunctionMode
 
 __all__ = ["safe_convolutions"]
 
-#: From this many input channels on, the kernel keeps to its memory.
-_SAFE_CHANNELS = 16
+#: From this many input channels on, the kernel keeps to its memory: where several threads share it, and on one without AVX-512.
+_SAFE_CHANNELS, _SAFE_ALONE = 16, 8
 
 
 def safe_convolutions() -> AbstractContextManager[Any]:
-    """While it is entered, no convolution of this thread uses the kernel that is not safe. With one thread nothing changes."""
-    return _Subsampled() if torch.get_num_threads() > 1 else nullcontext()
+    """While it is entered, no convolution of this thread uses the kernel that is not safe. Nothing changes where all are."""
+    if torch.get_num_threads() > 1:
+        return _Subsampled(_SAFE_CHANNELS)
+    has_long_vectors = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return nullcontext() if has_long_vectors else _Subsampled(_SAFE_ALONE)
 
 
 class _Subsampled(TorchFunctionMode):
+    """Convolutions of fewer than `channels` channels are computed in the other way."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self._channels = channels
+
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -36,11 +46,12 @@ class _Subsampled(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func is torch.conv2d:
-            return _conv2d(*args, **(kwargs or {}))
+            return _conv2d(self._channels, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
 def _conv2d(
+    safe: int,
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -49,9 +60,9 @@ def _conv2d(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """`torch.conv2d` with the same arguments and the same result."""
+    """`torch.conv2d` with the same arguments and the same result; from `safe` input channels on as torch does it."""
     down, right = _pair(stride)
-    if weight.shape[2:] != (1, 1) or max(down, right) == 1 or weight.shape[1] >= _SAFE_CHANNELS or input.device.type != "cpu":
+    if weight.shape[2:] != (1, 1) or max(down, right) == 1 or weight.shape[1] >= safe or input.device.type != "cpu":
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     above, beside = (0, 0) if isinstance(padding, str) else _pair(padding)  # "same" and "valid" add nothing to a 1 x 1 kernel
     if above or beside:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edgesearch.objectives.training._recipe import Recipe
 from edgesearch.objectives.training._rules import Part
 
-__all__ = ["Muon", "learning_rate", "make_optimizer"]
+__all__ = ["Muon", "learning_rate", "make_optimizer", "optimizer_version"]
 
 #: Coefficients of the quintic iteration that brings every singular value near 1 within five steps (K. Jordan et al. 2024,
 #: "Muon: an optimizer for hidden layers in neural networks"): they are steep at zero, and so end between about 0.7 and 1.2.
@@ -79,16 +79,27 @@ _ADAM_BETAS, _ADAM_EPS = (0.9, 0.999), 1e-8
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """The matrix (R, C) with all its singular values near 1, by products of matrices alone, in bfloat16."""
+    """The matrix (R, C) with all its singular values near 1, by products of matrices alone.
+
+    A step makes P X of X, where P = a + b G + c G^2 and G = X X^T. Since P and G commute, the next G is P G P: the steps are
+    made on G, which is much smaller than a kernel's matrix, and X is multiplied once, by all of them.
+    """
     a, b, c = _QUINTIC
-    x = matrix.bfloat16()
-    wide = x.T if len(x) > x.shape[1] else x
-    wide = wide / (wide.norm() + 1e-7)
+    wide = matrix.T if len(matrix) > matrix.shape[1] else matrix
+    scale = 1 / (wide.norm() + 1e-7)
+    gram = (wide @ wide.T) * scale.square()
+    steps = torch.eye(len(wide), dtype=wide.dtype, device=wide.device) * scale
     for _ in range(_ITERATIONS):
-        gram = wide @ wide.T
-        wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    result: Tensor = wide.T if len(x) > x.shape[1] else wide
-    return result.to(matrix.dtype)
+        step = b * gram + c * (gram @ gram)
+        step.diagonal().add_(a)
+        steps, gram = step @ steps, step @ gram @ step
+    result: Tensor = steps @ wide
+    return result.T if len(matrix) > matrix.shape[1] else result
+
+
+def optimizer_version(recipe: Recipe) -> int:
+    """Raised by one whenever the code of the recipe's optimizer changes the result; such trainings have another key then."""
+    return 2 if recipe.optimizer == "muon" else 1  # 1: its steps were made in bfloat16
 
 
 def make_optimizer(

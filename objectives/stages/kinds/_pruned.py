@@ -28,14 +28,14 @@ from edgesearch.objectives.stages._context import Context, weights_of
 from edgesearch.objectives.stages._limits import board_of
 from edgesearch.objectives.stages._pipeline import PruneSearch
 from edgesearch.objectives.stages._plan import Plan
-from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
+from edgesearch.objectives.stages._spec import Parts, Result, StageSpec, TrainedSettings
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages.kinds._sensitivity import SENSITIVITY_PASSES, scoring
 from edgesearch.objectives.training import STEP_PASSES, Recipe, Supervision, Training, train
-from edgesearch.spaces import Distillation, Pruning, Settings, Student
+from edgesearch.spaces import Distillation, Pruning, Student
 
 
-class PrunedSettings(Settings):
+class PrunedSettings(TrainedSettings):
     """How much goes and how, how hard it is looked for, and the fine-tuning behind it.
 
     `board` is what decides the time of a network, `import_path` where a board of the user's own is found; both are empty where

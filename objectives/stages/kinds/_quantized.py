@@ -16,18 +16,18 @@ from edgesearch.objectives.stages._artifact import Artifact
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._nndct import QatTask, quantize_by_nndct
 from edgesearch.objectives.stages._plan import Plan
-from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
+from edgesearch.objectives.stages._spec import Parts, Result, StageSpec, TrainedSettings
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import STEP_PASSES, evaluate
 from edgesearch.plugins import is_import_path, load
-from edgesearch.spaces import Distillation, Quantization, Settings, Student
+from edgesearch.spaces import Distillation, Quantization, Student
 
 #: Passes of each calibration image that PTQ's time is worth, by its algorithm, and with any other; for estimates only.
 _PASSES = {"best": 240}
 _FEW_PASSES = 8
 
 
-class QuantizedSettings(Settings):
+class QuantizedSettings(TrainedSettings):
     """How the network is quantized and, with QAT, trained. `student` is given where nothing trained it before.
 
     keep_zeros: whether the network's weights at zero stay there whatever the algorithm does to the others.

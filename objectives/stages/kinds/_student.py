@@ -8,13 +8,13 @@ from torch import nn
 
 from edgesearch.objectives.stages._context import Context, weights_of
 from edgesearch.objectives.stages._plan import Plan
-from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
+from edgesearch.objectives.stages._spec import Parts, Result, StageSpec, TrainedSettings
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import STEP_PASSES, Recipe, Training
-from edgesearch.spaces import Distillation, Settings, Student
+from edgesearch.spaces import Distillation, Student
 
 
-class StudentSettings(Settings):
+class StudentSettings(TrainedSettings):
     """Which network, and how it is trained."""
 
     student: Student

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from edgesearch.objectives.stages._context import Context, weights_of
-from edgesearch.objectives.stages._pipeline import Teacher
 from edgesearch.objectives.stages._plan import Plan
-from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
+from edgesearch.objectives.stages._spec import Parts, Result, StageSpec, TrainedSettings
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.training import STEP_PASSES, evaluate
+from edgesearch.objectives.training import STEP_PASSES, Recipe, evaluate
+from edgesearch.spaces import Student
+
+
+class TeacherSettings(TrainedSettings):
+    """The study's teacher, with nothing left open."""
+
+    student: Student
+    recipe: Recipe = Recipe()
+    trained: bool = False
 
 
 def _place(plan: Plan) -> Stage | None:
     teacher = plan.pipeline.teacher
     if teacher is None:
         return None
-    settings = teacher.model_copy(update={"recipe": plan.recipe(teacher.recipe, own_views=True, student=teacher.student)})
     if teacher.trained:  # what is not trained here has no recipe
-        settings = Teacher(student=teacher.student, trained=True)
+        settings = TeacherSettings(student=teacher.student, trained=True)
+    else:
+        recipe = plan.recipe(teacher.recipe, own_views=True, student=teacher.student)
+        settings = TeacherSettings(student=teacher.student, recipe=recipe)
     return plan.make("teacher", settings, reads=("validation",) if teacher.trained else ("train", "validation"))
 
 
-def _run(context: Context[Teacher]) -> Result:
+def _run(context: Context[TeacherSettings]) -> Result:
     settings, data = context.settings, context.data
     model = context.start(settings.student, require_all=settings.trained)
     if settings.trained:
@@ -36,14 +46,14 @@ def _run(context: Context[Teacher]) -> Result:
     return Result(figures, weights_of(model))
 
 
-def _images(settings: Teacher, data: Parts) -> float:
+def _images(settings: TeacherSettings, data: Parts) -> float:
     return len(data.validation) if settings.trained else STEP_PASSES * settings.recipe.epochs * len(data.train)
 
 
 SPEC = StageSpec(
     name="teacher",
     version=2,
-    settings=Teacher,
+    settings=TeacherSettings,
     place=_place,
     run=_run,
     images=_images,

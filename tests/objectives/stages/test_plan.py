@@ -202,6 +202,21 @@ def test_settings_at_their_defaults_are_in_no_key() -> None:
     assert "threads" not in plain["student"].recipe()
 
 
+def test_the_version_of_an_optimizer_is_in_the_keys_of_what_it_trains() -> None:
+    def versions(optimizer: str) -> dict[str, Any]:
+        recipe = {"optimizer": optimizer, "lr": 0.01}
+        tables = {"train": recipe, "finetune": recipe, "qat": recipe, "teacher": {"student": TEACHER, "recipe": recipe}}
+        stages = chain(EVERYTHING, Pipeline.model_validate(tables | {"train": recipe | {"epochs": 7}}))
+        return {kind: stage.parameters.get("optimizer_version") for kind, stage in stages.items()}
+
+    assert set(versions("sgd").values()) == {None}
+    trained = {kind for kind, version in versions("muon").items() if version == 2}
+    assert trained == {"teacher", "student", "pruned", "quantized"}
+    weights = TEACHER.model_copy(update={"weights": "a.npz"})
+    given = Pipeline(teacher=Teacher(student=weights, trained=True, recipe=Recipe(optimizer="muon")))
+    assert chain(EVERYTHING, given)["teacher"].parameters.keys() == {"student", "trained"}
+
+
 def test_a_stage_that_draws_nothing_serves_every_seed() -> None:
     stage = chain(EVERYTHING)["logits"]
     assert stage.seed is None
