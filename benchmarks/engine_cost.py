@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from _report import finish
 from rich.console import Console
 
@@ -152,7 +153,8 @@ class Meter(PlainProgress):
         super().finished(number, candidate, metrics, failure)
         self.cpu.append(time.process_time() - self._pool.cpu)
         if len(self.cpu) % 1000 == 0:
-            print(f"{len(self.cpu)} trials, {self.cpu[-1]:.0f} s of processor time", flush=True)
+            megabytes = psutil.Process().memory_info().rss >> 20
+            print(f"{len(self.cpu)} trials, {self.cpu[-1]:.0f} s of processor time, {megabytes} MB", flush=True)
 
 
 def watch_asks(asks: list[tuple[int, float, float]]) -> None:

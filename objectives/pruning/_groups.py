@@ -7,7 +7,6 @@ that any number of variants of a network costs a copy each.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgesearch.objectives.pruning._channels import Channels, Integers, trace_channels
+from edgesearch.objectives.pruning._hollow import copied, hollow, is_hollow
 from edgesearch.objectives.pruning._macs import layer_macs, quiet
 from edgesearch.objectives.pruning._resize import is_depthwise, set_tensors
 
@@ -53,7 +53,7 @@ def find_groups(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Gro
     (grouped convolutions that are not depthwise, layer-norm, bare parameters). Raises SpaceError for a network that torch.fx
     cannot trace.
     """
-    traced = copy.deepcopy(model).cpu().float().eval()
+    traced = copied(model).cpu().float().eval()
     channels = trace_channels(traced, input_shape)
     modules = dict(traced.named_modules())
     groups = [_group(makers, channels, modules) for makers in _makers_together(channels)]
@@ -143,13 +143,13 @@ def _answer(model: nn.Module, images: Tensor) -> Tensor:
 
 def _ignoring(model: nn.Module, groups: Sequence[Group], kept: Sequence[int]) -> nn.Module:
     """A copy of `model` whose readers have zero weights where `remove_channels` takes channels away."""
-    ignoring = copy.deepcopy(model)
+    ignoring = copied(model)
     modules = dict(ignoring.named_modules())
     with torch.no_grad():
         for group, count in zip(groups, kept, strict=True):
             lost = _least(group, count)
             for member in group.members:
-                if member.side == "in":
+                if member.side == "in" and not is_hollow(_weight(modules[member.layer])):
                     _weight(modules[member.layer])[:, member.index[lost[member.root]]] = 0
     return ignoring
 
@@ -188,7 +188,7 @@ def _shares(sizes: Sequence[int], count: int) -> list[int]:
 
 def remove_channels(model: Network, groups: Sequence[Group], kept: Sequence[int]) -> Network:
     """A copy of `model` with the `kept[g]` most important channels of each group, in their old order."""
-    pruned = copy.deepcopy(model)
+    pruned = copied(model)
     modules = dict(pruned.named_modules())
     gone: dict[tuple[str, str], list[Integers]] = {}
     for group, count in zip(groups, kept, strict=True):
@@ -223,8 +223,13 @@ def _cut(module: nn.Module, out: Tensor, into: Tensor) -> dict[str, Tensor]:
         if value.ndim == 0:
             tensors[key] = value.detach()
             continue
+        is_cut_twice = value.ndim > 1 and not is_depthwise(module)
+        if is_hollow(value):
+            sides = (len(out), len(into), *value.shape[2:]) if is_cut_twice else (len(out), *value.shape[1:])
+            tensors[key] = hollow(sides, value.detach())
+            continue
         part = value.detach()[out]
-        tensors[key] = part[:, into] if value.ndim > 1 and not is_depthwise(module) else part
+        tensors[key] = part[:, into] if is_cut_twice else part
     return tensors
 
 

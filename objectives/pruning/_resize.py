@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
+from edgesearch.objectives.pruning._hollow import hollow, is_hollow
 
 __all__ = ["is_depthwise", "resize_to", "set_tensors"]
 
@@ -67,7 +68,8 @@ def set_tensors(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> 
     with torch.no_grad():
         for key, value in tensors.items():
             old = getattr(module, key)
-            copy = torch.empty(value.shape, dtype=old.dtype, device=old.device).copy_(value)
+            copy = torch.empty(value.shape, dtype=old.dtype, device=old.device)
+            copy = hollow(value.shape, copy) if is_hollow(value) else copy.copy_(value)
             if isinstance(old, nn.Parameter):
                 setattr(module, key, nn.Parameter(copy, requires_grad=old.requires_grad))
             else:

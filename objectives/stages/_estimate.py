@@ -5,12 +5,11 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from edgesearch.board_eval import Board, Graph, Input, Node, lower
 from edgesearch.errors import SpaceError
-from edgesearch.objectives.pruning import PrunableShape
+from edgesearch.objectives.pruning import PrunableShape, make_hollow
 from edgesearch.objectives.stages._clock import clock_of
 from edgesearch.objectives.stages._metrics import estimate
 from edgesearch.objectives.stages._outputs import refuse_outputs
@@ -83,7 +82,7 @@ class Estimator:
             model = self._unpruned(student)[0]  # its errors name the user's own layers
             _collect(model)  # its graph's weights
             self._shapes[key] = PrunableShape(model, shape)
-            _hollow(model)
+            make_hollow(model)
             _collect(model)
         clock = clock_of(self.board, shape) if target == "fps" else None
         pruned = self._shapes[key].at(ratio=ratio, granularity=granularity, clock=clock)
@@ -91,7 +90,7 @@ class Estimator:
 
     def _unpruned(self, student: Student) -> tuple[nn.Module, Graph]:
         model = build(student, channels=self._channels, classes=self._classes, folder=self._folder)
-        _hollow(model, least=_LARGE_TENSOR)
+        make_hollow(model, least=_LARGE_TENSOR)
         graph = lower(model, (self._channels, student.input_size, student.input_size), target=self.board.target)
         if graph.output.shape != (self._classes,):
             refuse_outputs(student, graph.output.shape, self._classes)
@@ -99,15 +98,6 @@ class Estimator:
         self._structures[key] = structure(model, graph)
         self._has_maps[key] = any(_is_map(node) for node in graph)
         return model, graph
-
-
-def _hollow(model: nn.Module, *, least: int = 0) -> None:
-    """Put a single zero behind each of the model's tensors of so many elements: its shapes are asked about, and many such are
-    kept.
-    """
-    for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.numel() >= least:
-            tensor.data = torch.zeros((), dtype=tensor.dtype).expand(tensor.shape)
 
 
 def _collect(model: nn.Module) -> None:
