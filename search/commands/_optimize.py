@@ -11,6 +11,7 @@ from edgesearch.search.commands._next import hint, options
 from edgesearch.search.commands._show import make_console, print_front
 from edgesearch.search.engine import Summary, make_progress
 from edgesearch.search.library import Front, Study, describe_cost, screen, why_empty
+from edgesearch.search.report import write_report
 from edgesearch.search.study import Score
 
 
@@ -69,14 +70,15 @@ def optimize(
         )
     assert opened.summary is not None
     click.echo(f"study {opened.name}: {_in_words(opened.summary)}")
-    view = opened.view()
-    if view.records:
-        print_front(opened, console)
-    elif view.nearest_rejected:
-        click.echo(why_empty(view.nearest_rejected))
+    if front.view.records:
+        print_front(front, console)
+    elif front.view.nearest_rejected:
+        click.echo(why_empty(front.view.nearest_rejected))
     else:
         click.echo(screen(opened.inputs, trials=1).why_empty())
-    click.echo(f"report: {opened.report()}")
+    page = opened.home.report(opened.name)
+    write_report(front.view, page)  # of what was read last: the database may be away by now
+    click.echo(f"report: {page}")
     given: dict[str, object] = {"--name": name, "--seed": seed, "--score": score}
     given |= {"--threads-per-stage": threads_per_stage if threads_per_stage > 1 else None}
     words = [study, *(word for option, value in given.items() if value is not None for word in (option, str(value)))]
@@ -91,7 +93,7 @@ def _next_commands(study: Study, front: Front, words: list[str], home: Path, sto
     commands = [f"edgesearch dashboard {where}"]
     if len(front):
         commands.insert(0, f"edgesearch export {where} --knee -o DIR")
-    elif study.view().counts["FAIL"]:
+    elif front.view.counts["FAIL"]:
         again = shlex.join(["edgesearch", "optimize", *words, "--retry-failed"])
         commands.insert(0, f"{again} {options(None, home, storage)}".rstrip() + ", once what made its trials fail is mended")
     return f"next: {'   or   '.join(commands)}{hint(storage)}"

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from edgesearch.search.library import Study
+from edgesearch.search.library import Front, Study
 from edgesearch.search.report import (
     LEGEND,
     board_note,
@@ -19,6 +19,7 @@ from edgesearch.search.report import (
     write_front_svg,
     write_results,
 )
+from edgesearch.search.study import nearest_misses
 
 #: Columns of a table that is written to a file or a pipe.
 _FILE_WIDTH = 150
@@ -30,23 +31,22 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(width=_FILE_WIDTH)
 
 
-def print_front(study: Study, console: Console) -> None:
+def print_front(front: Front, console: Console) -> None:
     """The front as a table, or the nearest misses when nothing is feasible.
 
     A terminal is also told what the table's words mean; a file or a pipe only what a mark of a board means, where it has one.
     """
-    front = study.front()
+    view = front.view
     if len(front):
-        view = study.view()
         print_table(view, list(front), console)
         if console.is_terminal:
             console.print(Text(f"\n{LEGEND}\n{certainty_note(view, front)}".rstrip(), style="dim"))
         elif note := board_note(front):
             click.echo(note)
         return
-    misses = study.nearest_misses(limit=5)
+    misses = nearest_misses(view.records, view.constraints, limit=5)
     if not misses:
-        click.echo(f"study {study.name} has no finished trial yet")
+        click.echo(f"study {view.name} has no finished trial yet")
         return
     click.echo("no trial keeps every constraint; the nearest:")
     for miss in misses:
@@ -56,13 +56,13 @@ def print_front(study: Study, console: Console) -> None:
 
 def pareto(*, style: str, picture: Path | None, study_name: str | None, storage: str | None, home: Path) -> int:
     """Print the front, and draw it where `picture` says; returns the exit code."""
-    study = Study.load(study_name, home, storage=storage)
+    front = Study.load(study_name, home, storage=storage).front()
     if picture is not None:
-        write_front_svg(study.view(), picture)
+        write_front_svg(front.view, picture)
     if style == "table":
-        print_front(study, make_console())
+        print_front(front, make_console())
     else:
-        click.echo((front_json if style == "json" else front_csv)(study.view(), list(study.front())).rstrip("\n"))
+        click.echo((front_json if style == "json" else front_csv)(front.view, list(front)).rstrip("\n"))
     return 0
 
 

@@ -69,6 +69,11 @@ class Front(Sequence[StudyRecord]):
         self._records = tuple(records)
         self._view = view
 
+    @property
+    def view(self) -> StudyView:
+        """All that was stored of the study when its front was read."""
+        return self._view
+
     def __len__(self) -> int:
         return len(self._records)
 

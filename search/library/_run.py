@@ -98,8 +98,8 @@ def run_study(
     resources: Resources,
     progress: Progress,
     retry_failed: bool,
-) -> Summary:
-    """Make or resume the study and go on until it has `trials` trials in all.
+) -> tuple[Summary, StudyView]:
+    """Make or resume the study and go on until it has `trials` trials in all; what was done, and all that is stored in the end.
 
     Raises StudyError when it was started with other settings or images, when another process runs it, and when its first
     trials all fail; ToolchainError where it names Vitis AI's packages and they are not there; BoardUnfit, before anything is
@@ -142,10 +142,11 @@ def run_study(
                 runner = _stage_runner(settings, store, pool, logs, progress)
                 ledger = Ledger(study, lease, say=progress.note)
                 _test_chosen(inputs, study, runner, ledger)
-                _compile_front(inputs, ledger.patiently(lambda: read_study(study)), runner, progress)
+                view = ledger.patiently(lambda: read_study(study))
+                _compile_front(inputs, view, runner, progress)
             finally:
                 pool.close()
-    return summary
+    return summary, view
 
 
 def _stage_runner(settings: StudyFile, store: ArtifactStore, pool: Pool, logs: Path, progress: Progress) -> StageRunner:

@@ -176,7 +176,7 @@ class Study:
         _check_number("workers", workers, int, least=0)
         for name, value in (("gpus_per_stage", gpus_per_stage), ("board_wait_s", board_wait_s), ("hang_s", hang_s)):
             _check_number(name, value, float, least=0)
-        self.summary = run_study(
+        self.summary, view = run_study(
             self._opened,
             self.home,
             self.storage,
@@ -185,7 +185,7 @@ class Study:
             progress=as_progress(progress),
             retry_failed=retry_failed,
         )
-        return self.front()
+        return self._front_of(view)
 
     def evaluate(
         self, candidate: Candidate, *, test: bool = False, progress: Callable[[str], object] | None = None
@@ -247,7 +247,9 @@ class Study:
 
     def front(self) -> Front:
         """The trials that no other beats in every objective; only those that keep every constraint and that the DPU can run."""
-        view = self.view()
+        return self._front_of(self.view())
+
+    def _front_of(self, view: StudyView) -> Front:
         return Front([StudyRecord.of(record, self) for record in pareto_front(view)], view)
 
     def records(self) -> tuple[StudyRecord, ...]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgesearch.search import Study
 from edgesearch.search.commands import run
+from edgesearch.search.library import _run as run_module
 from edgesearch.search.report import describe_rejected
 
 STUDY = """
@@ -61,6 +63,28 @@ def test_options_are_checked_like_the_file(tmp_path: Path, capsys: pytest.Captur
     assert run(["optimize", write(tmp_path, STUDY.replace("[8]", "[3]")), "--home", str(tmp_path / "h")]) == 2
     assert "input_size = 3, expected greater than or equal to 4" in capsys.readouterr().err
     assert not (tmp_path / "h").exists()
+
+
+@pytest.mark.slow
+def test_the_front_is_shown_though_the_database_has_gone_by_then(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "h"
+    compile_front = run_module._compile_front
+
+    def last(*arguments: Any) -> None:
+        compile_front(*arguments)
+        (home / "studies.db").rename(tmp_path / "elsewhere.db")
+
+    monkeypatch.setattr(run_module, "_compile_front", last)
+    assert run(["optimize", write(tmp_path, STUDY), "--workers", "0", "--trials", "1", "--home", str(home)]) == 0
+    told = capsys.readouterr().out
+    assert "1 trials finished now" in told
+    assert "cnn_tiny" in told
+    page = home / "reports" / "tiny.html"
+    assert f"report: {page}" in told
+    assert "cnn_tiny" in page.read_text()
+    assert "edgesearch export" in told
 
 
 @pytest.mark.slow
