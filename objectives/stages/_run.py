@@ -20,7 +20,7 @@ from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._limits import Limits
 from edgesearch.objectives.stages._spec import stage_specs
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.training import choose_device
+from edgesearch.objectives.training import choose_device, processor_name
 
 _PACKAGES = ("edgesearch", "torch", "numpy")
 #: What a stage would raise again with the same inputs: its network or its numbers are the reason, not the machine.
@@ -104,5 +104,5 @@ def _data(settings: str, folder: Path | None) -> DataSet:
 
 def _made_by(device: torch.device) -> dict[str, Any]:
     versions = {name: metadata.version(name) for name in _PACKAGES} | {"python": platform.python_version()}
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"versions": versions, "device": device.type, "processor": name, "threads": torch.get_num_threads()}
+    found = {"device": device.type, "processor": processor_name(device), "threads": torch.get_num_threads()}
+    return {"versions": versions, **found}
