@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from edgesearch.search.commands._show import print_front
+from edgesearch.search.library import Front
 from edgesearch.search.report._table import (
     accuracy_note,
     certainty_note,
@@ -156,24 +157,12 @@ def test_what_a_board_measured_stands_beside_what_was_simulated() -> None:
     assert members[1]["accuracy_uncertainty"] > 5 * members[0]["accuracy_uncertainty"]  # 60 images, and not 10,000
 
 
-class _Shown:
-    """A study with a front."""
-
-    def __init__(self, known: list[Record]) -> None:
-        self.known = known
-
-    def front(self) -> list[Record]:
-        return self.known
-
-    def view(self) -> StudyView:
-        return StudyView("s", self.known[0].objectives, {}, tuple(self.known))
-
-
 def test_what_a_boards_mark_means_is_told_where_the_table_is_piped_too(capsys: pytest.CaptureFixture[str]) -> None:
     ours = replace(plain_record(1, (0.5, 80.0), metrics={"board_images": 60.0}), measured_by="lab", accuracy_of="integers")
     theirs = replace(ours, number=2, accuracy_of="board")
     for known, expected in (([ours], False), ([ours, theirs], True)):
-        print_front(_Shown(known), Console(file=io.StringIO(), width=150))  # type: ignore[arg-type]
+        front = Front(known, StudyView("s", known[0].objectives, {}, tuple(known)))  # type: ignore[arg-type]
+        print_front(front, Console(file=io.StringIO(), width=150))
         assert ("does not hold there; the accuracy is the board's own, on 60 images" in capsys.readouterr().out) == expected
 
 
