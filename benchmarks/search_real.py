@@ -1,10 +1,11 @@
 """Searches for real, on the bundled study: the engine, and Optuna's samplers running the whole pipeline in every trial.
 
-All train on this machine, side by side, each with one worker of one thread, so that what slows one slows all. What could be
-called unfair to the plain searches is left out, as in `search_efficiency.py`: they make their teacher and its logits once, and
-a candidate that is drawn again costs nothing. A search's cost is the seconds of its stages. The reference is the hypervolume of
-all candidates that any of the searches tried; frames per second count by their logarithm, and the corner lies at the least
-accuracy that the study allows and at the slowest network seen. With one seed this is an example, and no statistic.
+All train on this machine, side by side, each with one worker of one thread, so that what slows one slows all. Plain searches
+make their teacher and its logits once, and a candidate that is drawn again costs them nothing, as in `search_efficiency.py`.
+The engine begins with the study's own two candidates, which no plain search is given. A search's cost is the seconds of its
+stages. The reference is the hypervolume of all candidates that any of the searches tried; frames per second count by their
+logarithm, and the corner lies at the least accuracy that the study allows and at the slowest network seen. With one seed this
+is an example, and no statistic.
 
     all           the engine, as `edgesearch optimize quickstart` runs it
     tpe, nsga2    every trial runs all stages of its candidate

@@ -68,8 +68,10 @@ def set_tensors(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> 
     with torch.no_grad():
         for key, value in tensors.items():
             old = getattr(module, key)
-            copy = torch.empty(value.shape, dtype=old.dtype, device=old.device)
-            copy = hollow(value.shape, copy) if is_hollow(value) else copy.copy_(value)
+            if is_hollow(value):
+                copy = hollow(value.shape, old)
+            else:
+                copy = torch.empty(value.shape, dtype=old.dtype, device=old.device).copy_(value)
             if isinstance(old, nn.Parameter):
                 setattr(module, key, nn.Parameter(copy, requires_grad=old.requires_grad))
             else:

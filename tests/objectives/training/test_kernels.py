@@ -26,15 +26,17 @@ from edgesearch.objectives.training import safe_convolutions
 
 torch.set_num_threads(int(sys.argv[1]))
 torch.manual_seed(0)
-layers = [nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), nn.Conv2d(4, 8, 1, (1, 2)), nn.ReLU()]
-layers += [nn.Conv2d(8, 16, 1, 2, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-layers += [nn.Conv2d(16, 8, 1, 1), nn.ReLU(), nn.Conv2d(8, 12, 1, (1, 2)), nn.ReLU(), nn.Conv2d(12, 32, 1, 2)]
-model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)).to(memory_format=torch.channels_last)
-optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+narrow = [nn.Conv2d(3, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 16, 1, 2, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+narrow += [nn.Conv2d(16, 8, 1, 1), nn.ReLU(), nn.Conv2d(8, 12, 1, (1, 2)), nn.ReLU(), nn.Conv2d(12, 32, 1, 2)]
+narrower = [nn.Conv2d(3, 4, 3, 1, 1), nn.ReLU(), nn.Conv2d(4, 8, 1, (1, 2)), nn.ReLU(), nn.Conv2d(8, 32, 1)]
+heads = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)]
+models = [nn.Sequential(*layers, *heads).to(memory_format=torch.channels_last) for layers in (narrow, narrower)]
+optimizer = torch.optim.AdamW(nn.ModuleList(models).parameters(), fused=True)
 for step in range(60):
     images = torch.randn(62 + step % 2, 3, 16, 16).to(memory_format=torch.channels_last)
     with safe_convolutions(), torch.autocast("cpu", torch.bfloat16, enabled=step % 4 > 1):
-        loss = F.cross_entropy(model(images).float(), torch.randint(0, 10, (len(images),)))
+        labels = torch.randint(0, 10, (len(images),))
+        loss = sum(F.cross_entropy(model(images).float(), labels) for model in models)
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
