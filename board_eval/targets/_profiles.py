@@ -11,7 +11,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from edgesearch.board_eval.targets._dpu import Dpu
 from edgesearch.board_eval.targets._registry import load_dpu
@@ -23,6 +31,7 @@ __all__ = ["BoardProfile", "TimingConstants", "load_profile", "profile_names"]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=1, le=1 << 20)]
+_ARM_CORES = 4
 
 
 class _Model(BaseModel):
@@ -67,6 +76,8 @@ class BoardProfile(_Model):
     #: The programs that may feed it, by name, and the one that is meant when none is named.
     runners: Mapping[str, HostRunner]
     default_runner: str
+    #: Processors of the host, which the threads of a runner share: a Zynq UltraScale+ has four Cortex-A53.
+    host_processors: _Count = _ARM_CORES
     #: Where the constants come from.
     origin: str = ""
 
@@ -83,6 +94,14 @@ class BoardProfile(_Model):
         shared = {"contention": {"fixed": (1 / efficiency - 1) / max(1, cores - 1)}}
         content["runners"] = {name: {**content.pop(f"host_{name}"), **shared} for name in ("python", "cpp")}
         return content | {"default_runner": "python"}
+
+    @model_serializer(mode="wrap")
+    def _write(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the host's processors where they are the usual ones: a user's own profile keeps the key that it had."""
+        content: dict[str, Any] = plain(self)
+        if self.host_processors == _ARM_CORES:
+            content.pop("host_processors", None)
+        return content
 
     @model_validator(mode="after")
     def _agree(self) -> BoardProfile:

@@ -2,7 +2,7 @@
 
 The laws: one image in flight takes host + job + DPU. With `cores` busy, the DPU's time of an image is longer by
 `Contention.slowdown`, because the cores share the memory; images per second are bounded by the cores, by the threads of the
-program, and by the part of its work that only one thread does at a time.
+program, by the part of its work that only one thread does at a time, and by the host's own processors, which its threads share.
 """
 
 from __future__ import annotations
@@ -48,13 +48,22 @@ class HalfWidths(_Model):
     throughput: _Share
 
 
+#: Fields of a runner that its first profiles lacked.
+_LATER = {"errors_by_kind", "preprocess_seconds", "preprocess_seconds_per_pixel", "postprocess_seconds"}
+
+
 class HostRunner(_Model):
     """A program that feeds the DPU: seconds per image, threads, and how well its times are known."""
 
-    #: Per image: pre- and post-processing that does not depend on its size, and the call.
+    #: Per image: the call, and all else that does not depend on its size and is not named below.
     seconds: _Cost
-    #: Per pixel of the input image (height x width).
+    #: Per pixel of the input image (height x width): handing it over, and all else that is not named below.
     seconds_per_pixel: _Cost = 0.0
+    #: What makes a network's input of what a camera or a file gives, and an answer of its logits, where these are known apart.
+    #: Published times do not part them from the call; a user who measured theirs adds them here.
+    preprocess_seconds: _Cost = 0.0
+    preprocess_seconds_per_pixel: _Cost = 0.0
+    postprocess_seconds: _Cost = 0.0
     #: What one thread at a time does of it: an interpreter's lock, a queue.
     serial_seconds: _Cost = 0.0
     #: Threads when all cores are to be busy.
@@ -71,11 +80,9 @@ class HostRunner(_Model):
 
     @model_serializer(mode="wrap")
     def _write(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without the table of kinds where there is none: profiles of the user's own keep the keys that they had."""
+        """Without what is not set of what came later: a user's own profile keeps the key that it had."""
         content: dict[str, Any] = plain(self)
-        if not self.errors_by_kind:
-            content.pop("errors_by_kind", None)
-        return content
+        return {name: value for name, value in content.items() if value or name not in _LATER}
 
     def widths(self, kind: NetworkKind) -> HalfWidths:
         """Half widths of the intervals of a kind of networks; 0 where nothing is known."""
@@ -83,4 +90,12 @@ class HostRunner(_Model):
 
     def of(self, pixels: int) -> float:
         """Seconds for an image of `pixels` pixels (height x width)."""
-        return self.seconds + self.seconds_per_pixel * pixels
+        return self.seconds + self.seconds_per_pixel * pixels + self.around_the_call(pixels)
+
+    def around_the_call(self, pixels: int) -> float:
+        """Of these, pre- and post-processing, as far as they are known apart."""
+        return self.preprocess_seconds + self.preprocess_seconds_per_pixel * pixels + self.postprocess_seconds
+
+    def spacing(self, pixels: int, processors: int) -> float:
+        """Seconds between two images that the host needs at least, however many threads wait for its `processors`."""
+        return max(self.serial_seconds, self.of(pixels) / processors)

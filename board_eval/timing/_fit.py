@@ -238,7 +238,7 @@ def _shares(row: MeasurementRow, runner: str, profile: BoardProfile) -> bool:
 
 def _bound_by_host(row: MeasurementRow, pixels: int, profile: BoardProfile) -> bool:
     """Whether a throughput is about what the row's runner allows at most."""
-    busy = BusyCores(cores_of(row, profile), cores_of(row, profile) / row.fps)
+    busy = BusyCores(cores_of(row, profile), cores_of(row, profile) / row.fps, 0.0, profile.host_processors)
     return busy.host_fps(profile.runner(runner_of(row, profile)), pixels) < _CLOSE * row.fps
 
 
@@ -256,7 +256,8 @@ def fit_host(
         return profile
     host: HostRunner = profile.runners[runner]
     seconds = np.array([1.0 / row.fps for row in used])
-    rest = seconds - np.array([networks[row.network].dpu_s(profile) + profile.job_seconds for row in used])
+    known = [networks[row.network].dpu_s(profile) + profile.job_seconds for row in used]
+    rest = seconds - known - [host.around_the_call(networks[row.network].pixels) for row in used]
     pixels = np.array([networks[row.network].pixels for row in used], dtype=np.float64)
     weights = _family_weights(used) / seconds
     terms = np.stack([np.ones(len(used)), pixels], axis=1) if len(set(pixels.tolist())) > 1 else np.ones((len(used), 1))

@@ -58,7 +58,7 @@ class LayerReport:
         t = self.timing
         lines = [
             f"{t.network} on {t.board}: {t.dpu_s * 1e3:.3f} ms on the DPU, {t.latency_fps:.1f} fps with one thread"
-            f" ({t.runner} runner, {t.host_s * 1e3:.2f} ms of host; bound by {t.latency_bound}), {t.throughput_fps:.1f} fps"
+            f" ({t.runner} runner, {_host(t)}; bound by {t.latency_bound}), {t.throughput_fps:.1f} fps"
             f" with all cores (bound by {t.throughput_bound})",
             *_intervals(t),
             *([] if t.size_measured else [NOT_COVERED]),
@@ -92,6 +92,11 @@ NOT_COVERED = (
     "this size of the DPU is not covered by measurements: its figures follow from the laws and costs of a B4096, and the"
     " intervals are as wide as eight networks of a B1600 ask for (docs/timing.md)"
 )
+
+
+def _host(t: Timing) -> str:
+    processing = f", {t.processing_s * 1e3:.2f} ms of it pre- and post-processing" if t.processing_s else ""
+    return f"{t.host_s * 1e3:.2f} ms of host{processing}"
 
 
 def _intervals(timing: Timing) -> list[str]:

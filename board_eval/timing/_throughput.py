@@ -31,21 +31,23 @@ def traffic(program: Moves, dpu_s: float) -> tuple[float, float]:
 class BusyCores:
     """Several cores that work on the same network: how many, and what one image takes on each, job included.
 
-    `loaded_gb_s` is what one of them loads from memory while it runs alone, in GB/s.
+    `loaded_gb_s` is what one of them loads from memory while it runs alone, in GB/s; `host_processors`, what feeds them.
     """
 
     cores: int
     core_s: float
-    loaded_gb_s: float = 0.0
+    loaded_gb_s: float
+    host_processors: int
 
     @classmethod
     def of(cls, program: Moves, dpu_s: float, cores: int, profile: BoardProfile, host: HostRunner) -> BusyCores:
         """`cores` of a board at work on a program that takes `dpu_s` seconds on one alone."""
         loaded, saved = traffic(program, dpu_s)
-        return cls(cores, dpu_s * host.contention.slowdown(cores, loaded, saved) + profile.job_seconds, loaded)
+        core_s = dpu_s * host.contention.slowdown(cores, loaded, saved) + profile.job_seconds
+        return cls(cores, core_s, loaded, profile.host_processors)
 
     def fps(self, host: HostRunner, pixels: int) -> float:
-        """Images per second: the least of what the cores, the runner's threads and its serial part allow."""
+        """Images per second: the least of what the cores and the host allow."""
         return min(self.cores / self.core_s, self.host_fps(host, pixels))
 
     def bound_by_host(self, host: HostRunner, pixels: int) -> bool:
@@ -53,6 +55,7 @@ class BusyCores:
         return self.host_fps(host, pixels) < self.cores / self.core_s
 
     def host_fps(self, host: HostRunner, pixels: int) -> float:
-        """Images per second that the runner's threads and its serial part allow."""
+        """Images per second that the runner's threads, its serial part and the host's processors allow."""
         threads = host.threads / (host.of(pixels) + self.core_s)
-        return min(threads, 1.0 / host.serial_seconds) if host.serial_seconds else threads
+        spacing = host.spacing(pixels, self.host_processors)
+        return min(threads, 1.0 / spacing) if spacing else threads

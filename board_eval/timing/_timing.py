@@ -64,8 +64,9 @@ class Timing:
     board: str
     #: The DPU's own time, from its start to its interrupt.
     dpu_s: float
-    #: Host work around one image, for the named runner.
+    #: Host work around one image, for the named runner, and what of it is pre- and post-processing known apart from the call.
     host_s: float
+    processing_s: float
     runner: str
     #: One image, one thread: DPU, job and host.
     latency_s: float
@@ -195,6 +196,7 @@ def timing_of(
         board=profile.name,
         dpu_s=dpu_s,
         host_s=host_s,
+        processing_s=host.around_the_call(pixels),
         runner=runner or profile.default_runner,
         latency_s=latency_s,
         throughput_fps=busy.fps(host, pixels),

@@ -1,9 +1,9 @@
 """What measurements of a study say of its simulated speeds: one factor on the DPU's time, one on the host's.
 
-A simulated time of one image is D + H: the DPU with its job, and the program around it. With all cores busy it is the longest
-of what the cores, the program's threads and its serial part take. A correction makes it a * D + g * H in all of these. Both
-factors are estimated by Bayes' rule for a line (C. M. Bishop 2006, 3.3): before anything is measured each is 1, as uncertain as
-the timing model says it is, so that few measurements move them a little and many decide.
+A simulated time of one image is D + H: the DPU with its job, and the program around it. With all cores busy it is the
+longest of what the cores, the program's threads, its serial part and the host's processors take. A correction makes it a * D
++ g * H in all of these. Both factors are estimated by Bayes' rule for a line (C. M. Bishop 2006, 3.3): before anything is
+measured each is 1, as uncertain as the timing model says it is, so that few measurements move them a little and many decide.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Parts:
     """A simulated speed taken apart, in seconds for one image.
 
     dpu: DPU and job with one image in flight. host: the program around it. core: an image on one of several busy cores.
+    spacing: what the host needs between two images, however many threads it has.
     """
 
     dpu: float
@@ -45,7 +46,7 @@ class Parts:
     core: float
     cores: int = 1
     threads: int = 1
-    serial: float = 0.0
+    spacing: float = 0.0
 
     def latency(self, dpu: float = 1.0, host: float = 1.0) -> float:
         """One image in flight, with a factor on each part."""
@@ -64,7 +65,7 @@ class Parts:
         return [
             np.array([self.core / self.cores, 0.0]),
             np.array([self.core / self.threads, self.host / self.threads]),
-            np.array([0.0, self.serial]),
+            np.array([0.0, self.spacing]),
         ]
 
 
@@ -74,13 +75,14 @@ class HostLaw:
 
     runner: HostRunner | None = None
     cores: int = 1
+    processors: int = 1
 
     @classmethod
     def of(cls, board: Board) -> HostLaw:
         """Of a board with a profile; of another nothing is known."""
         if not isinstance(board, SimulatedBoard):
             return cls()
-        return cls(board.profile.runner(board.runner), board.profile.cores)
+        return cls(board.profile.runner(board.runner), board.profile.cores, board.profile.host_processors)
 
     def parts(self, figures: Mapping[str, Any], pixels: int) -> Parts:
         """Simulated figures (latency_ms, fps) of a network with so many pixels (height x width), taken apart."""
@@ -90,13 +92,14 @@ class HostLaw:
             return Parts(dpu=latency, host=0.0, core=image)
         around = min(host.of(pixels), latency)
         dpu = latency - around
-        # What bounds the image's time tells the time of a core: the cores, or the threads; where it is the serial part, a core
-        # is taken to be as fast as one alone.
+        # What bounds the image's time tells the time of a core: the cores, or the threads; where it is the host's spacing, a
+        # core is taken to be as fast as one alone.
         by_cores, by_threads = self.cores * image, host.threads * image - around
         core = by_cores if (around + by_cores) / host.threads <= image * (1 + 1e-9) else by_threads
-        if host.serial_seconds >= image * (1 - 1e-9):
+        spacing = host.spacing(pixels, self.processors)
+        if spacing >= image * (1 - 1e-9):
             core = min(core, dpu)
-        return Parts(dpu, around, max(core, 0.0), self.cores, host.threads, host.serial_seconds)
+        return Parts(dpu, around, max(core, 0.0), self.cores, host.threads, spacing)
 
 
 @dataclass(frozen=True)

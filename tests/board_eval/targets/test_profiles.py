@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesearch.board_eval.targets import DPUS, HostRunner, load_profile, profile_names
+from edgesearch.board_eval.targets import DPUS, BoardProfile, HostRunner, load_profile, profile_names
 from edgesearch.errors import TargetError
 
 
@@ -60,8 +60,23 @@ def test_a_profile_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert load_profile(tmp_path / "mine.json") == load_profile("zcu104")
 
 
-def test_a_runner_without_a_table_of_kinds_is_written_as_before_there_was_one() -> None:
-    assert "errors_by_kind" not in HostRunner(seconds=1.0).model_dump()
+def test_what_a_profile_does_not_set_is_written_as_before_it_could_be_set() -> None:
+    former = {
+        "seconds",
+        "seconds_per_pixel",
+        "serial_seconds",
+        "threads",
+        "contention",
+        "latency_error",
+        "throughput_error",
+        "origin",
+    }
+    assert set(HostRunner(seconds=1.0).model_dump()) == former
+    assert HostRunner(seconds=1.0, postprocess_seconds=1e-3).model_dump()["postprocess_seconds"] == 1e-3
+    profile = load_profile("zcu104")
+    assert "host_processors" not in profile.model_dump()
+    eight = profile.model_copy(update={"host_processors": 8})
+    assert BoardProfile.model_validate(json.loads(eight.to_json())) == eight
     shipped = load_profile("zcu104").runner().model_dump()
     assert set(shipped["errors_by_kind"]) == {"depthwise", "dense"}
 

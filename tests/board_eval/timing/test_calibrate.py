@@ -64,6 +64,16 @@ def test_a_board_that_follows_the_model_is_recovered() -> None:
     assert max(unfitted) > 0.2  # what there was to fit
 
 
+def test_processing_that_is_known_is_not_taken_for_the_call() -> None:
+    known = {"preprocess_seconds": 2e-3, "preprocess_seconds_per_pixel": 1e-7, "postprocess_seconds": 5e-4}
+    board = _with_runner(PROFILE, "cpp", seconds=3e-4, seconds_per_pixel=1e-8, **known)
+    start = _with_runner(PROFILE, "cpp", **known)
+    found = calibrate(measured(board), networks(), start, keep_unexplained=True).profile.runner("cpp")
+    assert {name: getattr(found, name) for name in known} == known
+    assert found.seconds == pytest.approx(3e-4, rel=0.1)
+    assert found.seconds_per_pixel == pytest.approx(1e-8, rel=0.1)
+
+
 def test_what_no_row_speaks_of_stays() -> None:
     rows = [row for row in measured(truth()) if row.runner == "cpp" and row.what == "latency"]
     one_core = MeasurementRow(

@@ -10,6 +10,7 @@ from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph
 from edgesearch.board_eval.lowering._widths import with_widths
 from edgesearch.board_eval.targets import DPUS, HalfWidths, HostRunner, load_profile
 from edgesearch.board_eval.timing._instructions import ENGINE_OF, Engine
+from edgesearch.board_eval.timing._layer_report import layer_report
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._timing import instruction_costs, run, time_graph
 from edgesearch.errors import TargetError
@@ -107,7 +108,12 @@ def test_more_cores_give_more_throughput_and_the_same_latency() -> None:
 
 @pytest.mark.parametrize(
     ("host", "fps"),
-    [(HostRunner(seconds=1e-3, threads=1), None), (HostRunner(seconds=1e-4, serial_seconds=2e-3, threads=9), 500.0)],
+    [
+        (HostRunner(seconds=1e-3, threads=1), None),
+        (HostRunner(seconds=1e-4, serial_seconds=2e-3, threads=9), 500.0),
+        (HostRunner(seconds=1e-4, preprocess_seconds=5e-3, postprocess_seconds=2.9e-3, threads=64), 4 / 8e-3),
+        (HostRunner(seconds=0.0, preprocess_seconds_per_pixel=1e-4, threads=64), 4 / (256 * 1e-4)),
+    ],
 )
 def test_a_host_that_is_too_slow_bounds_the_throughput(host: HostRunner, fps: float | None) -> None:
     profile = PROFILE.model_copy(update={"runners": {"mine": host}, "default_runner": "mine"})
@@ -115,6 +121,24 @@ def test_a_host_that_is_too_slow_bounds_the_throughput(host: HostRunner, fps: fl
     assert timing.throughput_bound == "host"
     assert timing.throughput_fps == pytest.approx(fps or timing.latency_fps)
     assert timing.latency_bound == "host"
+    of_eight = time_graph(residual_net(16, (16, 16, 16)), profile.model_copy(update={"host_processors": 8}))
+    by_processors = host.threads == 64
+    assert of_eight.throughput_fps == pytest.approx(timing.throughput_fps * (2 if by_processors else 1))
+
+
+def test_pre_and_post_processing_that_is_known_apart_is_told_apart() -> None:
+    plain = PROFILE.runner()
+    camera = plain.model_copy(
+        update={"preprocess_seconds": 1e-3, "preprocess_seconds_per_pixel": 1e-6, "postprocess_seconds": 2e-4}
+    )
+    profile = PROFILE.model_copy(update={"runners": {"vart_python": camera}})
+    graph = residual_net(32, (16, 32, 32))
+    without, timing = time_graph(graph, PROFILE), time_graph(graph, profile)
+    assert without.processing_s == 0
+    assert timing.processing_s == pytest.approx(1.2e-3 + 32 * 32 * 1e-6)
+    assert timing.latency_s == pytest.approx(without.latency_s + timing.processing_s)
+    assert "2.38 ms of host, 2.22 ms of it pre- and post-processing;" in layer_report(graph, profile).summary()
+    assert "of it pre- and post-processing" not in layer_report(graph, PROFILE).summary()
 
 
 def test_what_bounds_a_network_is_told() -> None:
@@ -135,7 +159,7 @@ def test_intervals_hold_the_figure_and_are_wider_for_sizes_that_nobody_measured(
     assert tiny.latency_error > 2 * timing.latency_error  # the host's time is what is least known
     assert tiny.throughput_bound == "host"
     assert tiny.throughput_error > 0.25
-    slow = HostRunner(seconds=1.5e-3, throughput_error=0.02, threads=8)
+    slow = HostRunner(seconds=1.2e-3, throughput_error=0.02, threads=8)
     crowded = time_graph(
         residual_net(96, (64, 64, 256)), PROFILE.model_copy(update={"runners": {"mine": slow}, "default_runner": "mine"})
     )

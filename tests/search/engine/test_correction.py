@@ -13,7 +13,7 @@ from edgesearch.testing._board import _network
 
 
 def parts(dpu: float, host: float = 2e-4, **more: float) -> Parts:
-    return Parts(dpu=dpu, host=host, core=dpu * 1.1, cores=2, threads=8, serial=more.get("serial", 0.0))
+    return Parts(dpu=dpu, host=host, core=dpu * 1.1, cores=2, threads=8, spacing=more.get("spacing", 0.0))
 
 
 def measured(one: Parts, dpu: float, host: float, noise: float = 1.0) -> Pair:
@@ -78,9 +78,9 @@ def test_a_simulated_speed_is_taken_apart_and_put_together_again(board: str, run
 @pytest.mark.parametrize("serial", [0.0, 8e-4])
 def test_the_bound_of_all_cores_is_found_from_the_figures_alone(core: float, serial: float) -> None:
     host = HostRunner(seconds=1e-3, threads=4, serial_seconds=serial)
-    whole = Parts(dpu=core, host=1e-3, core=core, cores=2, threads=4, serial=serial)
+    whole = Parts(dpu=core, host=1e-3, core=core, cores=2, threads=4, spacing=max(serial, 1e-3 / 4))
     figures = {"latency_ms": 1e3 * whole.latency(), "fps": 1 / whole.image()}
-    found = HostLaw(host, cores=2).parts(figures, 64)
+    found = HostLaw(host, cores=2, processors=4).parts(figures, 64)
     for factors in ((1.0, 1.0), (1.3, 1.0), (1.0, 0.5)):
         assert found.latency(*factors) == pytest.approx(whole.latency(*factors))
         assert found.image(*factors) == pytest.approx(whole.image(*factors))
