@@ -26,7 +26,8 @@ from scipy.optimize import least_squares
 
 from edgesearch.board_eval.targets import BoardProfile, Contention, HostRunner, TimingConstants, load_dpu
 from edgesearch.board_eval.timing import MeasurementRow
-from edgesearch.board_eval.timing._fit import Foretold, fit_contention, fit_host
+from edgesearch.board_eval.timing._fit_host import fit_contention, fit_host
+from edgesearch.board_eval.timing._predicted import Foretold
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._timing import instruction_costs, run
 

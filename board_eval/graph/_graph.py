@@ -152,6 +152,8 @@ class Graph:
             for source in node.inputs:
                 if source not in seen:
                     raise GraphError(f"node {node.name!r} reads {source!r}, which does not come before it")
+            if not node.shape or not all(isinstance(size, int | np.integer) and size >= 1 for size in node.shape):
+                raise GraphError(f"node {node.name!r} has shape {node.shape}, expected whole numbers, sizes of at least 1")
             expected = infer_shape(node, [seen[s].shape for s in node.inputs])
             if expected != node.shape:
                 raise GraphError(f"node {node.name!r} says its shape is {node.shape}, its inputs make it {expected}")
@@ -275,8 +277,6 @@ def infer_shape(node: Node, inputs: list[Shape]) -> Shape:
     """Shape of a node's output from its inputs' shapes; raises GraphError when they do not fit."""
     match node:
         case Input():
-            if any(size < 1 for size in node.shape):
-                raise GraphError(f"input {node.name!r} has shape {node.shape}, expected sizes of at least 1")
             return node.shape
         case Conv() | Depthwise() | Pool():
             return _infer_window(node, _only(node, inputs))

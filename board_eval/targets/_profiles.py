@@ -28,9 +28,9 @@ from edgesearch.errors import TargetError
 
 __all__ = ["BoardProfile", "TimingConstants", "load_profile", "profile_names"]
 
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_Count = Annotated[int, Field(ge=1, le=1 << 20)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+_Cost = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+_Count = Annotated[int, Field(ge=1, le=1 << 20, strict=True)]
 _ARM_CORES = 4
 
 
@@ -139,9 +139,9 @@ def load_profile(name_or_path: str | Path, *, folder: Path | None = None) -> Boa
     """
     text = _profile_text(name_or_path)
     try:
-        raw = json.loads(text)
+        raw = json.loads(text, object_pairs_hook=_once)
     except ValueError as error:
-        raise TargetError(f"board profile {str(name_or_path)!r} is not JSON: {error}") from error
+        raise TargetError(f"board profile {str(name_or_path)!r} cannot be read as JSON: {error}") from error
     if not isinstance(raw, dict):
         raise TargetError(f"board profile {str(name_or_path)!r} is not a JSON object")
     if isinstance(raw.get("dpu"), str):
@@ -150,6 +150,17 @@ def load_profile(name_or_path: str | Path, *, folder: Path | None = None) -> Boa
         return BoardProfile.model_validate(raw)
     except ValidationError as error:
         raise TargetError(f"board profile {str(name_or_path)!r}: {_sentence(error)}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Of a key that stands twice one value would be lost."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(
+            f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice; leave one of them out"
+        )
+    return content
 
 
 def _sentence(error: ValidationError) -> str:

@@ -17,8 +17,8 @@ __all__ = ["Contention", "HalfWidths", "HostRunner", "NetworkKind"]
 #: What an interval depends on beside board and runner: whether a network has depthwise convolutions.
 NetworkKind: TypeAlias = Literal["depthwise", "dense"]
 
-_Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_Share = Annotated[float, Field(ge=0, lt=1)]
+_Cost = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+_Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
 
 
 class _Model(BaseModel):
@@ -67,7 +67,7 @@ class HostRunner(_Model):
     #: What one thread at a time does of it: an interpreter's lock, a queue.
     serial_seconds: _Cost = 0.0
     #: Threads when all cores are to be busy.
-    threads: Annotated[int, Field(ge=1, le=1024)] = 8
+    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 8
     contention: Contention = Contention()
     #: Half widths of the intervals that hold 90 % of measurements of networks that nothing was fitted to, relative to the
     #: predicted time: one image in flight, and all cores busy. 0: not known.

@@ -6,7 +6,6 @@ from ._code import LayeredCode as LayeredCode
 from ._code import code_cycles as code_cycles
 from ._code import run_code as run_code
 from ._code import time_code as time_code
-from ._fit import MeasuredCode as MeasuredCode
 from ._fusion import Fused as Fused
 from ._fusion import Layer as Layer
 from ._fusion import Window as Window
@@ -18,6 +17,7 @@ from ._layer_report import report_on as report_on
 from ._measurements import MeasurementRow as MeasurementRow
 from ._measurements import append_measurements as append_measurements
 from ._measurements import appendable_columns as appendable_columns
+from ._predicted import MeasuredCode as MeasuredCode
 from ._schedule import check_fits as check_fits
 from ._schedule import schedule as schedule
 from ._timing import Bound as Bound

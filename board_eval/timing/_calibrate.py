@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.targets import BoardProfile
-from edgesearch.board_eval.timing._fit import (
-    Foretold,
-    MeasuredCode,
-    Network,
-    constants_of,
-    constants_spoken_of,
-    fit,
-    predict,
-    runner_of,
-)
-from edgesearch.board_eval.timing._measurements import MeasurementRow, read_measurements
+from edgesearch.board_eval.timing._certainty import MOST_ERROR
+from edgesearch.board_eval.timing._fit import constants_of, constants_spoken_of, fit
+from edgesearch.board_eval.timing._measurements import MeasurementRow, What, read_measurements
 from edgesearch.board_eval.timing._plausibility import check_explained, check_rows, moved, outliers
+from edgesearch.board_eval.timing._predicted import Foretold, MeasuredCode, Network, predict, runner_of, with_runner
 from edgesearch.errors import EdgesearchError, GraphError, MeasurementError
+
+#: What an interval is meant to hold of the measurements.
+_NOMINAL = 0.9
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def calibrate_file(
     profile: BoardProfile,
     *,
     name: str | None = None,
-    find: Callable[[str, Path], Graph] | None = None,
+    find: Callable[[str, Path], Graph | MeasuredCode] | None = None,
     hold_out: bool = False,
     keep_unexplained: bool = False,
 ) -> Calibration:
@@ -125,7 +123,7 @@ def calibrate(
     Raises MeasurementError for a network without a graph or that the DPU cannot hold, for a runner that the profile does not
     have, for rows that cannot be true of this board, for too few of them, and, unless `keep_unexplained`, when the fitted
     profile does not explain them.
-    `hold_out` fits once more without each network.
+    `hold_out` fits once more without each network; the intervals of the profile go by what that is off.
     """
     unknown = [row.network for row in rows if row.network not in graphs]
     if unknown:
@@ -135,7 +133,7 @@ def calibrate(
     for row in rows:
         if runner_of(row, profile) not in profile.runners:
             known = ", ".join(sorted(profile.runners))
-            raise MeasurementError(f"measurement of {row.network!r}: runner is {row.runner!r}; {profile.name} has {known}")
+            raise MeasurementError(f"{row}: runner is {row.runner!r}; {profile.name} has {known}")
     networks = {network: _network(network, graphs[network], profile) for network in {row.network for row in rows}}
     check_rows(rows, networks, profile)
     fitted = fit(rows, networks, profile)
@@ -148,8 +146,36 @@ def calibrate(
     for network in dict.fromkeys(row.network for row in rows) if hold_out else ():
         others = [row for row in rows if row.network != network]
         held_out += _errors([row for row in rows if row.network == network], networks, fit(others, networks, profile))
+    fitted = with_known_errors(fitted, held_out)
     far = moved(constants_of(fitted), constants_of(profile))
     return Calibration(fitted, errors, tuple(held_out), constants_spoken_of(rows, networks, profile), far)
+
+
+def with_known_errors(profile: BoardProfile, held_out: Sequence[RowError]) -> BoardProfile:
+    """The profile with intervals that hold what was found of networks that its fit had not seen, for each of their runners.
+
+    Enough errors replace the widths that it had by the one that holds 90 % of them; few can only make them wider.
+    """
+    for runner, host in profile.runners.items():
+        changes: dict[str, Any] = {"errors_by_kind": dict(host.errors_by_kind)}
+        for what in get_args(What):
+            errors = sorted(abs(e.relative) for e in held_out if e.row.what == what and runner_of(e.row, profile) == runner)
+            if not errors:
+                continue
+            rank = math.ceil(_NOMINAL * (len(errors) + 1))
+            enough = rank <= len(errors)
+            found = min(errors[min(rank, len(errors)) - 1], MOST_ERROR)
+
+            def wide(known: float, enough: bool = enough, found: float = found) -> float:
+                return found if enough else max(known, found)
+
+            changes[f"{what}_error"] = wide(getattr(host, f"{what}_error"))
+            changes["errors_by_kind"] = {
+                kind: widths.model_copy(update={what: wide(getattr(widths, what))})
+                for kind, widths in changes["errors_by_kind"].items()
+            }
+        profile = with_runner(profile, runner, **changes)
+    return profile
 
 
 def _network(name: str, given: Graph | MeasuredCode, profile: BoardProfile) -> Network:

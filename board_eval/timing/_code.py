@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.isa import Alu, AluInit, Conv, ConvInit, Elew, Engine, Instruction, Load, Save
-from edgesearch.board_eval.targets import BoardProfile, Target, TimingConstants
+from edgesearch.board_eval.targets import BoardProfile, NetworkKind, Target, TimingConstants
+from edgesearch.board_eval.timing._certainty import kind_of
 from edgesearch.board_eval.timing._emission import QUEUE_DEPTH
 from edgesearch.board_eval.timing._fusion import Layer
 from edgesearch.board_eval.timing._timing import LayerTime, Timing, layer_time, timing_of
@@ -19,6 +20,8 @@ __all__ = ["LayeredCode", "code_cycles", "run_code", "time_code"]
 
 #: Registers of compiled files: constants, feature maps, the image.
 _CONSTANTS, _WORKSPACE = 0, 1
+#: What an ALUINIT of a depthwise convolution says.
+_DEPTHWISE = 0
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,14 @@ class LayeredCode:
     program: tuple[Instruction, ...]
     layer_of: tuple[int, ...]
     layers: tuple[Layer, ...]
+
+    @property
+    def kind(self) -> NetworkKind:
+        """What its interval goes by; of a file, whose layers are not known, by its instructions."""
+        if self.layers:
+            return kind_of(self.layers)
+        depthwise = any(isinstance(one, AluInit) and one.exec_mode == _DEPTHWISE for one in self.program)
+        return "depthwise" if depthwise else "dense"
 
     def _moved(self, kind: type[Load] | type[Save], register: int | None = None) -> int:
         found = (one for one in self.program if isinstance(one, kind) and register in (None, one.reg_id))

@@ -7,8 +7,9 @@ import errno
 import fcntl
 import io
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -24,7 +25,10 @@ _WHAT: Mapping[str, What] = {"latency": "latency", "throughput": "throughput"}
 
 @dataclass(frozen=True)
 class MeasurementRow:
-    """One measured figure: latency is one thread with one image in flight, throughput is all of `cores` busy."""
+    """One measured figure: latency is one thread with one image in flight, throughput is all of `cores` busy.
+
+    `line`: where it stands in its file; it makes no two rows different.
+    """
 
     network: str
     what: What
@@ -32,6 +36,10 @@ class MeasurementRow:
     runner: str = ""  # "": the profile's default
     cores: int | None = None  # None: as many as the board has
     family: str = ""
+    line: int | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        return f"{f'line {self.line}, ' if self.line else ''}{self.what} of {self.network!r}"
 
 
 def read_measurements(path: Path) -> tuple[MeasurementRow, ...]:
@@ -48,6 +56,9 @@ def read_measurements(path: Path) -> tuple[MeasurementRow, ...]:
                     f"{path}: no column {missing[0]!r}; expected a header of {', '.join(COLUMNS[:3])} and, if you like, "
                     f"{', '.join(COLUMNS[3:])}, separated by commas (docs/calibrate.md)"
                 )
+            twice = [name for name, count in Counter(reader.fieldnames or ()).items() if count > 1]
+            if twice:
+                raise MeasurementError(f"{path}: two columns {twice[0]!r}; leave one of them out")
             unknown = [name for name in reader.fieldnames or () if name not in COLUMNS]
             if unknown:
                 raise MeasurementError(f"{path}: unknown column {unknown[0]!r}; expected {', '.join(COLUMNS)}")
@@ -93,7 +104,9 @@ def _row(path: Path, line: int, record: Mapping[str | None, str | None]) -> Meas
     cores = value("cores")
     if cores and (not cores.isdecimal() or int(cores) < 1):
         raise fail(f"cores is {cores!r}, expected a whole number of at least 1")
-    return MeasurementRow(network, what, fps, value("runner"), int(cores) if cores else None, value("family"))
+    if cores and what == "latency" and int(cores) != 1:
+        raise fail(f"cores is {cores} in a row of latency, which is of one image in flight; leave it empty")
+    return MeasurementRow(network, what, fps, value("runner"), int(cores) if cores else None, value("family"), line)
 
 
 def appendable_columns(path: Path) -> tuple[str, ...]:

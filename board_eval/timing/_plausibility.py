@@ -17,8 +17,8 @@ from edgesearch.errors import MeasurementError
 
 if TYPE_CHECKING:
     from edgesearch.board_eval.timing._calibrate import RowError
-    from edgesearch.board_eval.timing._fit import Network
     from edgesearch.board_eval.timing._measurements import MeasurementRow
+    from edgesearch.board_eval.timing._predicted import Network
 
 #: Clocks and frames are measured to a few percent.
 _TOLERANCE = 1.05
@@ -64,14 +64,14 @@ def check_rows(rows: Sequence[MeasurementRow], networks: Mapping[str, Network], 
         cores = profile.cores if row.cores is None else row.cores
         if cores > profile.cores:
             raise MeasurementError(
-                f"measurement of {row.network!r}: cores = {cores}, but {profile.name} has {profile.cores}; "
+                f"{row}: cores = {cores}, but {profile.name} has {profile.cores}; "
                 "correct it, or start from a profile of that board (--board)"
             )
         seconds, why = least[row.network]
         highest = (cores if row.what == "throughput" else 1) / seconds if seconds else float("inf")
         if row.fps > highest * _TOLERANCE:
             raise MeasurementError(
-                f"measurement of {row.network!r}: {row.fps:,.0f} FPS, but {why} {highest:,.0f} on "
+                f"{row}: {row.fps:,.0f} FPS, but {why} {highest:,.0f} on "
                 f"{profile.name} ({profile.dpu.name} at {profile.clock_mhz:g} MHz); check the row, the network and the board"
             )
 
@@ -82,8 +82,7 @@ def check_explained(errors: Iterable[RowError], profile: BoardProfile) -> None:
     far = sorted((e for e in rows if abs(e.relative) > UNEXPLAINED), key=lambda e: -abs(e.relative))
     if far:
         named = "; ".join(
-            f"{e.row.network} {e.row.what}: measured {e.row.fps:,.4g} FPS, fitted {e.predicted_fps:,.4g} ({e.relative:+.0%})"
-            for e in far[:_NAMED]
+            f"{e.row}: measured {e.row.fps:,.4g} FPS, fitted {e.predicted_fps:,.4g} ({e.relative:+.0%})" for e in far[:_NAMED]
         )
         more = f" and {len(far) - _NAMED} more" if len(far) > _NAMED else ""
         raise MeasurementError(

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.graph import Graph
-from edgesearch.board_eval.targets import Target
+from edgesearch.board_eval.targets import NetworkKind, Target
 from edgesearch.board_eval.timing._allocation import Allocation, allocate
+from edgesearch.board_eval.timing._certainty import kind_of
 from edgesearch.board_eval.timing._emission import emit
 from edgesearch.board_eval.timing._fusion import Layer, fuse
 from edgesearch.board_eval.timing._instructions import Instruction, Kind, Tape
@@ -34,6 +35,11 @@ class Program:
     def layers(self) -> tuple[Layer, ...]:
         """The layers in execution order."""
         return self.allocation.layers
+
+    @property
+    def kind(self) -> NetworkKind:
+        """What the width of its interval goes by."""
+        return kind_of(self.layers)
 
     @property
     def instructions(self) -> Iterator[Instruction]:
@@ -103,14 +109,8 @@ class Program:
 
 
 def schedule(graph: Graph, dpu: Target) -> Program:
-    """The program of `graph` on `dpu`; raises GraphError naming the layer when the DPU cannot hold one, or nobody reads one."""
+    """The program of `graph` on `dpu`; raises GraphError naming the layer that `check_fits` refuses."""
     check_fits(graph, dpu)
-    unread = [node.name for node in graph.nodes if node is not graph.output and not graph.consumers[node.name]]
-    if unread:
-        raise GraphError(
-            f"network {graph.name!r}: nobody reads {unread[0]!r}, and the output is {graph.output.name!r}; "
-            "leave it out, or make it the last node"
-        )
     fused = fuse(graph)
     allocation = allocate(fused, dpu)
     result = fused.result
@@ -120,7 +120,18 @@ def schedule(graph: Graph, dpu: Target) -> Program:
 
 
 def check_fits(graph: Graph, target: Target) -> None:
-    """Raise GraphError, naming each layer that breaks a limit of `target`."""
+    """Raise GraphError, naming each layer that breaks a limit of `target`, that nobody reads, or whose value it cannot hold."""
+    for node in graph:
+        if len(node.shape) not in (1, 3):
+            raise GraphError(
+                f"network {graph.name!r}: {node.name!r} has shape {node.shape}; the DPU holds images (height, width, channels) "
+                "and vectors (features,), without a batch"
+            )
+        if node is not graph.output and not graph.consumers[node.name]:
+            raise GraphError(
+                f"network {graph.name!r}: nobody reads {node.name!r}, and the output is {graph.output.name!r}; "
+                "leave it out, or make it the last node"
+            )
     found = target.violations(graph)
     if found:
         listed = ". ".join(f"layer {violation.layer!r}: {violation}" for violation in found)

@@ -41,7 +41,8 @@ class BusyCores:
 
     @classmethod
     def of(cls, program: Moves, dpu_s: float, cores: int, profile: BoardProfile, host: HostRunner) -> BusyCores:
-        """`cores` of a board at work on a program that takes `dpu_s` seconds on one alone."""
+        """A program that takes `dpu_s` seconds on one core, on `cores` of a board: a thread keeps one core busy at a time."""
+        cores = min(cores, host.threads)
         loaded, saved = traffic(program, dpu_s)
         core_s = dpu_s * host.contention.slowdown(cores, loaded, saved) + profile.job_seconds
         return cls(cores, core_s, loaded, profile.host_processors)

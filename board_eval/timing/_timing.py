@@ -17,7 +17,6 @@ from edgesearch.board_eval.timing._certainty import (
     half_width,
     interval,
     is_measured,
-    kind_of,
     latency_doubt,
     throughput_doubt,
 )
@@ -152,6 +151,11 @@ class Timed(Moves, Protocol):
         ...
 
     @property
+    def kind(self) -> NetworkKind:
+        """What the width of its interval goes by."""
+        ...
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of parameters loaded."""
         ...
@@ -189,7 +193,7 @@ def timing_of(
     dpu_bound: Bound = "memory" if moving else "compute"
     host_s = host.of(pixels)
     latency_s = dpu_s + profile.job_seconds + host_s
-    kind, code = kind_of(program.layers), code_doubt(program.layers, profile, of_amd=of_amd)
+    kind, code = program.kind, code_doubt(program.layers, profile, of_amd=of_amd)
     known = host.widths(kind)
     return Timing(
         network=program.network,

@@ -8,13 +8,16 @@ from pathlib import Path
 import click
 
 from edgesearch.board_eval import (
+    CompiledXmodel,
     Compiler,
     Feature,
     Graph,
     LayerReport,
+    MeasuredCode,
     board_report,
     board_timing,
     calibrate_file,
+    is_compiled,
     load_network,
     load_profile,
 )
@@ -123,10 +126,15 @@ def calibrate(
     return 0
 
 
-def _measured_network(name: str, folder: Path) -> Graph:
-    """A network of a measurement file: an .xmodel or a candidate's .toml beside it, a student's name, or a graph as JSON."""
+def _measured_network(name: str, folder: Path) -> Graph | MeasuredCode:
+    """A network of a measurement file: an .xmodel or a candidate's .toml beside it, a student's name, or a graph as JSON.
+
+    A compiled .xmodel is timed by its own code.
+    """
     if name.endswith(".json"):
         return load_network(name, folder)
+    if name.endswith(".xmodel") and (folder / name).is_file() and is_compiled(folder / name):
+        return CompiledXmodel.read(folder / name).measured
     if name.endswith((".xmodel", ".toml")):
         name = str(folder / name)
     return find_network(name, folder=folder)[0]

@@ -82,7 +82,8 @@ class HostLaw:
         """Of a board with a profile; of another nothing is known."""
         if not isinstance(board, SimulatedBoard):
             return cls()
-        return cls(board.profile.runner(board.runner), board.profile.cores, board.profile.host_processors)
+        runner = board.profile.runner(board.runner)
+        return cls(runner, min(board.profile.cores, runner.threads), board.profile.host_processors)
 
     def parts(self, figures: Mapping[str, Any], pixels: int) -> Parts:
         """Simulated figures (latency_ms, fps) of a network with so many pixels (height x width), taken apart."""

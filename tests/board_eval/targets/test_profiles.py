@@ -46,12 +46,22 @@ def test_a_profile_file_may_name_its_architecture(tmp_path: Path) -> None:
             r"runners.cpp.errors_by_kind.round = 'round', expected 'depthwise' or 'dense'",
         ),
         ({"runners": {"cpp": {"seconds": 1.0, "colour": 1}}}, r"runners.cpp.colour"),
+        ({"runners": {"cpp": {"seconds": "1.0"}}}, r"runners.cpp.seconds = '1.0', expected a valid number"),
+        ({"cores": True}, r"cores = True, expected a valid integer"),
+        ({"clock_mhz": "300"}, r"clock_mhz = '300', expected a valid number"),
     ],
 )
 def test_what_is_wrong_with_a_profile_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
     path = tmp_path / "wrong.json"
     path.write_text(json.dumps(json.loads(load_profile("zcu104").to_json()) | change))
     with pytest.raises(TargetError, match=message):
+        load_profile(path)
+
+
+def test_a_key_that_stands_twice_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "twice.json"
+    path.write_text(load_profile("zcu104").to_json().replace('"cores": 2,', '"cores": 2, "cores": 3,'))
+    with pytest.raises(TargetError, match="the key 'cores' stands twice; leave one of them out"):
         load_profile(path)
 
 
@@ -107,7 +117,7 @@ def test_files_that_are_no_profiles(tmp_path: Path) -> None:
         load_profile(tmp_path / "missing.json")
     path = tmp_path / "text.json"
     path.write_text("[1, 2")
-    with pytest.raises(TargetError, match="is not JSON"):
+    with pytest.raises(TargetError, match="cannot be read as JSON"):
         load_profile(path)
     path.write_text("[1, 2]")
     with pytest.raises(TargetError, match="not a JSON object"):

@@ -12,9 +12,9 @@ from edgesearch.board_eval.graph._serialise import graph_to_json
 from edgesearch.board_eval.targets import BoardProfile, Contention, load_profile
 from edgesearch.board_eval.timing._calibrate import calibrate, calibrate_file
 from edgesearch.board_eval.timing._code import LayeredCode
-from edgesearch.board_eval.timing._fit import Foretold, MeasuredCode, _with_runner
 from edgesearch.board_eval.timing._measurements import MeasurementRow, read_measurements
 from edgesearch.board_eval.timing._plausibility import convolution_seconds, moved, weight_load_seconds
+from edgesearch.board_eval.timing._predicted import Foretold, MeasuredCode, with_runner
 from edgesearch.board_eval.timing._timing import input_pixels, time_graph
 from edgesearch.errors import MeasurementError
 
@@ -32,8 +32,8 @@ def truth() -> BoardProfile:
     constants = PROFILE.constants.model_copy(update={"load": 45.0, "load_bytes_per_cycle": 18.0})
     board = PROFILE.model_copy(update={"constants": constants, "job_seconds": 2e-4})
     shared = PROFILE.runner("cpp").contention.model_copy(update={"fixed": 0.25})
-    board = _with_runner(board, "cpp", seconds=3e-4, seconds_per_pixel=1e-8, contention=shared)
-    return _with_runner(board, "vart_python", seconds=5e-4)
+    board = with_runner(board, "cpp", seconds=3e-4, seconds_per_pixel=1e-8, contention=shared)
+    return with_runner(board, "vart_python", seconds=5e-4)
 
 
 def measured(profile: BoardProfile) -> list[MeasurementRow]:
@@ -66,12 +66,103 @@ def test_a_board_that_follows_the_model_is_recovered() -> None:
 
 def test_processing_that_is_known_is_not_taken_for_the_call() -> None:
     known = {"preprocess_seconds": 2e-3, "preprocess_seconds_per_pixel": 1e-7, "postprocess_seconds": 5e-4}
-    board = _with_runner(PROFILE, "cpp", seconds=3e-4, seconds_per_pixel=1e-8, **known)
-    start = _with_runner(PROFILE, "cpp", **known)
+    board = with_runner(PROFILE, "cpp", seconds=3e-4, seconds_per_pixel=1e-8, **known)
+    start = with_runner(PROFILE, "cpp", **known)
     found = calibrate(measured(board), networks(), start, keep_unexplained=True).profile.runner("cpp")
     assert {name: getattr(found, name) for name in known} == known
     assert found.seconds == pytest.approx(3e-4, rel=0.1)
     assert found.seconds_per_pixel == pytest.approx(1e-8, rel=0.1)
+
+
+SIZES = {"tiny": (16, (16, 16, 16)), "small": (24, (16, 32, 32)), "middle": (80, (64, 64, 256)), "large": (112, (64, 64, 256))}
+
+
+def slow_host(serial: float) -> tuple[BoardProfile, dict[str, Graph]]:
+    """A board whose interpreter takes so many seconds of each image, one thread at a time; networks from tiny to large."""
+    graphs = {name: residual_net(*size) for name, size in SIZES.items()}
+    return with_runner(PROFILE, "vart_python", seconds=serial, serial_seconds=serial), graphs
+
+
+@pytest.mark.parametrize("throughput", [True, False])
+def test_a_slower_host_is_found_and_bounds_small_networks(throughput: bool) -> None:
+    """From latencies alone, since the serial part is a part of the host's time; throughputs that it bounds blame no core."""
+    truth, graphs = slow_host(3e-4)
+    times = {name: time_graph(graph, truth) for name, graph in graphs.items()}
+    assert [timing.throughput_bound == "host" for timing in times.values()] == [True, True, False, False]
+    rows = [MeasurementRow(name, "latency", timing.latency_fps) for name, timing in times.items()]
+    rows += [MeasurementRow(name, "throughput", timing.throughput_fps) for name, timing in times.items() if throughput]
+    found = calibrate(rows, graphs, PROFILE).profile
+    assert found.runner().contention.fixed == pytest.approx(PROFILE.runner().contention.fixed, abs=0.02)
+    for name, timing in times.items():
+        assert time_graph(graphs[name], found).throughput_fps == pytest.approx(timing.throughput_fps, rel=0.05)
+
+
+def test_a_serial_part_is_found_in_throughputs_that_latencies_do_not_tell_of() -> None:
+    _, graphs = slow_host(3e-4)
+    truth = with_runner(PROFILE, "vart_python", serial_seconds=6e-4)
+    rows = [
+        MeasurementRow(name, "latency" if latency else "throughput", timing.latency_fps if latency else timing.throughput_fps)
+        for name, timing in ((name, time_graph(graph, truth)) for name, graph in graphs.items())
+        for latency in (True, False)
+    ]
+    found = calibrate(rows, graphs, PROFILE, hold_out=True)
+    assert found.profile.runner().serial_seconds == pytest.approx(6e-4, rel=0.02)
+    assert found.mean_absolute < 0.02
+
+
+@pytest.mark.parametrize(("what", "runner"), [("latency", "cpp"), ("throughput", "vart_python")])
+def test_one_network_decides_nothing_of_a_host_and_of_cores(what: str, runner: str) -> None:
+    _, graphs = slow_host(3e-4)
+    rows = [MeasurementRow(name, "latency", time_graph(graph, PROFILE).latency_fps) for name, graph in graphs.items()]
+    timing = time_graph(graphs["large"], PROFILE, runner=runner)
+    found = calibrate([*rows, MeasurementRow("large", what, 0.85 * getattr(timing, f"{what}_fps"), runner)], graphs, PROFILE)  # type: ignore[arg-type]
+    before, after = PROFILE.runner(runner), found.profile.runner(runner)
+    assert after.contention == before.contention
+    assert after.seconds == pytest.approx(before.seconds, rel=1e-3)
+    assert [error.row.what for error in found.outliers] == [what]
+
+
+def test_images_of_nearly_one_size_do_not_tell_what_grows_with_them() -> None:
+    sizes = {f"net{size}": residual_net(size, (64, 64, 256)) for size in (112, 120)}
+    rows = [
+        MeasurementRow(name, "latency", time_graph(graph, PROFILE, runner="cpp").latency_fps * noise, "cpp")
+        for (name, graph), noise in zip(sizes.items(), (1.02, 0.98), strict=True)
+    ]
+    found = calibrate(rows, sizes, PROFILE).profile.runner("cpp")
+    assert found.seconds_per_pixel == PROFILE.runner("cpp").seconds_per_pixel
+    assert found.of(224 * 224) == pytest.approx(PROFILE.runner("cpp").of(224 * 224), rel=0.1)
+
+
+def test_intervals_hold_what_was_found_of_networks_left_out() -> None:
+    truth, graphs = slow_host(1.5e-4)
+    noise = {"tiny": 1.0, "small": 0.9, "middle": 1.12, "large": 0.95}
+    rows = [
+        MeasurementRow(name, "latency", time_graph(graph, truth).latency_fps * noise[name]) for name, graph in graphs.items()
+    ]
+    found = calibrate(rows, graphs, PROFILE, hold_out=True)
+    worst = max(abs(error.relative) for error in found.held_out)
+    assert worst > 0.05
+    host = found.profile.runner()
+    assert host.latency_error == pytest.approx(worst)
+    assert all(widths.latency == pytest.approx(worst) for widths in host.errors_by_kind.values())
+    assert host.throughput_error == PROFILE.runner().throughput_error
+    many = {f"net{size}": residual_net(size, (16, 32, 32)) for size in range(20, 64, 4)}
+    exact = [MeasurementRow(name, "latency", time_graph(graph, truth).latency_fps) for name, graph in many.items()]
+    assert calibrate(exact, many, PROFILE, hold_out=True).profile.runner().latency_error < 0.01
+    assert calibrate(exact, many, PROFILE).profile.runner().latency_error == PROFILE.runner().latency_error
+
+
+def test_a_row_is_named_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "measurements.csv"
+    path.write_text("network,what,fps,runner,cores\na,latency,100,,\nb,latency,90,java,\n")
+    rows = read_measurements(path)
+    assert [str(row) for row in rows] == ["line 2, latency of 'a'", "line 3, latency of 'b'"]
+    graphs = {name: residual_net(16, (16, 16, 16)) for name in "ab"}
+    with pytest.raises(MeasurementError, match="line 3, latency of 'b': runner is 'java'"):
+        calibrate(rows, graphs, PROFILE)
+    path.write_text("network,what,fps,cores\na,throughput,100,9\nb,latency,90,\n")
+    with pytest.raises(MeasurementError, match="line 2, throughput of 'a': cores = 9, but zcu104 has 2"):
+        calibrate(read_measurements(path), graphs, PROFILE)
 
 
 def test_what_no_row_speaks_of_stays() -> None:
@@ -94,14 +185,14 @@ def test_a_runner_that_the_profile_does_not_have_is_named_with_those_it_has() ->
 
 def test_many_rows_tell_the_parts_of_the_contention_apart() -> None:
     shared = Contention(fixed=0.05, per_loaded_gb_s=0.1, per_saved_gb_s=0.2)
-    board = _with_runner(PROFILE, "cpp", contention=shared, serial_seconds=0.0)
+    board = with_runner(PROFILE, "cpp", contention=shared, serial_seconds=0.0)
     more = {f"more{i}": residual_net(size, (64, 32, 96)) for i, size in enumerate((24, 40, 72, 120))}
     graphs = networks() | more
     rows = [
         MeasurementRow(n, "throughput", time_graph(g, board, runner="cpp").throughput_fps, runner="cpp")
         for n, g in graphs.items()
     ]
-    start = _with_runner(PROFILE, "cpp", serial_seconds=0.0)
+    start = with_runner(PROFILE, "cpp", serial_seconds=0.0)
     found = calibrate(rows, graphs, start, keep_unexplained=True).profile.runner("cpp").contention
     assert found.fixed == pytest.approx(0.05, rel=0.05)
     assert found.per_loaded_gb_s == pytest.approx(0.1, rel=0.05)
@@ -117,7 +208,7 @@ def test_a_file_with_graphs_beside_it(tmp_path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
     result = calibrate_file(path, PROFILE, hold_out=True)
     assert [error.row.network for error in result.errors] == ["net0.json", "net0.json", "net1.json", "net1.json"]
-    assert max(abs(error.relative) for error in result.errors) < 0.15  # two networks do not pull far from where it started
+    assert max(abs(error.relative) for error in result.errors) < 0.2  # two networks do not pull far from where it started
     assert len(result.held_out) == 4
     assert result.mean_absolute_held_out is not None
     together = {error.row: error.predicted_fps for error in result.errors}
@@ -160,7 +251,7 @@ def test_a_network_of_many_weights_is_bound_by_its_memory_ports() -> None:
 @pytest.mark.parametrize("number", range(4))
 def test_the_model_itself_is_never_called_impossible(number: int) -> None:
     """The bounds are laws: no profile's constants make a network faster than they allow."""
-    quick = _with_runner(PROFILE.model_copy(update={"job_seconds": 0.0}), "vart_python", contention=Contention(), threads=64)
+    quick = with_runner(PROFILE.model_copy(update={"job_seconds": 0.0}), "vart_python", contention=Contention(), threads=64)
     graph = list(networks().values())[number]
     program = Foretold.of(graph, quick)
     least = max(convolution_seconds(program, quick), weight_load_seconds(program, quick))
@@ -170,7 +261,7 @@ def test_the_model_itself_is_never_called_impossible(number: int) -> None:
 def test_constants_that_few_rows_leave_open_and_that_ended_far_away_are_told() -> None:
     rows = measured(truth())
     assert calibrate(rows, networks(), PROFILE).constants == 15
-    slow = _with_runner(PROFILE, "cpp", seconds=10 * PROFILE.runner("cpp").seconds)
+    slow = with_runner(PROFILE, "cpp", seconds=10 * PROFILE.runner("cpp").seconds)
     found = calibrate(measured(slow), networks(), PROFILE)
     assert list(found.moved) == ["runners.cpp.seconds"]
     assert found.moved["runners.cpp.seconds"] == pytest.approx(10, rel=0.1)
@@ -211,7 +302,7 @@ def test_measurements_of_one_network_are_too_few() -> None:
 
 def test_a_profile_that_is_far_from_a_measurement_is_kept_on_demand_only() -> None:
     rows = changed(2, fps=3.0)
-    with pytest.raises(MeasurementError, match=r"1 of 20 .*net0 latency: measured 3 FPS.*--keep-unexplained"):
+    with pytest.raises(MeasurementError, match=r"1 of 20 .*latency of 'net0': measured 3 FPS.*--keep-unexplained"):
         calibrate(rows, networks(), PROFILE)
     kept = calibrate(rows, networks(), PROFILE, keep_unexplained=True)
     assert max(abs(error.relative) for error in kept.errors) > 0.25
@@ -236,6 +327,8 @@ def test_a_profile_that_is_far_from_a_measurement_is_kept_on_demand_only() -> No
         ("network,what,fps\na,latency,nan\n", "line 2: fps is nan"),
         ("network,what,fps\na,latency,inf\n", "line 2: fps is inf"),
         ("network,what,fps,cores\na,throughput,10,0\n", "line 2: cores is '0'"),
+        ("network,what,fps,cores\na,latency,10,2\n", "line 2: cores is 2 in a row of latency"),
+        ("network,what,fps,fps\na,latency,10,11\n", "two columns 'fps'; leave one of them out"),
     ],
 )
 def test_wrong_rows_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Input, Linear, Pool, without_weights
+from edgesearch.board_eval.compiler import compile_graph
+from edgesearch.board_eval.graph._graph import Activation, Conv, Depthwise, Graph, Input, Linear, Pool, without_weights
 from edgesearch.board_eval.isa import Engine
 from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.board_eval.lowering._widths import with_widths
@@ -310,6 +312,18 @@ def test_a_layer_that_nobody_reads_is_named() -> None:
     net.conv("image", 16, name="found")
     with pytest.raises(GraphError, match="'net': nobody reads 'lost', and the output is 'found'"):
         schedule(net.graph(), B4096)
+    with pytest.raises(GraphError, match="nobody reads 'lost'"):
+        compile_graph(net.graph(), B4096)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (1, 28, 28, 3)])
+def test_a_value_that_is_neither_image_nor_vector_is_named(shape: tuple[int, ...]) -> None:
+    image = Input(name="image", inputs=(), shape=shape)
+    graph = Graph("net", (image, Activation(name="relu", inputs=("image",), shape=shape, activation="relu")))
+    message = rf"network 'net': 'image' has shape {re.escape(str(shape))}; the DPU holds images \(height, width, channels\)"
+    for work in (lambda: schedule(graph, B4096), lambda: compile_graph(graph, B4096)):
+        with pytest.raises(GraphError, match=message):
+            work()
 
 
 def test_what_fits_depends_on_the_target() -> None:
