@@ -18,6 +18,8 @@ class Measurement:
     throughput_fps: float
     #: Half the width of the 90 % interval of the throughput's time, relative to it; None: measured, or not known.
     fps_error: float | None = None
+    #: The same for one image in flight.
+    latency_error: float | None = None
     #: Images whose best class is their label, of `images` that were run.
     correct: int | None = None
     images: int = 0
@@ -44,7 +46,7 @@ class Measurement:
         return None if self.power_w is None else self.power_w / self.throughput_fps
 
     def figures(self) -> dict[str, float]:
-        """Fps, latency_ms and latency_fps; fps_error and joules per image where the board gives them."""
+        """Fps, latency_ms and latency_fps; fps_error, latency_error and joules per image where the board gives them."""
         speed = {"fps": self.throughput_fps, "latency_ms": self.latency_s * 1e3, "latency_fps": self.latency_fps}
-        more = {"fps_error": self.fps_error, "joules": self.energy_j}
+        more = {"fps_error": self.fps_error, "latency_error": self.latency_error, "joules": self.energy_j}
         return speed | {name: value for name, value in more.items() if value is not None}

@@ -114,6 +114,7 @@ class SimulatedBoard:
             latency_s=timing.latency_s,
             throughput_fps=timing.throughput_fps,
             fps_error=timing.throughput_error or None,
+            latency_error=timing.latency_error or None,
             correct=correct,
             images=0 if images is None else len(images),
             conditions={

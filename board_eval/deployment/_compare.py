@@ -26,6 +26,8 @@ class CodeCost:
     moved_bytes: int
     dpu_us: float
     fps: float
+    #: Half the 90 % interval of the throughput's time, relative to it; None: not known.
+    fps_error: float | None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class CompilerComparison:
         table = [
             f"{name:<{width}}  {cost.instructions:,} instructions, {cost.code_bytes:,} bytes of code, {cost.moved_bytes:,} "
             f"bytes moved, {cost.dpu_us:,.1f} us on the DPU, {cost.fps:,.0f} FPS"
+            + (f" ±{cost.fps_error:.0%}" if cost.fps_error else "")
             for name, cost in self.costs.items()
         ]
         if self.problem:
@@ -97,4 +100,5 @@ def _cost(xmodel: CompiledXmodel, profile: BoardProfile, runner: str | None) -> 
         moved_bytes=xmodel.loaded_bytes + xmodel.saved_bytes,
         dpu_us=round(timing.dpu_s * 1e6, 3),
         fps=round(timing.throughput_fps, 3),
+        fps_error=round(timing.throughput_error, 4) or None,
     )

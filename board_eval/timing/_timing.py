@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +102,20 @@ class Timing:
     def throughput_fps_interval(self) -> tuple[float, float]:
         """Between these frames per second of all cores lie 90 % of measurements; both equal where that is not known."""
         return interval(self.throughput_fps, self.throughput_error)
+
+    def figures(self) -> dict[str, Any]:
+        """What files say of it: board and runner, times, half the 90 % intervals (None: not known), and what bounds them."""
+        return {
+            "board": self.board,
+            "runner": self.runner,
+            "dpu_us": round(self.dpu_s * 1e6, 3),
+            "latency_ms": round(self.latency_s * 1e3, 6),
+            "latency_error": round(self.latency_error, 4) or None,
+            "latency_bound": self.latency_bound,
+            "fps": round(self.throughput_fps, 3),
+            "fps_error": round(self.throughput_error, 4) or None,
+            "throughput_bound": self.throughput_bound,
+        }
 
     @property
     def bytes_moved(self) -> int:

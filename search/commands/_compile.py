@@ -82,7 +82,7 @@ def compile_file(
     compiled.write(output)
     timing = compiled.time(profile)
     if as_json:
-        content = {"file": str(output), **(facts if compiler == "vai" else compiled.facts()), "predicted": _predicted(timing)}
+        content = {"file": str(output), **(facts if compiler == "vai" else compiled.facts()), "predicted": timing.figures()}
         click.echo(json.dumps(content | ({"compared": compared.to_json()} if compared else {}), indent=1))
         return 0
     click.echo(_in_words(output, compiled, timing, _CHECKED[compiler]))
@@ -141,18 +141,10 @@ def _beside(xmodel: Path) -> Path:
     return xmodel.with_name(f"{xmodel.stem.removesuffix('_int')}_compiled.xmodel")
 
 
-def _predicted(timing: Timing) -> dict[str, Any]:
-    return {
-        "board": timing.board,
-        "runner": timing.runner,
-        "dpu_us": timing.dpu_s * 1e6,
-        "latency_ms": timing.latency_s * 1e3,
-        "fps": timing.throughput_fps,
-    }
-
-
 def _in_words(output: Path, compiled: CompiledXmodel, timing: Timing, checked: str) -> str:
     counts = ", ".join(f"{count:,} {name}" for name, count in compiled.instructions.items())
+    low, high = timing.throughput_fps_interval
+    sure = f", 90 % between {low:,.0f} and {high:,.0f}" if low < high else ""
     dpu, mark = compiled.dpu.name, Fingerprint(compiled.model.fingerprint)
     unseen = [f"  in no measured file of AMD's: {', '.join(compiled.unseen)}"] if compiled.unseen else []
     return "\n".join(
@@ -162,7 +154,7 @@ def _in_words(output: Path, compiled: CompiledXmodel, timing: Timing, checked: s
             f"  {compiled.parameter_bytes:,} bytes of parameters; an image loads {compiled.loaded_bytes:,} bytes and saves "
             f"{compiled.saved_bytes:,}",
             f"  predicted on {timing.board}: {timing.dpu_s * 1e6:,.1f} us on the DPU, {timing.throughput_fps:,.0f} FPS with "
-            f"all cores ({timing.runner})",
+            f"all cores ({timing.runner}, bound by {timing.throughput_bound}{sure})",
             *unseen,
             f"  {checked}",
         )

@@ -145,23 +145,26 @@ class Correction:
         return cls(dpu, host, len(known), ((a, b), (c, d)), scatter)
 
     def apply(self, figures: Mapping[str, Any], parts: Parts) -> dict[str, Any]:
-        """The figures with corrected fps, latency_ms and latency_fps; fps_error is never narrower than it was."""
+        """The figures with corrected fps, latency_ms and latency_fps; their intervals are never narrower than they were."""
         corrected = dict(figures)
         if not self.measurements:
             return corrected
         latency, image = parts.latency(self.dpu, self.host), parts.image(self.dpu, self.host)
-        error = max(float(figures.get("fps_error") or 0.0), self._error(parts))
         return corrected | {
             "fps": 1.0 / image,
             "latency_ms": latency * 1e3,
             "latency_fps": 1.0 / latency,
-            "fps_error": min(error, _WIDEST),
+            "fps_error": self._error(parts.rows()[1] / image, figures.get("fps_error")),
+            "latency_error": self._error(parts.rows()[0] / latency, figures.get("latency_error")),
         }
 
-    def _error(self, parts: Parts) -> float:
-        """Half the 90 % interval of a corrected image time, relative to it: the factors' doubt, and one network's scatter."""
-        row = parts.rows()[1] / parts.image(self.dpu, self.host)
-        return _Z90 * math.hypot(math.sqrt(float(row @ np.array(self.covariance) @ row)), self.scatter)
+    def _error(self, row: npt.NDArray[np.float64], known: float | None) -> float:
+        """Half the 90 % interval of a corrected time, relative to it: the factors' doubt, and one network's scatter.
+
+        `row` is what the time takes of the DPU's and of the host's, relative to it; `known`: the interval before.
+        """
+        found = _Z90 * math.hypot(math.sqrt(float(row @ np.array(self.covariance) @ row)), self.scatter)
+        return min(max(known or 0.0, found), _WIDEST)
 
     def to_json(self) -> dict[str, float]:
         """What a trial keeps of it."""

@@ -16,7 +16,7 @@ from edgesearch.spaces import Candidate
 #: Figures of the simulation that a measurement replaces; their counterparts are kept as simulated_*.
 _SPEEDS = ("fps", "latency_ms", "latency_fps")
 #: Figures that tell of a prediction alone.
-_PREDICTED = ("fps_error", "conditions")
+_PREDICTED = ("fps_error", "latency_error", "conditions")
 #: What is taken over of a measurement as it is.
 _TOLD = (
     *("board_images", "board_correct", "logits_differ", "largest_difference", "conditions", "measured_at"),
@@ -64,7 +64,8 @@ class Scoring:
         error = figures.get("fps_error") or 0.0
         if self._settings.score == "simulated" or not error:
             return dict(figures)
-        return {**figures, "fps": figures["fps"] / (1 - error), "latency_ms": figures["latency_ms"] * (1 - error)}
+        latency_error = figures.get("latency_error") or error
+        return {**figures, "fps": figures["fps"] / (1 - error), "latency_ms": figures["latency_ms"] * (1 - latency_error)}
 
     def wants_board(self, simulated: Mapping[str, Any], candidate: Candidate) -> bool:
         """Whether a candidate with these simulated figures is to be measured.

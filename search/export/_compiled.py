@@ -159,11 +159,4 @@ def _predicted(xmodel: CompiledXmodel, board: Board) -> dict[str, Any] | None:
     """The time of its code; None for a board that measures."""
     if not isinstance(board, SimulatedBoard):
         return None
-    timing = xmodel.time(board.profile, runner=board.runner)
-    return {
-        "board": board.name,
-        "runner": timing.runner,
-        "dpu_us": round(timing.dpu_s * 1e6, 3),
-        "latency_ms": round(timing.latency_s * 1e3, 6),
-        "fps": round(timing.throughput_fps, 3),
-    }
+    return xmodel.time(board.profile, runner=board.runner).figures()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from edgesearch.board_eval.runner import PYTHON_NAME, build_command
@@ -26,7 +27,7 @@ def make_readme(manifest: dict[str, Any], folder: str, name: str, pictures: tupl
         "else compile again with the board's own (manifest.json: `board.compare`).",
         f"Run: `ssh root@BOARD python3 {folder}/{PYTHON_NAME} {folder}/{xmodel}`.",
         f'Compare: exit code 0, `"equal": true` and `"preprocessing_equal": true` say that {PICTURES} became {INPUT}, and that '
-        f"{OUTPUT}, bit for bit; the expected `fps` is {_figure(predicted.get('fps'))}.",
+        f"{OUTPUT}, bit for bit; the expected `fps` is {_figure(predicted)}.",
         "Prepare pictures of your own as `data.preparation` in manifest.json says, then by the lines below; integer i that "
         f"comes out is of the class in line i + 1 of {LABELS}.",
     ]
@@ -49,5 +50,10 @@ For small networks a Python loop is slower than the DPU. The same program in C++
 """
 
 
-def _figure(fps: float | None) -> str:
-    return "not known" if fps is None else f"{fps:.1f}"
+def _figure(predicted: Mapping[str, Any]) -> str:
+    fps, error = predicted.get("fps"), predicted.get("fps_error")
+    if fps is None:
+        return "not known"
+    return f"{fps:.1f}" + (
+        f", 90 % of measurements between {fps / (1 + error):.1f} and {fps / (1 - error):.1f}" if error else ""
+    )

@@ -26,6 +26,7 @@ _FIGURES = (
     "fps_error",
     "latency_fps",
     "latency_ms",
+    "latency_error",
     "size_bytes",
     "macs",
     "parameters",

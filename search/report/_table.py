@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgesearch.search.report._speed_order import alike, speed_interval, speed_note
 from edgesearch.search.study import Record, StudyView, is_distinct, teacher_note, uncertainty, wilson_interval
 
 #: What the words of a candidate mean.
@@ -100,8 +101,14 @@ def columns(view: StudyView) -> list[Column]:
         ]
     if any("throughput_bound" in record.conditions for record in view.records):
         found.append(Column("bound by", "throughput_bound", _bound, lambda b: b or MISSING, is_number=False))
+    latency_error = (
+        [Column("±%", "latency_error", lambda r: r.figure("latency_error"), _points)]
+        if any("latency_error" in record.metrics for record in view.records)
+        else []
+    )
     found += [
         Column("latency ms", "latency_ms", lambda r: r.latency_ms, number),
+        *latency_error,
         Column("size", "size_bytes", lambda r: r.size_bytes, size),
         Column("MACs", "macs", lambda r: r.macs, scaled),
         Column("params", "parameters", lambda r: r.parameters, scaled),
@@ -183,26 +190,6 @@ def accuracy_note(view: StudyView, front: Sequence[Record]) -> str:
     return f"{note} No more than chance below the next more accurate of the front: trial {', '.join(close[:_NAMED])}{more}."
 
 
-def speed_note(front: Sequence[Record]) -> str:
-    """How sure predicted frames per second are, and whose order they leave open; "" where that is not known."""
-    known = sorted(
-        ((record.fps, record.figure("fps_error"), record.number) for record in front if record.fps is not None),
-        key=lambda member: (-member[0], member[2]),
-    )
-    if not known or any(error is None for _, error, _ in known):
-        return ""
-    close = [
-        str(number)
-        for (faster, error, _), (fps, _, number) in pairwise(known)
-        if error is not None and fps * (1 + error) >= faster * (1 - error)
-    ]
-    note = "±% behind FPS is half the 90 % interval of a predicted time."
-    if not close:
-        return note
-    more = f" and {len(close) - _NAMED} more" if len(close) > _NAMED else ""
-    return f"{note} Within it of the next faster of the front: trial {', '.join(close[:_NAMED])}{more}."
-
-
 def _by_accuracy(front: Sequence[Record]) -> list[tuple[float, Record]]:
     """Members that have an accuracy that is a share, the most accurate first."""
     known = [(record.accuracy, record) for record in front if record.accuracy is not None and 0 <= record.accuracy <= 1]
@@ -243,19 +230,24 @@ def print_table(view: StudyView, front: Sequence[Record], console: Console) -> N
 
 
 def front_csv(view: StudyView, front: Sequence[Record]) -> str:
-    """One line per member under a heading, numbers as they were recorded; a figure that is missing is an empty cell."""
+    """One line per member under a heading, numbers as they were recorded; a figure that is missing is an empty cell.
+
+    Where speeds are predicted, the last column names the members that a trial's interval does not tell it from.
+    """
     shown = columns(view)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([column.name for column in shown])
+    near = alike(front) if any(speed_interval(record) for record in front) else None
+    writer.writerow([*(column.name for column in shown), *(["fps_like"] if near is not None else [])])
     for record in front:
-        writer.writerow([_finite(column.value(record)) for column in shown])
+        like = [] if near is None else [" ".join(map(str, near.get(record.number, ())))]
+        writer.writerow([*(_finite(column.value(record)) for column in shown), *like])
     return buffer.getvalue()
 
 
 def front_json(view: StudyView, front: Sequence[Record]) -> str:
     """The front with the study's objectives and constraints; figures that are missing or not finite are null."""
-    shown, certainty = columns(view), _certainty(view, front)
+    shown, certainty, speeds = columns(view), _certainty(view, front), _speeds(front)
     content = {
         "study": view.name,
         "objectives": [{"name": o.name, "direction": "maximize" if o.maximise else "minimize"} for o in view.objectives],
@@ -263,7 +255,9 @@ def front_json(view: StudyView, front: Sequence[Record]) -> str:
         "trials": dict(view.counts) | {"rejected": view.rejected, "repeats": view.repeats},
         "validation_images": view.validation_images,
         "notes": [note] if (note := teacher_note(view.records)) else [],
-        "front": [_as_json(view, record, shown) | certainty.get(record.number, {}) for record in front],
+        "front": [
+            _as_json(view, record, shown) | certainty.get(record.number, {}) | speeds.get(record.number, {}) for record in front
+        ],
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
@@ -316,6 +310,17 @@ def _certainty(view: StudyView, front: Sequence[Record]) -> dict[int, dict[str, 
             "accuracy_like": like[record.number],
         }
         for accuracy, record in ordered
+    }
+
+
+def _speeds(front: Sequence[Record]) -> dict[int, dict[str, Any]]:
+    """Trial -> the 90 % interval of its predicted speed, and the members that it does not tell it from."""
+    near = alike(front)
+    intervals = {record.number: speed_interval(record) for record in front}
+    return {
+        number: {"fps_interval": list(interval), "fps_like": near[number]}
+        for number, interval in intervals.items()
+        if interval is not None
     }
 
 

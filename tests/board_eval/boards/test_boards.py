@@ -145,6 +145,7 @@ def test_figures_are_those_of_the_networks_own_code() -> None:
         "latency_ms": expected.latency_s * 1e3,
         "latency_fps": expected.latency_fps,
         "fps_error": expected.throughput_error,
+        "latency_error": expected.latency_error,
     }
 
 
@@ -157,6 +158,7 @@ def test_figures_with_amds_compiler_are_the_timing_models() -> None:
         "latency_ms": expected.latency_s * 1e3,
         "latency_fps": expected.latency_fps,
         "fps_error": expected.throughput_error,
+        "latency_error": expected.latency_error,
     }
     assert board.measure(mlp()).conditions["compiler"] == "vai"
     assert SimulatedBoard(profile).measure(mlp()).conditions["compiler"] == "edgesearch"

@@ -44,6 +44,8 @@ def test_equal_files_are_equal_and_cost_the_same() -> None:
         pytest.approx(timing.dpu_s * 1e6, abs=1e-3),
         pytest.approx(timing.throughput_fps, abs=1e-3),
     )
+    assert cost.fps_error == pytest.approx(timing.throughput_error, abs=1e-4)
+    assert f"FPS ±{timing.throughput_error:.0%}" in found.lines()[0]
     assert "equal on 3 of 3 images" in found.lines()[-1]
 
 

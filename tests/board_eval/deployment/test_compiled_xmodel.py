@@ -11,6 +11,7 @@ import pytest
 from edgesearch.board_eval import (
     DEFAULT_TARGET,
     CompiledXmodel,
+    Depthwise,
     Graph,
     Input,
     Pool,
@@ -58,6 +59,22 @@ def test_its_time_is_that_of_the_code_it_was_made_of(xmodel: CompiledXmodel) -> 
         (expected.dpu_s, expected.throughput_fps, expected.latency_s), rel=1e-12
     )
     assert (found.loaded_bytes, found.saved_bytes) == (xmodel.loaded_bytes, xmodel.saved_bytes)
+
+
+def test_its_interval_is_that_of_its_kind_of_network(xmodel: CompiledXmodel) -> None:
+    weight = np.ones((3, 3, 20), np.float32)
+    image = Input(name="in", inputs=(), shape=(8, 8, 20), fix=3)
+    common = {
+        "inputs": ("in",),
+        "shape": (6, 6, 20),
+        "kernel": (3, 3),
+        "weight": weight,
+        "weight_fix": 3,
+        "has_bias": False,
+        "fix": 0,
+    }
+    found = compile_xmodel(Graph("depthwise", (image, Depthwise(name="deep", **common))), DEFAULT_TARGET).time(PROFILE)
+    assert (found.kind, xmodel.time(PROFILE).kind) == ("depthwise", "dense")
 
 
 @pytest.mark.parametrize(

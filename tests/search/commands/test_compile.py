@@ -54,7 +54,7 @@ def test_a_fingerprint_says_which_dpu(size: str, xmodel: Path, tmp_path: Path) -
     compiled = CompiledXmodel.read(tmp_path / "x")
     assert facts["sha256"] == compiled.sha256
     profile = load_profile("kv260").model_copy(update={"dpu": DPUS[size]})
-    assert facts["predicted"]["fps"] == compiled.time(profile).throughput_fps
+    assert facts["predicted"] == compiled.time(profile).figures()
 
 
 def test_a_profiles_dpu_is_compiled_for(xmodel: Path, tmp_path: Path) -> None:

@@ -73,13 +73,12 @@ def test_the_manifest_says_what_is_in_the_compiled_file_and_what_is_known_of_it(
     assert {name: compiled[name] for name in xmodel.facts()} == xmodel.facts()
     assert manifest["sha256"][compiled["file"]] == compiled["sha256"]
     timing = xmodel.time(load_profile("zcu104"))
-    assert compiled["predicted"] == {
-        "board": "zcu104",
-        "runner": "vart_python",
-        "dpu_us": pytest.approx(timing.dpu_s * 1e6, abs=1e-3),
-        "latency_ms": pytest.approx(timing.latency_s * 1e3, abs=1e-6),
-        "fps": pytest.approx(timing.throughput_fps, abs=1e-3),
-    }
+    assert compiled["predicted"] == timing.figures()
+    assert compiled["predicted"]["fps_error"] == pytest.approx(timing.throughput_error, abs=1e-4)
+    fps, error = compiled["predicted"]["fps"], compiled["predicted"]["fps_error"]
+    low, high = fps / (1 + error), fps / (1 - error)
+    expected = f"is {timing.throughput_fps:.1f}, 90 % of measurements between {low:.1f} and {high:.1f}."
+    assert expected in (exported / "README.md").read_text()
     assert compiled["predicted"]["fps"] == pytest.approx(manifest["scores"]["fps"], rel=1e-6)  # that of its own code
     assert "golden_input.npy" in compiled["verified"]
     assert "has not yet run one on silicon" in compiled["silicon"]

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from edgesearch.search.commands._show import print_front
 from edgesearch.search.library import Front
+from edgesearch.search.report._speed_order import alike, speed_note
 from edgesearch.search.report._table import (
     accuracy_note,
     certainty_note,
@@ -24,7 +25,6 @@ from edgesearch.search.report._table import (
     print_table,
     scaled,
     size,
-    speed_note,
 )
 from edgesearch.search.study._front import pareto_front
 from edgesearch.search.study._interval import is_distinct, uncertainty
@@ -240,10 +240,36 @@ def test_members_whose_predicted_speeds_leave_their_order_open_are_named() -> No
         for record, fps in zip(_front_of(0.7, 0.8, 0.9), speeds, strict=True)
     ]
     assert speed_note(front) == (
-        "±% behind FPS is half the 90 % interval of a predicted time. Within it of the next faster of the front: trial 1."
+        "±% behind FPS, and behind the latency, is half the 90 % interval of a predicted time. "
+        "Within it of a faster one of the front: trial 1."
     )
-    assert "next faster" not in speed_note([front[0], front[2]])
+    assert "faster" not in speed_note([front[0], front[2]])
     assert speed_note(_front_of(0.7, 0.8)) == ""  # measured, or not known
     view = StudyView("s", front[0].objectives, {}, tuple(front), validation_images=400)
     assert certainty_note(view, front) == f"{accuracy_note(view, front)} {speed_note(front)}"
-    assert [row["fps_error"] for row in json.loads(front_json(view, front))["front"]] == [error] * 3
+    rows = json.loads(front_json(view, front))["front"]
+    assert [row["fps_error"] for row in rows] == [error] * 3
+    assert [row["fps_like"] for row in rows] == [[1], [0], []]
+    assert rows[2]["fps_interval"] == pytest.approx([500 / 1.03, 500 / 0.97])
+    assert [row["fps_like"] for row in csv.DictReader(io.StringIO(front_csv(view, front)))] == ["1", "0", ""]
+
+
+def test_a_measured_speed_lies_in_the_interval_of_a_predicted_one_or_not() -> None:
+    """Also where the next faster one is told from it and one beyond that is not."""
+    speeds = ((1000.0, 0.3), (990.0, None), (850.0, 0.1), (400.0, None))
+    front = [
+        replace(record, metrics={**record.metrics, "fps": fps} | ({} if error is None else {"fps_error": error}))
+        for record, (fps, error) in zip(_front_of(0.6, 0.7, 0.8, 0.9), speeds, strict=True)
+    ]
+    assert alike(front) == {0: [1, 2], 1: [0], 2: [0], 3: []}
+    assert speed_note(front).endswith("Within it of a faster one of the front: trial 1, 2.")
+
+
+def test_half_the_interval_of_a_latency_stands_behind_it_where_it_is_known() -> None:
+    (record,) = _front_of(0.7)
+    view = StudyView("s", record.objectives, {}, (record,))
+    assert "latency_error" not in front_csv(view, [record])
+    known = replace(record, metrics={**record.metrics, "latency_ms": 2.0, "latency_error": 0.125})
+    view = replace(view, records=(known,))
+    assert "12.5" in front_text(view, [known]).splitlines()[1]
+    assert json.loads(front_json(view, [known]))["front"][0]["latency_error"] == 0.125
