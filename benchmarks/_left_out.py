@@ -134,21 +134,21 @@ def chosen(errors: Sequence[LeftOut], board: str, runner: str, kind: NetworkKind
     return next((found for found in candidates if len(found) >= ENOUGH and len({e.family for e in found}) >= FAMILIES), same)
 
 
-def known(errors: Sequence[LeftOut], board: str, runner: str, kind: NetworkKind, what: What) -> float:
+def known(errors: Sequence[LeftOut], board: str, runner: str, kind: NetworkKind, what: What, *, cores: int = 2) -> float:
     """The width for networks of a kind: of a runner not measured on the board, at least what runners differ."""
     found = width(chosen(errors, board, runner, kind, what))
     measured = any((e.board, e.runner, e.what) == (board, runner, what) for e in errors)
-    if what == "latency" or measured:
+    if what == "latency" or measured or cores == 1:
         return found
     return max(found, width(e for e in errors if e.runner == ANOTHER))
 
 
-def widths(errors: Sequence[LeftOut], board: str, runner: str) -> dict[NetworkKind, HalfWidths]:
+def widths(errors: Sequence[LeftOut], board: BoardProfile, runner: str) -> dict[NetworkKind, HalfWidths]:
     """The table of a runner in the profile of a board."""
     return {
         kind: HalfWidths(
-            latency=known(errors, board, runner, kind, "latency"),
-            throughput=known(errors, board, runner, kind, "throughput"),
+            latency=known(errors, board.name, runner, kind, "latency"),
+            throughput=known(errors, board.name, runner, kind, "throughput", cores=board.cores),
         )
         for kind in get_args(NetworkKind)
     }

@@ -229,7 +229,7 @@ def with_intervals(board: BoardProfile, errors: list[_left_out.LeftOut]) -> Boar
     """The profile with its tables of half widths; what is of no kind in them gets the widest."""
     runners = {}
     for name, host in board.runners.items():
-        table = _left_out.widths(errors, board.name, name)
+        table = _left_out.widths(errors, board, name)
         update = {
             "errors_by_kind": table,
             "latency_error": max(widths.latency for widths in table.values()),

@@ -60,6 +60,7 @@ class TestRandom(OurSampler):
 
 class TestGp(OurSampler):
     name = "gp"
+    trials = 10  # the first six are random, the others take a second each
 
     def make(self, seed: int) -> BaseSampler:
         with warnings.catch_warnings():
