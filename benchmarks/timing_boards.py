@@ -21,7 +21,7 @@ from make_profiles import NASBENCH_EVERY, alone, left_out
 from scipy.stats import spearmanr
 
 from edgesearch.board_eval.graph import Graph
-from edgesearch.board_eval.targets import DPUS, load_profile
+from edgesearch.board_eval.targets import load_profile
 from edgesearch.board_eval.timing import Timing, time_graph
 
 
@@ -112,11 +112,7 @@ def tutorials() -> dict[str, float]:
 
 def ultra96() -> dict[str, float]:
     """Eight networks on a B1600, and the same on a B4096, both with the clock and the tools of Vitis AI 1.0."""
-    kv260, zcu102 = load_profile("kv260"), load_profile("zcu102")
-    boards = {
-        "Ultra96": kv260.model_copy(update={"dpu": DPUS["B1600"], "clock_mhz": 287.0}),
-        "ZCU102": zcu102.model_copy(update={"clock_mhz": 287.0}),
-    }
+    boards = {"Ultra96": load_profile("ultra96"), "ZCU102": load_profile("zcu102").model_copy(update={"clock_mhz": 287.0})}
     slower: dict[str, Rows] = {board: Rows() for board in boards}
     for board, profile in boards.items():
         for name, (one, _) in ultra96_fps(board).items():

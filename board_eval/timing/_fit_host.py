@@ -1,7 +1,7 @@
 """The constants of the program around the DPU that explain measurements best: its own time, and what its cores cost each other.
 
 A constant is fitted where the rows decide it: a runner's time where two networks were measured with it, the part that grows
-with the image where one image has twice the pixels of another, contention and the serial part where two networks were
+with the image where one image has half as many pixels more than another, contention and the serial part where two networks were
 measured on several cores. Others stay as they were.
 """
 
@@ -22,7 +22,7 @@ ENOUGH_FOR_TRAFFIC = 6
 #: Networks that decide a constant at least: one may be what it likes.
 _NETWORKS = 2
 #: Times the pixels of the smallest image that the largest has, where rows tell what grows with the image from what does not.
-_PIXELS = 2
+_PIXELS = 1.5
 #: A throughput this close to the host's bound is taken for it.
 _CLOSE = 1.03
 #: Another serial part is believed where rows are more than this off without it, and less than this share of that with it.

@@ -61,7 +61,7 @@ class LayerReport:
             f" ({t.runner} runner, {_host(t)}; bound by {t.latency_bound}), {t.throughput_fps:.1f} fps"
             f" with all cores (bound by {t.throughput_bound})",
             *_intervals(t),
-            *([] if t.size_measured else [NOT_COVERED]),
+            *([] if t.size_measured or not t.throughput_error else [NOT_COVERED]),
             f"{t.bytes_moved / 1e6:.2f} MB moved, {t.spilled_bytes / 1e6:.2f} MB of them spilled feature maps read back",
         ]
         return "\n".join(lines)
@@ -100,8 +100,8 @@ def _host(t: Timing) -> str:
 
 
 def _intervals(timing: Timing) -> list[str]:
-    if not timing.latency_error:
-        return []
+    if not timing.latency_error and not timing.throughput_error:
+        return [f"how sure that is is not known: the profile says nothing of latency_error and throughput_error of {timing.runner}"]
     one, all_cores = timing.latency_fps_interval, timing.throughput_fps_interval
     return [
         f"90 % of measurements are expected between {one[0]:.1f} and {one[1]:.1f} fps with one thread, {all_cores[0]:.1f} and"

@@ -236,7 +236,7 @@ def test_a_simulated_boards_content_is_its_profile_and_makes_it_again() -> None:
 
 
 def test_boards_by_name_by_profile_and_by_import_path(tmp_path: Path) -> None:
-    assert list(BOARDS) == ["kv260", "zcu102", "zcu104"]
+    assert list(BOARDS) == ["kv260", "ultra96", "zcu102", "zcu104"]
     (tmp_path / "mine.json").write_text(load_profile("zcu104").model_copy(update={"name": "mine", "cores": 1}).to_json())
     assert find_board("mine.json", folder=tmp_path).name == "mine"
     assert find_board(str(tmp_path / "mine.json")).name == "mine"

@@ -10,7 +10,7 @@ from edgesearch.errors import TargetError
 
 
 def test_shipped_boards() -> None:
-    assert profile_names() == ("kv260", "zcu102", "zcu104")
+    assert profile_names() == ("kv260", "ultra96", "zcu102", "zcu104")
     zcu104 = load_profile("zcu104")
     assert (zcu104.dpu.name, zcu104.cores, zcu104.clock_mhz) == ("B4096", 2, 300)
     assert zcu104.origin
@@ -111,7 +111,7 @@ def test_a_profile_of_0_1_0_is_read(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_profiles(tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match="unknown board 'zcu999'; known are kv260, zcu102, zcu104"):
+    with pytest.raises(TargetError, match="unknown board 'zcu999'; known are kv260, ultra96, zcu102, zcu104"):
         load_profile("zcu999")
     with pytest.raises(TargetError, match="cannot be read"):
         load_profile(tmp_path / "missing.json")

@@ -187,7 +187,7 @@ def test_what_is_wrong_is_one_sentence(
     for words in (("--score", "board"), (), ("--board", "zcu104")):
         unknown = refused(*words, "--board", "nowhere")
         assert "unknown board 'nowhere'" in unknown
-        assert "kv260, zcu102, zcu104" in unknown
+        assert "kv260, ultra96, zcu102, zcu104" in unknown
         assert "boards.toml (lab)" in unknown
     assert "one simulated board" in refused("--board", "zcu104", "--board", "kv260")
     assert "named twice" in refused("--score", "board", "--board", "lab", "--board", "lab")
