@@ -240,7 +240,7 @@ def with_intervals(board: BoardProfile, errors: list[_left_out.LeftOut]) -> Boar
 
 
 def ultra96(kv260: BoardProfile) -> BoardProfile:
-    """An Ultra96: timed as a KV260 with a B1600 would be. It was measured with files of 2019 only: nothing is fitted to them."""
+    """An Ultra96: timed as a KV260 with a B1600 would be. Only files of 2019 were measured on it: nothing is fitted."""
     origin = f"{kv260.origin}; the DPU's size and clock are the Ultra96's, its memory and host are taken for a KV260's"
     return kv260.model_copy(update={"name": "ultra96", "dpu": load_dpu("B1600"), "clock_mhz": 287.0, "origin": origin})
 

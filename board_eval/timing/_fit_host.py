@@ -1,8 +1,8 @@
 """The constants of the program around the DPU that explain measurements best: its own time, and what its cores cost each other.
 
 A constant is fitted where the rows decide it: a runner's time where two networks were measured with it, the part that grows
-with the image where one image has half as many pixels more than another, contention and the serial part where two networks were
-measured on several cores. Others stay as they were.
+with the image where one image has one and a half times the pixels of another, contention and the serial part where two
+networks were measured on several cores. Others stay as they were.
 """
 
 from __future__ import annotations

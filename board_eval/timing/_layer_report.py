@@ -101,7 +101,7 @@ def _host(t: Timing) -> str:
 
 def _intervals(timing: Timing) -> list[str]:
     if not timing.latency_error and not timing.throughput_error:
-        return [f"how sure that is is not known: the profile says nothing of latency_error and throughput_error of {timing.runner}"]
+        return [f"how sure that is is not known: the profile gives {timing.runner} no latency_error and no throughput_error"]
     one, all_cores = timing.latency_fps_interval, timing.throughput_fps_interval
     return [
         f"90 % of measurements are expected between {one[0]:.1f} and {one[1]:.1f} fps with one thread, {all_cores[0]:.1f} and"

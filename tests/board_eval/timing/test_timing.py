@@ -141,6 +141,15 @@ def test_pre_and_post_processing_that_is_known_apart_is_told_apart() -> None:
     assert "of it pre- and post-processing" not in layer_report(graph, PROFILE).summary()
 
 
+def test_that_nothing_is_known_of_an_interval_is_told() -> None:
+    mine = PROFILE.model_copy(update={"runners": {"mine": HostRunner(seconds=1e-3)}, "default_runner": "mine"})
+    for dpu in ("B4096", "B1600"):
+        said = layer_report(residual_net(16, (16, 16, 16)), mine.model_copy(update={"dpu": DPUS[dpu]})).summary()
+        assert "the profile gives mine no latency_error and no throughput_error" in said
+        assert "90 %" not in said
+    assert "90 % of measurements" in layer_report(residual_net(16, (16, 16, 16)), PROFILE).summary()
+
+
 def test_what_bounds_a_network_is_told() -> None:
     compute = time_graph(residual_net(96, (64, 64, 256)), PROFILE)
     assert compute.latency_bound == compute.throughput_bound == "compute"
