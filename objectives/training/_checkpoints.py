@@ -42,18 +42,25 @@ def unpack(tensors: dict[str, Tensor], modules: dict[str, nn.Module], optimizer:
     for prefix, module in modules.items():
         head = f"{prefix}/"
         module.load_state_dict({name.removeprefix(head): value for name, value in tensors.items() if name.startswith(head)})
-    parameters = _parameters(optimizer)
+    parameters, at_parameter = _parameters(optimizer), _steps_at_parameter(optimizer)
     for name, value in tensors.items():
         if not name.startswith("optimizer/"):
             continue
         _, place, key = name.split("/", 2)
         parameter = parameters[int(place)]
-        if value.shape == parameter.shape and value.ndim:
+        if key == "step":
+            kept = value.to(parameter.device if at_parameter[int(place)] else "cpu", copy=True)
+        elif value.shape == parameter.shape:
             kept = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         else:
-            kept = value.clone()
+            kept = value.to(parameter.device, copy=True)
         optimizer.state[parameter][key] = kept
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _steps_at_parameter(optimizer: torch.optim.Optimizer) -> list[bool]:
+    """Of each parameter, whether its optimizer counts steps on its device: torch's fused ones do; others count on the CPU."""
+    return [bool(group.get("fused")) for group in optimizer.param_groups for _ in group["params"]]
