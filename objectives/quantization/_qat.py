@@ -25,6 +25,7 @@ from edgesearch.objectives.quantization._best import calibrate, find_grids, shuf
 from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
 from edgesearch.objectives.quantization._method import Method
 from edgesearch.objectives.quantization._positions import obey_limits
+from edgesearch.objectives.quantization._qat_features import supervision_of_nodes
 from edgesearch.objectives.quantization._qat_network import QatNetwork
 from edgesearch.objectives.quantization._qat_recipe import QatRecipe
 from edgesearch.objectives.training import Checkpoints, Part, Supervision, Training, train
@@ -83,7 +84,8 @@ def train_qat(
 ) -> Qat:
     """Train `model` as the DPU will compute it; the model itself is not changed.
 
-    Positions and biases to begin with are found on the calibration images of `data`. All else is as in `train`, which trains.
+    Positions and biases to begin with are found on the calibration images of `data`. Stages that `supervision` names are
+    modules of `model`. All else is as in `train`, which trains.
     Raises QuantizationError for what cannot be quantized, TrainingError as `train` does.
     """
     settings = settings or QatSettings()
@@ -95,6 +97,8 @@ def train_qat(
     check_graph(lowered.graph)
     check_calibration(lowered.graph, calibration)
     network = QatNetwork(model, lowered, settings.bits)
+    if supervision is not None and supervision.compares_features:
+        supervision = supervision_of_nodes(supervision, model, network, to_tensor(calibration))
     if checkpoints is None or checkpoints.latest() is None:
         start(network, calibration, settings.bits, seed, scale=settings.trained and settings.method == "best")
     training = train(

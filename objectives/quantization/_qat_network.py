@@ -144,6 +144,10 @@ class QatNetwork(nn.Module):
         assert isinstance(layer, QatLayer)
         return layer
 
+    def module_of(self, name: str) -> str:
+        """The name of the module that the value of a node passes."""
+        return f"values.{self._keys[name]}"
+
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, classes) logits."""
         fixes = self._fixes()

@@ -13,7 +13,7 @@ from edgesearch.objectives.stages._clock import timed_by
 from edgesearch.objectives.stages._pipeline import Pipeline, Teacher
 from edgesearch.objectives.stages._spec import TrainedSettings, stage_specs
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.training import Recipe, multiplies_bfloat16, optimizer_version
+from edgesearch.objectives.training import Recipe, multiplies_bfloat16
 from edgesearch.spaces import Candidate, Distillation, Settings, Student
 
 R = TypeVar("R", bound=Recipe)
@@ -148,8 +148,8 @@ class Plan:
     def make(self, kind: str, settings: Settings, *, reads: tuple[str, ...], **inputs: Stage | None) -> Stage:
         """A stage with these settings that reads these parts of the data set; inputs that are None are left out."""
         spec = stage_specs().find(kind)
-        if isinstance(settings, TrainedSettings) and settings.recipe is not None:
-            settings = settings.model_copy(update={"optimizer_version": optimizer_version(settings.recipe)})
+        if isinstance(settings, TrainedSettings):
+            settings = settings.with_versions(compares=inputs.get("teacher") is not None)
         parts = {part: self.conditions.data[part] for part in ("meta", *reads)}
         return Stage(
             kind=kind,

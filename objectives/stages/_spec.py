@@ -10,13 +10,13 @@ import pkgutil
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from edgesearch.errors import StoreError
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.training import Recipe
+from edgesearch.objectives.training import FEATURES_VERSION, Recipe, optimizer_version
 from edgesearch.plugins import Registry
-from edgesearch.spaces import Settings
+from edgesearch.spaces import Distillation, Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,14 +61,26 @@ def _no_images(settings: Any, data: Any) -> float:
 
 
 class TrainedSettings(Settings):
-    """Settings of a stage that trains, by `recipe` where it has one.
+    """Settings of a stage that trains, by `recipe` where it has one, with a teacher where `distillation` says so.
 
-    optimizer_version: `optimizer_version` of the recipe, which a plan fills in: a result has another key once the code of its
-    optimizer makes another one, and those of other optimizers keep theirs.
+    optimizer_version, features_version: of the code of the recipe's optimizer, and of the one that finds the feature maps which
+    are compared. A plan fills them in: a result has another key once the code that it needs makes another one, and the others
+    keep theirs.
     """
 
     recipe: Recipe | None = None
+    distillation: Distillation = Distillation()
     optimizer_version: int = 1
+    features_version: int = 1
+
+    def with_versions(self, *, compares: bool) -> Self:
+        """The settings with the versions of what they need. `compares`: a teacher is there whose maps can be compared."""
+        needed: dict[str, int] = {}
+        if self.recipe is not None:
+            needed["optimizer_version"] = optimizer_version(self.recipe)
+        if compares and self.distillation.kind == "intermediate":
+            needed["features_version"] = FEATURES_VERSION
+        return self.model_copy(update=needed)
 
 
 def _no_recipe(settings: Any) -> None:

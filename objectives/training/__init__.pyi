@@ -11,10 +11,12 @@ from ._distillation import stored_view as stored_view
 from ._distillation import teacher_logits as teacher_logits
 from ._evaluation import Scorer as Scorer
 from ._evaluation import evaluate as evaluate
-from ._features import FeatureStage as FeatureStage
-from ._features import find_stages as find_stages
+from ._feature_stages import FEATURES_VERSION as FEATURES_VERSION
+from ._feature_stages import FeatureStage as FeatureStage
+from ._feature_stages import find_stages as find_stages
+from ._feature_stages import match_stages as match_stages
+from ._features import Features as Features
 from ._features import make_projections as make_projections
-from ._features import match_stages as match_stages
 from ._features import stage_loss as stage_loss
 from ._kernels import safe_convolutions as safe_convolutions
 from ._memory import DataShape as DataShape

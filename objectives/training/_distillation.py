@@ -31,7 +31,8 @@ from edgesearch.objectives.data import (
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._device import choose_device
 from edgesearch.objectives.training._evaluation import predict_logits
-from edgesearch.objectives.training._features import Features, find_stages, make_projections, match_stages, stage_loss
+from edgesearch.objectives.training._feature_stages import find_stages, match_stages
+from edgesearch.objectives.training._features import Features, make_projections, stage_loss
 from edgesearch.objectives.training._soft_targets import Second, SoftTargets, label_loss
 
 __all__ = ["Batch", "Loss", "Supervision", "stored_view", "teacher_logits"]
@@ -86,6 +87,22 @@ class Supervision:
     def compares_features(self) -> bool:
         """Whether the student's feature maps are compared with the teacher's."""
         return self.kind == "intermediate"
+
+    def pairs(self, student: nn.Module, channels: int, input_size: tuple[int, int]) -> list[tuple[str, str]]:
+        """The modules of student and teacher whose outputs are compared. `input_size` is the student's.
+
+        Raises TrainingError where one of the two has no feature maps.
+        """
+        if self.stages is not None:
+            return list(self.stages)
+        assert self.teacher is not None
+        theirs = find_stages(self.teacher, (channels, *self.teacher_size(input_size)))
+        matched = match_stages(find_stages(student, (channels, *input_size)), theirs)
+        return [(own[0], other[0]) for own, other in matched]
+
+    def teacher_size(self, input_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) that the teacher reads where the student reads `input_size`."""
+        return input_size if self.teacher_input_size is None else (self.teacher_input_size, self.teacher_input_size)
 
 
 def stored_view(kind: Augmentation, count: int, size: tuple[int, int], number: int, *, strength: float = 1.0) -> View | None:
@@ -197,17 +214,12 @@ class Loss:
 
     def _teacher_size(self) -> tuple[int, int]:
         assert self._supervision is not None
-        size = self._supervision.teacher_input_size
-        return self._input_size if size is None else (size, size)
+        return self._supervision.teacher_size(self._input_size)
 
     def _attach(self, supervision: Supervision, channels: int, device: torch.device, seed: int) -> None:
         teacher = supervision.teacher
         assert teacher is not None
-        of_student = find_stages(self._model, (channels, *self._input_size))
-        of_teacher = find_stages(teacher, (channels, *self._teacher_size()))
-        pairs = list(supervision.stages or ())
-        if supervision.stages is None:
-            pairs = [(ours[0], theirs[0]) for ours, theirs in match_stages(of_student, of_teacher)]
+        pairs = supervision.pairs(self._model, channels, self._input_size)
         self._taps = (Features(self._model, [s for s, _ in pairs]), Features(teacher, [t for _, t in pairs]))
         with quiet(self._model), quiet(teacher):
             self._model(torch.zeros(1, channels, *self._input_size, device=device))

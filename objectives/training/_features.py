@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgesearch.errors import TrainingError
-from edgesearch.objectives.pruning import quiet
 
-__all__ = [
-    "FeatureStage",
-    "Features",
-    "find_stages",
-    "make_projections",
-    "match_stages",
-    "stage_loss",
-]
-
-#: How many stages are compared unless they are named: the thesis compares three.
-_STAGES = 3
-
-#: A stage's last module or node, its channels and its height.
-FeatureStage: TypeAlias = tuple[str, int, int]
+__all__ = ["Features", "make_projections", "stage_loss"]
 
 
 class Features:
@@ -60,42 +46,6 @@ class Features:
         """Take the hooks off the network."""
         for handle in self._handles:
             handle.remove()
-
-
-def find_stages(model: nn.Module, input_shape: tuple[int, int, int]) -> list[FeatureStage]:
-    """(module, channels, height) of the last module at each resolution, in order of execution, without 1 x 1 outputs."""
-    last: dict[tuple[int, ...], FeatureStage] = {}
-    handles = []
-
-    def watch(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-                last[tuple(output.shape[2:])] = (name, output.shape[1], output.shape[2])
-
-        return hook
-
-    for name, module in model.named_modules():
-        if not any(True for _ in module.children()):
-            handles.append(module.register_forward_hook(watch(name)))
-    try:
-        with quiet(model):
-            parameter = next(model.parameters())
-            model(torch.zeros(1, *input_shape, device=parameter.device))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(last.values())
-
-
-def match_stages(
-    of_student: Sequence[FeatureStage], of_teacher: Sequence[FeatureStage]
-) -> list[tuple[FeatureStage, FeatureStage]]:
-    """The last stages of both, in pairs; raises TrainingError where one of them has none."""
-    count = min(len(of_student), len(of_teacher), _STAGES)
-    if not count:
-        who = "the teacher" if of_student else "the student"
-        raise TrainingError(f"intermediate distillation compares feature maps, and {who} has none; use logit distillation")
-    return list(zip(of_student[-count:], of_teacher[-count:], strict=True))
 
 
 def make_projections(channels: Sequence[tuple[int, int]], seed: int) -> nn.ModuleList:

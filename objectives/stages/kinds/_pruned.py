@@ -32,7 +32,7 @@ from edgesearch.objectives.stages._spec import Parts, Result, StageSpec, Trained
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages.kinds._sensitivity import SENSITIVITY_PASSES, scoring
 from edgesearch.objectives.training import STEP_PASSES, Recipe, Supervision, Training, train
-from edgesearch.spaces import Distillation, Pruning, Student
+from edgesearch.spaces import Pruning, Student
 
 
 class PrunedSettings(TrainedSettings):
@@ -45,7 +45,6 @@ class PrunedSettings(TrainedSettings):
     pruning: Pruning
     recipe: Recipe
     search: PruneSearch = PruneSearch()
-    distillation: Distillation = Distillation()
     board: dict[str, Any] = Field(default_factory=dict)
     import_path: str = ""
 

@@ -20,7 +20,7 @@ from edgesearch.objectives.stages._spec import Parts, Result, StageSpec, Trained
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import STEP_PASSES, evaluate
 from edgesearch.plugins import is_import_path, load
-from edgesearch.spaces import Distillation, Quantization, Student
+from edgesearch.spaces import Quantization, Student
 
 #: Passes of each calibration image that PTQ's time is worth, by its algorithm, and with any other; for estimates only.
 _PASSES = {"best": 240}
@@ -35,7 +35,6 @@ class QuantizedSettings(TrainedSettings):
 
     quantization: Quantization
     recipe: quantizer.QatRecipe | None = None
-    distillation: Distillation = Distillation()
     student: Student | None = None
     keep_zeros: bool = False
 

@@ -11,7 +11,7 @@ from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Parts, Result, StageSpec, TrainedSettings
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import STEP_PASSES, Recipe, Training
-from edgesearch.spaces import Distillation, Student
+from edgesearch.spaces import Student
 
 
 class StudentSettings(TrainedSettings):
@@ -19,7 +19,6 @@ class StudentSettings(TrainedSettings):
 
     student: Student
     recipe: Recipe
-    distillation: Distillation = Distillation()
 
 
 def _place(plan: Plan) -> Stage:

@@ -11,7 +11,7 @@ import pytest
 
 from edgesearch.errors import SpaceError, StoreError
 from edgesearch.objectives import Conditions, Pipeline, Stage, Teacher, plan, stage_specs
-from edgesearch.objectives.training import Recipe
+from edgesearch.objectives.training import FEATURES_VERSION, Recipe
 from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student
 
 STUDENT = Student(architecture="cnn_tiny", input_size=16)
@@ -215,6 +215,19 @@ def test_the_version_of_an_optimizer_is_in_the_keys_of_what_it_trains() -> None:
     weights = TEACHER.model_copy(update={"weights": "a.npz"})
     given = Pipeline(teacher=Teacher(student=weights, trained=True, recipe=Recipe(optimizer="muon")))
     assert chain(EVERYTHING, given)["teacher"].parameters.keys() == {"student", "trained"}
+
+
+def test_the_version_of_feature_maps_is_in_the_keys_of_what_is_trained_by_them() -> None:
+    def versions(kind: Any, **quantization: Any) -> dict[str, Any]:
+        method = Quantization.model_validate({"method": "qat", **quantization})
+        candidate = EVERYTHING.model_copy(update={"distillation": Distillation(kind=kind), "quantization": method})
+        return {kind: stage.parameters.get("features_version") for kind, stage in chain(candidate).items()}
+
+    for kind in ("none", "logit", "self", "nkd"):
+        assert set(versions(kind).values()) == {None}
+    taught = dict.fromkeys(("student", "pruned", "quantized"), FEATURES_VERSION)
+    assert versions("intermediate") == dict.fromkeys(chain(EVERYTHING)) | taught
+    assert versions("intermediate", backend="nndct")["quantized"] is None  # it is given logits alone
 
 
 def test_a_stage_that_draws_nothing_serves_every_seed() -> None:

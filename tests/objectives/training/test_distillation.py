@@ -15,7 +15,6 @@ from edgesearch.errors import TrainingError
 from edgesearch.objectives.data._augmentation import show
 from edgesearch.objectives.data._dataset import DataSet, DataSettings, load_data
 from edgesearch.objectives.training._distillation import Batch, Loss, Supervision, stored_view, teacher_logits
-from edgesearch.objectives.training._features import find_stages
 from edgesearch.objectives.training._recipe import Recipe
 from edgesearch.objectives.training._soft_targets import SoftTargets
 from edgesearch.objectives.training._train import train
@@ -140,17 +139,6 @@ def test_stages_of_other_sizes_are_pooled_and_a_teacher_may_read_larger_images(d
     loss(batch_of(digits)).backward()
     assert all(p.grad is not None for p in loss.projections.parameters())
     assert all(p.grad is None for p in teacher.parameters())
-
-
-def test_stages_are_the_last_modules_of_each_resolution() -> None:
-    assert find_stages(network(4), (1, 8, 8)) == [("2", 4, 8), ("5", 8, 4), ("8", 8, 2)]
-
-
-def test_stages_of_residual_networks_follow_the_addition() -> None:
-    from edgesearch.spaces._torchvision import import_torchvision
-
-    stages = find_stages(import_torchvision("models").resnet18(), (3, 64, 64))
-    assert [name for name, _, _ in stages] == ["relu", "layer1.1.relu", "layer2.1.relu", "layer3.1.relu", "layer4.1.relu"]
 
 
 def test_stored_logits_replace_the_teacher(digits: DataSet) -> None:
