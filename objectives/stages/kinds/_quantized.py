@@ -31,12 +31,14 @@ class QuantizedSettings(TrainedSettings):
     """How the network is quantized and, with QAT, trained. `student` is given where nothing trained it before.
 
     keep_zeros: whether the network's weights at zero stay there whatever the algorithm does to the others.
+    relu6_version: of the code that trains the positions of values behind a ReLU6, where the network may have one.
     """
 
     quantization: Quantization
     recipe: quantizer.QatRecipe | None = None
     student: Student | None = None
     keep_zeros: bool = False
+    relu6_version: int = 1
 
 
 def _place(plan: Plan) -> Stage:
@@ -51,6 +53,7 @@ def _place(plan: Plan) -> Stage:
         recipe=_recipe(plan),
         distillation=plan.distillation,
         student=plan.candidate.student if scratch else None,
+        relu6_version=_relu6_version(plan.candidate.student, quantization),
     )
     return plan.make(
         "quantized",
@@ -60,6 +63,11 @@ def _place(plan: Plan) -> Stage:
         logits=plan.stage("logits"),
         teacher=plan.present() if quantization.backend == "edgesearch" else None,  # feature maps do not go to pytorch_nndct
     )
+
+
+def _relu6_version(student: Student, quantization: Quantization) -> int:
+    may_have_one = student.architecture == "mobilenet_v2" or is_import_path(student.architecture)
+    return 2 if may_have_one and quantization.backend == "edgesearch" else 1  # 1: what is clipped at 6 moved its position
 
 
 def _recipe(plan: Plan) -> quantizer.QatRecipe:

@@ -230,6 +230,18 @@ def test_the_version_of_feature_maps_is_in_the_keys_of_what_is_trained_by_them()
     assert versions("intermediate", backend="nndct")["quantized"] is None  # it is given logits alone
 
 
+def test_the_version_of_clips_at_six_is_in_the_keys_of_qat_of_networks_that_may_have_one() -> None:
+    def version(architecture: str, **quantization: Any) -> Any:
+        student = Student(architecture=architecture, input_size=16)
+        method = Quantization.model_validate({"method": "qat", **quantization})
+        return chain(Candidate(student=student, quantization=method))["quantized"].parameters.get("relu6_version")
+
+    assert [version(name) for name in ("mobilenet_v2", "mine:Network", "resnet20", "mobile_small")] == [2, 2, None, None]
+    assert version("mobilenet_v2", start="scratch") == 2
+    assert version("mobilenet_v2", method="ptq") is None
+    assert version("mobilenet_v2", backend="nndct") is None
+
+
 def test_a_stage_that_draws_nothing_serves_every_seed() -> None:
     stage = chain(EVERYTHING)["logits"]
     assert stage.seed is None
