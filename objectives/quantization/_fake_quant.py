@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from edgesearch.board_eval.graph import limits
-from edgesearch.errors import TrainingError
+from edgesearch.errors import NotFinite
 from edgesearch.objectives.quantization._positions import MAX_FIX
 
 _LN2 = math.log(2.0)
@@ -27,11 +27,14 @@ def threshold_of(fix: int, bits: int) -> float:
 
 
 def fixes_of(thresholds: Sequence[Tensor], bits: int) -> list[int]:
-    """The fix positions that log2 thresholds stand for. A GPU is waited for once for all of them."""
+    """The fix positions that log2 thresholds stand for. A GPU is waited for once for all of them.
+
+    Raises NotFinite for a threshold that is NaN or infinite.
+    """
     values = torch.stack([threshold.detach() for threshold in thresholds]).tolist() if thresholds else []
     wrong = [value for value in values if not math.isfinite(value)]
     if wrong:
-        raise TrainingError(f"a threshold became {wrong[0]} in quantization-aware training; use a smaller learning rate")
+        raise NotFinite(f"a threshold of quantization-aware training became {wrong[0]}")
     return [max(_MIN_FIX, min(MAX_FIX, bits - 1 - math.ceil(value))) for value in values]
 
 

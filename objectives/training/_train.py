@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from edgesearch.errors import OutOfMemory, TrainingError
+from edgesearch.errors import NotFinite, OutOfMemory, TrainingError
 from edgesearch.objectives.data import DataSet, seed_from
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._average import Average
@@ -96,7 +96,8 @@ def train(
     select: keep the weights of the last epoch, or of the one with the best validation accuracy.
     rules: what this network asks of its training beside the recipe.
 
-    Raises TrainingError for a loss that is not finite, for lack of memory, and for a device that is not there.
+    Raises NotFinite for a loss, or a number of the network's own, that is not finite; OutOfMemory for lack of memory, and
+    TrainingError for a device that is not there.
     """
     started = time.perf_counter()
     place = choose_device(device)
@@ -197,6 +198,7 @@ class _Run:
         self.average = self._new_average()
         self.epoch = 0
         self.history: list[Epoch] = []
+        self.last_loss: Tensor | None = None  # of this run
         self.best: tuple[float, int, dict[str, Tensor]] | None = None  # accuracy, epoch, weights
 
     # --- epochs ---
@@ -204,7 +206,9 @@ class _Run:
     def one_epoch(self) -> None:
         started = time.perf_counter()
         cuda = [self.device] if self.device.type == "cuda" else []
-        if self.rules is not None and self.rules.begin(self.epoch):
+        with self._dated(self.epoch + 1):
+            begins_anew = self.rules is not None and self.rules.begin(self.epoch)
+        if begins_anew:
             self.average = self._new_average()
         self.model.train()
         with torch.random.fork_rng(devices=cuda):
@@ -212,7 +216,7 @@ class _Run:
             losses = [self._step(batch, step) for step, batch in enumerate(self.batches(self.epoch))]
         loss = float(torch.stack(losses).mean())
         if not math.isfinite(loss):  # a GPU is asked only here, so that it need not wait after every step
-            raise TrainingError(self._not_finite(None))
+            raise NotFinite(self._not_finite(loss, None))
         self.epoch += 1
         accuracy = self._validate() if self.select == "best" else None
         if accuracy is not None and (self.best is None or accuracy >= self.best[0]):
@@ -235,24 +239,35 @@ class _Run:
         return loss
 
     def _gradients(self, batch: Batch, share: float) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16), self._dated(self.epoch + 1):
             loss = self.loss(batch)
         if self.device.type == "cpu" and not math.isfinite(float(loss.detach())):
-            raise TrainingError(self._not_finite(batch))
+            raise NotFinite(self._not_finite(float(loss.detach()), batch))
+        self.last_loss = loss.detach()
         (loss if share == 1.0 else share * loss).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def _not_finite(self, batch: Batch | None) -> str:
+    def _not_finite(self, loss: float, batch: Batch | None) -> str:
         where = "" if batch is None else _first_not_finite(self.model, batch.inputs)
-        return (
-            f"the loss is not a finite number in epoch {self.epoch + 1}{where}; use a lower `lr` (it is {self.recipe.lr}) "
-            "or a longer warm-up"
-        )
+        return f"the loss is {loss}, not a finite number, in epoch {self.epoch + 1}{where}; {self._advice()}"
+
+    def _advice(self) -> str:
+        return f"use a lower `lr` (it is {self.recipe.lr}) or a longer warm-up"
+
+    @contextmanager
+    def _dated(self, epoch: int) -> Iterator[None]:
+        """What the network says of its own numbers is told with the epoch, and with the last loss."""
+        try:
+            yield
+        except NotFinite as error:
+            last = None if self.last_loss is None else float(self.last_loss)
+            after = "" if last is None else f", behind a loss of {last:.4g}"
+            raise NotFinite(f"{error} in epoch {epoch}{after}; {self._advice()}") from error
 
     def _validate(self) -> float:
         if self.device.type == "cpu":
             give_back()  # what the heap keeps of the last steps goes back: answers need blocks of other sizes
-        with self._kept():
+        with self._kept(), self._dated(self.epoch):
             return evaluate(
                 self.model,
                 self.data.validation,

@@ -18,6 +18,7 @@ EdgesearchError                 what a person did or gave; the command line prin
 ├── ToolchainError              a tool of Vitis AI that is not there, or that failed
 ├── StoreError                  the artifact store cannot be read or written
 ├── TrainingError               a training that ended in NaN or not at all
+│   ├── NotFinite               numbers of a network's own that became NaN or infinite in its training
 │   └── OutOfMemory             no memory left for a training or an evaluation; elsewhere it may fit
 ├── Infeasible                  a network that turned out to break a hard limit
 ├── StageFailed                 a stage that failed before and would fail again
@@ -44,6 +45,7 @@ __all__ = [
     "LoweringError",
     "LoweringProblem",
     "MeasurementError",
+    "NotFinite",
     "OutOfMemory",
     "PluginError",
     "QuantizationError",
@@ -159,6 +161,10 @@ class StoreError(EdgesearchError):
 
 class TrainingError(EdgesearchError):
     """A training that ended in NaN or not at all."""
+
+
+class NotFinite(TrainingError):
+    """Numbers of a network's own that became NaN or infinite in its training."""
 
 
 class OutOfMemory(TrainingError):

@@ -15,7 +15,7 @@ from edgesearch.board_eval.execution import to_tensor
 from edgesearch.board_eval.execution._execute import execute
 from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Linear
 from edgesearch.board_eval.lowering._trace import lower, lower_with_sources
-from edgesearch.errors import QuantizationError, TrainingError
+from edgesearch.errors import NotFinite, QuantizationError, TrainingError
 from edgesearch.objectives.data import DataSet, DataSettings, load_data, prepare
 from edgesearch.objectives.quantization._best import find_grids
 from edgesearch.objectives.quantization._qat import Qat, QatSettings, start, train_qat
@@ -259,8 +259,22 @@ def test_positions_stay_once_they_are_frozen_and_a_mean_of_weights_begins_anew(t
 
 def test_a_loss_that_is_not_a_number(trained: nn.Module, few: DataSet) -> None:
     recipe = QatRecipe(epochs=3, augmentation="none").model_copy(update={"lr": 1e30})  # more than a recipe may ask for
-    with pytest.raises((TrainingError, QuantizationError), match=r"not a finite number|a threshold became"):
+    with pytest.raises((TrainingError, QuantizationError), match=r"not a finite number|a threshold .* became nan in epoch 1"):
         train_qat(trained, few, recipe=recipe, input_size=None)
+
+
+def test_a_threshold_that_is_not_a_number_is_told_with_epoch_and_loss(
+    trained: nn.Module, few: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = torch.optim.AdamW.step
+
+    def spoiling(optimizer: torch.optim.AdamW, closure: None = None) -> None:
+        step(optimizer, closure)
+        next(p for group in optimizer.param_groups for p in group["params"] if not p.ndim).detach().fill_(torch.nan)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spoiling)
+    with pytest.raises(NotFinite, match=r"threshold .* became nan in epoch 1, behind a loss of \d\.\d+; use a lower `lr`"):
+        qat(trained, few, {"epochs": 2})
 
 
 def test_the_teacher_sees_what_the_network_is_shown(trained: nn.Module, few: DataSet) -> None:

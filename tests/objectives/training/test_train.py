@@ -12,11 +12,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from edgesearch.errors import TrainingError
+from edgesearch.errors import NotFinite, TrainingError
 from edgesearch.objectives.data._dataset import DataSet, DataSettings, load_data
 from edgesearch.objectives.pruning._macs import layer_macs, quiet
 from edgesearch.objectives.training._distillation import Supervision
 from edgesearch.objectives.training._evaluation import evaluate, predict_logits
+from edgesearch.objectives.training._footprint import PROBES
 from edgesearch.objectives.training._optimizers import learning_rate
 from edgesearch.objectives.training._recipe import Recipe
 from edgesearch.objectives.training._train import Training, train
@@ -276,10 +277,32 @@ def test_a_loss_that_is_not_finite_names_epoch_and_layer(digits: DataSet) -> Non
     model = network()
     with torch.no_grad():
         model[3].weight[0, 0, 0, 0] = math.inf
-    with pytest.raises(TrainingError, match=r"epoch 1 .*output of 3"):
+    with pytest.raises(TrainingError, match=r"the loss is nan, not a finite number, in epoch 1 .*output of 3"):
         run(model, digits)
     with pytest.raises(TrainingError, match="not a finite number"):
         run(network(), digits, recipe=Recipe(epochs=9, lr=1e30, optimizer="sgd", warmup_epochs=0))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_numbers_of_the_network_that_are_not_finite_are_told_with_epoch_and_loss(digits: DataSet, training: bool) -> None:
+    """In a pass of the third epoch, and in validation behind the last."""
+
+    class Counting(nn.Sequential):
+        passes = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            own = self.training and len(x) > max(PROBES)
+            self.passes += own
+            if (self.passes > 2 and training) or (not (training or self.training) and self.passes):
+                raise NotFinite("a number became nan")
+            answer: Tensor = super().forward(x)
+            return answer
+
+    model = Counting(network())
+    recipe = Recipe(epochs=4 if training else 1, batch_size=300, mixed_precision="off")
+    epoch = 3 if training else 1
+    with pytest.raises(NotFinite, match=rf"a number became nan in epoch {epoch}, behind a loss of \d\.\d+; use a lower `lr`"):
+        run(model, digits, recipe=recipe)
 
 
 @pytest.mark.parametrize("raised", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
