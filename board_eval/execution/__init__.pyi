@@ -10,3 +10,4 @@ from ._network import activation_of as activation_of
 from ._network import apply_layer as apply_layer
 from ._network import apply_node as apply_node
 from ._network import last_readers as last_readers
+from ._precision import full_float32 as full_float32

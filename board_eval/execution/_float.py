@@ -11,6 +11,7 @@ import torch
 
 from edgesearch.board_eval.execution._images import batch_size, check_images, to_numpy, to_tensor
 from edgesearch.board_eval.execution._network import Network
+from edgesearch.board_eval.execution._precision import full_float32
 from edgesearch.board_eval.graph import Array, Graph
 from edgesearch.errors import QuantizationError
 
@@ -44,7 +45,7 @@ def run_float(
     network = Network.of(graph, reference=True).channels_last().to(device)
     parts: dict[str, list[Array]] = {name: [] for name in wanted}
     size = batch or batch_size(graph)
-    with torch.inference_mode():
+    with full_float32(), torch.inference_mode():
         for start in range(0, len(images), size):
             values = network.run(to_tensor(images[start : start + size]).to(device), keep=wanted)
             for name in wanted:

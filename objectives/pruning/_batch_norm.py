@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from edgesearch.board_eval.execution import full_float32
+
 __all__ = ["re_estimate_batch_norm"]
 
 
@@ -24,7 +26,7 @@ def re_estimate_batch_norm(model: nn.Module, images: Tensor, *, batch_size: int 
         norm.momentum = None  # torch then keeps the plain mean of all batches
         norm.train()
     device = next(model.parameters()).device
-    with torch.no_grad():
+    with full_float32(), torch.no_grad():
         for batch in images.tensor_split(max(1, -(-len(images) // batch_size))):
             model(batch.to(device))
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from edgesearch.board_eval.execution import to_tensor
+from edgesearch.board_eval.execution import full_float32, to_tensor
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.lowering import lower_with_sources
 from edgesearch.objectives.data import DataSet, prepare
@@ -144,7 +144,7 @@ class _QatRules:
 def start(network: QatNetwork, calibration: npt.NDArray[np.float32], bits: int, seed: int, *, scale: bool) -> None:
     """Put the network at the grids and biases that PTQ would choose, with its channels scaled for them or not."""
     images = shuffled(to_tensor(calibration), seed)
-    with torch.no_grad():
+    with full_float32(), torch.no_grad():
         # what a ReLU6 clips must not depend on scales here, since training moves it
         grids = find_grids(network.to_network(), images, bits, seed, scale=scale, scale_relu6=False)
         if scale:

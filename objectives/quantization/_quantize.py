@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgesearch.board_eval.execution import full_float32
 from edgesearch.board_eval.graph import Graph
 from edgesearch.errors import PluginError, QuantizationError
 from edgesearch.objectives.quantization._best import quantize_best
@@ -45,7 +46,9 @@ def quantize(
     check_bits(bits)
     check_graph(graph)
     check_calibration(graph, images, expected_images)
-    quantized = _find(method, folder)(graph, images, bits=bits, seed=seed, device=device)
+    quantizer = _find(method, folder)
+    with full_float32():
+        quantized = quantizer(graph, images, bits=bits, seed=seed, device=device)
     if not isinstance(quantized, Graph) or not quantized.quantized:
         found = "a Graph without fix positions" if isinstance(quantized, Graph) else f"a {type(quantized).__name__}"
         raise QuantizationError(f"quantization method {method!r} returned {found}, expected a quantized Graph")

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgesearch.board_eval.execution import full_float32
 from edgesearch.errors import OutOfMemory
 from edgesearch.objectives.data import Normalisation, Split, View, prepare_tensor, show
 from edgesearch.objectives.pruning import quiet
@@ -49,7 +50,7 @@ def predict_logits(
     height, width = (input_size, input_size) if isinstance(input_size, int) else input_size or pixels.shape[1:3]
     batch_size = evaluation_batch((height, width), pixels.shape[3], batch_size)
     parts = []
-    with quiet(model):
+    with full_float32(), quiet(model):
         for index in torch.split(torch.arange(len(pixels)), batch_size):
             try:
                 batch = prepare_tensor(show(pixels, view, index).to(where), input_size, normalisation)
@@ -108,7 +109,7 @@ class Scorer:
         """The share of images that the network tells right, in eval mode."""
         model.to(self._device)
         answers = []
-        with quiet(model):
+        with full_float32(), quiet(model):
             for number, places in enumerate(self._places):
                 inputs = self._prepared(places) if self._kept is None else self._kept[number]
                 answers.append(model(inputs).float())
