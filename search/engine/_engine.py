@@ -17,9 +17,9 @@ import optuna
 from optuna.trial import TrialState, create_trial
 from threadpoolctl import threadpool_limits
 
-from edgesearch.errors import StudyError
 from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, StageMemory, teaching_figures
 from edgesearch.search.engine._crew import BoardCrew
+from edgesearch.search.engine._ends import Ends
 from edgesearch.search.engine._hard_limits import HardLimits
 from edgesearch.search.engine._heap import give_back_large_blocks
 from edgesearch.search.engine._intake import Accepted, Intake
@@ -35,9 +35,6 @@ from edgesearch.search.engine._trials import ActiveTrial
 from edgesearch.search.engine._workers import Pool
 from edgesearch.search.study import Lease, Ledger, StudyFile, is_worse_teacher, teacher_sentence
 from edgesearch.spaces import Candidate
-
-#: A study whose first trials all fail stops, since the reason is then not the candidates'.
-_HOPELESS = 8
 
 
 class Engine:
@@ -100,9 +97,9 @@ class Engine:
             note=progress.note,
             folder=folder,
         )
-        self._finished = self._failed = self._stopped = 0
+        self._ends = Ends()
         self._told_teacher = False
-        self._count = self._ended = self._wanted = 0  # trials of the study: all, ended, asked for
+        self._count = self._wanted = 0  # trials of the study: all, asked for
         self._take_over(retry_failed)
 
     # --- the loop
@@ -135,10 +132,11 @@ class Engine:
                 self._settle(end)
         self._ledger.set_attributes(self._tallies())
         intake = self._intake
-        return Summary(self._finished, self._failed, intake.rejections.count, intake.repeats, intake.exhausted, self._stopped)
+        finished, failed, stopped = map(self._ends.in_this_run, (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED))
+        return Summary(finished, failed, intake.rejections.count, intake.repeats, intake.exhausted, stopped)
 
     def _show(self) -> None:
-        self._progress.update(self._ended, self._wanted, {trial.number: trial.waits_for().kind for trial in self._active})
+        self._progress.update(self._ends.total, self._wanted, {trial.number: trial.waits_for().kind for trial in self._active})
 
     def _take_over(self, retry_failed: bool) -> None:
         """Learn from what is recorded, and go on with the trials of a driver that died."""
@@ -156,7 +154,7 @@ class Engine:
                 if "found" in trial.user_attrs:  # else an earlier version began it, and nobody knows
                     under_way.append((active, trial.user_attrs["found"]))
             else:
-                self._ended += 1
+                self._ends.observe(trial.state)
                 kinds = trial.user_attrs.get("stage_seconds") or {}
                 stages = self._plans.stages(candidate) if kinds else []
                 paid |= {part.key for stage in stages if stage.kind in kinds for part in with_rungs(stage)}
@@ -331,7 +329,6 @@ class Engine:
             **self._stopping.record(trial),
         }
         self._tell(trial, attributes, values, self._settings.constraints.excesses(figures))
-        self._finished += 1
         self._progress.finished(trial.number, trial.candidate, figures, None)
         self._stopping.finished(trial, attributes)
         self._stop_hopeless()
@@ -342,12 +339,8 @@ class Engine:
     def _fail(self, trial: ActiveTrial, reason: str) -> None:
         self._tell(trial, {"failure": reason, **trial.bookkeeping()}, None)
         self._stopping.left(trial)
-        self._failed += 1
         self._progress.finished(trial.number, trial.candidate, {}, reason)
-        if self._failed >= _HOPELESS and self._finished == 0:
-            raise StudyError(
-                f"the first {self._failed} trials all failed, the last with: {reason}; nothing is lost, mend it and go on"
-            )
+        self._ends.check_hope(reason)
 
     def _rule_out(self, trial: ActiveTrial, end: StageEnd) -> None:
         """A trial whose network, now that it is known, breaks a hard limit: the sampler is told so."""
@@ -364,7 +357,6 @@ class Engine:
 
     def _end_early(self, trial: ActiveTrial, account: dict[str, Any], figures: dict[str, Any]) -> None:
         self._tell(trial, {"stopped": account, **figures, **trial.bookkeeping()}, None)
-        self._stopped += 1
         self._progress.note(f"trial {trial.number}  {trial.candidate}  {account['reason']}")
 
     def _stop_hopeless(self) -> None:
@@ -387,8 +379,8 @@ class Engine:
             state=TrialState.PRUNED if "stopped" in attributes else None,
         )
         self._active = [other for other in self._active if other is not trial]
-        self._ended += 1
         stored = self._ledger.trial(trial.number)
+        self._ends.add(stored.state)
         self._scoring.observe(stored)
         self._intake.observe(stored)
         if "student" in stored.user_attrs.get("stopped", ()):  # it waits at a rung of that student's

@@ -252,6 +252,19 @@ def test_a_study_in_which_everything_fails_stops_with_the_reason(tmp_path: Path)
         bench.run(50, Spy(lambda _, job: JobResult(job.key, "refused", 0.0, "no luck")))
 
 
+def test_a_study_that_has_results_outlives_many_failures_and_tries_them_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, TEXT.replace("width = [0.5, 1.0]", "width = [0.25, 0.5, 0.75, 1.0]"))
+    bench.run(1)
+
+    def refuse(count: int, job: Job) -> JobResult:
+        return JobResult(job.key, "refused", 0.0, "no luck")
+
+    assert bench.run(11, Spy(refuse)).failed == 10
+    assert bench.run(21, Spy(refuse), retry_failed=True).failed == 10
+    states = [trial.state for trial in bench.study().get_trials()]
+    assert states == [TrialState.COMPLETE] + [TrialState.FAIL] * 20
+
+
 def test_candidates_that_break_a_constraint_are_rejected_before_training_and_are_no_trials(tmp_path: Path) -> None:
     bench = Bench(tmp_path, TEXT + "\n[constraints]\nmax_size_bytes = 5000\n")
     summary = bench.run(50)
