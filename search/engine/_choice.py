@@ -22,6 +22,7 @@ from edgesearch.search.engine._accuracy import AccuracyModel, probability
 from edgesearch.search.engine._coordinates import Axes, Point, Rows
 from edgesearch.search.engine._draws import Proposal, derive_seed
 from edgesearch.search.engine._gain import Goal, Landscape, likely_accuracies
+from edgesearch.search.engine._margin import chance
 from edgesearch.search.engine._options import Variants, training_key
 from edgesearch.search.engine._proposals import Proposer
 from edgesearch.search.engine._stage_costs import Expectation, StageCosts
@@ -79,7 +80,7 @@ class Insight(Protocol):
 @dataclass(frozen=True)
 class _Facts:
     """What is known of one candidate: its coordinates, its losses but for the accuracy's, and for each of its stages kind and
-    key, what its seconds are expected from, and the share of these that it is charged.
+    key, what its seconds are expected from, and the share of these that it is charged; how likely it keeps its limits.
     """
 
     row: Rows
@@ -88,6 +89,7 @@ class _Facts:
     stages: tuple[tuple[str, str], ...]
     expectations: tuple[Expectation, ...]
     shares: NDArray[np.float64]
+    chance: float
 
 
 class Chooser:
@@ -193,6 +195,7 @@ class Chooser:
             tuple((sys.intern(stage.kind), sys.intern(stage.key)) for stage in stages),
             tuple(self._costs.expectation(stage) for stage in stages),
             np.array([_SHARED if stage.kind in _SHARED_KINDS else 1.0 for stage in stages]),
+            chance(metrics, candidate.pruning, self._settings.constraints),
         )
 
     def _scores(self, options: Sequence[_Facts], number: int) -> NDArray[np.float64]:
@@ -214,7 +217,8 @@ class Chooser:
             self._goal, known, [*self._seen_losses, *middle.tolist()], seed=derive_seed(self._settings.seed, number)
         )
         accuracies = likely_accuracies(mean[:count], deviation[:count])
-        return np.asarray(landscape.expected(losses, accuracies) / self._seconds(options))
+        chances = np.array([option.chance for option in options])
+        return np.asarray(landscape.expected(losses, accuracies) * chances / self._seconds(options))
 
     def _seconds(self, options: Sequence[_Facts]) -> NDArray[np.float64]:
         """What each option is charged."""

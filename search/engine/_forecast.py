@@ -52,10 +52,17 @@ def rung_prior(left: int) -> Prior:
 METHOD_PRIOR = Prior(offset=(0.0, 0.4), slope=(-0.5, 1.0), scatter=0.25)
 #: Of what quantization alone costs.
 QUANTIZED_PRIOR = Prior(offset=(0.0, 0.3), slope=(0.0, 1.0), scatter=0.15)
-#: Of the logarithm of a pruned network's speed or size over what is expected of even pruning, by that share.
+#: Of the logarithm of a pruned network's speed over what is expected of even pruning, by that share.
 SCALE_PRIOR = Prior(offset=(0.0, 0.02), slope=(0.0, 0.15), scatter=0.05)
+#: Of its size, which says little of its work: the last layers have most of the weights, the first ones most of the work.
+SIZE_PRIOR = Prior(offset=(0.0, 0.05), slope=(0.0, 1.0), scatter=0.2)
 #: Nothing is left to learn.
 EXACT = Prior(offset=(0.0, 0.0), slope=(1.0, 0.0), scatter=0.0)
+
+
+def scale_prior(name: str) -> Prior:
+    """Of the logarithm of a pruned network's metric over what is expected of even pruning, by the share that is pruned."""
+    return SIZE_PRIOR if name == "size_bytes" else SCALE_PRIOR
 
 
 class Line(NamedTuple):
@@ -187,7 +194,7 @@ class Forecast:
             lines = [Line(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)] * len(self._numbers)  # what is not pruned is as fast as is expected
             for method, (_, pruned) in enumerate(self._numbers):
                 if pruned:
-                    lines[method] = self._line((table, method), self._scales.get((name, method), ()), SCALE_PRIOR)
+                    lines[method] = self._line((table, method), self._scales.get((name, method), ()), scale_prior(name))
             self._tables[table] = np.array(lines)
         return self._tables[table]
 

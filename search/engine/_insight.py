@@ -70,7 +70,7 @@ class EngineInsight:
             estimate = self._scoring.corrected(self._estimator.estimate(candidate), candidate)
         except EdgesearchError:
             return None
-        return None if self._settings.constraints.violations(self._scoring.favourable(estimate)) else estimate
+        return None if self._settings.constraints.violations(self._scoring.at_best(estimate, candidate)) else estimate
 
     def stages(self, candidate: Candidate) -> Sequence[Stage]:
         """All its stages, inputs first."""

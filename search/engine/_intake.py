@@ -148,7 +148,8 @@ class Intake:
             self.rejections.unsupported(proposal.candidate, error)
             return None
         broken = self._limits.broken_by(self._plans.stages(proposal.candidate))
-        violations = self._settings.constraints.violations(self._scoring.favourable(broken or estimate))
+        best = self._scoring.at_best(estimate, proposal.candidate) if broken is None else self._scoring.favourable(broken)
+        violations = self._settings.constraints.violations(best)
         if violations:
             self.rejections.violated(proposal.candidate, broken or estimate, violations)
         return None if violations else estimate

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from edgesearch.board_eval import Board
 from edgesearch.objectives import Artifact
 from edgesearch.search.engine._correction import Correction, HostLaw, Pair, Parts
+from edgesearch.search.engine._margin import at_best
 from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Candidate
 
@@ -57,7 +58,7 @@ class Scoring:
         return self.correction.apply(figures, self._parts(figures, candidate))
 
     def favourable(self, figures: Mapping[str, Any]) -> dict[str, Any]:
-        """Figures at the end of their interval that keeps constraints best: what rules a candidate out before training.
+        """Figures of a known network at the end of their interval that keeps constraints best.
 
         Nothing changes where scores are simulated, and so the figures are the scores.
         """
@@ -66,6 +67,13 @@ class Scoring:
             return dict(figures)
         latency_error = figures.get("latency_error") or error
         return {**figures, "fps": figures["fps"] / (1 - error), "latency_ms": figures["latency_ms"] * (1 - latency_error)}
+
+    def at_best(self, estimate: Mapping[str, Any], candidate: Candidate) -> dict[str, Any]:
+        """What is expected of a candidate before training, at the end of its interval that keeps constraints best.
+
+        A pruned one has a margin beside its board's, whose channels nobody knows yet.
+        """
+        return at_best(self.favourable(estimate), candidate.pruning)
 
     def wants_board(self, simulated: Mapping[str, Any], candidate: Candidate) -> bool:
         """Whether a candidate with these simulated figures is to be measured.

@@ -73,7 +73,7 @@ def screen(inputs: Inputs, trials: int) -> Screening:
                     unsupported = unsupported or str(error)
                     rejections.unsupported(candidate, error)
                     continue
-                if violations := constraints.violations(scoring.favourable(estimate)):
+                if violations := constraints.violations(scoring.at_best(estimate, candidate)):
                     rejections.violated(candidate, estimate, violations)
                     continue
                 network = inputs.estimator.network_key(candidate)

@@ -271,7 +271,10 @@ def test_candidates_that_break_a_constraint_are_rejected_before_training_and_are
     trials = bench.study().get_trials()
     assert summary.rejected > 0
     assert len(trials) + summary.rejected == 8
-    assert all(t.user_attrs["size_bytes"] <= 5000 for t in trials)
+    for trial in trials:  # a pruned one may turn out to break it once its channels are chosen
+        keeps = trial.user_attrs["size_bytes"] <= 5000
+        assert trial.state == (TrialState.COMPLETE if keeps else TrialState.PRUNED)
+        assert keeps or trial.user_attrs["candidate"]["pruning"]["ratio"]
     attributes = bench.study().user_attrs
     assert attributes["rejections"] == {"max_size_bytes": summary.rejected}
     (miss,) = attributes["nearest_rejected"]["misses"].values()
