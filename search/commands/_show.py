@@ -16,6 +16,7 @@ from edgesearch.search.report import (
     front_csv,
     front_json,
     print_table,
+    why_no_front,
     write_front_svg,
     write_results,
 )
@@ -32,7 +33,7 @@ def make_console() -> Console:
 
 
 def print_front(front: Front, console: Console) -> None:
-    """The front as a table, or the nearest misses when nothing is feasible.
+    """The front as a table, or what happened, with the nearest misses, when nothing is on it.
 
     A terminal is also told what the table's words mean; a file or a pipe only what a mark of a board means, where it has one.
     """
@@ -45,13 +46,11 @@ def print_front(front: Front, console: Console) -> None:
             click.echo(note)
         return
     misses = nearest_misses(view.records, view.constraints, limit=5)
-    if not misses:
-        click.echo(f"study {view.name} has no finished trial yet")
-        return
-    click.echo("no trial keeps every constraint; the nearest:")
+    click.echo(why_no_front(view) + ("; the nearest trials:" if misses else ""))
     for miss in misses:
         amounts = ", ".join(f"{name} missed by {amount:g}" for name, amount in miss.amounts.items())
-        click.echo(f"  trial {miss.record.number}  {miss.record.recipe}  {amounts}")
+        expected = ", as was expected when it was stopped" if miss.is_expected else ""
+        click.echo(f"  trial {miss.record.number}  {miss.record.recipe}  {amounts}{expected}")
 
 
 def pareto(*, style: str, picture: Path | None, study_name: str | None, storage: str | None, home: Path) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
@@ -20,6 +21,7 @@ import click
 import optuna
 
 from edgesearch.errors import StudyError
+from edgesearch.search.report._no_front import why_no_front
 from edgesearch.search.report._table import number, percent
 from edgesearch.search.study import ReadOnlyStudy, Record, knee, nearest_misses, open_read_only, pareto_front, read_study
 
@@ -122,14 +124,21 @@ def study_note(study: optuna.Study) -> str:
         lines += [f"- {name}: {_member(record)}" for name, record in ends.items()]
     else:
         misses = nearest_misses(view.records, view.constraints, limit=5)
-        lines += ["", "Nothing keeps every constraint; the nearest:", ""] if misses else []
-        for record, amounts in misses:
-            lines.append(f"- {_member(record)}; misses " + ", ".join(f"`{n}` by {a:g}" for n, a in amounts.items()))
+        lines += ["", _plain(why_no_front(view)) + ("; the nearest trials:" if misses else "."), ""]
+        for miss in misses:
+            amounts = ", ".join(f"`{n}` by {a:g}" for n, a in miss.amounts.items())
+            expected = ", as was expected when it was stopped" if miss.is_expected else ""
+            lines.append(f"- {_member(miss.record)}; misses {amounts}{expected}")
     return "\n".join(lines)
 
 
 def _member(record: Record) -> str:
     return f"trial {record.number}, {_quoted(record.recipe)}, {percent(record.accuracy)} at {number(record.fps)} FPS"
+
+
+def _plain(text: str) -> str:
+    """As text, in which Markdown has no meaning."""
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", text)
 
 
 def _quoted(text: str) -> str:

@@ -14,6 +14,7 @@ from edgesearch.errors import StudyError
 from edgesearch.files import write_atomically
 from edgesearch.search.report import _sections as sections
 from edgesearch.search.report._data import front_picture, page_data, stage_times
+from edgesearch.search.report._no_front import why_no_front
 from edgesearch.search.report._table import LEGEND, certainty_note, columns
 from edgesearch.search.study import StudyView
 
@@ -49,6 +50,7 @@ def report_html(view: StudyView) -> str:
         period=sections.period(view),
         cards=sections.cards(view, picture),
         misses=sections.misses(view),
+        emptiness=why_no_front(view),
         caption=sections.front_caption(picture),
         columns=columns(view),
         rows=sections.front_rows(view, picture),

@@ -148,7 +148,8 @@ def misses(view: StudyView) -> list[tuple[int, str, str]]:
         (
             miss.record.number,
             miss.record.recipe,
-            "; ".join(_MISSES.get(n, lambda v, n=n: f"{n} missed by {v:g}")(v) for n, v in miss.amounts.items()),
+            "; ".join(_MISSES.get(n, lambda v, n=n: f"{n} missed by {v:g}")(v) for n, v in miss.amounts.items())
+            + (", as was expected when it was stopped" if miss.is_expected else ""),
         )
         for miss in nearest_misses(view.records, view.constraints, limit=8)
     ]

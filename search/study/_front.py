@@ -131,21 +131,34 @@ def choose(front: Iterable[Record], *, min_accuracy: float | None = None, min_fp
 
 
 class Miss(NamedTuple):
-    """A trial that breaks constraints, and by how much each."""
+    """A trial that breaks constraints, and by how much each: known, or expected of one that was stopped early."""
 
     record: Record
     amounts: dict[str, float]
 
+    @property
+    def is_expected(self) -> bool:
+        """Whether the amounts were foretold when the trial was stopped."""
+        return not self.record.violations
+
 
 def nearest_misses(records: Iterable[Record], constraints: Mapping[str, float], *, limit: int | None = None) -> list[Miss]:
-    """Complete, deployable trials that break constraints, those that miss by least first.
+    """Deployable trials that break constraints, complete or stopped early, those that miss by least first.
 
     Misses are compared by their sum relative to the limits: 5 % too slow is as near as 5 % too large.
     """
     misses = [
-        (sum(amount / (abs(constraints.get(name, 0.0)) or 1.0) for name, amount in record.violations.items()), record)
+        (sum(amount / (abs(constraints.get(name, 0.0)) or 1.0) for name, amount in amounts.items()), Miss(record, amounts))
         for record in records
-        if record.is_complete and record.deployable and record.violations
+        if record.deployable and (amounts := _missed(record))
     ]
-    misses.sort(key=lambda miss: (miss[0], miss[1].number))
-    return [Miss(record, dict(record.violations)) for _, record in misses[:limit]]
+    misses.sort(key=lambda miss: (miss[0], miss[1].record.number))
+    return [miss for _, miss in misses[:limit]]
+
+
+def _missed(record: Record) -> dict[str, float]:
+    """By how much a trial that has ended misses each constraint that it breaks."""
+    if record.is_complete or (record.state == "PRUNED" and record.violations):
+        return dict(record.violations)
+    foretold: Mapping[str, float] = record.stopped.get("constraints", {}) if record.state == "PRUNED" else {}
+    return {name: amount for name, amount in foretold.items() if amount > 0}

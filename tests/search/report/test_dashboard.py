@@ -168,7 +168,7 @@ def test_the_note_names_the_nearest_misses_when_nothing_is_feasible() -> None:
     note = study_note(study)
     broken = sum(bool(r.violations) for r in read_study(study).records)
     assert f"constraint `min_accuracy` = 0.999: broken by {broken} of" in note
-    assert "Nothing keeps every constraint" in note
+    assert "no trial keeps every constraint (" in note
     assert "misses `min_accuracy` by" in note
 
 

@@ -140,7 +140,7 @@ def test_html_in_names_is_shown_and_never_run() -> None:
 
 def test_a_study_without_trials_still_has_a_report() -> None:
     page, data = _page(read_study(make_study(0, running=0)))
-    assert "No trial is complete yet" in page.text
+    assert "study demo has no finished trial yet" in page.text
     assert "Trials 0" in page.text
     assert data["trials"]["number"] == []
     assert not page.ids() & {"front", "history", "stages"}
@@ -165,6 +165,7 @@ def test_one_trial_is_a_front_and_its_knee() -> None:
 def test_the_nearest_misses_are_shown_when_nothing_is_feasible() -> None:
     page, data = _page(read_study(make_study(40, constraints={"min_accuracy": 0.99, "max_size_bytes": 2048.0})))
     assert "No trial keeps every constraint" in page.text
+    assert re.search(r"no trial keeps every constraint \(\d+ complete, \d+ failed, 1 running\)", page.text)
     assert re.search(r"accuracy \d+\.\d\d points too low; \S+ KiB too large", page.text)
     assert data["steps"] == []
     assert data["knee"] is None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,7 +138,25 @@ def test_nearest_misses_come_first_and_say_by_how_much() -> None:
     misses = nearest_misses(records, limits)
     assert [miss.record.number for miss in misses] == [1, 2, 0]
     assert misses[1].amounts == {"min_accuracy": 0.09, "min_fps": 50.0}
+    assert not any(miss.is_expected for miss in misses)
     assert len(nearest_misses(records, limits, limit=1)) == 1
+
+
+def test_trials_that_were_stopped_early_miss_what_is_known_or_was_expected_of_them() -> None:
+    limits = {"min_accuracy": 0.9, "min_fps": 1000.0}
+    at_rung = {"accuracies": [0.5], "constraints": {"min_accuracy": 0.18, "min_fps": -50.0}}
+    ruled_out = {"made_by": "k", "constraints": {"min_accuracy": 0.4, "min_fps": 100.0}}
+    known: dict[str, Any] = {"objectives": plain_record(0, (0.0, 0.0)).objectives, "deployable": True}
+    records = [
+        Record(0, "PRUNED", stopped=at_rung, **known),
+        Record(1, "PRUNED", stopped=ruled_out, violations={"min_fps": 100.0}, **known),
+        Record(2, "PRUNED", stopped={"constraints": {"min_accuracy": -0.01}}, **known),
+        Record(3, "RUNNING", stopped=at_rung, **known),  # it waits, and may yet keep them
+        Record(4, "FAIL", **known),
+    ]
+    nearest, other = nearest_misses(records, limits)
+    assert (nearest.record.number, nearest.amounts, nearest.is_expected) == (1, {"min_fps": 100.0}, False)
+    assert (other.record.number, other.amounts, other.is_expected) == (0, {"min_accuracy": 0.18}, True)
 
 
 def test_a_real_looking_study_has_a_front_without_dominated_members() -> None:
