@@ -8,7 +8,7 @@ order.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import Literal
 
@@ -58,7 +58,10 @@ class Mirror:
         self._known.clear()
 
     def observe(self, trial: FrozenTrial) -> None:
-        """Learn that a trial runs, or how it ended; what it is foretold to end with may come before, and is replaced then."""
+        """Learn that a trial runs, or how it ended; what it is foretold to end with may come before, and is replaced then.
+
+        One that failed is forgotten, as if it had never been told of: a study that goes on after a break does not tell of it.
+        """
         self._lessons.clear()
         known = self._known.get(trial.number)
         if known is None:
@@ -66,6 +69,8 @@ class Mirror:
             if trial.state in (TrialState.COMPLETE, TrialState.RUNNING) and (trial.params or not self._needs_parameters):
                 self._add(trial.number, trial)
                 self._complete += trial.state == TrialState.COMPLETE
+        elif trial.state not in (TrialState.COMPLETE, TrialState.RUNNING):
+            self._keep(self._known.keys() - {trial.number})
         else:
             mirrored = self._storage.get_trial(known)  # in memory, this is the trial itself
             if not mirrored.state.is_finished():
@@ -106,11 +111,15 @@ class Mirror:
         complete = sorted(number for number, trial in trials.items() if trial.state == TrialState.COMPLETE)
         kept = set(complete[-_LATEST:]) | set(self._best([trials[number] for number in complete], complete))
         _count_anew([trials[number] for number in complete if number in kept])
+        self._keep(kept | (trials.keys() - set(complete)))
+
+    def _keep(self, numbers: Set[int]) -> None:
+        """Forget all trials but these."""
+        trials = {number: self._storage.get_trial(known) for number, known in self._known.items() if number in numbers}
         self._start()
         for number, trial in trials.items():
-            if number in kept or trial.state == TrialState.RUNNING:
-                self._add(number, trial)
-        self._complete = len(kept)
+            self._add(number, trial)
+        self._complete = sum(trial.state == TrialState.COMPLETE for trial in trials.values())
 
     def _best(self, trials: Sequence[FrozenTrial], numbers: Sequence[int]) -> list[int]:
         """Those that keep all constraints first, then by how many fronts lie before them."""

@@ -69,6 +69,24 @@ def test_what_was_foretold_of_a_trial_is_replaced_and_told_late_of_one_that_was_
     assert len(seen(mirror)) <= 40
 
 
+def test_a_trial_that_fails_is_gone_whether_it_ran_or_waited_with_foretold_values() -> None:
+    mirror, resumed = (Mirror(["maximize", "maximize"], needs_parameters=False) for _ in range(2))
+    for number in range(4):
+        mirror.observe(trial(number, None))
+        if number != 2:
+            mirror.observe(trial(number, (1.0, float(number))))  # foretold
+    for number in (1, 2):
+        failed = trial(number, None)
+        failed.state = TrialState.FAIL
+        mirror.observe(failed)
+    for number in range(4):
+        resumed.observe(trial(number, (1.0, float(number))) if number in (0, 3) else failed)
+    assert seen(mirror) == seen(resumed) == {(1.0, 0.0): TrialState.COMPLETE, (1.0, 3.0): TrialState.COMPLETE}
+    for number in range(4, 42):  # it is counted when to keep only some
+        mirror.observe(trial(number, (float(number), 1.0)))
+        assert (len(seen(mirror)) == number - 1) == (number < 41)
+
+
 def test_asks_leave_no_trace() -> None:
     mirror = Mirror(["maximize", "maximize"], needs_parameters=False)
     mirror.observe(trial(0, (1.0, 1.0)))
