@@ -34,6 +34,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from edgesearch.errors import StudyError
+from edgesearch.search.study._creation import create_once
 from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, seconds_of
 from edgesearch.threads import alongside
 
@@ -132,7 +133,7 @@ def hold_lease(
 
 
 def _take(storage: RDBStorage, study_name: str, folder: Path, dead_after: float) -> Lease:
-    _TABLE.create(storage.engine, checkfirst=True)
+    create_once(lambda: _TABLE.create(storage.engine, checkfirst=True))
     token = uuid.uuid4().hex
     ours = {
         "token": token,

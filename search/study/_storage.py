@@ -12,6 +12,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from edgesearch.errors import StudyError
+from edgesearch.search.study._creation import create_once
 from edgesearch.search.study._database import Database
 from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, driver_hint, shown_url
 from edgesearch.search.study._file import StudyFile
@@ -26,7 +27,8 @@ def open_storage(url: str) -> RDBStorage:
     """The storage at a SQLAlchemy URL; raises StudyError when it does not connect.
 
     A SQLite file keeps a write-ahead log, so that readers (the dashboard, `pareto`) may look at it while it is written, and
-    writers wait for each other for a minute (`?timeout=` in the URL: another number of seconds).
+    writers wait for each other for a minute (`?timeout=` in the URL: another number of seconds). Of several drivers that open a
+    new database at the same time each makes what is missing.
     """
     try:
         parsed = make_url(url)
@@ -36,7 +38,7 @@ def open_storage(url: str) -> RDBStorage:
             options["connect_args"] = {"timeout": _SQLITE_WAITS}
         if sqlite:
             use_write_ahead_log(url)
-        return Database(url, engine_kwargs=options)
+        return create_once(lambda: Database(url, engine_kwargs=options))
     except ArgumentError as error:
         raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
     except ImportError as error:
