@@ -1,22 +1,20 @@
 """A Ray cluster that this process did not start: are its nodes fit for the study, and is its head there.
 
-What a node must have is looked at in a small task on it, before any stage runs there: this edgesearch, and the store.
+What a node must have is looked at before any stage runs there (`_fitness.py`).
 """
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import StudyError
-from edgesearch.objectives import is_folder
+from edgesearch.search.engine._fitness import Needs, check_nodes
 from edgesearch.search.engine._head import HeadWatch, Node, head_client, living_nodes, patience_with
 from edgesearch.search.engine._jobs import Job
 from edgesearch.search.engine._placement import Request, places
@@ -24,12 +22,10 @@ from edgesearch.search.engine._relay import LogKeeper, write_pieces
 from edgesearch.search.engine._shares import Shares
 from edgesearch.search.engine._shipping import names_code, packed
 
-__all__ = ["Cluster", "check_nodes"]
+__all__ = ["Cluster"]
 
 #: Seconds between two looks at logs that are elsewhere, and for an answer.
 _LOGS_S = 3.0
-#: Seconds for a node to say what it has.
-_NODE_S = 120.0
 
 
 class Cluster:
@@ -52,7 +48,7 @@ class Cluster:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise StudyError(f"the Ray cluster at {address} does not say which nodes it has ({first}); try again") from error
         self._fit: set[str] = set()
-        self._store: str | None = None
+        self._needs = Needs()
         self._codes: dict[str, Any] = {}  # folder -> its packed modules, in Ray's memory
         self._keeper: Any = None
         self._marker: Path | None = None
@@ -66,15 +62,16 @@ class Cluster:
 
         Raises StudyError for a node that is not fit for the study.
         """
-        if self._store is None:
-            self._store = job.store
+        code = self._code(job)
+        if self._needs.add(job):
+            self._fit.clear()
             self._check()
         if self._marker is None:
             self._marker = Path(job.log).parent / f".{uuid.uuid4().hex}.driver"
             self._marker.parent.mkdir(parents=True, exist_ok=True)
             self._marker.touch()
             self._keeper = self._ray.remote(num_cpus=0, max_restarts=-1)(LogKeeper).remote()
-        return self._code(job), self._keeper, str(self._marker)
+        return code, self._keeper, str(self._marker)
 
     def look(self, running: int) -> None:
         """Count `places` anew, now and then; `running`: stages that run now. To be called often.
@@ -135,8 +132,8 @@ class Cluster:
 
     def _check(self) -> None:
         new = {node: about for node, about in self._nodes.items() if node not in self._fit}
-        if new and self._store is not None:
-            check_nodes(self._ray, new, self._store)
+        if new and self._needs.store:
+            check_nodes(self._ray, new, self._needs, next(iter(self._codes.values()), None))
             self._fit |= new.keys()
 
     def _code(self, job: Job) -> Any:
@@ -149,75 +146,3 @@ class Cluster:
 
 def _nodes_of_client(ray: Any) -> dict[str, Node]:
     return {node["NodeID"]: Node(node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]}
-
-
-def check_nodes(ray: Any, nodes: Mapping[str, Node], store: str) -> None:
-    """Raise StudyError, by its address, for a node that has another edgesearch or does not see the store."""
-    with _marked(store) as marker:
-        answers = {node: _ask(ray, node, marker) for node in nodes}
-        ours = _versions()
-        deadline = time.monotonic() + _NODE_S
-        for node, answer in answers.items():
-            name = nodes[node].address
-            try:
-                found = ray.get(answer, timeout=max(deadline - time.monotonic(), 1.0))
-            except ray.exceptions.RayError as error:
-                first = (str(error).splitlines() or [type(error).__name__])[0]
-                raise StudyError(
-                    f"node {name} of the Ray cluster does not say what it has ({type(error).__name__}: {first}); mend it or "
-                    "take it out of the cluster, and give the same command again"
-                ) from error
-            for package, version in ours.items():
-                if found[package] != version:
-                    other = f"{package} {found[package]}" if found[package] else f"no {package}"
-                    raise StudyError(
-                        f"node {name} of the Ray cluster has {other}, and this machine has {package} {version}: their results "
-                        f"would differ; install {package} {version} there"
-                    )
-            if not found["marker"]:
-                raise StudyError(
-                    f"node {name} of the Ray cluster does not see the store at {store}; put it on a path that every node has "
-                    "(--store /PATH), or into an object store (--store s3://bucket/folder)"
-                )
-
-
-def _ask(ray: Any, node: str, marker: str) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    packages = tuple(_versions())
-
-    # A function within a function is sent whole: where edgesearch is missing, it runs nevertheless.
-    def tell() -> dict[str, Any]:
-        import os.path
-        from importlib import metadata
-
-        told: dict[str, Any] = {"marker": not marker or os.path.exists(marker)}
-        for package in packages:
-            try:
-                told[package] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                told[package] = ""
-        return told
-
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(num_cpus=0, max_retries=0)(tell).options(scheduling_strategy=there).remote()
-
-
-def _versions() -> dict[str, str]:
-    return {package: metadata.version(package) for package in ("edgesearch", "torch")}
-
-
-@contextmanager
-def _marked(store: str) -> Iterator[str]:
-    """A file in the store's folder that nodes look for; "" for a store that is no folder."""
-    if not is_folder(store):
-        yield ""
-        return
-    marker = Path(store) / "tmp" / f"{uuid.uuid4().hex}.node"
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.touch()
-    try:
-        yield os.fspath(marker)
-    finally:
-        with suppress(OSError):
-            marker.unlink()

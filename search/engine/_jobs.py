@@ -81,7 +81,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     """Run one stage in this process; what it prints goes to its log. Never raises: the answer says how it ended."""
     job = Job(**content)
     threads = int(job.stage["threads"])
-    _extend_path(job.python_path)
+    extend_path(job.python_path)
     from edgesearch.board_eval import BoardReference, VitisSettings
     from edgesearch.objectives import Limits, Stage, open_store, run_stage
 
@@ -135,7 +135,8 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     return asdict(JobResult(stage.key, outcome, time.perf_counter() - started, message, figures))
 
 
-def _extend_path(python_path: tuple[str, ...]) -> None:
+def extend_path(python_path: tuple[str, ...]) -> None:
+    """Look for modules where the driver does, too, behind this process's own places."""
     for folder in python_path:
         if folder not in sys.path:
             sys.path.append(folder)

@@ -15,7 +15,7 @@ from typing import Any
 
 from edgesearch.errors import StudyError
 
-__all__ = ["MOST_BYTES", "folder_with", "names_code", "packed"]
+__all__ = ["MOST_BYTES", "folder_with", "import_paths", "names_code", "packed"]
 
 #: Bytes of Python files that a study may have beside it.
 MOST_BYTES = 16 << 20
@@ -27,15 +27,19 @@ _LEFT_OUT = {"__pycache__", "node_modules", "site-packages"}
 
 def names_code(*values: Any) -> bool:
     """Whether one of these JSON values has an import path in it."""
+    return bool(import_paths(*values))
+
+
+def import_paths(*values: Any) -> set[str]:
+    """The import paths in these JSON values."""
+    found: set[str] = set()
     for value in values:
         if isinstance(value, str):
-            found = _IMPORT_PATH.match(value) is not None
+            found |= {value.partition("+")[0]} if _IMPORT_PATH.match(value) else set()
         else:
             parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-            found = names_code(*parts)
-        if found:
-            return True
-    return False
+            found |= import_paths(*parts)
+    return found
 
 
 def packed(folder: Path) -> bytes:
@@ -59,11 +63,6 @@ def packed(folder: Path) -> bytes:
 
 def folder_with(code: bytes, folder: str) -> str:
     """A folder of this machine that has exactly this code: `folder` itself, where that is so, else one with a copy."""
-    return _unpacked(code, folder)
-
-
-@lru_cache(maxsize=16)
-def _unpacked(code: bytes, folder: str) -> str:
     here = Path(folder)
     if here.is_dir():
         try:
@@ -71,6 +70,11 @@ def _unpacked(code: bytes, folder: str) -> str:
                 return folder
         except (OSError, StudyError):
             pass
+    return _unpacked(code)
+
+
+@lru_cache(maxsize=16)
+def _unpacked(code: bytes) -> str:
     digest = hashlib.sha256(code).hexdigest()[:32]
     base = Path(tempfile.gettempdir()) / f"edgesearch-code-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)

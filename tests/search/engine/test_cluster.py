@@ -88,10 +88,10 @@ class Net(nn.Module):
 """
 
 
-def own_job(folder: Path) -> Job:
+def own_job(folder: Path, first: str = "") -> Job:
     """The training of a network of the user's own, whose module lies in a folder of its own."""
     (folder / "study").mkdir(parents=True)
-    (folder / "study" / "nets.py").write_text(OWN)
+    (folder / "study" / "nets.py").write_text(first + OWN)
     pipeline = Pipeline.model_validate({"data": DATA.model_dump(), "train": {"epochs": 1}})
     student = complete(Student(architecture="nets:Net", input_size=8), folder=folder / "study")
     last = plan(Candidate(student=student), pipeline, Conditions(load_data(DATA).fingerprints))
@@ -140,6 +140,20 @@ def test_a_node_with_another_edgesearch_is_refused_by_its_address(
     try:
         with pytest.raises(StudyError, match=r"node [\d.]+ of the Ray cluster has edgesearch 9\.9, and this machine has"):
             pool.submit(job(tmp_path))
+    finally:
+        pool.close()
+
+
+def test_a_node_that_lacks_what_the_studys_code_imports_is_refused_before_a_stage_runs(tmp_path: Path, cluster: Any) -> None:
+    cluster.add_node(num_cpus=1, env_vars={"EDGESEARCH_TEST_NODE": "bare"})
+    task = own_job(tmp_path, "import os\n\nif 'EDGESEARCH_TEST_NODE' in os.environ:\n    import no_such_package\n")
+    pool = RayPool(1, address=cluster.address)
+    try:
+        with pytest.raises(
+            StudyError, match=r"node [\d.]+ of the Ray cluster cannot run the study's code: code 'nets:Net' .*no_such_package"
+        ):
+            pool.submit(task)
+        assert not Path(task.log).exists()
     finally:
         pool.close()
 
