@@ -72,6 +72,7 @@ class StageRunner:
         self._running: dict[str, tuple[Stage, str]] = {}  # stage key -> stage, log
         self._refused: dict[str, tuple[Stage, str, JobResult]] = {}  # by a board, and nobody knows yet whose fault that is
         self._deaths: Counter[str] = Counter()
+        self._attempts: Counter[str] = Counter()  # stage key -> logs that are given away
         self._known: dict[str, Artifact] = {}  # the last that were read
         self._missed: dict[str, float] = {}  # stage key -> when it was last looked for in vain
 
@@ -121,8 +122,7 @@ class StageRunner:
     def start(self, stage: Stage) -> None:
         """Give the stage to the pool."""
         board = self._boards.give(stage.key) if self._boards is not None and needs_board(stage) else None
-        attempt = self._deaths[stage.key] + (len(self._boards.faults(stage.key)) if self._boards is not None else 0)
-        log = str(self._logs / f"{stage.kind}-{stage.key[:16]}{f'-retry{attempt}' if attempt else ''}.log")
+        log = self._new_log(stage)
         self._running[stage.key] = (stage, log)
         folder = None if self._folder is None else str(self._folder)
         self._pool.submit(
@@ -138,6 +138,15 @@ class StageRunner:
                 memory=0 if self._memory is None else self._memory(stage),
             )
         )
+
+    def _new_log(self, stage: Stage) -> str:
+        """The log of the stage's next attempt: no other has it, in this run or before, whatever ended that one."""
+        while True:
+            attempt = self._attempts[stage.key]
+            self._attempts[stage.key] += 1
+            log = self._logs / f"{stage.kind}-{stage.key[:16]}{f'-retry{attempt}' if attempt else ''}.log"
+            if not log.exists():
+                return str(log)
 
     def collect(self, timeout: float) -> list[StageEnd]:
         """The stages that ended, waiting at most `timeout` seconds for the first.

@@ -106,6 +106,23 @@ def test_a_stage_that_hangs_is_tried_again_with_a_log_of_its_own(
     assert capsys.readouterr().out.count("; trying again") == 2
 
 
+def test_every_attempt_has_a_log_of_its_own_whatever_ended_the_one_before(
+    runner: StageRunner, worker: Worker, tmp_path: Path
+) -> None:
+    stage = measured(0, resource="")
+    data: Any = StudyFile.load("quickstart").data
+    logs = []
+    for driver in (runner, StageRunner(store=Store(tmp_path / "store"), pool=worker, data=data, logs=tmp_path, note=print)):
+        for _ in range(2):  # a lost node and a pool that begins anew are no deaths of the stage
+            assert started(driver, [stage]) == [True]
+            logs.append(worker.jobs[-1].log)
+            Path(logs[-1]).write_text("epoch 1/5")
+            worker.ended.append(JobResult(stage.key, "interrupted", 0.0, "Ray went down with its worker"))
+            assert driver.collect(timeout=0.0) == []
+    name = f"measured-{stage.key[:16]}"
+    assert [Path(log).name for log in logs] == [f"{name}{retry}.log" for retry in ("", "-retry1", "-retry2", "-retry3")]
+
+
 def test_what_is_to_be_known_of_a_stage_that_is_done_is_told(
     runner: StageRunner, worker: Worker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
