@@ -92,6 +92,11 @@ class Asking:
                 self._insight.stages(Candidate.model_validate(attributes["candidate"])), attributes["stage_seconds"]
             )
 
+    @property
+    def warning(self) -> str:
+        """What a person should know of the sampler; "" where there is nothing."""
+        return self._proposer.warning
+
     def why_none_is_left(self) -> str:
         """Once `proposals` came to its end: one sentence."""
         return self._proposer.why_none_is_left()

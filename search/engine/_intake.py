@@ -68,6 +68,8 @@ class Intake:
             has_network=lambda key: self._networks.knows(key),
             folder=folder,
         )
+        if self._asking.warning:
+            note(f"warning: {self._asking.warning}")
         self._search: Iterator[Proposal] | None = None  # for the next trial
         self._began = 0.0
         self._seen: set[str] = set()  # candidate keys

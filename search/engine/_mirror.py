@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
+from optuna.samplers._ga import BaseGASampler
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -39,6 +40,12 @@ class _Memory(InMemoryStorage):
         """As if it had never been asked for."""
         trial = self._studies[study_id].trials.pop()
         del self._trial_id_to_study_id_and_number[trial._trial_id]
+
+    def forget_attributes(self, study_id: int, head: str) -> None:
+        """Forget the study's own attributes of which the names begin so."""
+        attributes = self._studies[study_id].system_attrs
+        for name in [name for name in attributes if name.startswith(head)]:
+            del attributes[name]
 
 
 class Mirror:
@@ -91,11 +98,25 @@ class Mirror:
             sampler.lessons = self._lessons
         with quiet_optuna():
             self._study.sampler = sampler
+            if isinstance(sampler, BaseGASampler):
+                self._choose_parents(sampler)
             trial = self._study.ask()
             try:
                 yield trial
             finally:
                 self._storage.forget_last(self._study._study_id)
+
+    def _choose_parents(self, sampler: BaseGASampler) -> None:
+        """Let the sampler choose the parents of all generations from the trials alone.
+
+        It would keep what it chose in the study's attributes, where a driver that begins after a break does not find it. Older
+        generations come first: a later one asks for its parents', which is a deep recursion where there are many.
+        """
+        study_id, generation = self._study._study_id, sampler._get_generation_key()
+        self._storage.forget_attributes(study_id, sampler._get_parent_cache_key_prefix())
+        trials = self._storage.get_all_trials(study_id, deepcopy=False)
+        for number in range(1, max((trial.system_attrs.get(generation, 0) for trial in trials), default=0) + 1):
+            sampler.get_parent_population(self._study, number)
 
     def frozen(self, trial: optuna.Trial) -> FrozenTrial:
         """A trial that was asked for, as it is so far."""

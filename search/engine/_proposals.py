@@ -3,8 +3,8 @@
 Optuna's samplers work on a mirror of the study in memory, so that a proposal that is turned down (it breaks a constraint, the
 DPU cannot run it, it was tried before) never becomes a trial. Trials under way are in the mirror as running ones. Every
 proposal's random numbers come from (study seed, trial number, attempt). With one worker a study that goes on after a break so
-proposes exactly what it would have without; with several, what a sampler has learnt by the time of a proposal depends on
-which trials happen to have ended.
+proposes exactly what it would have without, by every sampler that learns from trials alone (`_samplers.py`); with several, what
+a sampler has learnt by the time of a proposal depends on which trials happen to have ended.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Proposer:
 
     def __init__(self, settings: StudyFile, *, folder: Path | None = None) -> None:
         self._settings, self._folder = settings, settings.folder if folder is None else folder
-        check_sampler(settings, folder=self._folder)
+        #: What a person should know of the sampler; "" where there is nothing.
+        self.warning = check_sampler(settings, folder=self._folder)
         needs = needs_parameters(make_sampler(settings.search, 0, folder=self._folder))
         self._mirror = Mirror(settings.directions, needs_parameters=needs)
         self._walk: Iterator[Proposal] | None = None

@@ -1,11 +1,13 @@
 """Samplers, by name or by the import path of any of Optuna's interface.
 
 A sampler is made anew for every proposal, with a seed of its own, so that a study that goes on proposes what it would have
-without a break; what a sampler learns from must be in the trials. Running trials are among those: TPE counts them as bad, so
-that workers do not search in the same place (its `constant_liar`; with several objectives too), GP takes them into its model.
-NSGA-II, NSGA-III and random draws do not look at them: generations are made of finished trials, and what keeps workers apart is
-that no candidate is proposed twice. TPE models parameters that depend on others where they exist; NSGA-II, NSGA-III and GP only
-those that every trial has, and draw the others at random.
+without a break; what a sampler learns from must be in the trials. That holds for all that are named here: parents of
+generations, which Optuna keeps in the study, are chosen from the trials each time. It does not for samplers that keep something
+else in the study (`check_sampler` says so), and those that keep it in their own object never leave their first step. Trials
+that run are seen, too: TPE counts them as bad, so that workers do not search in the same place (its `constant_liar`; with
+several objectives too), GP takes them into its model. NSGA-II, NSGA-III and random draws do not look at them: generations are
+made of finished trials, and what keeps workers apart is that no candidate is proposed twice. TPE models parameters that depend
+on others where they exist; NSGA-II, NSGA-III and GP only those that every trial has, and draw the others at random.
 """
 
 from __future__ import annotations
@@ -78,14 +80,15 @@ def needs_parameters(sampler: BaseSampler) -> bool:
     return isinstance(sampler, _NEED_PARAMETERS)
 
 
-def check_sampler(settings: StudyFile, *, folder: Path | None = None) -> None:
+def check_sampler(settings: StudyFile, *, folder: Path | None = None) -> str:
     """Let the study's sampler propose a few candidates of the study's space, with made-up values.
 
-    Raises StudyError naming what it cannot do with this space: conditional parameters, several objectives, constraints.
+    What a person should know of it, in one sentence; "" where there is nothing. Raises StudyError naming what it cannot do with
+    this space: conditional parameters, several objectives, constraints.
     """
     space, search = settings.space, settings.search
     if space is None:
-        return
+        return ""
     eager = search.model_copy(update={"startup_trials": 2, "population": 2})
     with quiet_optuna():
         study = optuna.create_study(directions=list(settings.directions))
@@ -106,6 +109,18 @@ def check_sampler(settings: StudyFile, *, folder: Path | None = None) -> None:
                     f"sampler {search.sampler!r} cannot search this study ({len(study.directions)} objectives, {len(names)} "
                     f"constraints, parameters that depend on others): {first}; choose another, for example tpe"
                 ) from error
+    kept = [name for name in study._storage.get_study_system_attrs(study._study_id) if not _is_of_parents(name)]
+    if not kept:
+        return ""
+    return (
+        f"sampler {search.sampler!r} keeps in the study, and not in the trials, what it goes on from: after a break it begins "
+        "anew, and the study proposes what it would not have without one"
+    )
+
+
+def _is_of_parents(attribute: str) -> bool:
+    """Whether a genetic sampler keeps in it whom it chose for parents, which the mirror lets it choose anew."""
+    return ":parent:" in attribute
 
 
 def _made_up(direction: StudyDirection, number: int) -> float:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from edgesearch.plugins import source_fingerprint
+from edgesearch.search.engine._draws import Proposal
 from edgesearch.search.engine._proposals import MAX_ATTEMPTS, Proposer, derive_seed
 from edgesearch.search.study._file import StudyFile, parse_study
 
@@ -28,20 +29,27 @@ def study(sampler: str = "tpe") -> StudyFile:
     return parse_study(SPACE.replace("SAMPLER", sampler).encode(), where="s", folder=Path())
 
 
-def teach(proposer: Proposer, count: int) -> None:
-    """Tell of `count` trials, every third of them failed; accuracy and speed follow from the number."""
+def teach(proposer: Proposer, count: int) -> list[FrozenTrial]:
+    """Run `count` trials, every third of them failed, and return them; accuracy and speed follow from the number."""
+    trials = []
     for number in range(count):
         proposal = next(iter(proposer.proposals(number)))
-        failed = number % 3 == 2
-        proposer.observe(
-            create_trial(
-                state=TrialState.FAIL if failed else TrialState.COMPLETE,
-                values=None if failed else [0.5 + 0.01 * (number % 7), 100.0 + number],
-                params=proposal.params,
-                distributions=proposal.distributions,
-                system_attrs=proposal.system_attrs,
-            )
-        )
+        proposer.observe(told(number, proposal, TrialState.RUNNING))
+        trials.append(told(number, proposal, TrialState.FAIL if number % 3 == 2 else TrialState.COMPLETE))
+        proposer.observe(trials[-1])
+    return trials
+
+
+def told(number: int, proposal: Proposal, state: TrialState) -> FrozenTrial:
+    trial = create_trial(
+        state=state,
+        values=[0.5 + 0.01 * (number * 7 % 11), 100.0 + number * 5 % 13] if state == TrialState.COMPLETE else None,
+        params=proposal.params,
+        distributions=proposal.distributions,
+        system_attrs=proposal.system_attrs,
+    )
+    trial.number = number
+    return trial
 
 
 def test_what_is_foretold_is_replaced_by_what_comes_true() -> None:
@@ -68,14 +76,20 @@ def test_every_sampler_lives_with_failed_trials(sampler: str) -> None:
     assert proposal.candidate == proposal.candidate.canonical()
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "nsga2", "nsga3"])
 def test_a_resumed_study_proposes_what_the_uninterrupted_one_would(sampler: str) -> None:
-    whole, resumed = Proposer(study(sampler)), Proposer(study(sampler))
-    teach(whole, 10)
-    list(zip(range(5), whole.proposals(10), strict=False))  # turned-down proposals leave no trace
-    teach(resumed, 10)
-    a, b = next(iter(whole.proposals(11))), next(iter(resumed.proposals(11)))
-    assert (a.candidate, a.params) == (b.candidate, b.params)
+    """The trials, as they ended, are all that a driver has which begins after a break."""
+    whole, breaks = Proposer(study(sampler)), (9, 13, 18, 23)
+    trials = teach(whole, breaks[-1])
+    for count in breaks:
+        broken, resumed = Proposer(study(sampler)), Proposer(study(sampler))
+        assert [t.params for t in teach(broken, count)] == [t.params for t in trials[:count]]
+        list(zip(range(5), broken.proposals(count), strict=False))  # turned-down proposals leave no trace
+        for trial in trials[:count]:
+            resumed.observe(trial)
+        for number in range(count, count + 3):
+            a, b = next(iter(broken.proposals(number))), next(iter(resumed.proposals(number)))
+            assert (a.candidate, a.params) == (b.candidate, b.params)
 
 
 def test_attempts_differ_so_that_a_turned_down_candidate_is_not_drawn_for_ever() -> None:

@@ -126,3 +126,13 @@ def test_a_sampler_for_one_objective_is_refused_for_two(tmp_path: Path) -> None:
     )
     with pytest.raises(StudyError, match=r"2 objectives, 1 constraints.*choose another"):
         check_sampler(study("single:Single"), folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "nsga3", "gp", "random"])
+def test_what_goes_on_from_the_trials_alone_is_nothing_to_warn_of(name: str) -> None:
+    assert check_sampler(study(name)) == ""
+
+
+def test_a_sampler_that_keeps_its_step_in_the_study_is_told_of() -> None:
+    said = "sampler 'optuna.samplers:QMCSampler' keeps in the study, and not in the trials, what it goes on from"
+    assert check_sampler(study("optuna.samplers:QMCSampler")).startswith(said)
