@@ -8,7 +8,7 @@ that any number of variants of a network costs a copy each.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -254,6 +254,15 @@ class Layers:
         lost = (self.channels - kept).astype(np.float64)
         total: NDArray[np.float64] = ((self.out - lost @ self.out_share.T) * (self.into - lost @ self.into_share.T)) @ self.each
         return total
+
+    def narrowed(self, kept: NDArray[np.int64]) -> Layers:
+        """The layers of the network whose groups keep `kept` (G,) channels."""
+        lost = (self.channels - kept).astype(np.float64)
+        out, into = (
+            np.rint(size - share @ lost).astype(np.int64)
+            for size, share in ((self.out, self.out_share), (self.into, self.into_share))
+        )
+        return replace(self, out=out, into=into, channels=np.asarray(kept, np.int64))
 
 
 def layers_of(model: nn.Module, input_shape: tuple[int, int, int], groups: Sequence[Group]) -> Layers:

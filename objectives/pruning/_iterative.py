@@ -5,16 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from torch import nn
 
 from edgesearch.objectives.pruning._budget import Clock, TimeBudget, budget_of
+from edgesearch.objectives.pruning._course import Course
 from edgesearch.objectives.pruning._groups import find_groups, layers_of
 from edgesearch.objectives.pruning._importance import weigh
 from edgesearch.objectives.pruning._pruned import Curve, Pruned, check_pruning, pruned_network, seeded
 from edgesearch.objectives.pruning._sensitivity import Sensitivity, measure_groups
-from edgesearch.objectives.pruning._ways import Scoring, best_way, draw_ways
+from edgesearch.objectives.pruning._ways import TOLERANCE, Scoring, best_way, draw_ways
 
 __all__ = ["prune_iterative"]
 
@@ -45,6 +47,9 @@ def prune_iterative(
 ) -> Pruned:
     """`model`, which is not changed, less `ratio` of its MACs in `steps` rounds of the same proportion.
 
+    The rounds aim at shares of the whole `model`: what one misses, the next makes up. A round takes no way from which the end
+    would be further from the ratio than `prune_one_step` allows, where channels go evenly from there on.
+
     Each round measures how `score` falls as every group alone loses 10 to 90 % of its channels, and chooses between a way that
     follows it and up to `draws` others as `prune_one_step` does, of which the first takes the same share of every group. But
     for the last round it then calls `finetune(network, round)`, rounds counted from 0, where the score has fallen since `model`
@@ -54,9 +59,9 @@ def prune_iterative(
     """
     check_pruning(ratio, granularity)
     current, rounds = copy.deepcopy(model), max(1, steps)
-    part = 1 - (1 - ratio) ** (1 / rounds)
     whole, seconds, unpruned = 0.0, 0.0, 0.0
     first: Mapping[str, Curve] = {}
+    course: Course | None = None
     for step in range(rounds):
         with seeded(seed + step):
             groups, base = weigh(current, find_groups(current, input_shape), score)
@@ -68,9 +73,20 @@ def prune_iterative(
         with seeded(seed + step):
             known = sensitivity if step == 0 else None
             measured = known or measure_groups(current, groups, granularity, score, base)
-        variants = draw_ways(layers, part, budget, draws, np.random.default_rng(seed + step))
+        variants = draw_ways(layers, max(0.0, 1 - target / budget.whole), budget, draws, np.random.default_rng(seed + step))
         scoring = Scoring(score, recalibrate, chance, seed + step)
-        best, _ = best_way(current, groups, variants, budget=budget, target=target, scoring=scoring, sensitivity=measured)
+        if clock is None:
+            course = course or Course(layers, granularity=granularity, target=whole * (1 - ratio), tolerance=TOLERANCE)
+        best, _ = best_way(
+            current,
+            groups,
+            variants,
+            budget=budget,
+            target=target,
+            scoring=scoring,
+            sensitivity=measured,
+            allowed=None if course is None else partial(course.allows, layers, last=step == rounds - 1),
+        )
         seconds = budget.seconds(best.kept) if isinstance(budget, TimeBudget) else 0.0
         current = best.network
         if step < rounds - 1 and best.score < unpruned - _FALLEN * (unpruned - chance):

@@ -20,12 +20,12 @@ from edgesearch.objectives.pruning._pruned import seeded
 from edgesearch.objectives.pruning._ratio import even_keys, levels, round_to_levels
 from edgesearch.objectives.pruning._sensitivity import Sensitivity, falls
 
-__all__ = ["Scoring", "Way", "best_way", "draw_ways"]
+__all__ = ["TOLERANCE", "Scoring", "Way", "best_way", "draw_ways"]
 
 #: Scores are noise where the best is not this share of the way from chance to the unpruned network's.
 _NOISE = 0.1
 #: A drawn vector is taken as it is if it meets the target within this share of it (1 % in EagleEye); else it is scaled.
-_TOLERANCE = 0.01
+TOLERANCE = 0.01
 #: Vectors drawn for each one that is wanted, before the nearest are scaled.
 _TRIES = 256
 #: The least and the most that a draw takes of a group, and the widest spread between groups (Vitis AI optimizer).
@@ -68,8 +68,11 @@ def best_way(
     target: float,
     scoring: Scoring,
     sensitivity: Sensitivity | None,
+    allowed: Callable[[Integers], bool] | None = None,
 ) -> tuple[Way, tuple[float, ...]]:
     """The best of the `variants`, and of one more that follows the `sensitivity` of the groups where it is given; all scores.
+
+    Only those are tried that are `allowed`, if that is given; where none is, the network stays as it is.
 
     That one has the least fall of the score for what is saved. Of equal scores the way wins that has the least fall by the
     groups' sensitivity, then the one that keeps most of the groups' importance. Where there is sensitivity to go by, scores
@@ -82,7 +85,8 @@ def best_way(
         kept = budget.meet(dear_keys(fallen, budget), target)
         variants += [] if any(np.array_equal(kept, known) for known in variants) else [kept]
     ways = []
-    for kept in variants:
+    whole = np.array([group.channels for group in groups], np.int64)
+    for kept in [kept for kept in variants if allowed is None or allowed(kept)] or [whole]:
         network = remove_channels(model, groups, kept.tolist())
         fall = 0.0 if fallen is None else _fall(groups, fallen, kept, budget.granularity)
         ways.append(Way(kept, network, scoring(network), fall, _importance(groups, kept)))
@@ -126,7 +130,7 @@ def draw_ways(
         return list((found | {tuple(kept.tolist()): kept for kept in scaled}).values())
     kept = round_to_levels(drawn, channels, granularity)
     misses = np.abs(layers.macs(kept) - target) / budget.whole
-    for row in np.flatnonzero(misses <= _TOLERANCE):
+    for row in np.flatnonzero(misses <= TOLERANCE):
         if len(found) < draws:
             found.setdefault(tuple(kept[row].tolist()), kept[row])
     for row in np.argsort(misses, kind="stable")[: 4 * draws]:
@@ -134,7 +138,7 @@ def draw_ways(
             break
         scaled_row = budget.meet(even_keys(channels, granularity, drawn[row]), target)
         if abs(float(layers.macs(scaled_row)) - target) <= max(
-            _TOLERANCE * budget.whole, abs(float(layers.macs(even)) - target)
+            TOLERANCE * budget.whole, abs(float(layers.macs(even)) - target)
         ):
             found.setdefault(tuple(scaled_row.tolist()), scaled_row)
     return list(found.values())

@@ -34,10 +34,14 @@ from edgesearch.objectives.stages.kinds._sensitivity import SENSITIVITY_PASSES, 
 from edgesearch.objectives.training import STEP_PASSES, Recipe, Supervision, Training, train
 from edgesearch.spaces import Pruning, Student
 
+#: Of pruning in rounds by this program: raised by one whenever its code changes the result.
+_ROUNDS_VERSION = 2
+
 
 class PrunedSettings(TrainedSettings):
     """How much goes and how, how hard it is looked for, and the fine-tuning behind it.
 
+    `rounds_version` is that of iterative pruning, which a plan fills in: other methods keep their results when it is raised.
     `board` is what decides the time of a network, `import_path` where a board of the user's own is found; both are empty where
     pruning does not go by time.
     """
@@ -47,6 +51,7 @@ class PrunedSettings(TrainedSettings):
     search: PruneSearch = PruneSearch()
     board: dict[str, Any] = Field(default_factory=dict)
     import_path: str = ""
+    rounds_version: int = 1
 
     def find_board(self, context: Context[PrunedSettings]) -> Board:
         """The board whose time counts."""
@@ -67,6 +72,7 @@ def _place(plan: Plan) -> Stage | None:
         distillation=plan.distillation,
         board=dict(conditions.timed) if timed else {},
         import_path=conditions.board_import_path if timed else "",
+        rounds_version=_ROUNDS_VERSION if pruning.method == "iterative" and pruning.backend == "edgesearch" else 1,
     )
     return plan.make(
         "pruned",

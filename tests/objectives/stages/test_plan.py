@@ -242,6 +242,15 @@ def test_the_version_of_clips_at_six_is_in_the_keys_of_qat_of_networks_that_may_
     assert version("mobilenet_v2", backend="nndct") is None
 
 
+def test_only_pruning_in_rounds_has_a_version_of_its_own_in_its_key() -> None:
+    def version(**pruning: Any) -> Any:
+        stages = chain(Candidate(student=STUDENT, pruning=Pruning(ratio=0.3, **pruning)))
+        return stages["pruned"].parameters.get("rounds_version")
+
+    assert version(method="iterative") == 2
+    assert version(method="one_step") is version(method="iterative", backend="vai") is version(method="unstructured") is None
+
+
 def test_a_stage_that_draws_nothing_serves_every_seed() -> None:
     stage = chain(EVERYTHING)["logits"]
     assert stage.seed is None
