@@ -20,3 +20,4 @@ from ._sparse import settle as settle
 from ._sparse import zero_share as zero_share
 from ._vai import PruningImages as PruningImages
 from ._vai import prune_with_vai as prune_with_vai
+from ._ways import TOLERANCE as TOLERANCE

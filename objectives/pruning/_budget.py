@@ -45,6 +45,10 @@ class Budget(Protocol):
         """What the network costs as it is."""
         ...
 
+    def cost(self, kept: Integers) -> float:
+        """What the network costs whose groups keep `kept` channels."""
+        ...
+
     def meet(self, keys: Sequence[Floats], target: float) -> Integers:
         """The channels kept, in the order of the keys, when the cost is about `target`."""
         ...
@@ -64,7 +68,11 @@ class MacBudget:
     @property
     def whole(self) -> float:
         """See Budget."""
-        return float(self._layers.macs(self._layers.channels))
+        return self.cost(self._layers.channels)
+
+    def cost(self, kept: Integers) -> float:
+        """See Budget."""
+        return float(self._layers.macs(kept))
 
     def meet(self, keys: Sequence[Floats], target: float) -> Integers:
         """See Budget."""
@@ -100,7 +108,11 @@ class TimeBudget:
     @property
     def whole(self) -> float:
         """See Budget."""
-        return self.seconds(self._channels)
+        return self.cost(self._channels)
+
+    def cost(self, kept: Integers) -> float:
+        """See Budget."""
+        return self.seconds(kept)
 
     def meet(self, keys: Sequence[Floats], target: float) -> Integers:
         """See Budget. Where no network is as fast, the narrowest."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import nn
 
 from edgesearch.objectives.pruning._budget import Clock, budget_of
 from edgesearch.objectives.pruning._groups import find_groups, layers_of, remove_channels
 from edgesearch.objectives.pruning._pruned import check_pruning
-from edgesearch.objectives.pruning._ratio import even_keys
+from edgesearch.objectives.pruning._ratio import even_keys, levels
 
 __all__ = ["PrunableShape", "pruned_shape"]
 
@@ -33,6 +34,16 @@ class PrunableShape:
         budget = budget_of(self._model, self._groups, self._layers, granularity, clock)
         kept = budget.meet(even_keys(self._layers.channels.tolist(), granularity), (1 - ratio) * budget.whole)
         return remove_channels(self._model, self._groups, kept.tolist())
+
+    def reach(self, *, granularity: int, clock: Clock | None = None) -> float:
+        """The largest share of its MACs, or of its time by `clock`, that can go: every group is at its narrowest then.
+
+        For a ratio beyond it, and of MACs further than `TOLERANCE`, every way to prune ends there.
+        """
+        check_pruning(0.0, granularity)
+        narrowest = np.array([levels(count, granularity)[-1] for count in self._layers.channels.tolist()], np.int64)
+        budget = budget_of(self._model, self._groups, self._layers, granularity, clock)
+        return 1 - budget.cost(narrowest) / budget.whole
 
 
 def pruned_shape(model: nn.Module, input_shape: tuple[int, int, int], *, ratio: float, granularity: int) -> nn.Module:

@@ -9,12 +9,13 @@ from torch import nn
 
 from edgesearch.board_eval import Board, Graph, Input, Node, lower
 from edgesearch.errors import SpaceError
-from edgesearch.objectives.pruning import PrunableShape, make_hollow
+from edgesearch.objectives.pruning import TOLERANCE, Clock, PrunableShape, make_hollow
 from edgesearch.objectives.stages._clock import clock_of
 from edgesearch.objectives.stages._metrics import estimate
 from edgesearch.objectives.stages._outputs import refuse_outputs
 from edgesearch.objectives.stages._structure import network_key, structure
 from edgesearch.objectives.training import give_back
+from edgesearch.plugins import is_import_path
 from edgesearch.spaces import Candidate, Student, build
 
 #: Parameters of a network whose memory is worth a look for what nobody holds any more.
@@ -30,6 +31,7 @@ class Estimator:
         self._channels, self._classes, self.board, self._folder = channels, classes, board, folder
         self._known: dict[tuple[str, float, str, int, int], dict[str, float]] = {}
         self._shapes: dict[str, PrunableShape] = {}  # by student: which channels go together is found once
+        self._reach: dict[tuple[str, str, int], float] = {}
         self._structures: dict[str, str] = {}  # by student
         self._has_maps: dict[str, bool] = {}  # by student
 
@@ -59,11 +61,30 @@ class Estimator:
         return dict(self._known[key])
 
     def network_key(self, candidate: Candidate) -> str:
-        """The same for candidates whose students are one network, as where a class ignores `width`; raises as `estimate`."""
+        """The same for candidates that are one network, as where a class ignores `width`; raises as `estimate`.
+
+        So are those that ask for more than can be pruned.
+        """
         student = candidate.student.model_dump_json()
         if student not in self._structures:
             self._unpruned(candidate.student)
-        return network_key(candidate, self._structures[student])
+        return network_key(candidate, self._structures[student], narrowest=self.beyond_reach(candidate) is not None)
+
+    def beyond_reach(self, candidate: Candidate) -> float | None:
+        """The largest share that can be pruned, where the candidate asks for more: all such ratios are one network.
+
+        None where its ratio can be met, or somebody else prunes. Raises as `estimate`.
+        """
+        student, pruning = candidate.student, candidate.pruning
+        if not pruning.removes or is_import_path(pruning.method) or pruning.backend != "edgesearch":
+            return None
+        granularity = pruning.granularity or self.board.target.channel_parallel
+        key = (student.model_dump_json(), pruning.target, granularity)
+        if key not in self._reach:
+            clock = self._clock(student, pruning.target)
+            self._reach[key] = self._prunable(student).reach(granularity=granularity, clock=clock)
+        hardly = 0.0 if pruning.target == "fps" else TOLERANCE
+        return self._reach[key] if pruning.ratio > self._reach[key] + hardly else None
 
     def _refuse_without_maps(self, student: Student) -> None:
         key = student.model_dump_json()
@@ -74,24 +95,32 @@ class Estimator:
             raise SpaceError(f"{who} has no feature maps to compare with a teacher's; use logit distillation for it")
 
     def _graph(self, student: Student, ratio: float, target: str, granularity: int) -> Graph:
-        shape = (self._channels, student.input_size, student.input_size)
         if not ratio:
             return self._unpruned(student)[1]
+        clock = self._clock(student, target)
+        pruned = self._prunable(student).at(ratio=ratio, granularity=granularity, clock=clock)
+        return lower(pruned, self._input_shape(student), target=self.board.target)
+
+    def _clock(self, student: Student, target: str) -> Clock | None:
+        return clock_of(self.board, self._input_shape(student)) if target == "fps" else None
+
+    def _input_shape(self, student: Student) -> tuple[int, int, int]:
+        return self._channels, student.input_size, student.input_size
+
+    def _prunable(self, student: Student) -> PrunableShape:
         key = student.model_dump_json()
         if key not in self._shapes:
             model = self._unpruned(student)[0]  # its errors name the user's own layers
             _collect(model)  # its graph's weights
-            self._shapes[key] = PrunableShape(model, shape)
+            self._shapes[key] = PrunableShape(model, self._input_shape(student))
             make_hollow(model)
             _collect(model)
-        clock = clock_of(self.board, shape) if target == "fps" else None
-        pruned = self._shapes[key].at(ratio=ratio, granularity=granularity, clock=clock)
-        return lower(pruned, shape, target=self.board.target)
+        return self._shapes[key]
 
     def _unpruned(self, student: Student) -> tuple[nn.Module, Graph]:
         model = build(student, channels=self._channels, classes=self._classes, folder=self._folder)
         make_hollow(model, least=_LARGE_TENSOR)
-        graph = lower(model, (self._channels, student.input_size, student.input_size), target=self.board.target)
+        graph = lower(model, self._input_shape(student), target=self.board.target)
         if graph.output.shape != (self._classes,):
             refuse_outputs(student, graph.output.shape, self._classes)
         key = student.model_dump_json()

@@ -33,11 +33,12 @@ def _settings(node: Any) -> dict[str, Any]:
     return {field.name: getattr(node, field.name) for field in dataclasses.fields(node) if field.name not in _NOT_STRUCTURE}
 
 
-def network_key(candidate: Candidate, structure: str) -> str:
+def network_key(candidate: Candidate, structure: str, *, narrowest: bool = False) -> str:
     """The same for candidates that come to the same result since their students, made in different ways, are one network.
 
     A class of the user's own may train as its settings tell it, so that only its `width` may differ. The names of layers count
-    where weights are read by them and where layers are found by them (intermediate distillation).
+    where weights are read by them and where layers are found by them (intermediate distillation). A network that is pruned to
+    its `narrowest` is the same whatever ratio is asked for.
     """
     canonical = candidate.canonical()
     student = canonical.student
@@ -46,4 +47,6 @@ def network_key(candidate: Candidate, structure: str) -> str:
         made = {"width"}
     content = identity(canonical)
     content["student"] = {name: value for name, value in content["student"].items() if name not in made}
+    if narrowest:
+        content["pruning"] = content["pruning"] | {"ratio": "narrowest"}
     return digest({"candidate": content, "structure": structure})

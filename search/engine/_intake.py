@@ -127,6 +127,8 @@ class Intake:
             self._seen.add(proposal.key)
             if estimate is not None:
                 network = self._estimator.network_key(proposal.candidate)
+                if (reach := self._estimator.beyond_reach(proposal.candidate)) is not None:
+                    self._networks.reached(network, proposal.candidate, reach)
                 if not self._networks.has(network, proposal.candidate):
                     self._search = None
                     return Accepted(proposal, estimate, network, time.perf_counter() - self._began)

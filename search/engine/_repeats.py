@@ -19,6 +19,7 @@ class Networks:
         self.repeats, self._note = repeats, note
         self._names: dict[str, str] = {}  # key of a network -> the trial that has it
         self._told = 0
+        self._narrowest: set[str] = set()  # their keys
 
     def add(self, key: str, number: int, candidate: Candidate) -> None:
         """Trial `number` has this network; the first that has it is named."""
@@ -31,6 +32,18 @@ class Networks:
     def knows(self, key: str) -> bool:
         """Whether a trial has this network; nothing is counted."""
         return key in self._names
+
+    def reached(self, key: str, candidate: Candidate, reach: float) -> None:
+        """The network is the narrowest of its student, since the candidate asks for more than the share `reach`."""
+        if key in self._narrowest or len(self._narrowest) >= _TOLD:
+            return
+        self._narrowest.add(key)
+        of = "the DPU's time" if candidate.pruning.target == "fps" else "its MACs"
+        finer = "; a smaller granularity allows more" if candidate.pruning.granularity != 1 else ""
+        self._note(
+            f"out of reach: {candidate} cannot lose {candidate.pruning.ratio:.0%}, but {reach:.1%} of {of}{finer}. Every "
+            "greater ratio is the same network, and is tried once"
+        )
 
     def has(self, key: str, candidate: Candidate) -> bool:
         """Whether a trial has the candidate's network: a repeat, then."""

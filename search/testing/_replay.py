@@ -83,6 +83,9 @@ class RecordedEstimator(Estimator):
         """The candidate's: a table's students are all different networks."""
         return candidate.key
 
+    def beyond_reach(self, candidate: Candidate) -> None:
+        """Nothing is known of what the networks could lose."""
+
 
 @cache
 def digits_table() -> Table:

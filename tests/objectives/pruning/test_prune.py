@@ -215,6 +215,20 @@ def test_a_ratio_out_of_reach_ends_at_the_floor() -> None:
     assert pruned.asked_ratio == 0.95
 
 
+@pytest.mark.parametrize("granularity", [1, 4, 16])
+def test_beyond_reach_every_way_ends_at_the_narrowest(granularity: int) -> None:
+    model = residual()
+    reach = PrunableShape(model, SHAPE).reach(granularity=granularity)
+    options = {"granularity": granularity, "draws": 20, "recalibrate": lambda m: None, "score": fixed(0.1)}
+    for ratio in {min(reach + 0.0101, 0.95), 0.95} if reach < 0.93 else set[float]():
+        pruned = prune_one_step(model, SHAPE, ratio=ratio, seed=3, **options)  # type: ignore[arg-type]
+        assert pruned.reached_ratio == pytest.approx(reach)
+        assert len(pruned.scores) == 1
+    narrowest = [levels(group.channels, granularity)[-1] for group in find_groups(model, SHAPE)]
+    slim = remove_channels(model, find_groups(model, SHAPE), narrowest)
+    assert reach == pytest.approx(1 - total(slim) / total(model))
+
+
 def test_one_step_keeps_the_draw_that_scores_best() -> None:
     model = residual()
     seen: list[nn.Module] = []

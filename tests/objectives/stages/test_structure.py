@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edgesearch.board_eval import find_board
+from edgesearch.board_eval import find_board, lower
 from edgesearch.objectives import Estimator
-from edgesearch.spaces import Candidate, Distillation, Quantization, Student, complete_candidate
+from edgesearch.objectives.stages._structure import network_key, structure
+from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student, build, complete_candidate
 
 CODE = """
 from torch import nn
@@ -72,3 +73,44 @@ def test_the_rest_of_a_candidate_counts(estimator: Estimator) -> None:
         Candidate(student=student.model_copy(update={"input_size": 32})),
     ]
     assert len({estimator.network_key(candidate) for candidate in candidates}) == 4
+
+
+@pytest.mark.parametrize("method", ["one_step", "iterative"])
+def test_ratios_beyond_reach_are_one_network(estimator: Estimator, method: str) -> None:
+    def of(ratio: float, **more: object) -> Candidate:
+        pruning = {"method": method, "ratio": ratio} | more
+        return Candidate.model_validate({"student": {"architecture": "resnet8"}, "pruning": pruning})
+
+    beyond = [of(ratio) for ratio in (0.5, 0.6, 0.8, 0.9)]  # narrower than 16 channels no layer gets
+    assert len({estimator.network_key(candidate) for candidate in beyond}) == 1
+    assert len({estimator.estimate(candidate)["macs"] for candidate in beyond}) == 1
+    whole = estimator.estimate(Candidate(student=Student(architecture="resnet8")))["macs"]
+    assert estimator.beyond_reach(beyond[0]) == pytest.approx(1 - estimator.estimate(beyond[0])["macs"] / whole)
+    within = [of(0.2), of(0.4), of(0.5, granularity=4), of(0.8, granularity=4), of(0.5, backend="vai"), of(0.8, backend="vai")]
+    assert [estimator.beyond_reach(candidate) for candidate in within] == [None] * 6
+    assert len({estimator.network_key(candidate) for candidate in [*within, beyond[0]]}) == 7
+
+
+def test_the_key_of_a_network_whose_ratio_can_be_met_is_that_of_its_settings(estimator: Estimator) -> None:
+    """Studies hold keys of earlier versions."""
+    candidate = Candidate(student=Student(architecture="resnet8"), pruning=Pruning(method="one_step", ratio=0.3))
+    plain = Candidate(student=candidate.student)
+    built = build(candidate.student, channels=3, classes=10)
+    of_student = structure(built, lower(built, (3, 32, 32), target=find_board("zcu104").target))
+    assert estimator.network_key(candidate) == network_key(candidate, of_student)
+    assert estimator.network_key(plain) == network_key(plain, of_student)
+
+
+def test_a_share_of_the_time_has_a_reach_of_its_own(estimator: Estimator) -> None:
+    def of(ratio: float) -> Candidate:
+        pruning = {"method": "one_step", "ratio": ratio, "target": "fps"}
+        return Candidate.model_validate({"student": {"architecture": "resnet8"}, "pruning": pruning})
+
+    reach = estimator.beyond_reach(of(0.95))
+    assert reach is not None
+    assert reach != estimator.beyond_reach(of(0.95).model_copy(update={"pruning": Pruning(method="one_step", ratio=0.95)}))
+    assert estimator.beyond_reach(of(reach - 0.001)) is None
+    assert (
+        estimator.network_key(of(reach + 0.001)) == estimator.network_key(of(0.9)) != estimator.network_key(of(reach - 0.001))
+    )
+    assert estimator.estimate(of(reach + 0.001)) == estimator.estimate(of(0.9))

@@ -458,3 +458,22 @@ def test_widths_that_a_network_ignores_are_one_candidate(tmp_path: Path, monkeyp
     told = [note for note in bench.progress.notes if "layer by layer the network of trial 0" in note]
     assert 1 <= len(told) <= 3
     assert all("Net" in note and "\n" not in note for note in told)
+
+
+def test_ratios_that_a_network_cannot_reach_are_one_candidate_and_told_once(tmp_path: Path) -> None:
+    text = TEXT.replace('students = ["mlp", "cnn_tiny"]', 'students = ["cnn_tiny"]').replace(
+        "width = [0.5, 1.0]", "width = [1.0]"
+    )
+    text = text.replace('pruning = ["none", "one_step"]', 'pruning = ["one_step"]')
+    text = text.replace("ratio = [0.5]", "ratio = [0.8, 0.85, 0.9]").replace("granularity = [8]", "granularity = [16]")
+    bench = Bench(tmp_path, text)
+    summary = bench.run(3)
+    assert (summary.finished, summary.failed, summary.exhausted) == (1, 0, True)
+    told = [note for note in bench.progress.notes if note.startswith("out of reach: ")]
+    assert len(told) == 1
+    (trial,) = bench.study().get_trials()
+    macs = trial.user_attrs["estimated_macs"]
+    whole = Estimator(channels=1, classes=10, board=find_board("zcu104")).estimate(
+        Candidate.model_validate({"student": {"architecture": "cnn_tiny", "input_size": 8}})
+    )["macs"]
+    assert f"but {1 - macs / whole:.1%} of its MACs" in told[0]
