@@ -13,7 +13,7 @@ from edgesearch.errors import SpaceError
 from edgesearch.spaces._adapt import fold_kernel, sum_colours
 from edgesearch.spaces._candidate import STUDENTS, Student
 from edgesearch.spaces._imagenet import IMAGENET, fetch_imagenet, find_imagenet, imagenet_shapes
-from edgesearch.spaces._weights_file import read_weights, without_prefix
+from edgesearch.spaces._weights_file import is_copy, read_weights, rivals, without_prefix
 
 __all__ = ["LoadedWeights", "check_weights", "load_weights"]
 
@@ -23,6 +23,8 @@ _COUNTER = "num_batches_tracked"
 _LISTED, _REPORTED = 4, 12
 #: Weights are of another network if less than this share of it, or of them, fits.
 _FITTING = 0.5
+#: Parts of the names of what training keeps beside networks.
+_NO_NETWORK = frozenset({"optimizer", "optimizers", "optim", "scheduler", "schedulers", "lr_scheduler", "scaler"})
 #: If this share fits, no other of the known students is looked for: the classifier and the stem may differ.
 _ALIKE = 0.8
 
@@ -83,10 +85,11 @@ def load_weights(
     first convolution with a smaller kernel is given the file's, folded (the small stem), and the rest keeps its random start.
     What else the file has is ignored.
 
-    With `require_all` the network is taken as trained: nothing may be missing, of another shape or left over.
+    With `require_all` the network is taken as trained: nothing may be missing, of another shape or left over, but for what
+    is no layer of a network (an optimizer's state, a loss's weights of classes).
 
-    Raises SpaceError, and changes nothing, where that does not hold, for weights of another architecture, and for values that
-    are not finite or integers.
+    Raises SpaceError, and changes nothing, where that does not hold, for weights of another architecture or of several networks
+    that fit as well, and for values that are not finite or integers.
     """
     source: Mapping[str, Tensor] = {}
     if student.weights == IMAGENET:
@@ -125,6 +128,7 @@ def _match(
                 f"{student.architecture} is to be taken as trained, but has no weights; give weights = 'FILE', or train it"
             )
         return {}, LoadedWeights(random=_counted(own))
+    _refuse_several_networks(state, own, student)
     source = without_prefix(state, own)
     first = next((name for name, tensor in own.items() if tensor.ndim == 4), "")
     taken: dict[str, Tensor] = {}
@@ -151,11 +155,13 @@ def _match(
     share = len(loaded.loaded) / max(len(_counted(own)), len(_counted(source)))
     if share < (_ALIKE if student.architecture in STUDENTS else _FITTING):
         _refuse_another_architecture(state, own, student, loaded, share)
-    if require_all and (random or foreign):
-        problems = [*_problems(loaded), *([f"the network has no {_some(foreign)}"] if foreign else [])]
+    layers = [name for name in outside if _is_layer(name, state[name]) and not _has_copy(state[name], source)]
+    if require_all and (random or foreign or layers):
+        problems = [*_problems(loaded), *([f"the network has no {_some([*foreign, *layers])}"] if foreign or layers else [])]
         raise SpaceError(
             f"weights {student.weights!r} are not those of this {student.name}, which is to be taken as trained: "
-            f"{'; '.join(problems)}; give the weights of this very network and these classes, or train it (trained = false)"
+            f"{'; '.join(problems)}; give the weights of this very network and these classes, with no other layers beside "
+            "them, or train it (trained = false)"
         )
     if random and not student.adapt:
         raise SpaceError(
@@ -163,6 +169,25 @@ def _match(
             "true to start from the others, with a new classifier and what else differs at random, or give weights that fit"
         )
     return taken, loaded
+
+
+def _is_layer(name: str, tensor: Tensor) -> bool:
+    """Whether it is a weight that some network computes with: no counter, and nothing of an optimizer or of a plain loss."""
+    return tensor.ndim >= 2 and name.endswith("weight") and not _NO_NETWORK.intersection(name.split("."))
+
+
+def _has_copy(tensor: Tensor, source: Mapping[str, Tensor]) -> bool:
+    return any(is_copy(tensor, other) for other in source.values())
+
+
+def _refuse_several_networks(state: Mapping[str, Tensor], own: Mapping[str, Tensor], student: Student) -> None:
+    """SpaceError where nobody can tell which of the file's networks is meant."""
+    if prefixes := rivals(state, own):
+        found = " and ".join(f"{prefix}*" for prefix in prefixes)
+        raise SpaceError(
+            f"weights {student.weights!r} hold {len(prefixes)} networks that fit this {student.name}, of the names {found}; "
+            "save the one that you mean alone, such as torch.save(whole.student.state_dict(), FILE)"
+        )
 
 
 def _fitted(given: Tensor, own: Tensor, *, fold: bool) -> tuple[Tensor | None, str]:

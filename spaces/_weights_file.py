@@ -19,7 +19,7 @@ from torch import Tensor
 
 from edgesearch.errors import SpaceError
 
-__all__ = ["TORCH_SUFFIXES", "file_fingerprint", "read_weights", "weights_fingerprint", "without_prefix"]
+__all__ = ["TORCH_SUFFIXES", "file_fingerprint", "is_copy", "read_weights", "rivals", "weights_fingerprint", "without_prefix"]
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 #: Where checkpoints keep the tensors, most usual first.
@@ -88,16 +88,44 @@ def without_prefix(state: State, own: Mapping[str, Tensor]) -> State:
     were compiled or made parallel on their own (layer1._orig_mod.0.weight) are named as in the network, too.
     """
     state = _without_inner(state, own)
+    fits = _fits(state, own)
+    prefix = max(fits, key=lambda candidate: (fits[candidate], -len(candidate)), default="")
+    if not prefix or fits[prefix] <= fits[""] or fits[prefix] < _NAMED * len(own):
+        return state
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def rivals(state: State, own: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The prefixes of networks that fit `own` equally well, better than any other, with other values; () for one network."""
+    state = _without_inner(state, own)
+    fits = _fits(state, own)
+    most = max(fits.values(), default=0)
+    if most < max(1, _NAMED * len(own)):
+        return ()
+    first, *others = (prefix for prefix, count in fits.items() if count == most)
+
+    def differs(prefix: str) -> bool:
+        pairs = ((state.get(first + name), state.get(prefix + name)) for name in own)
+        return any(a is not None and b is not None and not is_copy(a, b) for a, b in pairs)
+
+    differing = [prefix for prefix in others if differs(prefix)]
+    return (first, *differing) if differing else ()
+
+
+def is_copy(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same values, or none."""
+    return a is b or (a.shape == b.shape and (a.is_meta or b.is_meta or torch.equal(a, b)))
+
+
+def _fits(state: State, own: Mapping[str, Tensor]) -> Counter[str]:
+    """By prefix, how many tensors have a name and shape of `own` behind it."""
     fits: Counter[str] = Counter()
     for name, tensor in state.items():
         for cut in (0, *(match.end() for match in re.finditer(r"\.", name))):
             expected = own.get(name[cut:])
             if expected is not None and expected.shape == tensor.shape:
                 fits[name[:cut]] += 1
-    prefix = max(fits, key=lambda candidate: (fits[candidate], -len(candidate)), default="")
-    if not prefix or fits[prefix] <= fits[""] or fits[prefix] < _NAMED * len(own):
-        return state
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    return fits
 
 
 def _without_inner(state: State, own: Mapping[str, Tensor]) -> State:

@@ -201,6 +201,50 @@ def test_a_trained_network_needs_all_its_tensors(tmp_path: Path) -> None:
         load_weights(fresh(), student(""), require_all=True)
 
 
+def shifted(state: dict[str, torch.Tensor], by: float) -> dict[str, torch.Tensor]:
+    return {name: tensor + by if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("prefixes", [("model.", "ema.module."), ("student.", "teacher."), ("", "ema.")])
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("require_all", [True, False])
+def test_of_two_networks_in_a_file_none_is_guessed(
+    tmp_path: Path, prefixes: tuple[str, str], nested: bool, require_all: bool
+) -> None:
+    path, state = tmp_path / "both.ckpt", trained().state_dict()
+    both = {f"{prefix}{k}": v for by, prefix in enumerate(prefixes) for k, v in shifted(state, by).items()}
+    torch.save({"state_dict": both, "epoch": 3} if nested else both, path)
+    model = fresh()
+    names = rf"2 networks that fit this cnn_tiny x0.5, of the names {prefixes[0]}\* and {prefixes[1].split('.')[0]}\.\*"
+    with pytest.raises(SpaceError, match=rf"{names}; save the one that you mean alone"):
+        load_weights(model, student(path), require_all=require_all)
+    assert same(model, fresh())
+
+
+def test_a_copy_of_the_network_is_no_other_one(tmp_path: Path) -> None:
+    path, source = tmp_path / "copy.ckpt", trained()
+    state = source.state_dict()
+    torch.save({f"{prefix}{k}": v for prefix in ("model.", "ema.") for k, v in state.items()}, path)
+    model = fresh()
+    load_weights(model, student(path), require_all=True)
+    assert same(model, source)
+
+
+def test_what_is_taken_as_trained_has_no_layers_of_others_beside_it(tmp_path: Path) -> None:
+    path, source = tmp_path / "more.ckpt", trained()
+    state = {f"model.{k}": v for k, v in source.state_dict().items()}
+    other = {"teacher.conv1.weight": torch.ones(4, 3, 3, 3), "teacher.conv1.bias": torch.ones(4)}
+    torch.save({"state_dict": state | other}, path)
+    with pytest.raises(SpaceError, match=r"the network has no teacher.conv1.weight; .*no other layers beside them"):
+        load_weights(fresh(), student(path), require_all=True)
+    assert load_weights(fresh(), student(path)).ignored == tuple(other)  # as a start it will do, and is told
+    no_layers = {"loss.weight": torch.ones(10), "steps": torch.tensor(7), "optimizer.state.0.weight": torch.ones(3, 3)}
+    torch.save({"state_dict": state | no_layers}, path)
+    model = fresh()
+    assert load_weights(model, student(path), require_all=True).ignored == tuple(no_layers)
+    assert same(model, source)
+
+
 def test_counters_of_batches_may_be_absent_and_grey_images_may_read_colour_weights(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({k: v for k, v in trained().state_dict().items() if not k.endswith("num_batches_tracked")}, path)
