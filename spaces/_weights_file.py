@@ -181,13 +181,31 @@ def _native(array: Any) -> Any:
     return array.astype(array.dtype.newbyteorder("="))
 
 
+class _Aside:
+    """Stands for an object beside the tensors that nobody reads: made of anything, it keeps nothing and runs nothing."""
+
+    def __init__(self, *ignored: object) -> None: ...
+
+    def __setstate__(self, ignored: object) -> None: ...
+
+
+#: What checkpoints keep beside their tensors that is plain data: figures of NumPy's, and the settings of a command line.
+_ASIDE = (
+    "argparse.Namespace",
+    "numpy.dtype",
+    "numpy._core.multiarray.scalar",
+    "numpy.core.multiarray.scalar",
+)
+
+
 def _read_torch(path: Path) -> State:
     import warnings
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, on TorchScript archives, which are refused below
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals([(_Aside, name) for name in _ASIDE]):
+                loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each of torch's formats has exceptions of its own; their advice is to run the file's code
         message = str(error)
         if "TorchScript" in message:

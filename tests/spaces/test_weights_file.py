@@ -33,8 +33,22 @@ def save(model: nn.Module, path: Path) -> None:
         torch.save(state, path)
 
 
+class Own:
+    """A class of somebody's."""
+
+
 def write_objects(path: Path) -> None:
-    torch.save({"state_dict": network().state_dict(), "args": argparse.Namespace(lr=0.1)}, path)
+    torch.save({"state_dict": network().state_dict(), "args": Own()}, path)
+
+
+class Runs:
+    """Runs a function when it is unpickled."""
+
+    def __init__(self, touched: Path) -> None:
+        self.touched = touched
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.touched,)
 
 
 def write_network(path: Path) -> None:
@@ -63,7 +77,7 @@ def write_object_arrays(path: Path) -> None:
         ("a.npz", lambda p: p.write_bytes(b""), "the file is empty"),
         ("a.safetensors", lambda p: p.write_bytes(b""), "the file is empty"),
         ("a.pth", lambda p: p.write_bytes(b"version https://git-lfs.github.com/spec/v1"), "Git LFS pointer"),
-        ("a.pth", write_objects, "holds Python objects beside tensors .*argparse.Namespace.*state_dict"),
+        ("a.pth", write_objects, "holds Python objects beside tensors .*Own.*state_dict"),
         ("a.pth", write_network, "holds Python objects beside tensors"),
         ("a.pt", write_script, "TorchScript"),
         ("a.pth", write_cut, "damaged"),
@@ -88,6 +102,44 @@ def test_a_file_that_cannot_be_read_is_one_sentence(
     assert "weights_only" not in str(raised.value)
     assert "pickle" not in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+BESIDE: dict[str, object] = {
+    "float64": np.float64(0.9),
+    "float32": np.float32(0.9),
+    "int64": np.int64(3),
+    "bool": np.bool_(True),
+    "string": np.str_("x"),
+    "dtype": np.dtype("float16"),
+    "settings": argparse.Namespace(lr=0.1, names=["a", "b"], best=np.float64(0.9), inner=argparse.Namespace(deep={1: None})),
+    "list": [np.float64(1), (np.float32(2), {"a": argparse.Namespace()})],
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_plain_data_beside_the_tensors_is_left_aside(tmp_path: Path, beside: str) -> None:
+    state, path = network().state_dict(), tmp_path / "a.pth"
+    torch.save({"state_dict": state, "best_acc": BESIDE[beside]}, path)
+    found = read_weights(path)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    with pytest.raises(Exception, match=r"Unsupported global"):  # nowhere else is it allowed
+        torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize("inside", ["settings", "figure", "beside"])
+def test_nothing_runs_that_stands_within_plain_data(tmp_path: Path, inside: str) -> None:
+    """What is left aside lets nothing else in."""
+    path, runs = tmp_path / "a.pth", Runs(tmp_path / "touched")
+    holders: dict[str, object] = {
+        "settings": argparse.Namespace(lr=runs),
+        "figure": np.array([runs], dtype=object),
+        "beside": [np.float64(1), runs],
+    }
+    torch.save({"state_dict": network().state_dict(), "extra": holders[inside]}, path)
+    with pytest.raises(SpaceError, match="holds Python objects beside tensors"):
+        read_weights(path)
+    assert not (tmp_path / "touched").exists()
 
 
 @settings(max_examples=50)
