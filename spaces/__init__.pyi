@@ -18,6 +18,7 @@ from ._identity import identity as identity
 from ._identity import without_paths as without_paths
 from ._imagenet import fetch_imagenet as fetch_imagenet
 from ._imagenet import has_imagenet_weights as has_imagenet_weights
+from ._imagenet import seems_of_imagenet as seems_of_imagenet
 from ._presets import PRESETS as PRESETS
 from ._pruning import SPARSE_METHODS as SPARSE_METHODS
 from ._pruning import Pruning as Pruning

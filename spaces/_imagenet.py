@@ -20,12 +20,14 @@ from edgesearch.errors import SpaceError
 from edgesearch.spaces._candidate import Student
 from edgesearch.spaces._fetch import FetchFailed, fetch
 from edgesearch.spaces._torchvision import import_torchvision
-from edgesearch.spaces._weights_file import file_fingerprint
+from edgesearch.spaces._weights_file import file_fingerprint, read_weights, weights_fingerprint
 
-__all__ = ["IMAGENET", "fetch_imagenet", "find_imagenet", "has_imagenet_weights", "imagenet_shapes"]
+__all__ = ["IMAGENET", "fetch_imagenet", "find_imagenet", "has_imagenet_weights", "imagenet_shapes", "seems_of_imagenet"]
 
 #: `weights` of a student that starts from them.
 IMAGENET = "imagenet"
+#: Classes of ImageNet.
+_CLASSES = 1000
 #: A folder where the files are looked for first, and which they are downloaded to.
 FOLDER_VARIABLE = "EDGESEARCH_WEIGHTS"
 #: torchvision's name of the weights of each architecture.
@@ -73,6 +75,23 @@ def has_imagenet_weights(student: Student) -> bool:
     if student.weights == IMAGENET:
         return True
     return student.weights.endswith(".pth") and Path(student.weights).name in {_Published(url).name for url in _urls().values()}
+
+
+def seems_of_imagenet(student: Student, classes: int) -> bool:
+    """Whether a student's file of any name probably holds ImageNet weights: its classifier tells 1000 classes apart.
+
+    `classes` is how many the student has; of 1000 it takes the classifier over, and where that comes from is not known. Raises
+    SpaceError for a file that cannot be read.
+    """
+    if not student.weights or has_imagenet_weights(student) or classes == _CLASSES:
+        return False
+    return _has_classifier(student.weights, weights_fingerprint(student.weights))
+
+
+@lru_cache(maxsize=64)
+def _has_classifier(path: str, fingerprint: str) -> bool:
+    """Whether a layer has as many outputs as ImageNet has classes; no layer within the usual networks has."""
+    return any(tensor.ndim >= 2 and len(tensor) == _CLASSES for tensor in read_weights(Path(path)).values())
 
 
 def find_imagenet(architecture: str) -> Path | None:

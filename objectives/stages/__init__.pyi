@@ -21,6 +21,7 @@ from ._spec import resources_of as resources_of
 from ._spec import stage_specs as stage_specs
 from ._stage import Stage as Stage
 from ._starts import check_start as check_start
+from ._starts import likely_normalisation_warning as likely_normalisation_warning
 from ._starts import normalisation_warning as normalisation_warning
 from ._store import Store as Store
 from ._teaching import teaching_figures as teaching_figures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgesearch.board_eval import DEFAULT_TARGET, Target, duplicate_images, lower, preflight
 from edgesearch.errors import EdgesearchError
-from edgesearch.objectives import DataSet, normalisation_warning, prepare
+from edgesearch.objectives import DataSet, likely_normalisation_warning, normalisation_warning, prepare
 from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Student, build
 
@@ -23,7 +23,10 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
     }
     teacher = [settings.teacher] if settings.teacher is not None else []
     for student in (*teacher, *_named(settings)):
-        if warning := normalisation_warning(student, data.normalisation, data.channels):
+        warnings = [normalisation_warning(student, data.normalisation, data.channels)]
+        if settings.data.normalisation is None:
+            warnings += _likely(student, data)
+        for warning in filter(None, warnings):
             severities.setdefault(f"warning: {warning}", "warning")
     for student in _students(settings):
         try:
@@ -39,6 +42,13 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
             where = "" if of_input else f"{student.family}: "
             severities.setdefault(f"{finding.severity}: {where}{finding.message}", finding.severity)
     return sorted(severities, key=lambda sentence: severities[sentence] != "warning")
+
+
+def _likely(student: Student, data: DataSet) -> list[str]:
+    try:
+        return [likely_normalisation_warning(student, data.normalisation, channels=data.channels, classes=len(data.classes))]
+    except EdgesearchError:
+        return []  # it is said elsewhere what is wrong with the file
 
 
 def _students(settings: StudyFile) -> list[Student]:

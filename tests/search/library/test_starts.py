@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from edgesearch.errors import SpaceError
-from edgesearch.objectives.data import Normalisation
+from edgesearch.objectives.data import Normalisation, load_data
 from edgesearch.search import Study, StudyFile
 from edgesearch.search.library._findings import study_findings
 from edgesearch.spaces import Student, _imagenet, build, weights_fingerprint
@@ -128,6 +130,31 @@ def test_another_normalisation_than_the_weights_were_trained_with_is_a_warning(t
     (warning,) = [sentence for sentence in found if "trained on ImageNet" in sentence]
     assert warning.startswith("warning: resnet18 starts from weights")
     assert "mean [0.449] and std [0.226], but sees images with mean [0.5] and std [0.5]" in warning
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pth"])
+def test_a_file_with_a_classifier_of_1000_classes_is_probably_of_imagenet(tmp_path: Path, suffix: str) -> None:
+    def warnings(classes: int, **data: Any) -> list[str]:
+        state, path = state_of(tmp_path, TEACHERS["torchvision"], classes), tmp_path / f"w{suffix}"
+        if suffix == ".npz":
+            np.savez(path, **{name: tensor.numpy() for name, tensor in state.items()})  # type: ignore[arg-type]
+        elif suffix == ".safetensors":
+            save_file(state, path)
+        else:
+            torch.save(state, path)
+        teacher = TEACHERS["torchvision"] | {"weights": str(path), "adapt": True}
+        settings = study(tmp_path, data=DATA | data, teacher=teacher)
+        assert settings.data.normalisation is None or "normalisation" in data  # it is not changed behind one's back
+        found = study_findings(settings, load_data(settings.data))
+        return [sentence for sentence in found if "1000 classes" in sentence]
+
+    (warning,) = warnings(1000)
+    assert warning.startswith(f"warning: squeezenet1_1 starts from {tmp_path / f'w{suffix}'}, whose classifier")
+    assert 'write normalisation = "imagenet" into [data]' in warning
+    assert "\n" not in warning
+    assert warnings(100) == []
+    assert warnings(1000, normalisation="imagenet") == []
+    assert warnings(1000, normalisation={"mean": 0.5, "std": 0.5}) == []  # so it was trained, says the user
 
 
 def test_imagenet_weights_are_asked_for_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
