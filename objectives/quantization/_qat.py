@@ -81,6 +81,7 @@ def train_qat(
     checkpoint_seconds: float = 10.0,
     on_epoch: Callable[[int, float], None] | None = None,
     device: str = "cpu",
+    note: Callable[[str], object] = lambda line: None,
 ) -> Qat:
     """Train `model` as the DPU will compute it; the model itself is not changed.
 
@@ -112,6 +113,7 @@ def train_qat(
         checkpoint_seconds=checkpoint_seconds,
         on_epoch=on_epoch,
         device=device,
+        note=note,
         rules=_QatRules(network, recipe.stage_lrs, settings.freeze_at(recipe.epochs)),
     )
     return Qat(network.to_graph(), training)

@@ -115,6 +115,7 @@ class Context(Generic[S]):
             stop_after=stop_after,
             on_epoch=lambda epoch, loss: self.report(f"epoch {epoch}/{recipe.epochs}  loss {loss:.4f}"),
             device=self.device,
+            note=self.report,
         )
         figures = asdict(training)
         figures["history"] = [[round(e["loss"], 6), e["accuracy"], round(e["seconds"], 3)] for e in figures["history"]]

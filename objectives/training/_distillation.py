@@ -8,6 +8,7 @@ Self-distillation is the first line with a teacher of the student's own architec
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -127,11 +128,12 @@ def teacher_logits(
     views: int = 8,
     batch_size: int = 256,
     device: str = "auto",
+    note: Callable[[str], object] = lambda line: None,
 ) -> NDArray[np.float32]:
     """The teacher's logits (views, N, classes) for fixed views of the training images, so that students need not run it.
 
     Without augmentation view 0 (see `stored_view`) is the only one. A student trained with these logits sees view
-    `epoch % views` in each epoch, thus exactly the images that the teacher saw.
+    `epoch % views` in each epoch, thus exactly the images that the teacher saw. Memory and `note` are as in `predict_logits`.
     """
     kind = choose_augmentation(augmentation, data.name)
     where = choose_device(device)
@@ -146,6 +148,7 @@ def teacher_logits(
             batch_size=batch_size,
             device=where,
             view=stored_view(kind, len(images), data.size, number, strength=strength),
+            note=note,
         )
         for number in range(views if kind != "none" else 1)
     ]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgesearch.board_eval.execution import full_float32
-from edgesearch.errors import OutOfMemory
 from edgesearch.objectives.data import Normalisation, Split, View, prepare_tensor, show
 from edgesearch.objectives.pruning import quiet
-from edgesearch.objectives.training._device import choose_device, out_of_memory
+from edgesearch.objectives.training._device import choose_device
+from edgesearch.objectives.training._shown import Shown
 
 __all__ = ["Scorer", "evaluate", "evaluation_batch", "predict_logits"]
 
@@ -40,25 +42,25 @@ def predict_logits(
     batch_size: int = _BATCH,
     device: str | torch.device = "cpu",
     view: View | None = None,
+    note: Callable[[str], object] = lambda line: None,
 ) -> NDArray[np.float32]:
     """Logits float32 (N, classes) of images uint8 (N, H, W, C), resized to `input_size` and normalised; eval mode, float32.
 
-    `model` must be on `device`. Raises TrainingError where there is not enough memory for a batch.
+    `model` must be on `device`. Where memory does not suffice for a batch it goes on with half of it, and `note` is told;
+    raises OutOfMemory where it does not for one image.
     """
     pixels = images if isinstance(images, Tensor) else torch.tensor(images)
     where = device if isinstance(device, torch.device) else choose_device(device)
     height, width = (input_size, input_size) if isinstance(input_size, int) else input_size or pixels.shape[1:3]
     batch_size = evaluation_batch((height, width), pixels.shape[3], batch_size)
-    parts = []
+
+    def answer(start: int, end: int) -> Tensor:
+        shown = show(pixels, view, torch.arange(start, end))
+        found: Tensor = model(prepare_tensor(shown.to(where), input_size, normalisation))
+        return found.float().cpu()
+
     with full_float32(), quiet(model):
-        for index in torch.split(torch.arange(len(pixels)), batch_size):
-            try:
-                batch = prepare_tensor(show(pixels, view, index).to(where), input_size, normalisation)
-                parts.append(model(batch).float().cpu())
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-                raise OutOfMemory(f"out of memory while predicting {len(index)} images; use a smaller batch") from error
+        parts = Shown(batch_size, note).answers(len(pixels), answer)
     logits: NDArray[np.float32] = torch.cat(parts).numpy()
     return logits
 
@@ -71,10 +73,20 @@ def evaluate(
     normalisation: Normalisation,
     batch_size: int = _BATCH,
     device: str | torch.device = "cpu",
+    note: Callable[[str], object] = lambda line: None,
 ) -> float:
-    """The share of the split's images whose greatest logit is their label's; the first of equals counts."""
+    """The share of the split's images whose greatest logit is their label's; the first of equals counts.
+
+    Memory and `note` are as in `predict_logits`.
+    """
     logits = predict_logits(
-        model, split.images, input_size=input_size, normalisation=normalisation, batch_size=batch_size, device=device
+        model,
+        split.images,
+        input_size=input_size,
+        normalisation=normalisation,
+        batch_size=batch_size,
+        device=device,
+        note=note,
     )
     return float((logits.argmax(1) == split.labels).mean())
 
@@ -82,7 +94,8 @@ def evaluate(
 class Scorer:
     """Called with one network after another: `evaluate` on the same images, which are made ready once where memory allows.
 
-    Networks are moved to `device`. On a CPU batches are small: logits may differ in their last digits from those of `evaluate`.
+    Networks are moved to `device`; memory and `note` are as in `predict_logits`. On a CPU batches are small: logits may differ
+    in their last digits from those of `evaluate`.
     """
 
     def __init__(
@@ -92,6 +105,7 @@ class Scorer:
         input_size: int | tuple[int, int] | None,
         normalisation: Normalisation,
         device: str | torch.device,
+        note: Callable[[str], object] = lambda line: None,
     ) -> None:
         self._device = device if isinstance(device, torch.device) else choose_device(device)
         self._split, self._size, self._normalisation = split, input_size, normalisation
@@ -101,6 +115,7 @@ class Scorer:
         fitting = max(1, _CACHED_PIXELS // (height * width)) if on_cpu else _BATCH
         batch = evaluation_batch((height, width), channels, min(_BATCH, fitting))
         self._places = torch.split(torch.arange(len(split)), batch)
+        self._shown = Shown(batch, note)
         self._kept: list[Tensor] | None = None
         if 4 * channels * height * width * len(split) <= _KEPT_BYTES:
             self._kept = [self._prepared(places) for places in self._places]
@@ -108,11 +123,16 @@ class Scorer:
     def __call__(self, model: nn.Module) -> float:
         """The share of images that the network tells right, in eval mode."""
         model.to(self._device)
-        answers = []
+        answers: list[Tensor] = []
         with full_float32(), quiet(model):
             for number, places in enumerate(self._places):
-                inputs = self._prepared(places) if self._kept is None else self._kept[number]
-                answers.append(model(inputs).float())
+
+                def answer(start: int, end: int, number: int = number, places: Tensor = places) -> Tensor:
+                    inputs = self._prepared(places[start:end]) if self._kept is None else self._kept[number][start:end]
+                    found: Tensor = model(inputs)
+                    return found.float()
+
+                answers += self._shown.answers(len(places), answer)
         found = torch.cat(answers).cpu().numpy().argmax(1)
         return float((found == self._split.labels).mean())
 

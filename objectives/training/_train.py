@@ -85,6 +85,7 @@ def train(
     device: str = "auto",
     select: Literal["last", "best"] = "last",
     rules: Rules | None = None,
+    note: Callable[[str], object] = lambda line: None,
 ) -> Training:
     """Trains `model` in place on `data.train`, all of it but a `whitened` first layer, and measures it on `data.validation`.
 
@@ -95,6 +96,7 @@ def train(
     on_epoch: called with the epochs done and the mean loss.
     select: keep the weights of the last epoch, or of the one with the best validation accuracy.
     rules: what this network asks of its training beside the recipe.
+    note: told where the images it is measured on are shown in smaller batches, since memory did not suffice.
 
     Raises NotFinite for a loss, or a number of the network's own, that is not finite; OutOfMemory for lack of memory, and
     TrainingError for a device that is not there.
@@ -106,7 +108,7 @@ def train(
             model, DataShape.of(data), recipe=recipe, input_size=input_size, supervision=supervision, device=str(place)
         )
         peak = PeakMemory(place)
-        run = _Run(model, data, recipe, input_size, seed, supervision, place, select, rules)
+        run = _Run(model, data, recipe, input_size, seed, supervision, place, select, rules, note)
     run.pieces.count = memory.pieces(run.batches.largest, free_memory(place))
     last = recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)
     try:
@@ -167,6 +169,7 @@ class _Run:
         device: torch.device,
         select: Literal["last", "best"],
         rules: Rules | None,
+        note: Callable[[str], object],
     ) -> None:
         self.model, self.data, self.recipe, self.seed, self.device, self.select = model, data, recipe, seed, device, select
         self.size = data.size if input_size is None else (input_size, input_size)
@@ -189,7 +192,7 @@ class _Run:
             device=device,
             seed=seed,
         )
-        self.rules = rules
+        self.rules, self.note = rules, note
         parts = None if rules is None else rules.parts()
         self.optimizer = make_optimizer(recipe, model, [self.loss.projections], parts)
         self.pieces = Pieces(self.optimizer.zero_grad)
@@ -274,6 +277,7 @@ class _Run:
                 input_size=self.size,
                 normalisation=self.data.normalisation,
                 device=self.device,
+                note=self.note,
             )
 
     def _new_average(self) -> Average | None:

@@ -49,6 +49,7 @@ def _run(context: Context[LogitSettings]) -> Result:
         strength=context.settings.augmentation_strength,
         views=context.settings.views,
         device=context.device,
+        note=context.report,
     )
     return Result({"views": len(logits)}, {"logits": {"logits": torch.from_numpy(logits)}})
 

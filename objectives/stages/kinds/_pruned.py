@@ -120,6 +120,7 @@ def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module,
             checkpoints=context.store.checkpoints(context.stage.key).part(f"round{step + 1}"),
             on_epoch=lambda epoch, loss: context.report(f"{round_name}: epoch {epoch}/{recipe.epochs}  loss {loss:.4f}"),
             device=context.device,
+            note=context.report,
         )
         network.to(context.device)
 
@@ -132,7 +133,7 @@ def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module,
         granularity=pruning.granularity or 1,  # a plan fills it in where channels go
         draws=settings.search.draws,
         steps=pruning.steps,
-        score=scoring(data, size, settings.search.score_images, context.device),
+        score=scoring(data, size, settings.search.score_images, context.device, context.report),
         recalibrate=lambda network: re_estimate_batch_norm(network, images),
         finetune=fine_tune,
         seed=context.seed,

@@ -96,6 +96,7 @@ def _run(context: Context[QuantizedSettings]) -> Result:
             input_size=student.input_size,
             normalisation=data.normalisation,
             device=context.device,
+            note=context.report,
         )
         model.cpu()
     else:
@@ -158,6 +159,7 @@ def _train(
         checkpoints=context.store.checkpoints(context.stage.key),
         on_epoch=lambda epoch, loss: context.report(f"QAT epoch {epoch}/{recipe.epochs}  loss {loss:.4f}"),
         device=context.device,
+        note=context.report,
     )
     return qat.graph, {"losses": [round(epoch.loss, 6) for epoch in qat.training.history], "pieces": qat.training.pieces}
 

@@ -43,16 +43,18 @@ def _run(context: Context[SensitivitySettings]) -> Result:
         model.eval(),
         (context.data.channels, size, size),
         granularity=context.settings.granularity,
-        score=scoring(context.data, size, context.settings.score_images, context.device),
+        score=scoring(context.data, size, context.settings.score_images, context.device, context.report),
         seed=context.seed,
     )
     return Result({"accuracy": measured.base, "curves": {name: list(curve) for name, curve in measured.curves.items()}})
 
 
-def scoring(data: DataSet, input_size: int, images: int, device: str) -> Callable[[nn.Module], float]:
+def scoring(
+    data: DataSet, input_size: int, images: int, device: str, note: Callable[[str], object]
+) -> Callable[[nn.Module], float]:
     """The accuracy of a network on the first training images: those of the validation set judge candidates, and only them."""
     scored = Split(data.train.images[:images], data.train.labels[:images])
-    return Scorer(scored, input_size=input_size, normalisation=data.normalisation, device=device)
+    return Scorer(scored, input_size=input_size, normalisation=data.normalisation, device=device, note=note)
 
 
 def _images(settings: SensitivitySettings, data: Parts) -> float:

@@ -40,6 +40,7 @@ def _run(context: Context[TeacherSettings]) -> Result:
             input_size=settings.student.input_size,
             normalisation=data.normalisation,
             device=context.device,
+            note=context.report,
         )
         return Result({"accuracy": accuracy, "trained_here": False}, weights_of(model))
     _, figures = context.train(model, settings.student, settings.recipe, None)

@@ -33,7 +33,12 @@ def _run(context: Context[HeldOutSettings]) -> Result:
     if "trained" in context.stage.inputs:
         student, model = context.network("trained")
         figures["float_test_accuracy"] = evaluate(
-            model.eval(), data.test, input_size=student.input_size, normalisation=data.normalisation, device=context.device
+            model.eval(),
+            data.test,
+            input_size=student.input_size,
+            normalisation=data.normalisation,
+            device=context.device,
+            note=context.report,
         )
     return Result(figures)
 

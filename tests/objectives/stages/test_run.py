@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from edgesearch.board_eval.graph import Linear
 from edgesearch.errors import DataError, SpaceError, StageFailed, StoreError, TrainingError
@@ -20,7 +21,7 @@ from edgesearch.objectives.stages import stage_specs
 from edgesearch.objectives.stages.kinds import _pruned
 from edgesearch.objectives.stages.kinds._measured import INTEGER_PASSES
 from edgesearch.objectives.stages.kinds._quantized import load_graph
-from edgesearch.objectives.training import Training, train
+from edgesearch.objectives.training import Training, _shown, train
 from edgesearch.spaces import weights_fingerprint
 
 from ._chains import DATA, run, stages
@@ -155,6 +156,21 @@ def test_a_failure_of_the_machine_may_be_tried_again(tmp_path: Path, monkeypatch
             run_stage(chain[0], store, data_settings=JSON, device="cpu")
     assert store.failure("student", chain[0].key) is None
     assert run_stage(chain[0], store, data_settings=JSON, device="cpu").figures["epochs_done"] == 2
+
+
+def test_a_validation_that_memory_does_not_suffice_for_goes_on_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, chain = _shown._tried, stages({})
+
+    def narrow(answer: Callable[[int, int], Tensor], start: int, end: int) -> Tensor | None:
+        return None if end - start > 7 else real(answer, start, end)
+
+    whole = run_stage(chain[0], Store(tmp_path / "whole"), data_settings=JSON, device="cpu").figures["accuracy"]
+    monkeypatch.setattr(_shown, "_tried", narrow)
+    capsys.readouterr()
+    assert run_stage(chain[0], Store(tmp_path / "halves"), data_settings=JSON, device="cpu").figures["accuracy"] == whole
+    assert "out of memory while predicting" in capsys.readouterr().out
 
 
 def test_a_failure_known_from_another_version_is_tried_again(tmp_path: Path) -> None:
