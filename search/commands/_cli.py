@@ -67,7 +67,7 @@ def cli() -> None:
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Stages that run side by side; default: one per core, or as many as the cluster takes. 0: no Ray.",
+    help="Stages that run side by side; default: cores / --threads-per-stage, or what the cluster takes. 0: no Ray.",
 )
 @click.option("--ray-address", help="Use a running Ray cluster, for example auto or ray://head:10001.")
 @click.option("--gpus-per-stage", type=click.FloatRange(min=0), default=0.0, help="Share of a GPU that each stage is given.")
@@ -128,7 +128,9 @@ def optimize(**options: Any) -> int:
     "--confirm", type=click.IntRange(min=0), default=2, help="Further seeds for the best and the own recipe; default: 2."
 )
 @click.option("--distillation", help="How the student is taught, one of the study's; default: the first that is not none.")
-@click.option("--workers", type=click.IntRange(min=1), help="Recipes that are tried side by side; default: one per core.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Recipes that are tried side by side; default: cores / --threads-per-stage."
+)
 @click.option("--gpus-per-stage", type=click.FloatRange(min=0), default=0.0, help="Share of a GPU that each training is given.")
 @click.option("--threads-per-stage", type=click.IntRange(min=1), default=1, show_default=True, help="As for optimize.")
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")

@@ -25,4 +25,5 @@ from ._summary import Summary as Summary
 from ._walk import Endless as Endless
 from ._walk import walk as walk
 from ._workers import Pool as Pool
+from ._workers import local_workers as local_workers
 from ._workers import make_pool as make_pool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -31,6 +32,11 @@ class Pool(Protocol):
 
     def close(self) -> None:
         """Stop, dropping what still runs."""
+
+
+def local_workers(threads: int) -> int:
+    """How many workers of so many threads this machine's cores are enough for, at least one."""
+    return max(1, len(os.sched_getaffinity(0)) // threads)
 
 
 def make_pool(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from edgesearch.search.engine import (
     Progress,
     StageRunner,
     Summary,
+    local_workers,
     look_at,
     make_pool,
     run_stages,
@@ -50,8 +50,8 @@ _LOOKED_AT = 200
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use: stages side by side (None: one per core, or as many as the cluster has room for; 0: no Ray), a Ray
-    cluster, a share of a GPU and bytes of memory per stage.
+    """What a run may use: stages side by side (None: as many as the cores are enough for or the cluster has room for; 0: no
+    Ray), a Ray cluster, a share of a GPU and bytes of memory per stage.
 
     board_wait_s: for a board to come back when all are in quarantine. hang_s: a worker that is silent for longer is stopped.
     """
@@ -65,7 +65,7 @@ class Resources:
 
     def pool(self, boards: BoardPool | None, threads: int) -> Pool:
         """Where the stages run, on so many threads each."""
-        workers = len(os.sched_getaffinity(0)) if self.workers is None and self.ray_address is None else self.workers
+        workers = local_workers(threads) if self.workers is None and self.ray_address is None else self.workers
         shares = {} if boards is None else dict.fromkeys((board.name for board in boards.members), self.rules.jobs_per_board)
         return make_pool(
             workers,

@@ -158,9 +158,9 @@ class Study:
     ) -> Front:
         """Run until the study has `trials` trials in all (default: as its file says), resuming it if it was begun.
 
-        `workers` stages run side by side as Ray tasks (default: one per core, or as many as the cluster at `ray_address` has
-        room for; 0: in this process, without Ray). `gpus_per_stage` and `memory_per_stage` (bytes) are what each is given of
-        a node, beside its threads. `progress` is
+        `workers` stages run side by side as Ray tasks (default: as many as this machine's cores are enough for, with the
+        threads of each, or as the cluster at `ray_address` has room for; 0: in this process, without Ray). `gpus_per_stage` and
+        `memory_per_stage` (bytes) are what each is given of a node, beside its threads. `progress` is
         told each line of what happens, for example `print`; None: silence. `board_wait_s`: seconds for a board to come back
         when all that measure are in quarantine; then the study stops. `hang_s`: a worker that gives no sign of life for longer
         is stopped, and its stage begins again from its last checkpoint. Interrupted at any moment, the same call goes on.

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage
-from edgesearch.search.engine import StageRunner, make_pool, run_stages
+from edgesearch.search.engine import StageRunner, local_workers, make_pool, run_stages
 from edgesearch.search.library._inputs import Inputs, check_teacher, read_inputs
 from edgesearch.search.library._starts import check_starts, fetch_weights
 from edgesearch.search.library._stores import store_place, study_store
@@ -129,7 +129,7 @@ def tune(
     if found.kind == "student":
         inputs.estimator.estimate(found.candidate)
     fetch_weights(inputs.settings, note, [found.candidate])
-    limits = Limits(samples, workers or len(os.sched_getaffinity(0)), seconds, gpus_per_stage)
+    limits = Limits(samples, workers or local_workers(threads), seconds, gpus_per_stage)
     return _Tuning(found, inputs, Home(Path(home)), limits, confirm, text, note).run()
 
 

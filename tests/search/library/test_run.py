@@ -1,0 +1,65 @@
+"""How many workers a run has where nobody says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgesearch.errors import StudyError
+from edgesearch.search.library import _run, _tune
+from edgesearch.search.library._run import Resources
+
+STUDY = """
+name = "tiny"
+[data]
+name = "digits"
+train_images = 120
+validation_images = 100
+calibration_images = 20
+[space]
+students = ["cnn_tiny"]
+input_size = [8]
+"""
+
+
+@pytest.fixture
+def cores(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    return 8
+
+
+def workers_of(resources: Resources, threads: int, monkeypatch: pytest.MonkeyPatch) -> int | None:
+    asked: list[int | None] = []
+    monkeypatch.setattr(_run, "make_pool", lambda workers, **_: asked.append(workers))
+    resources.pool(None, threads)
+    return asked[0]
+
+
+@pytest.mark.parametrize(("threads", "workers"), [(1, 8), (2, 4), (3, 2), (8, 1), (16, 1)])
+def test_threads_do_not_outnumber_the_cores(threads: int, workers: int, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert workers_of(Resources(), threads, monkeypatch) == workers
+
+
+@pytest.mark.parametrize(("resources", "workers"), [({"workers": 5}, 5), ({"workers": 0}, 0), ({"ray_address": "auto"}, None)])
+def test_what_is_said_stays(
+    resources: dict[str, Any], workers: int | None, cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert workers_of(Resources(**resources), 4, monkeypatch) == workers
+
+
+def test_recipes_are_tried_on_as_many_workers(tmp_path: Path, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny.toml").write_text(STUDY)
+    seen: list[int] = []
+
+    def stop(target: object, inputs: object, home: object, limits: Any, *rest: object) -> Any:
+        seen.append(limits.workers)
+        raise StudyError("far enough")
+
+    monkeypatch.setattr(_tune, "_Tuning", stop)
+    for workers in (None, 3):
+        with pytest.raises(StudyError, match="far enough"):
+            _tune.tune(tmp_path / "tiny.toml", "cnn_tiny", tmp_path, workers=workers, threads=4)
+    assert seen == [2, 3]
