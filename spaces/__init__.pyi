@@ -13,6 +13,9 @@ from ._choices import Suggester as Suggester
 from ._custom import complete as complete
 from ._custom import complete_candidate as complete_candidate
 from ._custom import with_declared_parameters as with_declared_parameters
+from ._fetch import FetchFailed as FetchFailed
+from ._fetch import fetch as fetch
+from ._fetch import is_whole as is_whole
 from ._identity import digest as digest
 from ._identity import identity as identity
 from ._identity import without_paths as without_paths

@@ -9,10 +9,11 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-__all__ = ["FetchFailed", "fetch"]
+__all__ = ["FetchFailed", "fetch", "is_whole"]
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 30.0
@@ -24,8 +25,25 @@ class FetchFailed(Exception):
     """Why a file did not come, in a few words."""
 
 
-def fetch(url: str, path: Path, *, sha256: str, note: Callable[[str], object] = lambda line: None) -> None:
-    """Bring `url` to `path`, unless that is there. `sha256` is what its SHA-256, hexadecimal, begins with.
+@dataclass(frozen=True)
+class _Checksum:
+    """How a checksum is called, what computes it, and what it begins with."""
+
+    name: str
+    algorithm: Callable[[], Any]
+    start: str
+
+    def of(self, path: Path) -> str:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, self.algorithm).hexdigest()
+
+
+def _md5() -> Any:
+    return hashlib.md5(usedforsecurity=False)  # against damage; a data set's publishers give no other
+
+
+def fetch(url: str, path: Path, *, sha256: str = "", md5: str = "", note: Callable[[str], object] = lambda line: None) -> None:
+    """Bring `url` to `path`, unless that is there. `sha256` is what its SHA-256, hexadecimal, begins with, or `md5` its MD5.
 
     What has come is kept as `path` with ".part" behind it, and gone on with by the next call if the connection breaks. Of
     several processes one fetches while the others wait. Raises FetchFailed when it does not come, or is another file.
@@ -40,23 +58,29 @@ def fetch(url: str, path: Path, *, sha256: str, note: Callable[[str], object] = 
             if path.exists():  # another process has brought it meanwhile; `file` is that one then
                 return
             note(f"downloading {url} to {path.parent}")
-            _fetch(url, file, part, sha256)
+            _fetch(url, file, part, _Checksum("MD5", _md5, md5) if md5 else _Checksum("SHA-256", hashlib.sha256, sha256))
             os.replace(part, path)
     except OSError as error:
         raise FetchFailed(f"{path.parent} cannot be written: {error.strerror or error}") from error
 
 
-def _fetch(url: str, file: IO[bytes], part: Path, sha256: str) -> None:
+def is_whole(path: Path, *, md5: str) -> bool:
+    """Whether the file's MD5 is this one. Raises OSError."""
+    return _Checksum("MD5", _md5, md5).of(path) == md5
+
+
+def _fetch(url: str, file: IO[bytes], part: Path, checksum: _Checksum) -> None:
     for attempt in range(1, _ATTEMPTS + 1):
         begun = file.seek(0, os.SEEK_END)
         failure = _receive(url, file)
         size = file.seek(0, os.SEEK_END)
         if not failure:
-            found = _sha256(part)
-            if found.startswith(sha256):
+            found = checksum.of(part)
+            if found.startswith(checksum.start):
                 return
             file.truncate(0)  # what was kept may be of another file: once more from the start
-            failure = f"{url} is another file than expected: its SHA-256 begins with {found[: len(sha256)]}, not {sha256}"
+            start = found[: len(checksum.start)]
+            failure = f"{url} is another file than expected: its {checksum.name} begins with {start}, not {checksum.start}"
             if not begun:
                 raise FetchFailed(failure)
         elif size <= begun or attempt == _ATTEMPTS:
@@ -107,8 +131,3 @@ def _write(file: IO[bytes], chunk: bytes) -> int:
     except OSError as error:
         raise _DiskFailed(error) from error
     return len(chunk)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

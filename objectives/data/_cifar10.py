@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -66,13 +66,23 @@ def _read_binary(folder: Path) -> RawData:
 
 
 def _read_torchvision(settings: DataSettings, folder: Path) -> RawData:
-    if settings.download:
-        download("CIFAR10", folder)
     from edgesearch.spaces import import_torchvision
 
-    try:  # torchvision compares every file with its md5 sum before it opens it
-        parts = [import_torchvision("datasets").CIFAR10(str(folder), train=train) for train in (True, False)]
+    dataset = import_torchvision("datasets").CIFAR10
+    if settings.download and not _is_unpacked(dataset, folder):
+        download("CIFAR10", folder)
+    try:  # torchvision compares every file with its md5 sum before it opens it, and unpacks those that differ
+        parts = [dataset(str(folder), train=train, download=settings.download) for train in (True, False)]
     except (RuntimeError, OSError) as error:
         raise DataError(f"cannot read CIFAR-10 in {folder / 'cifar-10-batches-py'}: {error}") from error
     train, test = (Split(part.data, np.asarray(part.targets, np.int64)) for part in parts)
     return RawData(CIFAR10_CLASSES, train, test)
+
+
+def _is_unpacked(dataset: Any, folder: Path) -> bool:
+    """Whether all files are there as they should be, so that no archive is needed."""
+    try:
+        dataset(str(folder))
+    except (RuntimeError, OSError):
+        return False
+    return True

@@ -33,6 +33,9 @@ FASHION_CLASSES = (
     "ankle boot",
 )
 
+#: Images and labels of both parts.
+_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
 
 def read_mnist(settings: DataSettings, folder: Path | None) -> RawData:
     """MNIST from its four IDX files, plain or gzip, in `root`, `root`/raw or `root`/MNIST/raw; downloaded if asked for."""
@@ -47,11 +50,10 @@ def read_fashion_mnist(settings: DataSettings, folder: Path | None) -> RawData:
 def _read(settings: DataSettings, name: str, classes: tuple[str, ...]) -> RawData:
     """The data set that torchvision calls `name`."""
     place = settings.root or cache_folder(settings.name)
-    if _find_idx(place, name, "train-images-idx3-ubyte") is None and settings.download:
+    if settings.download and any(_find_idx(place, name, file) is None for file in _FILES):
         download(name, place)
     arrays = []
-    for part, kind in (("train", "images-idx3"), ("train", "labels-idx1"), ("t10k", "images-idx3"), ("t10k", "labels-idx1")):
-        file = f"{part}-{kind}-ubyte"
+    for file in _FILES:
         path = _find_idx(place, name, file)
         if path is None:
             raise DataError(

@@ -10,9 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content` under every path. `cuts`: of each next answer, the bytes after which the connection is closed."""
+    """Serves `content` under every path but those of `files`.
+
+    `cuts`: of each next answer, the bytes after which the connection is closed.
+    """
 
     content = b""
+    files: dict[str, bytes]
     resumes = True
     cuts: list[int]
     #: The first byte that each request asked for.
@@ -35,10 +39,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/missing"):
             self.send_error(404)
             return
-        if start and start >= len(self.server.content):
+        content = self.server.files.get(self.path, self.server.content)
+        if start and start >= len(content):
             self.send_error(416)
             return
-        rest = self.server.content[start:]
+        rest = content[start:]
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(rest)))
         self.end_headers()
@@ -51,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serve(content: bytes) -> Iterator[Server]:
     with Server(("127.0.0.1", 0), _Handler) as server:
-        server.content, server.cuts, server.asked = content, [], []
+        server.content, server.files, server.cuts, server.asked = content, {}, [], []
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
-from urllib.error import URLError
 
 import numpy as np
 import pytest
 from _archives import write_binary_batches
 
-from edgesearch import spaces
 from edgesearch.errors import DataError
 from edgesearch.objectives.data import DataSettings, RawData, load_data
 from edgesearch.objectives.data._cifar10 import read_cifar10
-from edgesearch.objectives.data._download import download
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
@@ -57,16 +53,3 @@ def test_the_whole_of_it_from_a_source_found_in_the_studys_folder(reference_data
     assert np.bincount(data.test.labels).tolist() == [1_000] * 10
     means = data.train.images.mean((0, 1, 2)) / 255
     assert means == pytest.approx([0.4914, 0.4822, 0.4465], abs=1e-4)  # as published
-
-
-def test_a_download_that_fails_says_why_and_what_else_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object, **options: object) -> None:
-        raise URLError(OSError("Name or service not known"))
-
-    monkeypatch.setattr(spaces, "import_torchvision", lambda part: SimpleNamespace(CIFAR10=refuse))
-    with pytest.raises(DataError) as caught:
-        download("CIFAR10", tmp_path / "data")
-    assert str(caught.value) == (
-        f"CIFAR10 cannot be downloaded to {tmp_path / 'data'} (Name or service not known); see to it that this machine reaches "
-        "the network, or name a copy with `root` in [data]"
-    )
