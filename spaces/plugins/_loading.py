@@ -1,16 +1,12 @@
 """Importing a user's own code, and telling one state of it from another.
 
-The code behind an import path is a set of files: the module's own, and every file of the same project that it imports,
-directly or not. Their fingerprint is part of what decides a result. A process that imported the code before it was edited
-imports it again, so that no result of old code is taken for one of the new.
+The fingerprint of its files (see `Source`) is part of what decides a result. A process that imported the code before it was
+edited imports it again, so that no result of old code is taken for one of the new.
 """
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib
-import importlib.machinery
 import os
 import sys
 import threading
@@ -20,11 +16,11 @@ from pathlib import Path
 from types import ModuleType
 
 from edgesearch.errors import PluginError
+from edgesearch.plugins._source import is_installed, locate, root_of
 
 #: Fingerprint of the files when the module of that name was imported here.
 _imported: dict[str, str] = {}
 _lock = threading.RLock()
-_INSTALLED = ("site-packages", "dist-packages")
 
 
 def is_import_path(name: str) -> bool:
@@ -35,8 +31,9 @@ def is_import_path(name: str) -> bool:
 def load(path: str, *, folder: Path | None = None, noun: str = "class", expected_sha256: str = "") -> object:
     """The thing behind an import path. `folder` is looked at before Python's own places.
 
-    Raises PluginError when there is no such module or name, when importing it fails for whatever reason, and when the files
-    are not those that `expected_sha256` (of `source_fingerprint`) was made from.
+    Raises PluginError when there is no such module or name, when importing it fails for whatever reason, when the files
+    are not those that `expected_sha256` (of `source_fingerprint`) was made from, and when it comes from a file but has no
+    fingerprint, so that no later state of it could be told from this one.
     """
     module_name, _, attribute = path.partition(":")
     with _lock:
@@ -47,6 +44,11 @@ def load(path: str, *, folder: Path | None = None, noun: str = "class", expected
                 "trials take it as it is now"
             )
         module = _import(module_name, folder, fingerprint, f"{noun} {path!r}")
+        if not fingerprint and (file := getattr(module, "__file__", None)):
+            raise PluginError(
+                f"{noun} {path!r} comes from {file}, and no Python source of {module_name!r} is found that would tell a later "
+                "state of it from this one; expected a module in a file of its own, in a folder where Python looks"
+            )
         try:
             return getattr(module, attribute)
         except AttributeError as error:
@@ -58,17 +60,9 @@ def source_fingerprint(path: str, *, folder: Path | None = None) -> str:
 
     "" where Python finds no source; importing it says what is wrong. Imports that a file makes by computed names are not seen.
     """
-    module_name = path.partition(":")[0]
     with _beside(folder):
-        root_and_file = _locate(module_name)
-    if root_and_file is None:
-        return ""
-    digest = hashlib.sha256()
-    root, _ = root_and_file
-    for file in sorted(_project_files(module_name, root)):
-        digest.update(file.relative_to(root).as_posix().encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
+        source = locate(path.partition(":")[0])
+    return "" if source is None else source.fingerprint()
 
 
 def _import(name: str, folder: Path | None, fingerprint: str, what: str) -> ModuleType:
@@ -92,9 +86,9 @@ def _import(name: str, folder: Path | None, fingerprint: str, what: str) -> Modu
 def _is_found(name: str, folder: Path | None) -> bool:
     """Whether the module that is loaded is the one that would be found now, not one of the same name elsewhere."""
     with _beside(folder):
-        located = _locate(name)
+        source = locate(name)
     loaded = getattr(sys.modules[name], "__file__", None)
-    return located is None or loaded is None or Path(loaded).resolve() == located[1]
+    return source is None or loaded is None or Path(loaded).resolve() == source.file.resolve()
 
 
 def _forget(name: str) -> None:
@@ -102,8 +96,8 @@ def _forget(name: str) -> None:
     source = getattr(sys.modules.get(name), "__file__", None)
     if source is None:
         return
-    file = Path(source).resolve()
-    root = file.parents[len(name.split(".")) - (file.name != "__init__.py")]
+    file = Path(source)
+    root = root_of(file.parent, name if file.name == "__init__.py" else name.rpartition(".")[0])
     for other, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
         if other == name or (path and other != "__main__" and _is_of_project(Path(path).resolve(), root)):
@@ -113,7 +107,7 @@ def _forget(name: str) -> None:
 def _is_of_project(file: Path, root: Path) -> bool:
     """Whether a file may be a user's own: below the project's folder, neither installed nor this program's."""
     own = file.is_relative_to(Path(__file__).resolve().parents[2])
-    return file.is_relative_to(root) and not own and not _is_installed(file)
+    return file.is_relative_to(root) and not own and not is_installed(file)
 
 
 @contextmanager
@@ -131,70 +125,3 @@ def _beside(folder: Path | None) -> Iterator[None]:
         finally:
             sys.path = before
             sys.dont_write_bytecode = writes_none
-
-
-def _locate(name: str) -> tuple[Path, Path] | None:
-    """(folder that holds the top-level package or module, the module's file), found without importing anything."""
-    top, *rest = name.split(".")
-    spec = importlib.machinery.PathFinder.find_spec(top)
-    if spec is None:
-        return None
-    if spec.submodule_search_locations:  # a package, with or without __init__.py
-        package = Path(next(iter(spec.submodule_search_locations))).resolve()
-        file = _module_file(package.parent, name)
-        return None if file is None else (package.parent, file)
-    if rest or spec.origin is None or not spec.origin.endswith(".py"):
-        return None
-    file = Path(spec.origin).resolve()
-    return file.parent, file
-
-
-def _module_file(root: Path, name: str) -> Path | None:
-    place = root.joinpath(*name.split("."))
-    return next((f for f in (place.with_name(f"{place.name}.py"), place / "__init__.py") if f.is_file()), None)
-
-
-def _is_installed(path: Path) -> bool:
-    return any(part in _INSTALLED for part in path.parts) or path.is_relative_to(Path(sys.base_prefix) / "lib")
-
-
-def _project_files(name: str, root: Path) -> set[Path]:
-    """The module's file and all that it reaches by import statements inside `root`; of an installed package, inside it."""
-    only = name.partition(".")[0] if _is_installed(root) else ""
-    found: set[Path] = set()
-    waiting = [name]
-    seen: set[str] = set()
-    while waiting:
-        module = waiting.pop()
-        if module in seen or (only and module.partition(".")[0] != only):
-            continue
-        seen.add(module)
-        parents = module.rpartition(".")[0]
-        if parents:
-            waiting.append(parents)
-        file = _module_file(root, module)
-        if file is None or file.resolve() in found:
-            continue
-        found.add(file.resolve())
-        waiting += _imports(file, module)
-    return found
-
-
-def _imports(file: Path, module: str) -> list[str]:
-    """Modules that a file's import statements may mean. A file that does not parse imports nothing."""
-    try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError):
-        return []
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    names: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parts = package.split(".")[: len(package.split(".")) - (node.level - 1)]
-                base = ".".join([*parts, *([node.module] if node.module else [])])
-            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return [n for n in names if n]

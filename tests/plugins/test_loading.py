@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +17,9 @@ from edgesearch.plugins import load, source_fingerprint
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    modules, path = set(sys.modules), list(sys.path)
+    modules, path, finders, hooks = set(sys.modules), list(sys.path), list(sys.meta_path), list(sys.path_hooks)
     yield
+    sys.meta_path[:], sys.path_hooks[:] = finders, hooks
     for name in set(sys.modules) - modules:
         del sys.modules[name]
     assert sys.path == path
@@ -122,3 +125,59 @@ def test_an_installed_package_is_fingerprinted_by_itself_alone() -> None:
 
 def test_what_has_no_source_has_no_fingerprint() -> None:
     assert source_fingerprint("nowhere.at_all:Net") == source_fingerprint("math:pi") == ""
+
+
+def install_editable(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `pip install -e` does, for this process alone: the finder that setuptools writes is put beside Python's own."""
+    build = "import sys, setuptools.build_meta as b; b.build_editable(sys.argv[1])"
+    wheels = project / "wheels"
+    wheels.mkdir()
+    subprocess.run([sys.executable, "-W", "ignore", "-c", build, str(wheels)], cwd=project, check=True, capture_output=True)
+    with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
+        wheel.extractall(project / "site")
+    monkeypatch.syspath_prepend(str(project / "site"))
+    exec(next((project / "site").glob("*.pth")).read_text())
+
+
+@pytest.mark.parametrize(("name", "folder"), [("flat_nets", "flat_nets"), ("renamed_nets", "src"), ("team.nets", "lib")])
+def test_edits_of_what_is_installed_editable_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, folder: str
+) -> None:
+    settings = f"[project]\nname = 'nets'\nversion = '1'\n[tool.setuptools]\npackages = ['{name}']\n"
+    (tmp_path / "pyproject.toml").write_text(f"{settings}package-dir = {{'{name}' = '{folder}'}}\n")
+    project(tmp_path, **{f"{folder}__": ""})
+    project(tmp_path / folder, net="from .parts import SIZE", parts="SIZE = 1")
+    install_editable(tmp_path, monkeypatch)
+    before = source_fingerprint(f"{name}.net:SIZE")
+    assert load(f"{name}.net:SIZE", expected_sha256=before) == 1
+    project(tmp_path / folder, parts="SIZE = 2")
+    assert "" != source_fingerprint(f"{name}.net:SIZE") != before != ""
+    assert load(f"{name}.net:SIZE") == 2
+
+
+def test_links_to_code_are_followed(tmp_path: Path) -> None:
+    real = project(tmp_path / "real", some__net="from .parts import SIZE", some__parts="SIZE = 1", alone="SIZE = 3")
+    folder = project(tmp_path / "folder", helper="")
+    (folder / "pkg").symlink_to(real / "some")
+    (folder / "linked.py").symlink_to(real / "alone.py")
+    before = [source_fingerprint(path, folder=folder) for path in ("pkg.net:SIZE", "linked:SIZE")]
+    assert [load(path, folder=folder) for path in ("pkg.net:SIZE", "linked:SIZE")] == [1, 3]
+    project(real, some__parts="SIZE = 2", alone="SIZE = 4")
+    after = [source_fingerprint(path, folder=folder) for path in ("pkg.net:SIZE", "linked:SIZE")]
+    assert not set(before) & set(after)
+
+
+def test_any_part_of_a_namespace_package_may_hold_the_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project(tmp_path / "a", shared__other="")
+    project(tmp_path / "b", shared__net="SIZE = 1")
+    monkeypatch.syspath_prepend(str(tmp_path / "b"))
+    before = source_fingerprint("shared.net:SIZE", folder=tmp_path / "a")
+    project(tmp_path / "b", shared__net="SIZE = 2")
+    assert "" != source_fingerprint("shared.net:SIZE", folder=tmp_path / "a") != before
+
+
+def test_code_without_a_source_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "nets.zip", "w") as archive:
+        archive.writestr("zipped_net.py", "SIZE = 1")
+    with pytest.raises(PluginError, match=r"nets\.zip.*no Python source of 'zipped_net' is found"):
+        load("zipped_net:SIZE", folder=tmp_path / "nets.zip")
