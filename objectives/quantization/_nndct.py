@@ -15,6 +15,7 @@ from torch import nn
 
 from edgesearch.board_eval.graph import Graph, Reshape
 from edgesearch.board_eval.lowering import lower
+from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
 from edgesearch.board_eval.vitis import VitisSettings
 from edgesearch.errors import QuantizationError, TrainingError
 from edgesearch.objectives.data import resize_weights
@@ -75,13 +76,15 @@ def quantize_nndct(
     *,
     fast_finetune: bool = False,
     seed: int = 0,
+    target: Target | None = DEFAULT_TARGET,
 ) -> Nndct:
     """PTQ of `model`, which is not changed, for images of `input_shape` (C, H, W), on `calibration` (N, H, W, C), normalised.
 
+    The network is one for the DPU `target`; None looks at no limits of one (see `lower`).
     Raises LoweringError and QuantizationError for what cannot be quantized, or what comes back and the DPU does not have, and
     ToolchainError where Vitis AI's Python is not there or fails.
     """
-    source = _source(model, input_shape, calibration, trainable=False)
+    source = _source(model, input_shape, calibration, target, trainable=False)
     job = Job(
         task="ptq",
         source=source,
@@ -102,6 +105,7 @@ def train_nndct(
     vitis: VitisSettings,
     *,
     seed: int = 0,
+    target: Target | None = DEFAULT_TARGET,
 ) -> Nndct:
     """QAT of `model`, which is not changed; see `quantize_nndct`. Of `calibration` only the first image is shown.
 
@@ -109,7 +113,7 @@ def train_nndct(
     """
     if not training.trained:
         model = with_statistics(model, calibration)
-    source = _source(model, input_shape, calibration, trainable=True)
+    source = _source(model, input_shape, calibration, target, trainable=True)
     resized = training.size != input_shape[1:]
     rows, columns, bits = resize_weights(training.size, (input_shape[1], input_shape[2]))
     arrays: dict[str, Array | Callable[[], Array]] = {
@@ -154,10 +158,15 @@ def train_nndct(
 
 
 def _source(
-    model: nn.Module, input_shape: tuple[int, int, int], calibration: npt.NDArray[np.float32], *, trainable: bool
+    model: nn.Module,
+    input_shape: tuple[int, int, int],
+    calibration: npt.NDArray[np.float32],
+    target: Target | None,
+    *,
+    trainable: bool,
 ) -> ModelSource:
     """The network's code, once it is known that the DPU takes the network and that the images fit."""
-    graph = lower(model, input_shape)
+    graph = lower(model, input_shape, target=target)
     check_graph(graph)
     check_calibration(graph, calibration)
     return torch_source(model, input_shape, trainable=trainable)
@@ -166,7 +175,7 @@ def _source(
 def _graph(results: Results, model: nn.Module, input_shape: tuple[int, int, int]) -> Graph:
     """The Graph that came back; raises QuantizationError unless it has the network's outputs."""
     graph = results.xmodel()
-    expected = lower(model, input_shape).output.shape
+    expected = lower(model, input_shape, target=None).output.shape
     output = graph.output
     if output.shape == expected:
         return graph

@@ -19,6 +19,7 @@ from torch import nn
 from edgesearch.board_eval.execution import full_float32, to_tensor
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.lowering import lower_with_sources
+from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
 from edgesearch.objectives.data import DataSet, prepare
 from edgesearch.objectives.pruning import re_estimate_batch_norm
 from edgesearch.objectives.quantization._best import calibrate, find_grids, shuffled
@@ -82,11 +83,13 @@ def train_qat(
     on_epoch: Callable[[int, float], None] | None = None,
     device: str = "cpu",
     note: Callable[[str], object] = lambda line: None,
+    target: Target | None = DEFAULT_TARGET,
 ) -> Qat:
     """Train `model` as the DPU will compute it; the model itself is not changed.
 
     Positions and biases to begin with are found on the calibration images of `data`. Stages that `supervision` names are
     modules of `model`. All else is as in `train`, which trains.
+    The network is one for the DPU `target`; None looks at no limits of one (see `lower`).
     Raises QuantizationError for what cannot be quantized, TrainingError as `train` does.
     """
     settings = settings or QatSettings()
@@ -94,7 +97,7 @@ def train_qat(
     calibration = prepare(data.calibration.images, size, data.normalisation)
     if not settings.trained:
         model = with_statistics(model, calibration)
-    lowered = lower_with_sources(model, (data.channels, *size))
+    lowered = lower_with_sources(model, (data.channels, *size), target=target)
     check_graph(lowered.graph)
     check_calibration(lowered.graph, calibration)
     network = QatNetwork(model, lowered, settings.bits)

@@ -10,7 +10,7 @@ from typing import Any, Generic
 import torch
 from torch import nn
 
-from edgesearch.board_eval import BoardReference, VitisSettings
+from edgesearch.board_eval import BoardReference, Graph, VitisSettings, lower
 from edgesearch.errors import SpaceError, StoreError
 from edgesearch.objectives.data import DataSet
 from edgesearch.objectives.pruning import resize_to
@@ -90,6 +90,13 @@ class Context(Generic[S]):
         student = student_of(self.stage.inputs[role])
         model = resize_to(self.build(student), self.input(role).tensors("weights"))
         return student, model.to(self.device)
+
+    def lower(self, model: nn.Module, student: Student) -> Graph:
+        """The network as a DPU sees it, of whatever size that is: the key of what is made of it speaks of none.
+
+        The study's own DPU was asked before anything was trained (see `Estimator`).
+        """
+        return lower(model, (self.data.channels, student.input_size, student.input_size), target=None)
 
     def train(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgesearch.board_eval import Graph, lower
+from edgesearch.board_eval import Graph
 from edgesearch.objectives import quantization as quantizer
 from edgesearch.objectives.data import prepare, show
 from edgesearch.objectives.stages._context import Context
@@ -46,11 +46,12 @@ def quantize_by_nndct(
     shape = (data.channels, size, size)
     images = prepare(data.calibration.images, size, data.normalisation)
     context.report("pytorch_nndct quantizes in Vitis AI's Python")
+    common: dict[str, Any] = {"seed": context.seed, "target": None}  # see `Context.lower`
     if qat is None:
-        made = quantizer.quantize_nndct(model, shape, images, context.vitis, fast_finetune=fast_finetune, seed=context.seed)
+        made = quantizer.quantize_nndct(model, shape, images, context.vitis, fast_finetune=fast_finetune, **common)
     else:
-        made = quantizer.train_nndct(model, shape, images, _training(context, qat), context.vitis, seed=context.seed)
-    ours = quantizer.quantize(lower(made.model.cpu(), shape), images, method="vitis")
+        made = quantizer.train_nndct(model, shape, images, _training(context, qat), context.vitis, **common)
+    ours = quantizer.quantize(context.lower(made.model.cpu(), student), images, method="vitis")
     difference = compare_graphs(ours, made.graph, images[:_COMPARED])
     accuracies = [accuracy_of(graph, data.validation, data, device=context.device) for graph in (made.graph, ours)]
     context.report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from edgesearch.board_eval import (
     Graph,
     LayerReport,
     MeasuredCode,
+    Target,
     board_report,
     board_timing,
     calibrate_file,
@@ -45,7 +47,7 @@ def bench(
     def seconds(graph: Graph) -> float:
         return board_timing(graph, profile, compiler=compiler, allow=allow, layers=False).dpu_s
 
-    graph, _ = find_network(network, input_size=input_size, seconds=seconds)
+    graph, _ = find_network(network, input_size=input_size, target=profile.dpu, seconds=seconds)
     report = board_report(graph, profile, compiler=compiler, allow=allow, runner=runner)
     if style == "json":
         facts = json.loads(report.to_json()) | {"macs": graph.macs, "parameters": graph.parameters}
@@ -86,7 +88,12 @@ def calibrate(
     if measurements is not None:
         profile = load_profile(board or "zcu104")
         result = calibrate_file(
-            measurements, profile, name=name, find=_measured_network, hold_out=True, keep_unexplained=keep_unexplained
+            measurements,
+            profile,
+            name=name,
+            find=partial(_measured_network, target=profile.dpu),
+            hold_out=True,
+            keep_unexplained=keep_unexplained,
         )
     else:
         study = Study.load(study_name, home, storage=storage)
@@ -126,7 +133,7 @@ def calibrate(
     return 0
 
 
-def _measured_network(name: str, folder: Path) -> Graph | MeasuredCode:
+def _measured_network(name: str, folder: Path, *, target: Target) -> Graph | MeasuredCode:
     """A network of a measurement file: an .xmodel or a candidate's .toml beside it, a student's name, or a graph as JSON.
 
     A compiled .xmodel is timed by its own code.
@@ -137,4 +144,4 @@ def _measured_network(name: str, folder: Path) -> Graph | MeasuredCode:
         return CompiledXmodel.read(folder / name).measured
     if name.endswith((".xmodel", ".toml")):
         name = str(folder / name)
-    return find_network(name, folder=folder)[0]
+    return find_network(name, folder=folder, target=target)[0]

@@ -57,7 +57,14 @@ def inspect(
 
     try:
         graph, built = find_network(
-            model, width=width, input_size=input_size, channels=channels, classes=classes, stem=stem, seconds=seconds
+            model,
+            width=width,
+            input_size=input_size,
+            channels=channels,
+            classes=classes,
+            stem=stem,
+            target=profile.dpu,
+            seconds=seconds,
         )
     except LoweringError as error:
         if style == "json":

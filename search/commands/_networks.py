@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesearch.board_eval import Graph, lower, pruned_estimate, read_xmodel
+from edgesearch.board_eval import Graph, Target, lower, pruned_estimate, read_xmodel
 from edgesearch.errors import SpaceError
 from edgesearch.files import parse_toml
 from edgesearch.spaces import PRESETS, STUDENTS, Candidate, Pruning, build, is_staged_name, parse_candidate
@@ -40,16 +40,17 @@ def find_network(
     classes: int | None = None,
     stem: str | None = None,
     folder: Path | None = None,
+    target: Target,
     seconds: Callable[[Graph], float] | None = None,
 ) -> tuple[Graph, nn.Module | None]:
     """The network called `name`, and the untrained model behind it unless it is an xmodel.
 
     What is left out is width 1, three channels, ten classes and an ImageNet stem at 224 pixels; 32 pixels for a small stem and
-    for staged networks. A
-    model by import path is looked for in `folder` first; left out, in the working directory. `seconds`: of a network on the
-    board. Raises SpaceError for an option that the file has decided already, and where no board says how much a candidate
-    loses that is pruned by its time; PluginError or SpaceError for an unknown name, and for a model whose outputs are not the
-    `classes` that were asked for; XmodelError or LoweringError for what cannot be read or run.
+    for staged networks. A model by import path is looked for in `folder` first; left out, in the working directory. `target` is
+    the DPU that is to run the network, `seconds` what one takes on the board. Raises SpaceError for an option that the file has
+    decided already, and where no board says how much a candidate loses that is pruned by time; PluginError or SpaceError for
+    an unknown name, and for a model whose outputs are not the `classes` that were asked for; XmodelError or LoweringError for
+    what cannot be read or run.
     """
     shape = {"--width": width, "--input-size": input_size, "--stem": stem}
     if name.endswith(".xmodel"):
@@ -73,7 +74,7 @@ def find_network(
         )
     channels = channels or _CHANNELS
     model = build(student, channels=channels, classes=classes or _CLASSES, folder=folder or Path.cwd())
-    graph = lower(model, (channels, student.input_size, student.input_size))
+    graph = lower(model, (channels, student.input_size, student.input_size), target=target)
     outputs = graph.output.shape[-1]
     if classes is not None and outputs != classes:
         raise SpaceError(
@@ -86,7 +87,7 @@ def find_network(
             if seconds is None:
                 raise SpaceError(f"{name!r} is pruned by a board's time, and no board is given here; use target = 'macs'")
             cost = seconds
-        graph = pruned_estimate(graph, pruning.ratio, granularity=pruning.granularity or 16, cost=cost)
+        graph = pruned_estimate(graph, pruning.ratio, granularity=pruning.granularity or target.channel_parallel, cost=cost)
     return graph, model
 
 

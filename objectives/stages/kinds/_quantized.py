@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from edgesearch.board_eval import Graph, graph_from_json, graph_to_json, lower
+from edgesearch.board_eval import Graph, graph_from_json, graph_to_json
 from edgesearch.errors import SpaceError
 from edgesearch.objectives import quantization as quantizer
 from edgesearch.objectives.data import prepare
@@ -123,14 +123,14 @@ def _run(context: Context[QuantizedSettings]) -> Result:
 
 def _quantize(context: Context[QuantizedSettings], student: Student, model: nn.Module) -> Graph:
     settings, data, size = context.settings, context.data, student.input_size
-    quantization, shape = settings.quantization, (data.channels, size, size)
+    quantization = settings.quantization
     if quantization.bits == 16:
-        return quantizer.quantize_fp16(lower(model, shape))
+        return quantizer.quantize_fp16(context.lower(model, student))
     images = prepare(data.calibration.images, size, data.normalisation)
     algorithm = quantization.algorithm
     if is_import_path(algorithm):  # it must be the code that the key speaks of
         load(algorithm, folder=context.folder, noun="quantizer", expected_sha256=quantization.source_sha256)
-    exact = lower(model, shape)
+    exact = context.lower(model, student)
     quantized = quantizer.quantize(
         exact,
         images,
@@ -160,6 +160,7 @@ def _train(
         on_epoch=lambda epoch, loss: context.report(f"QAT epoch {epoch}/{recipe.epochs}  loss {loss:.4f}"),
         device=context.device,
         note=context.report,
+        target=None,  # see `Context.lower`
     )
     return qat.graph, {"losses": [round(epoch.loss, 6) for epoch in qat.training.history], "pieces": qat.training.pieces}
 

@@ -32,7 +32,7 @@ def stages(candidate: dict[str, Any], *, last: str = "measured", **tables: Any) 
     return list(plan(whole, pipeline, conditions(pipeline), last=last).walk())
 
 
-def run(chain: list[Stage], folder: Path, **options: Any) -> dict[str, Artifact]:
+def run(chain: list[Stage], folder: Path, /, **options: Any) -> dict[str, Artifact]:
     store = Store(folder)
     data = DATA.model_dump(mode="json")
     return {stage.kind: run_stage(stage, store, data_settings=data, device="cpu", **options) for stage in chain}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edgesearch.board_eval import Graph, lower
+from edgesearch.board_eval import Graph, VitisSettings, lower
+from edgesearch.errors import LoweringError
 from edgesearch.objectives import Artifact, Pipeline, load_graph
 from edgesearch.spaces import Student, build
 
@@ -76,3 +78,26 @@ def test_qat_from_scratch_trains_as_long_as_a_student(tmp_path: Path) -> None:
     assert set(made) == {"quantized", "measured"}
     assert made["quantized"].figures["float_accuracy"] is None
     assert made["quantized"].recipe["parameters"]["recipe"]["epochs"] == 3
+
+
+LEAKY_DEPTHWISE = """
+from torch import nn
+
+def net(num_classes, in_channels):
+    layers = [nn.Conv2d(in_channels, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.LeakyReLU(26 / 256)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, num_classes))
+"""
+
+
+@pytest.mark.parametrize("quantization", [{"method": "ptq"}, {"method": "qat"}, {"bits": 16}, {"backend": "nndct"}], ids=str)
+def test_what_another_dpu_than_the_usual_one_has_is_quantized(
+    quantization: dict[str, Any], tmp_path: Path, vitis: Callable[..., VitisSettings]
+) -> None:
+    (tmp_path / "nets.py").write_text(LEAKY_DEPTHWISE)
+    with pytest.raises(LoweringError, match="leaky"):
+        lower(build(Student(architecture="nets:net"), channels=1, classes=10, folder=tmp_path), (1, 8, 8))
+    candidate = {"student": {"architecture": "nets:net", "input_size": 8}, "quantization": quantization}
+    chain = stages(candidate, last="quantized", train={"epochs": 1})
+    made = run(chain, tmp_path / "store", folder=tmp_path, vitis=vitis())
+    activations = [getattr(node, "activation", "") for node in load_graph(made["quantized"])]
+    assert "leaky_relu" in activations

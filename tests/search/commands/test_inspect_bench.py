@@ -8,9 +8,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from edgesearch.board_eval import load_profile
+from edgesearch.board_eval import SimulatedBoard, load_profile
+from edgesearch.board_eval.targets import DPUS
 from edgesearch.errors import CompileError, DataError, EdgesearchError, LoweringError, SpaceError
+from edgesearch.objectives import Estimator
 from edgesearch.search.commands._cli import cli
+from edgesearch.search.commands._networks import find_network, read_candidate
 
 
 def run(*arguments: object) -> str:
@@ -241,3 +244,27 @@ def test_what_the_dpu_cannot_run_is_an_error_for_bench(tmp_path: Path, monkeypat
         run("bench", "odd_networks:Net", "--input-size", 32)
     with pytest.raises(EdgesearchError, match=r"missing\.csv"):
         run("calibrate", "--measurements", "missing.csv", "-o", "x.json")
+
+
+def test_a_network_is_read_for_the_dpu_that_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    profile = json.loads(load_profile("zcu104").model_dump_json())
+    (tmp_path / "small.json").write_text(json.dumps(profile | {"name": "small", "dpu": DPUS["B512"].model_dump(mode="json")}))
+    layers = "nn.Conv2d(3, 3000, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3000, 10)"
+    (tmp_path / "wide_net.py").write_text(f"from torch import nn\n\n\ndef net():\n    return nn.Sequential({layers})\n")
+    network = ("wide_net:net", "--input-size", 16)
+    assert json.loads(run("bench", *network, "--format", "json"))["macs"] > 0
+    assert "3000 output channels; B512 takes at most 2048" in run("inspect", *network, "--board", "small.json")
+    with pytest.raises(LoweringError, match="B512 takes at most 2048"):
+        run("bench", *network, "--board", "small.json")
+
+
+def test_a_pruned_candidate_keeps_the_channels_that_fill_its_dpu(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(
+        'student = { architecture = "cnn_tiny", input_size = 16 }\npruning = { method = "one_step", ratio = 0.4 }\n'
+    )
+    for dpu in (DPUS["B512"], DPUS["B4096"]):
+        graph, _ = find_network(str(tmp_path / "c.toml"), target=dpu)
+        board = SimulatedBoard(load_profile("zcu104").model_copy(update={"dpu": dpu}))
+        known = Estimator(channels=3, classes=10, board=board).estimate(read_candidate(tmp_path / "c.toml"))
+        assert graph.macs == known["macs"]

@@ -169,7 +169,7 @@ def _quantize(model, shape, images, folder):
     from edgesearch.board_eval import graph_to_json, lower, write_xmodel
     from edgesearch.objectives.quantization import quantize
 
-    graph = quantize(lower(model, shape), np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()), method="vitis")
+    graph = quantize(lower(model, shape, target=None), np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy()), method="vitis")
     write_xmodel(graph, folder / _STATE)
     nodes = graph_to_json(graph)[0]["nodes"]
     (folder / "quant_info.json").write_text(json.dumps({"output": {node["name"]: [[8, node.get("fix")]] for node in nodes}}))
