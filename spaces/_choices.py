@@ -9,7 +9,7 @@ in its order, and only where they exist:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Protocol, TypeAlias
 
 from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
@@ -23,8 +23,10 @@ __all__ = [
     "Range",
     "Suggester",
     "Value",
+    "can_share_name",
     "check_conditions",
     "check_values",
+    "choices_of",
     "draw",
     "least",
     "pick",
@@ -113,6 +115,20 @@ def pick(trial: Suggester, name: str, choices: Range | Sequence[Any]) -> Any:
     return choices[0] if len(choices) == 1 else trial.suggest_categorical(name, list(choices))
 
 
+def choices_of(parameter: Parameter) -> Range | Sequence[Value]:
+    """What a parameter may be, where it exists."""
+    return parameter.choices if isinstance(parameter, Conditional) else parameter
+
+
+def can_share_name(first: Range | Sequence[Any], second: Range | Sequence[Any]) -> bool:
+    """Whether a study can ask for both by one name: for the same list, for ranges of one scale, or for one of them never."""
+    if any((choices.size if isinstance(choices, Range) else len(choices)) == 1 for choices in (first, second)):
+        return True
+    if isinstance(first, Range) or isinstance(second, Range):
+        return isinstance(first, Range) and isinstance(second, Range) and first.log == second.log
+    return list(first) == list(second)
+
+
 def least(choices: Range | Sequence[Any]) -> Any:
     """The smallest number, or the first of choices that are not all numbers."""
     if isinstance(choices, Range):
@@ -120,18 +136,18 @@ def least(choices: Range | Sequence[Any]) -> Any:
     return min(choices) if all(isinstance(value, int | float) for value in choices) else choices[0]
 
 
-def draw(parameters: Mapping[str, Parameter], trial: Suggester, prefix: str) -> dict[str, Value]:
-    """A value of each parameter that exists, asked for as `prefix`.name. Ranges of whole numbers with steps give integers."""
+def draw(parameters: Mapping[str, Parameter], trial: Suggester, called: Callable[[str], str]) -> dict[str, Value]:
+    """A value of each parameter that exists, asked for as what its name is `called`.
+
+    Ranges of whole numbers with steps give integers.
+    """
     drawn: dict[str, Value] = {}
     for name, parameter in parameters.items():
-        choices: Range | Sequence[Value]
-        if isinstance(parameter, Conditional):
-            if not all(other in drawn and drawn[other] in values for other, values in parameter.when.items()):
-                continue
-            choices = parameter.choices
-        else:
-            choices = parameter
-        value = pick(trial, f"{prefix}.{name}", choices)
+        when = parameter.when if isinstance(parameter, Conditional) else {}
+        if not all(other in drawn and drawn[other] in values for other, values in when.items()):
+            continue
+        choices = choices_of(parameter)
+        value = pick(trial, called(name), choices)
         drawn[name] = round(value) if isinstance(choices, Range) and choices.is_whole else value
     return drawn
 

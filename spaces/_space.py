@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -23,7 +24,19 @@ from edgesearch.spaces._candidate import (
     Quantization,
     Student,
 )
-from edgesearch.spaces._choices import Choices, Parameter, Range, Suggester, check_conditions, check_values, draw, least, pick
+from edgesearch.spaces._choices import (
+    Choices,
+    Parameter,
+    Range,
+    Suggester,
+    can_share_name,
+    check_conditions,
+    check_values,
+    choices_of,
+    draw,
+    least,
+    pick,
+)
 from edgesearch.spaces._pruning import Pruning
 from edgesearch.spaces._settings import Settings
 from edgesearch.spaces._staged_choices import StagedChoices, make_staged
@@ -184,9 +197,9 @@ class Space(Settings):
     def _make(self, name: str, width: float, input_size: int, stem: Any, trial: Suggester) -> Student:
         own: dict[str, Any] = {}
         if name == STAGED:
-            own["staged"] = make_staged(draw(self._staged.parameters(), trial, STAGED))
+            own["staged"] = make_staged(draw(self._staged.parameters(), trial, partial(self._called, STAGED)))
         elif parameters := self._override(name).parameters:
-            own["parameters"] = draw(parameters, trial, name.rpartition(":")[2])
+            own["parameters"] = draw(parameters, trial, partial(self._called, name))
         return Student(
             architecture=name,
             width=width,
@@ -207,6 +220,28 @@ class Space(Settings):
         found = self.student.get(name)
         return found if isinstance(found, StudentOverride) else StudentOverride()
 
+    def _called(self, student: str, setting: str) -> str:
+        """What a study calls a setting of one student alone: NAME.setting, NAME being the last part of an import path.
+
+        It is the whole path where another student of that name has the same setting with choices that need another name.
+        """
+        name = student.rpartition(":")[2]
+        for other in self.students:
+            if other == student or other.rpartition(":")[2] != name:
+                continue
+            own, theirs = (self._own_choices(which).get(setting) for which in (student, other))
+            if own is not None and theirs is not None and not can_share_name(own, theirs):
+                return f"{student}.{setting}"
+        return f"{name}.{setting}"
+
+    def _own_choices(self, student: str) -> dict[str, Any]:
+        """What may be chosen for each setting that one student is given instead of the space's own."""
+        override = self.student.get(student)
+        given = {name: getattr(override, name, None) for name in ("width", "input_size", "stem")}
+        parameters = self._staged.parameters() if student == STAGED else self._override(student).parameters
+        own = {name: choices_of(parameter) for name, parameter in parameters.items()}
+        return own | {name: choices for name, choices in given.items() if choices is not None}
+
     def _student(self, trial: Suggester) -> Student:
         name = pick(trial, "student", self.students)
         override = self.student.get(name, StudentOverride())
@@ -214,7 +249,7 @@ class Space(Settings):
         def choose(setting: str) -> Any:
             choices = self.choices(name, setting)
             own = getattr(override, setting) is not None and not (name == STAGED and setting in _NOT_OF_STAGED)
-            return pick(trial, f"{name.rpartition(':')[2]}.{setting}" if own else setting, choices)
+            return pick(trial, self._called(name, setting) if own else setting, choices)
 
         width, input_size = choose("width"), int(choose("input_size"))
         stem = choose("stem") if name in TORCHVISION_STUDENTS else "small"

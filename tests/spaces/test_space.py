@@ -110,3 +110,53 @@ def test_steps_of_a_range_are_round_numbers() -> None:
 def test_impossible_spaces_are_refused(space: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Space.model_validate(space)
+
+
+class Named(Dice):
+    """Keeps the choices of every name, which Optuna lets change for ranges alone."""
+
+    def __init__(self, seed: int, choices: dict[str, Any]) -> None:
+        super().__init__(seed)
+        self.choices = choices
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        assert self.choices.setdefault(name, choices) == choices
+        return super().suggest_categorical(name, choices)
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        assert self.choices.setdefault(name, log) is log
+        return super().suggest_float(name, low, high, step=step, log=log)
+
+
+def test_settings_of_networks_of_one_name_are_told_apart_where_they_differ() -> None:
+    first = {
+        "depth": [1, 2],
+        "same": [3, 4],
+        "kind": {"low": 1, "high": 3, "step": 1},
+        "wide": {"low": 0.1, "high": 1.0},
+        "scale": {"low": 0.1, "high": 1.0, "log": True},
+        "once": [1],
+    }
+    second = {
+        "depth": {"when": {"same": [3, 4]}, "choices": [2, 3, 4]},
+        "kind": ["a", "b"],
+        "wide": {"low": 2.0, "high": 3.0},
+        "scale": {"low": 0.1, "high": 1.0},
+        "once": [2, 3],
+        "own": [5, 6],
+    }
+    tables = {
+        "one:Net": {"parameters": first, "width": [0.5, 1.0]},
+        "two:Net": {"parameters": {"same": first["same"], **second}, "width": [0.5, 2.0]},
+        "two:Other": {"parameters": first},
+    }
+    space = Space.model_validate({"students": list(tables), "student": tables})
+    choices: dict[str, Any] = {}
+    for seed in range(50):
+        candidate = space.suggest(Named(seed, choices))
+        asked = tables[candidate.student.architecture]["parameters"]
+        assert candidate.student.parameters.keys() == asked.keys()  # type: ignore[attr-defined]
+    apart = {f"{path}.{name}" for path in ("one:Net", "two:Net") for name in ("depth", "kind", "scale", "width")}
+    shared = {"Net.same", "Net.wide", "Net.once", "Net.own"}
+    other = {f"Other.{name}" for name in ("depth", "same", "kind", "wide", "scale")}
+    assert choices.keys() == apart | shared | other | {"student"}
