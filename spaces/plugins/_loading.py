@@ -7,20 +7,16 @@ edited imports it again, so that no result of old code is taken for one of the n
 from __future__ import annotations
 
 import importlib
-import os
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
 from edgesearch.errors import PluginError
+from edgesearch.plugins._beside import beside, lock
 from edgesearch.plugins._source import is_installed, locate, root_of
 
 #: Fingerprint of the files when the module of that name was imported here.
 _imported: dict[str, str] = {}
-_lock = threading.RLock()
 
 
 def is_import_path(name: str) -> bool:
@@ -36,7 +32,7 @@ def load(path: str, *, folder: Path | None = None, noun: str = "class", expected
     fingerprint, so that no later state of it could be told from this one.
     """
     module_name, _, attribute = path.partition(":")
-    with _lock:
+    with lock:
         fingerprint = source_fingerprint(path, folder=folder)
         if expected_sha256 and fingerprint != expected_sha256:
             raise PluginError(
@@ -60,7 +56,7 @@ def source_fingerprint(path: str, *, folder: Path | None = None) -> str:
 
     "" where Python finds no source; importing it says what is wrong. Imports that a file makes by computed names are not seen.
     """
-    with _beside(folder):
+    with beside(folder):
         source = locate(path.partition(":")[0])
     return "" if source is None else source.fingerprint()
 
@@ -68,7 +64,7 @@ def source_fingerprint(path: str, *, folder: Path | None = None) -> str:
 def _import(name: str, folder: Path | None, fingerprint: str, what: str) -> ModuleType:
     if name in sys.modules and _imported.get(name, fingerprint) == fingerprint and _is_found(name, folder):
         return sys.modules[name]
-    with _beside(folder):
+    with beside(folder):
         _forget(name)
         importlib.invalidate_caches()
         try:
@@ -85,7 +81,7 @@ def _import(name: str, folder: Path | None, fingerprint: str, what: str) -> Modu
 
 def _is_found(name: str, folder: Path | None) -> bool:
     """Whether the module that is loaded is the one that would be found now, not one of the same name elsewhere."""
-    with _beside(folder):
+    with beside(folder):
         source = locate(name)
     loaded = getattr(sys.modules[name], "__file__", None)
     return source is None or loaded is None or Path(loaded).resolve() == source.file.resolve()
@@ -108,20 +104,3 @@ def _is_of_project(file: Path, root: Path) -> bool:
     """Whether a file may be a user's own: below the project's folder, neither installed nor this program's."""
     own = file.is_relative_to(Path(__file__).resolve().parents[2])
     return file.is_relative_to(root) and not own and not is_installed(file)
-
-
-@contextmanager
-def _beside(folder: Path | None) -> Iterator[None]:
-    """Look into `folder` first, then where Python looks, then into the working directory; sys.path stays what it was."""
-    with _lock:
-        before, writes_none = sys.path, sys.dont_write_bytecode
-        first = [] if folder is None else [str(folder.resolve())]
-        # Another list: a thread that walks through the old one while it changes would miss an entry, and not find torch, say.
-        sys.path = list(dict.fromkeys([*first, *before, os.getcwd()]))
-        # Bytecode is told apart by seconds and sizes; an edit can be faster than that.
-        sys.dont_write_bytecode = True
-        try:
-            yield
-        finally:
-            sys.path = before
-            sys.dont_write_bytecode = writes_none

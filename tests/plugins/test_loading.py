@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -181,3 +183,47 @@ def test_code_without_a_source_is_refused(tmp_path: Path) -> None:
         archive.writestr("zipped_net.py", "SIZE = 1")
     with pytest.raises(PluginError, match=r"nets\.zip.*no Python source of 'zipped_net' is found"):
         load("zipped_net:SIZE", folder=tmp_path / "nets.zip")
+
+
+LAZY = """
+def make():
+    from lazy_neighbour import build
+    return build()
+"""
+
+
+def test_what_code_imports_when_it_runs_is_found_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    neighbour = "def build():\n    import lazy_pkg.parts\n    return lazy_pkg.parts.size()"
+    parts = "def size():\n    from .deep import SIZE\n    import lazy_deep\n    return SIZE + lazy_deep.SIZE"
+    files = {
+        "lazy_net": LAZY,
+        "lazy_neighbour": neighbour,
+        "lazy_pkg__": "",
+        "lazy_pkg__parts": parts,
+        "lazy_pkg__deep": "SIZE = 1",
+    }
+    project(tmp_path / "study", **files, lazy_deep="SIZE = 2", lazy_other="")
+    make = load("lazy_net:make", folder=tmp_path / "study")
+    monkeypatch.chdir(tmp_path)
+    path, finders = list(sys.path), list(sys.meta_path)
+    assert make() == 3  # type: ignore[operator]
+    assert (sys.path, sys.meta_path) == (path, finders)
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("lazy_other")
+    project(tmp_path / "study", lazy_deep="SIZE = 5")
+    assert load("lazy_net:make", folder=tmp_path / "study")() == 6  # type: ignore[operator]
+
+
+def test_it_is_found_in_a_thread_and_in_the_working_directory_of_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project(tmp_path, lazy_net=LAZY, lazy_neighbour="def build(): return 4")
+    monkeypatch.chdir(tmp_path)
+    make = load("lazy_net:make")
+    monkeypatch.chdir("/")
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(make).result() == 4  # type: ignore[arg-type]
+
+
+def test_finders_that_imported_code_adds_stay(tmp_path: Path) -> None:
+    adds = "import sys\nclass Finder:\n    @staticmethod\n    def find_spec(*_): return None\nsys.meta_path.append(Finder)"
+    project(tmp_path, adding=adds)
+    assert load("adding:Finder", folder=tmp_path) is sys.meta_path[-1]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from edgesearch.board_eval import lower
 from edgesearch.errors import EdgesearchError, PluginError, SpaceError
 from edgesearch.spaces import Candidate, Range, Space, Student, StudentOverride, build, complete, with_declared_parameters
 
@@ -177,3 +178,26 @@ def test_what_a_study_gives_for_a_parameter_keeps_its_condition(folder: Path) ->
 def test_a_declaration_that_is_none_is_refused(folder: Path, name: str) -> None:
     with pytest.raises(SpaceError, match="search_space of student"):
         with_declared_parameters(Space(students=(f"my_networks:{name}",)), folder=folder)
+
+
+def test_a_network_may_import_its_neighbours_as_it_is_made_and_as_it_runs(folder: Path) -> None:
+    (folder / "late_net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes, in_channels):\n"
+        "        super().__init__()\n"
+        "        from late_parts import make\n"
+        "        self.layers = make(in_channels, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        from late_shapes import pooled\n"
+        "        return self.layers(pooled(x))\n"
+    )
+    (folder / "late_parts.py").write_text(
+        "from torch import nn\ndef make(*sizes): return nn.Sequential(nn.Conv2d(*sizes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+    )
+    (folder / "late_shapes.py").write_text("from torch.nn import functional as F\ndef pooled(x): return F.max_pool2d(x, 2)\n")
+    path = list(sys.path)
+    network = build(Student(architecture="late_net:Net", input_size=8), channels=1, classes=3, folder=folder)
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+    assert lower(network, (1, 8, 8)).output.shape == (3,)
+    assert sys.path == path
