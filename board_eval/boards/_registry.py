@@ -30,21 +30,26 @@ for _name in profile_names():
 
 
 def find_board(
-    name: str, *, folder: Path | None = None, compiler: Compiler | None = None, allow: Collection[Feature] = ()
+    name: str,
+    *,
+    folder: Path | None = None,
+    compiler: Compiler | None = None,
+    allow: Collection[Feature] = (),
+    expected_sha256: str = "",
 ) -> Board:
     """The board called `name`, simulated from the JSON profile at that path, of the boards file, or behind an import path.
 
     Files and code are looked for in `folder` first. What an import path leads to is a Board, or is called without arguments to
-    make one. A simulated board has code of `compiler` (None: of the one it was made with), which may use the
-    features in `allow`. Raises PluginError when there is
-    none or it is not a Board, TargetError for a profile that is not valid, BoardError for a boards file that is not, or a board
-    in it whose key cannot be used.
+    make one. A simulated board has code of `compiler` (None: of the one it was made with), which may use the features in
+    `allow`. Raises PluginError when there is none, it is not a Board, or its code is not that of `expected_sha256` (of
+    `source_fingerprint`), TargetError for a profile that is not valid, BoardError for a boards file that is not, or a board in
+    it whose key cannot be used.
     """
-    board = _found(name, folder)
+    board = _found(name, folder, expected_sha256)
     return board.with_compiler(compiler, allow) if compiler is not None and isinstance(board, SimulatedBoard) else board
 
 
-def _found(name: str, folder: Path | None) -> Board:
+def _found(name: str, folder: Path | None, expected_sha256: str) -> Board:
     if name.endswith(".json"):
         beside = None if folder is None else folder / name
         return _simulated(beside if beside is not None and beside.is_file() else name)
@@ -54,7 +59,7 @@ def _found(name: str, folder: Path | None) -> Board:
             return SshBoard(boards.board(name))
         named = ", ".join((*boards.boards, *boards.pools)) or "none"
         raise PluginError(f"{BOARDS.unknown(name)}, a board of {boards.path} ({named}), or the path of a .json profile")
-    found: object = BOARDS.find(name, folder=folder)
+    found: object = BOARDS.find(name, folder=folder, expected_sha256=expected_sha256)
     board = _made(found, name) if isinstance(found, type) or not isinstance(found, Board) else found
     if not isinstance(board, Board):
         kind = type(board).__name__

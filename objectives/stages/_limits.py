@@ -23,18 +23,20 @@ __all__ = ["Limits", "board_of"]
 class Limits:
     """Limits by name, {"min_fps": 100.0}, and what decides whether they are kept.
 
-    board, import_path: content of a board that tells times without hardware, and where one of the user's own is found.
+    board, import_path, source_sha256: content of a board that tells times without hardware, and where one of the user's own is
+    found, and the code that it is.
     bits: that weights are stored in, at least.
     """
 
     values: Mapping[str, float]
     board: Mapping[str, Any] = field(default_factory=dict)
     import_path: str = ""
+    source_sha256: str = ""
     bits: int = 8
 
     def check(self, model: nn.Module, shape: tuple[int, int, int], *, folder: Path | None = None) -> None:
         """Raise Infeasible where the network, for images of `shape` (channels, height, width), breaks a limit."""
-        board = board_of(self.board, self.import_path, folder)
+        board = board_of(self.board, self.import_path, folder, self.source_sha256)
         figures = estimate(lower(model, shape, target=board.target), board, self.bits)
         broken = []
         for name, limit in self.values.items():
@@ -49,9 +51,14 @@ class Limits:
         return asdict(self)
 
 
-def board_of(content: Mapping[str, Any], import_path: str, folder: Path | None) -> Board:
-    """The board with this content, or the user's own, looked for in `folder` first."""
+def board_of(
+    content: Mapping[str, Any], import_path: str, folder: Path | None, source_sha256: str = "", *, device: str = "cpu"
+) -> Board:
+    """The board with this content, or the user's own, looked for in `folder` first.
+
+    Raises PluginError where its code is not that of `source_sha256`.
+    """
     if import_path:
         compiler, allow = content.get("compiler", "edgesearch"), content.get("allow", ())
-        return find_board(import_path, folder=folder, compiler=compiler, allow=allow)
-    return SimulatedBoard.of_content(content)
+        return find_board(import_path, folder=folder, compiler=compiler, allow=allow, expected_sha256=source_sha256)
+    return SimulatedBoard.of_content(content, device=device)

@@ -25,7 +25,8 @@ class Conditions:
 
     data: fingerprint of each part of the data set.
     views: how training images are shown: to a teacher whose logits are stored, in training, fine-tuning and QAT alike.
-    board: what decides the board's results; a board of the user's own also has its import path, and what it needs alone.
+    board: what decides the board's results; a board of the user's own also has its import path, its code's fingerprint, and
+    what it needs alone.
     timed: content of the board that tells a network's time without hardware; empty where there is none.
     compiler: what makes the file that the board runs.
     pool: the boards that measure, as `BoardPool.content`; empty where none does.
@@ -46,6 +47,7 @@ class Conditions:
     views: Augmentation = "none"
     board: Mapping[str, Any] = field(default_factory=dict)
     board_import_path: str = ""
+    board_source_sha256: str = ""
     board_resource: str = ""
     pool: Mapping[str, Any] = field(default_factory=dict)
     board_images: int = 0
@@ -80,6 +82,7 @@ class Conditions:
         board: Board,
         *,
         import_path: str = "",
+        source_sha256: str = "",
         pool: BoardPool | None = None,
         board_images: int = 0,
         compiler: Compiler = "edgesearch",
@@ -90,7 +93,7 @@ class Conditions:
     ) -> Conditions:
         """The conditions on this machine. Augmentation "auto" is what fits the data set.
 
-        `import_path` is that of a board of the user's own; `pool` are the boards that measure, if any.
+        `import_path` and `source_sha256` are those of a board of the user's own; `pool` are the boards that measure, if any.
         """
         timed = timed_by(board)
         return cls(
@@ -98,6 +101,7 @@ class Conditions:
             views=choose_augmentation(pipeline.train.augmentation, data.name),
             board=board.content,
             board_import_path=import_path,
+            board_source_sha256=source_sha256,
             board_resource=board.resource,
             pool={} if pool is None else pool.content,
             board_images=0 if pool is None else board_images,

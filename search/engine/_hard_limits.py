@@ -34,7 +34,7 @@ class HardLimits:
         least = min([*bits, *(settings.space.bits if settings.space else ())], default=8)
         self.limits: Limits | None = None  # where there is none, or no board that tells times
         if values and conditions.timed:
-            self.limits = Limits(values, conditions.timed, conditions.board_import_path, least)
+            self.limits = Limits(values, conditions.timed, conditions.board_import_path, conditions.board_source_sha256, least)
 
     def observe(self, trial: FrozenTrial) -> None:
         """Learn from a trial of an earlier run."""

@@ -9,7 +9,7 @@ from edgesearch.errors import EdgesearchError, SpaceError, StudyError, Toolchain
 from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, check_outputs, load_data, plan
 from edgesearch.objectives.training import find_stages
 from edgesearch.objectives.vitis import Task, check_packages
-from edgesearch.plugins import is_import_path
+from edgesearch.plugins import is_import_path, source_fingerprint
 from edgesearch.search.library._boards import check_kind, with_boards
 from edgesearch.search.study import StudyFile, with_fingerprint
 from edgesearch.spaces import Candidate, Student, build
@@ -70,6 +70,7 @@ def read_inputs(settings: StudyFile, *, threads: int = 1, to_run: bool = True) -
         settings.pipeline,
         board,
         import_path=import_path,
+        source_sha256=source_fingerprint(import_path, folder=folder) if import_path else "",
         pool=pool,
         board_images=settings.board_images,
         compiler=settings.compiler,

@@ -193,7 +193,8 @@ def test_a_network_may_import_its_neighbours_as_it_is_made_and_as_it_runs(folder
         "        return self.layers(pooled(x))\n"
     )
     (folder / "late_parts.py").write_text(
-        "from torch import nn\ndef make(*sizes): return nn.Sequential(nn.Conv2d(*sizes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "from torch import nn\n"
+        "def make(*sizes): return nn.Sequential(nn.Conv2d(*sizes, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
     )
     (folder / "late_shapes.py").write_text("from torch.nn import functional as F\ndef pooled(x): return F.max_pool2d(x, 2)\n")
     path = list(sys.path)

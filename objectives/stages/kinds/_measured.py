@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgesearch.board_eval import Board, Graph, Measurement, SimulatedBoard, execute, find_board, run_float
+from edgesearch.board_eval import Board, Graph, Measurement, execute, run_float
 from edgesearch.objectives.data import DataSet, Split, prepare
 from edgesearch.objectives.quantization import has_channel_positions, with_one_position
 from edgesearch.objectives.stages._context import Context
+from edgesearch.objectives.stages._limits import board_of
 from edgesearch.objectives.stages._metrics import describe
 from edgesearch.objectives.stages._nndct import compared_figures
 from edgesearch.objectives.stages._plan import Plan
@@ -25,19 +26,20 @@ _BOARD_BYTES = 512 << 20
 
 
 class MeasuredSettings(Settings):
-    """The board: what decides its results, and where a board of the user's own is found; `resource` is what it needs alone."""
+    """The board: what decides its results, and where a board of the user's own is found; `resource` is what it needs alone.
+
+    source_sha256: the code of a board of the user's own.
+    """
 
     board: dict[str, Any]
     import_path: str = ""
+    source_sha256: str = ""
     resource: str = ""
     bits: int = 8
 
     def find(self, context: Context[MeasuredSettings]) -> Board:
         """The board itself."""
-        if self.import_path:
-            compiler, allow = self.board.get("compiler", "edgesearch"), self.board.get("allow", ())
-            return find_board(self.import_path, folder=context.folder, compiler=compiler, allow=allow)
-        return SimulatedBoard.of_content(self.board, device=context.device)
+        return board_of(self.board, self.import_path, context.folder, self.source_sha256, device=context.device)
 
 
 def _place(plan: Plan) -> Stage:
@@ -45,6 +47,7 @@ def _place(plan: Plan) -> Stage:
     settings = MeasuredSettings(
         board=dict(conditions.board),
         import_path=conditions.board_import_path,
+        source_sha256=conditions.board_source_sha256,
         resource=conditions.board_resource,
         bits=plan.candidate.quantization.bits,
     )

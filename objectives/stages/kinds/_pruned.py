@@ -42,8 +42,8 @@ class PrunedSettings(TrainedSettings):
     """How much goes and how, how hard it is looked for, and the fine-tuning behind it.
 
     `rounds_version` is that of iterative pruning, which a plan fills in: other methods keep their results when it is raised.
-    `board` is what decides the time of a network, `import_path` where a board of the user's own is found; both are empty where
-    pruning does not go by time.
+    `board` is what decides the time of a network, `import_path` where a board of the user's own is found and `source_sha256`
+    its code; all are empty where pruning does not go by time.
     """
 
     pruning: Pruning
@@ -51,11 +51,12 @@ class PrunedSettings(TrainedSettings):
     search: PruneSearch = PruneSearch()
     board: dict[str, Any] = Field(default_factory=dict)
     import_path: str = ""
+    source_sha256: str = ""
     rounds_version: int = 1
 
     def find_board(self, context: Context[PrunedSettings]) -> Board:
         """The board whose time counts."""
-        return board_of(self.board, self.import_path, context.folder)
+        return board_of(self.board, self.import_path, context.folder, self.source_sha256)
 
 
 def _place(plan: Plan) -> Stage | None:
@@ -72,6 +73,7 @@ def _place(plan: Plan) -> Stage | None:
         distillation=plan.distillation,
         board=dict(conditions.timed) if timed else {},
         import_path=conditions.board_import_path if timed else "",
+        source_sha256=conditions.board_source_sha256 if timed else "",
         rounds_version=_ROUNDS_VERSION if pruning.method == "iterative" and pruning.backend == "edgesearch" else 1,
     )
     return plan.make(
