@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import sqlite3
 import threading
 import time
@@ -20,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from edgesearch.errors import StudyError
 from edgesearch.search.study._database import Database
@@ -30,12 +31,15 @@ from edgesearch.search.study._errors import DATABASE_ERRORS, database_reason, dr
 _CONSTRAINTS = "constraints"
 #: The note is made anew when it is older than this many seconds.
 _NOTE_AGE = 10.0
+#: Bytes 18 and 19 of an SQLite file that is written and read through a log of changes.
+_WAL_MODE = b"\2\2"
 
 
 def open_read_only(url: str) -> BaseStorage:
     """The storage at a SQLAlchemy URL, for reading; what was read of finished trials is kept.
 
-    SQLite files are opened with mode=ro: SQLite itself refuses every write. PostgreSQL sessions are made read-only. For other
+    SQLite files are opened with mode=ro: SQLite itself refuses every write; also where the folder cannot be written and no run
+    left a log of changes there. PostgreSQL sessions are made read-only. For other
     databases nothing but `ReadOnlyStudy` stands between the reader and the data; give the URL of a role that may only read.
     Raises StudyError when there is no such database or it is not Optuna's.
     """
@@ -82,12 +86,30 @@ def _read_only_engine(url: str, parsed: URL) -> tuple[str, dict[str, Any]]:
             raise StudyError(f"there is no database {str(path)!r}; run `edgesearch optimize` first, or check --storage")
 
         def connect() -> sqlite3.Connection:
-            return sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, check_same_thread=False)
+            mode = "mode=ro&immutable=1" if _is_at_rest(path.resolve()) else "mode=ro"
+            return sqlite3.connect(f"file:{quote(str(path.resolve()))}?{mode}", uri=True, check_same_thread=False)
 
-        return "sqlite:///read-only", {"creator": connect, "poolclass": QueuePool}
+        # Who may write there can begin to: a file that was at rest for one connection need not be for the next.
+        pool = QueuePool if os.access(path.resolve().parent, os.W_OK) else NullPool
+        return "sqlite:///read-only", {"creator": connect, "poolclass": pool}
     if parsed.get_backend_name() == "postgresql":
         return url, {"connect_args": {"options": "-c default_transaction_read_only=on"}}
     return url, {}
+
+
+def _is_at_rest(file: Path) -> bool:
+    """Whether a database file has to be read as one that nobody changes: its log of changes (WAL) cannot be made.
+
+    Readers make the log where the last writer took it away, which they cannot in a folder that they may not write. Nothing is
+    in it then. One that is there, or a journal, is read, or refused, by SQLite itself.
+    """
+    if os.access(file.parent, os.W_OK):
+        return False
+    left = [file.with_name(f"{file.name}-{kind}") for kind in ("wal", "journal")]
+    if any(other.exists() and other.stat().st_size for other in left):
+        return False
+    with file.open("rb") as opened:
+        return opened.read(20)[18:] == _WAL_MODE
 
 
 class ReadOnlyStudy(BaseStorage):

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -11,7 +14,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from edgesearch.errors import StudyError
-from edgesearch.search.study._read_only import ReadOnlyStudy, open_read_only
+from edgesearch.search import Study, StudyFile
+from edgesearch.search.study._read_only import ReadOnlyStudy, holds_studies, open_read_only
+from edgesearch.search.study._settings import store_settings
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +105,52 @@ def test_a_storage_that_cannot_be_read_is_one_sentence(tmp_path: Path, url: str,
         open_read_only(url.format(folder=tmp_path))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "none.db").exists()
+
+
+@contextmanager
+def unwritable(folder: Path, place: Path) -> Iterator[Path]:
+    """The folder again at `place`, where nobody may write, root neither."""
+    place.mkdir()
+    if subprocess.run(["mount", "--bind", str(folder), str(place)], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(place)], check=True)
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_study_is_read_where_nobody_may_write(url: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(url.removeprefix("sqlite:///"), home / "studies.db")
+    settings = StudyFile.parse({"name": "demo", "data": {"name": "digits"}, "space": {}})
+    store_settings(optuna.load_study(study_name="demo", storage=f"sqlite:///{home / 'studies.db'}"), settings)
+    writer = sqlite3.connect(home / "studies.db")
+    assert writer.execute("PRAGMA journal_mode=WAL").fetchone() == ("wal",)
+    writer.close()  # the last one to go takes its log of changes along
+    assert [file.name for file in home.iterdir()] == ["studies.db"]
+    with unwritable(home, tmp_path / "read_only") as place:
+        with pytest.raises(sqlite3.OperationalError):
+            sqlite3.connect(f"file:{place / 'studies.db'}?mode=ro", uri=True).execute("SELECT * FROM studies")
+        assert holds_studies(f"sqlite:///{place / 'studies.db'}")
+        study = Study.load("demo", home=place)
+        assert len(study.records()) == 21
+        study.report(tmp_path / "report.html")
+        assert "demo" in (tmp_path / "report.html").read_text()
+
+
+def test_a_log_of_changes_that_is_there_is_read_where_nobody_may_write(url: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(url.removeprefix("sqlite:///"), home / "studies.db")
+    writer = sqlite3.connect(home / "studies.db", isolation_level=None)
+    writer.execute("PRAGMA journal_mode=WAL")
+    with unwritable(home, tmp_path / "read_only") as place:
+        address = f"sqlite:///{place / 'studies.db'}"
+        assert optuna.load_study(study_name="other", storage=open_read_only(address)).study_name == "other"
+        storage = open_read_only(address)
+        writer.execute("UPDATE studies SET study_name = 'renamed' WHERE study_name = 'other'")
+        assert (home / "studies.db-wal").stat().st_size
+        assert {study.study_name for study in storage.get_all_studies()} == {"demo", "renamed"}
+    writer.close()
