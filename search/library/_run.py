@@ -41,6 +41,7 @@ from edgesearch.search.study import (
     pareto_front,
     quiet_optuna,
     read_study,
+    store_places,
 )
 from edgesearch.spaces import Candidate
 
@@ -116,6 +117,7 @@ def run_study(
         with database_errors(database.url), hold_lease(database, settings.name, folder=home.root) as lease:
             study = create_or_resume(database, settings)
             refuse_other_inputs(inputs, study)
+            store_places(study, settings)
             if made := made_otherwise(inputs, study):
                 progress.note(made)
             crew = resources.crew(inputs.pool, settings.folder, progress)

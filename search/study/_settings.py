@@ -12,14 +12,17 @@ from pydantic import ValidationError
 
 from edgesearch.errors import StudyError
 from edgesearch.search.study._file import StudyFile
-from edgesearch.spaces import explain, identity, without_paths
+from edgesearch.spaces import explain, identity, weights_fingerprint, without_paths
 
-#: Attributes of an Optuna study: its settings, the version of edgesearch that stored them, and the study file's folder.
-_SETTINGS, _VERSION, _FOLDER = "study", "edgesearch_version", "folder"
+#: Attributes of an Optuna study: its settings, the version of edgesearch that stored them, the study file's folder, and the
+#: checksums of the weights files that its space names.
+_SETTINGS, _VERSION, _FOLDER, _WEIGHTS = "study", "edgesearch_version", "folder", "weights_files"
 #: Settings that may differ when a study is resumed: they say how far to go, not what is searched.
 _MAY_CHANGE = {("search", "trials"), ("search", "rungs"), ("search", "proposals"), ("description",)}
 #: Others that may: they say where tools and artifacts are.
 _PLACES = ("vitis", "store")
+#: Settings with the places of files whose contents are compared (see `_is_place`).
+_NAME_FILES = ("data", "board", "teacher", "space", "candidates")
 
 
 def stored_settings(study: optuna.Study) -> StudyFile:
@@ -52,19 +55,23 @@ def store_settings(study: optuna.Study, settings: StudyFile) -> None:
     """Keep the settings with the study. They come last: what was stored before them is complete once they are there."""
     study.set_user_attr(_VERSION, metadata.version("edgesearch"))
     study.set_user_attr(_FOLDER, str(settings.folder))
+    _store_weights(study, settings)
     study.set_user_attr(_SETTINGS, settings.to_json())
 
 
 def store_places(study: optuna.Study, settings: StudyFile) -> None:
-    """Keep where the study's own code, Vitis AI's tools and artifacts lie now; they may have been moved since it was begun.
+    """Keep where the study's files, its own code, Vitis AI's tools and artifacts lie now; they may have been moved.
 
-    A study that is given no store goes on with the one that it has.
+    The settings are those of the study otherwise (see `refuse_changes`). One that is given no store goes on with the one that
+    it has.
     """
     if study.user_attrs.get(_FOLDER) != str(settings.folder):
         study.set_user_attr(_FOLDER, str(settings.folder))
     known, now = stored_settings(study).to_json(), settings.to_json()
-    moved = {place: now[place] for place in _PLACES if now[place] != known[place] and (place != "store" or settings.store)}
+    places = (*_PLACES, *_NAME_FILES)
+    moved = {place: now[place] for place in places if now[place] != known[place] and (place != "store" or settings.store)}
     if moved:
+        _store_weights(study, settings)
         study.set_user_attr(_SETTINGS, {**study.user_attrs[_SETTINGS], **moved})
 
 
@@ -72,12 +79,13 @@ def refuse_changes(study: optuna.Study, given: StudyFile) -> None:
     """Raise StudyError with the difference when a study was started with other settings than those given.
 
     Both are compared as this version reads them, so that a setting that came later differs only where it was given a value.
+    Where images and a board's profile lie is no difference: who goes on compares their contents.
     """
     differences = _differences(_identity(stored_settings(study)), _identity(given))
     changes = [
         f"{'.'.join(path)}: was {json.dumps(old)}, is {json.dumps(new)}"
         for path, old, new in differences
-        if path not in _MAY_CHANGE and path[0] not in _PLACES
+        if path not in _MAY_CHANGE and path[0] not in _PLACES and not _is_place(study, path, old, new)
     ]
     if changes:
         raise StudyError(
@@ -91,6 +99,27 @@ def _identity(settings: StudyFile) -> dict[str, Any]:
     content: dict[str, Any] = without_paths(settings.to_json())
     content["candidates"] = [identity(candidate.canonical()) for candidate in settings.candidates]
     return content
+
+
+def _is_place(study: optuna.Study, path: tuple[str, ...], old: Any, new: Any) -> bool:
+    """Whether two values of a setting are places of the same file, or of files that are compared by themselves."""
+    if not isinstance(old, str) or not isinstance(new, str):
+        return False
+    if path == ("board",):
+        return old.endswith(".json") and new.endswith(".json")
+    if path[-1] != "weights":
+        return path == ("data", "root")
+    known = study.user_attrs.get(_WEIGHTS, {}).get(old)
+    return known is not None and known == weights_fingerprint(new)
+
+
+def _store_weights(study: optuna.Study, settings: StudyFile) -> None:
+    """Keep checksums of the weights files that the space names; those of the teacher and of candidates stand beside them."""
+    space = settings.space
+    given = [] if space is None else [space.weights, *(getattr(own, "weights", None) for own in space.student.values())]
+    known = {path: checksum for path in given if path and (checksum := weights_fingerprint(path))}
+    if known:
+        study.set_user_attr(_WEIGHTS, known)
 
 
 def _differences(old: Any, new: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any, Any]]:

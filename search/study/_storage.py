@@ -17,7 +17,7 @@ from edgesearch.search.study._database import Database
 from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, driver_hint, shown_url
 from edgesearch.search.study._file import StudyFile
 from edgesearch.search.study._quiet import quiet_optuna
-from edgesearch.search.study._settings import has_settings, refuse_changes, store_places, store_settings
+from edgesearch.search.study._settings import has_settings, refuse_changes, store_settings
 
 #: Seconds for which one writer of a SQLite file waits for another.
 _SQLITE_WAITS = 60
@@ -86,7 +86,6 @@ def _create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
         study = open_study(storage, settings.name)
         if has_settings(study):
             refuse_changes(study, settings)
-            store_places(study, settings)
             return study
     else:
         with quiet_optuna():

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 
 from edgesearch.board_eval import load_profile
 from edgesearch.errors import StudyError
-from edgesearch.search import StudyFile
+from edgesearch.search import Study, StudyFile
 from edgesearch.search.library._inputs import Inputs, read_inputs
 from edgesearch.search.library._sameness import refuse_other_inputs
 
@@ -77,3 +79,28 @@ def test_other_images_are_refused_with_the_parts_that_differ() -> None:
     other = replace(given.data, fingerprint="0", fingerprints={**given.data.fingerprints, "train": "0", "test": "0"})
     with pytest.raises(StudyError, match=r"\(the training images, the test images differ\)"):
         refuse_other_inputs(replace(given, data=other), study)
+
+
+def test_a_moved_study_goes_on_and_is_found_where_it_lies_now_unless_its_images_are_others(tmp_path: Path) -> None:
+    def study(place: str, seed: int) -> StudyFile:
+        folder = tmp_path / place
+        folder.mkdir()
+        random = np.random.default_rng(seed)
+        images, labels = random.integers(0, 256, (60, 8, 8), dtype=np.uint8), np.arange(60) % 3
+        np.savez(folder / "d.npz", train_images=images, train_labels=labels)
+        (folder / "b.json").write_text(load_profile("zcu104").to_json())
+        tables = {"name": "s", "board": "b.json", "data": {"name": "npz", "root": "d.npz"}, "train": {"epochs": 1}}
+        candidates = [{"student": {"architecture": "mlp", "input_size": 8}}]
+        return StudyFile.parse({**tables, "candidates": candidates}, folder=folder)
+
+    def go_on(settings: StudyFile) -> None:
+        Study.open(settings, home=tmp_path / "home").optimize(trials=1, workers=0)
+
+    first, moved, others = study("one", 0), study("two", 0), study("three", 1)
+    go_on(first)
+    shutil.rmtree(tmp_path / "one")
+    go_on(moved)
+    assert Study.load("s", home=tmp_path / "home").settings == moved
+    with pytest.raises(StudyError, match="the images of data set 'npz' are not those"):
+        go_on(others)
+    assert Study.load("s", home=tmp_path / "home").settings == moved

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import optuna
 import pytest
+import torch
 
+from edgesearch.board_eval import load_profile
 from edgesearch.errors import SpaceError, StudyError
 from edgesearch.search.study._file import StudyFile, parse_study
 from edgesearch.search.study._quiet import quiet_optuna
@@ -62,6 +65,46 @@ def test_a_store_may_move_between_runs_and_one_that_is_not_named_stays(study: op
     assert stored_settings(study).store == "s3://bucket/folder"
     store_places(study, given.with_changes(store=""))
     assert stored_settings(study).store == "s3://bucket/folder"
+
+
+def project(folder: Path) -> StudyFile:
+    """A study in a folder with all its files."""
+    folder.mkdir(exist_ok=True)
+    (folder / "board.json").write_text(load_profile("zcu104").to_json())
+    for number, name in enumerate(("one.pth", "two.pth", "three.pth")):
+        torch.save({"number": torch.tensor(number)}, folder / name)
+    tables = {
+        "name": "a",
+        "board": "board.json",
+        "data": {"name": "npz", "root": "images.npz"},
+        "teacher": {"architecture": "cnn_small", "weights": "three.pth"},
+        "space": {
+            "students": ["cnn_tiny", "mlp"],
+            "input_size": [8],
+            "weights": "one.pth",
+            "student": {"mlp": {"weights": "two.pth"}},
+        },
+        "candidates": [{"student": {"architecture": "cnn_tiny", "weights": "one.pth"}}],
+    }
+    return StudyFile.parse(tables, folder=folder)
+
+
+def test_where_its_files_lie_is_no_difference_and_the_last_place_is_stored(study: optuna.Study, tmp_path: Path) -> None:
+    store_settings(study, project(tmp_path / "one"))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.rmtree(tmp_path / "one")
+    moved = project(tmp_path / "two")
+    refuse_changes(study, moved)
+    store_places(study, moved)
+    assert stored_settings(study) == moved
+    torch.save({"number": torch.tensor(5)}, tmp_path / "two" / "other.pth")
+    with pytest.raises(StudyError, match=r"space\.weights: was .*one\.pth.*, is .*other\.pth"):
+        refuse_changes(study, moved.with_changes(space=moved.to_json()["space"] | {"weights": str(tmp_path / "two/other.pth")}))
+    for shipped in ("zcu102", "KV260"):
+        with pytest.raises(StudyError, match="board: was"):
+            refuse_changes(study, moved.with_changes(board=shipped.lower()))
+    with pytest.raises(StudyError, match=r"data\.name: was"):
+        refuse_changes(study, moved.with_changes(data={"name": "folder", "root": str(tmp_path / "two")}))
 
 
 def test_candidates_that_mean_the_same_are_no_difference(study: optuna.Study) -> None:
