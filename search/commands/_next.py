@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 
+import click
+from click.core import ParameterSource
 from sqlalchemy import make_url
 
 _VARIABLE = "EDGESEARCH_STORAGE"
 _DEFAULT_HOME = Path("runs")
+_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
 
 
 def options(study: str | None, home: Path, storage: str | None) -> str:
@@ -25,6 +30,23 @@ def options(study: str | None, home: Path, storage: str | None) -> str:
             return f'{shlex.join(words)} --storage "${_VARIABLE}"'.lstrip()
         words += ["--storage", storage]
     return shlex.join(words)
+
+
+def given(*, without: Collection[str]) -> list[str]:
+    """What the command line that runs gives by options, as words of another one; not those whose names are in `without`.
+
+    URLs with a password are left out: a study keeps its store.
+    """
+    context, words = click.get_current_context(), list[str]()
+    for option in context.command.params:
+        if not isinstance(option, click.Option) or option.name is None or option.name in without:
+            continue
+        if context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            value = context.params[option.name]
+            for each in map(str, value if option.multiple else [value]):
+                if not _PASSWORD.search(each):
+                    words += [option.opts[0]] if option.is_flag else [option.opts[0], each]
+    return words
 
 
 def hint(storage: str | None) -> str:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import click
 
-from edgesearch.search.commands._next import hint, options
+from edgesearch.search.commands._next import given, hint, options
 from edgesearch.search.commands._show import make_console, print_front
 from edgesearch.search.engine import Summary, make_progress
 from edgesearch.search.library import Front, Study, describe_cost, screen, why_empty
 from edgesearch.search.report import write_report
 from edgesearch.search.study import Score
+
+#: Options that the command named next gives in its own way.
+_NOT_AGAIN = ("retry_failed", "home", "storage")
 
 
 def optimize(
@@ -79,16 +82,12 @@ def optimize(
     page = opened.home.report(opened.name)
     write_report(front.view, page)  # of what was read last: the database may be away by now
     click.echo(f"report: {page}")
-    given: dict[str, object] = {"--name": name, "--seed": seed, "--score": score}
-    given |= {"--threads-per-stage": threads_per_stage if threads_per_stage > 1 else None}
-    words = [study, *(word for option, value in given.items() if value is not None for word in (option, str(value)))]
-    words += [word for each in board for word in ("--board", each)]
-    click.echo(_next_commands(opened, front, words, home, storage))
+    click.echo(_next_commands(opened, front, [study, *given(without=_NOT_AGAIN)], home, storage))
     return 0
 
 
 def _next_commands(study: Study, front: Front, words: list[str], home: Path, storage: str | None) -> str:
-    """What to do next; `words` are what the command line said of the study itself."""
+    """What to do next; `words` are what the command line said beside where the study is."""
     where = options(study.name, home, storage)
     commands = [f"edgesearch dashboard {where}"]
     if len(front):

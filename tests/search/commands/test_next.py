@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
-from edgesearch.search.commands._next import hint, options
+from edgesearch.search.commands._next import given, hint, options
 
 SECRET = "postgresql+psycopg://me:secret@host/studies"
 
@@ -29,3 +31,23 @@ def test_a_password_is_left_to_the_environment(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("EDGESEARCH_STORAGE", SECRET)
     assert options("tiny", Path("runs"), SECRET) == "--study tiny"
     assert hint(SECRET) == ""
+
+
+def test_what_was_given_is_given_again_but_for_passwords_and_what_the_environment_says() -> None:
+    @click.command()
+    @click.option("--number", default=1.0)
+    @click.option("--store", envvar="STORE")
+    @click.option("--each", "-e", multiple=True)
+    @click.option("--flag", is_flag=True)
+    @click.option("--other")
+    @click.option("--left-out")
+    def command(**_: object) -> None:
+        click.echo(shlex.join(given(without=["left_out"])))
+
+    def said(*words: str) -> list[str]:
+        return shlex.split(CliRunner().invoke(command, words, env={"STORE": "s3://here"}).output)
+
+    assert said() == []
+    words = ["--number", "1.0", "--each", "a b", "--each", "c", "--flag", "--other", "s3://bucket@place/folder"]
+    assert said("--left-out", "x", *words) == words
+    assert said("--store", "s3://me:secret@host/bucket", "--number", "2.5") == ["--number", "2.5"]

@@ -90,13 +90,14 @@ def test_the_front_is_shown_though_the_database_has_gone_by_then(
 @pytest.mark.slow
 def test_failed_trials_are_tried_again_by_the_command_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, STUDY.replace("epochs = 1", 'epochs = 1\noptimizer = "sgd"\nlr = 1e30'))
-    given = ["--workers", "0", "--trials", "1"]
-    assert run(["optimize", file, "--name", "other", "--home", str(tmp_path / "h h"), *given]) == 0
+    given = ["--trials", "1", "--name", "other", "--workers", "0", "--memory-per-stage", "2.0", "--board", "zcu104"]
+    given += ["--board-wait", "3.0", "--hang-after", "7.0", "--store", str(tmp_path / "artifacts")]
+    assert run(["optimize", file, "--home", str(tmp_path / "h h"), *given]) == 0
     said = capsys.readouterr().out
     assert "1 failed" in said
     command = said.partition("next: edgesearch ")[2].partition(", once what made its trials fail is mended")[0]
-    assert shlex.split(command) == ["optimize", file, "--name", "other", "--retry-failed", "--home", str(tmp_path / "h h")]
-    assert run([*shlex.split(command), *given]) == 0
+    assert shlex.split(command) == ["optimize", file, *given, "--retry-failed", "--home", str(tmp_path / "h h")]
+    assert run(shlex.split(command)) == 0
     assert "1 failed" in capsys.readouterr().out
     assert [r.state for r in Study.load("other", home=tmp_path / "h h").records()] == ["FAIL", "FAIL"]
 
