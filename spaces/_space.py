@@ -314,7 +314,7 @@ class _Least(_First):
 def _valid(kind: type[BaseModel], **fields: Any) -> None:
     """Raise ValueError, in one sentence, for what settings of this kind refuse."""
     try:
-        kind(**fields)
+        kind.model_validate(fields)
     except ValidationError as error:
         raise ValueError(explain(error)) from error
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from edgesearch.board_eval.compiler import Compiled, Feature, Options, compile_graph
 from edgesearch.board_eval.graph import Graph, Node, without_weights
-from edgesearch.board_eval.targets import BoardProfile
+from edgesearch.board_eval.targets import BoardProfile, check_profile
 from edgesearch.board_eval.timing import LayerReport, Timing, layer_report, report_on, time_graph
 from edgesearch.errors import CompileError
 
@@ -36,6 +36,7 @@ def board_timing(
     DPU cannot hold the network, CompileError when it cannot be compiled, TargetError for a runner that no profile has.
     `layers=False` leaves out the table by layer.
     """
+    check_profile(profile)
     if compiler == "vai":
         return time_graph(graph, profile, runner=runner, layers=layers)
     profile.runner(runner)
@@ -51,6 +52,7 @@ def board_report(
     runner: str | None = None,
 ) -> LayerReport:
     """The time of a network by layer, and what would help; parameters and errors are those of `board_timing`."""
+    check_profile(profile)
     if compiler == "vai":
         return layer_report(graph, profile, runner=runner)
     profile.runner(runner)

@@ -42,8 +42,8 @@ def lower(
     """The DPU's view of `model` for one image of `input_shape` = (channels, height, width).
 
     Raises LoweringError naming every operation that `target` does not have, that this tool does not have, or whose sizes are
-    beyond the limits of `target`; None looks at no limits, for analysis. Raises GraphError for an `input_shape` that is no
-    image's. The model is not changed.
+    beyond the limits of `target`; None looks at no limits, for analysis. Raises GraphError for a `model` that is
+    none, and an `input_shape` that is no image's. The model is not changed.
     """
     return lower_with_sources(model, input_shape, target=target, name=name).graph
 
@@ -52,7 +52,7 @@ def lower_with_sources(
     model: nn.Module, input_shape: tuple[int, int, int], *, target: Target | None = DEFAULT_TARGET, name: str | None = None
 ) -> Lowered:
     """Like `lower`, and says which torch modules each weighted node came from."""
-    _check_input_shape(input_shape)
+    _check_input(model, input_shape)
     name = name or type(model).__name__
     training = {module: module.training for module in model.modules()}
     model.eval()
@@ -63,7 +63,9 @@ def lower_with_sources(
             module.training = mode
 
 
-def _check_input_shape(shape: object) -> None:
+def _check_input(model: object, shape: object) -> None:
+    if not isinstance(model, nn.Module):
+        raise GraphError(f"the network is of type {type(model).__name__}, expected a torch.nn.Module")
     sizes = shape if isinstance(shape, Sequence) else ()
     if len(sizes) != 3 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
         raise GraphError(f"the input's shape is {shape!r}, expected (channels, height, width), such as (3, 32, 32)")

@@ -6,6 +6,7 @@ from ._fingerprint import Fingerprint as Fingerprint
 from ._limits import Limits as Limits
 from ._profiles import BoardProfile as BoardProfile
 from ._profiles import TimingConstants as TimingConstants
+from ._profiles import check_profile as check_profile
 from ._profiles import load_profile as load_profile
 from ._profiles import profile_names as profile_names
 from ._registry import TARGETS as TARGETS

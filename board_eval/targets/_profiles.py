@@ -190,3 +190,9 @@ def _profile_text(name_or_path: str | Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise TargetError(f"board profile {name!r} cannot be read: {error}") from error
+
+
+def check_profile(profile: object) -> None:
+    """Raise TargetError for what is no profile, such as a board's name."""
+    if not isinstance(profile, BoardProfile):
+        raise TargetError(f"the profile is of type {type(profile).__name__}, expected the BoardProfile of `load_profile`")

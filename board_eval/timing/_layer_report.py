@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edgesearch.board_eval.graph import Conv, Graph, Linear
-from edgesearch.board_eval.targets import BoardProfile, Target
+from edgesearch.board_eval.targets import BoardProfile, Target, check_profile
 from edgesearch.board_eval.timing._allocation import tensor_words
 from edgesearch.board_eval.timing._fusion import Layer
 from edgesearch.board_eval.timing._schedule import schedule
@@ -111,6 +111,7 @@ def _intervals(timing: Timing) -> list[str]:
 
 def layer_report(graph: Graph, profile: BoardProfile, *, runner: str | None = None) -> LayerReport:
     """Time `graph` on a board by layer and say what would help; raises GraphError when the DPU cannot hold it."""
+    check_profile(profile)
     program = schedule(graph, profile.dpu)
     timing = time_program(program, profile, pixels=input_pixels(graph), runner=runner)
     return report_on(graph, timing, program.layers, program.allocation.spilled, profile)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.isa import Engine
-from edgesearch.board_eval.targets import BoardProfile, NetworkKind, TimingConstants
+from edgesearch.board_eval.targets import BoardProfile, NetworkKind, TimingConstants, check_profile
 from edgesearch.board_eval.timing._certainty import (
     code_doubt,
     half_width,
@@ -129,6 +129,7 @@ def time_graph(graph: Graph, profile: BoardProfile, *, runner: str | None = None
     Raises GraphError when the DPU cannot hold the network, TargetError for a runner that the profile does not have.
     `layers=False` leaves out the table by layer and is faster.
     """
+    check_profile(profile)
     program = schedule(graph, profile.dpu)
     return time_program(program, profile, pixels=input_pixels(graph), runner=runner, layers=layers)
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from edgesearch.objectives.data._normalisation import NormalisationChoice, parse_choice
 from edgesearch.objectives.data._sources import BUILT_IN, DATA_SOURCES
 from edgesearch.plugins import is_import_path
+from edgesearch.spaces import Settings
 
 __all__ = ["DataSettings"]
 
 
-class DataSettings(BaseModel):
+class DataSettings(Settings):
     """Which images, and how many of them.
 
     name: "digits" (bundled), "mnist", "fashion_mnist", "cifar10", "npz" (arrays in a file), "folder" (pictures in a folder for
@@ -29,8 +30,6 @@ class DataSettings(BaseModel):
     skip_unreadable: leave damaged pictures of a folder out; otherwise they are an error that names them.
     options: what a source of your own is told.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "digits"
     root: Path | None = None

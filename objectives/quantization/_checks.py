@@ -16,11 +16,15 @@ MIN_BITS, MAX_BITS = 2, 8
 
 
 def check_graph(graph: Graph) -> None:
-    """Raise QuantizationError unless it is a Graph whose layers all have finite weights, and a bias where they say so."""
+    """Raise QuantizationError unless it is a float Graph whose layers all have finite weights, and a bias where they say so."""
     given: object = graph  # callers whose types nobody checked give other things
     if not isinstance(given, Graph):
         raise QuantizationError(
             f"the network is of type {type(given).__name__}, expected the Graph that `lower` makes of a torch network"
+        )
+    if graph.quantized:
+        raise QuantizationError(
+            f"the network {graph.name!r} is quantized already; give the float Graph that `lower` made of the torch network"
         )
     for node in graph:
         if not isinstance(node, Conv | Depthwise | Linear):

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, field_
 from pydantic_core import PydanticCustomError
 
 from edgesearch.board_eval import Compiler, Feature, VitisSettings
-from edgesearch.errors import SpaceError, StudyError
+from edgesearch.errors import SettingsError, SpaceError, StudyError
 from edgesearch.files import parse_toml
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher, is_folder
 from edgesearch.plugins import is_import_path
@@ -220,8 +220,8 @@ class StudyFile(Settings):
             )
         try:
             _ = self.pipeline
-        except ValidationError as error:
-            raise ValueError(explain(error)) from error
+        except SettingsError as error:
+            raise ValueError(str(error).partition(": ")[2]) from error
         return self
 
     @property
@@ -294,6 +294,8 @@ def parse_study(content: bytes, *, where: str, folder: Path) -> StudyFile:
 
 def parse_tables(tables: Mapping[str, Any], *, where: str, folder: Path) -> StudyFile:
     """See `StudyFile.parse`."""
+    if not isinstance(tables, Mapping):
+        raise SpaceError(f"{where} is of type {type(tables).__name__}, expected the tables of a study file as a mapping")
     anchored = copy.deepcopy(dict(tables))
     _anchor_paths(anchored, folder)
     return _validate(anchored, where=where, folder=folder)

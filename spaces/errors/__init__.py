@@ -2,6 +2,7 @@
 
 EdgesearchError                 what a person did or gave; the command line prints it as one sentence, exit code 2
 ├── SpaceError                  a candidate, a space or a study file that is not valid
+│   └── SettingsError           settings made in Python that are not valid; a ValueError, too
 ├── PluginError                 a name or an import path that leads to nothing, or to code that cannot be used
 ├── DataError                   a data set that cannot be used
 ├── GraphError                  a network that is not well formed, or that the DPU cannot hold
@@ -49,6 +50,7 @@ __all__ = [
     "OutOfMemory",
     "PluginError",
     "QuantizationError",
+    "SettingsError",
     "SpaceError",
     "StageFailed",
     "StoreError",
@@ -66,6 +68,10 @@ class EdgesearchError(Exception):
 
 class SpaceError(EdgesearchError):
     """A candidate, a space or a study file that is not valid."""
+
+
+class SettingsError(SpaceError, ValueError):
+    """Settings made in Python that are not valid."""
 
 
 class PluginError(EdgesearchError):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from edgesearch.errors import SettingsError
 from edgesearch.spaces import Candidate, Range, Space, explain
 
 
@@ -86,7 +87,7 @@ def test_what_a_space_accepts_makes_candidates(
             bits=(5, 8, 16),
             qat_start=("trained", "scratch"),
         )
-    except ValidationError:
+    except SettingsError:
         return
     assert isinstance(space.suggest(_Drawn(numbers)), Candidate)
 

@@ -331,3 +331,8 @@ def test_kinds_of_nodes_are_covered() -> None:
     graph = assert_computes_the_same(Function(forward, **layers))
     expected = (Conv, Activation, Depthwise, Concat, Add, Pool, Reshape, Linear)
     assert {type(node) for node in graph} >= set(expected)
+
+
+def test_what_is_no_network_is_refused() -> None:
+    with pytest.raises(GraphError, match=r"of type str, expected a torch\.nn\.Module"):
+        lower("resnet18", (3, 32, 32))  # type: ignore[arg-type]

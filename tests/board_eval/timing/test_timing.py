@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from edgesearch.board_eval import board_report, board_timing
 from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph
 from edgesearch.board_eval.lowering._widths import with_widths
 from edgesearch.board_eval.targets import DPUS, HalfWidths, HostRunner, load_profile
@@ -246,3 +248,9 @@ def test_unusual_networks_have_a_time(graph: Graph) -> None:
     assert math.isfinite(timing.latency_s)
     assert timing.latency_s > 0
     assert timing.throughput_fps > 0
+
+
+@pytest.mark.parametrize("time", [time_graph, board_timing, board_report, layer_report])
+def test_a_name_is_no_profile(time: Callable[..., object]) -> None:
+    with pytest.raises(TargetError, match="of type str, expected the BoardProfile of `load_profile`"):
+        time(residual_net(8, (16, 16, 16)), "zcu104")

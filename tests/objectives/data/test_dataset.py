@@ -9,7 +9,7 @@ import pytest
 from _archives import numbered, serials
 from pydantic import ValidationError
 
-from edgesearch.errors import DataError
+from edgesearch.errors import DataError, SettingsError
 from edgesearch.objectives.data import DataSettings, load_data
 
 
@@ -60,7 +60,7 @@ def test_arrays_that_cannot_be_used_are_refused(tmp_path: Path, changes: dict[st
 
 @pytest.mark.parametrize("settings", [{"noise": -0.1}, {"noise": 2}, {"train_images": 0}, {"name": "imagenet"}, {"sed": 1}])
 def test_settings_are_validated(settings: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError):
         DataSettings(**settings)  # type: ignore[arg-type]
 
 

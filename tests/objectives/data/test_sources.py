@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from _archives import numbered, write_binary_batches, write_mnist
 from PIL import Image
-from pydantic import ValidationError
 from sklearn.datasets import load_digits
 
-from edgesearch.errors import DataError, PluginError
+from edgesearch.errors import DataError, PluginError, SettingsError
 from edgesearch.objectives.data import DATA_SOURCES, DataSet, DataSettings, load_data
 from edgesearch.objectives.data._digits import read_digits
 from edgesearch.testing import DataSourceContract
@@ -170,13 +169,13 @@ def test_an_own_source_that_is_wrong_is_one_sentence(tmp_path: Path, source: str
 
 def test_names_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(
-        ValidationError,
+        SettingsError,
         match="unknown data set 'imagenet'; expected one of cifar10, digits, fashion_mnist, folder, mnist, npz or an",
     ):
         DataSettings(name="imagenet")
     with pytest.raises(PluginError, match="no_such_module"):
         load_data(DataSettings(name="no_such_module:load"), folder=tmp_path)
-    with pytest.raises(ValidationError, match="'digits' takes none, got count"):
+    with pytest.raises(SettingsError, match="'digits' takes none, got count"):
         DataSettings(options={"count": 3})
     assert sorted(DATA_SOURCES) == ["cifar10", "digits", "fashion_mnist", "folder", "mnist", "npz"]
 

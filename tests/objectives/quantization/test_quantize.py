@@ -165,6 +165,11 @@ def test_bits_and_methods_that_do_not_exist(graph: Graph, images: np.ndarray) ->
         quantize(graph, images, method="minmax")  # type: ignore[arg-type]
 
 
+def test_what_is_quantized_already_is_not_quantized_again(graph: Graph, images: np.ndarray) -> None:
+    with pytest.raises(QuantizationError, match=r"is quantized already; give the float Graph that `lower` made"):
+        quantize(quantize(graph, images, method="vitis"), images, method="vitis")
+
+
 def test_what_is_no_graph_and_what_are_no_arrays_is_refused_with_what_was_meant(graph: Graph, images: np.ndarray) -> None:
     with pytest.raises(QuantizationError, match="of type Fire, expected the Graph that `lower` makes of a torch network"):
         quantize(Fire(), images)  # type: ignore[arg-type]

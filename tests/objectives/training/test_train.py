@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from edgesearch.errors import NotFinite, TrainingError
+from edgesearch.errors import NotFinite, SettingsError, TrainingError
 from edgesearch.objectives.data._dataset import DataSet, DataSettings, load_data
 from edgesearch.objectives.pruning._macs import layer_macs, quiet
 from edgesearch.objectives.training._distillation import Supervision
@@ -358,7 +357,7 @@ def test_bfloat16_when_asked(digits: DataSet) -> None:
     ],
 )
 def test_recipes_are_validated(wrong: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(SettingsError):
         Recipe(**wrong)
 
 

@@ -142,3 +142,8 @@ def test_optunas_verbosity_is_afterwards_what_it_was() -> None:
         assert optuna.logging.get_verbosity() == optuna.logging.INFO
     finally:
         optuna.logging.set_verbosity(before)
+
+
+def test_what_is_no_table_is_refused() -> None:
+    with pytest.raises(SpaceError, match="the study is of type str, expected the tables of a study file as a mapping"):
+        StudyFile.parse("quickstart")  # type: ignore[arg-type]

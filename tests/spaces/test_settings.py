@@ -1,0 +1,43 @@
+"""Settings made in Python are refused in one sentence of the library's own."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+
+import pytest
+from pydantic import ValidationError
+
+from edgesearch.errors import SettingsError, SpaceError
+from edgesearch.objectives import DataSettings, Recipe
+from edgesearch.search import StudyFile
+from edgesearch.spaces import Candidate, Pruning, Space, Student
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Student(architecture="nope"), "Student: unknown student 'nope'"),
+        (lambda: Student(architecture="mlp", input_size=2), "Student: input_size = 2, expected greater than or equal to 4"),
+        (lambda: Candidate(student={"architecture": "mlp", "width": -1}), "Candidate: student.width = -1, expected greater"),
+        (lambda: Space(students=("mlp",), width=(-1.0,)), "Space: width = -1.0, expected greater than 0"),
+        (lambda: Space(students=("nope",)), "Space: students: unknown student 'nope'"),
+        (lambda: Pruning(metod="one_step"), "Pruning: unknown key metod = 'one_step'"),
+        (lambda: Recipe(epochs=-1), "Recipe: epochs = -1"),
+        (lambda: DataSettings(train_images=0), "DataSettings: train_images = 0"),
+        (lambda: StudyFile(name="x y", space=Space()), "StudyFile: name = 'x y', expected letters"),
+    ],
+)
+def test_a_constructor_says_what_is_wrong(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(SpaceError) as caught:
+        make()
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(pickle.loads(pickle.dumps(caught.value)), SettingsError)
+
+
+def test_what_pydantic_reads_is_refused_as_pydantic_does() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Candidate.model_validate({"student": {"architecture": "nope"}})
+    assert [problem["loc"] for problem in caught.value.errors()] == [("student",)]
