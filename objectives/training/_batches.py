@@ -82,8 +82,8 @@ class Batches:
         self.steps = math.ceil(len(data.train) / recipe.batch_size)
         self.largest = math.ceil(len(data.train) / self.steps)  # images of the largest batch
 
-    def __call__(self, epoch: int) -> Iterator[Batch]:
-        """The sizes of the batches differ by one at most: a last batch of one image has no batch statistics."""
+    def __call__(self, epoch: int, done: int = 0) -> Iterator[Batch]:
+        """The batches behind the first `done`. Their sizes differ by one at most: a last one of one image has no statistics."""
         data, recipe, device = self._data, self._recipe, self._images.device
         batches = epoch_order(len(data.train), self._seed, epoch).tensor_split(self.steps)
         view, number = epoch_view(recipe, data, self._seed, epoch, self._stored)
@@ -94,18 +94,22 @@ class Batches:
         shown = 0  # places of the epoch's order behind
         for start in range(0, len(batches), at_once):
             order = torch.cat(batches[start : start + at_once])
-            pixels, index = show(self._images, view, order), order.to(device)
-            labels, second = self._labels[index], None
             places = slice(shown, shown + len(order))
             shown = places.stop
+            if start + at_once <= done:
+                continue
+            pixels, index = show(self._images, view, order), order.to(device)
+            labels, second = self._labels[index], None
             if mixing is not None:
                 partners = (mixing.partner[places] - places.start).to(device)
                 pixels = mixed(pixels, pixels[partners], mixing, places)
                 second = Second(labels[partners], mixing.share[places].to(device))
             inputs = prepare_tensor(pixels, size, data.normalisation)
             begin = 0
-            for count in sizes[start : start + at_once]:
+            for place, count in enumerate(sizes[start : start + at_once], start):
                 part = slice(begin, begin + count)
                 begin = part.stop
+                if place < done:
+                    continue
                 more = None if second is None else Second(second.labels[part], second.share[part])
                 yield Batch(pixels[part], inputs[part], labels[part], index[part], number, more)

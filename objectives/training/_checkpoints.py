@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Checkpoints", "pack", "unpack"]
+__all__ = ["Checkpoints", "Saver", "pack", "unpack"]
+
+#: Named tensors, and JSON.
+State: TypeAlias = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class Checkpoints(Protocol):
@@ -17,7 +22,35 @@ class Checkpoints(Protocol):
         """Epochs done, tensors and meta as last saved; None if there is nothing or it is damaged."""
 
     def save(self, epoch: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        """Keep the state after `epoch` epochs, whole or not at all. Tensors are on the CPU; meta is JSON."""
+        """Keep the state after `epoch` epochs, or within the one that follows, in the place of an earlier one, whole or not at
+        all. Tensors are on the CPU; meta is JSON.
+        """
+
+
+class Saver:
+    """Saves a training when it is time: after an epoch from `seconds` on since the last time, within one from `within` on."""
+
+    def __init__(self, checkpoints: Checkpoints | None, state: Callable[[], State], *, seconds: float, within: float) -> None:
+        self._checkpoints, self._state, self._seconds, self._within = checkpoints, state, seconds, within
+        self._saved = time.perf_counter()
+
+    def after_epoch(self, epoch: int, *, stopping: bool) -> None:
+        """`epoch` epochs are done. A training that stops here is saved at any time."""
+        if stopping or self._since() >= self._seconds:
+            self._save(epoch)
+
+    def after_step(self, epoch: int) -> None:
+        """A step is done of the epoch behind `epoch`."""
+        if self._since() >= self._within:
+            self._save(epoch)
+
+    def _since(self) -> float:
+        return time.perf_counter() - self._saved
+
+    def _save(self, epoch: int) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.save(epoch, *self._state())
+        self._saved = time.perf_counter()
 
 
 def _own(tensor: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from edgesearch.objectives.data import DataSet, seed_from
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._average import Average
 from edgesearch.objectives.training._batches import Batches, smaller
-from edgesearch.objectives.training._checkpoints import Checkpoints, pack, unpack
+from edgesearch.objectives.training._checkpoints import Checkpoints, Saver, State, pack, unpack
 from edgesearch.objectives.training._device import choose_device, out_of_memory, use_bfloat16
 from edgesearch.objectives.training._distillation import Batch, Loss, Supervision
 from edgesearch.objectives.training._evaluation import evaluate
@@ -34,6 +34,7 @@ from edgesearch.objectives.training._pieces import Pieces
 from edgesearch.objectives.training._process import PeakMemory, free_memory, give_back
 from edgesearch.objectives.training._recipe import Recipe
 from edgesearch.objectives.training._rules import Rules
+from edgesearch.objectives.training._under_way import UnderWay
 
 __all__ = ["STEP_PASSES", "Epoch", "Training", "train"]
 
@@ -80,6 +81,7 @@ def train(
     supervision: Supervision | None = None,
     checkpoints: Checkpoints | None = None,
     checkpoint_seconds: float = 10.0,
+    checkpoint_within: float = 45.0,
     stop_after: int | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
     device: str = "auto",
@@ -90,7 +92,8 @@ def train(
     """Trains `model` in place on `data.train`, all of it but a `whitened` first layer, and measures it on `data.validation`.
 
     input_size: pixels of a side that the network reads; None for the data set's own.
-    checkpoints: where to go on from and to save to, after an epoch if `checkpoint_seconds` have passed since the last time.
+    checkpoints: where to go on from and to save to, after an epoch if `checkpoint_seconds` have passed since the last time,
+    and within an epoch if `checkpoint_within` have.
     stop_after: stop after so many epochs of the recipe's schedule, and save; the rest can follow later. A checkpoint beyond it
     is not used.
     on_epoch: called with the epochs done and the mean loss.
@@ -113,16 +116,13 @@ def train(
     last = recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)
     try:
         run.resume(checkpoints, last)
-        saved = time.perf_counter()
+        saver = Saver(checkpoints, run.state, seconds=checkpoint_seconds, within=checkpoint_within)
         while run.epoch < last:
             with _explained(run.epoch, recipe), safe_convolutions():
-                run.one_epoch()
+                run.one_epoch(saver)
             if on_epoch is not None:
                 on_epoch(run.epoch, run.history[-1].loss)
-            stopping = run.epoch == last and last < recipe.epochs
-            if checkpoints is not None and (stopping or time.perf_counter() - saved >= checkpoint_seconds):
-                checkpoints.save(run.epoch, *run.state())
-                saved = time.perf_counter()
+            saver.after_epoch(run.epoch, stopping=run.epoch == last and last < recipe.epochs)
         accuracy, kept = run.finish()
     finally:
         run.close()
@@ -200,23 +200,27 @@ class _Run:
         self.batches = Batches(data, recipe, size=self.size, seed=seed, device=device, stored=self.loss.views)
         self.average = self._new_average()
         self.epoch = 0
+        self.under_way = UnderWay()
         self.history: list[Epoch] = []
         self.last_loss: Tensor | None = None  # of this run
         self.best: tuple[float, int, dict[str, Tensor]] | None = None  # accuracy, epoch, weights
 
     # --- epochs ---
 
-    def one_epoch(self) -> None:
-        started = time.perf_counter()
-        cuda = [self.device] if self.device.type == "cuda" else []
+    def one_epoch(self, saver: Saver) -> None:
+        under_way = self.under_way
+        started, done = time.perf_counter() - under_way.seconds, len(under_way.losses)
         with self._dated(self.epoch + 1):
             begins_anew = self.rules is not None and self.rules.begin(self.epoch)
-        if begins_anew:
+        if begins_anew and not done:
             self.average = self._new_average()
         self.model.train()
-        with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seed_from(self.seed, self.epoch, _DROPOUT))
-            losses = [self._step(batch, step) for step, batch in enumerate(self.batches(self.epoch))]
+        with under_way.random_numbers(self.device, seed_from(self.seed, self.epoch, _DROPOUT)):
+            for step, batch in enumerate(self.batches(self.epoch, done), done):
+                under_way.losses.append(self._step(batch, step))
+                under_way.seconds = time.perf_counter() - started
+                saver.after_step(self.epoch)
+        losses, self.under_way = under_way.losses, UnderWay()
         loss = float(torch.stack(losses).mean())
         if not math.isfinite(loss):  # a GPU is asked only here, so that it need not wait after every step
             raise NotFinite(self._not_finite(loss, None))
@@ -293,7 +297,7 @@ class _Run:
     def _modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "projections": self.loss.projections}
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def state(self) -> State:
         tensors = pack(self._modules(), self.optimizer)
         history = [asdict(epoch) for epoch in self.history]
         meta: dict[str, Any] = {"history": history, "best": None, "pieces": self.pieces.count}
@@ -302,22 +306,26 @@ class _Run:
             meta["best"] = {"accuracy": self.best[0], "epoch": self.best[1]}
         if self.average is not None:
             tensors |= {f"average/{name}": value for name, value in self.average.state().items()}
+        if self.under_way.losses:
+            more, meta["under_way"] = self.under_way.state(self.device)
+            tensors |= {f"under_way/{name}": value for name, value in more.items()}
         return tensors, meta
 
     def resume(self, checkpoints: Checkpoints | None, last: int) -> None:
         latest = None if checkpoints is None else checkpoints.latest()
-        if latest is None or latest[0] > last:
+        if latest is None or (latest[0], "under_way" in latest[2]) > (last, False):
             return
         epoch, tensors, meta = latest
-        own = {k: v for k, v in tensors.items() if not k.startswith(("best/", "average/"))}
+        own = {k: v for k, v in tensors.items() if not k.startswith(("best/", "average/", "under_way/"))}
         unpack(own, self._modules(), self.optimizer)
         if self.average is not None:
-            self.average.load({k.removeprefix("average/"): v for k, v in tensors.items() if k.startswith("average/")})
+            self.average.load(_part("average/", tensors))
+        if "under_way" in meta:
+            self.under_way = UnderWay.of(_part("under_way/", tensors), meta["under_way"], self.device)
         self.epoch, self.history = epoch, [Epoch(**each) for each in meta["history"]]
         self.pieces.count = max(self.pieces.count, meta.get("pieces", 1))
         if meta["best"] is not None:
-            weights = {k.removeprefix("best/"): v for k, v in tensors.items() if k.startswith("best/")}
-            self.best = (meta["best"]["accuracy"], meta["best"]["epoch"], weights)
+            self.best = (meta["best"]["accuracy"], meta["best"]["epoch"], _part("best/", tensors))
 
     def finish(self) -> tuple[float, int]:
         """Puts the weights to keep into the model: their validation accuracy and epoch."""
@@ -332,6 +340,10 @@ class _Run:
     def close(self) -> None:
         self.loss.close()
         self.model.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+
+
+def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _check_takes(model: nn.Module, shape: tuple[int, int, int]) -> None:

@@ -72,7 +72,7 @@ class StoreContract:
         assert artifact.figures == {"v": 1.0}
 
     def test_checkpoints_keep_the_newest_epoch(self, store: ArtifactStore) -> None:
-        """The last epoch that was saved comes back, until it is cleared."""
+        """The last epoch that was saved comes back, of one the last that was saved of it, until it is cleared."""
         checkpoints = store.checkpoints(_KEY)
         assert checkpoints.latest() is None
         for epoch in (1, 2):
@@ -84,6 +84,10 @@ class StoreContract:
         latest = checkpoints.latest()
         assert latest is not None
         assert latest[0] == 2
+        checkpoints.save(2, {"w": torch.full((2,), 2.5)}, {"loss": 0.4})  # within the epoch behind it
+        latest = checkpoints.latest()
+        assert latest is not None
+        assert (latest[0], latest[2], latest[1]["w"].tolist()) == (2, {"loss": 0.4}, [2.5, 2.5])
         checkpoints.part("round1").save(7, {"w": torch.zeros(2)}, {})
         assert store.checkpoints(_KEY).part("round1").latest() is not None
         checkpoints.clear()

@@ -205,6 +205,27 @@ def test_a_training_that_was_cut_off_ends_the_same(trained: nn.Module, few: Data
     assert resumed.training.accuracy == whole.training.accuracy
 
 
+@pytest.mark.parametrize("saves", [1, 8, 14])
+def test_a_training_that_was_cut_off_within_an_epoch_ends_the_same(trained: nn.Module, few: DataSet, saves: int) -> None:
+    """In the first epoch, and where positions are frozen."""
+
+    class Cut(Memory):
+        left = saves
+
+        def save(self, epoch: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+            super().save(epoch, tensors, meta)
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+    whole, memory = qat(trained, few, _RECIPES["average"], checkpoints=Memory()), Cut()
+    with pytest.raises(KeyboardInterrupt):
+        qat(trained, few, _RECIPES["average"], checkpoints=memory, checkpoint_within=0.0)
+    resumed = qat(trained, few, _RECIPES["average"], checkpoints=memory, checkpoint_within=1e9)
+    assert same(resumed.graph, whole.graph)
+    assert [epoch.loss for epoch in resumed.training.history] == [epoch.loss for epoch in whole.training.history]
+
+
 @pytest.mark.parametrize(
     "changes", [{"average_epochs": 1.0}, {"label_smoothing": 0.2}, {"warmup_epochs": 2.0}, {"clip_norm": 0.1}]
 )

@@ -130,6 +130,49 @@ def test_a_killed_training_goes_on_from_its_last_epoch(digits: DataSet) -> None:
     assert same(whole, resumed)
 
 
+class Cut(Memory):
+    """Ends the training once it has saved so many times."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.left = after
+
+    def save(self, epoch: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        super().save(epoch, tensors, meta)
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("cuts", [(1,), (5,), (9, 1, 4), (10, 3)], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{"optimizer": "adamw"}, {"optimizer": "muon", "lr": 0.01}, _MORE, {"mix": "mixup", "augmentation": "randaugment"}],
+    ids=["adamw", "muon", "more", "mixup"],
+)
+def test_a_training_goes_on_from_within_an_epoch(digits: DataSet, changes: dict[str, Any], cuts: tuple[int, ...]) -> None:
+    """It is saved after every one of ten steps; the tenth ends an epoch that is not counted yet."""
+    recipe = Recipe(**{"epochs": 2, "batch_size": 30, "label_smoothing": 0.1, **changes})
+    whole, model, memory = network(), network(), Memory()
+    straight = run(whole, digits, recipe=recipe, select="best")
+    for after in cuts:
+        cut = Cut(after)
+        cut.kept = memory.kept
+        with pytest.raises(KeyboardInterrupt):
+            run(model, digits, recipe=recipe, select="best", checkpoints=cut, checkpoint_within=0.0)
+        memory, model = cut, network(seed=9)
+    assert "under_way" in memory.kept[max(memory.kept)][1]
+    memory.left = -1
+    steps: list[int] = []
+    resumed = run(
+        model, digits, recipe=recipe, select="best", checkpoints=memory, on_epoch=lambda epoch, loss: steps.append(epoch)
+    )
+    assert same(whole, model)
+    assert [e.loss for e in resumed.history] == [e.loss for e in straight.history]
+    assert resumed.accuracy == straight.accuracy
+    assert steps == [1, 2][sum(cuts) // 11 :]
+
+
 def test_intermediate_distillation_resumes_with_its_projections(digits: DataSet) -> None:
     taught = Supervision(kind="intermediate", teacher=network(9, seed=7))
     whole, rung, memory = network(), network(), Memory()
@@ -145,6 +188,18 @@ def test_a_checkpoint_beyond_the_rung_is_not_used(digits: DataSet) -> None:
     run(late, digits, checkpoints=memory, stop_after=3)
     run(early, digits, checkpoints=memory, stop_after=1)
     run(reference, digits, stop_after=1)
+    assert same(early, reference)
+
+
+def test_a_checkpoint_within_the_epoch_behind_the_rung_is_not_used(digits: DataSet) -> None:
+    cut, early, reference = Cut(5), network(), network()
+    three_steps = Recipe(epochs=4, batch_size=100)
+    with pytest.raises(KeyboardInterrupt):
+        run(network(), digits, recipe=three_steps, checkpoints=cut, checkpoint_within=0.0)
+    assert (max(cut.kept), "under_way" in cut.kept[1][1]) == (1, True)
+    cut.left = -1
+    run(early, digits, recipe=three_steps, checkpoints=cut, stop_after=1)
+    run(reference, digits, recipe=three_steps, stop_after=1)
     assert same(early, reference)
 
 
