@@ -67,10 +67,14 @@ def cli() -> None:
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
-    help="Stages that run side by side; default: cores / --threads-per-stage, or what the cluster takes. 0: no Ray.",
+    help="Stages side by side; default: cores / --threads-per-stage, two for each GPU, or what the cluster takes. 0: no Ray.",
 )
 @click.option("--ray-address", help="Use a running Ray cluster, for example auto or ray://head:10001.")
-@click.option("--gpus-per-stage", type=click.FloatRange(min=0), default=0.0, help="Share of a GPU that each stage is given.")
+@click.option(
+    "--gpus-per-stage",
+    type=click.FloatRange(min=0),
+    help="Share of a GPU that each stage is given; default: this machine's are shared evenly, a cluster's are not used.",
+)
 @click.option(
     "--memory-per-stage", type=click.FloatRange(min=0), default=0.0, help="GiB of a node that each stage is given; 0: no say."
 )
@@ -131,7 +135,7 @@ def optimize(**options: Any) -> int:
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Recipes that are tried side by side; default: cores / --threads-per-stage."
 )
-@click.option("--gpus-per-stage", type=click.FloatRange(min=0), default=0.0, help="Share of a GPU that each training is given.")
+@click.option("--gpus-per-stage", type=click.FloatRange(min=0), help="Share of a GPU that each training is given; as optimize.")
 @click.option("--threads-per-stage", type=click.IntRange(min=1), default=1, show_default=True, help="As for optimize.")
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The copy; default: STUDY_tuned.toml beside STUDY.")

@@ -25,7 +25,7 @@ def optimize(
     name: str | None,
     workers: int | None,
     ray_address: str | None,
-    gpus_per_stage: float,
+    gpus_per_stage: float | None,
     memory_per_stage: float,
     threads_per_stage: int,
     seed: int | None,

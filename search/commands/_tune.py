@@ -30,7 +30,7 @@ def tune(
     confirm: int,
     distillation: str | None,
     workers: int | None,
-    gpus_per_stage: float,
+    gpus_per_stage: float | None,
     threads_per_stage: int,
     seed: int | None,
     output: Path | None,

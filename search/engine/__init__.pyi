@@ -7,6 +7,7 @@ from ._jobs import Job as Job
 from ._jobs import JobResult as JobResult
 from ._jobs import run_job as run_job
 from ._look import look_at as look_at
+from ._machine import share_machine as share_machine
 from ._progress import PlainProgress as PlainProgress
 from ._progress import Progress as Progress
 from ._progress import describe_metrics as describe_metrics
@@ -25,5 +26,4 @@ from ._summary import Summary as Summary
 from ._walk import Endless as Endless
 from ._walk import walk as walk
 from ._workers import Pool as Pool
-from ._workers import local_workers as local_workers
 from ._workers import make_pool as make_pool

@@ -43,7 +43,7 @@ class RayPool:
     it gets a share of a GPU), forked from one that has imported all.
     A job on a board takes no CPU of a worker: it holds a share of the resource "board:NAME", of nodes that offer it; where none
     does, it runs on the driver's node. `boards`: how many jobs each board takes, for a local instance. `hang_s`: a job that is
-    silent for longer hangs.
+    silent for longer hangs. `gpus`: how many a local instance shares out; None: those that Ray finds.
     A local instance listens on the loopback interface alone, and asks for a token that only this process and its children know.
     Raises StudyError when Ray does not start, and when no node has what a stage is given.
     """
@@ -57,6 +57,7 @@ class RayPool:
         address: str | None = None,
         threads: int = 1,
         gpus_per_job: float = 0.0,
+        gpus: int | None = None,
         memory_per_job: int = 0,
         own_process: bool | None = None,
         boards: Mapping[str, int] | None = None,
@@ -65,6 +66,7 @@ class RayPool:
         self.slots = workers or 1
         self._workers = workers
         # A local instance has as many processors as workers, whatever threads these have.
+        self._gpus = gpus
         self._request = Request(float(threads) if address else 1.0, gpus_per_job, memory_per_job)
         self._own_process = gpus_per_job > 0 if own_process is None else own_process
         self._cluster: Cluster | None = None
@@ -147,6 +149,8 @@ class RayPool:
             options: dict[str, Any] = {}
             if local:
                 options = {"num_cpus": self.slots, "include_dashboard": False, "resources": self._boards}
+                if self._gpus is not None:
+                    options["num_gpus"] = self._gpus
             on_terminate = signal.getsignal(signal.SIGTERM)
             try:
                 with warnings.catch_warnings():

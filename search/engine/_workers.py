@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -34,25 +33,22 @@ class Pool(Protocol):
         """Stop, dropping what still runs."""
 
 
-def local_workers(threads: int) -> int:
-    """How many workers of so many threads this machine's cores are enough for, at least one."""
-    return max(1, len(os.sched_getaffinity(0)) // threads)
-
-
 def make_pool(
     workers: int | None,
     *,
     address: str | None = None,
     threads: int = 1,
     gpus_per_job: float = 0.0,
+    gpus: int | None = None,
     memory_per_job: int = 0,
     boards: Mapping[str, int] | None = None,
     hang_s: float = HANG_S,
 ) -> Pool:
     """A pool of so many workers: Ray for one or more, a child process of ours for 0. None: as many as a cluster has room for.
 
-    threads, gpus_per_job, memory_per_job (bytes): what each job that computes is given of a cluster's node. boards: how many
-    jobs each takes. hang_s: a worker that gives no sign of life for longer is stopped.
+    threads, gpus_per_job, memory_per_job (bytes): what each job that computes is given of a cluster's node. gpus: how many
+    there are, for a local instance (None: as Ray finds). boards: how many jobs each takes. hang_s: a worker that gives no sign
+    of life for longer is stopped.
     """
     if workers == 0 and address is None:
         from edgesearch.search.engine._child import ChildPool
@@ -65,6 +61,7 @@ def make_pool(
         address=address,
         threads=threads,
         gpus_per_job=gpus_per_job,
+        gpus=gpus,
         memory_per_job=memory_per_job,
         boards=boards or {},
         hang_s=hang_s,

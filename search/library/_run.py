@@ -19,10 +19,10 @@ from edgesearch.search.engine import (
     Progress,
     StageRunner,
     Summary,
-    local_workers,
     look_at,
     make_pool,
     run_stages,
+    share_machine,
 )
 from edgesearch.search.library._inputs import Inputs, check_vitis
 from edgesearch.search.library._sameness import refuse_other_inputs
@@ -51,28 +51,33 @@ _LOOKED_AT = 200
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may use: stages side by side (None: as many as the cores are enough for or the cluster has room for; 0: no
-    Ray), a Ray cluster, a share of a GPU and bytes of memory per stage.
+    """What a run may use: stages side by side (None: as many as cores and GPUs are enough for or the cluster has room for; 0:
+    no Ray), a Ray cluster, a share of a GPU (None: an even one of this machine's, nothing of a cluster's) and bytes of memory
+    per stage.
 
     board_wait_s: for a board to come back when all are in quarantine. hang_s: a worker that is silent for longer is stopped.
     """
 
     workers: int | None = None
     ray_address: str | None = None
-    gpus_per_stage: float = 0.0
+    gpus_per_stage: float | None = None
     memory_per_stage: int = 0
     board_wait_s: float = 1800.0
     hang_s: float = 900.0
 
     def pool(self, boards: BoardPool | None, threads: int) -> Pool:
         """Where the stages run, on so many threads each."""
-        workers = local_workers(threads) if self.workers is None and self.ray_address is None else self.workers
+        workers, gpus_per_job, gpus = self.workers, self.gpus_per_stage or 0.0, None
+        if self.ray_address is None:
+            share = share_machine(threads, self.workers, self.gpus_per_stage)
+            workers, gpus_per_job, gpus = share.workers, share.gpus_per_job, share.gpus
         shares = {} if boards is None else dict.fromkeys((board.name for board in boards.members), self.rules.jobs_per_board)
         return make_pool(
             workers,
             address=self.ray_address,
             threads=threads,
-            gpus_per_job=self.gpus_per_stage,
+            gpus_per_job=gpus_per_job,
+            gpus=gpus,
             memory_per_job=self.memory_per_stage,
             boards=shares,
             hang_s=self.hang_s,

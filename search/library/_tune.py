@@ -11,7 +11,7 @@ from typing import Any
 
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage
-from edgesearch.search.engine import StageRunner, local_workers, make_pool, run_stages
+from edgesearch.search.engine import StageRunner, make_pool, run_stages, share_machine
 from edgesearch.search.library._inputs import Inputs, check_teacher, read_inputs
 from edgesearch.search.library._starts import check_starts, fetch_weights
 from edgesearch.search.library._stores import store_place, study_store
@@ -91,7 +91,7 @@ def tune(
     seed: int | None = None,
     store: str | Path | None = None,
     threads: int = 1,
-    gpus_per_stage: float = 0.0,
+    gpus_per_stage: float | None = None,
     distillation: str | None = None,
     output: str | Path | None = None,
     progress: Callable[[str], object] | None = None,
@@ -129,7 +129,8 @@ def tune(
     if found.kind == "student":
         inputs.estimator.estimate(found.candidate)
     fetch_weights(inputs.settings, note, [found.candidate])
-    limits = Limits(samples, workers or local_workers(threads), seconds, gpus_per_stage)
+    share = share_machine(threads, workers, gpus_per_stage)
+    limits = Limits(samples, share.workers, seconds, share.gpus_per_job, share.gpus)
     return _Tuning(found, inputs, Home(Path(home)), limits, confirm, text, note).run()
 
 
@@ -158,7 +159,7 @@ class _Tuning:
         name = f"{settings.name}-{target.kind}-{identity[:12]}"
         with self._store.lease(f"tune-{identity}", waiting=_refuse):
             journal = Journal(home.root / "tuning" / f"{name}.json")
-            pool = make_pool(self._limits.workers, gpus_per_job=self._limits.gpus)
+            pool = make_pool(self._limits.workers, gpus_per_job=self._limits.gpus_per_job, gpus=self._limits.gpus)
             try:
                 self._runner = StageRunner(
                     store=self._store,

@@ -47,7 +47,8 @@ class Limits:
     samples: int
     workers: int
     seconds: float | None = None
-    gpus: float = 0.0
+    gpus_per_job: float = 0.0
+    gpus: int | None = None
 
 
 def search(target: Target, task: Task, journal: Journal, limits: Limits, *, seed: int, note: Callable[[str], object]) -> None:
@@ -85,7 +86,7 @@ def _fit(
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     watch = Watch(journal, note)
     tuner = tune.Tuner(
-        tune.with_resources(Trainable, {"cpu": 1, "gpu": limits.gpus}),
+        tune.with_resources(Trainable, {"cpu": 1, "gpu": limits.gpus_per_job}),
         param_space={TASK: task.to_text()},
         tune_config=_plan(target, journal, limits, seed),
         run_config=tune.RunConfig(

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from edgesearch.errors import StudyError
+from edgesearch.search import Study
+from edgesearch.search.engine import _machine
 from edgesearch.search.library import _run, _tune
 from edgesearch.search.library._run import Resources
 
@@ -23,6 +25,11 @@ calibration_images = 20
 students = ["cnn_tiny"]
 input_size = [8]
 """
+
+
+@pytest.fixture(autouse=True)
+def no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_machine, "local_gpus", lambda: 0)
 
 
 @pytest.fixture
@@ -48,6 +55,44 @@ def test_what_is_said_stays(
     resources: dict[str, Any], workers: int | None, cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert workers_of(Resources(**resources), 4, monkeypatch) == workers
+
+
+@pytest.mark.parametrize(
+    ("gpus", "given", "expected"),
+    [
+        (1, {}, (2, 0.5, 1)),
+        (2, {}, (4, 0.5, 2)),
+        (8, {}, (8, 1.0, 8)),
+        (2, {"workers": 3}, (3, 0.5, 2)),
+        (1, {"workers": 8}, (8, 0.125, 1)),
+        (1, {"workers": 0}, (0, 0.0, 1)),
+        (1, {"gpus_per_stage": 0.0}, (8, 0.0, 1)),
+        (2, {"gpus_per_stage": 0.25}, (8, 0.25, 2)),
+        (1, {"ray_address": "auto"}, (None, 0.0, None)),
+        (0, {}, (8, 0.0, 0)),
+    ],
+)
+def test_gpus_are_shared_evenly_unless_something_else_is_said(
+    gpus: int,
+    given: dict[str, Any],
+    expected: tuple[int | None, float, int | None],
+    cores: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_machine, "local_gpus", lambda: gpus)
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(_run, "make_pool", lambda workers, **more: asked.append({"workers": workers, **more}))
+    Resources(**given).pool(None, 1)
+    assert (asked[0]["workers"], asked[0]["gpus_per_job"], asked[0]["gpus"]) == expected
+
+
+@pytest.mark.slow
+def test_a_study_runs_on_shares_of_the_gpus_that_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a GPU that is only counted: each stage has a process of its own, and computes on the CPU since torch sees none."""
+    monkeypatch.setattr(_machine, "local_gpus", lambda: 1)
+    (tmp_path / "tiny.toml").write_text(STUDY)
+    front = Study.open(tmp_path / "tiny.toml", tmp_path / "home").optimize(1, workers=2)
+    assert len(front) == 1
 
 
 def test_recipes_are_tried_on_as_many_workers(tmp_path: Path, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
