@@ -84,6 +84,7 @@ def train_qat(
     on_epoch: Callable[[int, float], None] | None = None,
     device: str = "cpu",
     note: Callable[[str], object] = lambda line: None,
+    pieces: int = 1,
     target: Target | None = DEFAULT_TARGET,
 ) -> Qat:
     """Train `model` as the DPU will compute it; the model itself is not changed.
@@ -119,6 +120,7 @@ def train_qat(
         on_epoch=on_epoch,
         device=device,
         note=note,
+        pieces=pieces,
         rules=_QatRules(network, recipe.stage_lrs, settings.freeze_at(recipe.epochs)),
     )
     return Qat(network.to_graph(), training)

@@ -30,7 +30,8 @@ class Context(Generic[S]):
     """One stage about to run. `device` is resolved ("cpu", "cuda"); the user's own code is looked for in `folder` first.
 
     `board` is the one that a stage which needs a board was given. `vitis` says where Vitis AI's tools are on the machines that
-    stages run on, and decides nothing of their results. `limits` end a stage whose network breaks one.
+    stages run on, and decides nothing of their results. `limits` end a stage whose network breaks one. `pieces`: that each
+    batch is computed in at least, since memory did not suffice for fewer.
     """
 
     stage: Stage
@@ -43,6 +44,7 @@ class Context(Generic[S]):
     board: BoardReference | None = None
     vitis: VitisSettings = field(default_factory=VitisSettings)
     limits: Limits | None = None
+    pieces: int = 1
 
     @property
     def seed(self) -> int:
@@ -123,6 +125,7 @@ class Context(Generic[S]):
             on_epoch=lambda epoch, loss: self.report(f"epoch {epoch}/{recipe.epochs}  loss {loss:.4f}"),
             device=self.device,
             note=self.report,
+            pieces=self.pieces,
         )
         figures = asdict(training)
         figures["history"] = [[round(e["loss"], 6), e["accuracy"], round(e["seconds"], 3)] for e in figures["history"]]

@@ -37,13 +37,14 @@ def run_stage(
     board: BoardReference | None = None,
     vitis: VitisSettings | None = None,
     limits: Limits | None = None,
+    pieces: int = 1,
 ) -> Artifact:
     """The stage's artifact: from the store, or made now. Its inputs must be in the store.
 
     `folder` is where the user's own code is looked for first, `vitis` where Vitis AI's tools are; `board` is for a stage that
     runs on one. One process at a time makes a stage; the others wait for its artifact. `limits` are those that its network is
-    held to. Raises Infeasible where it breaks one, StageFailed where the stage failed before and would fail again, and whatever
-    its kind raises.
+    held to, `pieces` as in `train`. Raises Infeasible where it breaks one, StageFailed where the stage failed before and would
+    fail again, and whatever its kind raises.
     """
     known = store.get(stage.kind, stage.key)
     if known is not None:
@@ -52,7 +53,8 @@ def run_stage(
         known = store.get(stage.kind, stage.key)
         if known is not None:
             return known
-        return _make(stage, store, data_settings, choose_device(device), folder, board, vitis or VitisSettings(), limits)
+        more = {"board": board, "vitis": vitis or VitisSettings(), "limits": limits, "pieces": pieces}
+        return _make(stage, store, data_settings, choose_device(device), folder, more)
 
 
 def _make(
@@ -61,9 +63,7 @@ def _make(
     data_settings: Mapping[str, Any],
     device: torch.device,
     folder: Path | None,
-    board: BoardReference | None,
-    vitis: VitisSettings,
-    limits: Limits | None,
+    more: Mapping[str, Any],
 ) -> Artifact:
     made_by = _made_by(device)
     failure = store.failure(stage.kind, stage.key)
@@ -78,7 +78,7 @@ def _make(
         )
     started = time.perf_counter()
     try:
-        context = Context(stage, settings, store, data, str(device), print, folder, board=board, vitis=vitis, limits=limits)
+        context = Context(stage, settings, store, data, str(device), print, folder, **more)
         result = spec.run(context)
     except EdgesearchError as error:
         if isinstance(error, _DETERMINISTIC) and not isinstance(error, OutOfMemory):

@@ -88,6 +88,7 @@ def train(
     select: Literal["last", "best"] = "last",
     rules: Rules | None = None,
     note: Callable[[str], object] = lambda line: None,
+    pieces: int = 1,
 ) -> Training:
     """Trains `model` in place on `data.train`, all of it but a `whitened` first layer, and measures it on `data.validation`.
 
@@ -99,6 +100,7 @@ def train(
     on_epoch: called with the epochs done and the mean loss.
     select: keep the weights of the last epoch, or of the one with the best validation accuracy.
     rules: what this network asks of its training beside the recipe.
+    pieces: that each batch is computed in at least; more where memory does not suffice for so large ones.
     note: told where the images it is measured on are shown in smaller batches, since memory did not suffice.
 
     Raises NotFinite for a loss, or a number of the network's own, that is not finite; OutOfMemory for lack of memory, and
@@ -112,7 +114,7 @@ def train(
         )
         peak = PeakMemory(place)
         run = _Run(model, data, recipe, input_size, seed, supervision, place, select, rules, note)
-    run.pieces.count = memory.pieces(run.batches.largest, free_memory(place))
+    run.pieces.count = max(pieces, memory.pieces(run.batches.largest, free_memory(place)))
     last = recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)
     try:
         run.resume(checkpoints, last)

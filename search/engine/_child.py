@@ -18,7 +18,8 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from edgesearch.search.engine._heartbeats import HANG_S, Heartbeats, hung
-from edgesearch.search.engine._jobs import Job, JobResult
+from edgesearch.search.engine._jobs import NO_MEMORY, Job, JobResult
+from edgesearch.search.engine._kills import memory_kills
 
 
 class ChildPool:
@@ -75,6 +76,7 @@ class ChildPool:
 
     def _start(self, job: Job) -> None:
         self._beats.begin(job.key, job.log)
+        self._kills = memory_kills()
         for _ in range(2):  # the process may have died since its last answer
             if self._process is None:
                 self._process = _spawn()
@@ -98,7 +100,10 @@ class ChildPool:
                 return None
             part = os.read(process.stdout.fileno(), 65536)
             if not part:
-                return JobResult(job.key, "lost", 0.0, f"the worker died ({_ending(self._end())})")
+                ending = _ending(self._end())
+                if memory_kills() > self._kills:
+                    return JobResult(job.key, "out_of_memory", 0.0, NO_MEMORY)
+                return JobResult(job.key, "lost", 0.0, f"the worker died ({ending})")
             self._answer += part
         line, _, self._answer = self._answer.partition(b"\n")
         return JobResult(**json.loads(line))

@@ -21,10 +21,22 @@ from edgesearch.search.engine._heartbeats import beating
 #: store is at fault, so that no stage can run. lost: the worker died in this stage. interrupted: the worker went down with
 #: the machine or the pool that it belonged to. board_lost: the board that it was given is at fault. board_refused: that board
 #: refused it, or it was not found, and nobody knows yet whose fault that is. hung: the worker gave no sign of life for too
-#: long, and was stopped. infeasible: its network breaks a hard limit.
+#: long, and was stopped. infeasible: its network breaks a hard limit. out_of_memory: the machine's memory did not suffice.
 Outcome: TypeAlias = Literal[
-    "done", "refused", "bug", "blocked", "lost", "interrupted", "board_lost", "board_refused", "hung", "infeasible"
+    "done",
+    "refused",
+    "bug",
+    "blocked",
+    "lost",
+    "interrupted",
+    "board_lost",
+    "board_refused",
+    "hung",
+    "infeasible",
+    "out_of_memory",
 ]
+#: Of a stage that was ended for it.
+NO_MEMORY = "the machine ran out of memory (a smaller number of --workers needs less)"
 #: Errors of the operating system that have nothing to do with the stage that met them: no room left, not writable, a bad disk.
 _BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 
@@ -33,7 +45,8 @@ _BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
 class Job:
     """All that a worker needs, as plain JSON values.
 
-    `memory`: bytes that its process is expected to take at its peak; 0 where that is not known. `folder` is where the user's
+    `memory`: bytes that its process is expected to take at its peak; 0 where that is not known. `pieces`: that it computes
+    each batch in at least, since memory did not suffice for fewer. `folder` is where the user's
     own code is looked for first, `vitis` are the settings of Vitis AI's tools, `limits` those that the stage's network is held
     to, as `Limits`. `board` is a `BoardReference`, for a stage that runs on a board.
     """
@@ -48,6 +61,7 @@ class Job:
     vitis: Mapping[str, Any] = field(default_factory=dict)
     limits: Mapping[str, Any] | None = None
     memory: int = 0
+    pieces: int = 1
     python_path: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
 
     @property
@@ -108,6 +122,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
                     board=board,
                     vitis=vitis,
                     limits=None if job.limits is None else Limits(**job.limits),
+                    pieces=job.pieces,
                 )
                 if (pieces := made.figures.get("pieces", 1)) > 1:
                     message = f"its batches were computed in {pieces} pieces each, since memory did not suffice for a whole one"
@@ -125,7 +140,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
         is_boards = board is not None and isinstance(error, (BoardError, PluginError))
         outcome, message = "board_refused" if is_boards else "refused", str(error)
     except MemoryError:
-        outcome, message = "refused", f"stage {stage.kind} ran out of memory; give --workers a smaller number"
+        outcome, message = "out_of_memory", NO_MEMORY
     except OSError as error:
         is_log = str(error.filename) in (job.log, *map(str, Path(job.log).parents))
         outcome = "blocked" if error.errno in _BLOCKING or is_log else "refused"

@@ -23,7 +23,8 @@ import psutil
 from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.search.engine._cluster import Cluster
 from edgesearch.search.engine._heartbeats import HANG_S, Heartbeats, hung, process_of
-from edgesearch.search.engine._jobs import Job, JobResult, Outcome
+from edgesearch.search.engine._jobs import NO_MEMORY, Job, JobResult, Outcome
+from edgesearch.search.engine._kills import memory_kills
 from edgesearch.search.engine._on_node import run_on_node
 from edgesearch.search.engine._placement import Request, places
 
@@ -71,6 +72,7 @@ class RayPool:
         self._own_process = gpus_per_job > 0 if own_process is None else own_process
         self._cluster: Cluster | None = None
         self._beats = Heartbeats(hang_s)
+        self._kills = 0  # of processes on this machine for want of memory, as the last job began
         self._boards = {f"board:{name}": float(count) for name, count in (boards or {}).items()}
         self._address = address
         self._running: dict[Any, Job] = {}
@@ -89,6 +91,7 @@ class RayPool:
             task = task.options(memory=self._fitting(job.memory))
         arguments = self._cluster.arguments(job) if self._cluster is not None else (None, None, "")
         self._beats.begin(job.key, job.log)
+        self._kills = memory_kills()
         own_process = self._own_process and not job.board_name
         self._running[task.remote(asdict(job), *arguments, own_process)] = job
 
@@ -274,8 +277,10 @@ class RayPool:
         if isinstance(error, exceptions.NodeDiedError):
             return JobResult(job.key, "interrupted", 0.0, "the node that it ran on died or is out of reach")
         if isinstance(error, exceptions.OutOfMemoryError):
-            return JobResult(job.key, "lost", 0.0, "the worker was stopped because the machine ran out of memory")
+            return JobResult(job.key, "out_of_memory", 0.0, NO_MEMORY)
         if isinstance(error, exceptions.WorkerCrashedError):
+            if self._daemons and memory_kills() > self._kills:
+                return JobResult(job.key, "out_of_memory", 0.0, NO_MEMORY)
             outcome: Outcome = "lost" if self._stays_alive() else "interrupted"
             return JobResult(job.key, outcome, 0.0, "the worker died")
         # the node, its Ray processes, the connection to them

@@ -72,6 +72,7 @@ class StageRunner:
         self._running: dict[str, tuple[Stage, str]] = {}  # stage key -> stage, log
         self._refused: dict[str, tuple[Stage, str, JobResult]] = {}  # by a board, and nobody knows yet whose fault that is
         self._deaths: Counter[str] = Counter()
+        self._pieces: dict[str, int] = {}  # stage key -> that its batches are computed in, since memory did not suffice
         self._attempts: Counter[str] = Counter()  # stage key -> logs that are given away
         self._known: dict[str, Artifact] = {}  # the last that were read
         self._missed: dict[str, float] = {}  # stage key -> when it was last looked for in vain
@@ -136,6 +137,7 @@ class StageRunner:
                 vitis=self._vitis,
                 limits=self._limits,
                 memory=0 if self._memory is None else self._memory(stage),
+                pieces=self._pieces.get(stage.key, 1),
             )
         )
 
@@ -242,10 +244,14 @@ class StageRunner:
                 f"its worker says that it is done, but it is not in the store at {self._store.location}: "
                 "workers and driver must see the same store"
             )
-        if result.outcome in ("lost", "hung", "done"):
+        if result.outcome in ("lost", "hung", "done", "out_of_memory"):
             self._deaths[stage.key] += 1
             if self._deaths[stage.key] < _DEATHS:
-                self._note(f"{name}: {message}; trying again")
+                again = ""
+                if result.outcome == "out_of_memory":
+                    self._pieces[stage.key] = 2 * self._pieces.get(stage.key, 1)
+                    again = f", with batches in {self._pieces[stage.key]} pieces if it trains"
+                self._note(f"{name}: {message}; trying again{again}")
                 return None
             message = f"{message} ({_DEATHS} times)"
         for upstream in stage.walk():  # an input that was damaged on the disk is read, and made, anew

@@ -123,6 +123,7 @@ def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module,
             on_epoch=lambda epoch, loss: context.report(f"{round_name}: epoch {epoch}/{recipe.epochs}  loss {loss:.4f}"),
             device=context.device,
             note=context.report,
+            pieces=context.pieces,
         )
         network.to(context.device)
 

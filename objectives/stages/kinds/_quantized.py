@@ -160,6 +160,7 @@ def _train(
         on_epoch=lambda epoch, loss: context.report(f"QAT epoch {epoch}/{recipe.epochs}  loss {loss:.4f}"),
         device=context.device,
         note=context.report,
+        pieces=context.pieces,
         target=None,  # see `Context.lower`
     )
     return qat.graph, {"losses": [round(epoch.loss, 6) for epoch in qat.training.history], "pieces": qat.training.pieces}

@@ -65,6 +65,7 @@ def _run(context: Context[RungSettings]) -> Result:
         context.device,
         context.report,
         context.folder,
+        pieces=context.pieces,
     )
     with context.store.lease(
         student.key, waiting=lambda holder: context.report(f"{holder} trains this student; waiting for it")

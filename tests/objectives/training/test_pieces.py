@@ -70,6 +70,11 @@ def test_two_halves_take_the_steps_of_the_whole_batch(digits: DataSet, memory: M
     whole, training = trained(digits)
     assert training.pieces == 1
     assert set(memory.seen) == {33}
+    memory.seen = []
+    asked, training = trained(digits, pieces=4)
+    assert training.pieces == 4
+    assert memory.seen[:4] == [8, 8, 8, 9]
+    torch.testing.assert_close(asked, whole, rtol=1e-3, atol=1e-5)
     memory.images, memory.seen = 20, []
     halves, training = trained(digits)
     assert training.pieces == 2

@@ -12,7 +12,7 @@ from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage, Store, resources_of
 from edgesearch.objectives.stages.kinds._measured import SPEC, MeasuredSettings
 from edgesearch.search.engine import BoardCrew, BoardRules, StageRunner
-from edgesearch.search.engine._jobs import Job, JobResult
+from edgesearch.search.engine._jobs import NO_MEMORY, Job, JobResult
 from edgesearch.search.study import StudyFile
 
 
@@ -104,6 +104,23 @@ def test_a_stage_that_hangs_is_tried_again_with_a_log_of_its_own(
     assert ends[0].failure is not None
     assert "no sign of life for 15 min and was stopped (3 times)" in ends[0].failure
     assert capsys.readouterr().out.count("; trying again") == 2
+
+
+def test_a_stage_that_memory_does_not_suffice_for_is_tried_again_with_half_a_batch_at_a_time(
+    runner: StageRunner, worker: Worker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = measured(0, resource="")
+    for attempt in range(3):
+        assert started(runner, [stage]) == [True]
+        worker.ended.append(JobResult(stage.key, "out_of_memory", 0.0, NO_MEMORY))
+        ends = runner.collect(timeout=0.0)
+        assert len(ends) == (attempt == 2)
+    assert [job.pieces for job in worker.jobs] == [1, 2, 4]
+    assert ends[0].failure is not None
+    assert "the machine ran out of memory (a smaller number of --workers needs less) (3 times)" in ends[0].failure
+    said = capsys.readouterr().out
+    assert "trying again, with batches in 2 pieces if it trains" in said
+    assert "trying again, with batches in 4 pieces if it trains" in said
 
 
 def test_every_attempt_has_a_log_of_its_own_whatever_ended_the_one_before(

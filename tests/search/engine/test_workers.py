@@ -16,10 +16,12 @@ import psutil
 import pytest
 from _training_jobs import command, family, finish, job, running
 
+from edgesearch import objectives
 from edgesearch.objectives import Stage, Store
+from edgesearch.search.engine import _kills
 from edgesearch.search.engine._child import ChildPool
 from edgesearch.search.engine._heartbeats import process_of
-from edgesearch.search.engine._jobs import run_job
+from edgesearch.search.engine._jobs import NO_MEMORY, run_job
 from edgesearch.search.engine._ray import RayPool
 
 
@@ -68,6 +70,34 @@ def test_a_child_that_crashes_is_reported_as_lost_and_the_next_job_runs(tmp_path
     finally:
         pool.close()
     assert interpreters() == []
+
+
+def test_a_child_that_linux_ended_for_want_of_memory_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kills = tmp_path / "vmstat"
+    kills.write_text("nr_free_pages 81\noom_kill 3\n")
+    monkeypatch.setattr(_kills, "_COUNTERS", kills)
+    pool = ChildPool()
+    try:
+        running(pool, tmp_path)
+        kills.write_text("nr_free_pages 80\noom_kill 4\n")
+        interpreters()[0].kill()
+        ended = finish(pool)
+        assert (ended.outcome, ended.message) == ("out_of_memory", NO_MEMORY)
+        running(pool, tmp_path / "other")
+        interpreters()[0].kill()  # by somebody else
+        assert finish(pool).outcome == "lost"
+    finally:
+        pool.close()
+
+
+def test_a_stage_whose_arrays_do_not_fit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectives, "run_stage", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    answer = run_job(job(tmp_path).__dict__)
+    assert (answer["outcome"], answer["message"]) == ("out_of_memory", NO_MEMORY)
+
+
+def test_memory_kills_are_counted_where_the_system_tells() -> None:
+    assert _kills.memory_kills() >= 0
 
 
 def test_a_child_that_has_nothing_to_do_waits_as_long_as_it_may() -> None:
