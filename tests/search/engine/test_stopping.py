@@ -206,7 +206,8 @@ def test_several_workers_end_every_trial(tmp_path: Path) -> None:
 
 
 def test_a_pruned_network_that_leads_to_nothing_is_not_quantized(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, write_quick_host(tmp_path) + TEXT.replace("[search]", PRUNING))
+    text = "seed = 2\n" + write_quick_host(tmp_path) + TEXT.replace("[search]", PRUNING)  # one that has such a network
+    bench = Bench(tmp_path, text)
     pool = bench.pool()
     bench.run(60, pool)
     accounts = [t.user_attrs["stopped"] for t in bench.trials(TrialState.PRUNED)]
