@@ -79,7 +79,7 @@ def test_every_sampler_lives_with_failed_trials(sampler: str) -> None:
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "nsga2", "nsga3"])
 def test_a_resumed_study_proposes_what_the_uninterrupted_one_would(sampler: str) -> None:
     """The trials, as they ended, are all that a driver has which begins after a break."""
-    whole, breaks = Proposer(study(sampler)), (9, 13, 18, 23)
+    whole, breaks = Proposer(study(sampler)), (9,) if sampler == "gp" else (9, 13, 18, 23)  # its asks take a second each
     trials = teach(whole, breaks[-1])
     for count in breaks:
         broken, resumed = Proposer(study(sampler)), Proposer(study(sampler))
