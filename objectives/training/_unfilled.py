@@ -57,11 +57,19 @@ def _backward(gradient: Tensor, input: Tensor, weight: Tensor, *settings: Any) -
 
 
 def _layout(input: Tensor, weight: Tensor) -> torch.memory_format:
-    """As torch's kernels choose it."""
-    last = torch.channels_last
-    if any(tensor.is_contiguous(memory_format=last) and not tensor.is_contiguous() for tensor in (input, weight)):
-        return last
-    return torch.contiguous_format
+    """As torch's kernels choose it: by the order of the strides, whether or not the tensors have gaps."""
+    return torch.channels_last if _has_channels_last(input) or _has_channels_last(weight) else torch.contiguous_format
+
+
+def _has_channels_last(tensor: Tensor) -> bool:
+    """Whether each step along a column, a row and an image is beyond what the axes before it span, channels the first."""
+    sizes, strides = tensor.shape, tensor.stride()
+    span = 1
+    for axis in (1, 3, 2, 0):
+        if strides[axis] < span or (axis == 0 and span == strides[1]):  # the latter: of one value an image, nobody can tell
+            return False
+        span = strides[axis] * sizes[axis]
+    return True
 
 
 def _at(values: Sequence[int], axis: int) -> int:

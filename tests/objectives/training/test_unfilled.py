@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -50,6 +50,7 @@ def shape_of(tensor: Tensor | None) -> Any:
     last=st.tuples(st.booleans(), st.booleans()),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
+@example((1, 1), (1, 3), (0, 0), 1, (4, 4, 1), False, False, False, (True, False), torch.float32)  # pixels with gaps
 def test_shapes_layouts_and_kinds_are_those_of_torch(
     kernel: tuple[int, int],
     stride: tuple[int, int],
