@@ -129,9 +129,9 @@ def test_a_rung_goes_on_from_the_one_before(tmp_path: Path) -> None:
 
         original = _Run.one_epoch
 
-        def counted(self: _Run) -> None:
+        def counted(self: _Run, saver: Any) -> None:
             reported.append(self.epoch + 1)
-            original(self)
+            original(self, saver)
 
         patch.setattr(one_epoch, counted)
         run(second, store)
