@@ -16,12 +16,21 @@ from edgesearch.board_eval.targets import BoardProfile
 from edgesearch.board_eval.timing._certainty import MOST_ERROR
 from edgesearch.board_eval.timing._fit import constants_of, constants_spoken_of, fit
 from edgesearch.board_eval.timing._measurements import MeasurementRow, What, read_measurements
-from edgesearch.board_eval.timing._plausibility import check_explained, check_rows, moved, outliers
+from edgesearch.board_eval.timing._plausibility import (
+    FEWEST_NETWORKS,
+    check_explained,
+    check_rows,
+    is_explained,
+    moved,
+    outliers,
+)
 from edgesearch.board_eval.timing._predicted import Foretold, MeasuredCode, Network, predict, runner_of, with_runner
 from edgesearch.errors import EdgesearchError, GraphError, MeasurementError
 
 #: What an interval is meant to hold of the measurements.
 _NOMINAL = 0.9
+#: Of more rows none is left out in turn to find a wrong one: every time takes a fit.
+_TRIED_ROWS = 40
 
 
 @dataclass(frozen=True)
@@ -141,7 +150,7 @@ def calibrate(
     fitted = fitted.model_copy(update={"name": name or profile.name, "origin": origin})
     errors = _errors(rows, networks, fitted)
     if not keep_unexplained:
-        check_explained(errors, profile)
+        check_explained(errors, profile, find_wrong=lambda: _wrong_row(rows, networks, profile))
     held_out: list[RowError] = []
     for network in dict.fromkeys(row.network for row in rows) if hold_out else ():
         others = [row for row in rows if row.network != network]
@@ -149,6 +158,20 @@ def calibrate(
     fitted = with_known_errors(fitted, held_out)
     far = moved(constants_of(fitted), constants_of(profile))
     return Calibration(fitted, errors, tuple(held_out), constants_spoken_of(rows, networks, profile), far)
+
+
+def _wrong_row(rows: Sequence[MeasurementRow], networks: Mapping[str, Network], profile: BoardProfile) -> MeasurementRow | None:
+    """The row without which a fit explains all others, best where there are several; None: there is none, or too many rows."""
+    best: tuple[float, MeasurementRow] | None = None
+    for row in rows if len(rows) <= _TRIED_ROWS else ():
+        rest = [other for other in rows if other is not row]
+        if len({other.network for other in rest}) < FEWEST_NETWORKS:
+            continue
+        errors = _errors(rest, networks, fit(rest, networks, profile))
+        off = float(np.mean([abs(error.relative) for error in errors]))
+        if is_explained(errors) and (best is None or off < best[0]):
+            best = off, row
+    return None if best is None else best[1]
 
 
 def with_known_errors(profile: BoardProfile, held_out: Sequence[RowError]) -> BoardProfile:

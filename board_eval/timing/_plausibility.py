@@ -9,7 +9,7 @@ that ended far from where they started, are what tells a wrong row from a slow b
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from edgesearch.board_eval.targets import BoardProfile
@@ -27,7 +27,7 @@ _PORT_BYTES = 32
 #: The relative error of a row above which a fitted profile does not explain it. The shipped profiles are within 8 % everywhere.
 UNEXPLAINED = 0.25
 #: Networks that a fit needs: with one, every constant can be what it likes.
-_FEWEST_NETWORKS = 2
+FEWEST_NETWORKS = 2
 _NAMED = 5
 #: A row is an outlier when its error is as many times that of half of the rows, and more than boards and models usually differ.
 _OUTLYING, _USUAL = 4.0, 0.05
@@ -48,9 +48,9 @@ def weight_load_seconds(network: Network, profile: BoardProfile) -> float:
 def check_rows(rows: Sequence[MeasurementRow], networks: Mapping[str, Network], profile: BoardProfile) -> None:
     """Raise MeasurementError for rows that no board of this profile can give, and for too few to fit anything to."""
     names = {row.network for row in rows}
-    if len(names) < _FEWEST_NETWORKS:
+    if len(names) < FEWEST_NETWORKS:
         raise MeasurementError(
-            f"one network cannot tell the constants of a board apart; measure at least {_FEWEST_NETWORKS} "
+            f"one network cannot tell the constants of a board apart; measure at least {FEWEST_NETWORKS} "
             "of different size (the more unlike, the better)"
         )
     least = {
@@ -76,18 +76,33 @@ def check_rows(rows: Sequence[MeasurementRow], networks: Mapping[str, Network], 
             )
 
 
-def check_explained(errors: Iterable[RowError], profile: BoardProfile) -> None:
-    """Raise MeasurementError naming the rows that what was fitted to them, starting from `profile`, is far from."""
+def is_explained(errors: Iterable[RowError]) -> bool:
+    """Whether a fitted profile is near all rows."""
+    return all(abs(error.relative) <= UNEXPLAINED for error in errors)
+
+
+def check_explained(
+    errors: Iterable[RowError], profile: BoardProfile, *, find_wrong: Callable[[], MeasurementRow | None]
+) -> None:
+    """Raise MeasurementError naming the rows that what was fitted to them, starting from `profile`, is far from.
+
+    One wrong row can bend a fit so that it is near that row and far from sound ones. `find_wrong` looks for a row without which
+    all others are explained.
+    """
     rows = list(errors)
     far = sorted((e for e in rows if abs(e.relative) > UNEXPLAINED), key=lambda e: -abs(e.relative))
     if far:
+        wrong = find_wrong()
+        first = (
+            "" if wrong is None else f"without {wrong}, {wrong.fps:,.4g} FPS, all others are explained, so look at it first; "
+        )
         named = "; ".join(
             f"{e.row}: measured {e.row.fps:,.4g} FPS, fitted {e.predicted_fps:,.4g} ({e.relative:+.0%})" for e in far[:_NAMED]
         )
         more = f" and {len(far) - _NAMED} more" if len(far) > _NAMED else ""
         raise MeasurementError(
             f"{len(far)} of {len(rows)} measurements cannot be explained by any constants of {profile.name} ({named}{more}); "
-            "check these rows, or write the profile all the same with --keep-unexplained"
+            f"{first}check these rows, or write the profile all the same with --keep-unexplained"
         )
 
 

@@ -152,6 +152,16 @@ def test_intervals_hold_what_was_found_of_networks_left_out() -> None:
     assert calibrate(exact, many, PROFILE).profile.runner().latency_error == PROFILE.runner().latency_error
 
 
+def test_a_row_that_bends_the_fit_is_named_though_it_is_near_it() -> None:
+    graphs = {name: residual_net(*size) for name, size in SIZES.items()}
+    rows = [MeasurementRow(name, "latency", time_graph(graph, PROFILE).latency_fps) for name, graph in graphs.items()]
+    rows[0] = dataclasses.replace(rows[0], fps=200_000.0)
+    with pytest.raises(
+        MeasurementError, match=r"without latency of 'tiny', 2e\+05 FPS, all others are explained, so look at it"
+    ):
+        calibrate(rows, graphs, PROFILE)
+
+
 def test_a_row_is_named_by_its_line(tmp_path: Path) -> None:
     path = tmp_path / "measurements.csv"
     path.write_text("network,what,fps,runner,cores\na,latency,100,,\nb,latency,90,java,\n")
