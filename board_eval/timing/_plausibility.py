@@ -94,7 +94,7 @@ def check_explained(
     if far:
         wrong = find_wrong()
         first = (
-            "" if wrong is None else f"without {wrong}, {wrong.fps:,.4g} FPS, all others are explained, so look at it first; "
+            "" if wrong is None else f"without {wrong}, {wrong.fps:,.0f} FPS, all others are explained, so look at it first; "
         )
         named = "; ".join(
             f"{e.row}: measured {e.row.fps:,.4g} FPS, fitted {e.predicted_fps:,.4g} ({e.relative:+.0%})" for e in far[:_NAMED]

@@ -157,7 +157,7 @@ def test_a_row_that_bends_the_fit_is_named_though_it_is_near_it() -> None:
     rows = [MeasurementRow(name, "latency", time_graph(graph, PROFILE).latency_fps) for name, graph in graphs.items()]
     rows[0] = dataclasses.replace(rows[0], fps=200_000.0)
     with pytest.raises(
-        MeasurementError, match=r"without latency of 'tiny', 2e\+05 FPS, all others are explained, so look at it"
+        MeasurementError, match=r"without latency of 'tiny', 200,000 FPS, all others are explained, so look at it"
     ):
         calibrate(rows, graphs, PROFILE)
 
