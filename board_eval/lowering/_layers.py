@@ -27,8 +27,8 @@ from edgesearch.board_eval.graph import (
     window_output,
 )
 from edgesearch.board_eval.lowering._batch_norm import array, batch_norm_factors, fold_batch_norm
-from edgesearch.board_eval.lowering._reasons import groups_reason
-from edgesearch.board_eval.lowering._values import Source, Unsupported, name_of
+from edgesearch.board_eval.lowering._reasons import add_reason, groups_reason
+from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
 from edgesearch.board_eval.lowering._windows import Windows, padding_of, pair
 
 
@@ -190,6 +190,9 @@ class Layers(Windows):
         self.activation(at, "leaky_relu", inplace=inplace)
 
     def add(self, at: fx.Node, *, inplace: bool = False) -> None:
+        for operand in at.args[:2]:
+            if isinstance(operand, int | float):
+                raise Unsupported(add_reason(operand))
         a, b = (self.in_torch_order(self.value(operand)) for operand in at.args[:2])
         if self.shape(a) != self.shape(b):
             raise Unsupported(f"an addition of shapes {self.shape(a)} and {self.shape(b)}")
@@ -200,6 +203,8 @@ class Layers(Windows):
             self._rebind(a, at)
 
     def concat(self, at: fx.Node, tensors: Any, axis: Any) -> None:
+        if isinstance(tensors, fx.Node) and tensors not in self.values:
+            raise BlockedByEarlierProblem  # the parts of what was refused
         if not isinstance(tensors, list | tuple) or not isinstance(axis, int):
             raise Unsupported("a concatenation of something other than a list of tensors")
         names = tuple(self.value(t) for t in tensors)

@@ -8,29 +8,69 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from edgesearch.board_eval.graph import Shape
+from edgesearch.board_eval.lowering._values import argument
 from edgesearch.board_eval.targets import MODELLED, Target
 
-__all__ = ["LEFT_OUT_PADDING", "groups_reason", "reason_for"]
-
-#: From the module of a call (None for a function), the operation and the target to the sentence.
-_Reason: TypeAlias = Callable[[nn.Module | None, fx.Node, Target], str]
+__all__ = ["LEFT_OUT_PADDING", "add_reason", "clip_reason", "groups_reason", "reason_for"]
 
 
-def reason_for(at: fx.Node, module: nn.Module | None, target: Target) -> str:
-    """Why the operation `at`, a call of `module` or of a function, is refused."""
+@dataclass(frozen=True)
+class _Call:
+    """The operation, its module (None for a function), and the shape of what it reads; None where that was refused already."""
+
+    at: fx.Node
+    module: Any
+    target: Target
+    shape: Shape | None
+
+    def setting(self, name: str, position: int, default: Any) -> Any:
+        """The module's attribute, or the function's argument."""
+        if self.module is not None:
+            return getattr(self.module, name, default)
+        return argument(self.at, position, name, default)
+
+    @property
+    def constant(self) -> Any:
+        """The operand, of two, that is a number; None where both are tensors."""
+        return next((operand for operand in self.at.args[:2] if isinstance(operand, int | float)), None)
+
+
+_Reason: TypeAlias = Callable[[_Call], str]
+
+
+def reason_for(at: fx.Node, module: nn.Module | None, target: Target, shape: Shape | None) -> str:
+    """Why the operation `at`, a call of `module` or of a function, on a tensor of `shape` is refused."""
+    call = _Call(at, module, target, shape)
     if module is not None:
-        found = next((reason for kind, reason in _MODULES.items() if isinstance(module, kind)), None)
+        found = next((reason for kind, reason in _MODULES.items() if isinstance(module, kind)), _unknown)
     else:
-        found = _FUNCTIONS.get(at.target)
-    if found is None:
-        return f"not among the operations that this tool knows of the {MODELLED}; it would run on the ARM, or stop the compiler"
-    return found(module, at, target)
+        found = _FUNCTIONS.get(at.target, _unknown)
+    return found(call)
+
+
+def _unknown(call: _Call) -> str:
+    return f"not among the operations that this tool knows of the {MODELLED}; it would run on the ARM, or stop the compiler"
+
+
+def clip_reason(name: str, low: Any, high: Any) -> str:
+    """Why a clip at other values is refused."""
+    return f"{name}({low}, {high}); the DPU clips at 0 and 6 (ReLU6), or at 0 alone (ReLU), and has no other clip"
+
+
+def add_reason(constant: Any) -> str:
+    """Why an addition of a number is refused."""
+    return (
+        f"an operand that is the constant {constant!r}: {_lacks('an addition of a constant')}; "
+        "put it into the bias of the layer in front, or of a batch-norm"
+    )
 
 
 def groups_reason(groups: int, inputs: int, outputs: int) -> str:
@@ -50,41 +90,97 @@ def groups_reason(groups: int, inputs: int, outputs: int) -> str:
 LEFT_OUT_PADDING = "average pooling that leaves out its padding; the DPU counts padding as zeros; use count_include_pad=True"
 
 
+def _lacks(what: str) -> str:
+    return f"the {MODELLED} has {what}, this tool does not yet"
+
+
 def _missing_here(what: str, instead: str) -> _Reason:
     """The DPU has it, this tool does not."""
-    return lambda module, at, target: f"the {MODELLED} has {what}, this tool does not yet; {instead}"
+    return lambda call: f"{_lacks(what)}; {instead}"
 
 
 def _on_arm(what: str, instead: str) -> _Reason:
-    return lambda module, at, target: f"{what} runs on the ARM, not on the DPU ({MODELLED}); {instead}"
+    return lambda call: f"{what} runs on the ARM, not on the DPU ({MODELLED}); {instead}"
 
 
-def _pixel_shuffle(module: nn.Module | None, at: fx.Node, target: Target) -> str:
+def _pixel_shuffle(call: _Call) -> str:
     return "AMD's compiler takes a pixel shuffle and makes wrong numbers of it; do it on the host, behind the DPU"
 
 
-def _transposed(module: nn.Module | None, at: fx.Node, target: Target) -> str:
-    limits = target.limits
+def _multiplication(call: _Call) -> str:
+    if call.constant is not None:
+        return (
+            f"an operand that is the constant {call.constant!r}: {_lacks('a multiplication by a constant')}; "
+            "put the factor into the weights and bias of the layer in front, or into a batch-norm"
+        )
+    return f"{_lacks('a multiplication of two tensors of one shape, or by one of 1 x 1 x C')}; use an addition"
+
+
+def _division(call: _Call) -> str:
+    divisor = call.at.args[1] if len(call.at.args) > 1 else None
+    return _multiplication(call) if isinstance(divisor, int | float) else _unknown(call)
+
+
+def _subtraction(call: _Call) -> str:
+    return _unknown(call) if call.constant is None else add_reason(call.constant)
+
+
+def _padding(call: _Call) -> str:
+    """Padding by zeros is the next layer's own; any other, and one of channels, the DPU does not have."""
+    mode = call.setting("mode", 2, "constant")
+    value = call.setting("value", 3, None) or 0
+    if mode != "constant" or value != 0:
+        what = f"padding in mode {mode!r}" if mode != "constant" else f"padding by {value}"
+        return _on_arm(what, "pad with zeros, which a convolution or pool does by itself")(call)
+    sides = call.setting("padding" if call.module is not None else "pad", 1, ())
+    if isinstance(sides, list | tuple) and any(sides[4:]):
+        return _on_arm("padding of channels", "make as many channels in the layer in front")(call)
+    return f"{_lacks('zero padding, as part of the convolution or pool behind it')}; give that layer the padding"
+
+
+def _transposed(call: _Call) -> str:
+    limits = call.target.limits
     has = (
         f"a transposed convolution with kernels of 1..{limits.transposed_kernel} and strides of 1..{limits.transposed_stride} "
         "per axis"
     )
-    return _missing_here(has, "there is no other form of it here")(module, at, target)
+    return f"{_lacks(has)}; {_NO_OTHER}"
 
 
-def _upsampling(module: nn.Module | None, at: fx.Node, target: Target) -> str:
-    """Upsampling by factors: which the DPU has, and how to write one that it has not."""
-    known = " and ".join(str(factor) for factor in target.limits.upsampling_factors)
-    mode = module.mode if isinstance(module, nn.Upsample) else at.kwargs.get("mode", "nearest")
+def _upsampling(call: _Call) -> str:
+    """Upsampling by factors or to a size: which the DPU has, and how to write one that it has not."""
+    factors = call.target.limits.upsampling_factors
+    known = " and ".join(str(factor) for factor in factors)
+    mode = call.setting("mode", 3, "nearest")
     if mode not in ("nearest", "bilinear"):
         return f"upsampling in mode {mode!r}; the {MODELLED} has nearest and bilinear by {known}, this tool neither yet"
-    factor = module.scale_factor if isinstance(module, nn.Upsample) else at.kwargs.get("scale_factor")
-    has = f"{mode} upsampling by {known}"
-    if isinstance(factor, int | float) and factor not in target.limits.upsampling_factors:
-        steps = _steps(float(factor), target.limits.upsampling_factors)
-        advice = f"write {factor:g} as {', then '.join(map(str, steps))}" if steps else f"by {factor:g} it has no form there"
-        return f"{mode} upsampling by {factor:g}; the {MODELLED} has it by {known}: {advice}; this tool does not have it yet"
-    return _missing_here(has, "there is no other form of it here")(module, at, target)
+    size = call.setting("size", 1, None)
+    factor, where = _factor(call, size)
+    what = f"{mode} upsampling{where}"
+    if factor in factors:
+        return f"{what} by {factor:g}: {_lacks('it')}; {_NO_OTHER}"
+    if factor is None and where:
+        return f"{what} is by no one factor; the {MODELLED} has it by {known}, this tool neither yet"
+    if factor is None:
+        return f"{_lacks(f'{what} by {known}')}; {_NO_OTHER}"
+    steps = _steps(factor, factors)
+    advice = f"write {factor:g} as {', then '.join(map(str, steps))}" if steps else f"by {factor:g} it has no form there"
+    return f"{what} by {factor:g}; the {MODELLED} has it by {known}: {advice}; this tool does not have it yet"
+
+
+def _factor(call: _Call, size: Any) -> tuple[float | None, str]:
+    """The factor of height and width, None where they have no common one; and the sizes, in words, where they are given."""
+    given = call.setting("scale_factor", 2, None)
+    if size is None:
+        wanted = set(given) if isinstance(given, list | tuple) else {given}
+        single = wanted.pop() if len(wanted) == 1 else None
+        return (float(single) if isinstance(single, int | float) else None), ""
+    sizes = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else ()
+    if call.shape is None or len(call.shape) != 3 or len(sizes) != 2 or not all(isinstance(n, int) for n in sizes):
+        return None, ""
+    height, width, _ = call.shape
+    where = f" of {height} x {width} to {sizes[0]} x {sizes[1]}"
+    return (sizes[0] / height if sizes[0] * width == sizes[1] * height else None), where
 
 
 def _steps(factor: float, known: tuple[int, ...]) -> list[int]:
@@ -97,15 +193,15 @@ def _steps(factor: float, known: tuple[int, ...]) -> list[int]:
     return steps if factor == 1 else []
 
 
+_NO_OTHER = "there is no other form of it here"
 _USE_RELU = "use ReLU, ReLU6 or leaky ReLU with slope 26/256"
 _LOGITS = _on_arm("softmax", "it comes behind the DPU: return the logits")
 _HARD_SWISH = _missing_here("hard-swish, as x * hard-sigmoid(x)", "use ReLU or ReLU6")
 _HARD_SIGMOID = _missing_here("hard-sigmoid", "use ReLU or ReLU6")
-_MULTIPLY = _missing_here("a multiplication of two tensors of one shape, or by one of 1 x 1 x C", "use an addition")
+_PART = _missing_here("chunk, split and slice", "make each part by a layer of its own")
 _PRELU = _missing_here("PReLU", "use leaky ReLU with slope 26/256")
 _MAXIMUM = _missing_here("a maximum over a dimension", "use a max pool over height and width")
-_PAD = _missing_here("zero padding, as part of the convolution or pool behind it", "give that layer the padding")
-_OTHER_PAD = _on_arm("padding by anything but zeros", "pad with zeros")
+_OTHER_PAD = _on_arm("padding by anything but zeros", "pad with zeros, which a convolution or pool does by itself")
 _NORM = "use batch-norm"
 
 _MODULES: Mapping[type[nn.Module], _Reason] = {
@@ -116,9 +212,10 @@ _MODULES: Mapping[type[nn.Module], _Reason] = {
     nn.Upsample: _upsampling,
     nn.PixelShuffle: _pixel_shuffle,
     nn.PixelUnshuffle: _pixel_shuffle,
-    nn.ZeroPad2d: _PAD,
+    nn.ConstantPad2d: _padding,  # ZeroPad2d is one
     nn.ReflectionPad2d: _OTHER_PAD,
     nn.ReplicationPad2d: _OTHER_PAD,
+    nn.CircularPad2d: _OTHER_PAD,
     nn.Softmax: _LOGITS,
     nn.Softmax2d: _LOGITS,
     nn.LogSoftmax: _LOGITS,
@@ -139,8 +236,12 @@ _FUNCTIONS: Mapping[Any, _Reason] = {
     F.interpolate: _upsampling,
     F.pixel_shuffle: _pixel_shuffle,
     torch.pixel_shuffle: _pixel_shuffle,
-    F.pad: _PAD,
-    **dict.fromkeys((operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply"), _MULTIPLY),
+    F.pad: _padding,
+    **dict.fromkeys((operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply"), _multiplication),
+    **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, torch.divide, "div", "div_", "divide"), _division),
+    **dict.fromkeys((operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "sub_", "subtract"), _subtraction),
+    **dict.fromkeys((operator.getitem, torch.chunk, torch.split, torch.tensor_split, torch.narrow), _PART),
+    **dict.fromkeys(("chunk", "split", "tensor_split", "narrow"), _PART),
     **dict.fromkeys((torch.max, torch.amax, "max", "amax"), _MAXIMUM),
     **dict.fromkeys((F.softmax, torch.softmax, "softmax", F.log_softmax, torch.log_softmax, "log_softmax"), _LOGITS),
     **dict.fromkeys((torch.sigmoid, F.sigmoid, "sigmoid"), _MODULES[nn.Sigmoid]),

@@ -19,8 +19,8 @@ from torch import fx, nn
 from edgesearch.board_eval.graph import Graph, Input, Node
 from edgesearch.board_eval.lowering._batch_norm import fold_batch_norm
 from edgesearch.board_eval.lowering._layers import Layers
-from edgesearch.board_eval.lowering._reasons import LEFT_OUT_PADDING, reason_for
-from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of, reads_shape
+from edgesearch.board_eval.lowering._reasons import LEFT_OUT_PADDING, clip_reason, reason_for
+from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, argument, name_of, reads_shape
 from edgesearch.board_eval.lowering._windows import pair
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
 from edgesearch.errors import GraphError, LoweringError, LoweringProblem
@@ -137,13 +137,13 @@ class _Lowering(Layers):
                 if isinstance(module, kind):
                     handler(self, node, module)
                     return
-            raise Unsupported(reason_for(node, module, self.target))
+            raise Unsupported(self._reason(node, module))
         elif node.op in ("call_function", "call_method"):
             if self._visit_shape(node):
                 return
             function = _FUNCTIONS.get(node.target)
             if function is None:
-                raise Unsupported(reason_for(node, None, self.target))
+                raise Unsupported(self._reason(node, None))
             function(self, node)
         elif node.op == "output":
             if not isinstance(node.args[0], fx.Node):
@@ -153,6 +153,13 @@ class _Lowering(Layers):
             self.output = self.in_torch_order(self.value(node.args[0]))
         elif node.op == "get_attr":
             raise Unsupported("a constant or parameter used outside a layer; make it the weight or bias of one")
+
+    def _reason(self, node: fx.Node, module: nn.Module | None) -> str:
+        source = node.args[0] if node.args else None
+        known = self.values.get(source) if isinstance(source, fx.Node) else None
+        if node.target is operator.getitem and known is None:
+            raise BlockedByEarlierProblem  # a part of what was refused as a whole
+        return reason_for(node, module, self.target, None if known is None else self.shape(known))
 
     def _visit_placeholder(self, node: fx.Node) -> None:
         if any(isinstance(existing, Input) for existing in self.nodes.values()):
@@ -172,6 +179,8 @@ class _Lowering(Layers):
         elif node.target is operator.getitem and isinstance(node.args[0], tuple):
             index = node.args[1]
             value = node.args[0][index if isinstance(index, slice) else _integer(index)]
+        elif node.target in _ARITHMETIC and all(isinstance(operand, int) and operand > 0 for operand in node.args):
+            value = node.target(*node.args)  # of sizes; the batch's, -1, is none that can be computed with
         else:
             return False
         for user in list(node.users):
@@ -180,27 +189,26 @@ class _Lowering(Layers):
         return True
 
 
+_ARITHMETIC = frozenset({operator.add, operator.sub, operator.mul, operator.floordiv})
+
+
 def _integer(value: Any) -> int:
     if not isinstance(value, int):
         raise Unsupported(f"a size indexed with {value!r}")
     return value
 
 
-def _argument(at: fx.Node, position: int, name: str, default: Any) -> Any:
-    return at.args[position] if len(at.args) > position else at.kwargs.get(name, default)
-
-
 def _max_pool_function(low: Layers, at: fx.Node) -> None:
-    kernel, stride = _argument(at, 1, "kernel_size", None), _argument(at, 2, "stride", None)
-    if pair(_argument(at, 4, "dilation", 1)) != (1, 1) or _argument(at, 6, "return_indices", False):
+    kernel, stride = argument(at, 1, "kernel_size", None), argument(at, 2, "stride", None)
+    if pair(argument(at, 4, "dilation", 1)) != (1, 1) or argument(at, 6, "return_indices", False):
         raise Unsupported("a dilated pooling, or one that returns indices")
-    low.pool(at, "max", kernel, stride, _argument(at, 3, "padding", 0), ceil=bool(_argument(at, 5, "ceil_mode", False)))
+    low.pool(at, "max", kernel, stride, argument(at, 3, "padding", 0), ceil=bool(argument(at, 5, "ceil_mode", False)))
 
 
 def _average_pool_function(low: Layers, at: fx.Node) -> None:
-    kernel, stride = _argument(at, 1, "kernel_size", None), _argument(at, 2, "stride", None)
-    padding, ceil = _argument(at, 3, "padding", 0), bool(_argument(at, 4, "ceil_mode", False))
-    counted, divisor = _argument(at, 5, "count_include_pad", True), _argument(at, 6, "divisor_override", None)
+    kernel, stride = argument(at, 1, "kernel_size", None), argument(at, 2, "stride", None)
+    padding, ceil = argument(at, 3, "padding", 0), bool(argument(at, 4, "ceil_mode", False))
+    counted, divisor = argument(at, 5, "count_include_pad", True), argument(at, 6, "divisor_override", None)
     _average_pool(low, at, kernel, stride, padding, ceil, counted, divisor)
 
 
@@ -226,7 +234,7 @@ def _max_pool_module(low: Layers, at: fx.Node, module: nn.MaxPool2d) -> None:
 
 def _hardtanh_module(low: Layers, at: fx.Node, module: nn.Hardtanh) -> None:
     if (module.min_val, module.max_val) != (0.0, 6.0):
-        raise Unsupported(f"hardtanh({module.min_val}, {module.max_val}); the DPU has ReLU6 only")
+        raise Unsupported(clip_reason("hardtanh", module.min_val, module.max_val))
     low.activation(at, "relu6", inplace=module.inplace, keeps_clip=not isinstance(module, nn.ReLU6))
 
 
@@ -242,7 +250,7 @@ def _flatten(low: Layers, at: fx.Node, start: Any, end: Any) -> None:
 
 
 def _flatten_function(low: Layers, at: fx.Node) -> None:
-    _flatten(low, at, _argument(at, 1, "start_dim", 0), _argument(at, 2, "end_dim", -1))
+    _flatten(low, at, argument(at, 1, "start_dim", 0), argument(at, 2, "end_dim", -1))
 
 
 def _view(low: Layers, at: fx.Node) -> None:
@@ -251,23 +259,39 @@ def _view(low: Layers, at: fx.Node) -> None:
 
 
 def _mean(low: Layers, at: fx.Node) -> None:
-    low.mean(at, _argument(at, 1, "dim", None), _argument(at, 2, "keepdim", False))
+    low.mean(at, argument(at, 1, "dim", None), argument(at, 2, "keepdim", False))
 
 
 def _concat(low: Layers, at: fx.Node) -> None:
-    low.concat(at, _argument(at, 0, "tensors", None), _argument(at, 1, "dim", 0))
+    low.concat(at, argument(at, 0, "tensors", None), argument(at, 1, "dim", 0))
 
 
 def _relu_function(low: Layers, at: fx.Node) -> None:
-    low.activation(at, "relu", inplace=bool(_argument(at, 1, "inplace", False)))
+    low.activation(at, "relu", inplace=bool(argument(at, 1, "inplace", False)))
 
 
 def _relu6_function(low: Layers, at: fx.Node) -> None:
-    low.activation(at, "relu6", inplace=bool(_argument(at, 1, "inplace", False)), keeps_clip=True)
+    low.activation(at, "relu6", inplace=bool(argument(at, 1, "inplace", False)), keeps_clip=True)
 
 
 def _leaky_function(low: Layers, at: fx.Node) -> None:
-    low.leaky(at, _argument(at, 1, "negative_slope", 0.01), inplace=bool(_argument(at, 2, "inplace", False)))
+    low.leaky(at, argument(at, 1, "negative_slope", 0.01), inplace=bool(argument(at, 2, "inplace", False)))
+
+
+def _hardtanh_function(low: Layers, at: fx.Node) -> None:
+    bounds = (argument(at, 1, "min_val", -1.0), argument(at, 2, "max_val", 1.0))
+    _clip(low, at, "hardtanh", *bounds, inplace=bool(argument(at, 3, "inplace", False)))
+
+
+def _clamp(*, inplace: bool) -> Callable[[Layers, fx.Node], None]:
+    return lambda low, at: _clip(low, at, "clamp", argument(at, 1, "min", None), argument(at, 2, "max", None), inplace=inplace)
+
+
+def _clip(low: Layers, at: fx.Node, name: str, least: Any, most: Any, *, inplace: bool) -> None:
+    """Values below `least` and above `most` become these: ReLU6 or ReLU where the bounds are theirs."""
+    if least != 0 or most not in (6, None):
+        raise Unsupported(clip_reason(name, least, most))
+    low.activation(at, "relu" if most is None else "relu6", inplace=inplace, keeps_clip=most is not None)
 
 
 _MODULES: Mapping[type[nn.Module], Callable[[Layers, fx.Node, Any], None]] = {
@@ -310,9 +334,12 @@ _FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
     "relu_": lambda low, at: low.activation(at, "relu", inplace=True),
     F.relu6: _relu6_function,
     F.leaky_relu: _leaky_function,
+    F.hardtanh: _hardtanh_function,
+    **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip"), _clamp(inplace=False)),
+    **dict.fromkeys((torch.clamp_, torch.clip_, "clamp_", "clip_"), _clamp(inplace=True)),
     F.dropout: Layers.identity,
     F.max_pool2d: _max_pool_function,
     torch.max_pool2d: _max_pool_function,
     F.avg_pool2d: _average_pool_function,
-    F.adaptive_avg_pool2d: lambda low, at: low.adaptive_average(at, _argument(at, 1, "output_size", None)),
+    F.adaptive_avg_pool2d: lambda low, at: low.adaptive_average(at, argument(at, 1, "output_size", None)),
 }

@@ -132,6 +132,11 @@ def name_of(at: fx.Node) -> str:
     return str(at.target) if at.op == "call_module" else at.name
 
 
+def argument(at: fx.Node, position: int, name: str, default: Any) -> Any:
+    """An argument of a function's call, given by its place or its name."""
+    return at.args[position] if len(at.args) > position else at.kwargs.get(name, default)
+
+
 def reads_shape(at: fx.Node) -> bool:
     """Whether an operation reads the shape of a tensor, not its values."""
     if at.op == "call_method":

@@ -30,7 +30,7 @@ _KEEPING = {
     *("adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "boolean_dispatch", "interpolate", "max_pool2d"),
     *("elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "relu", "relu6", "relu_", "sigmoid"),
     *("sigmoid_", "silu", "softplus", "tanh", "tanh_"),
-    *("clamp", "clone", "contiguous", "detach", "dropout", "dropout2d", "float"),
+    *("clamp", "clamp_", "clip", "clip_", "clone", "contiguous", "detach", "dropout", "dropout2d", "float"),
 }
 _ELEMENTWISE = {
     *("add", "add_", "iadd", "sub", "sub_", "isub", "mul", "mul_", "imul"),

@@ -181,12 +181,18 @@ class Operations:
     def _relu(self, node: fx.Node, inplace: bool) -> None:
         self._through(node, f"nn.ReLU(inplace={inplace!r})")
 
-    def _relu6(self, node: fx.Node) -> None:
-        inplace = bool(_argument(node, 1, "inplace", False))
+    def _relu6(self, node: fx.Node, inplace: bool) -> None:
         if self._trainable:
             self._through(node, f"nn.ReLU6(inplace={inplace!r})")
         else:  # a module would be replaced by ReLU, a function is not
             self._put(node, f"F.relu6({self._of(node, node.args[0])}, inplace={inplace!r})")
+
+    def _clip(self, node: fx.Node, most: str, inplace: bool) -> None:
+        """A clip at 0 alone or at 0 and 6, which lowering has looked at; `most` is the upper bound's name."""
+        if _argument(node, 2, most, None) is None:
+            self._relu(node, inplace)
+        else:
+            self._relu6(node, inplace)
 
     def _leaky(self, node: fx.Node) -> None:
         slope, inplace = float(_argument(node, 1, "negative_slope", 0.01)), bool(_argument(node, 2, "inplace", False))
@@ -232,6 +238,18 @@ def _relu_function(operations: Operations, node: fx.Node) -> None:
     operations._relu(node, bool(_argument(node, 1, "inplace", False)))
 
 
+def _relu6_function(operations: Operations, node: fx.Node) -> None:
+    operations._relu6(node, bool(_argument(node, 1, "inplace", False)))
+
+
+def _hardtanh_function(operations: Operations, node: fx.Node) -> None:
+    operations._clip(node, "max_val", bool(_argument(node, 3, "inplace", False)))
+
+
+def _clamp(inplace: bool) -> Callable[[Operations, fx.Node], None]:
+    return lambda operations, node: operations._clip(node, "max", inplace)
+
+
 _FUNCTIONS: Mapping[Any, Callable[[Operations, fx.Node], None]] = {
     operator.add: Operations._add,
     operator.iadd: lambda o, n: o._add(n, inplace=True),
@@ -253,7 +271,10 @@ _FUNCTIONS: Mapping[Any, Callable[[Operations, fx.Node], None]] = {
     torch.relu_: lambda o, n: o._relu(n, True),
     "relu": lambda o, n: o._relu(n, False),
     "relu_": lambda o, n: o._relu(n, True),
-    F.relu6: Operations._relu6,
+    F.relu6: _relu6_function,
+    F.hardtanh: _hardtanh_function,
+    **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip"), _clamp(inplace=False)),
+    **dict.fromkeys((torch.clamp_, torch.clip_, "clamp_", "clip_"), _clamp(inplace=True)),
     F.leaky_relu: Operations._leaky,
     F.dropout: Operations._keep,
     F.max_pool2d: Operations._max_pool,

@@ -252,6 +252,42 @@ def test_only_adaptive_pooling_to_one_is_global() -> None:
         assert node.is_global is expected
 
 
+@pytest.mark.parametrize(
+    ("clip", "kind"),
+    [
+        (lambda self, x: x.clamp(0, 6), "relu6"),
+        (lambda self, x: torch.clamp(x, min=0.0, max=6.0), "relu6"),
+        (lambda self, x: torch.clip(x, 0, 6), "relu6"),
+        (lambda self, x: F.hardtanh(x, 0, 6), "relu6"),
+        (lambda self, x: x.clamp(min=0), "relu"),
+    ],
+)
+def test_a_clip_at_0_and_6_is_a_relu6_however_it_is_written(clip: Any, kind: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Function(clip), nn.Conv2d(4, 2, 1))
+    with torch.no_grad():
+        model[0].weight.mul_(20)  # so that values are clipped
+    first = assert_computes_the_same(model).nodes[1]
+    assert isinstance(first, Conv)
+    assert (first.activation, first.keeps_clip) == (kind, kind == "relu6")
+
+
+def test_an_in_place_clamp_changes_what_later_readers_see() -> None:
+    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        z = y.clamp_(0, 6)
+        return self.last(y + z)
+
+    assert_computes_the_same(Function(forward, conv=nn.Conv2d(3, 4, 3), last=nn.Conv2d(4, 2, 1)))
+
+
+def test_sizes_are_computed_with() -> None:
+    def forward(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return self.last(y.view(y.size(0), y.size(1) * y.shape[2] * y.shape[3]))
+
+    assert_computes_the_same(Function(forward, conv=nn.Conv2d(3, 4, 3), last=nn.Linear(400, 2)))
+
+
 # -- what the DPU does not have
 
 
@@ -282,7 +318,10 @@ def test_every_unsupported_operation_is_named_with_its_place() -> None:
         (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect")), "0", "'reflect'"),
         (nn.Sequential(nn.Conv2d(3, 4, 13)), "0", "kernel (13, 13) on an input of 12 x 12"),
         (nn.Sequential(nn.LeakyReLU(0.3)), "0", "slope 0.3"),
-        (nn.Sequential(nn.Hardtanh(-1, 1)), "0", "ReLU6 only"),
+        (nn.Sequential(nn.Hardtanh(-1, 1)), "0", "hardtanh(-1, 1); the DPU clips at 0 and 6 (ReLU6), or at 0 alone (ReLU)"),
+        (Function(lambda self, x: F.hardtanh(x)), "hardtanh", "hardtanh(-1.0, 1.0); the DPU clips at 0 and 6"),
+        (Function(lambda self, x: x.clamp(0, 1)), "clamp", "clamp(0, 1); the DPU clips at 0 and 6"),
+        (Function(lambda self, x: torch.clip(x, max=6)), "clip", "clamp(None, 6); the DPU clips at 0 and 6"),
         (nn.Sequential(nn.Linear(12, 3)), "0", "expects 12 features"),
         (nn.Sequential(nn.AdaptiveAvgPool2d(5)), "0", "do not divide"),
         (nn.Sequential(nn.MaxPool2d(2, return_indices=True)), "0", "returns indices"),
@@ -291,7 +330,14 @@ def test_every_unsupported_operation_is_named_with_its_place() -> None:
         (nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(5)), "1", "expects 5 channels, is given 4"),
         (nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)), "0", "without running statistics"),
         (Function(lambda self, x: torch.add(x, x, alpha=2)), "add", "with a factor"),
-        (Function(lambda self, x: x + 1), "add", "the constant 1"),
+        (Function(lambda self, x: x + 1), "add", "the constant 1: the DPUCZDX8G (ISA 1) of Vitis AI 3.5 has an addition"),
+        (Function(lambda self, x: x - 1), "sub", "has an addition of a constant, this tool does not yet; put it into the bias"),
+        (Function(lambda self, x: 2.0 * x), "mul", "the constant 2.0: the DPUCZDX8G (ISA 1) of Vitis AI 3.5 has a multi"),
+        (
+            Function(lambda self, x: x / 2),
+            "truediv",
+            "has a multiplication by a constant, this tool does not yet; put the factor",
+        ),
         (Function(lambda self, x: torch.cat([x, x])), "cat", "along the batch"),
         (Function(lambda self, x: x.mean(1)), "mean", "other dimensions"),
         (Function(lambda self, x: x.view(-1, 6, 6, 12)), "view", "other than to (batch, features)"),

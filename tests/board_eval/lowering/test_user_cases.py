@@ -126,7 +126,25 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, int, int], dict[str, str]]] = {
     "nearest by 2": (
         Block(lambda m, x: F.interpolate(m.conv(x), scale_factor=2), conv=conv(3, 16)),
         (3, 16, 16),
-        {"interpolate": "has nearest upsampling by 2 and 4, this tool does not yet"},
+        {"interpolate": "nearest upsampling by 2: the DPUCZDX8G (ISA 1) of Vitis AI 3.5 has it, this tool does not yet"},
+    ),
+    "nearest to twice the size": (
+        Block(lambda m, x: F.interpolate(m.conv(x), size=(2 * x.shape[2], 2 * x.shape[3])), conv=conv(3, 16)),
+        (3, 16, 24),
+        {"interpolate": "upsampling of 16 x 24 to 32 x 48 by 2: the DPUCZDX8G (ISA 1) of Vitis AI 3.5 has it, this tool does"},
+    ),
+    "bilinear to eight times the size": (
+        nn.Sequential(conv(3, 16), nn.Upsample(size=128, mode="bilinear")),
+        (3, 16, 16),
+        {
+            "1": "bilinear upsampling of 16 x 16 to 128 x 128 by 8; the DPUCZDX8G (ISA 1) of Vitis AI 3.5 has it by 2 and 4: "
+            "write 8 as 4, then 2"
+        },
+    ),
+    "nearest to a size that is no multiple": (
+        Block(lambda m, x: F.interpolate(m.conv(x), (30, 32)), conv=conv(3, 16)),
+        (3, 16, 16),
+        {"interpolate": "nearest upsampling of 16 x 16 to 30 x 32 is by no one factor"},
     ),
     "two heads": (
         Block(lambda m, x: (m.a(x), m.b(x)), a=conv(3, 4), b=conv(3, 2)),
@@ -170,6 +188,45 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, int, int], dict[str, str]]] = {
         (3, 16, 16),
         {"0": "padding by anything but zeros runs on the ARM"},
     ),
+    "reflected padding as a function": (
+        Block(lambda m, x: m.conv(F.pad(x, (1, 1, 1, 1), mode="reflect")), conv=conv(3, 16)),
+        (3, 16, 16),
+        {"pad": "padding in mode 'reflect' runs on the ARM"},
+    ),
+    "padding by ones": (
+        nn.Sequential(nn.ConstantPad2d(1, 1.0), conv(3, 16)),
+        (3, 16, 16),
+        {"0": "padding by 1.0 runs on the ARM"},
+    ),
+    "padding by zeros": (
+        nn.Sequential(nn.ConstantPad2d(1, 0.0), conv(3, 16)),
+        (3, 16, 16),
+        {"0": "has zero padding, as part of the convolution or pool behind it, this tool does not yet; give that layer"},
+    ),
+    "padding by zeros as a function": (
+        Block(lambda m, x: m.conv(F.pad(x, (1, 1, 1, 1))), conv=conv(3, 16)),
+        (3, 16, 16),
+        {"pad": "has zero padding, as part of the convolution or pool behind it"},
+    ),
+    "padding of channels": (
+        Block(lambda m, x: m.conv(F.pad(x, (0, 0, 0, 0, 0, 13))), conv=conv(16, 16)),
+        (3, 16, 16),
+        {"pad": "padding of channels runs on the ARM"},
+    ),
+    "a shuffle of two chunks": (  # its parts and their concatenation are not refused once more
+        Block(lambda m, x: torch.cat([m.conv(x.chunk(2, 1)[0]), x.chunk(2, 1)[1]], 1), conv=conv(8, 8)),
+        (16, 16, 16),
+        {
+            "chunk": "has chunk, split and slice, this tool does not yet; make each part by a layer of its own",
+            "chunk_1": "slice",
+        },
+    ),
+    "a concatenation of chunks": (
+        Block(lambda m, x: torch.cat(torch.split(x, 8, 1), 1)),
+        (16, 16, 16),
+        {"split": "has chunk, split and slice"},
+    ),
+    "a slice": (Block(lambda m, x: m.conv(x[:, :8]), conv=conv(8, 8)), (16, 16, 16), {"getitem": "has chunk, split and slice"}),
 }
 
 

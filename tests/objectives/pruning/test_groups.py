@@ -162,6 +162,19 @@ def test_channels_that_cannot_simply_go_stay(kind: str) -> None:
     assert [group.name for group in find_groups(Odd(kind), (3, 4, 4))] == ["before", "b"]
 
 
+@pytest.mark.parametrize("name", ["clamp", "clamp_", "clip", "clip_"])
+def test_channels_that_are_clipped_may_go(name: str) -> None:
+    class Clipped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(getattr(self.a(x), name)(0, 6).mean((2, 3)))
+
+    assert [group.name for group in find_groups(Clipped(), (3, 4, 4))] == ["a"]
+
+
 def test_a_network_that_cannot_be_traced_is_refused() -> None:
     class Branching(nn.Module):
         def __init__(self) -> None:

@@ -21,7 +21,7 @@ from edgesearch.objectives.vitis import ModelSource, load_source, torch_source
 from edgesearch.objectives.vitis._job import RUNNER
 from edgesearch.spaces import STUDENTS, Student, build
 
-from ._networks import Functions, Modules, Shared, randomized
+from ._networks import Clips, Functions, Modules, Shared, randomized
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 
@@ -63,7 +63,7 @@ def test_stems_and_heads(name: str, student: dict[str, object]) -> None:
     check(randomized(build(settings, channels=1, classes=3)), (1, 64, 64))
 
 
-@pytest.mark.parametrize("model", [Functions(), Modules(), Shared()], ids=lambda model: type(model).__name__)
+@pytest.mark.parametrize("model", [Functions(), Clips(), Modules(), Shared()], ids=lambda model: type(model).__name__)
 def test_every_operation(model: nn.Module) -> None:
     check(randomized(model), (3, 16, 16))
 
@@ -111,7 +111,7 @@ def test_drawn_networks(steps: list[tuple[int, int]], channels: int) -> None:
 
 
 def test_the_code_lowers_to_the_same_network() -> None:
-    for model in (randomized(Functions()), randomized(Shared())):
+    for model in (randomized(Functions()), randomized(Clips()), randomized(Shared())):
         expected, found = lower(model, (3, 16, 16)), lower(load_source(torch_source(model, (3, 16, 16))), (3, 16, 16))
         assert [type(node) for node in expected] == [type(node) for node in found]
         assert expected.macs == found.macs
@@ -126,7 +126,7 @@ def test_training_code_calls_every_module_once_and_does_all_with_modules() -> No
     resnet = build(
         Student(architecture="resnet18", input_size=32, width=0.25), channels=3, classes=10
     )  # one ReLU, called twice
-    for model in (resnet, Functions(), Modules()):
+    for model in (resnet, Functions(), Clips(), Modules()):
         graph, made = calls_of(torch_source(model, (3, 16, 16), trainable=True))
         modules = dict(made.named_modules())
         calls = [str(node.target) for node in graph.nodes if node.op == "call_module"]
@@ -140,11 +140,12 @@ def test_training_code_calls_every_module_once_and_does_all_with_modules() -> No
         assert str(first.target) == "quant_stub"
 
 
-def test_a_relu6_that_is_a_function_stays_one_where_a_module_would_be_replaced() -> None:
-    text = torch_source(Functions(), (3, 16, 16)).text
-    assert "F.relu6(" in text
+@pytest.mark.parametrize(("model", "count"), [(Functions(), 1), (Clips(), 4)])
+def test_a_relu6_that_is_a_function_stays_one_where_a_module_would_be_replaced(model: nn.Module, count: int) -> None:
+    text = torch_source(model, (3, 16, 16)).text
+    assert text.count("F.relu6(") == count
     assert "nn.ReLU6" not in text
-    assert "nn.ReLU6" in torch_source(Functions(), (3, 16, 16), trainable=True).text
+    assert torch_source(model, (3, 16, 16), trainable=True).text.count("nn.ReLU6") == count
 
 
 def test_training_code_has_the_kinds_of_layers_that_vitis_ai_looks_for() -> None:
