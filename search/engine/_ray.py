@@ -166,7 +166,10 @@ class RayPool:
                         configure_logging=False,
                         **options,
                     )
-            except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            except Exception as error:
+                known = (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError)
+                if type(error) is not Exception and not isinstance(error, known):  # Ray raises plain ones, too
+                    raise
                 where = "a local Ray" if local else f"--ray-address {self._address}"
                 first = (str(error).splitlines() or [type(error).__name__])[0]
                 raise StudyError(f"{where} does not start: {first}; try --workers 0 to run without Ray") from error
@@ -204,15 +207,20 @@ class RayPool:
         return all(_runs(daemon) for daemon in self._daemons.values())
 
     def _restart(self) -> None:
-        self._interrupted += [
-            JobResult(job.key, "interrupted", 0.0, "Ray went down with its worker") for job in self._running.values()
-        ]
+        why = "Ray went down with its worker"
+        self._interrupted += [JobResult(job.key, "interrupted", 0.0, why) for job in self._running.values()]
         self._running.clear()
         self._cancelled.clear()
         self._beats.clear()
         self._count_fruitless(self._interrupted)
         self._stop()
-        self._start()
+        try:
+            self._start()
+        except StudyError:
+            if self._address is not None:
+                raise
+            self._stop()  # what ended the one before may have ended this one as it began
+            self._start()
 
     def _count_fruitless(self, results: list[JobResult]) -> None:
         """Give up on a Ray that takes stages and never finishes one."""

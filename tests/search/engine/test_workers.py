@@ -11,12 +11,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from _training_jobs import command, family, finish, job, running
 
 from edgesearch import objectives
+from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage, Store
 from edgesearch.search.engine import _kills
 from edgesearch.search.engine._child import ChildPool
@@ -215,6 +217,31 @@ def test_rays_processes_are_killed_and_the_pool_goes_on(
 
 
 @pytest.mark.slow
+def test_a_ray_that_dies_as_it_starts_is_started_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = RayPool(1)
+    try:
+        starts: list[int] = []
+        init = pool._ray.init
+
+        def dying(*arguments: Any, **options: Any) -> Any:
+            starts.append(1)
+            if len(starts) == 1:
+                raise Exception("The current node timed out during startup.")
+            return init(*arguments, **options)
+
+        monkeypatch.setattr(pool._ray, "init", dying)
+        pool._daemons["raylet"].kill()
+        pool._daemons["raylet"].wait(10)
+        pool.submit(job(tmp_path))
+        assert finish(pool).outcome == "done"
+        assert len(starts) == 2
+        monkeypatch.setattr(pool._ray, "init", lambda *_, **__: (_ for _ in ()).throw(Exception("timed out")))
+        with pytest.raises(StudyError, match="a local Ray does not start: timed out; try --workers 0"):
+            pool._restart()
+    finally:
+        pool.close()
+
+
 def test_a_local_instance_listens_to_this_machine_alone_and_asks_for_a_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
