@@ -65,6 +65,9 @@ def _import(name: str, folder: Path | None, fingerprint: str, what: str) -> Modu
     if name in sys.modules and _imported.get(name, fingerprint) == fingerprint and _is_found(name, folder):
         return sys.modules[name]
     with beside(folder):
+        for package in _packages_of(name):
+            if package in sys.modules and not _is_found(package, folder):
+                _forget(package)
         _forget(name)
         importlib.invalidate_caches()
         try:
@@ -84,13 +87,25 @@ def _is_found(name: str, folder: Path | None) -> bool:
     with beside(folder):
         source = locate(name)
     loaded = getattr(sys.modules[name], "__file__", None)
-    return source is None or loaded is None or Path(loaded).resolve() == source.file.resolve()
+    if loaded is None:
+        return source is None or not hasattr(sys.modules[name], "__path__")
+    return source is None or Path(loaded).resolve() == source.file.resolve()
+
+
+def _packages_of(name: str) -> list[str]:
+    """The packages around a module, the outermost first."""
+    parts = name.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def _forget(name: str) -> None:
     """Drop the module, and those of its project that it brought in, so that they are read anew."""
-    source = getattr(sys.modules.get(name), "__file__", None)
+    module = sys.modules.get(name)
+    source = getattr(module, "__file__", None)
     if source is None:
+        if hasattr(module, "__path__"):  # a namespace package has no file; what is inside it goes by its name
+            for other in [other for other in sys.modules if other == name or other.startswith(f"{name}.")]:
+                del sys.modules[other]
         return
     file = Path(source)
     root = root_of(file.parent, name if file.name == "__init__.py" else name.rpartition(".")[0])

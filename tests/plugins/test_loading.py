@@ -157,6 +157,14 @@ def test_edits_of_what_is_installed_editable_are_seen(
     assert load(f"{name}.net:SIZE") == 2
 
 
+@pytest.mark.parametrize("other", ["twice", "twice__", "twice__other"], ids=["module", "package", "namespace"])
+def test_a_package_takes_the_place_of_another_of_its_name(tmp_path: Path, other: str) -> None:
+    project(tmp_path / "a", **{other: "SIZE = 1"})
+    project(tmp_path / "b", twice__="", twice__net="SIZE = 2")
+    load(f"{other.replace('__', '.').strip('.')}:SIZE", folder=tmp_path / "a")
+    assert load("twice.net:SIZE", folder=tmp_path / "b") == 2
+
+
 def test_links_to_code_are_followed(tmp_path: Path) -> None:
     real = project(tmp_path / "real", some__net="from .parts import SIZE", some__parts="SIZE = 1", alone="SIZE = 3")
     folder = project(tmp_path / "folder", helper="")
