@@ -1,7 +1,9 @@
 """Signs of life of workers: each touches the log of its stage now and then, however long the stage says nothing.
 
-A process that is frozen, starved or out of reach touches nothing. What counts is that the time of the log changes, seen by the
-driver's own clock: clocks of other machines may be wrong.
+A process that is frozen, starved or out of reach touches nothing. Nor does one whose stage waits for something that does not
+come: its thread uses no processor, and no other program runs for it. (A stage that computes for ever is not told from one that
+takes long.) What counts is that the time of the log changes, seen by the driver's own clock: clocks of other machines may be
+wrong.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from edgesearch.search.study import duration
 from edgesearch.threads import alongside
@@ -70,12 +74,17 @@ class Heartbeats:
 
 @contextmanager
 def beating(log: Path, *, every_s: float = _EVERY_S) -> Iterator[None]:
-    """Touches the log while it lasts."""
+    """Touches the log while it lasts, and the calling thread, or a program that it started, is at work."""
+    clock = time.pthread_getcpuclockid(threading.get_ident())
 
     def beat(over: threading.Event) -> None:
+        spent = -1.0
         while not over.wait(every_s):
-            with suppress(OSError):
-                os.utime(log)
+            before, spent = spent, time.clock_gettime(clock)
+            # Programs that a stage starts are held to times of their own; a container's use no processor that is seen here.
+            if spent > before or psutil.Process().children():
+                with suppress(OSError):
+                    os.utime(log)
 
     with alongside(beat, "heartbeat"):
         yield

@@ -15,9 +15,9 @@ from edgesearch.spaces import Candidate, Student
 DATA = DataSettings(name="digits", train_images=100, validation_images=50, calibration_images=20)
 
 
-def job(folder: Path, *, epochs: int = 1, width: float = 0.5) -> Job:
+def job(folder: Path, *, epochs: int = 1, width: float = 0.5, architecture: str = "cnn_tiny") -> Job:
     pipeline = Pipeline.model_validate({"data": DATA.model_dump(), "train": {"epochs": epochs}})
-    candidate = Candidate(student=Student(architecture="cnn_tiny", width=width, input_size=8))
+    candidate = Candidate(student=Student(architecture=architecture, width=width, input_size=8))
     last = plan(candidate, pipeline, Conditions(load_data(DATA).fingerprints))
     student = next(stage for stage in last.walk() if stage.kind == "student")
     return Job(
@@ -25,6 +25,7 @@ def job(folder: Path, *, epochs: int = 1, width: float = 0.5) -> Job:
         data=DATA.model_dump(mode="json"),
         store=str(folder / "store"),
         log=str(folder / "logs" / "student.log"),
+        folder=str(folder),
     )
 
 

@@ -1,4 +1,4 @@
-"""The real command line, in processes of its own."""
+"""The command line: what stops, starts again and trains in processes of its own, what only reads in this one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
 
+from edgesearch.search.commands import run
 from edgesearch.search.study._record import read_study
 
 STUDY = """
@@ -47,6 +50,14 @@ quantization = ["ptq", "qat"]
 def edgesearch(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edgesearch.search", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, check=False)
+
+
+def called(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has imported what each process would import anew."""
+    words, out, err = list(map(str, arguments)), StringIO(), StringIO()
+    with chdir(cwd or Path.cwd()), redirect_stdout(out), redirect_stderr(err):
+        code = run(words)
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -105,18 +116,18 @@ def test_a_network_of_the_users_own_is_found_beside_the_study_and_made_anew_when
 
 @pytest.mark.slow
 def test_the_same_command_again_changes_nothing_and_more_trials_go_on(home: Path, study_file: Path) -> None:
-    before = json.loads(edgesearch("pareto", "--home", home, "--format", "json").stdout)
+    before = json.loads(called("pareto", "--home", home, "--format", "json").stdout)
     again = edgesearch("optimize", study_file, "--trials", 6, "--workers", 0, "--home", home)
     assert "0 trials finished now" in again.stdout
-    assert json.loads(edgesearch("pareto", "--home", home, "--format", "json").stdout) == before
+    assert json.loads(called("pareto", "--home", home, "--format", "json").stdout) == before
     more = edgesearch("optimize", study_file, "--trials", 7, "--workers", 0, "--home", home)
     assert "1 trials finished now" in more.stdout
 
 
 def test_a_front_is_shown_in_three_ways(home: Path) -> None:
-    table = edgesearch("pareto", "--home", home)
-    rows = json.loads(edgesearch("pareto", "--home", home, "--format", "json").stdout)["front"]
-    csv = edgesearch("pareto", "--home", home, "--format", "csv").stdout.splitlines()
+    table = called("pareto", "--home", home)
+    rows = json.loads(called("pareto", "--home", home, "--format", "json").stdout)["front"]
+    csv = called("pareto", "--home", home, "--format", "csv").stdout.splitlines()
     assert table.returncode == 0
     assert len(csv) == len(rows) + 1
     assert all(0 <= row["accuracy"] <= 1 and row["fps"] > 0 for row in rows)
@@ -124,29 +135,29 @@ def test_a_front_is_shown_in_three_ways(home: Path) -> None:
 
 
 def test_a_front_is_drawn_where_it_is_wanted(home: Path, tmp_path: Path) -> None:
-    done = edgesearch("pareto", "--home", home, "--format", "json", "--picture", tmp_path / "front.svg")
+    done = called("pareto", "--home", home, "--format", "json", "--picture", tmp_path / "front.svg")
     assert json.loads(done.stdout)["validation_images"] == 100
     assert (tmp_path / "front.svg").read_text().startswith("<svg")
-    refused(edgesearch("pareto", "--home", home, "--picture", tmp_path / "front.svg" / "x.svg"), "cannot be written")
+    refused(called("pareto", "--home", home, "--picture", tmp_path / "front.svg" / "x.svg"), "cannot be written")
 
 
 def test_results_are_kept_in_one_file(home: Path, tmp_path: Path) -> None:
-    done = edgesearch("results", "--home", home, "-o", tmp_path / "kept")
+    done = called("results", "--home", home, "-o", tmp_path / "kept")
     assert done.stdout.split() == [str(tmp_path / "kept" / name) for name in ("results.json", "front.svg")]
     (run,) = json.loads((tmp_path / "kept" / "results.json").read_text())["runs"]
     front = [trial for trial in run["trials"] if trial["front"]]
-    rows = json.loads(edgesearch("pareto", "--home", home, "--format", "json").stdout)["front"]
+    rows = json.loads(called("pareto", "--home", home, "--format", "json").stdout)["front"]
     assert {trial["trial"]: trial["test_accuracy"] for trial in front} == {row["trial"]: row["test_accuracy"] for row in rows}
     assert all(0 < trial["float_test_accuracy"] <= 1 for trial in front)
     assert run["machine"]["threads"] == [1]
     assert run["versions"]["edgesearch"]
-    refused(edgesearch("results", "nonsense", "--home", home, "-o", tmp_path / "kept"), "nonsense")
+    refused(called("results", "nonsense", "--home", home, "-o", tmp_path / "kept"), "nonsense")
 
 
 @pytest.mark.slow
 def test_an_exported_xmodel_simulates_to_the_logits_of_its_onnx(home: Path, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    result = edgesearch("export", "--home", home, "--front", "-o", tmp_path / "out")
+    result = called("export", "--home", home, "--front", "-o", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     folders = sorted((tmp_path / "out").iterdir())
     assert folders
@@ -157,7 +168,7 @@ def test_an_exported_xmodel_simulates_to_the_logits_of_its_onnx(home: Path, tmp_
         images = np.random.default_rng(0).uniform(-1, 1, (20, *manifest["input"]["shape"])).astype(np.float32)
         np.save(tmp_path / "images.npy", images)
         xmodel = next(folder.glob("*.xmodel"))
-        done = edgesearch("simulate", xmodel, "--images", tmp_path / "images.npy", "--logits", tmp_path / "logits.npy")
+        done = called("simulate", xmodel, "--images", tmp_path / "images.npy", "--logits", tmp_path / "logits.npy")
         assert done.returncode == 0, done.stderr
         session = onnxruntime.InferenceSession(str(next(folder.glob("*.onnx"))), providers=["CPUExecutionProvider"])
         feed = images if session.get_inputs()[0].shape[-1] == images.shape[-1] else images.transpose(0, 3, 1, 2)
@@ -165,21 +176,21 @@ def test_an_exported_xmodel_simulates_to_the_logits_of_its_onnx(home: Path, tmp_
         ours = np.load(tmp_path / "logits.npy")
         assert (ours.argmax(1) == theirs.reshape(ours.shape).argmax(1)).mean() >= 0.95
         compiled = folder / manifest["compiled"]["file"]
-        done = edgesearch("simulate", compiled, "--images", tmp_path / "images.npy", "--logits", tmp_path / "logits.npy")
+        done = called("simulate", compiled, "--images", tmp_path / "images.npy", "--logits", tmp_path / "logits.npy")
         assert done.returncode == 0, done.stderr
         np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), ours)
 
 
 def test_one_way_of_choosing_a_trial_is_needed(home: Path, tmp_path: Path) -> None:
-    refused(edgesearch("export", "--home", home, "-o", tmp_path), "--knee")
-    refused(edgesearch("export", "--home", home, "--trial", 99, "-o", tmp_path), "no trial 99")
-    refused(edgesearch("export", "--home", home, "--min-accuracy", 1.0, "--min-fps", 1e9, "-o", tmp_path), "the front is")
+    refused(called("export", "--home", home, "-o", tmp_path), "--knee")
+    refused(called("export", "--home", home, "--trial", 99, "-o", tmp_path), "no trial 99")
+    refused(called("export", "--home", home, "--min-accuracy", 1.0, "--min-fps", 1e9, "-o", tmp_path), "the front is")
 
 
 def test_a_changed_study_file_is_refused(home: Path, study_file: Path, tmp_path: Path) -> None:
     changed = tmp_path / "tiny.toml"
     changed.write_text(STUDY.replace("epochs = 1\n[finetune]", "epochs = 2\n[finetune]"))
-    refused(edgesearch("optimize", changed, "--trials", 6, "--workers", 0, "--home", home), "train.epochs: was 1, is 2")
+    refused(called("optimize", changed, "--trials", 6, "--workers", 0, "--home", home), "train.epochs: was 1, is 2")
 
 
 @pytest.mark.parametrize(
@@ -201,15 +212,19 @@ def test_a_changed_study_file_is_refused(home: Path, study_file: Path, tmp_path:
     ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], words: list[str], tmp_path: Path) -> None:
-    refused(edgesearch(*arguments, cwd=tmp_path), *words)
+    refused(called(*arguments, cwd=tmp_path), *words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_ends_the_process_with_the_same_code_and_sentence(tmp_path: Path) -> None:
+    refused(edgesearch("optimize", "nonsense", cwd=tmp_path), "nonsense", "quickstart")
 
 
 def test_a_file_that_is_no_xmodel_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.xmodel").write_bytes(b"certainly not a network")
     np.save(tmp_path / "images.npy", np.zeros((1, 8, 8, 1), np.float32))
     refused(
-        edgesearch("simulate", tmp_path / "x.xmodel", "--images", tmp_path / "images.npy", "--logits", tmp_path / "l"),
+        called("simulate", tmp_path / "x.xmodel", "--images", tmp_path / "images.npy", "--logits", tmp_path / "l"),
         "x.xmodel",
     )
 
@@ -221,14 +236,14 @@ def test_inspect_names_what_the_dpu_cannot_run(tmp_path: Path) -> None:
         "    def __init__(self, num_classes):\n"
         "        super().__init__(nn.Conv2d(3, 8, 3), nn.GELU(), nn.Flatten(), nn.Linear(8 * 900, num_classes))\n"
     )
-    result = edgesearch("inspect", "nets:Net", "--input-size", 32, "--format", "json", cwd=tmp_path)
+    result = called("inspect", "nets:Net", "--input-size", 32, "--format", "json", cwd=tmp_path)
     assert result.returncode == 2
     problems = json.loads(result.stdout)["problems"]
     assert [problem["operation"] for problem in problems] == ["GELU"]
 
 
 def test_a_dry_run_lists_and_trains_nothing(study_file: Path, tmp_path: Path) -> None:
-    result = edgesearch("optimize", study_file, "--dry-run", "--trials", 4, "--home", tmp_path / "h")
+    result = called("optimize", study_file, "--dry-run", "--trials", 4, "--home", tmp_path / "h")
     assert result.returncode == 0, result.stderr
     assert "expected cost" in result.stdout
     assert result.stdout.count("FPS") == 4
@@ -255,5 +270,5 @@ def test_a_stopped_study_goes_on_with_the_same_command(study_file: Path, tmp_pat
     result = edgesearch(*arguments)
     assert result.returncode == 0, result.stderr
     assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items())
-    rows = json.loads(edgesearch("pareto", "--home", tmp_path, "--format", "json").stdout)
+    rows = json.loads(called("pareto", "--home", tmp_path, "--format", "json").stdout)
     assert rows

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,6 +90,35 @@ def test_a_log_is_touched_while_nothing_is_written(log: Path) -> None:
     touch(log, 1000.0)
     time.sleep(0.1)
     assert log.stat().st_mtime == 1000.0
+
+
+@pytest.mark.parametrize(
+    ("stage", "touches"),
+    [
+        (lambda over: over.wait(), False),
+        (lambda over: over.wait(0.01) or subprocess.run(["sleep", "1"], check=True), True),
+        (lambda over: [None for _ in iter(over.is_set, True)], True),
+    ],
+    ids=["waits for nothing", "waits for a program", "computes"],
+)
+def test_a_stage_that_waits_for_what_does_not_come_touches_nothing(
+    log: Path, stage: Callable[[threading.Event], object], touches: bool
+) -> None:
+    over, moments = threading.Event(), []
+
+    def look() -> None:
+        for _ in range(2):  # the first time, what was done before the waiting may have touched it
+            time.sleep(0.3)
+            moments.append(log.stat().st_mtime_ns)
+        over.set()
+
+    touch(log, 1000.0)
+    with beating(log, every_s=0.01):
+        thread = threading.Thread(target=look)
+        thread.start()
+        stage(over)
+        thread.join()
+    assert (moments[0] != moments[1]) == touches
 
 
 def test_the_process_is_that_of_the_last_attempt(log: Path) -> None:

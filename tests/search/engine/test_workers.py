@@ -185,6 +185,29 @@ def test_a_worker_that_is_frozen_is_stopped_and_the_next_job_runs(tmp_path: Path
         pool.close()
 
 
+WAITING = """
+from threading import Event
+from torch import nn
+class Net(nn.Linear):
+    def __init__(self, num_classes):
+        super().__init__(64, num_classes)
+    def forward(self, x):
+        Event().wait()
+"""
+
+
+def test_a_stage_that_waits_for_what_does_not_come_is_stopped(tmp_path: Path) -> None:
+    (tmp_path / "waiting_net.py").write_text(WAITING)
+    pool = ChildPool(hang_s=15.0)
+    try:
+        pool.submit(job(tmp_path, architecture="waiting_net:Net"))
+        assert finish(pool).outcome == "hung"
+        pool.submit(job(tmp_path))
+        assert finish(pool).outcome == "done"
+    finally:
+        pool.close()
+
+
 @pytest.fixture
 def ray_pool() -> Iterator[RayPool]:
     pool = RayPool(1)
