@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from edgesearch.errors import SettingsError
 from edgesearch.objectives.training import Recipe
 
 
@@ -32,3 +33,24 @@ def test_weight_decay_is_what_the_optimizer_usually_takes(given: dict[str, Any],
 def test_what_is_no_recipe_is_refused(given: Any) -> None:
     with pytest.raises(ValidationError):
         Recipe.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"lr": -1},
+        {"optimizer": "lion"},
+        {"warmup_epochs": 30},
+        {"batchsize": 3},
+        {"epochs": 3, "small_epochs": 3},
+        {"augmentation": "randomaugment"},
+        {"augmentation_strength": 0},
+        {"augmentation_strength": 2.5},
+        {"mix": "cutout"},
+        {"mix_alpha": 0},
+    ],
+)
+def test_recipes_are_validated(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError):
+        Recipe(**wrong)

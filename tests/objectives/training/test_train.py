@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgesearch.errors import NotFinite, SettingsError, TrainingError
+from edgesearch.errors import NotFinite, TrainingError
 from edgesearch.objectives.data._dataset import DataSet, DataSettings, load_data
-from edgesearch.objectives.pruning._macs import layer_macs, quiet
 from edgesearch.objectives.training._distillation import Supervision
 from edgesearch.objectives.training._evaluation import evaluate, predict_logits
 from edgesearch.objectives.training._footprint import PROBES
@@ -393,34 +392,3 @@ def test_bfloat16_when_asked(digits: DataSet) -> None:
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert run(network(), digits, recipe=Recipe(epochs=1, mixed_precision="off")).precision == "float32"
     assert run(network(), digits, recipe=Recipe(epochs=1)).precision == "float32"  # far too small to gain by it
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"epochs": 0},
-        {"lr": -1},
-        {"optimizer": "lion"},
-        {"warmup_epochs": 30},
-        {"batchsize": 3},
-        {"epochs": 3, "small_epochs": 3},
-        {"augmentation": "randomaugment"},
-        {"augmentation_strength": 0},
-        {"augmentation_strength": 2.5},
-        {"mix": "cutout"},
-        {"mix_alpha": 0},
-    ],
-)
-def test_recipes_are_validated(wrong: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError):
-        Recipe(**wrong)
-
-
-def test_macs_by_hand() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, groups=8), nn.Flatten(), nn.Linear(8 * 2 * 2, 5))
-    assert list(layer_macs(model, (3, 8, 8)).values()) == [3 * 8 * 9 * 16, 8 * 9 * 4, 8 * 4 * 5]
-    model[1].eval()
-    with quiet(model):
-        assert not model.training
-    assert model.training
-    assert not model[1].training

@@ -39,6 +39,7 @@ epochs = 1
 students = ["cnn_tiny"]
 width = [0.25, 0.5, 0.75, 1.0]
 input_size = [8]
+algorithm = ["vitis"]  # the quicker one
 """
 
 

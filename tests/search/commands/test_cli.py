@@ -103,10 +103,11 @@ def test_a_network_of_the_users_own_is_found_beside_the_study_and_made_anew_when
         "        super().__init__(nn.Conv2d(in_channels, WIDTH, 3), nn.Flatten(), nn.Linear(WIDTH * 36, num_classes))\n"
     )
     (tmp_path / "own.toml").write_text(STUDY.partition("[space]")[0] + '[space]\nstudents = ["nets:Net"]\ninput_size = [8]\n')
-    command = [Path(sys.executable).with_name("edgesearch"), "optimize", "own.toml", "--workers", "1", "--trials"]
-    for trials, width in ((1, 8), (2, 16)):
+    command = [Path(sys.executable).with_name("edgesearch"), "optimize", "own.toml"]
+    for trials, width, workers in ((1, 8, 0), (2, 16, 1)):
         (tmp_path / "nets.py").write_text(own.replace("WIDTH", str(width)))
-        done = subprocess.run([*command, str(trials)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        words = [*command, "--workers", str(workers), "--trials", str(trials)]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
     view = read_study(optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'runs' / 'studies.db'}"))
     small, large = (record.metrics["parameters"] for record in view.records)
@@ -251,9 +252,11 @@ def test_a_dry_run_lists_and_trains_nothing(study_file: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_stopped_study_goes_on_with_the_same_command(study_file: Path, tmp_path: Path, number: signal.Signals) -> None:
-    arguments = ["optimize", str(study_file), "--trials", "5", "--workers", "1", "--home", str(tmp_path)]
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 0), (signal.SIGKILL, 1)])
+def test_a_stopped_study_goes_on_with_the_same_command(
+    study_file: Path, tmp_path: Path, number: signal.Signals, workers: int
+) -> None:
+    arguments = ["optimize", str(study_file), "--trials", "4", "--workers", str(workers), "--home", str(tmp_path)]
     with subprocess.Popen(
         [sys.executable, "-m", "edgesearch.search", *arguments], stderr=subprocess.PIPE, text=True
     ) as process:

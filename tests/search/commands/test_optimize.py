@@ -27,6 +27,7 @@ epochs = 1
 students = ["cnn_tiny"]
 width = [0.5, 1.0]
 input_size = [8]
+algorithm = ["vitis"]  # the quicker one
 """
 
 

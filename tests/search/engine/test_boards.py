@@ -45,6 +45,7 @@ epochs = 1
 students = ["mlp", "cnn_tiny"]
 width = [0.5, 1.0]
 input_size = [8]
+algorithm = ["vitis"]  # the quicker one
 """
 #: Quarantined boards are looked at again at once.
 RULES = BoardRules(check_s=0.05, longest_check_s=0.05, boot_s=0.2, hook_s=10.0, wait_s=1.0)
@@ -363,23 +364,27 @@ FRONT = TEXT.replace('"board"', '"board-front"').replace(
 )
 
 
-def test_board_front_measures_all_of_the_front_and_not_all_trials(tmp_path: Path) -> None:
-    write_boards(tmp_path)
-    bench = Bench(tmp_path, FRONT)
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A study of eight trials whose front was measured."""
+    folder = tmp_path_factory.mktemp("front")
+    write_boards(folder)
+    bench = Bench(folder, FRONT)
     bench.run(8)
-    view = read_study(bench.study())
+    return bench
+
+
+def test_board_front_measures_all_of_the_front_and_not_all_trials(front: Bench) -> None:
+    view = read_study(front.study())
     measured = [record for record in view.records if record.measured_by]
     assert 0 < len(measured) < len(view.records)
     assert all(record.measured_by for record in pareto_front(view))
-    runs = [deed for name in "ab" for deed in deeds(tmp_path, name)]
+    runs = [deed for name in "ab" for deed in deeds(front.folder, name)]
     assert len(runs) == len(measured)
 
 
-def test_later_simulated_scores_are_corrected_by_what_was_measured(tmp_path: Path) -> None:
-    write_boards(tmp_path)
-    bench = Bench(tmp_path, FRONT)
-    bench.run(8)
-    trials = bench.trials()
+def test_later_simulated_scores_are_corrected_by_what_was_measured(front: Bench) -> None:
+    trials = front.trials()
     assert "correction" not in trials[0].user_attrs or trials[0].user_attrs["correction"]["measurements"] == 0
     told = [t.user_attrs for t in trials if "measured_by" not in t.user_attrs]
     assert told

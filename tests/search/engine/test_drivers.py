@@ -32,6 +32,7 @@ epochs = 2
 students = ["mlp", "cnn_tiny"]
 width = [0.5, 1.0]
 input_size = [8]
+algorithm = ["vitis"]  # the quicker one
 """
 
 

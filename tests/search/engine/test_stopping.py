@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from _bench import Killed, Quiet
 from _curves import CurvePool, accuracy_after
 from _quick_host import write_quick_host
 from optuna.trial import FrozenTrial, TrialState
@@ -22,8 +23,6 @@ from edgesearch.search.engine._summary import Summary
 from edgesearch.search.study import Home, StudyFile, create_or_resume, open_storage
 from edgesearch.search.study._file import parse_study
 from edgesearch.search.study._front import non_dominated
-
-from .test_engine import Killed, Quiet
 
 TEXT = """
 name = "curves"

@@ -24,6 +24,7 @@ calibration_images = 20
 [space]
 students = ["cnn_tiny"]
 input_size = [8]
+algorithm = ["vitis"]  # the quicker one
 """
 
 

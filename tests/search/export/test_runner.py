@@ -1,0 +1,143 @@
+"""The runner of an exported folder, on what stands for a board."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from _exported import COMPILED, manifest_of
+
+from edgesearch.search import Study
+
+#: Stands for the board's modules, which execute the code of the compiled file in the machine.
+STANDIN = Path(__file__).parents[2] / "board_eval" / "runner" / "standin"
+
+
+@pytest.fixture(scope="module")
+def board() -> dict[str, str]:
+    """An environment that has the board's modules and programs."""
+    path = f"{STANDIN / 'bin'}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(STANDIN), "OMP_NUM_THREADS": "1"}
+
+
+def run(folder: Path, environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(folder / "run_on_board.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def carried(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported folder, and nothing else, in another place."""
+    return Path(shutil.copytree(exported, tmp_path_factory.mktemp("board") / exported.name))
+
+
+def test_golden_images_are_checked_and_frames_counted(carried: Path, board: dict[str, str], tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    for _ in range(2):
+        done = run(carried, board, COMPILED, "--seconds", 0.2, "--threads", 2, "--csv", rows)
+        assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert figures["golden"] == {
+        "images": 8,
+        "equal": True,
+        "equal_images": 8,
+        "largest_difference": 0,
+        "preprocessing_equal": True,
+    }
+    assert figures["throughput"]["fps"] > 0
+    assert figures["expected_fps"] == manifest_of(carried)["compiled"]["predicted"]["fps"]
+    assert figures["throughput"]["threads"] == 2
+    assert figures["latency"]["median_ms"] > 0
+    with rows.open() as file:
+        measured = list(csv.DictReader(file))
+    assert [row["what"] for row in measured] == ["latency", "throughput"] * 2
+    assert {row["network"] for row in measured} == {f"{carried.name}/cnn_tiny_int.xmodel"}
+    assert [row["cores"] for row in measured] == ["", "2"] * 2
+
+
+def test_other_integers_are_reported_and_nothing_is_measured(carried: Path, board: dict[str, str]) -> None:
+    done = run(carried, board | {"VART_STANDIN_ERROR": "1"}, COMPILED)
+    assert done.returncode == 1
+    figures = json.loads(done.stdout)
+    assert figures["golden"]["equal"] is False
+    assert figures["golden"]["equal_images"] == 0
+    assert figures["golden"]["preprocessing_equal"] is True
+    assert "throughput" not in figures
+
+
+def test_pictures_that_become_other_integers_are_reported(carried: Path, board: dict[str, str], tmp_path: Path) -> None:
+    other = Path(shutil.copytree(carried, tmp_path / "other"))
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["input"]["mean"] = [mean + 0.1 for mean in manifest["input"]["mean"]]
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    done = run(other, board, COMPILED)
+    assert done.returncode == 1
+    golden = json.loads(done.stdout)["golden"]
+    assert (golden["equal"], golden["preprocessing_equal"]) == (True, False)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_run_is_one_sentence(
+    exported: Path, board: dict[str, str], tiny: Study, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tiny.record(3).export(tmp_path_factory.mktemp("other"))
+    bare = {name: value for name, value in board.items() if name != "PYTHONPATH"}
+    cases = [
+        (run(exported, board, exported / "absent.xmodel"), "compile the exported xmodel first"),
+        (run(exported, board, COMPILED, "--export", exported.parent), "--export"),
+        (run(exported, bare, COMPILED), "run this on the board"),
+    ]
+    if (
+        manifest_of(other)["input"] != manifest_of(exported)["input"]
+        or manifest_of(other)["output"] != manifest_of(exported)["output"]
+    ):
+        cases.append((run(exported, board, other / COMPILED), "two networks"))
+    for done, words in cases:
+        assert done.returncode == 2, done.stderr
+        assert words in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+
+
+def readme_lines(folder: Path) -> str:
+    return (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+
+
+def test_the_lines_of_the_readme_make_the_golden_input_of_the_pictures(carried: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(carried)
+    names: dict[str, Any] = {}
+    exec(compile(readme_lines(carried), "README.md", "exec"), names)
+    assert names["x"].dtype == np.int8
+    assert np.array_equal(names["x"], np.load("golden_input.npy"))
+    assert np.load("golden_pictures.npy").dtype == np.uint8
+
+
+def test_the_readme_has_five_steps_that_name_what_is_there(carried: Path, board: dict[str, str]) -> None:
+    steps = [line for line in (carried / "README.md").read_text().splitlines() if line[:1].isdigit()]
+    compiled = manifest_of(carried)["compiled"]
+    assert [step[:2] for step in steps] == ["1.", "2.", "3.", "4.", "5."]
+    assert f"`{compiled['fingerprint']}`" in steps[1]
+    command = steps[2].split("root@BOARD ")[1].rstrip("`.").split()
+    assert command[0] == "python3"
+    done = subprocess.run(
+        [sys.executable, *command[1:], "--seconds", "0.2"], cwd=carried.parent, env=board, capture_output=True, check=False
+    )
+    assert done.returncode == 0
+    for words in ('"equal": true', '"preprocessing_equal": true'):
+        assert words in steps[3]
+        assert words in done.stdout.decode()
+
+
+def test_the_labels_are_the_classes_in_the_order_of_the_outputs(carried: Path) -> None:
+    manifest = manifest_of(carried)
+    labels = (carried / "labels.txt").read_text().splitlines()
+    assert manifest["output"]["labels"] == "labels.txt"
+    assert labels == manifest["data"]["classes"]
+    assert len(labels) == manifest["output"]["classes"]

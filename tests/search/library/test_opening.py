@@ -1,0 +1,57 @@
+"""What is found wrong with teachers and students when a study is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgesearch.errors import SpaceError
+from edgesearch.search import Study, StudyFile
+
+OWN = """
+from torch import nn
+
+
+class Net(nn.Sequential):
+    def __init__(self, in_channels=1, width=1.0, classes=7, num_classes=None):
+        body = nn.Conv2d(in_channels, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        super().__init__(*body, nn.Linear(8, num_classes or 7))
+
+
+class Fixed(Net):
+    def __init__(self, in_channels):
+        super().__init__(in_channels)
+"""
+
+
+def test_a_teacher_that_does_not_tell_the_classes_apart_is_refused_before_anything_is_trained(
+    tiny: Study, tmp_path: Path
+) -> None:
+    (tmp_path / "own_nets.py").write_text(OWN)
+    tables = tiny.settings.to_json() | {"name": "taught"}
+    teacher = {"architecture": "own_nets:Fixed", "input_size": 8}
+    with pytest.raises(SpaceError, match="'own_nets:Fixed' has 7 outputs, but the data set 10 classes"):
+        Study.open(StudyFile.parse(tables | {"teacher": teacher}, folder=tmp_path), tmp_path / "home")
+    Study.open(
+        StudyFile.parse(tables | {"teacher": teacher | {"architecture": "own_nets:Net"}}, folder=tmp_path), tmp_path / "home"
+    )
+
+
+def test_a_teacher_without_feature_maps_is_refused_where_they_are_compared(tiny: Study, tmp_path: Path) -> None:
+    tables = tiny.settings.to_json() | {"name": "taught", "teacher": {"architecture": "mlp", "input_size": 8}}
+    Study.open(StudyFile.parse(tables), tmp_path)
+    tables["space"] = tables["space"] | {"distillation": ["none", "intermediate"]}
+    with pytest.raises(SpaceError, match="the teacher, mlp, has none"):
+        Study.open(StudyFile.parse(tables), tmp_path)
+    Study.open(StudyFile.parse(tables | {"teacher": {"architecture": "cnn_tiny", "input_size": 8}}), tmp_path)
+
+
+def test_widths_that_a_network_ignores_are_expected_once(tiny: Study, tmp_path: Path) -> None:
+    from edgesearch.search.library import screen
+
+    (tmp_path / "own_nets.py").write_text(OWN)
+    tables = tiny.settings.to_json() | {"name": "wide", "candidates": []}
+    tables["space"] = {"students": ["own_nets:Net"], "width": [0.5, 1.0, 2.0], "input_size": [8]}
+    opened = Study.open(StudyFile.parse(tables, folder=tmp_path), tmp_path / "home")
+    assert len(screen(opened.inputs, 3).kept) == 1
