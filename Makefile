@@ -12,8 +12,8 @@ demo: .venv/installed
 # Tests of studies start workers, servers and browsers of their own, and wait for them for half of the time: three at a time,
 # whatever the machine has.
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/search $(PYTEST_FLAGS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile tests/search $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/search $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/search $(PYTEST_FLAGS)
 
 quick-test: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)

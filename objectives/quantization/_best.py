@@ -1,7 +1,8 @@
 """The quantizer to use: channels scaled and positions chosen for the network's output, biases corrected, rounding learnt.
 
-What it makes, with learnt rounding and without, is compared with what Vitis AI's method makes on images that none of them has
-seen, and the closer one is taken.
+What it makes, with learnt rounding and without, is compared with what Vitis AI's method makes on images that it has not seen
+itself, and the closer one is taken. Vitis AI's method is given all images, those included, and what is returned is never behind
+it there.
 """
 
 from __future__ import annotations
@@ -47,8 +48,6 @@ _PART = 16
 _IMAGES = 32
 #: Images held back for the comparison with "vitis"; of fewer than so many none is.
 _HELD, _FEW = 64, 10
-#: Images that the rival is calibrated on: as many as Vitis AI's users give it.
-_VITIS_IMAGES = 100
 
 #: What is compared: all that this method does, the same without learnt rounding, what Vitis AI's method makes.
 Rival: TypeAlias = Literal["best", "unlearnt", "vitis"]
@@ -60,7 +59,7 @@ def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 
     """See `quantize`. What was taken, and by which figures, is logged."""
     shown, held = hold_back(images, seed)
     rivals = quantize_alone(graph, shown, bits=bits, seed=seed, device=device)
-    rivals["vitis"] = quantize_vitis(graph, shown[:_VITIS_IMAGES], bits=bits, device=device)
+    rivals["vitis"] = quantize_vitis(graph, images, bits=bits, device=device)
     judge = Judge.of(graph, held, device=device)
     distances = {name: judge.distances(rival) for name, rival in rivals.items()}
     taken = choose_rival(distances)
@@ -72,7 +71,7 @@ def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 
 
 
 def choose_rival(distances: Mapping[Rival, Tensor]) -> Rival:
-    """Who is taken, by the distances (N,) of each from the float network on images that none has seen.
+    """Who is taken, by the distances (N,) of each from the float network on images that this method has not seen.
 
     What was learnt is given up where it clearly did harm, and for what "vitis" makes wherever that is closer.
     """

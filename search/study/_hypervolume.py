@@ -78,13 +78,22 @@ def volume_history(losses: NDArray[np.float64], reference: NDArray[np.float64]) 
         stairs = Staircase((float(reference[0]), float(reference[1])))
         return np.cumsum([stairs.add(x, y) for x, y in losses.tolist()])
     gains = np.zeros(len(losses))
-    front = np.empty((0, len(reference)))
+    front = np.empty((len(reference), 0))  # a row for each objective: comparisons run along whole rows
     for i, point in enumerate(losses):
-        if not (point < reference).all() or (front <= point).all(axis=1).any():
+        column = point[:, None]
+        if not (point < reference).all() or _in_all(front <= column).any():
             continue
-        gains[i] = np.prod(reference - point) - volume(np.maximum(front, point), reference)
-        front = np.vstack([front[~(front >= point).all(axis=1)], point])
+        gains[i] = np.prod(reference - point) - volume(np.maximum(front, column).T, reference)
+        front = np.hstack([front[:, ~_in_all(front >= column)], column])
     return np.cumsum(gains)
+
+
+def _in_all(rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Columns that are true in every row; there are few rows, and NumPy's own reduction of them is slow."""
+    found: NDArray[np.bool_] = rows[0]
+    for row in rows[1:]:
+        found = found & row
+    return found
 
 
 def hypervolume(front: Sequence[Record], reference: Sequence[float]) -> float:

@@ -32,6 +32,7 @@ class QuantizedSettings(TrainedSettings):
 
     keep_zeros: whether the network's weights at zero stay there whatever the algorithm does to the others.
     relu6_version: of the code that trains the positions of values behind a ReLU6, where the network may have one.
+    best_version: of the code of PTQ by "best".
     """
 
     quantization: Quantization
@@ -39,13 +40,17 @@ class QuantizedSettings(TrainedSettings):
     student: Student | None = None
     keep_zeros: bool = False
     relu6_version: int = 1
+    best_version: int = 1
 
 
 def _place(plan: Plan) -> Stage:
     quantization = plan.candidate.quantization
     network = plan.first("pruned", "student")
     if quantization.method == "ptq":
-        settings = QuantizedSettings(quantization=quantization, keep_zeros=plan.candidate.pruning.sparse)
+        version = (
+            2 if quantization.algorithm == "best" and quantization.backend == "edgesearch" and quantization.bits != 16 else 1
+        )
+        settings = QuantizedSettings(quantization=quantization, keep_zeros=plan.candidate.pruning.sparse, best_version=version)
         return plan.make("quantized", settings, reads=("calibration", "validation"), network=network)
     scratch = quantization.start == "scratch"
     settings = QuantizedSettings(
@@ -68,6 +73,11 @@ def _place(plan: Plan) -> Stage:
 def _relu6_version(student: Student, quantization: Quantization) -> int:
     may_have_one = student.architecture == "mobilenet_v2" or is_import_path(student.architecture)
     return 2 if may_have_one and quantization.backend == "edgesearch" else 1  # 1: what is clipped at 6 moved its position
+
+
+def _best_version(quantization: Quantization) -> int:
+    is_best = quantization.algorithm == "best" and quantization.backend == "edgesearch" and quantization.bits != 16
+    return 2 if is_best else 1  # 1: what `vitis` makes of some of the images was its rival
 
 
 def _recipe(plan: Plan) -> quantizer.QatRecipe:

@@ -242,6 +242,16 @@ def test_the_version_of_clips_at_six_is_in_the_keys_of_qat_of_networks_that_may_
     assert version("mobilenet_v2", backend="nndct") is None
 
 
+def test_the_version_of_the_own_quantizer_is_in_the_keys_of_what_it_makes() -> None:
+    def version(**quantization: Any) -> Any:
+        method = Quantization.model_validate(quantization)
+        return chain(Candidate(student=STUDENT, quantization=method))["quantized"].parameters.get("best_version")
+
+    assert version() == version(bits=5) == 2
+    for other in ({"algorithm": "vitis"}, {"bits": 16}, {"backend": "nndct"}, {"method": "qat"}):
+        assert version(**other) is None
+
+
 def test_only_pruning_in_rounds_has_a_version_of_its_own_in_its_key() -> None:
     def version(**pruning: Any) -> Any:
         stages = chain(Candidate(student=STUDENT, pruning=Pruning(ratio=0.3, **pruning)))

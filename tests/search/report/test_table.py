@@ -14,7 +14,7 @@ from rich.console import Console
 
 from edgesearch.search.commands._show import print_front
 from edgesearch.search.library import Front
-from edgesearch.search.report._speed_order import alike, speed_note
+from edgesearch.search.report._speed_order import alike, speed_interval, speed_note
 from edgesearch.search.report._table import (
     accuracy_note,
     certainty_note,
@@ -273,3 +273,18 @@ def test_half_the_interval_of_a_latency_stands_behind_it_where_it_is_known() -> 
     view = replace(view, records=(known,))
     assert "12.5" in front_text(view, [known]).splitlines()[1]
     assert json.loads(front_json(view, [known]))["front"][0]["latency_error"] == 0.125
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from([None, 0.02, 0.1, 0.4])), max_size=12))
+def test_who_is_like_whom_is_what_looking_at_every_pair_finds(speeds: list[tuple[int, float | None]]) -> None:
+    front = [
+        replace(record, metrics={**record.metrics, "fps": float(fps)} | ({} if error is None else {"fps_error": error}))
+        for record, (fps, error) in zip(_front_of(*[0.5] * len(speeds)), speeds, strict=True)
+    ]
+    known = {r.number: speed_interval(r) or (r.figure("fps") or 0.0,) * 2 for r in front}
+    pairs = {a: [b for b in known if a != b and known[a][0] <= known[b][1] and known[b][0] <= known[a][1]] for a in known}
+    assert alike(front) == pairs
+    order = sorted(known, key=lambda number: (-speeds[number][0], number))
+    close = [str(number) for place, number in enumerate(order) if set(order[:place]) & set(pairs[number])]
+    if any(error is not None for _, error in speeds):
+        assert f"of the front: trial {', '.join(close)}." in speed_note(front) if close else "faster" not in speed_note(front)
