@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -177,20 +177,31 @@ def _logits(graph: Graph, images: npt.NDArray[np.float32]) -> Iterator[Finding]:
         )
 
 
-def duplicate_images(calibration: npt.NDArray[np.generic], test: npt.NDArray[np.generic]) -> list[Finding]:
-    """A warning when images of `calibration` lie in `test` too, bit for bit; both (N, ...), prepared alike."""
-    places = {digest: i for i, digest in reversed(list(enumerate(_digests(test))))}
-    pairs = [(i, places[digest]) for i, digest in enumerate(_digests(calibration)) if digest in places]
+def duplicate_images(
+    images: npt.NDArray[np.generic],
+    others: npt.NDArray[np.generic],
+    *,
+    kinds: tuple[str, str] = ("calibration", "test"),
+    names: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> list[Finding]:
+    """A warning when `images` lie among the `others`, too, bit for bit; both (N, ...), prepared alike.
+
+    `kinds` are what both are for, the second being what accuracy is measured on; `names` what they are called, else by number.
+    """
+    places = {digest: i for i, digest in reversed(list(enumerate(_digests(others))))}
+    pairs = [(i, places[digest]) for i, digest in enumerate(_digests(images)) if digest in places]
     if not pairs:
         return []
-    named = _listed([f"{i} = {j}" for i, j in pairs])
+    kind, other = kinds
+    called = [(str(i), str(j)) if names is None else (names[0][i], names[1][j]) for i, j in pairs]
+    named = _listed([f"{i} = {j}" for i, j in called])
+    legend = f"{kind} = {other}, counted from 0: " if names is None else ""
     return [
         Finding(
             "warning",
             "",
-            f"{len(pairs)} of {len(calibration)} calibration images have exact duplicates among the test images (calibration = "
-            f"test, counted from 0: {named}); accuracy on the test split will look better than it is; take the duplicates "
-            "out of the data",
+            f"{len(pairs)} of {len(images)} {kind} images have exact duplicates among the {other} images ({legend}{named}); "
+            f"accuracy on the {other} split will look better than it is; take the duplicates out of the data",
         )
     ]
 

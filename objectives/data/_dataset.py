@@ -119,6 +119,8 @@ def _check(raw: RawData, settings: DataSettings) -> None:
     for part, split in (("training", raw.train), *parts):
         if not len(split.images):
             raise DataError(f"data set {name!r} has no {part} images")
+        if split.names and len(split.names) != len(split.images):
+            raise DataError(f"data set {name!r} has {len(split.images)} {part} images but {len(split.names)} names for them")
         if len(split.images) != len(split.labels):
             raise DataError(f"data set {name!r} has {len(split.images)} {part} images but {len(split.labels)} labels for them")
         if split.labels.min() < 0 or split.labels.max() >= len(raw.classes):
@@ -140,7 +142,7 @@ def _finish(split: Split, settings: DataSettings, part: int) -> Split:
         rng = np.random.default_rng([settings.seed, part])
         noisy = images + rng.normal(0.0, settings.noise * 255, images.shape).astype(np.float32)
         images = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
-    return Split(np.ascontiguousarray(images), np.ascontiguousarray(split.labels))
+    return Split(np.ascontiguousarray(images), np.ascontiguousarray(split.labels), split.names)
 
 
 def _class_notes(raw: RawData, splits: Mapping[str, Split]) -> list[str]:

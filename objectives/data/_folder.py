@@ -43,8 +43,12 @@ def read_folder(settings: DataSettings, folder: Path | None) -> RawData:
     images = _stack([decoded[entry.path].pixels for entry in entries], [entry.path for entry in entries])
     labels = np.array([entry.label for entry in entries], np.int64)
     counts = [sum(entry.part == part for entry in entries) for part in listing.roots]
-    pieces = zip(listing.roots, np.split(images, np.cumsum(counts)[:-1]), np.split(labels, np.cumsum(counts)[:-1]), strict=True)
-    splits = {part: Split(of_part, their_labels) for part, of_part, their_labels in pieces}
+    ends = np.cumsum(counts)
+    names = [str(entry.path.relative_to(root)) for entry in entries]
+    splits = {
+        part: Split(images[end - count : end], labels[end - count : end], tuple(names[end - count : end]))
+        for part, count, end in zip(listing.roots, counts, ends.tolist(), strict=True)
+    }
     return RawData(
         listing.classes,
         splits["train"],

@@ -27,11 +27,13 @@ Labels = NDArray[np.int64]
 class Split:
     """Images uint8 (N, H, W, C) and labels int64 (N,).
 
-    In a `DataSet` they are in an order in which every prefix is a fair sample.
+    names: what each image is called where it comes from, a file's path for example; () where a number has to do.
+    In a `DataSet` they are in an order in which every prefix is a fair sample, and each has a name.
     """
 
     images: Images
     labels: Labels
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -74,7 +74,8 @@ def _checked(raw: object, settings: DataSettings) -> RawData:
             raise DataError(f"{name} of data source {settings.name!r} is {type(split).__name__}; expected a Split")
         where = f"{settings.name} {name}"
         images, labels = np.asarray(split.images), np.asarray(split.labels)
-        return Split(as_images(images, f"{where} images", settings.white), as_labels(labels, f"{where} labels"))
+        names = tuple(map(str, split.names))
+        return Split(as_images(images, f"{where} images", settings.white), as_labels(labels, f"{where} labels"), names)
 
     train = part(raw.train, "train")
     if train is None:

@@ -7,6 +7,8 @@ has none, all splits come out of one set, and the test images are taken from it 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,7 @@ _CALIBRATION_SHARE, _CALIBRATION_MOST = 10, 256
 #: The stream of a data set's own validation images.
 _VALIDATION_STREAM = 7
 
+
 _Indices = NDArray[np.int64]
 
 
@@ -32,10 +35,10 @@ def draw_splits(raw: RawData, settings: DataSettings) -> tuple[Split, Split, Spl
     Raises DataError when there are fewer images than asked for, or a class is left without training images.
     """
     rng = np.random.default_rng(settings.seed)
-    source = raw.train
+    source = _named(raw.train, "train")
     left = rng.permutation(len(source))
     if raw.test is not None:
-        test = _sample(raw.test, rng.permutation(len(raw.test)), settings.test_images, "test", settings)
+        test = _sample(_named(raw.test, "test"), rng.permutation(len(raw.test)), settings.test_images, "test", settings)
     else:
         wanted = settings.test_images or max(1, len(left) // _TEST_SHARE)
         chosen, left = _take(source.labels, left, wanted, "test", settings)
@@ -43,7 +46,7 @@ def draw_splits(raw: RawData, settings: DataSettings) -> tuple[Split, Split, Spl
     calibration_count = settings.calibration_images or max(1, min(_CALIBRATION_MOST, len(left) // _CALIBRATION_SHARE))
     if raw.validation is not None:
         order = np.random.default_rng([settings.seed, _VALIDATION_STREAM]).permutation(len(raw.validation))
-        validation = _sample(raw.validation, order, settings.validation_images, "validation", settings)
+        validation = _sample(_named(raw.validation, "validation"), order, settings.validation_images, "validation", settings)
     else:
         validation_count = settings.validation_images or max(1, min(_VALIDATION_MOST, len(left) // _VALIDATION_SHARE))
         chosen, left = _take(source.labels, left, validation_count, "validation", settings)
@@ -54,8 +57,13 @@ def draw_splits(raw: RawData, settings: DataSettings) -> tuple[Split, Split, Spl
     return _pick(source, train), validation, _pick(source, calibration), test
 
 
+def _named(split: Split, part: str) -> Split:
+    """The split with names for its images; without a name of its own, an image has its part's and its number."""
+    return replace(split, names=split.names or tuple(f"{part} {number}" for number in range(len(split))))
+
+
 def _pick(split: Split, index: _Indices) -> Split:
-    return Split(split.images[index], split.labels[index])
+    return Split(split.images[index], split.labels[index], tuple(split.names[place] for place in index.tolist()))
 
 
 def _sample(split: Split, order: _Indices, count: int | None, part: str, settings: DataSettings) -> Split:

@@ -17,10 +17,7 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
 
     Students that the DPU cannot run are passed over; what is wrong with them is said elsewhere.
     """
-    duplicates = duplicate_images(data.calibration.images, data.test.images)
-    severities = {f"note: {note}": "note" for note in data.notes} | {
-        f"{f.severity}: {f.message}": f.severity for f in duplicates
-    }
+    severities = {f"note: {note}": "note" for note in data.notes} | dict.fromkeys(_duplicates(data), "warning")
     teacher = [settings.teacher] if settings.teacher is not None else []
     for student in (*teacher, *_named(settings)):
         warnings = [normalisation_warning(student, data.normalisation, data.channels)]
@@ -42,6 +39,17 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
             where = "" if of_input else f"{student.family}: "
             severities.setdefault(f"{finding.severity}: {where}{finding.message}", finding.severity)
     return sorted(severities, key=lambda sentence: severities[sentence] != "warning")
+
+
+def _duplicates(data: DataSet) -> list[str]:
+    """Images that the search or a training sees, and that an accuracy is measured on."""
+    splits = {"training": data.train, "validation": data.validation, "calibration": data.calibration, "test": data.test}
+    pairs = [("training", "test"), ("validation", "test"), ("calibration", "test"), ("training", "validation")]
+    found = []
+    for kinds in pairs:
+        one, other = (splits[kind] for kind in kinds)
+        found += duplicate_images(one.images, other.images, kinds=kinds, names=(one.names, other.names))
+    return [f"{finding.severity}: {finding.message}" for finding in found]
 
 
 def _likely(student: Student, data: DataSet) -> list[str]:

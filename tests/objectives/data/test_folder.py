@@ -40,6 +40,8 @@ def test_folders_of_pictures(tmp_path: Path) -> None:
     assert raw.train.images.shape == (12, 5, 6, 1)
     assert raw.test is not None
     assert raw.test.labels.tolist() == [0, 0, 1, 1]
+    assert raw.test.names == ("test/ant/0.png", "test/ant/1.png", "test/bee/0.png", "test/bee/1.png")
+    assert raw.train.names[9] == "train/bee/3.png"
     with Image.open(tmp_path / "train" / "bee" / "3.png") as opened:
         assert np.array_equal(raw.train.images[9, ..., 0], np.asarray(opened))
     assert [note for note in raw.notes if "1 file (1 .txt)" in note]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from edgesearch.objectives import DataSet, load_data
+from edgesearch.objectives import DataSet, DataSettings, load_data
 from edgesearch.search.library._findings import study_findings
 from edgesearch.search.study._file import StudyFile, parse_study
 
@@ -44,12 +46,33 @@ def test_what_was_left_out_of_the_data_is_said(data: DataSet) -> None:
 
 
 def test_calibration_images_among_the_test_images(data: DataSet) -> None:
+    images = np.concatenate([data.test.images, data.calibration.images[:3]])
     leaky = dataclasses.replace(
-        data, test=dataclasses.replace(data.test, images=np.concatenate([data.test.images, data.calibration.images[:3]]))
+        data, test=dataclasses.replace(data.test, images=images, names=(*data.test.names, "x", "y", "z"))
     )
     clean, leaked = study_findings(study('"cnn_tiny"'), data), study_findings(study('"cnn_tiny"'), leaky)
     assert not any("duplicates" in sentence for sentence in clean)
     assert leaked[0].startswith("warning: 3 of ")
+
+
+def test_pictures_that_two_splits_share_are_named_by_their_files(tmp_path: Path) -> None:
+    dice = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 4)):
+        for name in "ab":
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(dice.integers(0, 256, (8, 8), dtype=np.uint8)).save(tmp_path / part / name / f"{number}.png")
+    splits = load_data(DataSettings(name="folder", root=tmp_path))
+    for kind, split in (("training", splits.train), ("validation", splits.validation), ("calibration", splits.calibration)):
+        shutil.copy(tmp_path / split.names[0], tmp_path / "test" / "a" / f"{kind}.png")
+    shutil.copy(tmp_path / splits.train.names[1], tmp_path / splits.validation.names[1])
+    found = study_findings(study('"cnn_tiny"'), load_data(DataSettings(name="folder", root=tmp_path)))
+    for kind, split in (("training", splits.train), ("validation", splits.validation), ("calibration", splits.calibration)):
+        told = f"warning: 1 of {len(split)} {kind} images have exact duplicates among the test images"
+        pair = f"({split.names[0]} = test/a/{kind}.png); accuracy on the test split"
+        assert any(sentence.startswith(f"{told} {pair}") for sentence in found)
+    pair = f"({splits.train.names[1]} = {splits.validation.names[1]}); accuracy on the validation split"
+    assert any("training images have exact duplicates among the validation images" in s and pair in s for s in found)
 
 
 @pytest.mark.parametrize(("white_columns", "warned"), [(1, False), (6, True)])
