@@ -25,7 +25,6 @@ _CALIBRATION_SHARE, _CALIBRATION_MOST = 10, 256
 #: The stream of a data set's own validation images.
 _VALIDATION_STREAM = 7
 
-
 _Indices = NDArray[np.int64]
 
 

@@ -73,8 +73,11 @@ class Heartbeats:
 
 
 @contextmanager
-def beating(log: Path, *, every_s: float = _EVERY_S) -> Iterator[None]:
-    """Touches the log while it lasts, and the calling thread, or a program that it started, is at work."""
+def beating(log: Path, *, waits: bool = False, every_s: float = _EVERY_S) -> Iterator[None]:
+    """Touches the log while it lasts, and the calling thread, or a program that it started, is at work.
+
+    With `waits` all the while: others are at work for it, and it is theirs to say how long that may take.
+    """
     clock = time.pthread_getcpuclockid(threading.get_ident())
 
     def beat(over: threading.Event) -> None:
@@ -82,7 +85,7 @@ def beating(log: Path, *, every_s: float = _EVERY_S) -> Iterator[None]:
         while not over.wait(every_s):
             before, spent = spent, time.clock_gettime(clock)
             # Programs that a stage starts are held to times of their own; a container's use no processor that is seen here.
-            if spent > before or psutil.Process().children():
+            if waits or spent > before or psutil.Process().children():
                 with suppress(OSError):
                     os.utime(log)
 

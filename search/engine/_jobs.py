@@ -108,7 +108,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     message = ""
     figures: Mapping[str, float] = {}
     try:
-        with _logged(Path(job.log)), beating(Path(job.log)):
+        with _logged(Path(job.log)), beating(Path(job.log), waits=board is not None):
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {stage.kind} {stage.key} in process {os.getpid()}")
             try:
                 store = open_store(job.store, warn=print, folder=folder)

@@ -93,16 +93,17 @@ def test_a_log_is_touched_while_nothing_is_written(log: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "touches"),
+    ("stage", "waits", "touches"),
     [
-        (lambda over: over.wait(), False),
-        (lambda over: over.wait(0.01) or subprocess.run(["sleep", "1"], check=True), True),
-        (lambda over: [None for _ in iter(over.is_set, True)], True),
+        (lambda over: over.wait(), False, False),
+        (lambda over: over.wait(), True, True),
+        (lambda over: over.wait(0.01) or subprocess.run(["sleep", "1"], check=True), False, True),
+        (lambda over: [None for _ in iter(over.is_set, True)], False, True),
     ],
-    ids=["waits for nothing", "waits for a program", "computes"],
+    ids=["waits for nothing", "waits for a board", "waits for a program", "computes"],
 )
 def test_a_stage_that_waits_for_what_does_not_come_touches_nothing(
-    log: Path, stage: Callable[[threading.Event], object], touches: bool
+    log: Path, stage: Callable[[threading.Event], object], waits: bool, touches: bool
 ) -> None:
     over, moments = threading.Event(), []
 
@@ -113,7 +114,7 @@ def test_a_stage_that_waits_for_what_does_not_come_touches_nothing(
         over.set()
 
     touch(log, 1000.0)
-    with beating(log, every_s=0.01):
+    with beating(log, waits=waits, every_s=0.01):
         thread = threading.Thread(target=look)
         thread.start()
         stage(over)
