@@ -47,10 +47,11 @@ def _place(plan: Plan) -> Stage:
     quantization = plan.candidate.quantization
     network = plan.first("pruned", "student")
     if quantization.method == "ptq":
-        version = (
-            2 if quantization.algorithm == "best" and quantization.backend == "edgesearch" and quantization.bits != 16 else 1
+        settings = QuantizedSettings(
+            quantization=quantization,
+            keep_zeros=plan.candidate.pruning.sparse,
+            best_version=_best_version(quantization),
         )
-        settings = QuantizedSettings(quantization=quantization, keep_zeros=plan.candidate.pruning.sparse, best_version=version)
         return plan.make("quantized", settings, reads=("calibration", "validation"), network=network)
     scratch = quantization.start == "scratch"
     settings = QuantizedSettings(
