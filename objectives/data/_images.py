@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgesearch.objectives.data._normalisation import Normalisation
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 __all__ = ["prepare", "prepare_tensor", "resize", "resize_tensor", "resize_weights"]
@@ -92,6 +93,26 @@ def prepare(images: NDArray[np.uint8], size: int | tuple[int, int] | None, norma
     return scaled
 
 
+# A GPU is given such numbers once: it would be waited for each time, and a step that is recorded for it may not do that.
+
+
+@lru_cache(maxsize=64)
+def _weights_at(source: int, target: int, device: torch.device) -> Tensor:
+    import torch
+
+    with torch.inference_mode(False):
+        return torch.tensor(_weights(source, target), device=device)
+
+
+@lru_cache(maxsize=64)
+def _channels_at(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """One number for each channel of (N, C, H, W)."""
+    import torch
+
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(1, -1, 1, 1)
+
+
 def resize_tensor(images: Tensor, size: int | tuple[int, int]) -> Tensor:
     """`resize` on a uint8 tensor (N, C, H, W), on its own device; the same bytes."""
     import torch
@@ -99,8 +120,8 @@ def resize_tensor(images: Tensor, size: int | tuple[int, int]) -> Tensor:
     height, width = _as_pair(size)
     if images.shape[2:] == (height, width):
         return images
-    rows = torch.tensor(_weights(images.shape[2], height), device=images.device).T
-    columns = torch.tensor(_weights(images.shape[3], width), device=images.device)
+    rows = _weights_at(images.shape[2], height, images.device).T
+    columns = _weights_at(images.shape[3], width, images.device)
     half, one = float(1 << (_WEIGHT_BITS - 1)), float(1 << _WEIGHT_BITS)
     out = torch.empty((*images.shape[:2], height, width), dtype=torch.uint8, device=images.device)
     piece = _piece(images.shape[1], max(images.shape[2], height), max(images.shape[3], width))
@@ -124,8 +145,7 @@ def prepare_tensor(images: Tensor, size: int | tuple[int, int] | None, normalisa
     pixels = images.permute(0, 3, 1, 2)
     if size is not None:
         pixels = resize_tensor(pixels, size)
-    mean = torch.tensor(normalisation.mean, device=images.device).view(1, -1, 1, 1)
-    std = torch.tensor(normalisation.std, device=images.device).view(1, -1, 1, 1)
+    mean, std = (_channels_at(tuple(values), images.device) for values in (normalisation.mean, normalisation.std))
     # Grey images stay in plain order: with one channel the strides of channels-last fit other layouts too, which torch 2.13's
     # convolutions on the CPU do not always tell apart.
     layout = torch.channels_last if pixels.shape[1] > 1 else torch.contiguous_format

@@ -16,7 +16,7 @@ from edgesearch.board_eval.lowering import Lowered
 from edgesearch.objectives.quantization._assembly import assemble
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._equalization import layer_factors, read_shape
-from edgesearch.objectives.quantization._fake_quant import fixes_of, round_value, round_weight, threshold_of
+from edgesearch.objectives.quantization._fake_quant import Scale, fixes_of, round_value, round_weight, scales_of, threshold_of
 from edgesearch.objectives.quantization._positions import Positions, obey_limits, owners, owns_position
 
 #: A batch-norm that scales a channel by less than this has switched it off; dividing by it would only make noise.
@@ -24,6 +24,8 @@ _DEAD = 1e-8
 
 
 _Norm: TypeAlias = nn.BatchNorm1d | nn.BatchNorm2d
+#: A fix position, or on a GPU, which should not be waited for, what it scales by.
+_Grid: TypeAlias = int | Scale
 
 
 class QatLayer(nn.Module):
@@ -78,8 +80,8 @@ class QatLayer(nn.Module):
         """One value for each channel read, in a shape that multiplies weights."""
         return values.reshape(*read_shape(self.node), *[1] * (self.weight.ndim - 2))
 
-    def forward(self, x: Tensor, fixes: tuple[int, int], bits: int) -> Tensor:
-        """The layer's value before its activation. `fixes` are the positions of its weights and its bias."""
+    def forward(self, x: Tensor, fixes: tuple[_Grid, _Grid], bits: int) -> Tensor:
+        """The layer's value before its activation. `fixes` are the positions of its weights and its bias, or their scales."""
         if self.frozen or not self.training:
             weight, bias = self.folded()
             weight = round_weight(weight, self.weight_threshold, fixes[0], bits)
@@ -150,7 +152,7 @@ class QatNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) images to (N, classes) logits."""
-        fixes = self._fixes()
+        fixes = self._grids()
         values: dict[str, Tensor] = {}
         for node in self.graph:
             values[node.name] = self._value(node, x, [values[name] for name in node.inputs], fixes)
@@ -161,7 +163,7 @@ class QatNetwork(nn.Module):
                     values.pop(name, None)
         return values[self.graph.output.name].flatten(1)
 
-    def _value(self, node: Node, x: Tensor, inputs: list[Tensor], fixes: Mapping[nn.Parameter, int]) -> Tensor:
+    def _value(self, node: Node, x: Tensor, inputs: list[Tensor], fixes: Mapping[nn.Parameter, _Grid]) -> Tensor:
         if isinstance(node, Input):
             value = x
         elif isinstance(node, Conv | Depthwise | Linear):
@@ -199,6 +201,12 @@ class QatNetwork(nn.Module):
         thresholds = self.thresholds()
         fixes = fixes_of(thresholds, self.bits) if self._frozen is None else self._frozen
         return dict(zip(thresholds, fixes, strict=True))
+
+    def _grids(self) -> Mapping[nn.Parameter, _Grid]:
+        thresholds = self.thresholds()
+        if self._frozen is not None or not thresholds or not thresholds[0].is_cuda:
+            return self._fixes()
+        return dict(zip(thresholds, scales_of(thresholds, self.bits), strict=True))
 
     @torch.no_grad()
     def set_positions(self, positions: Positions) -> None:

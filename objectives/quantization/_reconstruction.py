@@ -55,7 +55,7 @@ def reconstruct(exact: Network, start: Network, positions: Positions, images: Te
             shown = images[index]
             if shown.ndim == 4:
                 shown = shown.contiguous(memory_format=torch.channels_last)
-            with safe_convolutions():
+            with safe_convolutions(images.device):
                 error = _error(trained(shown) - target[index])
             if usual is None:
                 usual = error.detach().median().clamp_min(_TINY * spread)

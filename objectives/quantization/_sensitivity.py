@@ -90,7 +90,7 @@ def _backward(network: Network, image: Tensor, generator: torch.Generator) -> tu
     biases = {name: bias.detach().requires_grad_(True) for name, bias in network.biases.items()}
     traced = Network(network.graph, weights, biases)
     values: dict[str, Tensor] = {}
-    with torch.enable_grad(), safe_convolutions():
+    with torch.enable_grad(), safe_convolutions(image.device):
         for node in network.graph:
             if isinstance(node, Input):
                 values[node.name] = image.detach().clone().requires_grad_(True)

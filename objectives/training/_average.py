@@ -21,12 +21,29 @@ class Average:
     def __init__(self, model: nn.Module, steps: float) -> None:
         self._model, self._least, self._count = model, 1 - math.exp(-1 / steps), 0
         self._mean = [value.detach().clone() for value in self._values().values()]
+        self._share: float | Tensor = 1.0
+        if self._mean and self._mean[0].device.type == "cuda":  # there a step may be a recording, which reads it anew each time
+            self._share = torch.ones((), device=self._mean[0].device)
+
+    def count(self) -> None:
+        """One more step is about to be made."""
+        self._count += 1
+        share = max(self._least, 1 / self._count)
+        if isinstance(self._share, Tensor):
+            self._share.fill_(share)
+        else:
+            self._share = share
 
     @torch.no_grad()
     def update(self) -> None:
-        """Count the weights as they are now."""
-        self._count += 1
-        torch._foreach_lerp_(self._mean, list(self._values().values()), max(self._least, 1 / self._count))
+        """Count the weights as they are now, behind the step that was counted last."""
+        values = list(self._values().values())
+        if isinstance(self._share, float):
+            torch._foreach_lerp_(self._mean, values, self._share)
+            return
+        moved = torch._foreach_sub(values, self._mean)
+        torch._foreach_mul_(moved, self._share)
+        torch._foreach_add_(self._mean, moved)
 
     @contextmanager
     def shown(self) -> Iterator[None]:

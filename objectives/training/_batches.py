@@ -99,7 +99,7 @@ class Batches:
             if start + at_once <= done:
                 continue
             pixels, index = show(self._images, view, order), order.to(device)
-            labels, second = self._labels[index], None
+            labels, second, answers = self._labels[index], None, index + number * len(data.train)
             if mixing is not None:
                 partners = (mixing.partner[places] - places.start).to(device)
                 pixels = mixed(pixels, pixels[partners], mixing, places)
@@ -112,4 +112,4 @@ class Batches:
                 if place < done:
                     continue
                 more = None if second is None else Second(second.labels[part], second.share[part])
-                yield Batch(pixels[part], inputs[part], labels[part], index[part], number, more)
+                yield Batch(pixels[part], inputs[part], labels[part], answers[part], more)

@@ -157,13 +157,15 @@ def teacher_logits(
 
 @dataclass(frozen=True)
 class Batch:
-    """Part of a split: pixels uint8 (B, H, W, C), inputs float32 (B, C, H', W'), labels and places in it (B,)."""
+    """Part of a split: pixels uint8 (B, H, W, C), inputs float32 (B, C, H', W'), labels (B,).
+
+    index: the images' places in the split (B,); where logits are stored, of the answers for all its views, one behind another.
+    """
 
     pixels: Tensor
     inputs: Tensor
     labels: Tensor
     index: Tensor
-    view: int  # number of the stored view
     second: Second | None = None  # the other labels, where images are mixed
 
 
@@ -256,7 +258,7 @@ class Loss:
             if answer.shape[1] != classes:
                 raise TrainingError(f"the teacher tells {answer.shape[1]} classes apart and the student {classes}")
         if self._stored is not None:
-            return self._stored[batch.view, batch.index]
+            return self._stored.flatten(0, 1)[batch.index]
         assert answer is not None
         return answer
 

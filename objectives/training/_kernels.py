@@ -8,8 +8,8 @@ pixels that the stride leaves is another kernel, which is right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,18 +17,35 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["safe_convolutions"]
+__all__ = ["safe_convolutions", "same_every_time"]
 
 #: From this many input channels on, the kernel keeps to its memory: where several threads share it, and on one without AVX-512.
 _SAFE_CHANNELS, _SAFE_ALONE = 16, 8
+_CPU = torch.device("cpu")
 
 
-def safe_convolutions() -> AbstractContextManager[Any]:
-    """While it is entered, no convolution of this thread uses the kernel that is not safe. Nothing changes where all are."""
+def safe_convolutions(device: torch.device = _CPU) -> AbstractContextManager[Any]:
+    """While it is entered, no convolution of this thread uses the kernel that is not safe. Nothing changes where all are.
+
+    device: where the convolutions are; elsewhere than on a CPU all are safe.
+    """
+    if device.type != "cpu":
+        return nullcontext()
     if torch.get_num_threads() > 1:
         return _Subsampled(_SAFE_CHANNELS)
     has_long_vectors = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return nullcontext() if has_long_vectors else _Subsampled(_SAFE_ALONE)
+
+
+@contextmanager
+def same_every_time() -> Iterator[None]:
+    """While it is entered, the same convolution on the same GPU gives the same bits: no kernel whose sums have no order."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 class _Subsampled(TorchFunctionMode):

@@ -5,7 +5,8 @@
                                                        batches, what the optimizer remembers, a mean of weights
          + the most that is alive within a step        values kept for the way back, gradients (`_footprint.py`)
 
-On a GPU the first is what lies there.
+On a GPU the first is what lies there, and a step of a whole batch is made beforehand: what its kernels take for themselves
+depends on the GPU and on the batch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from edgesearch.objectives.training._device import choose_device, use_bfloat16
 from edgesearch.objectives.training._distillation import Batch, Loss, Supervision
 from edgesearch.objectives.training._evaluation import evaluation_batch
 from edgesearch.objectives.training._footprint import PROBES, Footprint, Peak
-from edgesearch.objectives.training._kernels import safe_convolutions
+from edgesearch.objectives.training._kernels import safe_convolutions, same_every_time
 from edgesearch.objectives.training._process import process_memory
 from edgesearch.objectives.training._recipe import Recipe
 
@@ -72,6 +73,7 @@ class MemoryForecast:
     step: Footprint
     answers: Peak  # the validation images'
     on_gpu: bool = False
+    kernels: int = 0  # that those of a step take for themselves on a GPU, and nobody else sees
 
     def bytes(self, batch: int) -> int:
         """The peak where `batch` images are computed at a time."""
@@ -88,7 +90,8 @@ class MemoryForecast:
         return count
 
     def _step(self, images: int) -> Peak:
-        return self.step.peak(images, holes=not self.on_gpu)
+        peak = self.step.peak(images, holes=not self.on_gpu)
+        return Peak(peak.heap, peak.pages + self.kernels)
 
 
 def predict_memory(
@@ -113,14 +116,14 @@ def predict_memory(
     probe = probe.requires_grad_(True).to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bfloat16 = use_bfloat16(recipe.mixed_precision, model, (data.channels, *size), recipe.batch_size)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        step = _step(probe, data, size, recipe, supervision, place, bfloat16)
+        step, kernels = _step(probe, data, size, recipe, supervision, place, bfloat16)
         answers = _answers(probe, data, size, place)
     trained, buffers = _bytes(probe.parameters()), _bytes(probe.buffers())
     teachers = 0 if supervision is None or supervision.teacher is None else _bytes(supervision.teacher.parameters())
     del probe
     fixed = _through(data, size, recipe, supervision, trained, buffers)
     if place.type == "cuda":
-        return MemoryForecast(trained + buffers + teachers, fixed, step, answers, on_gpu=True)
+        return MemoryForecast(trained + buffers + teachers, fixed, step, answers, on_gpu=True, kernels=kernels)
     return MemoryForecast(process_memory() if before is None else before, fixed + _KERNELS, step, answers)
 
 
@@ -144,7 +147,8 @@ def _step(
     supervision: Supervision | None,
     device: torch.device,
     bfloat16: bool,
-) -> Footprint:
+) -> tuple[Footprint, int]:
+    """Its footprint, and bytes that kernels take beside it."""
     few = data.few()
     if supervision is not None and supervision.stored_logits is not None:
         shape = (1, PROBES[-1], supervision.stored_logits.shape[-1])
@@ -155,15 +159,15 @@ def _step(
     batches: list[Batch] = []
 
     def work(images: int) -> Callable[[], object]:
-        pixels = torch.from_numpy(few.train.images[:images]).to(device)
-        labels = torch.zeros(images, dtype=torch.long, device=device)
-        batch = Batch(pixels, _blank(images, data.channels, size, device), labels, torch.arange(images, device=device), 0)
+        pixels = torch.zeros(images, *data.size, data.channels, dtype=torch.uint8, device=device)
+        labels, index = (torch.zeros(images, dtype=torch.long, device=device) for _ in range(2))
+        batch = Batch(pixels, _blank(images, data.channels, size, device), labels, index)
         batches.append(batch)
         for module in trained:
             module.train().zero_grad(set_to_none=True)
 
         def step() -> None:
-            with safe_convolutions():
+            with safe_convolutions(device), same_every_time():
                 with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                     value = loss(batch)
                 value.backward()  # type: ignore[no-untyped-call]
@@ -175,11 +179,24 @@ def _step(
         return [*_tensors(there), batch.pixels, batch.inputs, batch.labels, batch.index]
 
     try:
-        return Footprint(work, known)
+        footprint = Footprint(work, known)
+        return footprint, _kernels(work, footprint, min(recipe.batch_size, data.train)) if device.type == "cuda" else 0
     finally:
         loss.close()
         for module in trained:
             module.zero_grad(set_to_none=True)
+
+
+def _kernels(work: Callable[[int], Callable[[], object]], footprint: Footprint, images: int) -> int:
+    """Bytes of a GPU that a step takes beside what its footprint tells; 0 where memory does not suffice for it."""
+    try:
+        step = work(images)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+    except torch.OutOfMemoryError:
+        return 0
+    return max(0, torch.cuda.max_memory_allocated() - before - footprint.peak(images, holes=False).total)
 
 
 def _answers(probe: nn.Module, data: DataShape, size: tuple[int, int], device: torch.device) -> Peak:

@@ -37,8 +37,8 @@ class Pieces:
             try:
                 return self._in_pieces(batch, compute)
             except (RuntimeError, MemoryError) as error:
-                # a piece of one image has no batch statistics
-                if len(batch.labels) < 4 * self.count or not out_of_memory(error):
+                # A piece of one image has no batch statistics, and a step that is recorded is made in as many as those before.
+                if len(batch.labels) < 4 * self.count or not out_of_memory(error) or _records():
                     raise
             # Here the exception is gone, and with it the frames that hold what filled the memory.
             self._clear()
@@ -56,6 +56,10 @@ class Pieces:
             share = (end - start) / images
             losses.append(share * compute(_part(batch, start, end), share))
         return torch.stack(losses).sum()
+
+
+def _records() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def _part(batch: Batch, start: int, end: int) -> Batch:

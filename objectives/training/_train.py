@@ -27,12 +27,13 @@ from edgesearch.objectives.training._device import choose_device, out_of_memory,
 from edgesearch.objectives.training._distillation import Batch, Loss, Supervision
 from edgesearch.objectives.training._evaluation import evaluate
 from edgesearch.objectives.training._initial import begin_as_identity, whiten
-from edgesearch.objectives.training._kernels import safe_convolutions
+from edgesearch.objectives.training._kernels import safe_convolutions, same_every_time
 from edgesearch.objectives.training._memory import DataShape, predict_memory
-from edgesearch.objectives.training._optimizers import learning_rate, make_optimizer
+from edgesearch.objectives.training._optimizers import learning_rate, make_optimizer, set_rate
 from edgesearch.objectives.training._pieces import Pieces
 from edgesearch.objectives.training._process import PeakMemory, free_memory, give_back
 from edgesearch.objectives.training._recipe import Recipe
+from edgesearch.objectives.training._recorded import Recorded
 from edgesearch.objectives.training._rules import Rules
 from edgesearch.objectives.training._under_way import UnderWay
 
@@ -120,7 +121,7 @@ def train(
         run.resume(checkpoints, last)
         saver = Saver(checkpoints, run.state, seconds=checkpoint_seconds, within=checkpoint_within)
         while run.epoch < last:
-            with _explained(run.epoch, recipe), safe_convolutions():
+            with _explained(run.epoch, recipe), safe_convolutions(place), same_every_time():
                 run.one_epoch(saver)
             if on_epoch is not None:
                 on_epoch(run.epoch, run.history[-1].loss)
@@ -201,6 +202,7 @@ class _Run:
         self.parameters = [p for module in self._modules().values() for p in module.parameters()]
         self.batches = Batches(data, recipe, size=self.size, seed=seed, device=device, stored=self.loss.views)
         self.average = self._new_average()
+        self.recorded = Recorded(self._compute, device, note)
         self.epoch = 0
         self.under_way = UnderWay()
         self.history: list[Epoch] = []
@@ -214,6 +216,8 @@ class _Run:
         started, done = time.perf_counter() - under_way.seconds, len(under_way.losses)
         with self._dated(self.epoch + 1):
             begins_anew = self.rules is not None and self.rules.begin(self.epoch)
+        if begins_anew:
+            self.recorded.forget()
         if begins_anew and not done:
             self.average = self._new_average()
         self.model.train()
@@ -236,8 +240,12 @@ class _Run:
     def _step(self, batch: Batch, step: int) -> Tensor:
         steps = self.batches.steps
         rate = learning_rate(self.recipe, self.epoch * steps + step, steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
+        set_rate(self.optimizer, rate)
+        if self.average is not None:
+            self.average.count()
+        return self.recorded(batch)
+
+    def _compute(self, batch: Batch) -> Tensor:
         loss = self.pieces.gradients(batch, self._gradients)
         if self.recipe.clip_norm:
             nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)

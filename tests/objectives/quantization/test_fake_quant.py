@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from edgesearch.board_eval.graph import limits
-from edgesearch.objectives.quantization._fake_quant import round_value, round_weight, threshold_of
+from edgesearch.objectives.quantization._fake_quant import Scale, fixes_of, round_value, round_weight, scales_of, threshold_of
 
 
 def rounding(value: float) -> tuple[int, float]:
@@ -87,3 +88,47 @@ def test_weights_have_slopes_of_their_own(w: float, expected: float) -> None:
     round_weight(weight, threshold, 2, 6).backward()
     assert threshold.grad is not None
     assert float(threshold.grad) == pytest.approx(expected * math.log(2), rel=1e-5)
+
+
+def rounded_by(fix: int | Scale, x: Tensor, bits: int, *, kind: tuple[bool, float | None] | None) -> tuple[Tensor, ...]:
+    """What is made of `x`, and the gradients of value and threshold; `kind` None: as weights are rounded."""
+    value, threshold = x.clone().requires_grad_(True), torch.zeros((), requires_grad=True)
+    if kind is None:
+        rounded = round_weight(value, threshold, fix, bits)
+    else:
+        rounded = round_value(value, threshold, fix, bits, relu=kind[0], top=kind[1])
+    (rounded * torch.arange(1.0, len(x) + 1)).sum().backward()
+    assert value.grad is not None
+    assert threshold.grad is not None
+    return rounded.detach(), value.grad, threshold.grad
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    x=st.lists(st.floats(-300, 300, width=32), min_size=1, max_size=8),
+    fix=st.integers(-4, 8),
+    bits=st.sampled_from([5, 8]),
+    kind=st.sampled_from([None, (False, None), (True, None), (True, 6.0)]),
+)
+def test_scales_in_tensors_round_to_the_same_bits(
+    x: list[float], fix: int, bits: int, kind: tuple[bool, float | None] | None
+) -> None:
+    (scale,) = scales_of([torch.tensor(threshold_of(fix, bits))], bits)
+    for one, other in zip(
+        rounded_by(fix, torch.tensor(x), bits, kind=kind), rounded_by(scale, torch.tensor(x), bits, kind=kind), strict=True
+    ):
+        assert one.tolist() == other.tolist()
+
+
+@given(thresholds=st.lists(st.floats(-40, 40, width=32), min_size=1, max_size=5), bits=st.sampled_from([5, 8]))
+def test_scales_are_exact_powers_of_the_positions(thresholds: list[float], bits: int) -> None:
+    tensors = [torch.tensor(threshold) for threshold in thresholds]
+    found = [(float(scale.up), float(scale.down)) for scale in scales_of(tensors, bits)]
+    assert found == [(2.0**fix, 2.0**-fix) for fix in fixes_of(tensors, bits)]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_a_threshold_without_a_number_shows_in_what_it_rounds(wrong: float) -> None:
+    good, bad = scales_of([torch.tensor(0.0), torch.tensor(wrong)], 8)
+    assert float(round_value(torch.tensor(0.5), torch.tensor(0.0), good, 8)) == 0.5
+    assert math.isnan(float(round_value(torch.tensor(0.5), torch.tensor(0.0), bad, 8)))

@@ -41,7 +41,7 @@ def loss_of(model: nn.Module, how: Supervision | None, data: DataSet, smoothing:
 def batch_of(data: DataSet, count: int = 16, view: int = 0) -> Batch:
     pixels = torch.tensor(data.train.images[:count])
     inputs = pixels.permute(0, 3, 1, 2) / 255 * 2 - 1
-    return Batch(pixels, inputs, torch.tensor(data.train.labels[:count]), torch.arange(count), view)
+    return Batch(pixels, inputs, torch.tensor(data.train.labels[:count]), torch.arange(count) + view * len(data.train))
 
 
 def value(loss: Loss, batch: Batch) -> float:

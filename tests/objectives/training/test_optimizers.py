@@ -81,11 +81,13 @@ def test_the_average_is_the_plain_mean_at_first_and_forgets_later() -> None:
     average = Average(model, steps=10)
     for value in (1.0, 2.0, 6.0):
         nn.init.constant_(model.weight, value)
+        average.count()
         average.update()
     with average.shown():
         assert model.weight.item() == pytest.approx(3.0)
     assert model.weight.item() == 6.0
     for _ in range(200):
+        average.count()
         average.update()
     average.keep()
     assert model.weight.item() == pytest.approx(6.0)
