@@ -95,5 +95,5 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def _steps_at_parameter(optimizer: torch.optim.Optimizer) -> list[bool]:
-    """Of each parameter, whether its optimizer counts steps on its device: torch's fused ones do; others count on the CPU."""
-    return [bool(group.get("fused")) for group in optimizer.param_groups for _ in group["params"]]
+    """Of each parameter, whether its optimizer counts steps where it lies, as torch's fused ones and Muon do."""
+    return [bool(group.get("fused") or "orthogonal" in group) for group in optimizer.param_groups for _ in group["params"]]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import torch
@@ -43,7 +44,7 @@ class Recorded:
     def __init__(self, step: Callable[[Batch], Tensor], device: torch.device, note: Callable[[str], object]) -> None:
         self._step, self._note = step, note
         self._device = device if device.type == "cuda" else None
-        self._stream: Any = None if self._device is None else torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream: Any = None if self._device is None else _stream(device)
         self._pool: Any = None
         self._made: dict[_Kind, int] = {}
         self._recordings: dict[_Kind, _Recording] = {}
@@ -81,6 +82,7 @@ class Recorded:
     def _record(self, batch: Batch, kind: _Kind) -> _Recording | None:
         own = _copied(batch)
         graph = torch.cuda.CUDAGraph()
+        _clear_workspaces()
         try:
             # other threads of the process may ask CUDA for something meanwhile
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
@@ -90,9 +92,22 @@ class Recorded:
             self._device = None
             self._note(f"steps of this network cannot be recorded for the GPU, which makes them slower: {_first_line(error)}")
             return None
+        finally:
+            _clear_workspaces()
         self._pool = graph.pool()
         recording = self._recordings[kind] = _Recording(graph, own, loss)
         return recording
+
+
+@lru_cache(maxsize=8)
+def _stream(device: torch.device) -> Any:
+    """One for all trainings of a process: for each stream cuBLAS keeps memory as long as the process lives."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _clear_workspaces() -> None:
+    """Let cuBLAS take its memory anew: what it took before a recording is not the recording's, and the other way round."""
+    torch._C._cuda_clearCublasWorkspaces()
 
 
 def _tensors(batch: Batch) -> list[Tensor]:

@@ -90,7 +90,7 @@ def test_dropout_that_is_played_again_drops_what_it_would(digits: DataSet, monke
 def test_a_teacher_is_followed_in_steps_that_are_played_again(
     how: str, digits: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    teacher = network("cnn_large").eval()
+    teacher = network("resnet8").eval()
     choices: dict[str, dict[str, Any]] = {
         "stored": {"stored_logits": teacher_logits(teacher, digits, input_size=None, views=2, device="cuda")},
         "on the fly": {"teacher": teacher},
