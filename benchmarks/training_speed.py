@@ -5,7 +5,10 @@ mirrored; images are noise, which decides nothing about speed. The plain loop is
 every step. Ours has the teacher's logits in its store, made once for each of eight views: `distillation_run_ratio` counts them,
 for one student of --epochs epochs; students that share the teacher share them, too. Both take turns; medians over --rounds.
 
-`qat_step_ratio`: a QAT step of ResNet-20 over a float step of the same network, both in float32 channels_last.
+On a GPU an epoch is 64 steps instead of four, and `matrix_share` is told, too: the multiply-accumulates of training ResNet-50
+at 224 px (forward and twice that backward) in a second, over those of large bfloat16 matrices.
+
+`qat_step_ratio`: a QAT step of ResNet-20 over a float step of the same network, both in float32 channels_last, on the CPU.
 """
 
 from __future__ import annotations
@@ -25,24 +28,35 @@ from torch import nn
 from edgesearch.board_eval.lowering import lower_with_sources
 from edgesearch.objectives import DataSet
 from edgesearch.objectives.data import Split
+from edgesearch.objectives.pruning import layer_macs
 from edgesearch.objectives.quantization._qat import start
 from edgesearch.objectives.quantization._qat_network import QatNetwork
-from edgesearch.objectives.training import Recipe, Supervision, teacher_logits, train
+from edgesearch.objectives.training import (
+    STEP_PASSES,
+    Recipe,
+    Supervision,
+    choose_device,
+    processor_name,
+    teacher_logits,
+    train,
+)
 from edgesearch.spaces import Student, build
 
 BATCH, STEPS = 128, 4
+GPU_STEPS = 64  # in an epoch: there four are over before they can be timed
 VIEWS = 8
+LARGE, LARGE_BATCH = 224, 256
 
 
 def network(name: str) -> nn.Module:
     return build(Student(architecture=name, input_size=32, stem="small"), channels=3, classes=10)
 
 
-def noise(count: int) -> DataSet:
+def noise(count: int, size: int = 32) -> DataSet:
     dice = np.random.default_rng(0)
-    split = Split(dice.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), dice.integers(0, 10, count))
+    split = Split(dice.integers(0, 256, (count, size, size, 3), dtype=np.uint8), dice.integers(0, 10, count))
     few = Split(split.images[:BATCH], split.labels[:BATCH])
-    return DataSet("noise", tuple("0123456789"), 3, (32, 32), split, few, few, few, "", {})
+    return DataSet("noise", tuple("0123456789"), 3, (size, size), split, few, few, few, "", {})
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -53,10 +67,12 @@ def seconds(work: Callable[[], object]) -> float:
 
 def distillation(rounds: int, device: str) -> tuple[list[float], list[float], float]:
     """Seconds an image of plain steps and of ours, by round, and of one pass of the teacher."""
-    data, teacher = noise(BATCH * STEPS), network("resnet50").eval()
+    where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu")
+    steps = GPU_STEPS if where.type == "cuda" else STEPS
+    data, teacher = noise(BATCH * steps), network("resnet50").eval()
+    teacher_logits(teacher, noise(BATCH), input_size=32, augmentation="flip_crop", views=1, device=device)  # warms up
     passes = seconds(lambda: teacher_logits(teacher, data, input_size=32, augmentation="flip_crop", views=1, device=device))
     logits = teacher_logits(teacher, data, input_size=32, augmentation="flip_crop", views=2, device=device)
-    where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu")
     teacher, student = teacher.to(where), network("resnet18").to(where)
     optimizer = torch.optim.Adam(student.parameters(), 1e-3)
     source = augmented_batches(data.train.images, data.train.labels, BATCH)
@@ -64,7 +80,7 @@ def distillation(rounds: int, device: str) -> tuple[list[float], list[float], fl
     ours: list[float] = []
     for _ in range(rounds):
         taken = []
-        for images, labels in islice(source, STEPS):
+        for images, labels in islice(source, steps):
             begun = time.perf_counter()
             step(student, optimizer, images.to(where), labels.to(where), teacher)
             if where.type == "cuda":
@@ -74,14 +90,31 @@ def distillation(rounds: int, device: str) -> tuple[list[float], list[float], fl
         training = train(
             network("resnet18"),
             data,
-            recipe=Recipe(epochs=2, batch_size=BATCH, augmentation="flip_crop", warmup_epochs=0),
+            recipe=Recipe(epochs=3, batch_size=BATCH, augmentation="flip_crop", warmup_epochs=0),
             input_size=32,
             seed=0,
             supervision=Supervision(stored_logits=logits),
             device=device,
         )
-        ours.append(training.history[-1].seconds / len(data.train))  # the first epoch warms up
+        ours.append(training.history[-1].seconds / len(data.train))  # the first epochs warm up
     return plain, ours, passes / len(data.train)
+
+
+def matrix_share() -> float:
+    """What training ResNet-50 at 224 px makes of the rate at which the GPU multiplies large matrices in bfloat16."""
+    matrix = torch.randn(8192, 8192, dtype=torch.bfloat16, device="cuda")
+    taken = []
+    for _ in range(20):
+        torch.cuda.synchronize()
+        taken.append(seconds(lambda: (matrix @ matrix, torch.cuda.synchronize())))
+    rate = 8192**3 / statistics.median(taken)
+    model = build(Student(architecture="resnet50", input_size=LARGE), channels=3, classes=10)
+    macs = sum(layer_macs(model, (3, LARGE, LARGE)).values())
+    recipe = Recipe(epochs=3, batch_size=LARGE_BATCH, augmentation="flip_crop", warmup_epochs=0, mixed_precision="bf16")
+    training = train(model, noise(16 * LARGE_BATCH, LARGE), recipe=recipe, input_size=LARGE, seed=0)
+    images = 16 * LARGE_BATCH / training.history[-1].seconds
+    print(f"{2e-12 * rate:.0f} TFLOP/s of matrices; ResNet-50 at {LARGE} px: {images:.0f} images/s of training", flush=True)
+    return STEP_PASSES * macs * images / rate
 
 
 def qat_step_ratio(rounds: int) -> float:
@@ -122,6 +155,8 @@ def main() -> None:
             "plain_images_per_second": round(1 / a_plain, 1),
             "teacher_images_per_second": round(1 / teacher, 1),
             "qat_step_ratio": round(qat_step_ratio(arguments.rounds), 2),
+            "matrix_share": round(matrix_share(), 3) if torch.cuda.is_available() and arguments.device == "auto" else None,
+            "device": processor_name(choose_device(arguments.device)),
             "threads": torch.get_num_threads(),
         }
     )

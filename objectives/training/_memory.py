@@ -5,7 +5,7 @@
                                                        batches, what the optimizer remembers, a mean of weights
          + the most that is alive within a step        values kept for the way back, gradients (`_footprint.py`)
 
-On a GPU the first is what lies there, and a step of a whole batch is made beforehand: what its kernels take for themselves
+On a GPU the first is what lies there, and a whole batch is trained on and answered beforehand: what kernels take for themselves
 depends on the GPU and on the batch.
 """
 
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgesearch.board_eval.execution import full_float32
 from edgesearch.objectives.data import DataSet, Split
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._batches import chunk_images
@@ -30,6 +31,7 @@ from edgesearch.objectives.training._footprint import PROBES, Footprint, Peak
 from edgesearch.objectives.training._kernels import safe_convolutions, same_every_time
 from edgesearch.objectives.training._process import process_memory
 from edgesearch.objectives.training._recipe import Recipe
+from edgesearch.objectives.training._recorded import clear_workspaces
 
 __all__ = ["DataShape", "MemoryForecast", "predict_memory"]
 
@@ -115,6 +117,7 @@ def predict_memory(
     probe = model if consume else copy.deepcopy(model)
     probe = probe.requires_grad_(True).to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bfloat16 = use_bfloat16(recipe.mixed_precision, model, (data.channels, *size), recipe.batch_size)
+    there = torch.cuda.memory_allocated() if place.type == "cuda" else 0
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         step, kernels = _step(probe, data, size, recipe, supervision, place, bfloat16)
         answers = _answers(probe, data, size, place)
@@ -123,7 +126,9 @@ def predict_memory(
     del probe
     fixed = _through(data, size, recipe, supervision, trained, buffers)
     if place.type == "cuda":
-        return MemoryForecast(trained + buffers + teachers, fixed, step, answers, on_gpu=True, kernels=kernels)
+        kept = max(0, torch.cuda.memory_allocated() - there)  # of which cuBLAS has a part for each stream
+        clear_workspaces()
+        return MemoryForecast(trained + buffers + teachers, fixed + kept, step, answers, on_gpu=True, kernels=kernels)
     return MemoryForecast(process_memory() if before is None else before, fixed + _KERNELS, step, answers)
 
 
@@ -180,20 +185,23 @@ def _step(
 
     try:
         footprint = Footprint(work, known)
-        return footprint, _kernels(work, footprint, min(recipe.batch_size, data.train)) if device.type == "cuda" else 0
+        return footprint, _kernels(work, footprint, min(recipe.batch_size, data.train), device)
     finally:
         loss.close()
         for module in trained:
             module.zero_grad(set_to_none=True)
 
 
-def _kernels(work: Callable[[int], Callable[[], object]], footprint: Footprint, images: int) -> int:
-    """Bytes of a GPU that a step takes beside what its footprint tells; 0 where memory does not suffice for it."""
+def _kernels(work: Callable[[int], Callable[[], object]], footprint: Footprint, images: int, device: torch.device) -> int:
+    """Bytes of a GPU that work on so many images takes beside its footprint; 0 where memory does not suffice for it."""
+    if device.type != "cuda":
+        return 0
     try:
-        step = work(images)
+        prepared = work(images)
+        prepared()  # cuBLAS takes its own
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        step()
+        prepared()
     except torch.OutOfMemoryError:
         return 0
     return max(0, torch.cuda.max_memory_allocated() - before - footprint.peak(images, holes=False).total)
@@ -202,13 +210,15 @@ def _kernels(work: Callable[[int], Callable[[], object]], footprint: Footprint, 
 def _answers(probe: nn.Module, data: DataShape, size: tuple[int, int], device: torch.device) -> Peak:
     def work(images: int) -> Callable[[], object]:
         def answer() -> None:
-            with quiet(probe):
+            with full_float32(), quiet(probe):
                 probe(_blank(images, data.channels, size, device))
 
         return answer
 
     footprint = Footprint(work, lambda: list(_tensors([probe])))
-    return footprint.peak(min(data.validation, evaluation_batch(size, data.channels)), holes=device.type == "cpu")
+    images = min(data.validation, evaluation_batch(size, data.channels))
+    peak = footprint.peak(images, holes=device.type == "cpu")
+    return Peak(peak.heap, peak.pages + _kernels(work, footprint, images, device))
 
 
 def _blank(images: int, channels: int, size: tuple[int, int], device: torch.device) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from edgesearch.objectives.training._distillation import Batch
 from edgesearch.objectives.training._soft_targets import Second
 
-__all__ = ["Recorded"]
+__all__ = ["Recorded", "clear_workspaces"]
 
 #: Steps of a kind that are made one kernel after the other before one is recorded: the first ones load kernels and make what
 #: an optimizer remembers.
@@ -82,7 +82,7 @@ class Recorded:
     def _record(self, batch: Batch, kind: _Kind) -> _Recording | None:
         own = _copied(batch)
         graph = torch.cuda.CUDAGraph()
-        _clear_workspaces()
+        clear_workspaces()
         try:
             # other threads of the process may ask CUDA for something meanwhile
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
@@ -93,7 +93,7 @@ class Recorded:
             self._note(f"steps of this network cannot be recorded for the GPU, which makes them slower: {_first_line(error)}")
             return None
         finally:
-            _clear_workspaces()
+            clear_workspaces()
         self._pool = graph.pool()
         recording = self._recordings[kind] = _Recording(graph, own, loss)
         return recording
@@ -105,7 +105,7 @@ def _stream(device: torch.device) -> Any:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def _clear_workspaces() -> None:
+def clear_workspaces() -> None:
     """Let cuBLAS take its memory anew: what it took before a recording is not the recording's, and the other way round."""
     torch._C._cuda_clearCublasWorkspaces()
 
