@@ -122,13 +122,14 @@ def predict_memory(
         step, kernels = _step(probe, data, size, recipe, supervision, place, bfloat16)
         answers = _answers(probe, data, size, place)
     trained, buffers = _bytes(probe.parameters()), _bytes(probe.buffers())
-    teachers = 0 if supervision is None or supervision.teacher is None else _bytes(supervision.teacher.parameters())
     del probe
     fixed = _through(data, size, recipe, supervision, trained, buffers)
     if place.type == "cuda":
-        kept = max(0, torch.cuda.memory_allocated() - there)  # of which cuBLAS has a part for each stream
+        kept = max(0, torch.cuda.memory_allocated() - there)  # a teacher, and what cuBLAS takes for a stream
         clear_workspaces()
-        return MemoryForecast(trained + buffers + teachers, fixed + kept, step, answers, on_gpu=True, kernels=kernels)
+        is_there = next(model.parameters()).is_cuda
+        weights = 0 if is_there else trained + buffers
+        return MemoryForecast(there + weights, fixed + kept, step, answers, on_gpu=True, kernels=kernels)
     return MemoryForecast(process_memory() if before is None else before, fixed + _KERNELS, step, answers)
 
 
