@@ -211,7 +211,7 @@ def _kernels(work: Callable[[int], Callable[[], object]], footprint: Footprint, 
 def _answers(probe: nn.Module, data: DataShape, size: tuple[int, int], device: torch.device) -> Peak:
     def work(images: int) -> Callable[[], object]:
         def answer() -> None:
-            with full_float32(), quiet(probe):
+            with quiet(probe):
                 probe(_blank(images, data.channels, size, device))
 
         return answer
@@ -219,7 +219,8 @@ def _answers(probe: nn.Module, data: DataShape, size: tuple[int, int], device: t
     footprint = Footprint(work, lambda: list(_tensors([probe])))
     images = min(data.validation, evaluation_batch(size, data.channels))
     peak = footprint.peak(images, holes=device.type == "cpu")
-    return Peak(peak.heap, peak.pages + _kernels(work, footprint, images, device))
+    with full_float32():
+        return Peak(peak.heap, peak.pages + _kernels(work, footprint, images, device))
 
 
 def _blank(images: int, channels: int, size: tuple[int, int], device: torch.device) -> Tensor:
