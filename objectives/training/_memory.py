@@ -117,7 +117,7 @@ def predict_memory(
     probe = model if consume else copy.deepcopy(model)
     probe = probe.requires_grad_(True).to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bfloat16 = use_bfloat16(recipe.mixed_precision, model, (data.channels, *size), recipe.batch_size)
-    there = torch.cuda.memory_allocated() if place.type == "cuda" else 0
+    there = torch.cuda.memory_allocated(place) if place.type == "cuda" else 0
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         step, kernels = _step(probe, data, size, recipe, supervision, place, bfloat16)
         answers = _answers(probe, data, size, place)
@@ -125,7 +125,7 @@ def predict_memory(
     del probe
     fixed = _through(data, size, recipe, supervision, trained, buffers)
     if place.type == "cuda":
-        kept = max(0, torch.cuda.memory_allocated() - there)  # a teacher, and what cuBLAS takes for a stream
+        kept = max(0, torch.cuda.memory_allocated(place) - there)  # a teacher, and what cuBLAS takes for a stream
         clear_workspaces()
         is_there = next(model.parameters()).is_cuda
         weights = 0 if is_there else trained + buffers
@@ -200,12 +200,12 @@ def _kernels(work: Callable[[int], Callable[[], object]], footprint: Footprint, 
     try:
         prepared = work(images)
         prepared()  # cuBLAS takes its own
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
         prepared()
     except torch.OutOfMemoryError:
         return 0
-    return max(0, torch.cuda.max_memory_allocated() - before - footprint.peak(images, holes=False).total)
+    return max(0, torch.cuda.max_memory_allocated(device) - before - footprint.peak(images, holes=False).total)
 
 
 def _answers(probe: nn.Module, data: DataShape, size: tuple[int, int], device: torch.device) -> Peak:
