@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgesearch.objectives.training._average import Average
-from edgesearch.objectives.training._optimizers import Muon, learning_rate, make_optimizer, orthogonalized
+from edgesearch.objectives.training._optimizers import Muon, learning_rate, make_optimizer, orthogonalized, set_rate
 from edgesearch.objectives.training._recipe import Recipe
 
 
@@ -51,6 +51,29 @@ def test_an_orthogonal_step_is_the_iteration_on_singular_values(rows: int, colum
 
 def test_an_orthogonal_step_of_nothing_is_nothing() -> None:
     assert torch.equal(orthogonalized(torch.zeros(4, 12)), torch.zeros(4, 12))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(6, 40), (40, 6), (8, 8)])
+def test_steps_of_several_kernels_are_those_of_each(rows: int, columns: int) -> None:
+    matrices = torch.randn(3, rows, columns, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(orthogonalized(matrices), torch.stack([orthogonalized(each) for each in matrices]))
+
+
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_muon_makes_the_same_steps_at_a_rate_that_is_a_tensor(*, orthogonal: bool) -> None:
+    one, other = (nn.Parameter(torch.ones(4, 3)) for _ in range(2))
+    groups = [{"params": [each], "orthogonal": orthogonal, "weight_decay": 0.1, "scale": 0.5} for each in (one, other)]
+    plain, recorded = (Muon([group], lr=0.01, momentum=0.9) for group in groups)
+    recorded.param_groups[0]["lr"] = rate = torch.zeros(())
+    torch.manual_seed(0)
+    for lr in (0.01, 0.02, 0.005):
+        gradient = torch.randn(4, 3)
+        for parameter, optimizer in ((one, plain), (other, recorded)):
+            set_rate(optimizer, lr)
+            parameter.grad = gradient.clone()
+            optimizer.step()
+        assert recorded.param_groups[0]["lr"] is rate
+    torch.testing.assert_close(one, other)
 
 
 def test_muon_leaves_first_last_and_depthwise_layers_to_adamw() -> None:
