@@ -6,7 +6,7 @@ from collections import Counter
 
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import ArtifactStore, Stage, recorded_stages, work_of
-from edgesearch.search.engine import CostModel, rung_ends
+from edgesearch.search.engine import CostModel, rung_ends, share_machine
 from edgesearch.search.library._inputs import Inputs
 from edgesearch.search.library._reading import find_study, is_stored
 from edgesearch.search.library._screening import screen
@@ -48,14 +48,21 @@ def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | Non
     costs = StageCosts(inputs, store)
     seconds = sum(costs.seconds(stage) for stage in stages.values())
     kinds = Counter(stage.kind for stage in stages.values() if stage.kind != "measured")
-    threads = inputs.conditions.threads
     tail += [
         "would run: " + (", ".join(f"{count} x {kind}" for kind, count in kinds.items()) or "nothing, all is in the store"),
-        f"expected cost: about {duration(seconds)} of {f'{threads} cores' if threads > 1 else 'one core'} ({costs.basis})",
+        f"expected cost: about {duration(seconds)} of {_worker(inputs.conditions.threads, costs)} ({costs.basis})",
     ]
     if ends := rung_ends(settings):
         tail.append(f"at most: students may be stopped after {' or '.join(map(str, ends))} of {settings.train.epochs} epochs")
     return "\n".join(head + lines + tail)
+
+
+def _worker(threads: int, costs: StageCosts) -> str:
+    """Whose seconds are told."""
+    cores = f"{threads} cores" if threads > 1 else "one core"
+    if not share_machine(threads).gpus:
+        return cores
+    return "one worker" if costs.is_recorded else f"{cores}, of which trainings on this machine's GPU take a small part"
 
 
 class StageCosts:
@@ -68,6 +75,11 @@ class StageCosts:
         for stage, seconds in [] if store is None else recorded_stages(store):
             if all(inputs.data.fingerprints.get(part) == known for part, known in stage.data.items()):
                 self._learn(stage, seconds)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether any stage on these images is, as fast as it was where it was made."""
+        return self._model.observations > 0
 
     @property
     def basis(self) -> str:

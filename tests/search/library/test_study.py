@@ -346,6 +346,26 @@ def test_a_study_that_no_candidate_can_suit_says_how_far_the_nearest_is(tiny: St
     assert "FPS at least 1e+06, expected " in said
 
 
+def test_what_a_study_costs_is_told_for_the_machine_that_trains(
+    tiny: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgesearch.search.engine import _machine
+    from edgesearch.search.library import describe_cost
+
+    def said(study: Study) -> str:
+        (line,) = [line for line in describe_cost(study.inputs, study.home, 4).splitlines() if line.startswith("expected cost")]
+        return line
+
+    new = Study.open(tiny.settings, tmp_path)
+    for gpus, words in (
+        (0, "of one core (from"),
+        (1, "of one core, of which trainings on this machine's GPU take a small part (from"),
+    ):
+        monkeypatch.setattr(_machine, "local_gpus", lambda gpus=gpus: gpus)
+        assert words in said(new)
+    assert "of one worker (from" in said(tiny)  # whose stages are recorded
+
+
 def test_a_dry_run_keeps_what_the_study_would_keep(tmp_path: Path) -> None:
     """Where boards score, a limit on speed rules out before training only what breaks it at the favourable end."""
     from edgesearch.search.library import screen
