@@ -36,7 +36,7 @@ def quantize(
 
     `images` is float32 (N, H, W, C), normalised as in training. "vitis" does what pytorch_nndct 3.5 does by default, one image
     at a time in the order given; "best" uses the same arithmetic, looks at the network's output instead, and returns what
-    "vitis" makes where that is closer to the float network on held-back images: for classes by how far their probabilities
+    "vitis" makes where that is closer to the float network on held-back images and means of two: by how far probabilities
     move, see `answer_distances`. "per_channel" is for analysis: a position for the weights of each output channel. Any other
     `method` is the import path of a `Quantizer`, looked for in `folder` first. All are deterministic; `seed` chooses the images
     "best" looks at, and their order. `bits` other than 8 are for analysis. `device` is torch's name of where to compute.

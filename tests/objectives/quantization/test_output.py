@@ -16,7 +16,7 @@ from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.lowering import lower
 from edgesearch.objectives.quantization import _best
 from edgesearch.objectives.quantization._assembly import assemble
-from edgesearch.objectives.quantization._best import calibrate, find_grids, quantize_best
+from edgesearch.objectives.quantization._best import calibrate, find_grids, quantize_alone
 from edgesearch.objectives.quantization._distance import Judge
 from edgesearch.objectives.quantization._output import choose_output_position
 from edgesearch.objectives.quantization._positions import MAX_FIX, Positions, obey_limits
@@ -113,9 +113,9 @@ def test_a_network_of_5_bits_that_ends_in_an_add_loses_less() -> None:
 
 def test_the_quantizer_takes_the_chosen_position(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = two_heads(1)
-    chosen = quantize_best(graph, SHOWN, bits=5)
+    chosen = quantize_alone(graph, SHOWN, bits=5)["best"]
     monkeypatch.setattr(_best, "choose_output_position", lambda exact, network, positions, images, bits: positions)
-    proposed = quantize_best(graph, SHOWN, bits=5)
+    proposed = quantize_alone(graph, SHOWN, bits=5)["best"]
     assert chosen.by_name[graph.output.name].fix != proposed.by_name[graph.output.name].fix
     judge = Judge.of(graph, SEEN_BY_NONE)
     assert judge.distances(chosen).mean() < 0.9 * judge.distances(proposed).mean()

@@ -13,7 +13,7 @@ from edgesearch.board_eval.execution import run_float
 from edgesearch.board_eval.graph import Graph
 from edgesearch.errors import QuantizationError
 from edgesearch.objectives.quantization import _best, _distance
-from edgesearch.objectives.quantization._best import choose_rival, hold_back, quantize_best
+from edgesearch.objectives.quantization._best import choose_rival, hold_back, judged_on, quantize_best
 from edgesearch.objectives.quantization._distance import Judge, answer_distances
 from edgesearch.objectives.quantization._method import QUANTIZERS, Quantizer
 from edgesearch.objectives.quantization._quantize import quantize
@@ -65,8 +65,7 @@ def test_best_returns_whichever_is_closest_to_the_float_network_on_held_back_ima
 def test_of_two_classifiers_the_one_that_moves_less_probability_is_taken_whatever_its_divergence(
     network: Graph, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = hold_back(images, 0)[1]
-    exact = run_float(network, held)
+    exact = run_float(network, judged_on(hold_back(images, 0)[1], 0))
     turned, leaning = exact.copy(), exact + np.array([1.5, 0, 0, 0], np.float32)  # one image beyond doubt wrong; all a little
     turned[0] = np.where(exact[0] == exact[0].min(), 40, 0)
     by_divergence = [
@@ -103,14 +102,24 @@ def test_learning_is_given_up_where_it_clearly_harmed_and_for_vitis_wherever_tha
     assert choose_rival(distances) == taken
 
 
-def test_best_is_never_further_from_the_float_network_on_held_back_images_than_vitis(network: Graph) -> None:
+def test_best_is_never_further_from_the_float_network_on_what_it_is_judged_on_than_vitis(network: Graph) -> None:
     for seed in range(2):
         images = np.random.default_rng(seed).normal(0, 0.5, (40, 8, 8, 3)).astype(np.float32)
         _, held = hold_back(images, seed)
         for bits in (8, 5, 3):
-            judge = Judge.of(network, held)
+            judge = Judge.of(network, judged_on(held, seed))
             best = judge.distances(quantize_best(network, images, bits=bits, seed=seed)).mean()
             assert best <= judge.distances(quantize_vitis(network, images, bits=bits)).mean()
+
+
+@pytest.mark.parametrize(("held", "judged"), [(1, 1), (2, 4), (3, 9), (5, 20), (64, 256)])
+def test_means_of_two_images_are_judged_on_beside_them(held: int, judged: int) -> None:
+    images = np.eye(held, dtype=np.float32)
+    found = judged_on(images, seed=1)
+    assert found.dtype == np.float32
+    assert len(found) == judged
+    assert np.array_equal(found[:held], images)
+    assert {tuple(sorted(row[row > 0])) for row in found[held:]} <= {(0.5, 0.5)}  # of two that are not the same
 
 
 def spoil(graph: Graph) -> Graph:
