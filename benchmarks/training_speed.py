@@ -67,7 +67,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def distillation(rounds: int, device: str) -> tuple[list[float], list[float], float]:
     """Seconds an image of plain steps and of ours, by round, and of one pass of the teacher."""
-    where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu")
+    where = choose_device(device)
     steps = GPU_STEPS if where.type == "cuda" else STEPS
     data, teacher = noise(BATCH * steps), network("resnet50").eval()
     teacher_logits(teacher, noise(BATCH), input_size=32, augmentation="flip_crop", views=1, device=device)  # warms up
@@ -155,7 +155,7 @@ def main() -> None:
             "plain_images_per_second": round(1 / a_plain, 1),
             "teacher_images_per_second": round(1 / teacher, 1),
             "qat_step_ratio": round(qat_step_ratio(arguments.rounds), 2),
-            "matrix_share": round(matrix_share(), 3) if torch.cuda.is_available() and arguments.device == "auto" else None,
+            "matrix_share": round(matrix_share(), 3) if choose_device(arguments.device).type == "cuda" else None,
             "device": processor_name(choose_device(arguments.device)),
             "threads": torch.get_num_threads(),
         }

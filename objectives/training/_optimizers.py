@@ -126,7 +126,7 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     a, b, c = _QUINTIC
     rows, columns = matrix.shape[-2:]
     wide = matrix.mT if rows > columns else matrix
-    scale = 1 / (torch.linalg.matrix_norm(wide, keepdim=True) + 1e-7) if matrix.ndim > 2 else 1 / (wide.norm() + 1e-7)
+    scale = 1 / (torch.linalg.matrix_norm(wide, keepdim=True) + 1e-7)
     gram = (wide @ wide.mT) * scale.square()
     steps = torch.eye(wide.shape[-2], dtype=wide.dtype, device=wide.device) * scale
     for _ in range(_ITERATIONS):

@@ -123,4 +123,4 @@ def _copied(batch: Batch) -> Batch:
 def _first_line(error: BaseException) -> str:
     while error.__context__ is not None:  # what broke the recording, not that it could not be ended
         error = error.__context__
-    return str(error).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

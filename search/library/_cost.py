@@ -84,9 +84,9 @@ class StageCosts:
     @property
     def basis(self) -> str:
         """What the seconds rest on, in words."""
-        count = self._model.observations
-        if not count:
+        if not self.is_recorded:
             return "from multiply-accumulates, as nothing is recorded yet; the order of magnitude only"
+        count = self._model.observations
         return f"from {count:,} recorded {'stage' if count == 1 else 'stages'} on these images, and multiply-accumulates"
 
     def seconds(self, stage: Stage) -> float:
