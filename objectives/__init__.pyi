@@ -12,6 +12,7 @@ from .stages import ArtifactStore as ArtifactStore
 from .stages import Conditions as Conditions
 from .stages import Counts as Counts
 from .stages import Estimator as Estimator
+from .stages import Facts as Facts
 from .stages import Limits as Limits
 from .stages import Pipeline as Pipeline
 from .stages import PruneSearch as PruneSearch

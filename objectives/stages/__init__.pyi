@@ -2,6 +2,7 @@ from ._artifact import Artifact as Artifact
 from ._artifact import ArtifactStore as ArtifactStore
 from ._context import Context as Context
 from ._estimate import Estimator as Estimator
+from ._estimate import Facts as Facts
 from ._limits import Limits as Limits
 from ._memory import StageMemory as StageMemory
 from ._open_store import is_folder as is_folder

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -22,6 +25,23 @@ from edgesearch.spaces import Candidate, Student, build
 _LARGE = 2_000_000
 #: Weights of a tensor that is not kept: it is a layer's, and no constant that may decide what the DPU can run.
 _LARGE_TENSOR = 100_000
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that an estimator tells of a candidate, to be told by another one without finding it out.
+
+    reach: the largest share that can be pruned, where that is looked at. structure, has_maps: of the unpruned student.
+    """
+
+    metrics: Mapping[str, float]
+    structure: str
+    has_maps: bool
+    reach: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON, to hand it to another process."""
+        return asdict(self)
 
 
 class Estimator:
@@ -49,16 +69,20 @@ class Estimator:
             self._refuse_without_maps(candidate.student)
         if candidate.pruning.backend == "vai" and candidate.student.architecture == "mlp":
             raise SpaceError("Vitis AI's optimizer removes channels of convolutions, and an mlp has none; prune it otherwise")
-        student, pruning, bits = candidate.student, candidate.pruning, candidate.quantization.bits
-        ratio = pruning.ratio if pruning.removes else 0.0
-        granularity = pruning.granularity or self.board.target.channel_parallel
-        key = (student.model_dump_json(), ratio, pruning.target if ratio else "macs", granularity if ratio else 0, bits)
+        key = self._key(candidate)
         if key not in self._known:
-            self._known[key] = estimate(self._graph(student, ratio, pruning.target, granularity), self.board, bits)
+            _, ratio, target, granularity, bits = key
+            self._known[key] = estimate(self._graph(candidate.student, ratio, target, granularity), self.board, bits)
             if self._known[key]["parameters"] > _LARGE:
                 gc.collect()
                 give_back()
         return dict(self._known[key])
+
+    def _key(self, candidate: Candidate) -> tuple[str, float, str, int, int]:
+        student, pruning, bits = candidate.student.model_dump_json(), candidate.pruning, candidate.quantization.bits
+        if not pruning.removes or not pruning.ratio:
+            return student, 0.0, "macs", 0, bits
+        return student, pruning.ratio, pruning.target, pruning.granularity or self.board.target.channel_parallel, bits
 
     def network_key(self, candidate: Candidate) -> str:
         """The same for candidates that are one network, as where a class ignores `width`; raises as `estimate`.
@@ -75,16 +99,49 @@ class Estimator:
 
         None where its ratio can be met, or somebody else prunes. Raises as `estimate`.
         """
-        student, pruning = candidate.student, candidate.pruning
+        reach, pruning = self._reach_of(candidate), candidate.pruning
+        hardly = 0.0 if pruning.target == "fps" else TOLERANCE
+        return reach if reach is not None and pruning.ratio > reach + hardly else None
+
+    def _reach_of(self, candidate: Candidate) -> float | None:
+        key = self._reach_key(candidate)
+        if key is None:
+            return None
+        if key not in self._reach:
+            _, target, granularity = key
+            clock = self._clock(candidate.student, target)
+            self._reach[key] = self._prunable(candidate.student).reach(granularity=granularity, clock=clock)
+        return self._reach[key]
+
+    def _reach_key(self, candidate: Candidate) -> tuple[str, str, int] | None:
+        pruning = candidate.pruning
         if not pruning.removes or is_import_path(pruning.method) or pruning.backend != "edgesearch":
             return None
         granularity = pruning.granularity or self.board.target.channel_parallel
-        key = (student.model_dump_json(), pruning.target, granularity)
-        if key not in self._reach:
-            clock = self._clock(student, pruning.target)
-            self._reach[key] = self._prunable(student).reach(granularity=granularity, clock=clock)
-        hardly = 0.0 if pruning.target == "fps" else TOLERANCE
-        return self._reach[key] if pruning.ratio > self._reach[key] + hardly else None
+        return candidate.student.model_dump_json(), pruning.target, granularity
+
+    # --- for another estimator of the same data set and board
+
+    def facts(self, candidate: Candidate) -> Facts:
+        """What `learn` takes; raises as `estimate`."""
+        metrics, student = self.estimate(candidate), candidate.student.model_dump_json()
+        if student not in self._structures:
+            self._unpruned(candidate.student)
+        return Facts(metrics, self._structures[student], self._has_maps[student], self._reach_of(candidate))
+
+    def knows(self, candidate: Candidate) -> bool:
+        """Whether all is told at once, without building the network."""
+        reach = self._reach_key(candidate)
+        is_student_known = candidate.student.model_dump_json() in self._structures
+        return is_student_known and self._key(candidate) in self._known and (reach is None or reach in self._reach)
+
+    def learn(self, candidate: Candidate, facts: Facts) -> None:
+        """Take over what another estimator found out."""
+        student = candidate.student.model_dump_json()
+        self._known[self._key(candidate)] = dict(facts.metrics)
+        self._structures[student], self._has_maps[student] = facts.structure, facts.has_maps
+        if (key := self._reach_key(candidate)) is not None and facts.reach is not None:
+            self._reach[key] = facts.reach
 
     def _refuse_without_maps(self, student: Student) -> None:
         key = student.model_dump_json()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import nn
@@ -18,6 +19,20 @@ __all__ = ["StageMemory"]
 
 #: What a process has before it reads data: interpreter, torch, Ray's worker, code that a first step brings into memory.
 _PROCESS_BYTES = 400_000_000
+
+
+class _Training(NamedTuple):
+    """What decides the memory of a training; `logits`: whether its teacher's are stored."""
+
+    student: Student
+    recipe: Recipe
+    distillation: Distillation
+    teacher: Student | None
+    logits: bool
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return (self.student.model_dump_json(), self.recipe.model_dump_json(), self.distillation.kind, str(self.teacher))
 
 
 class StageMemory:
@@ -36,27 +51,38 @@ class StageMemory:
 
     def __call__(self, stage: Stage) -> int:
         """Equal trainings are looked at once."""
+        training = self._training(stage)
+        if training is None:
+            return 0
+        if training.key not in self._known:
+            try:
+                self._known[training.key] = self._of(training)
+            except Exception:  # a network that cannot be trained ends its stage, which says why; nothing is to be placed then
+                self._known[training.key] = 0
+        return self._known[training.key]
+
+    def knows(self, stage: Stage) -> bool:
+        """Whether it is told at once, without a look at the training."""
+        training = self._training(stage)
+        return training is None or training.key in self._known
+
+    def learn(self, stage: Stage, taken: int) -> None:
+        """Take over what another process found out."""
+        if (training := self._training(stage)) is not None:
+            self._known[training.key] = taken
+
+    def _training(self, stage: Stage) -> _Training | None:
         spec = stage_specs().find(stage.kind)
         settings = spec.settings_of(stage)
         recipe = spec.recipe(settings)
         if recipe is None or not self._data.train or not self._data.channels:  # not known, as in a replay
-            return 0
-        student, teacher = student_of(stage), None
-        if "teacher" in stage.inputs:
-            teacher = student_of(stage.inputs["teacher"])
+            return None
+        teacher = student_of(stage.inputs["teacher"]) if "teacher" in stage.inputs else None
         distillation = getattr(settings, "distillation", Distillation())
-        key = (student.model_dump_json(), recipe.model_dump_json(), distillation.kind, str(teacher))
-        if key not in self._known:
-            try:
-                self._known[key] = self._of(student, recipe, distillation, teacher, logits="logits" in stage.inputs)
-            except Exception:  # a network that cannot be trained ends its stage, which says why; nothing is to be placed then
-                self._known[key] = 0
-        return self._known[key]
+        return _Training(student_of(stage), recipe, distillation, teacher, "logits" in stage.inputs)
 
-    def _of(
-        self, student: Student, recipe: Recipe, distillation: Distillation, teacher: Student | None, *, logits: bool
-    ) -> int:
-        data = self._data
+    def _of(self, training: _Training) -> int:
+        data, (student, recipe, distillation, teacher, logits) = self._data, training
         model = self._build(student)
         before = _PROCESS_BYTES + _bytes(model) + self._images * data.channels * data.size[0] * data.size[1]
         supervision = None

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from edgesearch.objectives import ArtifactStore, Conditions, Counts, Estimator, Stage
+from edgesearch.objectives import ArtifactStore, Conditions, Counts, Stage
 from edgesearch.search.engine._choice import Chooser
 from edgesearch.search.engine._draws import Proposal
+from edgesearch.search.engine._foresight import Foresight, Pending
 from edgesearch.search.engine._insight import EngineInsight
 from edgesearch.search.engine._proposals import Proposer
 from edgesearch.search.engine._scoring import Scoring
@@ -37,7 +38,7 @@ class Asking:
         settings: StudyFile,
         *,
         conditions: Conditions,
-        estimator: Estimator,
+        estimator: Foresight,
         scoring: Scoring,
         store: ArtifactStore,
         plan: Callable[[Candidate], Sequence[Stage]],
@@ -72,25 +73,39 @@ class Asking:
             self._insight.observe(trial)
             self._chooser.observe(trial)
 
-    def proposals(self, number: int, seen: set[str]) -> Iterator[Proposal]:
-        """Candidates for trial `number`, one after the other until one is taken; `seen` are the keys of those that were."""
-        if self._chooser is not None and self._own <= seen:
-            choice = self._chooser.choose(number)
+    def proposals(self, number: int, seen: set[str]) -> Iterator[Proposal | None]:
+        """Candidates for trial `number`, one after the other until one is taken; `seen` are the keys of those that were.
+
+        None where what one is chosen from is not known yet.
+        """
+        while self._chooser is not None and self._own <= seen:
+            try:
+                choice = self._chooser.choose(number)
+            except Pending:
+                yield None
+                continue
             if choice is not None:
                 yield choice
+            break
         yield from self._proposer.proposals(number)
 
     def remaining_seconds(self, stages: Iterable[Stage]) -> float:
-        """Expected seconds of stages, one after the other."""
+        """Expected seconds of stages, one after the other; 0 while nobody knows yet how large their networks are."""
         self._learn_costs()
-        return self._costs.remaining(stages)
+        try:
+            return self._costs.remaining(stages)
+        except Pending:
+            return 0.0
 
     def _learn_costs(self) -> None:
         while self._paid:  # without a chooser once somebody asks, since a student's size is found by building it
-            attributes = self._paid.popleft().user_attrs
-            self._costs.learn(
-                self._insight.stages(Candidate.model_validate(attributes["candidate"])), attributes["stage_seconds"]
-            )
+            attributes = self._paid[0].user_attrs
+            stages = self._insight.stages(Candidate.model_validate(attributes["candidate"]))
+            try:
+                self._costs.learn(stages, attributes["stage_seconds"])
+            except Pending:
+                return  # next time
+            self._paid.popleft()
 
     @property
     def warning(self) -> str:

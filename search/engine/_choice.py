@@ -21,6 +21,7 @@ from edgesearch.objectives import Stage
 from edgesearch.search.engine._accuracy import AccuracyModel, probability
 from edgesearch.search.engine._coordinates import Axes, Point, Rows
 from edgesearch.search.engine._draws import Proposal, derive_seed
+from edgesearch.search.engine._foresight import Pending
 from edgesearch.search.engine._gain import Goal, Landscape, likely_accuracies
 from edgesearch.search.engine._margin import chance
 from edgesearch.search.engine._options import Variants, training_key
@@ -153,7 +154,7 @@ class Chooser:
     # --- choosing
 
     def choose(self, number: int) -> Proposal | None:
-        """The proposal for trial `number`; None where it is the sampler's turn, or too little is known."""
+        """The proposal for trial `number`; None where it is the sampler's turn, or too little is known. Raises Pending."""
         if number % _OWN_SHARE == 0 or len(self._accuracies) < _LEAST:
             return None
         if self._revision != self._insight.revision or len(self._facts) > _KEPT:
@@ -169,13 +170,20 @@ class Chooser:
     def _options(self, number: int) -> list[tuple[Proposal, _Facts]]:
         draws = [self._proposer.draw(self._space, number, _RANDOM + i, at_random=True) for i in range(_DRAWS)]
         options: dict[str, tuple[Proposal, _Facts]] = {}
+        is_pending = False
         for proposal in (*draws, *self._variants.proposals(number, [training for _, training in sorted(self._front)])):
             key = proposal.key
             if key in options or not proposal.candidate.deployable or self._insight.was_tried(key):
                 continue
-            facts = self._known(proposal)
+            try:
+                facts = self._known(proposal)
+            except Pending:
+                is_pending = True
+                continue
             if facts is not None and not self._insight.has_network(facts.network):
                 options[key] = (proposal, facts)
+        if is_pending:
+            raise Pending
         return list(options.values())
 
     def _known(self, proposal: Proposal) -> _Facts | None:

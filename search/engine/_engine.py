@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, StageMemory, teaching_figures
 from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._ends import Ends
+from edgesearch.search.engine._foresight import Foresight, ForesightProcess
 from edgesearch.search.engine._hard_limits import HardLimits
 from edgesearch.search.engine._heap import give_back_large_blocks
 from edgesearch.search.engine._intake import Accepted, Intake
@@ -42,6 +43,7 @@ class Engine:
 
     `lease`: held while this engine runs; nothing is written once it is lost. `ledger`: writes the study in another way.
     `folder`: where the user's own code is looked for first. `boards`: those that measure, where the study is scored by boards.
+    `foresight`: looks at candidates beside this process while stages run.
     Raises StudyError when the database, the disk or the pool fails, and when no board comes back; the same study then goes on
     with another engine.
     """
@@ -61,6 +63,7 @@ class Engine:
         ledger: Ledger | None = None,
         folder: Path | None = None,
         boards: BoardCrew | None = None,
+        foresight: ForesightProcess | None = None,
         retry_failed: bool = False,
     ) -> None:
         self._study, self._settings, self._conditions = study, settings, conditions
@@ -68,6 +71,8 @@ class Engine:
         self._ledger = Ledger(study, lease, say=progress.note) if ledger is None else ledger
         self._scoring, self._boards = Scoring(settings, estimator.board), boards
         self._limits = HardLimits(settings, conditions)
+        memory = StageMemory(conditions, folder) if pool.slots > 1 else None
+        self._foresight = Foresight(estimator, memory, foresight, is_idle=lambda: self._stages.is_idle)
         self._stages = StageRunner(
             store=store,
             pool=pool,
@@ -78,7 +83,7 @@ class Engine:
             vitis=settings.vitis,
             limits=self._limits.limits,
             boards=boards,
-            memory=StageMemory(conditions, folder) if pool.slots > 1 else None,
+            memory=self._foresight.memory,
         )
         self._pace = Pace(pool, boards)
         self._open = 0  # stages of trials under way that run or could
@@ -88,7 +93,7 @@ class Engine:
             settings,
             study.user_attrs,
             conditions=conditions,
-            estimator=estimator,
+            estimator=self._foresight,
             scoring=self._scoring,
             limits=self._limits,
             stopping=self._stopping,
@@ -119,16 +124,17 @@ class Engine:
         while True:
             self._advance()
             busy = self._take_up()
-            if not busy and self._wants_trial():
+            wants = not busy and self._wants_trial()
+            if wants and not self._foresight.is_pending:
                 if (accepted := self._intake.look(self._count)) is not None:
                     self._create(accepted)
                 busy = True
-            if not busy and not self._active:
+            if not busy and not wants and not self._active:
                 if not self._stopping.paused:
                     break
                 self._stop_hopeless()
             self._show()
-            for end in self._stages.collect(timeout=0.0 if busy else 0.25):
+            for end in self._stages.collect(timeout=0.0 if busy else self._foresight.patience):
                 self._settle(end)
         self._ledger.set_attributes(self._tallies())
         intake = self._intake

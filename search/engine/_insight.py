@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 from edgesearch.errors import EdgesearchError
-from edgesearch.objectives import ArtifactStore, Estimator, Stage
+from edgesearch.objectives import ArtifactStore, Stage
+from edgesearch.search.engine._foresight import Foresight, bare
 from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Candidate, Student
@@ -18,14 +19,14 @@ __all__ = ["EngineInsight"]
 
 class EngineInsight:
     """See `Insight`. `plan` gives a candidate's stages; `was_tried` tells by a candidate's key whether it was tried or ruled
-    out, `has_network` by a network's whether a trial has it.
+    out, `has_network` by a network's whether a trial has it. What is being found out raises Pending.
     """
 
     def __init__(
         self,
         *,
         settings: StudyFile,
-        estimator: Estimator,
+        estimator: Foresight,
         scoring: Scoring,
         store: ArtifactStore,
         plan: Callable[[Candidate], Sequence[Stage]],
@@ -89,7 +90,7 @@ class EngineInsight:
         key = student.model_dump_json()
         if key not in self._macs:
             try:
-                self._macs[key] = self._estimator.estimate(Candidate(student=student).canonical())["macs"]
+                self._macs[key] = self._estimator.estimate(bare(student))["macs"]
             except (EdgesearchError, LookupError):
                 self._macs[key] = 0.0
         return self._macs[key]

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from optuna.trial import FrozenTrial
 
 from edgesearch.errors import EdgesearchError
-from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage
+from edgesearch.objectives import ArtifactStore, Conditions, Stage
 from edgesearch.search.engine._asking import Asking
 from edgesearch.search.engine._draws import Proposal
+from edgesearch.search.engine._foresight import Foresight, Pending
 from edgesearch.search.engine._hard_limits import HardLimits
 from edgesearch.search.engine._plans import Plans
 from edgesearch.search.engine._rejections import Rejections
@@ -46,7 +47,7 @@ class Intake:
         attributes: Mapping[str, Any],
         *,
         conditions: Conditions,
-        estimator: Estimator,
+        estimator: Foresight,
         scoring: Scoring,
         limits: HardLimits,
         stopping: Stopping,
@@ -70,7 +71,8 @@ class Intake:
         )
         if self._asking.warning:
             note(f"warning: {self._asking.warning}")
-        self._search: Iterator[Proposal] | None = None  # for the next trial
+        self._search: Iterator[Proposal | None] | None = None  # for the next trial
+        self._unknown: Proposal | None = None  # of which it is being found out what it is like
         self._began = 0.0
         self._seen: set[str] = set()  # candidate keys
         self._networks = Networks(int(attributes.get("repeats", 0)), note=note)
@@ -112,29 +114,41 @@ class Intake:
     # --- proposals
 
     def look(self, number: int) -> Accepted | None:
-        """Look at one proposal for trial `number`; None where it does not become one, or none is left."""
+        """Look at one proposal for trial `number`; None where it does not become one, none is left, or it is not known yet."""
         if self._search is None:
             self._search, self._began = self._proposals(number), time.perf_counter()
-        proposal = next(self._search, None)
-        if proposal is None:
+        try:
+            proposal, self._unknown = self._unknown or next(self._search), None
+        except StopIteration:
             if not self.exhausted:
                 self._note(self._asking.why_none_is_left())
             self._search, self.exhausted = None, True
-        elif proposal.key in self._seen:
+            return None
+        if proposal is None:
+            return None
+        if proposal.key in self._seen:
             self._networks.repeats += proposal.drawn
-        else:
-            estimate = self._screen(proposal)
-            self._seen.add(proposal.key)
-            if estimate is not None:
-                network = self._estimator.network_key(proposal.candidate)
-                if (reach := self._estimator.beyond_reach(proposal.candidate)) is not None:
-                    self._networks.reached(network, proposal.candidate, reach)
-                if not self._networks.has(network, proposal.candidate):
-                    self._search = None
-                    return Accepted(proposal, estimate, network, time.perf_counter() - self._began)
-        return None
+            return None
+        try:
+            return self._judge(proposal)
+        except Pending:
+            self._unknown = proposal
+            return None
 
-    def _proposals(self, number: int) -> Iterator[Proposal]:
+    def _judge(self, proposal: Proposal) -> Accepted | None:
+        estimate = self._screen(proposal)
+        self._seen.add(proposal.key)
+        if estimate is None:
+            return None
+        network = self._estimator.network_key(proposal.candidate)
+        if (reach := self._estimator.beyond_reach(proposal.candidate)) is not None:
+            self._networks.reached(network, proposal.candidate, reach)
+        if self._networks.has(network, proposal.candidate):
+            return None
+        self._search = None
+        return Accepted(proposal, estimate, network, time.perf_counter() - self._began)
+
+    def _proposals(self, number: int) -> Iterator[Proposal | None]:
         while self._retry:
             yield Proposal(self._retry.pop(0))
         while (stopped := self._stopping.again()) is not None:

@@ -38,10 +38,11 @@ class StageCosts:
         kinds = [stage.kind for stage in stages]
         if "rung" in seconds and "student" in seconds:  # the student's are those of the epochs behind its rungs
             seconds = {**seconds, "student": seconds["student"] + seconds["rung"]}
-        for stage in stages:
-            if stage.kind in seconds and kinds.count(stage.kind) == 1:
-                work = work_of(stage, self._counts)
-                self._model.observe(work, self._macs_of(work.student), seconds[stage.kind])
+        paid = [stage for stage in stages if stage.kind in seconds and kinds.count(stage.kind) == 1]
+        works = [work_of(stage, self._counts) for stage in paid]
+        macs = [self._macs_of(work.student) for work in works]  # all before any is learnt from, since a look may be put off
+        for stage, work, size in zip(paid, works, macs, strict=True):
+            self._model.observe(work, size, seconds[stage.kind])
 
     def expectation(self, stage: Stage) -> Expectation:
         """What `seconds` makes seconds of."""

@@ -42,8 +42,9 @@ class StageRunner:
     """Runs stages in a pool and finds their artifacts in the store.
 
     `folder` is where the user's own code is looked for first, `vitis` where Vitis AI's tools are; `note` is told what a person
-    should know. `limits`: those that networks are held to. `memory` tells how many bytes a stage's process takes. `boards`
-    serve the stages that need one, which wait while they run and so take no worker's place.
+    should know. `limits`: those that networks are held to. `memory` tells how many bytes a stage's process takes; a stage
+    waits while that is None, since nobody knows yet. `boards` serve the stages that need one, which wait while they run and so
+    take no worker's place.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class StageRunner:
         boards: BoardCrew | None = None,
         vitis: VitisSettings | None = None,
         limits: Limits | None = None,
-        memory: Callable[[Stage], int] | None = None,
+        memory: Callable[[Stage], int | None] | None = None,
     ) -> None:
         self._memory = memory
         self._boards = boards
@@ -87,6 +88,11 @@ class StageRunner:
         """Whether a worker is free."""
         return self.free > 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no stage runs."""
+        return not self._running
+
     def artifact(self, stage: Stage) -> Artifact | None:
         """The stage's artifact, if it is in the store."""
         if self._has(stage):
@@ -114,7 +120,9 @@ class StageRunner:
         if not self.has_room:
             return False
         taken = sum((Counter(resources_of(other)) for other, _ in self._running.values()), Counter[str]())
-        return all(taken[name] + amount <= 1 for name, amount in resources_of(stage).items())
+        if any(taken[name] + amount > 1 for name, amount in resources_of(stage).items()):
+            return False
+        return self._memory is None or self._memory(stage) is not None
 
     def _has(self, stage: Stage) -> bool:
         """Whether the stage has begun, and it is open how it ends."""
@@ -136,7 +144,7 @@ class StageRunner:
                 board=None if board is None else asdict(board),
                 vitis=self._vitis,
                 limits=self._limits,
-                memory=0 if self._memory is None else self._memory(stage),
+                memory=0 if self._memory is None else self._memory(stage) or 0,
                 pieces=self._pieces.get(stage.key, 1),
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from edgesearch.board_eval import Board, BoardPool, find_board, find_compiler
@@ -10,6 +11,7 @@ from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, check_o
 from edgesearch.objectives.training import find_stages
 from edgesearch.objectives.vitis import Task, check_packages
 from edgesearch.plugins import is_import_path, source_fingerprint
+from edgesearch.search.engine import ForesightSettings
 from edgesearch.search.library._boards import check_kind, with_boards
 from edgesearch.search.study import StudyFile, with_fingerprint
 from edgesearch.spaces import Candidate, Student, build
@@ -28,6 +30,23 @@ class Inputs:
     pool: BoardPool | None = None
     #: Why no compiler of Vitis AI is there for a study that leaves compiling to it; "" where one is, or none is needed.
     no_compiler: str = ""
+
+    @property
+    def foresight(self) -> ForesightSettings:
+        """How another process tells of candidates what `estimator` does."""
+        settings, conditions = self.settings, self.conditions
+        return ForesightSettings(
+            board=settings.board,
+            compiler=settings.compiler,
+            allow=settings.allow,
+            source_sha256=conditions.board_source_sha256,
+            channels=self.data.channels,
+            classes=len(self.data.classes),
+            images=conditions.images,
+            size=conditions.size,
+            folder=str(settings.folder),
+            python_path=tuple(sys.path),
+        )
 
     def plan(self, candidate: Candidate, *, last: str = "measured") -> Stage:
         """A candidate's stage of that kind, with all it needs.

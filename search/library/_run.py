@@ -15,6 +15,7 @@ from edgesearch.search.engine import (
     BoardCrew,
     BoardRules,
     Engine,
+    ForesightProcess,
     Pool,
     Progress,
     StageRunner,
@@ -129,8 +130,11 @@ def run_study(
             if crew is not None and _is_open(study, trials, retry_failed):
                 crew.look_first()
             pool = resources.pool(inputs.pool, inputs.conditions.threads)
+            foresight = ForesightProcess(inputs.foresight)
             store, logs = study_store(settings, home, stored=study, warn=progress.note), home.logs(settings.name)
             try:
+                if pool.slots > 1:
+                    foresight.start()
                 engine = Engine(
                     study=study,
                     settings=settings,
@@ -143,6 +147,7 @@ def run_study(
                     lease=lease,
                     folder=settings.folder,
                     boards=crew,
+                    foresight=foresight,
                     retry_failed=retry_failed,
                 )
                 summary = engine.run(_with_retries(study, trials) if retry_failed else trials)
@@ -152,6 +157,7 @@ def run_study(
                 view = ledger.patiently(lambda: read_study(study))
                 _compile_front(inputs, view, runner, progress)
             finally:
+                foresight.close()
                 pool.close()
     return summary, view
 

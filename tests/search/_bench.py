@@ -12,6 +12,7 @@ from _inline import InlinePool
 from edgesearch.board_eval import find_board
 from edgesearch.objectives import Conditions, Estimator, Store, load_data
 from edgesearch.search.engine._engine import Engine
+from edgesearch.search.engine._foresight import ForesightProcess
 from edgesearch.search.engine._jobs import Job, JobResult
 from edgesearch.search.engine._summary import Summary
 from edgesearch.search.engine._workers import Pool
@@ -75,18 +76,28 @@ class Bench:
     def study(self) -> optuna.Study:
         return create_or_resume(open_storage(self.home.database), self.settings)
 
-    def run(self, trials: int, pool: Pool | None = None, *, retry_failed: bool = False) -> Summary:
+    def run(
+        self,
+        trials: int,
+        pool: Pool | None = None,
+        *,
+        retry_failed: bool = False,
+        estimator: Estimator | None = None,
+        foresight: ForesightProcess | None = None,
+    ) -> Summary:
         data = load_data(self.settings.data)
         board = find_board(self.settings.board)
         engine = Engine(
             study=self.study(),
             settings=self.settings,
             conditions=Conditions.of(data, self.settings.pipeline, board),
-            estimator=Estimator(channels=data.channels, classes=len(data.classes), board=board),
+            estimator=estimator or Estimator(channels=data.channels, classes=len(data.classes), board=board),
             store=Store(self.home.store, warn=self.progress.note),
             pool=pool or InlinePool(),
             progress=self.progress,
             logs=self.home.logs(self.settings.name),
+            folder=self.settings.folder,
+            foresight=foresight,
             retry_failed=retry_failed,
         )
         return engine.run(trials)

@@ -127,7 +127,7 @@ from edgesearch.search.engine._child import ChildPool
 from edgesearch.search.engine._jobs import Job
 pool = ChildPool()
 pool.submit(Job(**json.loads({json.dumps(json.dumps(asdict(job(tmp_path, epochs=5000))))!s})))
-print(pool._process.pid, flush=True)
+print(pool._process._process.pid, flush=True)
 time.sleep(1000)
 """
     driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)

@@ -1,0 +1,244 @@
+"""What is known of candidates and stages before they run: found out here while nothing else does, beside the driver else.
+
+To build and time a large network takes seconds, to prune it by the DPU's time up to a minute. So long nobody would collect
+what workers finished and give them more. Answers are the same wherever they are found.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgesearch.board_eval import Board, Compiler, Feature
+from edgesearch.errors import EdgesearchError
+from edgesearch.objectives import Conditions, Estimator, Facts, Stage, StageMemory
+from edgesearch.search.engine._lines import Died, LineProcess
+from edgesearch.spaces import Candidate, Student
+
+__all__ = ["Foresight", "ForesightProcess", "ForesightSettings", "Pending"]
+
+#: A question that so many processes ended at has itself to blame.
+_DEATHS = 2
+#: Seconds to wait at a time: most often, and while an answer may come.
+_WAIT_S, _SOON_S = 0.25, 0.05
+
+
+class Pending(Exception):
+    """The answer is being found out; ask again."""
+
+
+@dataclass(frozen=True)
+class ForesightSettings:
+    """How another process makes the estimator and the forecast of memory, and finds the user's code; see `find_board`."""
+
+    board: str
+    compiler: Compiler
+    allow: tuple[Feature, ...]
+    source_sha256: str
+    channels: int
+    classes: int
+    images: Mapping[str, int]
+    size: tuple[int, int]
+    folder: str
+    python_path: tuple[str, ...]
+
+
+class ForesightProcess:
+    """A process that answers questions one after the other, those about stages first: for them workers wait."""
+
+    def __init__(self, settings: ForesightSettings) -> None:
+        self._settings = asdict(settings)
+        self._process = LineProcess("edgesearch.search.engine._foresight_process")
+        self._waiting: dict[str, dict[str, Any]] = {}  # by key
+        self._asked: str | None = None
+        self._answers: dict[str, dict[str, Any]] = {}
+        self._deaths: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Start it before it is asked anything: that takes seconds."""
+        self._process.start()
+
+    def close(self) -> None:
+        """Stop it."""
+        self._process.close()
+
+    def ask(self, key: str, question: Mapping[str, Any]) -> None:
+        """Ask, unless this was asked and not answered yet."""
+        if key != self._asked:
+            self._waiting.setdefault(key, dict(question))
+        self._step()
+
+    def take(self, key: str) -> dict[str, Any] | None:
+        """The answer, if it has come; it is given once."""
+        self._step()
+        return self._answers.pop(key, None)
+
+    def is_asked(self, key: str) -> bool:
+        """Whether this was asked and not answered yet."""
+        return key == self._asked or key in self._waiting
+
+    def is_busy(self, what: str = "") -> bool:
+        """Whether a question of this sort, or any, was asked and not answered yet."""
+        self._step()
+        return any(key is not None and key.startswith(what) for key in (self._asked, *self._waiting))
+
+    def _step(self) -> None:
+        """Read an answer that is there; then ask the next question."""
+        if self._asked is not None:
+            try:
+                answer = self._process.answer(0.0)
+            except Died as death:
+                answer = self._after(self._asked, death)
+            if answer is None:
+                return
+            self._answers[self._asked], self._asked = answer, None
+        if self._waiting:
+            key = min(self._waiting, key=lambda key: not key.startswith(STAGE))
+            self._asked, self._question = key, self._waiting.pop(key)
+            self._process.ask({"settings": self._settings, **self._question})
+
+    def _after(self, key: str, death: Died) -> dict[str, Any] | None:
+        self._deaths[key] += 1
+        if self._deaths[key] >= _DEATHS:
+            return {"error": f"the process that was to tell its speed and size died ({death})"}
+        self._process.ask({"settings": self._settings, **self._question})
+        return None
+
+
+#: What a question is about, the first part of its key.
+CANDIDATE, STAGE = "candidate ", "stage "
+
+
+class Foresight:
+    """Asks `estimator` and `memory` while the engine `is_idle`, and `process`, where there is one, while stages run.
+
+    What would take long raises Pending then, until it is known.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        memory: StageMemory | None,
+        process: ForesightProcess | None,
+        *,
+        is_idle: Callable[[], bool],
+    ) -> None:
+        self._estimator, self._memory, self._process, self._is_idle = estimator, memory, process, is_idle
+        self._refused: dict[str, str] = {}  # candidate's key -> why
+
+    @property
+    def board(self) -> Board:
+        """The simulated board."""
+        return self._estimator.board
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether answers on candidates are still to come."""
+        return self._process is not None and self._process.is_busy(CANDIDATE)
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which an engine may wait for something else at a time."""
+        return _SOON_S if self._process is not None and self._process.is_busy() else _WAIT_S
+
+    # --- candidates: as `Estimator` tells
+
+    def estimate(self, candidate: Candidate) -> dict[str, float]:
+        """The metrics that are known before training. Raises EdgesearchError as `Estimator.estimate`, and Pending."""
+        self._find_out(candidate)
+        return self._estimator.estimate(candidate)
+
+    def network_key(self, candidate: Candidate) -> str:
+        """The same for candidates that are one settings. Raises as `estimate`."""
+        self._find_out(candidate)
+        return self._estimator.network_key(candidate)
+
+    def beyond_reach(self, candidate: Candidate) -> float | None:
+        """The largest share that can be pruned, where the candidate asks for more. Raises as `estimate`."""
+        self._find_out(candidate)
+        return self._estimator.beyond_reach(candidate)
+
+    def _find_out(self, candidate: Candidate) -> None:
+        if self._process is None or self._estimator.knows(candidate):
+            return
+        if (reason := self._refused.get(candidate.key)) is not None:
+            raise EdgesearchError(reason)
+        key = CANDIDATE + candidate.key
+        answer = self._process.take(key)
+        if answer is None:
+            if self._is_idle() and not self._process.is_asked(key):
+                return  # nobody waits for this process meanwhile
+            self._process.ask(key, {"candidate": candidate.model_dump(mode="json")})
+            raise Pending
+        if "error" in answer:
+            self._refused[candidate.key] = answer["error"]
+            raise EdgesearchError(answer["error"])
+        _raise_bug(answer)
+        self._estimator.learn(candidate, Facts(**answer["facts"]))
+        if answer["bare"] is not None:
+            self._estimator.learn(bare(candidate.student), Facts(**answer["bare"]))
+
+    # --- stages
+
+    def memory(self, stage: Stage) -> int | None:
+        """Bytes of the stage's process at its peak, 0 where that is not known; None while it is being found out."""
+        memory, process = self._memory, self._process
+        if memory is None:
+            return 0
+        if process is None or memory.knows(stage):
+            return memory(stage)
+        key = STAGE + stage.key
+        answer = process.take(key)
+        if answer is None:
+            if self._is_idle() and not process.is_asked(key):
+                return memory(stage)
+            process.ask(key, {"stage": stage.to_json()})
+            return None
+        _raise_bug(answer)
+        memory.learn(stage, answer.get("memory", 0))
+        return memory(stage)
+
+
+def bare(student: Student) -> Candidate:
+    """A student by itself, of which costs are learnt."""
+    return Candidate(student=student).canonical()
+
+
+def _raise_bug(answer: Mapping[str, Any]) -> None:
+    if "bug" in answer:
+        raise RuntimeError(f"a bug, in a process beside this one:\n{answer['bug']}")
+
+
+def answer_in(settings: ForesightSettings) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """What answers questions, in a process of its own."""
+    from edgesearch.board_eval import find_board
+
+    folder = Path(settings.folder)
+    board = find_board(
+        settings.board,
+        folder=folder,
+        compiler=settings.compiler,
+        allow=settings.allow,
+        expected_sha256=settings.source_sha256,
+    )
+    estimator = Estimator(channels=settings.channels, classes=settings.classes, board=board, folder=folder)
+    conditions = Conditions(
+        {}, images=settings.images, size=settings.size, channels=settings.channels, classes=settings.classes
+    )
+    memory = StageMemory(conditions, folder)
+
+    def answer(question: Mapping[str, Any]) -> dict[str, Any]:
+        if "stage" in question:
+            return {"memory": memory(Stage.from_json(question["stage"]))}
+        candidate = Candidate.model_validate(question["candidate"])
+        facts = estimator.facts(candidate).to_json()
+        try:
+            alone: dict[str, Any] | None = estimator.facts(bare(candidate.student)).to_json()
+        except EdgesearchError:
+            alone = None
+        return {"facts": facts, "bare": alone}
+
+    return answer
