@@ -9,11 +9,9 @@ demo: .venv/installed
 	$(BIN)/edgesearch optimize quickstart --trials 20 --home runs
 	$(BIN)/edgesearch export --study quickstart --knee --home runs -o runs/deploy
 
-# Tests of studies start workers, servers and browsers of their own, and wait for them for half of the time: three at a time,
-# whatever the machine has.
+# Tests of studies start workers, servers and browsers of their own and wait for them half of the time: two processes for each core.
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --ignore tests/search $(PYTEST_FLAGS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/search $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$((2 * $$(nproc))) --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 quick-test: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)

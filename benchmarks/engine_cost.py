@@ -5,7 +5,8 @@ are not: an inline pool writes an artifact with plausible figures the moment a s
 out of all figures but `wall_s`, since a worker would do it.
 
 `driver_cpu_ms_per_trial_1000`: processor time of the driver for a trial, median of the 200 up to the 1,000th (with fewer
-trials, of the last fifth); `..._mean`: mean of all trials, which pays for networks that are estimated for the first time.
+trials, of the last fifth); `..._mean`: mean of all trials. `beside_cpu_s`: of the process in which networks that are new are
+built, timed and their memory foretold, as `optimize` has it with several workers.
 `seconds_10000`: from the first proposal to the last trial; null with fewer trials. `ask_p99_ms_10000`: of the sampler's draws
 for the last 1,000 trials, by the wall clock; `ask_cpu_p99_ms`: the same in processor time. `rss_mb`: most memory that the
 process had when the engine had run; `rss_before_mb`: and before. `report_s`: the longest of the reports, in processor time: two
@@ -26,7 +27,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -37,9 +38,9 @@ import psutil
 from _report import finish
 from rich.console import Console
 
-from edgesearch.board_eval import find_board
-from edgesearch.objectives import Conditions, Estimator, Store, load_data
-from edgesearch.search.engine import Engine, Job, JobResult, PlainProgress, Proposer
+from edgesearch.objectives import Store
+from edgesearch.search.engine import Engine, ForesightProcess, Job, JobResult, PlainProgress, Proposer
+from edgesearch.search.library._inputs import read_inputs
 from edgesearch.search.report import front_csv, front_json, print_table, write_report
 from edgesearch.search.study import (
     Home,
@@ -104,6 +105,8 @@ class NoOpPool:
         self.wall += time.perf_counter() - wall
 
     def wait(self, timeout: float) -> list[JobResult]:
+        if not self._ended:
+            time.sleep(timeout)
         ended = list(self._ended)
         self._ended.clear()
         return ended
@@ -175,25 +178,26 @@ def watch_asks(asks: list[tuple[int, float, float]]) -> None:
 
 
 def run(home: Home, settings: StudyFile, trials: int, slots: int) -> dict[str, Any]:
-    board = find_board(settings.board)
-    settings = settings.resolved(granularity=board.target.channel_parallel)
-    data = load_data(settings.data)
+    inputs = read_inputs(settings)
     store = Store(home.store)
     pool, asks = NoOpPool(store, slots), list[tuple[int, float, float]]()
+    foresight = ForesightProcess(inputs.foresight)
     meter = Meter(pool)
     watch_asks(asks)
     database = open_storage(home.database)
-    with hold_lease(database, settings.name, folder=home.root) as lease:
+    children = cpu_of_children()
+    with hold_lease(database, settings.name, folder=home.root) as lease, closing(foresight):
         engine = Engine(
-            study=create_or_resume(database, settings),
-            settings=settings,
-            conditions=Conditions.of(data, settings.pipeline, board),
-            estimator=Estimator(channels=data.channels, classes=len(data.classes), board=board),
+            study=create_or_resume(database, inputs.settings),
+            settings=inputs.settings,
+            conditions=inputs.conditions,
+            estimator=inputs.estimator,
             store=store,
             pool=pool,
             progress=meter,
             logs=home.logs(settings.name),
             lease=lease,
+            foresight=foresight,
         )
         before = most_memory_mb()
         begun, cpu = time.perf_counter(), time.process_time()
@@ -211,11 +215,18 @@ def run(home: Home, settings: StudyFile, trials: int, slots: int) -> dict[str, A
         "seconds_10000": round(wall - pool.wall, 1) if trials >= 10_000 else None,
         "wall_s": round(wall, 1),
         "driver_cpu_s": round(meter.cpu[-1] - cpu, 1),
+        "beside_cpu_s": round(cpu_of_children() - children, 1),
         "ask_p99_ms_10000": round(1e3 * float(np.percentile([ask[1] for ask in late], 99)), 1),
         "ask_cpu_p99_ms": round(1e3 * float(np.percentile([ask[2] for ask in late], 99)), 1),
         "rss_mb": most_memory_mb(),
         "rss_before_mb": before,
     }
+
+
+def cpu_of_children() -> float:
+    """Seconds of processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def most_memory_mb() -> int:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
+#: Tests of studies.
+_WAITING = Path(__file__).parent / "search"
 #: Golden files of AMD's tools, measurements, CIFAR-10 and MNIST: beside the checkout, or where this variable says.
 _REFERENCE_DATA = Path(os.environ.get("EDGESEARCH_REFERENCE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -20,6 +22,22 @@ _REFERENCE_DATA = Path(os.environ.get("EDGESEARCH_REFERENCE_DATA", Path(__file__
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Bytes name no test: a compressed file holds the second it was made, and workers that share tests need one name."""
     return argname if isinstance(val, bytes) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start workers, servers and browsers, and wait for them, between those that compute; long ones first.
+
+    So processes that share the tests, file by file, leave no core idle, and none has a long file left when all else is done.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    order: list[tuple[float, Path]] = []
+    for waits in (False, True):
+        kind = [path for path in files if (_WAITING in path.parents) == waits]
+        kind.sort(key=lambda path: -sum(item.get_closest_marker("slow") is not None for item in files[path]))
+        order += [((place + 0.5) / len(kind), path) for place, path in enumerate(kind)]
+    items[:] = [item for _, path in sorted(order) for item in files[path]]
 
 
 @pytest.fixture(scope="session")

@@ -134,7 +134,7 @@ class Engine:
                     break
                 self._stop_hopeless()
             self._show()
-            for end in self._stages.collect(timeout=0.0 if busy else self._foresight.patience):
+            for end in self._stages.collect(0.0) if busy else self._foresight.meanwhile(self._stages.collect):
                 self._settle(end)
         self._ledger.set_attributes(self._tallies())
         intake = self._intake

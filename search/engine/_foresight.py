@@ -6,11 +6,12 @@ what workers finished and give them more. Answers are the same wherever they are
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgesearch.board_eval import Board, Compiler, Feature
 from edgesearch.errors import EdgesearchError
@@ -19,6 +20,8 @@ from edgesearch.search.engine._lines import Died, LineProcess
 from edgesearch.spaces import Candidate, Student
 
 __all__ = ["Foresight", "ForesightProcess", "ForesightSettings", "Pending"]
+
+T = TypeVar("T")
 
 #: A question that so many processes ended at has itself to blame.
 _DEATHS = 2
@@ -56,6 +59,8 @@ class ForesightProcess:
         self._asked: str | None = None
         self._answers: dict[str, dict[str, Any]] = {}
         self._deaths: Counter[str] = Counter()
+        #: How many answers have come.
+        self.answered = 0
 
     def start(self) -> None:
         """Start it before it is asked anything: that takes seconds."""
@@ -95,6 +100,7 @@ class ForesightProcess:
             if answer is None:
                 return
             self._answers[self._asked], self._asked = answer, None
+            self.answered += 1
         if self._waiting:
             key = min(self._waiting, key=lambda key: not key.startswith(STAGE))
             self._asked, self._question = key, self._waiting.pop(key)
@@ -139,10 +145,18 @@ class Foresight:
         """Whether answers on candidates are still to come."""
         return self._process is not None and self._process.is_busy(CANDIDATE)
 
-    @property
-    def patience(self) -> float:
-        """Seconds for which an engine may wait for something else at a time."""
-        return _SOON_S if self._process is not None and self._process.is_busy() else _WAIT_S
+    def meanwhile(self, collect: Callable[[float], list[T]]) -> list[T]:
+        """What `collect` gives in at most so many seconds, called again until it gives something, an answer has come, or some
+        time has gone by.
+        """
+        process, deadline = self._process, time.monotonic() + _WAIT_S
+        if process is None or not process.is_busy():
+            return collect(_WAIT_S)
+        before = process.answered
+        while not (found := collect(_SOON_S)) and process.is_busy() and process.answered == before:
+            if time.monotonic() > deadline:
+                break
+        return found
 
     # --- candidates: as `Estimator` tells
 

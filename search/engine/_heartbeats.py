@@ -1,9 +1,9 @@
 """Signs of life of workers: each touches the log of its stage now and then, however long the stage says nothing.
 
 A process that is frozen, starved or out of reach touches nothing. Nor does one whose stage waits for something that does not
-come: its thread uses no processor, and no other program runs for it. (A stage that computes for ever is not told from one that
-takes long.) What counts is that the time of the log changes, seen by the driver's own clock: clocks of other machines may be
-wrong.
+come: its thread uses no processor, and no program that was started meanwhile runs for it. (A stage that computes for ever is
+not told from one that takes long.) What counts is that the time of the log changes, seen by the driver's own clock: clocks of
+other machines may be wrong.
 """
 
 from __future__ import annotations
@@ -79,13 +79,14 @@ def beating(log: Path, *, waits: bool = False, every_s: float = _EVERY_S) -> Ite
     With `waits` all the while: others are at work for it, and it is theirs to say how long that may take.
     """
     clock = time.pthread_getcpuclockid(threading.get_ident())
+    others = set(psutil.Process().children())  # of the process, whatever it runs
 
     def beat(over: threading.Event) -> None:
         spent = -1.0
         while not over.wait(every_s):
             before, spent = spent, time.clock_gettime(clock)
             # Programs that a stage starts are held to times of their own; a container's use no processor that is seen here.
-            if waits or spent > before or psutil.Process().children():
+            if waits or spent > before or not others.issuperset(psutil.Process().children()):
                 with suppress(OSError):
                     os.utime(log)
 

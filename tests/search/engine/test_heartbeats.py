@@ -92,19 +92,8 @@ def test_a_log_is_touched_while_nothing_is_written(log: Path) -> None:
     assert log.stat().st_mtime == 1000.0
 
 
-@pytest.mark.parametrize(
-    ("stage", "waits", "touches"),
-    [
-        (lambda over: over.wait(), False, False),
-        (lambda over: over.wait(), True, True),
-        (lambda over: over.wait(0.01) or subprocess.run(["sleep", "1"], check=True), False, True),
-        (lambda over: [None for _ in iter(over.is_set, True)], False, True),
-    ],
-    ids=["waits for nothing", "waits for a board", "waits for a program", "computes"],
-)
-def test_a_stage_that_waits_for_what_does_not_come_touches_nothing(
-    log: Path, stage: Callable[[threading.Event], object], waits: bool, touches: bool
-) -> None:
+def is_touched(log: Path, stage: Callable[[threading.Event], object], *, waits: bool = False) -> bool:
+    """Whether the log is touched while a stage is in the middle of what it does, which ends with an event."""
     over, moments = threading.Event(), []
 
     def look() -> None:
@@ -119,7 +108,30 @@ def test_a_stage_that_waits_for_what_does_not_come_touches_nothing(
         thread.start()
         stage(over)
         thread.join()
-    assert (moments[0] != moments[1]) == touches
+    return moments[0] != moments[1]
+
+
+@pytest.mark.parametrize(
+    ("stage", "waits", "touches"),
+    [
+        (lambda over: over.wait(), False, False),
+        (lambda over: over.wait(), True, True),
+        (lambda over: over.wait(0.01) or subprocess.run(["sleep", "1"], check=True), False, True),
+        (lambda over: [None for _ in iter(over.is_set, True)], False, True),
+    ],
+    ids=["waits for nothing", "waits for a board", "waits for a program", "computes"],
+)
+def test_a_stage_that_waits_for_what_does_not_come_touches_nothing(
+    log: Path, stage: Callable[[threading.Event], object], waits: bool, touches: bool
+) -> None:
+    assert is_touched(log, stage, waits=waits) == touches
+
+
+def test_a_program_that_ran_before_is_no_sign_of_life(log: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        touched = is_touched(log, lambda over: over.wait())
+        other.kill()
+    assert not touched
 
 
 def test_the_process_is_that_of_the_last_attempt(log: Path) -> None:
