@@ -25,7 +25,6 @@ import resource
 import statistics
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import replace
@@ -87,13 +86,16 @@ def study(sampler: str, trials: int, students: list[str]) -> StudyFile:
 
 
 class NoOpPool:
-    """Stages end at once. `cpu` and `wall` are the seconds that writing their artifacts took."""
+    """Stages end at once, and are collected one look later, so that some always run while candidates are looked at.
+
+    `cpu` and `wall` are the seconds that writing their artifacts took.
+    """
 
     waits_for_boards = False
 
     def __init__(self, store: Store, slots: int) -> None:
         self.slots = slots
-        self._store, self._ended = store, deque[JobResult]()
+        self._store, self._ended, self._earlier = store, list[JobResult](), list[JobResult]()
         self.cpu = self.wall = 0.0
 
     def submit(self, job: Job) -> None:
@@ -105,10 +107,11 @@ class NoOpPool:
         self.wall += time.perf_counter() - wall
 
     def wait(self, timeout: float) -> list[JobResult]:
-        if not self._ended:
+        if not self._earlier and not self._ended:
             time.sleep(timeout)
-        ended = list(self._ended)
-        self._ended.clear()
+        elif not self._earlier and timeout:
+            self._earlier, self._ended = self._ended, []
+        ended, self._earlier, self._ended = self._earlier, self._ended, []
         return ended
 
     def cancel(self, key: str) -> bool:

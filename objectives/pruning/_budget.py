@@ -25,6 +25,8 @@ Floats = NDArray[np.float64]
 
 #: Widths at which the time of a network is taken with one group alone at them; between them it is on straight lines.
 _PROBES = 6
+#: How near a time must be that need not be met, and how often the rough clock is set at most.
+_NEAR, _SETTINGS = 0.01, 3
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class Budget(Protocol):
         """The channels kept, in the order of the keys, when the cost is about `target`."""
         ...
 
+    def near(self, keys: Sequence[Floats], target: float) -> Integers:
+        """Much the same as `meet` in less time, for one who need not keep the target."""
+        ...
+
     def gains(self, group: int) -> Floats:
         """For each step down of a group: what is saved by it and those before it, the other groups being whole."""
         ...
@@ -77,6 +83,10 @@ class MacBudget:
     def meet(self, keys: Sequence[Floats], target: float) -> Integers:
         """See Budget."""
         return approach(self._layers, keys, self.granularity, target)
+
+    def near(self, keys: Sequence[Floats], target: float) -> Integers:
+        """See Budget."""
+        return self.meet(keys, target)
 
     def gains(self, group: int) -> Floats:
         """See Budget."""
@@ -120,6 +130,29 @@ class TimeBudget:
         first = self._first(kept, target)
         return self._without_waste(kept[first], [group for group, _ in reversed(steps[:first])], target)
 
+    def near(self, keys: Sequence[Floats], target: float) -> Integers:
+        """See Budget. The rough clock decides, and is set by the exact one until both agree about the outcome."""
+        kept, steps = prefixes(self._channels, keys, self.granularity)
+        scale = self._scale(kept[0])
+        for _ in range(_SETTINGS):
+            first = self._first_roughly(kept, target * scale)
+            if abs(self.seconds(kept[first]) / target - 1) <= _NEAR:
+                break
+            scale = self._scale(kept[first])
+        taken = [group for group, _ in reversed(steps[:first])]
+        return self._without_waste(kept[first], taken, target * scale, roughly=True)
+
+    def _scale(self, kept: Integers) -> float:
+        return self.seconds(kept, rough=True) / self.seconds(kept)
+
+    def _first_roughly(self, kept: Integers, target: float) -> int:
+        """The first of `kept` that takes no longer than `target` by the rough clock; else the last."""
+        low, high = -1, len(kept) - 1  # low is too slow; high is fast enough, or the end
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.seconds(kept[middle], rough=True) <= target else (middle, high)
+        return high
+
     def gains(self, group: int) -> Floats:
         """See Budget. Of a rough clock, and on straight lines between a few widths."""
         ladder = levels(int(self._channels[group]), self.granularity)
@@ -140,12 +173,7 @@ class TimeBudget:
         last = len(kept) - 1
         if self.seconds(kept[0]) <= target:
             return 0
-        scale = self.seconds(kept[0], rough=True) / self.seconds(kept[0])
-        low, high = 0, last  # low is too slow; high is fast enough, or the end
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self.seconds(kept[middle], rough=True) <= target * scale else (middle, high)
-        guess, stride = high, 1
+        guess, stride = min(max(self._first_roughly(kept, target * self._scale(kept[0])), 1), last), 1
         low, high = 0, last
         if self.seconds(kept[guess]) <= target:
             high = guess
@@ -162,16 +190,19 @@ class TimeBudget:
             low, high = (low, middle) if self.seconds(kept[middle]) <= target else (middle, high)
         return high
 
-    def _without_waste(self, kept: Integers, taken: Sequence[int], target: float) -> Integers:
-        """`kept` with steps given back that are not needed for `target`; `taken` are their groups, the dearest step first."""
+    def _without_waste(self, kept: Integers, taken: Sequence[int], target: float, *, roughly: bool = False) -> Integers:
+        """`kept` with steps given back that are not needed for `target`; `taken` are their groups, the dearest step first.
+
+        `roughly`: the target is one of the rough clock, which alone decides.
+        """
         best = kept.copy()
-        scale = self.seconds(kept, rough=True) / self.seconds(kept)
+        rough_target = target if roughly else target * self._scale(kept)
         for group in dict.fromkeys(taken):
             ladder = levels(int(self._channels[group]), self.granularity).tolist()
             for wider in reversed(ladder[: ladder.index(int(best[group]))]):
                 tried = best.copy()
                 tried[group] = wider
-                if self.seconds(tried, rough=True) > target * scale or self.seconds(tried) > target:
+                if self.seconds(tried, rough=True) > rough_target or not (roughly or self.seconds(tried) <= target):
                     break
                 best = tried
         return best

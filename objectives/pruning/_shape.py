@@ -26,13 +26,13 @@ class PrunableShape:
         self._layers = layers_of(model, input_shape, self._groups)
 
     def at(self, *, ratio: float, granularity: int, clock: Clock | None = None) -> nn.Module:
-        """A copy that lost `ratio` of its MACs, or of its time by `clock`, evenly from all groups.
+        """A copy that lost `ratio` of its MACs, or about that of its time by `clock`, evenly from all groups.
 
         Raises SpaceError for a ratio outside 0..0.95.
         """
         check_pruning(ratio, granularity)
         budget = budget_of(self._model, self._groups, self._layers, granularity, clock)
-        kept = budget.meet(even_keys(self._layers.channels.tolist(), granularity), (1 - ratio) * budget.whole)
+        kept = budget.near(even_keys(self._layers.channels.tolist(), granularity), (1 - ratio) * budget.whole)
         return remove_channels(self._model, self._groups, kept.tolist())
 
     def reach(self, *, granularity: int, clock: Clock | None = None) -> float:

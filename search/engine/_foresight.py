@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 #: A question that so many processes ended at has itself to blame.
 _DEATHS = 2
-#: Seconds to wait at a time: most often, and while an answer may come.
-_WAIT_S, _SOON_S = 0.25, 0.05
+#: Seconds to wait at a time: most often, and at first while an answer may come.
+_WAIT_S, _SOON_S = 0.25, 0.004
 
 
 class Pending(Exception):
@@ -152,10 +152,11 @@ class Foresight:
         process, deadline = self._process, time.monotonic() + _WAIT_S
         if process is None or not process.is_busy():
             return collect(_WAIT_S)
-        before = process.answered
-        while not (found := collect(_SOON_S)) and process.is_busy() and process.answered == before:
+        before, step = process.answered, _SOON_S
+        while not (found := collect(step)) and process.is_busy() and process.answered == before:
             if time.monotonic() > deadline:
                 break
+            step *= 1.5  # most answers come within milliseconds, or take seconds
         return found
 
     # --- candidates: as `Estimator` tells

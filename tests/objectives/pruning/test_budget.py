@@ -191,6 +191,29 @@ def test_of_all_networks_as_fast_few_lose_less() -> None:
     assert worth(pruned.model) >= best - 0.1
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.floats(0.05, 1.0), st.sampled_from([1, 4, 8]), st.integers(0, 99))
+def test_near_a_time_few_networks_are_timed(share: float, granularity: int, seed: int) -> None:
+    """With two clocks that agree what is near is what is met."""
+    model, watch = network(), Stopwatch()
+    groups = find_groups(model, SHAPE)
+    alike = TimeBudget(model, groups, granularity, Clock(watch.exact, lambda network: 3.0 * watch.time(network)))
+    channels = [group.channels for group in groups]
+    keys = even_keys(channels, granularity, np.random.default_rng(seed).uniform(0.3, 1.5, len(groups)))
+    near = alike.near(keys, share * alike.whole)
+    assert watch.asked <= 5
+    assert near.tolist() == alike.meet(keys, share * alike.whole).tolist()
+
+
+@pytest.mark.parametrize("architecture", ["cnn_small", "resnet20", "squeezenet1_1"])
+@pytest.mark.parametrize("share", [0.4, 0.7])
+def test_what_is_near_is_within_a_few_percent(architecture: str, share: float) -> None:
+    model = build(Student(architecture=architecture, input_size=32, stem="small"), channels=3, classes=10)
+    clock = clock_of(find_board("zcu104"), (3, 32, 32))
+    near = PrunableShape(model, (3, 32, 32)).at(ratio=1 - share, granularity=16, clock=clock)
+    assert clock.exact(near) / clock.exact(model) == pytest.approx(share, rel=0.06)
+
+
 def test_a_boards_clock_tells_the_time_of_its_code() -> None:
     board = find_board("zcu104")
     assert isinstance(board, SimulatedBoard)
