@@ -133,6 +133,8 @@ class TimeBudget:
     def near(self, keys: Sequence[Floats], target: float) -> Integers:
         """See Budget. The rough clock decides, and is set by the exact one until both agree about the outcome."""
         kept, steps = prefixes(self._channels, keys, self.granularity)
+        if self.seconds(kept[0]) <= target:
+            return kept[0]
         scale = self._scale(kept[0])
         for _ in range(_SETTINGS):
             first = self._first_roughly(kept, target * scale)
@@ -146,8 +148,10 @@ class TimeBudget:
         return self.seconds(kept, rough=True) / self.seconds(kept)
 
     def _first_roughly(self, kept: Integers, target: float) -> int:
-        """The first of `kept` that takes no longer than `target` by the rough clock; else the last."""
-        low, high = -1, len(kept) - 1  # low is too slow; high is fast enough, or the end
+        """The first of `kept` behind its first, which is too slow, that takes no longer than `target` by the rough clock; else
+        the last.
+        """
+        low, high = 0, len(kept) - 1  # low is too slow; high is fast enough, or the end
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if self.seconds(kept[middle], rough=True) <= target else (middle, high)
@@ -173,7 +177,7 @@ class TimeBudget:
         last = len(kept) - 1
         if self.seconds(kept[0]) <= target:
             return 0
-        guess, stride = min(max(self._first_roughly(kept, target * self._scale(kept[0])), 1), last), 1
+        guess, stride = self._first_roughly(kept, target * self._scale(kept[0])), 1
         low, high = 0, last
         if self.seconds(kept[guess]) <= target:
             high = guess

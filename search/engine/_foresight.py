@@ -167,7 +167,7 @@ class Foresight:
         return self._estimator.estimate(candidate)
 
     def network_key(self, candidate: Candidate) -> str:
-        """The same for candidates that are one settings. Raises as `estimate`."""
+        """The same for candidates that are one network. Raises as `estimate`."""
         self._find_out(candidate)
         return self._estimator.network_key(candidate)
 
