@@ -6,7 +6,8 @@ out of all figures but `wall_s`, since a worker would do it.
 
 `driver_cpu_ms_per_trial_1000`: processor time of the driver for a trial, median of the 200 up to the 1,000th (with fewer
 trials, of the last fifth); `..._mean`: mean of all trials. `beside_cpu_s`: of the process in which networks that are new are
-built, timed and their memory foretold, as `optimize` has it with several workers.
+built, timed and their memory foretold, as `optimize` has it with several workers. `longest_wait_s`: the longest time for
+which a stage that had ended was not collected.
 `seconds_10000`: from the first proposal to the last trial; null with fewer trials. `ask_p99_ms_10000`: of the sampler's draws
 for the last 1,000 trials, by the wall clock; `ask_cpu_p99_ms`: the same in processor time. `rss_mb`: most memory that the
 process had when the engine had run; `rss_before_mb`: and before. `report_s`: the longest of the reports, in processor time: two
@@ -73,12 +74,12 @@ SPACE: dict[str, Any] = {
 FRONT = 3000
 
 
-def study(sampler: str, trials: int, students: list[str]) -> StudyFile:
+def study(sampler: str, trials: int, students: list[str], side: list[int], targets: list[str]) -> StudyFile:
     tables = {
         "name": "engine_cost",
         "data": {"name": "digits"},
         "teacher": {"architecture": "resnet18", "input_size": 32},
-        "space": {**SPACE, "students": students},
+        "space": {**SPACE, "students": students, "input_size": side, "pruning_target": targets},
         "constraints": {"min_accuracy": 0.6},
         "search": {"sampler": sampler, "trials": trials},
     }
@@ -88,7 +89,8 @@ def study(sampler: str, trials: int, students: list[str]) -> StudyFile:
 class NoOpPool:
     """Stages end at once, and are collected one look later, so that some always run while candidates are looked at.
 
-    `cpu` and `wall` are the seconds that writing their artifacts took.
+    `cpu` and `wall` are the seconds that writing their artifacts took, `longest` is the longest time for which nobody asked for
+    those that had ended.
     """
 
     waits_for_boards = False
@@ -96,7 +98,8 @@ class NoOpPool:
     def __init__(self, store: Store, slots: int) -> None:
         self.slots = slots
         self._store, self._ended, self._earlier = store, list[JobResult](), list[JobResult]()
-        self.cpu = self.wall = 0.0
+        self.cpu = self.wall = self.longest = 0.0
+        self._asked = time.perf_counter()
 
     def submit(self, job: Job) -> None:
         cpu, wall = time.process_time(), time.perf_counter()
@@ -107,11 +110,14 @@ class NoOpPool:
         self.wall += time.perf_counter() - wall
 
     def wait(self, timeout: float) -> list[JobResult]:
+        if self._earlier or self._ended:
+            self.longest = max(self.longest, time.perf_counter() - self._asked)
         if not self._earlier and not self._ended:
             time.sleep(timeout)
         elif not self._earlier and timeout:
             self._earlier, self._ended = self._ended, []
         ended, self._earlier, self._ended = self._earlier, self._ended, []
+        self._asked = time.perf_counter()
         return ended
 
     def cancel(self, key: str) -> bool:
@@ -180,7 +186,7 @@ def watch_asks(asks: list[tuple[int, float, float]]) -> None:
     Proposer.proposals = watched  # type: ignore[method-assign]
 
 
-def run(home: Home, settings: StudyFile, trials: int, slots: int) -> dict[str, Any]:
+def run(home: Home, settings: StudyFile, trials: int, slots: int, in_driver: bool) -> dict[str, Any]:
     inputs = read_inputs(settings)
     store = Store(home.store)
     pool, asks = NoOpPool(store, slots), list[tuple[int, float, float]]()
@@ -200,7 +206,7 @@ def run(home: Home, settings: StudyFile, trials: int, slots: int) -> dict[str, A
             progress=meter,
             logs=home.logs(settings.name),
             lease=lease,
-            foresight=foresight,
+            foresight=None if in_driver else foresight,
         )
         before = most_memory_mb()
         begun, cpu = time.perf_counter(), time.process_time()
@@ -219,6 +225,7 @@ def run(home: Home, settings: StudyFile, trials: int, slots: int) -> dict[str, A
         "wall_s": round(wall, 1),
         "driver_cpu_s": round(meter.cpu[-1] - cpu, 1),
         "beside_cpu_s": round(cpu_of_children() - children, 1),
+        "longest_wait_s": round(pool.longest, 2),
         "ask_p99_ms_10000": round(1e3 * float(np.percentile([ask[1] for ask in late], 99)), 1),
         "ask_cpu_p99_ms": round(1e3 * float(np.percentile([ask[2] for ask in late], 99)), 1),
         "rss_mb": most_memory_mb(),
@@ -288,12 +295,15 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--students", nargs="+", default=SPACE["students"], help="of the space, for a quick look")
+    parser.add_argument("--input-size", nargs="+", type=int, default=SPACE["input_size"], help="of the students")
+    parser.add_argument("--pruning-target", nargs="+", default=["macs"], help="macs or fps, which takes longer to tell")
+    parser.add_argument("--in-driver", action="store_true", help="look at networks in the driver, as with one worker")
     parser.add_argument("--slots", type=int, default=8, help="workers")
     parser.add_argument("--home", type=Path, help="keep the study here; default: a temporary folder")
     parser.add_argument("--only-report", action="store_true", help="of the study in --home")
     parser.add_argument("--profile", type=Path, help="write the engine's profile (cProfile) as text")
     arguments = parser.parse_args()
-    settings = study(arguments.sampler, arguments.trials, arguments.students)
+    settings = study(arguments.sampler, arguments.trials, arguments.students, arguments.input_size, arguments.pruning_target)
     with tempfile.TemporaryDirectory() if arguments.home is None else nullcontext(arguments.home) as folder:
         home = Home(Path(folder))
         home.prepare()
@@ -301,7 +311,7 @@ def main() -> None:
         if not arguments.only_report:
             profile = cProfile.Profile()
             work: Callable[..., dict[str, Any]] = profile.runcall if arguments.profile else lambda call, *a: call(*a)
-            found = work(run, home, settings, arguments.trials, arguments.slots)
+            found = work(run, home, settings, arguments.trials, arguments.slots, arguments.in_driver)
             if arguments.profile:
                 with arguments.profile.open("w") as file:
                     for order in ("cumulative", "tottime"):
