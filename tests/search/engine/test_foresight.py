@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,22 +70,40 @@ quantization = { algorithm = "vitis" }
 """
 
 
+def read(folder: Path) -> Inputs:
+    (folder / "slow_net.py").write_text(SLOW)
+    return read_inputs(parse_study(STUDY.encode(), where="t", folder=folder))
+
+
+def beside() -> set[psutil.Process]:
+    return {child for child in family() if "_foresight_process" in " ".join(command(child))}
+
+
+@contextmanager
+def process_of(inputs: Inputs) -> Iterator[ForesightProcess]:
+    before, process = beside(), ForesightProcess(inputs.foresight)
+    yield process
+    process.close()
+    assert beside() == before
+
+
 @pytest.fixture
 def inputs(tmp_path: Path) -> Inputs:
-    (tmp_path / "slow_net.py").write_text(SLOW)
-    return read_inputs(parse_study(STUDY.encode(), where="t", folder=tmp_path))
+    return read(tmp_path)
 
 
 @pytest.fixture
 def process(inputs: Inputs) -> Iterator[ForesightProcess]:
-    process = ForesightProcess(inputs.foresight)
-    yield process
-    process.close()
-    assert beside() == []
+    with process_of(inputs) as process:
+        yield process
 
 
-def beside() -> list[psutil.Process]:
-    return [child for child in family() if "_foresight_process" in " ".join(command(child))]
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Inputs, ForesightProcess]]:
+    """For tests that leave the process as they find it."""
+    inputs = read(tmp_path_factory.mktemp("shared"))
+    with process_of(inputs) as process:
+        yield inputs, process
 
 
 def foresight(inputs: Inputs, process: ForesightProcess | None, *, idle: bool = False) -> Foresight:
@@ -121,8 +140,9 @@ CANDIDATES = [
 
 
 def test_it_is_told_what_the_estimator_tells_and_nothing_is_built_here(
-    inputs: Inputs, process: ForesightProcess, monkeypatch: pytest.MonkeyPatch
+    shared: tuple[Inputs, ForesightProcess], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    inputs, process = shared
     told = [
         (inputs.estimator.estimate(c), inputs.estimator.network_key(c), inputs.estimator.beyond_reach(c)) for c in CANDIDATES
     ]
@@ -135,7 +155,8 @@ def test_it_is_told_what_the_estimator_tells_and_nothing_is_built_here(
     assert asked.estimate(Candidate(student=CANDIDATES[0].student).canonical()) == told[0][0]
 
 
-def test_memory_is_told_as_it_is_here(inputs: Inputs, process: ForesightProcess) -> None:
+def test_memory_is_told_as_it_is_here(shared: tuple[Inputs, ForesightProcess]) -> None:
+    inputs, process = shared
     stages = [stage for stage in inputs.plan(small()).walk() if stage.kind in ("student", "quantized")]
     asked = foresight(inputs, process)
     here = StageMemory(inputs.conditions, inputs.settings.folder)
@@ -145,7 +166,8 @@ def test_memory_is_told_as_it_is_here(inputs: Inputs, process: ForesightProcess)
         assert (found > 0) == (stage.kind == "student")
 
 
-def test_what_the_dpu_cannot_run_is_one_sentence_there_too(inputs: Inputs, process: ForesightProcess) -> None:
+def test_what_the_dpu_cannot_run_is_one_sentence_there_too(shared: tuple[Inputs, ForesightProcess]) -> None:
+    inputs, process = shared
     candidate = Candidate(student=Student(architecture="mlp", input_size=8), distillation=Distillation(kind="intermediate"))
     with pytest.raises(EdgesearchError) as here:
         inputs.estimator.estimate(candidate)
@@ -157,21 +179,23 @@ def test_what_the_dpu_cannot_run_is_one_sentence_there_too(inputs: Inputs, proce
 
 
 def test_while_nothing_runs_no_process_is_needed(inputs: Inputs, process: ForesightProcess) -> None:
+    before = beside()
     asked = foresight(inputs, process, idle=True)
     assert asked.estimate(small()) == inputs.estimator.estimate(small())
     assert asked.memory(inputs.plan(small()).inputs["network"]) == 0
     assert not asked.is_pending
-    assert beside() == []
+    assert beside() == before
 
 
 def test_a_process_that_is_killed_is_started_again(inputs: Inputs, process: ForesightProcess) -> None:
+    before = beside()
     asked = foresight(inputs, process)
     slow = Candidate(student=Student(architecture="slow_net:Slow", input_size=8))
     with pytest.raises(Pending):
         asked.estimate(slow)
     while not (inputs.settings.folder / "begun").exists():
         time.sleep(0.02)
-    (child,) = beside()
+    (child,) = beside() - before
     child.send_signal(signal.SIGKILL)
     (inputs.settings.folder / "go on").touch()
     assert patiently(lambda: asked.estimate(slow))["macs"] > 0
@@ -185,7 +209,8 @@ def test_a_candidate_that_ends_the_process_is_refused_and_the_next_one_told(inpu
     assert patiently(lambda: asked.estimate(small())) == inputs.estimator.estimate(small())
 
 
-def test_a_bug_there_is_a_bug_here(inputs: Inputs, process: ForesightProcess) -> None:
+def test_a_bug_there_is_a_bug_here(shared: tuple[Inputs, ForesightProcess]) -> None:
+    inputs, process = shared
     stage = next(stage for stage in inputs.plan(small()).walk() if stage.kind == "student")
     process.ask(f"stage {stage.key}", {"stage": {}})
     asked = foresight(inputs, process)
