@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgesearch.board_eval import find_board, lower
 from edgesearch.errors import LoweringError, SpaceError
-from edgesearch.objectives import Estimator
+from edgesearch.objectives import Estimator, Facts
 from edgesearch.objectives.pruning._shape import pruned_shape
 from edgesearch.objectives.stages._metrics import estimate
 from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student, build
@@ -89,3 +93,31 @@ def test_features_of_an_mlp_cannot_be_compared(estimator: Estimator) -> None:
         estimator.estimate(
             Candidate(student=Student(architecture="mlp", input_size=28), distillation=Distillation(kind="intermediate"))
         )
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    st.sampled_from(["cnn_small", "cnn_tiny", "resnet8"]),
+    st.sampled_from([0.0, 0.2, 0.5, 0.95]),
+    st.sampled_from(["macs", "fps"]),
+    st.sampled_from([8, 16]),
+    st.sampled_from([5, 8]),
+)
+def test_an_estimator_that_is_told_the_facts_builds_nothing(
+    architecture: str, ratio: float, target: str, granularity: int, bits: int
+) -> None:
+    pruning = {"method": "one_step", "ratio": ratio, "target": target, "granularity": granularity} if ratio else {}
+    asked = Candidate(
+        student=Student(architecture=architecture, input_size=16),
+        pruning=Pruning.model_validate(pruning),
+        quantization=Quantization(bits=bits),
+    ).canonical()
+    knows, told = (Estimator(channels=3, classes=10, board=BOARD) for _ in range(2))
+    facts = knows.facts(asked)
+    assert not told.knows(asked)
+    told.learn(asked, Facts(**json.loads(json.dumps(facts.to_json()))))
+    assert told.knows(asked)
+    with patch("edgesearch.objectives.stages._estimate.build", side_effect=AssertionError):
+        assert told.estimate(asked) == knows.estimate(asked) == dict(facts.metrics)
+        assert told.network_key(asked) == knows.network_key(asked)
+        assert told.beyond_reach(asked) == knows.beyond_reach(asked)
