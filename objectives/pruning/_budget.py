@@ -133,8 +133,8 @@ class TimeBudget:
     def near(self, keys: Sequence[Floats], target: float) -> Integers:
         """See Budget. The rough clock decides, and is set by the exact one until both agree about the outcome."""
         kept, steps = prefixes(self._channels, keys, self.granularity)
-        if self.seconds(kept[0]) <= target:
-            return kept[0]
+        if self.whole <= target:
+            return self._channels.copy()
         scale = self._scale(kept[0])
         for _ in range(_SETTINGS):
             first = self._first_roughly(kept, target * scale)
