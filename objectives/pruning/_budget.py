@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 #: Widths at which the time of a network is taken with one group alone at them; between them it is on straight lines.
 _PROBES = 6
 #: How near a time must be that need not be met, and how often the rough clock is set at most.
-_NEAR, _SETTINGS = 0.01, 3
+_NEAR, _ROUNDS = 0.01, 3
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class TimeBudget:
         if self.whole <= target:
             return self._channels.copy()
         scale = self._scale(kept[0])
-        for _ in range(_SETTINGS):
+        for _ in range(_ROUNDS):
             first = self._first_roughly(kept, target * scale)
             if abs(self.seconds(kept[first]) / target - 1) <= _NEAR:
                 break

@@ -75,5 +75,5 @@ class ChildPool:
         except Died as death:
             if memory_kills() > self._kills:
                 return JobResult(self._jobs[0].key, "out_of_memory", 0.0, NO_MEMORY)
-            return JobResult(self._jobs[0].key, "lost", 0.0, f"the worker died ({death})")
+            return JobResult(self._jobs[0].key, "lost", 0.0, f"the worker {death}")
         return None if answer is None else JobResult(**answer)

@@ -1,7 +1,7 @@
 """What is known of candidates and stages before they run: found out here while nothing else does, beside the driver else.
 
-To build and time a large network takes seconds, to prune it by the DPU's time up to a minute. So long nobody would collect
-what workers finished and give them more. Answers are the same wherever they are found.
+To build and time a large network takes seconds, to prune it by the DPU's time many times as long. Meanwhile nobody would
+collect what workers finished and give them more. Answers are the same wherever they are found.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgesearch.board_eval import Board, Compiler, Feature
+from edgesearch.board_eval import Board, Compiler, Feature, find_board
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import Conditions, Estimator, Facts, Stage, StageMemory
 from edgesearch.search.engine._lines import Died, LineProcess
@@ -23,6 +23,8 @@ __all__ = ["Foresight", "ForesightProcess", "ForesightSettings", "Pending"]
 
 T = TypeVar("T")
 
+#: What a question is about, the first part of its key.
+CANDIDATE, STAGE = "candidate ", "stage "
 #: A question that so many processes ended at has itself to blame.
 _DEATHS = 2
 #: Seconds to wait at a time: most often, and at first while an answer may come.
@@ -57,6 +59,7 @@ class ForesightProcess:
         self._process = LineProcess("edgesearch.search.engine._foresight_process")
         self._waiting: dict[str, dict[str, Any]] = {}  # by key
         self._asked: str | None = None
+        self._question: dict[str, Any] = {}  # that was asked
         self._answers: dict[str, dict[str, Any]] = {}
         self._deaths: Counter[str] = Counter()
         #: How many answers have come.
@@ -103,19 +106,15 @@ class ForesightProcess:
             self.answered += 1
         if self._waiting:
             key = min(self._waiting, key=lambda key: not key.startswith(STAGE))
-            self._asked, self._question = key, self._waiting.pop(key)
-            self._process.ask({"settings": self._settings, **self._question})
+            self._asked, self._question = key, {"settings": self._settings, **self._waiting.pop(key)}
+            self._process.ask(self._question)
 
     def _after(self, key: str, death: Died) -> dict[str, Any] | None:
         self._deaths[key] += 1
         if self._deaths[key] >= _DEATHS:
-            return {"error": f"the process that was to tell its speed and size died ({death})"}
-        self._process.ask({"settings": self._settings, **self._question})
+            return {"error": f"the process that was to tell its speed and size {death}"}
+        self._process.ask(self._question)
         return None
-
-
-#: What a question is about, the first part of its key.
-CANDIDATE, STAGE = "candidate ", "stage "
 
 
 class Foresight:
@@ -181,17 +180,13 @@ class Foresight:
             return
         if (reason := self._refused.get(candidate.key)) is not None:
             raise EdgesearchError(reason)
-        key = CANDIDATE + candidate.key
-        answer = self._process.take(key)
+        question = {"candidate": candidate.model_dump(mode="json")}
+        answer = self._told(self._process, CANDIDATE + candidate.key, question)
         if answer is None:
-            if self._is_idle() and not self._process.is_asked(key):
-                return  # nobody waits for this process meanwhile
-            self._process.ask(key, {"candidate": candidate.model_dump(mode="json")})
-            raise Pending
+            return
         if "error" in answer:
             self._refused[candidate.key] = answer["error"]
             raise EdgesearchError(answer["error"])
-        _raise_bug(answer)
         self._estimator.learn(candidate, Facts(**answer["facts"]))
         if answer["bare"] is not None:
             self._estimator.learn(bare(candidate.student), Facts(**answer["bare"]))
@@ -205,16 +200,25 @@ class Foresight:
             return 0
         if process is None or memory.knows(stage):
             return memory(stage)
-        key = STAGE + stage.key
+        try:
+            answer = self._told(process, STAGE + stage.key, {"stage": stage.to_json()})
+        except Pending:
+            return None
+        if answer is not None:
+            memory.learn(stage, answer.get("memory", 0))
+        return memory(stage)
+
+    def _told(self, process: ForesightProcess, key: str, question: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The answer; None where this process is to find out, since nobody waits for it meanwhile. Raises Pending."""
         answer = process.take(key)
         if answer is None:
             if self._is_idle() and not process.is_asked(key):
-                return memory(stage)
-            process.ask(key, {"stage": stage.to_json()})
-            return None
-        _raise_bug(answer)
-        memory.learn(stage, answer.get("memory", 0))
-        return memory(stage)
+                return None
+            process.ask(key, question)
+            raise Pending
+        if "bug" in answer:
+            raise RuntimeError(f"a bug, in a process beside this one:\n{answer['bug']}")
+        return answer
 
 
 def bare(student: Student) -> Candidate:
@@ -222,15 +226,8 @@ def bare(student: Student) -> Candidate:
     return Candidate(student=student).canonical()
 
 
-def _raise_bug(answer: Mapping[str, Any]) -> None:
-    if "bug" in answer:
-        raise RuntimeError(f"a bug, in a process beside this one:\n{answer['bug']}")
-
-
 def answer_in(settings: ForesightSettings) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """What answers questions, in a process of its own."""
-    from edgesearch.board_eval import find_board
-
     folder = Path(settings.folder)
     board = find_board(
         settings.board,

@@ -22,7 +22,7 @@ __all__ = ["Died", "LineProcess", "serve"]
 
 
 class Died(Exception):
-    """The process ended; the message says how."""
+    """The process ended, or never began; the message says so of it."""
 
 
 class LineProcess:
@@ -61,7 +61,7 @@ class LineProcess:
         """The next answer, if it comes within `timeout` seconds. Raises Died."""
         process = self._process
         if process is None:
-            raise Died("it does not start")
+            raise Died("does not start")
         assert process.stdout is not None
         deadline = time.monotonic() + timeout
         while b"\n" not in self._answer:
@@ -70,7 +70,7 @@ class LineProcess:
                 return None
             part = os.read(process.stdout.fileno(), 65536)
             if not part:
-                raise Died(_ending(self._end()))
+                raise Died(f"died ({_ending(self._end())})")
             self._answer += part
         line, _, self._answer = self._answer.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)

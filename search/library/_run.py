@@ -133,7 +133,7 @@ def run_study(
             foresight = ForesightProcess(inputs.foresight)
             store, logs = study_store(settings, home, stored=study, warn=progress.note), home.logs(settings.name)
             try:
-                if pool.slots > 1:
+                if pool.slots > 1 and _is_open(study, trials, retry_failed):
                     foresight.start()
                 engine = Engine(
                     study=study,

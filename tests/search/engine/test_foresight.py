@@ -162,7 +162,7 @@ def test_memory_is_told_as_it_is_here(shared: tuple[Inputs, ForesightProcess]) -
     here = StageMemory(inputs.conditions, inputs.settings.folder)
     for stage in stages:
         found = patiently(lambda stage=stage: asked.memory(stage))
-        assert found == pytest.approx(here(stage), rel=0.2)
+        assert found == here(stage)
         assert (found > 0) == (stage.kind == "student")
 
 
