@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import StudyError
+from edgesearch.search.engine._client import is_outside, nodes_of_client
 from edgesearch.search.engine._fitness import Needs, check_nodes
 from edgesearch.search.engine._head import HeadWatch, Node, head_client, living_nodes, patience_with
 from edgesearch.search.engine._jobs import Job
@@ -37,8 +38,8 @@ class Cluster:
 
     def __init__(self, ray: Any, address: str, request: Request, workers: int | None = None) -> None:
         self._ray, self._address, self._request, self._workers = ray, address, request, workers
-        is_client = address.startswith("ray://")  # through a proxy, which notices by itself when it is cut off
-        ask = partial(_nodes_of_client, ray) if is_client else partial(living_nodes, head_client(ray))
+        is_client = is_outside(address)  # Ray notices by itself when it is cut off
+        ask = partial(nodes_of_client, ray) if is_client else partial(living_nodes, head_client(ray))
         self._watch = None if is_client else HeadWatch(ask, address, faults=(ray.exceptions.RayError,))
         self._head_at = None if is_client else ray.get_runtime_context().gcs_address
         self._own_node = None if is_client else ray.get_runtime_context().get_node_id()
@@ -142,7 +143,3 @@ class Cluster:
         if job.folder not in self._codes:
             self._codes[job.folder] = self._ray.put(packed(Path(job.folder)))
         return self._codes[job.folder]
-
-
-def _nodes_of_client(ray: Any) -> dict[str, Node]:
-    return {node["NodeID"]: Node(node["NodeManagerAddress"], node["Resources"]) for node in ray.nodes() if node["Alive"]}

@@ -7,26 +7,25 @@ die at any moment; the pool then starts again, and says of every job that ran th
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
-from functools import cache
 from typing import Any
 
 import psutil
 
 from edgesearch.errors import EdgesearchError, StudyError
+from edgesearch.search.engine._client import connected, is_outside
 from edgesearch.search.engine._cluster import Cluster
 from edgesearch.search.engine._heartbeats import HANG_S, Heartbeats, hung, process_of
 from edgesearch.search.engine._jobs import NO_MEMORY, Job, JobResult, Outcome
 from edgesearch.search.engine._kills import memory_kills
 from edgesearch.search.engine._on_node import run_on_node
 from edgesearch.search.engine._placement import Request, places
+from edgesearch.search.engine._ray_settings import adopt_settings, environment, joining_settings, keep_quiet, local_settings
 
 #: A pool that loses its jobs this many times without one job done in between is not worth another start.
 _PATIENCE = 5
@@ -83,17 +82,18 @@ class RayPool:
         self._start()
 
     def submit(self, job: Job) -> None:
-        """Start a task."""
+        """Start a task. Raises StudyError where the connection to a cluster is lost."""
         if not self._is_alive():
             self._restart()
-        task = self._board_task(job.board_name) if job.board_name else self._task
-        if job.memory and not self._request.memory and not job.board_name:  # who says how much knows better
-            task = task.options(memory=self._fitting(job.memory))
-        arguments = self._cluster.arguments(job) if self._cluster is not None else (None, None, "")
-        self._beats.begin(job.key, job.log)
-        self._kills = memory_kills()
-        own_process = self._own_process and not job.board_name
-        self._running[task.remote(asdict(job), *arguments, own_process)] = job
+        with connected(self._address):
+            task = self._board_task(job.board_name) if job.board_name else self._task
+            if job.memory and not self._request.memory and not job.board_name:  # who says how much knows better
+                task = task.options(memory=self._fitting(job.memory))
+            arguments = self._cluster.arguments(job) if self._cluster is not None else (None, None, "")
+            self._beats.begin(job.key, job.log)
+            self._kills = memory_kills()
+            own_process = self._own_process and not job.board_name
+            self._running[task.remote(asdict(job), *arguments, own_process)] = job
 
     def _fitting(self, memory: int) -> int:
         """Bytes to ask of a node: none larger than the largest has, where the task then runs alone and makes do."""
@@ -118,11 +118,12 @@ class RayPool:
         if not self._running:
             time.sleep(timeout)
             return []
-        ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
-        results = [self._collect(reference) for reference in ready]
-        if self._cluster is not None:
-            self._cluster.fetch_logs(at_once=bool(ready))
-        results += [self._give_up(key) for key in self._beats.silent()]
+        with connected(self._address):
+            ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=timeout)
+            results = [self._collect(reference) for reference in ready]
+            if self._cluster is not None:
+                self._cluster.fetch_logs(at_once=bool(ready))
+            results += [self._give_up(key) for key in self._beats.silent()]
         self._count_fruitless(results)
         return results
 
@@ -131,7 +132,8 @@ class RayPool:
         for reference, job in self._running.items():
             if job.key == key:
                 self._cancelled.add(key)
-                self._ray.cancel(reference, force=True)
+                with connected(self._address):
+                    self._ray.cancel(reference, force=True)
                 return True
         return False
 
@@ -144,11 +146,11 @@ class RayPool:
 
     def _start(self) -> None:
         local = self._address is None
-        with _environment(_local_settings() if local else _joining_settings()):
+        with environment(local_settings() if local else joining_settings()):
             import ray
 
             self._ray: Any = ray
-            _adopt_settings()
+            adopt_settings()
             options: dict[str, Any] = {}
             if local:
                 options = {"num_cpus": self.slots, "include_dashboard": False, "resources": self._boards}
@@ -175,7 +177,7 @@ class RayPool:
                 raise StudyError(f"{where} does not start: {first}; try --workers 0 to run without Ray") from error
             finally:
                 signal.signal(signal.SIGTERM, on_terminate)  # Ray puts one in its place that ends this process
-        _keep_quiet()
+        keep_quiet()
         self._daemons = _daemons() if local else {}
         self._board_tasks = {}
         self._task = self._ray.remote(name=_TITLE, max_retries=0, max_calls=0, **self._request.options)(run_on_node)
@@ -196,6 +198,11 @@ class RayPool:
             remote = self._ray.remote(name=_TITLE, num_cpus=0, max_retries=0)(run_on_node)
             if self._ray.cluster_resources().get(name):
                 self._board_tasks[board] = remote.options(resources={name: 1})
+            elif is_outside(self._address):
+                raise StudyError(
+                    f"no node of the Ray cluster at {self._address} offers {name}, and this machine is none of them; start a "
+                    f"node that reaches it with --resources '{{\"{name}\": 1}}', or run the command on a node"
+                )
             else:
                 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -243,7 +250,7 @@ class RayPool:
                 _kill(process)
         with head:
             self._ray.shutdown()  # takes leave of the other daemon, and takes longer where that is dead, too
-        _adopt_settings()  # a cluster may be joined next: nodes elsewhere do not reach a process that listens on loopback
+        adopt_settings()  # a cluster may be joined next: nodes elsewhere do not reach a process that listens on loopback
         for daemon in self._daemons.values():
             _kill(daemon)
         self._daemons = {}
@@ -300,77 +307,6 @@ class RayPool:
         while self._is_alive() and self._daemons and time.monotonic() < deadline:
             time.sleep(0.05)
         return self._is_alive()
-
-
-@cache
-def _token() -> str:
-    """Of every local instance that this process starts; it never leaves the environment of its child processes."""
-    return secrets.token_hex(32)
-
-
-def _local_settings() -> dict[str, str]:
-    return {
-        **_all_settings(),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": _token(),
-        # Ray's name for "no other machine takes part": its processes then listen on the loopback interface alone.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_worker_niceness": os.environ.get("RAY_worker_niceness", "0"),  # noqa: SIM112
-        "OMP_NUM_THREADS": "1",  # of numpy's and scipy's libraries, as in a child process
-        "OPENBLAS_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-    }
-
-
-def _joining_settings() -> dict[str, str]:
-    """Ray ends a process that cannot reach its head for a minute, without a word: `Cluster` has better words, and is sooner."""
-    return {**_all_settings(), "RAY_gcs_rpc_server_reconnect_timeout_s": "86400"}
-
-
-def _all_settings() -> dict[str, str]:
-    return {
-        "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0"),
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        # Ray takes a process whose parent is pid 1 for a worker, and ends it when the raylet is gone, unless it finds the pid
-        # of one that lives: ours. It looks once, when it is imported, and gives its own workers the true one.
-        "RAY_RAYLET_PID": str(os.getpid()),
-    }
-
-
-def _adopt_settings() -> None:
-    """Let a Ray that was imported, and so read its settings, at another time read those of now: before it starts, and after."""
-    from ray import _raylet
-    from ray._private import ray_constants
-
-    core: Any = _raylet  # compiled, without types
-    core.Config.initialize("")
-    constants: Any = ray_constants  # without types
-    name = constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    constants.ENABLE_RAY_CLUSTER = constants.env_bool(name, not constants.IS_WINDOWS_OR_OSX)
-    core.AuthenticationTokenLoader.instance().reset_cache()
-
-
-def _keep_quiet() -> None:
-    """Do not print Ray's messages about dead workers, which come whatever `log_to_driver` says: the engine has better words."""
-    from ray._private import worker
-
-    def drop(data: Mapping[str, Any], ignore_prefix: bool) -> None:
-        logging.getLogger(__name__).debug("ray: %s", data.get("lines"))
-
-    worker.print_to_stdstream = drop
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for Ray's processes, which inherit them; this process gets its own back, also what Ray changes."""
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
 
 
 def _daemons() -> dict[str, psutil.Process]:

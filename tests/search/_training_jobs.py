@@ -58,3 +58,10 @@ def command(process: psutil.Process) -> list[str]:
         return list(process.cmdline())
     except psutil.Error:
         return []
+
+
+def wait_for_ever(pool: Pool, seconds: float) -> None:
+    """For what the pool raises."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pool.wait(0.5)

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from _training_jobs import DATA, finish, job
+from _training_jobs import DATA, finish, job, wait_for_ever
 from safetensors import safe_open
 
 from edgesearch.errors import StudyError
@@ -157,12 +157,6 @@ def test_a_node_that_lacks_what_the_studys_code_imports_is_refused_before_a_stag
         assert not Path(task.log).exists()
     finally:
         pool.close()
-
-
-def wait_for_ever(pool: RayPool, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        pool.wait(0.5)
 
 
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
