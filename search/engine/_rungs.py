@@ -3,8 +3,8 @@
 Candidates at a rung are ranked by non-dominated sorting on what is expected of them, the last front that finds room by an
 epsilon-net, as in MO-ASHA (R. Schmucker et al. 2021, arXiv 2106.12639). The best third goes on, whenever it is asked for, so
 that no worker waits for a rung to fill. All objectives but accuracy are known before training; accuracy is foretold as an
-interval. A candidate that at the favourable ends of its intervals is dominated by a finished one cannot reach the front, and
-is stopped.
+interval. A candidate that has less than one chance in five to reach the front, since a finished one dominates what it comes to
+else, is stopped: it would be paid for in vain four times in five, and what changes its chances takes it up again.
 
 What is decided depends on what was told, not on the order in which it was.
 """
@@ -29,6 +29,8 @@ __all__ = ["Entrant", "Interval", "Rungs", "Verdict"]
 Array = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
 Verdict: TypeAlias = Literal["go", "pause", "stop"]
+#: One in five is beyond so many scales of Student's t, with the degrees of freedom of `Forecast`.
+_T80 = 0.941
 #: So many trials at a rung are compared, the latest: older ones that were not among the best are asked for last.
 _LATEST = 500
 
@@ -146,16 +148,15 @@ class Rungs:
         return None
 
     def hopeless(self, numbers: Iterable[int]) -> list[int]:
-        """Those that cannot reach the front, even at the favourable ends of all intervals."""
+        """Those with too small a chance to reach the front, or below the least accuracy at the end of their interval, too."""
         asked = _places(numbers)
         asked = asked[~self._entrants.column("fixed", asked)]
         if not len(asked):
             return []
-        values = self._values(asked, favourable=True)
-        losses = self._losses(values)
+        losses = self._losses(self._values(asked, beyond=_T80))
         lost = np.zeros(len(asked), dtype=bool)
         if self._min_accuracy is not None:
-            lost |= values["accuracy"] < self._min_accuracy
+            lost |= self._values(asked, beyond=T90)["accuracy"] < self._min_accuracy
         deployable = self._entrants.column("deployable", asked)
         for kind, front in self._finished.items():
             lost |= (deployable == kind) & beaten(losses, front)
@@ -220,20 +221,19 @@ class Rungs:
         points = scaled_losses(losses, self._objectives)
         return numbers[int(epsilon_net(points, named=len(others), count=1)[0])]
 
-    def _values(self, numbers: Places, rung: int | None = None, *, favourable: bool = False) -> dict[str, Array]:
+    def _values(self, numbers: Places, rung: int | None = None, *, beyond: float = 0.0) -> dict[str, Array]:
         """Accuracy, and every other objective, of the trials (trials), from all that is known or only the results of a rung: as
-        expected, or at the ends of their intervals that suit them.
+        expected, or so many scales of what is doubtful better.
         """
         sources = self._entrants.sources(numbers, rung)
         mean, deviation = self._forecast.moments(sources.rungs, sources.accuracies, sources.methods, sources.ratios)
-        values = {"accuracy": shares(mean + (T90 * deviation if favourable else 0.0))}
-        known = self._entrants.column("favourable" if favourable else "known", numbers)
+        values = {"accuracy": shares(mean + beyond * deviation)}
+        known = self._entrants.column("favourable" if beyond else "known", numbers)
         for objective, metric in zip(self._objectives, known.T, strict=True):
             if objective.name == "accuracy":
                 continue
             scale, doubt = self._forecast.scales(objective.name, sources.pruning, sources.shares)
-            better = (1 if objective.maximise else -1) * T90 * doubt if favourable else 0.0
-            values[objective.name] = metric * np.exp(scale + better)
+            values[objective.name] = metric * np.exp(scale + (1 if objective.maximise else -1) * beyond * doubt)
         return values
 
     def _losses(self, values: Mapping[str, Array]) -> Array:

@@ -262,9 +262,8 @@ class Stopping:
         else:
             epochs = f"{kept['epochs']} of {kept['of']} epochs"
             so_far = f"stopped after {epochs}: its student has {kept['accuracies'][-1]:.2%} so far"
-        reason = (
-            f"{so_far}, and {kept['low']:.2%} to {kept['high']:.2%}, as expected of the candidate, would not reach the front"
-        )
+        expected = f"{kept['middle']:.2%} is expected of the candidate ({kept['low']:.2%} to {kept['high']:.2%})"
+        reason = f"{so_far}; {expected}, which has too small a chance to reach the front"
         return kept | {"reason": reason}
 
     def _climbed(self, trial: ActiveTrial) -> list[float]:

@@ -96,6 +96,42 @@ def test_what_is_dominated_at_its_best_is_hopeless_and_what_is_faster_is_not() -
     assert interval.low < 0.66 < interval.high < 0.8
 
 
+def test_hardly_one_in_five_of_what_is_stopped_would_have_reached_the_front() -> None:
+    draw, stopped, wrongly = random.Random(5), 0, 0
+
+    def training() -> tuple[float, float]:
+        first = draw.uniform(0.3, 0.8)
+        return first, min(0.99, 0.5 + 0.4 * first + draw.gauss(0.0, 0.05))
+
+    for _ in range(60):
+        rungs, best = policy(), 0.0
+        for number in range(12):
+            first, final = training()
+            finish(rungs, number, 100.0, (first, first + 0.1), final)
+            best = max(best, final)
+        for number in range(20, 40):
+            first, final = training()
+            rungs.enter(number, entrant(number, 100.0))
+            rungs.climbed(f"s{number}", 0, first)
+            if rungs.hopeless([number]):
+                stopped += 1
+                wrongly += final > best
+    assert stopped > 400
+    assert 0 < wrongly < stopped / 5
+
+
+def test_a_limit_of_the_users_stops_only_what_cannot_keep_it_at_the_end_of_its_interval() -> None:
+    rungs = known_study(noise=0.1)
+    rungs.enter(20, entrant(20, 5000.0))  # faster than all: on the front whatever its accuracy
+    rungs.climbed("s20", 0, 0.5)
+    low, middle, high = rungs.interval(20)
+    for limit, is_stopped in ((0.1 * low + 0.9 * high, False), (middle, False), (high + 1e-6, True)):
+        rungs = known_study(noise=0.1, min_accuracy=limit)
+        rungs.enter(20, entrant(20, 5000.0))
+        rungs.climbed("s20", 0, 0.5)
+        assert bool(rungs.hopeless([20])) == is_stopped
+
+
 def test_a_fixed_candidate_goes_on_whatever_it_does() -> None:
     rungs = known_study()
     rungs.enter(20, entrant(20, 400.0, fixed=True))

@@ -111,9 +111,9 @@ def test_trainings_that_lead_to_nothing_are_stopped(finished: tuple[Bench, Curve
         account = trial.user_attrs["stopped"]
         assert account["epochs"] == (27 if "trained" in account else (3, 9)[account["rung"] - 1])
         assert account["low"] <= account["middle"] <= account["high"]
-        assert "would not reach the front" in account["reason"]
+        assert "which has too small a chance to reach the front" in account["reason"]
         assert not trial.values
-    assert sum("would not reach the front" in note for note in bench.progress.notes) == len(stopped)
+    assert sum("which has too small a chance to reach the front" in note for note in bench.progress.notes) == len(stopped)
 
 
 def test_what_was_stopped_would_not_have_come_to_the_front(finished: tuple[Bench, CurvePool, Summary]) -> None:
