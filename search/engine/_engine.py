@@ -243,6 +243,7 @@ class Engine:
 
     def _advance(self) -> None:
         """Begin what can begin, end the trials that have all they need."""
+        self._stopping.let_work(spare=self._pace.has_spare(self._open, len(self._active)))
         ready: list[tuple[int, str]] = []
         starts: dict[str, Stage] = {}  # by the key of what is ready: a student begins with its next rung
         for trial in list(self._active):

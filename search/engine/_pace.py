@@ -13,6 +13,8 @@ _AHEAD, _AHEAD_OF_BOARDS = 8, 2
 #: Where no trial will begin any more: stages that run or could, per worker, below which a trial that waited at a rung goes on;
 #: and trials under way, per worker, up to which the longest counts, and no longer how many wait for a stage.
 _IN_RESERVE, _FEW = 1.5, 2
+#: Trials under way for each stage that runs or could, from which on too many wait: a quarter.
+_CROWD = 4 / 3
 
 
 class Pace:
@@ -32,6 +34,13 @@ class Pace:
     def runs_dry(self, stages: int) -> bool:
         """Whether several workers are about to have nothing to do, so many stages being under way or ready."""
         return self._pool.slots > 1 and stages < _IN_RESERVE * self._pool.slots
+
+    def has_spare(self, stages: int, trials: int) -> bool:
+        """Whether several workers may run out of stages since trials wait for each other's, a teacher say.
+
+        stages: under way or ready; trials: under way. At a study's end each trial has a stage of its own, and none waits.
+        """
+        return self._pool.slots > 1 and trials > _CROWD * stages
 
     def are_few(self, trials: int) -> bool:
         """Whether so many trials, where none will begin any more, are about to leave some of several workers without stages."""

@@ -4,7 +4,8 @@ Candidates at a rung are ranked by non-dominated sorting on what is expected of 
 epsilon-net, as in MO-ASHA (R. Schmucker et al. 2021, arXiv 2106.12639). The best third goes on, whenever it is asked for, so
 that no worker waits for a rung to fill. All objectives but accuracy are known before training; accuracy is foretold as an
 interval. A candidate that has less than one chance in five to reach the front, since a finished one dominates what it comes to
-else, is stopped: it would be paid for in vain four times in five, and what changes its chances takes it up again.
+else, is stopped: it would be paid for in vain four times in five, and what changes its chances takes it up again. While
+workers may run out of better ones, less than one chance in twenty counts as too small.
 
 What is decided depends on what was told, not on the order in which it was.
 """
@@ -52,10 +53,12 @@ class Rungs:
         self._objectives, self._factor, self._min_accuracy = tuple(objectives), factor, min_accuracy
         self._forecast = Forecast(rungs)
         self._entrants = Entrants([objective.name for objective in objectives], rungs, self._forecast)
+        #: Whether workers may run out of what has better chances.
+        self.spare = False
         self._reached: list[list[int]] = [[] for _ in range(rungs)]  # rung -> trials, by number
         self._finished: dict[bool, Array] = {d: np.empty((0, len(self._objectives))) for d in (False, True)}  # losses
         self._best: dict[int, set[int]] = {}  # rung -> trials that may go on from it, since the last news
-        self._in_vain: set[tuple[frozenset[int], bool]] = set()  # what `next` was asked in vain, since the last news
+        self._in_vain: set[tuple[frozenset[int], bool, bool]] = set()  # what `next` was asked in vain, since the last news
 
     # --- news
 
@@ -122,7 +125,7 @@ class Rungs:
         """What becomes of a trial whose student has just reached a rung."""
         if self._entrants.trial(number)["fixed"]:
             return "go"
-        if self.hopeless([number]):
+        if self.hopeless([number], spare=self.spare):
             return "stop"
         return "go" if number in self._promotable(int(self._rungs_of(_places([number]))[0])) else "pause"
 
@@ -132,28 +135,31 @@ class Rungs:
         Those on the highest rung come first, the best before the others. `last`: no trial will begin any more, so that all that
         can reach the front go on, one after the other.
         """
-        waiting = frozenset(paused)
-        if (waiting, last) in self._in_vain:
+        asked = frozenset(paused), last, self.spare
+        if asked in self._in_vain:
             return None
-        numbers = _places(sorted(waiting))
+        numbers = _places(sorted(paused))
         rungs = self._rungs_of(numbers)
         for rung in sorted(set(rungs.tolist()), reverse=True):
             here: list[int] = numbers[rungs == rung].tolist()
             if not last:
                 here = sorted(self._promotable(rung).intersection(here))
-            hopeful = sorted(set(here) - set(self.hopeless(here)))
+            hopeful = sorted(set(here) - set(self.hopeless(here, spare=self.spare)))
             if hopeful:
                 return self._farthest(next(self._fronts(hopeful, rung)).numbers, rung)
-        self._in_vain.add((waiting, last))
+        self._in_vain.add(asked)
         return None
 
-    def hopeless(self, numbers: Iterable[int]) -> list[int]:
-        """Those with too small a chance to reach the front, or below the least accuracy at the end of their interval, too."""
+    def hopeless(self, numbers: Iterable[int], *, spare: bool = False) -> list[int]:
+        """Those with too small a chance to reach the front, or below the least accuracy at the end of their interval, too.
+
+        `spare`: as long as workers may run out of better ones.
+        """
         asked = _places(numbers)
         asked = asked[~self._entrants.column("fixed", asked)]
         if not len(asked):
             return []
-        losses = self._losses(self._values(asked, beyond=_T80))
+        losses = self._losses(self._values(asked, beyond=T90 if spare else _T80))
         lost = np.zeros(len(asked), dtype=bool)
         if self._min_accuracy is not None:
             lost |= self._values(asked, beyond=T90)["accuracy"] < self._min_accuracy

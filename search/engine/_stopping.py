@@ -46,6 +46,10 @@ class Stopping:
         self._stopped: dict[int, FrozenTrial] = {}
         self._had_news = False  # of what they may come to, since stopped trials were last looked at
 
+    def let_work(self, *, spare: bool) -> None:
+        """Say whether workers may run out of better ones: what has a small chance then goes on."""
+        self._rungs.spare = spare
+
     # --- trials begin
 
     def enter(self, trial: ActiveTrial, attributes: Mapping[str, Any]) -> None:
@@ -142,7 +146,7 @@ class Stopping:
         self.trained(trial.student, trial.artifacts[trial.student.key])
         if pruned is not None:
             self._rungs.pruned(trial.number, float(pruned.figures["accuracy"]))
-        return bool(self._rungs.hopeless([trial.number]))
+        return bool(self._rungs.hopeless([trial.number], spare=self._rungs.spare))
 
     def _climb(self, trial: ActiveTrial, find: Callable[[Stage], Artifact | None]) -> bool:
         """Learn what the store has of the trial's rungs; whether it has one more than before."""
@@ -172,7 +176,7 @@ class Stopping:
 
     def hopeless(self) -> list[ActiveTrial]:
         """The paused trials that cannot reach the front any more; they are no longer paused."""
-        return [self.paused.pop(number) for number in self._rungs.hopeless(self.paused)]
+        return [self.paused.pop(number) for number in self._rungs.hopeless(self.paused, spare=self._rungs.spare)]
 
     def stopped(self, trial: FrozenTrial) -> None:
         """A trial was stopped, as it is stored."""

@@ -47,3 +47,11 @@ def test_few_trials_are_those_that_leave_workers_alone_one_by_one() -> None:
     pace = Pace(pool(4), None)
     assert pace.are_few(4)
     assert not pace.are_few(40)
+
+
+def test_workers_have_time_to_spare_while_trials_wait_for_each_others_stages() -> None:
+    pace = Pace(pool(8), None)
+    assert pace.has_spare(stages=20, trials=40)
+    assert not pace.has_spare(stages=40, trials=40)
+    assert not pace.has_spare(stages=3, trials=3)  # the last ones
+    assert not Pace(pool(1), None).has_spare(stages=0, trials=1)

@@ -120,6 +120,22 @@ def test_hardly_one_in_five_of_what_is_stopped_would_have_reached_the_front() ->
     assert 0 < wrongly < stopped / 5
 
 
+def test_a_small_chance_is_enough_while_workers_have_time_to_spare() -> None:
+    rungs = known_study(noise=0.1)
+    rungs.enter(20, entrant(20, 5000.0))
+    rungs.climbed("s20", 0, 0.5)
+    _, middle, high = rungs.interval(20)
+    rungs.enter(21, entrant(21, 6000.0))  # faster, and nearly as accurate as the other one can be
+    rungs.finished(21, {"accuracy": 0.2 * middle + 0.8 * high, "fps": 6000.0}, feasible=True)
+    assert rungs.verdict(20) == "stop"
+    rungs.spare = True
+    assert rungs.verdict(20) != "stop"
+    assert rungs.next([20], last=True) == 20
+    assert rungs.hopeless([20]) == [20]
+    rungs.spare = False
+    assert rungs.next([20], last=True) is None
+
+
 def test_a_limit_of_the_users_stops_only_what_cannot_keep_it_at_the_end_of_its_interval() -> None:
     rungs = known_study(noise=0.1)
     rungs.enter(20, entrant(20, 5000.0))  # faster than all: on the front whatever its accuracy

@@ -99,5 +99,5 @@ def test_what_is_not_in_the_table_is_refused_before_anything_starts() -> None:
 def test_the_last_trainings_do_not_wait_until_workers_have_nothing_else_to_do() -> None:
     """Of the study that comes with this program, where one teacher, a third of all the time, has most trials wait."""
     table = digits_table()
-    busy = [replay(table.study, table=table, seed=seed, trials=100, workers=8).busy for seed in range(6)]
-    assert statistics.median(busy) > 0.87
+    busy = [replay(table.study, table=table, seed=seed, trials=64, workers=8).busy for seed in range(5)]
+    assert statistics.median(busy) > 0.9
