@@ -10,8 +10,13 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
+
+# No test is one of time: on a busy machine any example may take long.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 #: Tests of studies.
 _WAITING = Path(__file__).parent / "search"

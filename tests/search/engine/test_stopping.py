@@ -273,7 +273,7 @@ def test_more_trials_go_on_from_what_was_known(tmp_path: Path) -> None:
 def test_what_was_stopped_is_taken_up_again_where_more_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench, doubted = Bench(tmp_path), list[int]()
 
-    def hopeless(self: Rungs, numbers: Iterable[int]) -> list[int]:
+    def hopeless(self: Rungs, numbers: Iterable[int], *, spare: bool = False) -> list[int]:
         """Trial 2 seems to be, the first time."""
         found = [number for number in numbers if number == 2 and number not in doubted]
         doubted.extend(found)
@@ -307,7 +307,7 @@ def test_what_was_stopped_is_taken_up_again_where_nothing_else_is_left(tmp_path:
     def finished(self: Rungs, number: int, figures: Any, *, feasible: bool) -> None:
         done.append(number)
 
-    monkeypatch.setattr(Rungs, "hopeless", lambda self, numbers: [n for n in numbers if n == 1 and 0 not in done])
+    monkeypatch.setattr(Rungs, "hopeless", lambda self, numbers, spare=False: [n for n in numbers if n == 1 and 0 not in done])
     monkeypatch.setattr(Rungs, "next", lambda self, paused, *, last: 0 if last else None)
     monkeypatch.setattr(Rungs, "verdict", verdict)
     monkeypatch.setattr(Rungs, "finished", finished)
