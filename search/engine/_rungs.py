@@ -125,7 +125,7 @@ class Rungs:
         """What becomes of a trial whose student has just reached a rung."""
         if self._entrants.trial(number)["fixed"]:
             return "go"
-        if self.hopeless([number], spare=self.spare):
+        if self.given_up([number]):
             return "stop"
         return "go" if number in self._promotable(int(self._rungs_of(_places([number]))[0])) else "pause"
 
@@ -144,11 +144,15 @@ class Rungs:
             here: list[int] = numbers[rungs == rung].tolist()
             if not last:
                 here = sorted(self._promotable(rung).intersection(here))
-            hopeful = sorted(set(here) - set(self.hopeless(here, spare=self.spare)))
+            hopeful = sorted(set(here) - set(self.given_up(here)))
             if hopeful:
                 return self._farthest(next(self._fronts(hopeful, rung)).numbers, rung)
         self._in_vain.add(asked)
         return None
+
+    def given_up(self, numbers: Iterable[int]) -> list[int]:
+        """Those that are hopeless with workers as they are now; see `spare`."""
+        return self.hopeless(numbers, spare=self.spare)
 
     def hopeless(self, numbers: Iterable[int], *, spare: bool = False) -> list[int]:
         """Those with too small a chance to reach the front, or below the least accuracy at the end of their interval, too.

@@ -146,7 +146,7 @@ class Stopping:
         self.trained(trial.student, trial.artifacts[trial.student.key])
         if pruned is not None:
             self._rungs.pruned(trial.number, float(pruned.figures["accuracy"]))
-        return bool(self._rungs.hopeless([trial.number], spare=self._rungs.spare))
+        return bool(self._rungs.given_up([trial.number]))
 
     def _climb(self, trial: ActiveTrial, find: Callable[[Stage], Artifact | None]) -> bool:
         """Learn what the store has of the trial's rungs; whether it has one more than before."""
@@ -175,8 +175,8 @@ class Stopping:
         return [self.paused.pop(number) for number in [n for n, trial in self.paused.items() if trial.needs(stage)]]
 
     def hopeless(self) -> list[ActiveTrial]:
-        """The paused trials that cannot reach the front any more; they are no longer paused."""
-        return [self.paused.pop(number) for number in self._rungs.hopeless(self.paused, spare=self._rungs.spare)]
+        """The paused trials that have too small a chance to reach the front; they are no longer paused."""
+        return [self.paused.pop(number) for number in self._rungs.given_up(self.paused)]
 
     def stopped(self, trial: FrozenTrial) -> None:
         """A trial was stopped, as it is stored."""

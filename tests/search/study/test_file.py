@@ -18,6 +18,23 @@ def test_the_bundled_studies_are_valid() -> None:
         assert load_study(name).name == name
 
 
+def test_the_small_thesis_study_is_the_thesis_at_another_size_with_students_that_nobody_teaches() -> None:
+    whole, small = load_study("thesis"), load_study("thesis_32")
+    known = {key: value for key, value in whole.model_dump().items() if key not in ("name", "description", "teacher")}
+    own = {key: value for key, value in small.model_dump().items() if key in known}
+    assert {key for key in own if own[key] != known[key]} == {"compiler", "candidates", "data"}
+    data, others = own["data"], known["data"]
+    assert {key for key in data if data[key] != others[key]} == {"normalisation"}  # ImageNet's comes with its weights
+    at_32 = [
+        c.model_copy(update={"student": c.student.model_copy(update={"input_size": 32, "weights": ""})})
+        for c in whole.candidates
+    ]
+    assert [c for c in small.candidates if c in at_32] == at_32
+    controls = [c for c in small.candidates if c not in at_32]
+    assert [c.student.architecture for c in controls] == ["squeezenet1_0", "resnet18", "mobilenet_v2"]
+    assert {c.distillation.kind for c in controls} == {"none"}
+
+
 def test_the_thesis_study_holds_every_experiment_once() -> None:
     candidates = load_study("thesis").candidates
     assert len({candidate.key for candidate in candidates}) == len(candidates) == 23
