@@ -15,7 +15,7 @@ from edgesearch.board_eval.execution import Network
 from edgesearch.board_eval.lowering import Lowered
 from edgesearch.objectives.quantization._positions import Positions
 from edgesearch.objectives.quantization._qat_network import QatLayer, QatNetwork
-from edgesearch.objectives.training import safe_convolutions
+from edgesearch.objectives.training import Adam, safe_convolutions
 
 #: Adam's step as a share of the step of the tensor's grid.
 _RATE = 1e-2
@@ -43,7 +43,7 @@ def reconstruct(exact: Network, start: Network, positions: Positions, images: Te
     trained = QatNetwork(nn.Module(), Lowered(start.to_graph(), {}), bits).to(images.device)
     trained.set_positions(positions)
     trained.freeze()
-    optimizer = torch.optim.Adam(_groups(trained, positions))
+    optimizer = Adam(_groups(trained, positions))
     order = torch.Generator().manual_seed(seed)
     steps = epochs * -(-len(images) // _BATCH)
     step = 0

@@ -9,6 +9,7 @@ from ._device import processor_name as processor_name
 from ._distillation import Supervision as Supervision
 from ._distillation import stored_view as stored_view
 from ._distillation import teacher_logits as teacher_logits
+from ._eager import Adam as Adam
 from ._evaluation import Scorer as Scorer
 from ._evaluation import evaluate as evaluate
 from ._feature_stages import FEATURES_VERSION as FEATURES_VERSION

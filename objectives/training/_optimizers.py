@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from edgesearch.objectives.training._eager import SGD, Adam, AdamW, Eager
 from edgesearch.objectives.training._recipe import Recipe
 from edgesearch.objectives.training._rules import Part
 
@@ -30,7 +31,7 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     return recipe.lr * (1 - done if recipe.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Eager):
     """Nesterov momentum whose step is orthogonal: every direction in which a kernel can change counts alike.
 
     A kernel (O, ...) is a matrix of O rows. Groups with `orthogonal` False are trained by AdamW. Rates of both are the groups'.
@@ -169,8 +170,8 @@ def make_optimizer(
         return Muon([group for part in chosen for group in _muon_groups(recipe, part, inner)], recipe.lr, recipe.momentum)
     groups = [group for part in chosen for group in _groups(recipe, part)]
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+        return SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0, fused=True)
+    kind = AdamW if recipe.optimizer == "adamw" else Adam
     on_gpu = any(parameter.is_cuda for parameter in model.parameters())
     return kind(groups, lr=recipe.lr, fused=True, capturable=on_gpu)
 

@@ -7,7 +7,6 @@ import os
 import select
 import signal
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from edgesearch.search.engine._jobs import run_job
@@ -34,7 +33,6 @@ def _import_all() -> None:
     from edgesearch.objectives import stage_specs
     from edgesearch.objectives.stages import run_stage
 
-    import_module("torch._dynamo")  # torch does so, a second or more of it, as soon as a process makes an optimizer
     assert run_stage is not None
     stage_specs()
 

@@ -23,6 +23,7 @@ from edgesearch.objectives.quantization._qat_network import QatNetwork
 from edgesearch.objectives.quantization._qat_recipe import QatRecipe
 from edgesearch.objectives.quantization._quantize import quantize
 from edgesearch.objectives.training import Recipe, Supervision, find_stages, train
+from edgesearch.objectives.training._eager import AdamW
 from edgesearch.objectives.training._footprint import PROBES
 
 SHAPE = (1, 8, 8)
@@ -287,13 +288,13 @@ def test_a_loss_that_is_not_a_number(trained: nn.Module, few: DataSet) -> None:
 def test_a_threshold_that_is_not_a_number_is_told_with_epoch_and_loss(
     trained: nn.Module, few: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = torch.optim.AdamW.step
+    step = AdamW.step
 
-    def spoiling(optimizer: torch.optim.AdamW, closure: None = None) -> None:
+    def spoiling(optimizer: AdamW, closure: None = None) -> None:
         step(optimizer, closure)
         next(p for group in optimizer.param_groups for p in group["params"] if not p.ndim).detach().fill_(torch.nan)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", spoiling)
+    monkeypatch.setattr(AdamW, "step", spoiling)
     with pytest.raises(NotFinite, match=r"threshold .* became nan in epoch 1, behind a loss of \d\.\d+; use a lower `lr`"):
         qat(trained, few, {"epochs": 2})
 
