@@ -11,15 +11,15 @@ __all__ = ["kill"]
 
 
 def kill(driver: psutil.Process, what: str) -> bool:
-    """Kill (SIGKILL) one "worker", Ray's "raylet" or "gcs_server", the "driver", or "everything" that it started with it.
+    """Kill (SIGKILL) one "worker" of Ray's, one "stage" (the process that it runs in), the "fork_server" that these come from,
+    Ray's "raylet" or "gcs_server", the "driver", or "everything" that it started with it.
 
     Returns whether there was something to kill.
     """
     family = driver.children(recursive=True)
-    if what == "worker":
-        victims = [child for child in family if _name(child) == "ray::run_job"][:1]
-    elif what in ("raylet", "gcs_server"):
-        victims = [child for child in family if _name(child) == what]
+    names = {"worker": "ray::run_job", "stage": "run_job"}
+    if what in (*names, "fork_server", "raylet", "gcs_server"):
+        victims = [child for child in family if _name(child) == names.get(what, what)][:1]
     else:
         victims = [driver] if what == "driver" else [driver, *family]
     for victim in victims:

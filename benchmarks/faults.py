@@ -1,4 +1,5 @@
-"""Kills at random moments: of a worker, of Ray's scheduler or its table, of the database's server, of the driver, of all.
+"""Kills at random moments: of a worker, a stage's process, what these are forked from, Ray's scheduler or its table, the
+database's server, the driver, and all of them.
 
 A study of fixed candidates is run by two workers or more, its trials in a PostgreSQL server of its own. What is killed
 (SIGKILL) is drawn with the moment; the server is started again after a moment, and a driver that is gone is started again with
@@ -41,8 +42,8 @@ from edgesearch.objectives import Store
 from edgesearch.search.study import Record, open_storage, open_study, read_study
 from edgesearch.search.study._lease import _holder
 
-#: What is killed. The driver lives on after the first four, and is started again after the others.
-VICTIMS = ("worker", "raylet", "gcs_server", "database", "driver", "everything")
+#: What is killed. The driver lives on after all but the last two, and is started again after them.
+VICTIMS = ("worker", "stage", "fork_server", "raylet", "gcs_server", "database", "driver", "everything")
 #: Figures that tell of the run that made an artifact: how long it took, the epochs since its checkpoint, and its memory.
 _OF_THE_RUN = ("seconds", "history", "predicted_bytes", "peak_bytes")
 #: Seconds after which nothing is expected to begin any more.

@@ -5,6 +5,7 @@ from ._crew import BoardCrew as BoardCrew
 from ._engine import Engine as Engine
 from ._foresight import ForesightProcess as ForesightProcess
 from ._foresight import ForesightSettings as ForesightSettings
+from ._fork_server import ForkServer as ForkServer
 from ._jobs import Job as Job
 from ._jobs import JobResult as JobResult
 from ._jobs import run_job as run_job

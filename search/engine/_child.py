@@ -1,31 +1,33 @@
 """Jobs in one process of ours, one after the other, where Ray is not wanted.
 
-The process is a fresh interpreter that lives as long as it can: when a stage kills it, the stage is lost and the next one gets
-a new process.
+The process lives as long as it can: when a stage kills it, the stage is lost and the next one gets a new process.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+from edgesearch.search.engine._children import JobProcess
+from edgesearch.search.engine._fork_server import ForkServer
 from edgesearch.search.engine._heartbeats import HANG_S, Heartbeats, hung
-from edgesearch.search.engine._jobs import NO_MEMORY, Job, JobResult
-from edgesearch.search.engine._kills import memory_kills
-from edgesearch.search.engine._lines import Died, LineProcess
+from edgesearch.search.engine._jobs import Job, JobResult
 
 
 class ChildPool:
-    """Runs jobs in a child process, in the order in which they were given. `hang_s`: a job that is silent for longer hangs."""
+    """Runs jobs in a child process, in the order in which they were given. `hang_s`: a job that is silent for longer hangs.
+
+    `server`: what the process is forked from; None: a fork server of its own.
+    """
 
     slots = 1
     waits_for_boards = True
 
-    def __init__(self, *, hang_s: float = HANG_S) -> None:
+    def __init__(self, *, hang_s: float = HANG_S, server: ForkServer | None = None) -> None:
         self._beats = Heartbeats(hang_s)
         self._jobs: deque[Job] = deque()  # the first is the one that runs
-        self._process = LineProcess("edgesearch.search.engine._child_process")
+        self._worker = JobProcess(server)
 
     def submit(self, job: Job) -> None:
         """Take a job; it starts at once when no other runs."""
@@ -48,32 +50,30 @@ class ChildPool:
 
     def cancel(self, key: str) -> bool:
         """Kill the process where it runs this job; whether it does."""
-        runs = bool(self._jobs) and self._jobs[0].key == key and self._process.runs
+        runs = bool(self._jobs) and self._jobs[0].key == key and self._worker.process.runs
         if runs:
-            self._process.kill()
+            self._worker.process.kill()
         return runs
 
     def close(self) -> None:
         """Stop the process, dropping what still runs; checkpoints stay."""
         self._jobs.clear()
-        self._process.close()
+        self._worker.process.close()
 
     def _hung(self) -> JobResult | None:
-        if not self._process.runs or not self._beats.silent():
+        if not self._worker.process.runs or not self._beats.silent():
             return None
-        self._process.close()
+        self._worker.process.end()
         return JobResult(self._jobs[0].key, "hung", 0.0, hung(self._beats.limit_s))
 
     def _start(self, job: Job) -> None:
         self._beats.begin(job.key, job.log)
-        self._kills = memory_kills()
-        self._process.ask(asdict(job))  # where it cannot be asked, there is nothing to read the answer from
+        self._worker.begin(asdict(job))
 
     def _read(self, timeout: float) -> JobResult | None:
-        try:
-            answer = self._process.answer(timeout)
-        except Died as death:
-            if memory_kills() > self._kills:
-                return JobResult(self._jobs[0].key, "out_of_memory", 0.0, NO_MEMORY)
-            return JobResult(self._jobs[0].key, "lost", 0.0, f"the worker {death}")
-        return None if answer is None else JobResult(**answer)
+        answer = self._worker.result(asdict(self._jobs[0]), timeout)
+        if answer is None:
+            return None
+        result = JobResult(**answer)
+        # Nothing is started again here but the process: a stage that ends it again and again, however, has itself to blame.
+        return replace(result, outcome="lost") if result.outcome == "interrupted" else result

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 from edgesearch.board_eval import Board, Compiler, Feature, find_board
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import Conditions, Estimator, Facts, Stage, StageMemory
+from edgesearch.search.engine._fork_server import ForkServer
 from edgesearch.search.engine._lines import Died, LineProcess
 from edgesearch.spaces import Candidate, Student
 
@@ -52,11 +54,14 @@ class ForesightSettings:
 
 
 class ForesightProcess:
-    """A process that answers questions one after the other, those about stages first: for them workers wait."""
+    """A process that answers questions one after the other, those about stages first: for them workers wait.
 
-    def __init__(self, settings: ForesightSettings) -> None:
+    `server`: what it is forked from; None: a fork server of its own.
+    """
+
+    def __init__(self, settings: ForesightSettings, server: ForkServer | None = None) -> None:
         self._settings = asdict(settings)
-        self._process = LineProcess("edgesearch.search.engine._foresight_process")
+        self._process = LineProcess("edgesearch.search.engine._foresight_process:foresee", server)
         self._waiting: dict[str, dict[str, Any]] = {}  # by key
         self._asked: str | None = None
         self._question: dict[str, Any] = {}  # that was asked
@@ -67,7 +72,8 @@ class ForesightProcess:
 
     def start(self) -> None:
         """Start it before it is asked anything: that takes seconds."""
-        self._process.start()
+        with suppress(Died):  # told when it is asked
+            self._process.start()
 
     def close(self) -> None:
         """Stop it."""

@@ -1,4 +1,4 @@
-"""The process that `ForesightProcess` starts: tells what candidates and stages will be like."""
+"""What the process beside the driver answers: what candidates and stages will be like."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 from edgesearch.errors import EdgesearchError
 from edgesearch.search.engine._foresight import ForesightSettings, answer_in
 from edgesearch.search.engine._jobs import extend_path
-from edgesearch.search.engine._lines import serve
 
 
 class _Answers:
@@ -21,6 +20,9 @@ class _Answers:
     def __call__(self, question: dict[str, Any]) -> dict[str, Any]:
         try:
             if self._answer is None:
+                import torch
+
+                torch.set_num_threads(1)  # the cores are the workers'
                 settings = ForesightSettings(**question["settings"])
                 extend_path(tuple(settings.python_path))
                 self._answer = answer_in(settings)
@@ -31,8 +33,5 @@ class _Answers:
             return {"bug": traceback.format_exc()}
 
 
-if __name__ == "__main__":
-    import torch
-
-    torch.set_num_threads(1)  # the cores are the workers'
-    serve(_Answers())
+#: Answers a question.
+foresee = _Answers()

@@ -9,7 +9,6 @@ other machines may be wrong.
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ import psutil
 from edgesearch.search.study import duration
 from edgesearch.threads import alongside
 
-__all__ = ["HANG_S", "Heartbeats", "beating", "hung", "process_of"]
+__all__ = ["HANG_S", "Heartbeats", "beating", "hung"]
 
 #: A worker that gives no sign of life for so many seconds hangs, if nothing else is said.
 HANG_S = 900.0
@@ -97,14 +96,6 @@ def beating(log: Path, *, waits: bool = False, every_s: float = _EVERY_S) -> Ite
 def hung(seconds: float) -> str:
     """What became of a worker that hung, in words."""
     return f"the worker gave no sign of life for {duration(seconds)} and was stopped"
-
-
-def process_of(log: str) -> int | None:
-    """The process that the last attempt in a log says that it is in."""
-    with suppress(OSError):
-        told = re.findall(r"^\S+ \S+ \S+ [0-9a-f]{64} in process (\d+)$", Path(log).read_text(errors="replace"), re.MULTILINE)
-        return int(told[-1]) if told else None
-    return None
 
 
 def _touched(log: Path) -> int | None:

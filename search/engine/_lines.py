@@ -1,137 +1,132 @@
-"""Another process of ours that answers questions: both are lines of JSON, on two pipes.
+"""Another process of ours that answers questions: both are lines of JSON, on one connection.
 
-The process is a fresh interpreter. It ends when the pipe to it ends, however the one that asks does.
+It is a child of a fork server, and ends when the connection does, however the one that asks ends.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import queue
 import select
-import signal
-import subprocess
-import sys
-import threading
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["Died", "LineProcess", "serve"]
+from edgesearch.search.engine._fork_server import ForkServer, NoServer
+
+__all__ = ["Died", "LineProcess"]
+
+#: Seconds for a process that was killed to be gone.
+_END_S = 10.0
 
 
 class Died(Exception):
-    """The process ended, or never began; the message says so of it."""
+    """The process ended, or never began; the message says so of it. `alone`: and the fork server did not."""
+
+    def __init__(self, how: str, *, alone: bool) -> None:
+        super().__init__(how)
+        self.alone = alone
 
 
 class LineProcess:
-    """A process that runs `module`, started anew once it has died and is asked something."""
+    """A process that answers with what the function `service` (MODULE:NAME) gives, started anew once it has died and is asked
+    something. `server`: where it comes from; None: a fork server of its own, which `close` stops, too.
+    """
 
-    def __init__(self, module: str) -> None:
-        self._module = module
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(self, service: str, server: ForkServer | None = None) -> None:
+        self._service, self._server, self._owns_server = service, server or ForkServer(), server is None
+        self._connection: socket.socket | None = None
         self._answer = b""
 
     @property
     def runs(self) -> bool:
         """Whether it was started and nobody has noticed its end."""
-        return self._process is not None
+        return self._connection is not None
 
     def start(self) -> None:
-        """Start it, unless it runs."""
-        if self._process is None:
-            self._process = _spawn(self._module)
+        """Start it, unless it runs. Raises Died where that cannot be."""
+        if self._connection is None:
+            try:
+                self._connection = self._server.connect(self._service)
+            except NoServer as error:
+                raise Died(str(error), alone=False) from error
 
     def ask(self, question: Mapping[str, Any]) -> bool:
         """Start it if need be, and ask; False where it died twice before it was asked."""
+        line = json.dumps(question).encode() + b"\n"
         for _ in range(2):  # it may have died since its last answer
-            self.start()
-            assert self._process is not None
-            assert self._process.stdin is not None
-            try:
-                self._process.stdin.write(json.dumps(question).encode() + b"\n")
-                self._process.stdin.flush()
+            with suppress(Died, OSError):
+                if self._has_died():
+                    self._drop()
+                self.start()
+                assert self._connection is not None
+                self._connection.sendall(line)
                 return True
-            except BrokenPipeError:
-                self._end()
+            self._drop()
         return False
 
-    def answer(self, timeout: float) -> dict[str, Any] | None:
-        """The next answer, if it comes within `timeout` seconds. Raises Died."""
-        process = self._process
-        if process is None:
-            raise Died("does not start")
-        assert process.stdout is not None
-        deadline = time.monotonic() + timeout
-        while b"\n" not in self._answer:
-            ready, _, _ = select.select([process.stdout], [], [], max(deadline - time.monotonic(), 0.0))
-            if not ready:
+    def answer(self, timeout: float | None) -> dict[str, Any] | None:
+        """The next answer, if it comes within `timeout` seconds (None: however long it takes). Raises Died."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (found := self._next()) is None:
+            if self._connection is None:
+                raise Died("does not start", alone=False)
+            left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+            if not select.select([self._connection], [], [], left)[0]:
                 return None
-            part = os.read(process.stdout.fileno(), 65536)
-            if not part:
-                raise Died(f"died ({_ending(self._end())})")
+            if not (part := self._read()):
+                self._drop()
+                raise Died("died with the process that it was forked from", alone=False)
             self._answer += part
-        line, _, self._answer = self._answer.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        if (how := found.get("died")) is not None:
+            self._drop()
+            raise Died(f"died ({how})", alone=True)
+        return found
 
     def kill(self) -> None:
         """Kill it, for `answer` to find that it died."""
-        if self._process is not None:
-            self._process.kill()
+        if self._connection is not None:
+            with suppress(OSError):
+                self._connection.shutdown(socket.SHUT_WR)
+
+    def end(self) -> None:
+        """Kill it and wait for its end."""
+        self.kill()
+        if self._connection is not None:
+            self._connection.settimeout(_END_S)
+            with suppress(OSError):
+                while self._read():
+                    pass
+        self._drop()
 
     def close(self) -> None:
-        """Kill it and wait for its end."""
-        if self._process is not None:
-            self._process.kill()
-            self._end()
+        """Kill it and wait for its end, and for that of a fork server of its own."""
+        self.end()
+        if self._owns_server:
+            self._server.close()
 
-    def _end(self) -> int:
-        process, self._process, self._answer = self._process, None, b""
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdout.close()
-        with suppress(BrokenPipeError):  # a line that was never read
-            process.stdin.close()
-        return process.wait()
+    def _next(self) -> dict[str, Any] | None:
+        """The first whole line that was read; one that its death cut off is none."""
+        while b"\n" in self._answer:
+            line, _, self._answer = self._answer.partition(b"\n")
+            with suppress(ValueError):
+                found: dict[str, Any] = json.loads(line)
+                return found
+        return None
 
+    def _has_died(self) -> bool:
+        """Whether it ended though nobody asked it anything."""
+        return self._connection is not None and bool(select.select([self._connection], [], [], 0)[0])
 
-def _spawn(module: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", module],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # each job has its log
-        # Threads of numpy's and scipy's libraries: one, as in a Ray worker, so that both give the same numbers.
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-        start_new_session=True,  # Ctrl-C is for the driver, which then stops this process
-    )
+    def _read(self) -> bytes:
+        assert self._connection is not None
+        try:
+            return self._connection.recv(1 << 16)
+        except ConnectionError:
+            return b""
 
-
-def _ending(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return f"signal {signal.Signals(-code).name}"
-    except ValueError:
-        return f"signal {-code}"
-
-
-def serve(answer: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
-    """Be such a process: answer one question after the other until standard input ends."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # nothing but answers goes to the one that asks
-    lines: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_read, args=(lines,), daemon=True).start()
-    while True:
-        answers.write(json.dumps(answer(json.loads(lines.get()))) + "\n")
-        answers.flush()
-
-
-def _read(lines: queue.Queue[str]) -> None:
-    """Hand lines on; at the end of the input, which is the asker's end, end this process in the middle of whatever it does."""
-    for line in sys.stdin:
-        lines.put(line)
-    os._exit(0)
+    def _drop(self) -> None:
+        connection, self._connection, self._answer = self._connection, None, b""
+        if connection is not None:
+            connection.close()

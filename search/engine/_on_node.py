@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgesearch.search.engine._jobs import run_job
+from edgesearch.search.engine._children import run_in_child
 from edgesearch.search.engine._relay import local_log, relayed
 from edgesearch.search.engine._shipping import folder_with
-from edgesearch.search.engine._warm import run_warm
 
 __all__ = ["run_on_node"]
 
 
 def run_on_node(content: Mapping[str, Any], code: bytes | None, keeper: Any, marker: str, own_process: bool) -> dict[str, Any]:
-    """Run one stage; see `run_job`.
+    """Run one stage in a child of this node's fork server; see `run_job`.
 
     code: the modules beside the study file, packed; None where the stage needs none, or every node has them.
     keeper: takes the log where this node does not see the driver's `marker`. own_process: the stage gets one for itself.
@@ -24,12 +23,11 @@ def run_on_node(content: Mapping[str, Any], code: bytes | None, keeper: Any, mar
     job = dict(content)
     if code is not None:
         job["folder"] = folder_with(code, job["folder"])
-    run = run_warm if own_process else run_job
     log = local_log(job["log"], marker)
     if log == job["log"]:
-        return run(job)
+        return run_in_child(job, own_process=own_process)
     try:
         with relayed(keeper, job["log"], log):
-            return run({**job, "log": log})
+            return run_in_child({**job, "log": log}, own_process=own_process)
     finally:
         shutil.rmtree(Path(log).parent, ignore_errors=True)

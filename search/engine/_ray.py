@@ -20,7 +20,8 @@ import psutil
 from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.search.engine._client import connected, is_outside
 from edgesearch.search.engine._cluster import Cluster
-from edgesearch.search.engine._heartbeats import HANG_S, Heartbeats, hung, process_of
+from edgesearch.search.engine._fork_server import ForkServer
+from edgesearch.search.engine._heartbeats import HANG_S, Heartbeats, hung
 from edgesearch.search.engine._jobs import NO_MEMORY, Job, JobResult, Outcome
 from edgesearch.search.engine._kills import memory_kills
 from edgesearch.search.engine._on_node import run_on_node
@@ -40,7 +41,8 @@ class RayPool:
 
     workers: jobs that compute side by side; None: as many as the cluster has room for, by what each is given: `threads`
     processors, `gpus_per_job` of a GPU, `memory_per_job` bytes. own_process: each stage gets a process of its own (None: where
-    it gets a share of a GPU), forked from one that has imported all.
+    it gets a share of a GPU), else each worker. server: what these are forked from on this machine (None: a fork server of its
+    own); on a cluster every node has one.
     A job on a board takes no CPU of a worker: it holds a share of the resource "board:NAME", of nodes that offer it; where none
     does, it runs on the driver's node. `boards`: how many jobs each board takes, for a local instance. `hang_s`: a job that is
     silent for longer hangs. `gpus`: how many a local instance shares out; None: those that Ray finds.
@@ -62,6 +64,7 @@ class RayPool:
         own_process: bool | None = None,
         boards: Mapping[str, int] | None = None,
         hang_s: float = HANG_S,
+        server: ForkServer | None = None,
     ) -> None:
         self.slots = workers or 1
         self._workers = workers
@@ -71,6 +74,7 @@ class RayPool:
         self._own_process = gpus_per_job > 0 if own_process is None else own_process
         self._cluster: Cluster | None = None
         self._beats = Heartbeats(hang_s)
+        self._server, self._owns_server = server or ForkServer(), server is None
         self._kills = 0  # of processes on this machine for want of memory, as the last job began
         self._boards = {f"board:{name}": float(count) for name, count in (boards or {}).items()}
         self._address = address
@@ -141,12 +145,16 @@ class RayPool:
         """Stop Ray; running tasks are killed, their checkpoints stay."""
         self._running.clear()
         self._stop()
+        if self._owns_server:
+            self._server.close()
 
     # --- the instance
 
     def _start(self) -> None:
         local = self._address is None
-        with environment(local_settings() if local else joining_settings()):
+        if local:
+            self._server.start()  # its imports take as long as Ray's start
+        with environment(local_settings(self._server.name) if local else joining_settings()):
             import ray
 
             self._ray: Any = ray
@@ -271,12 +279,10 @@ class RayPool:
         """Stop a worker that hangs. One that cannot be reached is left: should it wake up, nobody asks for what it does."""
         self.cancel(key)
         self._cancelled.discard(key)
-        reference, job = next((reference, job) for reference, job in self._running.items() if job.key == key)
-        del self._running[reference]
+        del self._running[next(reference for reference, job in self._running.items() if job.key == key)]
         self._beats.end(key)
-        pid = process_of(job.log)
         for process in _children(self._daemons["raylet"]) if "raylet" in self._daemons else []:
-            if process.pid == pid:  # frozen, it does not hear Ray
+            if _is_frozen(process):  # it does not hear Ray
                 _kill(process)
         return JobResult(key, "hung", 0.0, hung(self._beats.limit_s))
 
@@ -327,6 +333,13 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return list(process.children(recursive=True))
     except psutil.NoSuchProcess:
         return []
+
+
+def _is_frozen(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _kill(process: psutil.Process) -> None:

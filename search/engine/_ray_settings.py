@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from edgesearch.search.engine._fork_server import SERVER_VARIABLE
+
 __all__ = ["adopt_settings", "environment", "joining_settings", "keep_quiet", "local_settings"]
 
 
@@ -19,10 +21,11 @@ def _token() -> str:
     return secrets.token_hex(32)
 
 
-def local_settings() -> dict[str, str]:
-    """For a local instance."""
+def local_settings(server: str) -> dict[str, str]:
+    """For a local instance. `server`: the name of the fork server that its workers' processes come from."""
     return {
         **_all_settings(),
+        SERVER_VARIABLE: server,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": _token(),
         # Ray's name for "no other machine takes part": its processes then listen on the loopback interface alone.

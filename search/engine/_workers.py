@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from edgesearch.search.engine._fork_server import ForkServer
 from edgesearch.search.engine._heartbeats import HANG_S
 from edgesearch.search.engine._jobs import Job, JobResult
 
@@ -43,17 +44,18 @@ def make_pool(
     memory_per_job: int = 0,
     boards: Mapping[str, int] | None = None,
     hang_s: float = HANG_S,
+    server: ForkServer | None = None,
 ) -> Pool:
     """A pool of so many workers: Ray for one or more, a child process of ours for 0. None: as many as a cluster has room for.
 
     threads, gpus_per_job, memory_per_job (bytes): what each job that computes is given of a cluster's node. gpus: how many
     there are, for a local instance (None: as Ray finds). boards: how many jobs each takes. hang_s: a worker that gives no sign
-    of life for longer is stopped.
+    of life for longer is stopped. server: what processes of this machine are forked from; None: a fork server of its own.
     """
     if workers == 0 and address is None:
         from edgesearch.search.engine._child import ChildPool
 
-        return ChildPool(hang_s=hang_s)
+        return ChildPool(hang_s=hang_s, server=server)
     from edgesearch.search.engine._ray import RayPool
 
     return RayPool(
@@ -65,4 +67,5 @@ def make_pool(
         memory_per_job=memory_per_job,
         boards=boards or {},
         hang_s=hang_s,
+        server=server,
     )

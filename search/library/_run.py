@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from edgesearch.search.engine import (
     BoardRules,
     Engine,
     ForesightProcess,
+    ForkServer,
     Pool,
     Progress,
     StageRunner,
@@ -66,8 +68,8 @@ class Resources:
     board_wait_s: float = 1800.0
     hang_s: float = 900.0
 
-    def pool(self, boards: BoardPool | None, threads: int) -> Pool:
-        """Where the stages run, on so many threads each."""
+    def pool(self, boards: BoardPool | None, threads: int, server: ForkServer) -> Pool:
+        """Where the stages run, on so many threads each, in processes that are forked from this server's."""
         workers, gpus_per_job, gpus = self.workers, self.gpus_per_stage or 0.0, None
         if self.ray_address is None:
             share = share_machine(threads, self.workers, self.gpus_per_stage)
@@ -82,6 +84,7 @@ class Resources:
             memory_per_job=self.memory_per_stage,
             boards=shares,
             hang_s=self.hang_s,
+            server=server,
         )
 
     @property
@@ -120,7 +123,11 @@ def run_study(
         study_store(settings, home, warn=progress.note)  # one that does not serve is told before anything is stored
     with quiet_optuna():
         database = open_storage(storage or home.database)
-        with database_errors(database.url), hold_lease(database, settings.name, folder=home.root) as lease:
+        with (
+            database_errors(database.url),
+            hold_lease(database, settings.name, folder=home.root) as lease,
+            closing(ForkServer()) as server,
+        ):
             study = create_or_resume(database, settings)
             refuse_other_inputs(inputs, study)
             store_places(study, settings)
@@ -129,8 +136,8 @@ def run_study(
             crew = resources.crew(inputs.pool, settings.folder, progress)
             if crew is not None and _is_open(study, trials, retry_failed):
                 crew.look_first()
-            pool = resources.pool(inputs.pool, inputs.conditions.threads)
-            foresight = ForesightProcess(inputs.foresight)
+            pool = resources.pool(inputs.pool, inputs.conditions.threads, server)
+            foresight = ForesightProcess(inputs.foresight, server)
             store, logs = study_store(settings, home, stored=study, warn=progress.note), home.logs(settings.name)
             try:
                 if pool.slots > 1 and _is_open(study, trials, retry_failed):

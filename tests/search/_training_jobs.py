@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -58,6 +59,18 @@ def command(process: psutil.Process) -> list[str]:
         return list(process.cmdline())
     except psutil.Error:
         return []
+
+
+def processes(log: str) -> list[int]:
+    """Those that attempts at a stage were in, by its log."""
+    return [int(found) for found in re.findall(r" in process (\d+)$", Path(log).read_text(), re.MULTILINE)]
+
+
+def name(process: psutil.Process) -> str:
+    try:
+        return str(process.name())
+    except psutil.Error:
+        return ""
 
 
 def wait_for_ever(pool: Pool, seconds: float) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from _training_jobs import name as name_of
 from optuna.trial import TrialState
 
 from edgesearch.search.study import open_storage, open_study
@@ -57,6 +58,11 @@ class Driver:
                 return
         raise AssertionError(f"the driver ended before it said {text!r}")
 
+    def worker(self) -> psutil.Process:
+        """The process that its stages run in."""
+        (found,) = [child for child in psutil.Process(self.process.pid).children(recursive=True) if name_of(child) == "run_job"]
+        return found
+
     def end(self) -> tuple[int, str]:
         output, _ = self.process.communicate(timeout=400)
         return self.process.returncode, output
@@ -68,7 +74,7 @@ def test_two_drivers_with_two_homes_on_one_database(tmp_path: Path, database: st
     name = f"two-{uuid.uuid4().hex[:8]}"
     first = Driver(tmp_path / "a", name, database, 0)
     first.wait_for("[1/4]")
-    (worker,) = psutil.Process(first.process.pid).children()
+    worker = first.worker()
     worker.suspend()  # the driver is alive, and waits for its stage for as long as this test needs
     code, output = Driver(tmp_path / "b", name, database, 0).end()
     assert code == 2
@@ -91,7 +97,7 @@ def test_a_frozen_driver_is_taken_over_and_stops_before_it_writes(tmp_path: Path
     lease = {"EDGESEARCH_LEASE_S": "20"}
     first = Driver(tmp_path / "a", name, database, 0, **lease)
     first.wait_for("[1/4]")
-    (worker,) = psutil.Process(first.process.pid).children()
+    worker = first.worker()
     worker.suspend()
     time.sleep(3)  # it waits for its stage now, and is frozen in no transaction, which would lock the file
     first.process.send_signal(signal.SIGSTOP)

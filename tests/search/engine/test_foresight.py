@@ -13,7 +13,7 @@ import psutil
 import pytest
 from _bench import TEXT, Bench
 from _inline import InlinePool
-from _training_jobs import command, family
+from _training_jobs import family, name
 
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import Estimator, StageMemory
@@ -76,7 +76,7 @@ def read(folder: Path) -> Inputs:
 
 
 def beside() -> set[psutil.Process]:
-    return {child for child in family() if "_foresight_process" in " ".join(command(child))}
+    return {child for child in family() if name(child) == "foresee"}
 
 
 @contextmanager

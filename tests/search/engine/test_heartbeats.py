@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from _clock import Clock
 
-from edgesearch.search.engine._heartbeats import Heartbeats, beating, process_of
+from edgesearch.search.engine._heartbeats import Heartbeats, beating
 
 
 @pytest.fixture
@@ -132,10 +132,3 @@ def test_a_program_that_ran_before_is_no_sign_of_life(log: Path) -> None:
         touched = is_touched(log, lambda over: over.wait())
         other.kill()
     assert not touched
-
-
-def test_the_process_is_that_of_the_last_attempt(log: Path) -> None:
-    assert process_of(str(log)) is None
-    lines = [f"2026-01-01 00:00:00 student {'a' * 64} in process {pid}\nepoch 1/2 in process 7\n" for pid in (11, 12)]
-    log.write_text("".join(lines))
-    assert process_of(str(log)) == 12

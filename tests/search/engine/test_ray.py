@@ -191,7 +191,7 @@ pool = RayPool(1)
 pool.submit(Job(**task))
 while not Path(task["log"]).exists() and time.monotonic() < deadline:
     time.sleep(0.1)
-before = psutil.Process().children(recursive=True)
+before = [process for process in psutil.Process().children(recursive=True) if process.name() != "fork_server"]
 [raylet] = [process for process in before if process.name() == "raylet"]
 raylet.kill()
 ends = []

@@ -15,14 +15,13 @@ from typing import Any
 
 import psutil
 import pytest
-from _training_jobs import command, family, finish, job, running
+from _training_jobs import command, family, finish, job, name, processes, running
 
 from edgesearch import objectives
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage, Store
 from edgesearch.search.engine import _kills
 from edgesearch.search.engine._child import ChildPool
-from edgesearch.search.engine._heartbeats import process_of
 from edgesearch.search.engine._jobs import NO_MEMORY, run_job
 from edgesearch.search.engine._ray import RayPool
 
@@ -55,8 +54,8 @@ def test_a_stage_on_other_images_is_refused(tmp_path: Path) -> None:
 
 
 def interpreters() -> list[psutil.Process]:
-    """The pool's child processes; other tests may have left helpers of their own."""
-    return [child for child in family() if "_child_process" in " ".join(command(child))]
+    """The processes that stages run in."""
+    return [child for child in family() if name(child) == "run_job"]
 
 
 def test_a_child_that_crashes_is_reported_as_lost_and_the_next_job_runs(tmp_path: Path) -> None:
@@ -127,18 +126,20 @@ from edgesearch.search.engine._child import ChildPool
 from edgesearch.search.engine._jobs import Job
 pool = ChildPool()
 pool.submit(Job(**json.loads({json.dumps(json.dumps(asdict(job(tmp_path, epochs=5000))))!s})))
-print(pool._process._process.pid, flush=True)
 time.sleep(1000)
 """
-    driver = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    assert driver.stdout is not None
-    child = psutil.Process(int(driver.stdout.readline()))
-    time.sleep(5)
-    assert child.is_running()
+    log = Path(job(tmp_path, epochs=5000).log)
+    driver = subprocess.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 300
+    while not log.exists() or "epoch 1/" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    ours = psutil.Process(driver.pid).children(recursive=True)
+    assert processes(str(log))[-1] in [process.pid for process in ours]
+    assert len(ours) == 2  # it, and what it was forked from
     driver.kill()
-    driver.communicate()
-    psutil.wait_procs([child], timeout=20)
-    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    driver.wait()
+    assert psutil.wait_procs(ours, timeout=20)[1] == []
 
 
 def test_an_unwritable_disk_blocks_and_is_nobodys_fault(tmp_path: Path) -> None:
@@ -171,9 +172,7 @@ def test_a_worker_that_is_frozen_is_stopped_and_the_next_job_runs(tmp_path: Path
     try:
         task = running(pool, tmp_path)
         assert pool.wait(timeout=0.0) == []
-        pid = process_of(task.log)
-        assert pid is not None
-        frozen = psutil.Process(pid)
+        frozen = psutil.Process(processes(task.log)[-1])
         frozen.suspend()
         hung = finish(pool)
         assert (hung.key, hung.outcome) == (task.key, "hung")
@@ -217,7 +216,14 @@ def ray_pool() -> Iterator[RayPool]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("victim", "outcome"), [("ray::run_job", "lost"), ("raylet", "interrupted"), ("gcs_server", "interrupted")]
+    ("victim", "outcome"),
+    [
+        ("run_job", "lost"),
+        ("ray::run_job", "lost"),
+        ("raylet", "interrupted"),
+        ("gcs_server", "interrupted"),
+        ("fork_server", "interrupted"),
+    ],
 )
 def test_rays_processes_are_killed_and_the_pool_goes_on(
     tmp_path: Path, victim: str, outcome: str, capfd: pytest.CaptureFixture[str]
@@ -226,7 +232,7 @@ def test_rays_processes_are_killed_and_the_pool_goes_on(
     pool = RayPool(1)
     try:
         task = running(pool, tmp_path)
-        victims = [process for process in family() if process.name() == victim]
+        victims = [process for process in family() if name(process) == victim]
         assert len(victims) == 1
         victims[0].kill()
         result = finish(pool)
@@ -274,18 +280,18 @@ def test_a_local_instance_listens_to_this_machine_alone_and_asks_for_a_token(
     try:
         assert dict(os.environ) == environment
         running(pool, tmp_path)
-        processes = {process.pid: process for process in (psutil.Process(), *family())}
+        ours = {process.pid: process for process in (psutil.Process(), *family())}
         listeners = [
             connection.laddr.ip.removeprefix("::ffff:")
             for connection in psutil.net_connections("inet")
-            if connection.status == psutil.CONN_LISTEN and connection.pid in processes
+            if connection.status == psutil.CONN_LISTEN and connection.pid in ours
         ]
         assert len(listeners) >= 4
         assert set(listeners) == {"127.0.0.1"}
-        worker = next(process for process in processes.values() if process.name() == "ray::run_job")
+        worker = next(process for process in ours.values() if process.name() == "ray::run_job")
         assert worker.nice() == psutil.Process().nice()
         assert worker.environ()["RAY_AUTH_MODE"] == "token"
         assert len(worker.environ()["RAY_AUTH_TOKEN"]) == 64
-        assert all("RAY_AUTH_TOKEN" not in " ".join(command(process)) for process in processes.values())
+        assert all("RAY_AUTH_TOKEN" not in " ".join(command(process)) for process in ours.values())
     finally:
         pool.close()

@@ -10,7 +10,7 @@ import pytest
 
 from edgesearch.errors import StudyError
 from edgesearch.search import Study
-from edgesearch.search.engine import _machine
+from edgesearch.search.engine import ForkServer, _machine
 from edgesearch.search.library import _run, _tune
 from edgesearch.search.library._run import Resources
 
@@ -42,7 +42,7 @@ def cores(monkeypatch: pytest.MonkeyPatch) -> int:
 def workers_of(resources: Resources, threads: int, monkeypatch: pytest.MonkeyPatch) -> int | None:
     asked: list[int | None] = []
     monkeypatch.setattr(_run, "make_pool", lambda workers, **_: asked.append(workers))
-    resources.pool(None, threads)
+    resources.pool(None, threads, ForkServer())
     return asked[0]
 
 
@@ -83,7 +83,7 @@ def test_gpus_are_shared_evenly_unless_something_else_is_said(
     monkeypatch.setattr(_machine, "local_gpus", lambda: gpus)
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(_run, "make_pool", lambda workers, **more: asked.append({"workers": workers, **more}))
-    Resources(**given).pool(None, 1)
+    Resources(**given).pool(None, 1, ForkServer())
     assert (asked[0]["workers"], asked[0]["gpus_per_job"], asked[0]["gpus"]) == expected
 
 
