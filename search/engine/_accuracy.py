@@ -65,7 +65,7 @@ class AccuracyModel:
         numbers = sorted(self._known)
         known, accuracies = self._of(_chosen(numbers))
         scales, count = self._scaled(numbers), len(known)
-        covariance = _covariance(self._axes.squares(known, points), scales.lengths)
+        covariance = _matern(self._axes.weighted_squares(known, points, _weights(scales.lengths)))
         values = logit(accuracies)
         centre, spread = float(values.mean()), max(float(values.std()), 0.05)
         values = (values - centre) / spread
@@ -114,10 +114,21 @@ def probability(log_odds: Array) -> Array:
     return np.asarray(1.0 / (1.0 + np.exp(-log_odds)))
 
 
+def _weights(lengths: Sequence[float]) -> list[float]:
+    """By which squared distances of the groups are multiplied."""
+    return [5.0 / length**2 for length in lengths]
+
+
 def _covariance(squares: Sequence[Array], lengths: Sequence[float]) -> Array:
     """Matern's, with 5/2, from squared distances by group."""
-    r = np.sqrt(sum((5.0 / length**2) * group for group, length in zip(squares, lengths, strict=True)))
-    return np.asarray((1.0 + r + r * r / 3.0) * np.exp(-r))
+    weighted = [weight * group for group, weight in zip(squares, _weights(lengths), strict=True)]
+    return _matern(np.asarray(sum(weighted)))
+
+
+def _matern(squares: Array) -> Array:
+    """Matern's covariance, with 5/2, from the weighted sum of squared distances."""
+    r = np.sqrt(squares)
+    return np.asarray((1.0 + r + squares / 3.0) * np.exp(-r))
 
 
 def _fit(covariance: Array, values: Array, noise: float) -> tuple[torch.Tensor, float]:

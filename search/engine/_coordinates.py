@@ -8,7 +8,7 @@ compared, names by whether they are equal, and a setting that only one of two ca
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,20 +102,33 @@ class Axes:
 
         They do not depend on the order in which axes and names were seen.
         """
+        return [_products([pair]) for pair in self._pairs(known, points)]
+
+    def weighted_squares(self, known: Rows, points: Rows, weights: Sequence[float]) -> Array:
+        """The sum of the groups' squares, each times its weight, as one matrix product: (rows, known)."""
+        pairs = zip(self._pairs(known, points), weights, strict=True)
+        return _products([(weight * left, right) for (left, right), weight in pairs])
+
+    def _pairs(self, known: Rows, points: Rows) -> Iterator[tuple[Array, Array]]:
+        """For each group two matrices, (rows, features) and (known, features), whose product its squares are."""
         everything, count = self.join([known, points]), len(known)
-        squares = []
         for group in GROUPS:
             columns = [place for axis, place in sorted(self._numbers.items()) if axis[0] == group]
-            apart = _between_numbers(everything.numbers[:, columns], count)
+            numbers = _of_numbers(everything.numbers[:, columns], count)
             columns = [place for axis, place in sorted(self._names.items()) if axis[0] == group]
-            squares.append(apart + _between_names(everything.names[:, columns], count))
-        return squares
+            names = _of_names(everything.names[:, columns], count)
+            yield np.hstack([numbers[0], names[0]]), np.hstack([numbers[1], names[1]])
 
 
-def _between_numbers(values: Array, count: int) -> Array:
-    """Sums over the columns of the squared distances of all rows from the first `count`: (rows, count).
+def _products(pairs: Iterable[tuple[Array, Array]]) -> Array:
+    lefts, rights = zip(*pairs, strict=True)
+    return np.asarray(np.maximum(np.hstack(lefts) @ np.hstack(rights).T, 0.0))
 
-    (a - b)^2 where both have a number, 1 where one has; as sums of products, which are matrix products.
+
+def _of_numbers(values: Array, count: int) -> tuple[Array, Array]:
+    """Features of all rows and of the first `count`, whose products are sums over the columns of squared distances.
+
+    (a - b)^2 where both have a number, 1 where one has.
     """
     has = ~np.isnan(values)
     low = np.min(values, axis=0, initial=np.inf, where=has)
@@ -123,17 +136,18 @@ def _between_numbers(values: Array, count: int) -> Array:
     differs = (span > 0) | (has.any(axis=0) & ~has.all(axis=0))
     values, has, low, span = values[:, differs], has[:, differs].astype(float), low[differs], span[differs]
     x = np.where(has > 0, (values - low) / np.where(span > 0, span, 1.0), 0.0)
-    squared, known, had, lacks = x * x, x[:count], has[:count], 1.0 - has
-    apart = squared @ had.T + has @ squared[:count].T - 2.0 * x @ known.T + has @ lacks[:count].T + lacks @ had.T
-    return np.asarray(np.maximum(apart, 0.0))
+    alone = x * x + (1.0 - has)  # a row's own part, where the other has a number; what lacks one is 1 from it
+    return np.hstack([alone, has, -2.0 * x]), np.hstack([has[:count], alone[:count], x[:count]])
 
 
-def _between_names(codes: NDArray[np.int32], count: int) -> Array:
-    """How many names differ between all rows and the first `count`: (rows, count)."""
+def _of_names(codes: NDArray[np.int32], count: int) -> tuple[Array, Array]:
+    """Features of all rows and of the first `count`, whose products are how many names differ."""
     columns = [column for column in codes.T if (column != column[0]).any()]
-    is_one = [column == value for column in columns for value in set(column.tolist())]
-    equal = np.array(is_one, dtype=float).reshape(-1, len(codes))
-    return np.asarray(len(columns) - equal.T @ equal[:, :count])
+    # in the order of the rows, so that sums do not depend on the codes
+    is_one = [column == value for column in columns for value in dict.fromkeys(column.tolist())]
+    equal = np.array(is_one, dtype=float).reshape(-1, len(codes)).T
+    ones, total = np.ones((count, 1)), np.full((len(codes), 1), float(len(columns)))
+    return np.hstack([total, -equal]), np.hstack([ones, equal[:count]])
 
 
 def _flat(settings: Any, path: str = "") -> Iterable[tuple[str, Any]]:

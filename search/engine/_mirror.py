@@ -20,7 +20,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from edgesearch.search.engine._tpe import Lessons, SharedTPE
+from edgesearch.search.engine._tpe import Columns, Lessons, SharedTPE
 from edgesearch.search.study import non_dominated, quiet_optuna
 
 __all__ = ["Mirror"]
@@ -56,6 +56,7 @@ class Mirror:
         self._known: dict[int, int] = {}  # trial number -> the mirror's own id of that trial, in the order of their coming
         self._complete = 0
         self._lessons: Lessons = {}
+        self._columns: Columns = {}
         self._start()
 
     def _start(self) -> None:
@@ -63,6 +64,7 @@ class Mirror:
             self._storage = _Memory()
             self._study = optuna.create_study(directions=self._directions, storage=self._storage)
         self._known.clear()
+        self._columns.clear()  # ids begin anew
 
     def observe(self, trial: FrozenTrial) -> None:
         """Learn that a trial runs, or how it ended; what it is foretold to end with may come before, and is replaced then.
@@ -95,7 +97,7 @@ class Mirror:
     def asked(self, sampler: BaseSampler) -> Iterator[optuna.Trial]:
         """A trial of the sampler's, which is forgotten afterwards."""
         if isinstance(sampler, SharedTPE):
-            sampler.lessons = self._lessons
+            sampler.lessons, sampler.columns = self._lessons, self._columns
         with quiet_optuna():
             self._study.sampler = sampler
             if isinstance(sampler, BaseGASampler):

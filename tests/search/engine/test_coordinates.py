@@ -36,9 +36,13 @@ def test_distances_are_those_of_each_pair(known: list[Point], others: list[Point
     axes, everything = Axes(), known + others
     rows = [axes.row(point) for point in everything]
     found = axes.squares(axes.join(rows[: len(known)]), axes.join(rows[len(known) :]))
-    for group, squares in zip(GROUPS, found, strict=True):
-        slow = [[squared(group, one, other, everything) for other in known] for one in everything]
-        assert squares == pytest.approx(np.array(slow), abs=1e-9)
+    total, weights = np.zeros((len(everything), len(known))), [0.5, 2.0, 3.0, 0.25, 7.0]
+    for group, squares, weight in zip(GROUPS, found, weights, strict=True):
+        slow = np.array([[squared(group, one, other, everything) for other in known] for one in everything])
+        assert squares == pytest.approx(slow, abs=1e-9)
+        total += weight * slow
+    at_once = axes.weighted_squares(axes.join(rows[: len(known)]), axes.join(rows[len(known) :]), weights)
+    assert at_once == pytest.approx(total, abs=1e-8)
 
 
 @given(st.lists(points, min_size=2, max_size=6), st.integers(0, 5))
@@ -46,8 +50,11 @@ def test_the_order_in_which_points_were_seen_does_not_matter(known: list[Point],
     one, other = Axes(), Axes()
     for point in [Point({("student", "d"): 1.0}, {("pruning", "d"): "w"})] * strange + known[::-1]:
         other.row(point)
-    squares = [axes.squares(axes.join([axes.row(p) for p in known]), axes.join([])) for axes in (one, other)]
+    rows = [(axes, axes.join([axes.row(p) for p in known]), axes.join([])) for axes in (one, other)]
+    squares = [axes.squares(seen, nothing) for axes, seen, nothing in rows]
     assert all(np.array_equal(a, b) for a, b in zip(*squares, strict=True))
+    at_once = [axes.weighted_squares(seen, nothing, [1.0, 0.3, 3.0, 0.1, 0.7]) for axes, seen, nothing in rows]
+    assert np.array_equal(*at_once)
 
 
 def test_settings_and_metrics_are_coordinates() -> None:
