@@ -23,6 +23,8 @@ from edgesearch.spaces import Space
 
 #: After this many proposals in a row that lead nowhere, the sampler is replaced by plain random draws for this trial.
 _PATIENCE = 8
+#: From this trial on sooner: of thousands of trials the sampler has tried most that it would propose.
+_MANY, _LEAST_PATIENCE = 1000, 2
 #: After this many the space is walked through systematically.
 MAX_ATTEMPTS = 300
 #: As many candidates of the space are looked at then, for all trials together.
@@ -55,7 +57,7 @@ class Proposer:
         space = self._settings.space
         if space is not None:
             for attempt in range(MAX_ATTEMPTS):
-                yield self.draw(space, number, attempt, at_random=attempt >= _PATIENCE)
+                yield self.draw(space, number, attempt, at_random=attempt >= _patience(number))
             if self._walk is None:
                 self._walk = self._walked(space)
             yield from self._walk
@@ -96,3 +98,8 @@ class Proposer:
         except Endless:
             return
         self._is_exhausted = True
+
+
+def _patience(number: int) -> int:
+    """Proposals of the sampler for a trial before random draws take its place."""
+    return max(_LEAST_PATIENCE, min(_PATIENCE, _PATIENCE * _MANY // max(number, 1)))

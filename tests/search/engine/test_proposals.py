@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -138,3 +140,18 @@ def test_what_is_drawn_carries_the_checksums_of_the_studys_own_code(tmp_path: Pa
     drawn = [proposal.candidate.student for proposal in proposer.proposals(0)]
     assert {student.source_sha256 for student in drawn} == {source_fingerprint("drawn_nets:net", folder=tmp_path)} - {""}
     assert {student.width for student in drawn} == {1.0}  # the network takes no width
+
+
+@pytest.mark.parametrize(("number", "of_the_sampler"), [(0, 8), (999, 8), (2000, 4), (100_000, 2)])
+def test_random_draws_take_the_samplers_place_sooner_where_it_has_proposed_most(
+    number: int, of_the_sampler: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposer, draws, draw = Proposer(study()), list[bool](), Proposer.draw
+
+    def watched(self: Proposer, *arguments: Any, at_random: bool = False) -> Proposal:
+        draws.append(at_random)
+        return draw(self, *arguments, at_random=at_random)
+
+    monkeypatch.setattr(Proposer, "draw", watched)
+    list(itertools.islice(proposer.proposals(number), 12))
+    assert draws == [False] * of_the_sampler + [True] * (12 - of_the_sampler)
