@@ -83,7 +83,11 @@ class RayPool:
         self._cancelled: set[str] = set()
         self._board_tasks: dict[str, Any] = {}
         self._fruitless = 0
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            self._leave_server()
+            raise
 
     def submit(self, job: Job) -> None:
         """Start a task. Raises StudyError where the connection to a cluster is lost."""
@@ -145,10 +149,13 @@ class RayPool:
         """Stop Ray; running tasks are killed, their checkpoints stay."""
         self._running.clear()
         self._stop()
-        if self._owns_server:
-            self._server.close()
+        self._leave_server()
 
     # --- the instance
+
+    def _leave_server(self) -> None:
+        if self._owns_server:
+            self._server.close()
 
     def _start(self) -> None:
         local = self._address is None

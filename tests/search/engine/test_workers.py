@@ -184,6 +184,22 @@ def test_a_worker_that_is_frozen_is_stopped_and_the_next_job_runs(tmp_path: Path
         pool.close()
 
 
+@pytest.mark.slow
+def test_a_worker_of_rays_that_is_frozen_is_stopped_once_its_stage_gives_no_sign_of_life(tmp_path: Path) -> None:
+    pool = RayPool(1, hang_s=15.0)
+    try:
+        task = running(pool, tmp_path)
+        (worker,) = [process for process in family() if name(process) == "ray::run_job"]
+        worker.suspend()
+        os.kill(processes(task.log)[-1], signal.SIGKILL)  # which nobody tells the pool
+        assert finish(pool).outcome == "hung"
+        assert psutil.wait_procs([worker], timeout=60)[1] == []
+        pool.submit(job(tmp_path, width=1.0))
+        assert finish(pool).outcome == "done"
+    finally:
+        pool.close()
+
+
 WAITING = """
 from threading import Event
 from torch import nn
