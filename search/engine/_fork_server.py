@@ -17,13 +17,13 @@ import sys
 import time
 from contextlib import suppress
 
-__all__ = ["SERVER_VARIABLE", "ForkServer", "NoServer", "user_of"]
+__all__ = ["ONE_THREAD", "SERVER_VARIABLE", "ForkServer", "NoServer", "user_of"]
 
 #: The environment's variable that tells processes of a local Ray the name of their driver's server.
 SERVER_VARIABLE = "EDGESEARCH_FORK_SERVER"
 _MODULE = "edgesearch.search.engine._fork_server_process"
-#: Threads of numpy's and scipy's libraries: one, so that numbers do not depend on how many cores there are.
-_THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+#: The environment of all that compute: threads of numpy's and scipy's libraries, so that numbers do not depend on the cores.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 #: Seconds for which a server that ends as it begins is tried again.
 _PATIENCE_S = 60.0
 #: Seconds for a server to end by itself, once its children's connections are closed.
@@ -58,7 +58,7 @@ class ForkServer:
         It has this process's environment and working folder. Raises NoServer.
         """
         deadline = time.monotonic() + _PATIENCE_S
-        greeting = {"service": service, "environment": {**os.environ, **_THREADS}, "folder": os.getcwd()}
+        greeting = {"service": service, "environment": {**os.environ, **ONE_THREAD}, "folder": os.getcwd()}
         while True:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -100,7 +100,7 @@ class ForkServer:
                 stdin=subprocess.PIPE,  # its end is that of this process
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # each job has its log
-                env={**os.environ, **_THREADS},
+                env={**os.environ, **ONE_THREAD},
                 start_new_session=True,  # Ctrl-C is for the driver, which then stops it
             )
         if self._shared:

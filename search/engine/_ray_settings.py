@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from edgesearch.search.engine._fork_server import SERVER_VARIABLE
+from edgesearch.search.engine._fork_server import ONE_THREAD, SERVER_VARIABLE
 
 __all__ = ["adopt_settings", "environment", "joining_settings", "keep_quiet", "local_settings"]
 
@@ -31,9 +31,7 @@ def local_settings(server: str) -> dict[str, str]:
         # Ray's name for "no other machine takes part": its processes then listen on the loopback interface alone.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_worker_niceness": os.environ.get("RAY_worker_niceness", "0"),  # noqa: SIM112
-        "OMP_NUM_THREADS": "1",  # of numpy's and scipy's libraries, as in a child process
-        "OPENBLAS_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
+        **ONE_THREAD,  # Ray Tune's trainings compute in Ray's own workers
     }
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -51,6 +52,13 @@ def process_of(server: ForkServer) -> LineProcess:
     return LineProcess("a_service:echo", server)
 
 
+def told(process: LineProcess, **question: object) -> dict[str, Any]:
+    assert process.ask(question)
+    answer = process.answer(60)
+    assert answer is not None
+    return answer
+
+
 def test_processes_have_imports_for_nothing_and_live_until_they_are_closed(server: ForkServer) -> None:
     one, other = process_of(server), process_of(server)
     with closing(one), closing(other):
@@ -67,10 +75,7 @@ def test_processes_have_imports_for_nothing_and_live_until_they_are_closed(serve
         parent = psutil.Process(first["parent"])
         assert parent.num_threads() == 1  # else what it forks may lack a lock's owner
         assert (name(parent), name(psutil.Process(first["pid"]))) == ("fork_server", "echo")
-        assert one.ask({"what": 3})
-        again = one.answer(60)
-        assert again is not None
-        assert again["pid"] == first["pid"]
+        assert told(one, what=3)["pid"] == first["pid"]
     assert not psutil.pid_exists(first["pid"])
     assert parent.is_running()
 
@@ -83,9 +88,7 @@ def test_a_process_has_the_environment_and_the_folder_of_who_starts_it(
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.chdir(tmp_path)
     with closing(process_of(server)) as process:
-        process.ask({})
-        answer = process.answer(60)
-    assert answer is not None
+        answer = told(process)
     assert (answer["variable"], answer["folder"], answer["threads"]) == ("7", str(tmp_path), "1")
 
 
@@ -101,22 +104,16 @@ def test_a_process_that_dies_is_told_and_started_again(server: ForkServer, quest
         assert str(death.value) == f"died ({how})"
         assert death.value.alone
         assert not process.runs
-        assert process.ask({})
-        assert process.answer(60) is not None
+        assert told(process, what=1)["said"] == {"what": 1}
 
 
 def test_a_process_that_dies_between_two_questions_is_started_again(server: ForkServer) -> None:
     with closing(process_of(server)) as process:
-        process.ask({})
-        first = process.answer(60)
-        assert first is not None
-        os.kill(first["pid"], signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(first["pid"])], timeout=10)
+        first = psutil.Process(told(process)["pid"])
+        first.kill()
+        assert psutil.wait_procs([first], timeout=10)[1] == []
         time.sleep(0.1)
-        assert process.ask({})
-        second = process.answer(60)
-        assert second is not None
-        assert second["pid"] != first["pid"]
+        assert told(process)["pid"] != first.pid
 
 
 def test_a_process_that_is_killed_in_the_middle_says_so(server: ForkServer) -> None:
@@ -130,31 +127,23 @@ def test_a_process_that_is_killed_in_the_middle_says_so(server: ForkServer) -> N
 
 def test_a_process_that_is_frozen_is_killed(server: ForkServer) -> None:
     with closing(process_of(server)) as process:
-        process.ask({})
-        answer = process.answer(60)
-        assert answer is not None
-        os.kill(answer["pid"], signal.SIGSTOP)
+        frozen = psutil.Process(told(process)["pid"])
+        frozen.suspend()
         process.end()
-        assert not psutil.pid_exists(answer["pid"])
+        assert not frozen.is_running()
 
 
 def test_its_processes_die_with_a_server_that_is_killed_and_both_are_started_again(server: ForkServer) -> None:
     with closing(process_of(server)) as process:
-        process.ask({})
-        before = process.answer(60)
-        assert before is not None
+        before = told(process)
+        child, parent = psutil.Process(before["pid"]), psutil.Process(before["parent"])
         process.ask({"wait": True})
-        os.kill(before["parent"], signal.SIGKILL)
+        parent.kill()
         with pytest.raises(Died) as death:
             process.answer(60)
         assert not death.value.alone
-        assert (
-            psutil.wait_procs([psutil.Process(before["pid"])] if psutil.pid_exists(before["pid"]) else [], timeout=10)[1] == []
-        )
-        assert process.ask({})
-        after = process.answer(60)
-        assert after is not None
-        assert after["parent"] != before["parent"]
+        assert psutil.wait_procs([child], timeout=10)[1] == []
+        assert told(process)["parent"] != parent.pid
 
 
 USER = """
@@ -235,7 +224,10 @@ sys.stdin.readline()
 
 
 def test_it_listens_on_no_network_and_on_no_file(server: ForkServer) -> None:
-    server.start()
-    (process,) = [child for child in family() if name(child) == "fork_server"] or [psutil.Process(server._process.pid)]  # type: ignore[union-attr]
-    kinds = {connection.family for connection in process.net_connections("all")}
-    assert kinds <= {socket.AF_UNIX}
+    with closing(process_of(server)) as process:
+        parent = psutil.Process(told(process)["parent"])
+        sockets = parent.net_connections("all")
+    assert {connection.family for connection in sockets} == {socket.AF_UNIX}
+    listeners = [connection.laddr for connection in sockets if server.name in str(connection.laddr)]
+    assert listeners
+    assert not [name for name in listeners if Path(str(name)).exists()]
