@@ -19,7 +19,7 @@ from contextlib import suppress
 
 __all__ = ["ONE_THREAD", "SERVER_VARIABLE", "ForkServer", "NoServer", "user_of"]
 
-#: The environment's variable that tells processes of a local Ray the name of their driver's server.
+#: The environment's variable that names a server which others have, and share: a driver's tells processes of its local Ray.
 SERVER_VARIABLE = "EDGESEARCH_FORK_SERVER"
 _MODULE = "edgesearch.search.engine._fork_server_process"
 #: The environment of all that compute: threads of numpy's and scipy's libraries, so that numbers do not depend on the cores.
@@ -37,13 +37,13 @@ class NoServer(Exception):
 class ForkServer:
     """A fork server that is started when it is needed, and again where it died.
 
-    name: of its socket; None: one that nobody knows. Processes that know the name share the server. shared: it is nobody's
-    child, and serves the others on when this process ends; else `close` stops it. Either way it ends when the process that
-    started it has, and no connection is left.
+    name: of its socket; None: the one that the environment names, else one that nobody knows. Processes that know the name
+    share the server. shared: it is nobody's child, and serves the others on when this process ends; else `close` stops it.
+    Either way it ends when the process that started it has, and no connection is left.
     """
 
     def __init__(self, name: str | None = None, *, shared: bool = False) -> None:
-        self.name = name or f"edgesearch-{secrets.token_hex(16)}"
+        self.name = name or os.environ.get(SERVER_VARIABLE) or f"edgesearch-{secrets.token_hex(16)}"
         self._shared = shared
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from edgesearch.search import Study
+from edgesearch.search.engine import ForkServer
+from edgesearch.search.engine._fork_server import SERVER_VARIABLE
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "board_eval"))
@@ -48,6 +51,15 @@ quantization = { method = "qat", start = "scratch" }
 student = { architecture = "cnn_tiny", input_size = 8 }
 quantization = { bits = 5 }
 """
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_server() -> Iterator[None]:
+    """One fork server for all studies, whose imports cost seconds; in the engine's tests each has its own."""
+    with pytest.MonkeyPatch.context() as patch, closing(ForkServer()) as server:
+        server.start()
+        patch.setenv(SERVER_VARIABLE, server.name)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine."""
+"""A Ray cluster on this machine; studies that start their own processes, as users' do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+from edgesearch.search.engine._fork_server import SERVER_VARIABLE
+
+
+@pytest.fixture(scope="package", autouse=True)
+def own_servers(shared_server: None) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(SERVER_VARIABLE)
+        yield
 
 
 @pytest.fixture

@@ -22,9 +22,14 @@ def test_the_small_thesis_study_is_the_thesis_at_another_size_with_students_that
     whole, small = load_study("thesis"), load_study("thesis_32")
     known = {key: value for key, value in whole.model_dump().items() if key not in ("name", "description", "teacher")}
     own = {key: value for key, value in small.model_dump().items() if key in known}
-    assert {key for key in own if own[key] != known[key]} == {"compiler", "candidates", "data"}
+    assert {key for key in own if own[key] != known[key]} == {"compiler", "candidates", "data", "train", "finetune", "qat"}
+    for part in ("train", "finetune", "qat"):
+        assert own[part] == known[part] | {"epochs": known[part]["epochs"] // 2}
     data, others = own["data"], known["data"]
-    assert {key for key in data if data[key] != others[key]} == {"normalisation"}  # ImageNet's comes with its weights
+    assert {key for key in data if data[key] != others[key]} == {
+        "normalisation",
+        "train_images",
+    }  # ImageNet's comes with its weights
     at_32 = [
         c.model_copy(update={"student": c.student.model_copy(update={"input_size": 32, "weights": ""})})
         for c in whole.candidates
