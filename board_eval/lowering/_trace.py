@@ -129,6 +129,7 @@ class _Lowering(Layers):
         return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
 
     def _visit(self, node: fx.Node) -> None:
+        _put_in_place(node)
         if node.op == "placeholder":
             self._visit_placeholder(node)
         elif node.op == "call_module":
@@ -187,6 +188,19 @@ class _Lowering(Layers):
             user.args = fx.map_arg(user.args, lambda operand: value if operand is node else operand)
             user.kwargs = fx.map_arg(user.kwargs, lambda operand: value if operand is node else operand)
         return True
+
+
+#: Arguments of torch's functions and layers that are tensors or shapes, by their places, where they were given by name.
+_PLACES = (("input",), ("other", "dim", "size", "shape"))
+
+
+def _put_in_place(node: fx.Node) -> None:
+    """Give the arguments that the lowering reads by their places there, as in most calls."""
+    arguments, named = list(node.args), dict(node.kwargs)
+    for place, names in enumerate(_PLACES):
+        if len(arguments) == place and (found := [name for name in names if name in named]):
+            arguments.append(named.pop(found[0]))
+    node.args, node.kwargs = tuple(arguments), named
 
 
 _ARITHMETIC = frozenset({operator.add, operator.sub, operator.mul, operator.floordiv})

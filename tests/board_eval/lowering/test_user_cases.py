@@ -250,6 +250,30 @@ def test_refused(name: str) -> None:
         assert reason in problems[where]
 
 
+def test_arguments_given_by_name_are_those_given_by_place() -> None:
+    def by_place(m: Any, x: torch.Tensor) -> torch.Tensor:
+        x = torch.add(F.relu(m.a(x)), m.b(x)).add(m.b(x))
+        x = F.max_pool2d(torch.relu(x), 2)
+        x = torch.reshape(x.mean((2, 3)), (x.size(0), -1))
+        return m.head(torch.flatten(x, 1).view(x.size(0), 16))
+
+    def by_name(m: Any, x: torch.Tensor) -> torch.Tensor:
+        x = torch.add(input=F.relu(input=m.a(input=x)), other=m.b(input=x)).add(other=m.b(x))
+        x = F.max_pool2d(input=torch.relu(input=x), kernel_size=2)
+        x = torch.reshape(input=x.mean(dim=(2, 3)), shape=(x.size(dim=0), -1))
+        return m.head(input=torch.flatten(input=x, start_dim=1).view(size=(x.size(dim=0), 16)))
+
+    layers = {"a": conv(3, 16), "b": conv(3, 16), "head": nn.Linear(16, 4)}
+    graphs = [lower(Block(forward, **layers), (3, 8, 8)) for forward in (by_place, by_name)]
+    shown = [[(type(node), node.name, node.inputs, node.shape, node.op_names) for node in graph] for graph in graphs]
+    assert shown[0] == shown[1]
+
+
+def test_a_sum_by_name_with_a_constant_is_refused_as_one_by_place() -> None:
+    with pytest.raises(LoweringError, match="constant|number"):
+        lower(Block(lambda m, x: torch.add(input=m.conv(x), other=2.0), conv=conv(3, 16)), (3, 8, 8))
+
+
 def test_what_only_this_tool_lacks_names_the_dpu_it_models() -> None:
     with pytest.raises(LoweringError, match=r"DPUCZDX8G .*Vitis AI 3\.5") as caught:
         lower(nn.Sequential(nn.Hardswish()), (3, 8, 8))
