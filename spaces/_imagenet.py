@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from edgesearch.errors import SpaceError
+from edgesearch.files import expanded
 from edgesearch.spaces._candidate import Student
 from edgesearch.spaces._fetch import FetchFailed, fetch
 from edgesearch.spaces._torchvision import import_torchvision
@@ -135,7 +136,7 @@ def fetch_imagenet(architecture: str, note: Callable[[str], object] = lambda lin
 def _folders() -> tuple[Path, ...]:
     """Where files are looked for; the first is downloaded to. The last is where torch.hub keeps what it downloads."""
     own = os.environ.get(FOLDER_VARIABLE, "")
-    return *([Path(own).expanduser()] if own else []), Path(torch.hub.get_dir()) / "checkpoints"
+    return *([expanded(own, FOLDER_VARIABLE, SpaceError)] if own else []), Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def imagenet_shapes(architecture: str) -> Mapping[str, Tensor]:

@@ -10,11 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from edgesearch.board_eval.remote._paths import expanded
 from edgesearch.board_eval.remote._settings import NAME, BoardSettings
 from edgesearch.board_eval.targets import profile_names
 from edgesearch.errors import BoardError
-from edgesearch.files import parse_toml
+from edgesearch.files import expanded, parse_toml
 
 __all__ = ["Boards", "boards_path", "load_boards", "parse_boards"]
 
@@ -66,7 +65,7 @@ def boards_path(path: str | Path | None = None) -> Path:
     Raises BoardError where that can be no path.
     """
     given = path or os.environ.get(_VARIABLE) or "~/.config/edgesearch/boards.toml"
-    return expanded(given, "boards file")
+    return expanded(given, "boards file", BoardError)
 
 
 def load_boards(path: str | Path | None = None) -> Boards:
@@ -143,10 +142,10 @@ def _anchored(table: dict[str, Any], folder: Path, where: str) -> dict[str, Any]
     anchored = {"known_hosts": "~/.ssh/known_hosts", **table}
     for key in _PATHS:
         if isinstance(anchored.get(key), str):
-            anchored[key] = str(folder.absolute() / expanded(anchored[key], f"{where} {key}"))
+            anchored[key] = str(folder.absolute() / expanded(anchored[key], f"{where} {key}", BoardError))
     target = anchored.get("target")
     if isinstance(target, str) and target.endswith(".json"):
-        anchored["target"] = str(folder.absolute() / expanded(target, f"{where} target"))
+        anchored["target"] = str(folder.absolute() / expanded(target, f"{where} target", BoardError))
     return anchored
 
 

@@ -12,6 +12,8 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from edgesearch.errors import StoreError
+from edgesearch.files import expanded
 from edgesearch.objectives.stages._entries import file_checksum, writing
 
 __all__ = ["LocalCopies"]
@@ -25,7 +27,7 @@ class LocalCopies:
 
     def __init__(self, location: str, *, most: int = _MOST) -> None:
         base = os.environ.get("EDGESEARCH_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "edgesearch"
-        self._all = Path(base).expanduser() / "stores"
+        self._all = expanded(base, "cache", StoreError) / "stores"
         self.root = self._all / hashlib.sha256(location.encode()).hexdigest()[:16]
         self._most: int | None = most
         self._verified: dict[Path, tuple[int, int, int]] = {}

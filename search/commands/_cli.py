@@ -155,7 +155,11 @@ def tune(**options: Any) -> int:
 @cli.command()
 @click.argument("candidate", type=click.Path(path_type=Path))
 @click.option(
-    "--study", "study", default="quickstart", show_default=True, help="Study whose data, teacher and recipes are used."
+    "--study",
+    "study",
+    default="quickstart",
+    show_default=True,
+    help="Study whose data, teacher and recipes are used: a bundled one or a .toml file.",
 )
 @click.option("--test/--no-test", default=False, help="Also measure on the test images.")
 @BOARD
@@ -298,7 +302,7 @@ cli.add_command(board)
 
 
 @cli.command()
-@click.option("--study", help="A study (its name or .toml file), for its board and its [vitis] table.")
+@click.option("--study", help="A bundled study or a .toml file, for its board, its store and its [vitis] table.")
 @click.option("--board", help="A simulated board; or a board or pool of the boards file, which must then serve.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, once all is checked.")
 @STORAGE

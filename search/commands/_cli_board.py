@@ -30,7 +30,7 @@ def board() -> None:
 @click.option("--user", help="Default: root.")
 @click.option("--key", required=True, help="File of the private key that opens it; only you may read it.")
 @click.option("--known-hosts", help="File of known host keys; default: ~/.ssh/known_hosts.")
-@click.option("--target", help="Its DPU: zcu104 (the default), zcu102, kv260 or a board profile (JSON).")
+@click.option("--target", help="Its DPU: zcu104 (the default), zcu102, kv260, ultra96 or a board profile (JSON).")
 @click.option("--runner", type=click.Choice(["auto", "python", "cpp"]), help="Default: auto, C++ where it builds there.")
 @click.option("--python", help="Its Python; default: python3.")
 @click.option("--folder", help="Folder on the board to work in, the same for every driver; default: /tmp.")

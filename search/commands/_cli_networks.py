@@ -95,7 +95,7 @@ def simulate(**options: Any) -> int:
 )
 @click.option("--image", help="Vitis AI's container image; default: xilinx/vitis-ai-pytorch-cpu:latest.")
 @click.option("--json", "as_json", is_flag=True, help="Say what is in the file as JSON.")
-@click.option("--board", help="zcu104 (the default), zcu102, kv260 or a board profile (JSON).")
+@click.option("--board", help="zcu104 (the default), zcu102, kv260, ultra96 or a board profile (JSON).")
 def compile_(**options: Any) -> int:
     """Compile a quantized XMODEL into the file that a board runs, and check it."""
     from edgesearch.search.commands._compile import compile_file as work

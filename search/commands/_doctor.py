@@ -12,9 +12,10 @@ from importlib import metadata
 from pathlib import Path
 
 import psutil
-from sqlalchemy import make_url
 
-from edgesearch.board_eval import MODELLED, VitisSettings, load_profile
+from edgesearch.board_eval import MODELLED, VitisSettings
+from edgesearch.board_eval.boards import SimulatedBoard, find_board
+from edgesearch.objectives import open_store
 from edgesearch.search.commands._checks import Check, run_checks
 from edgesearch.search.commands._doctor_boards import board_checks, profile_of
 from edgesearch.search.commands._doctor_vitis import vitis_checks
@@ -41,8 +42,9 @@ def doctor(*, board: str | None, study: str | None, storage: str | None, home: P
         Check("vector instructions", _vectors),
         Check("home", lambda: _home(place)),
         Check("database", lambda: _database(storage or place.database)),
+        Check("store", lambda: _store(settings, place)),
         Check("modelled", lambda: f"the {MODELLED}"),
-        Check("board", lambda: _board(profile_of(name))),
+        Check("board", lambda: _board(profile_of(name), None if settings is None else settings.folder)),
         *(Check(package, partial(_optional, package), needed=False) for package in _OPTIONAL),
         *vitis_checks(settings.vitis if settings is not None else VitisSettings()),
         *board_checks(board),
@@ -87,8 +89,8 @@ def _vectors() -> str:
 
 
 def _database(url: str) -> str:
-    names = ", ".join(study_names(open_storage(url))) or "none yet"
-    shown = make_url(url)
+    storage = open_storage(url)
+    names, shown = ", ".join(study_names(storage)) or "none yet", storage.engine.url
     return f"{shown.get_backend_name()} ({shown.get_driver_name()}), studies: {names}"
 
 
@@ -102,8 +104,16 @@ def _home(place: Home) -> str:
     return f"{place.root.resolve()}, {free:.0f} GiB free"
 
 
-def _board(name: str) -> str:
-    profile = load_profile(name)
+def _store(settings: StudyFile | None, place: Home) -> str:
+    named = settings.store if settings is not None else ""
+    return str(open_store(named or place.store, folder=None if settings is None else settings.folder).location)
+
+
+def _board(name: str, folder: Path | None) -> str:
+    board = find_board(name, folder=folder)
+    if not isinstance(board, SimulatedBoard):
+        return f"{board.name}, {board.target.name}, by {name}"
+    profile = board.profile
     return f"{profile.name} (simulated): {profile.cores} x {profile.dpu.name} at {profile.clock_mhz:g} MHz"
 
 

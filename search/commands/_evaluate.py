@@ -14,7 +14,9 @@ from edgesearch.search.library import Study
 def evaluate(*, candidate: Path, study: str, test: bool, board: str | None, store: str | None, home: Path) -> int:
     """Run the missing stages of one candidate and print its scores; returns the exit code."""
     settings = read_candidate(candidate)
-    figures = Study.open(study, home, board=board, store=store).evaluate(settings, test=test, progress=click.echo)
+    opened = Study.open(study, home, board=board, store=store)
+    click.echo(f"with data, teacher and recipes of study {opened.name!r} ({opened.settings.data.name})")
+    figures = opened.evaluate(settings, test=test, progress=click.echo)
     remark = f"  (not deployable: {settings.hindrance})" if settings.hindrance else ""
     click.echo(describe_metrics(figures) + remark)
     if "test_accuracy" in figures:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgesearch.board_eval import Graph, Target, lower, pruned_estimate, read_xmodel
 from edgesearch.errors import SpaceError
-from edgesearch.files import parse_toml
+from edgesearch.files import expanded, parse_toml
 from edgesearch.spaces import PRESETS, STUDENTS, Candidate, Pruning, build, is_staged_name, parse_candidate
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def read_candidate(path: Path) -> Candidate:
         raise SpaceError(f"{path} is not valid TOML: {error}") from error
     student = tables.get("student")
     if isinstance(student, dict) and student.get("weights") not in (None, "", "imagenet"):
-        student["weights"] = str(path.resolve().parent / Path(str(student["weights"])).expanduser())
+        student["weights"] = str(path.resolve().parent / expanded(str(student["weights"]), f"{path}: weights", SpaceError))
     return parse_candidate(tables, str(path))
 
 

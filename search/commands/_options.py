@@ -28,7 +28,9 @@ STORE = click.option(
     help="Where artifacts are kept: a folder, or a URL as s3://bucket/folder; default: the study's, else store in --home.",
 )
 STUDY = click.option("--study", "study_name", help="Name of the study; default: the one used last.")
-BOARD = click.option("--board", help="zcu104, zcu102, kv260 or a board profile (JSON); default: the study's, else zcu104.")
+BOARD = click.option(
+    "--board", help="zcu104, zcu102, kv260, ultra96 or a board profile (JSON); default: the study's, else zcu104."
+)
 COMPILER = click.option(
     "--compiler",
     type=click.Choice(["edgesearch", "vai"]),

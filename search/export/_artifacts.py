@@ -21,7 +21,7 @@ def stored_artifact(store: ArtifactStore, record: Record, kind: str) -> Artifact
     if artifact is None:
         raise StudyError(
             f"the {kind} network of trial {record.number} is no longer in the store; "
-            "`edgesearch evaluate` with its candidate makes it again"
+            "`edgesearch evaluate CANDIDATE.toml --study STUDY` with its candidate makes it again"
         )
     return artifact
 

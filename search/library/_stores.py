@@ -7,7 +7,8 @@ from pathlib import Path
 
 import optuna
 
-from edgesearch.errors import StudyError
+from edgesearch.errors import StoreError, StudyError
+from edgesearch.files import expanded
 from edgesearch.objectives import ArtifactStore, is_folder, open_store
 from edgesearch.search.study import Home, StudyFile, stored_settings
 
@@ -15,8 +16,11 @@ __all__ = ["existing_store", "store_place", "study_store"]
 
 
 def store_place(given: str | Path) -> str:
-    """A store that was given, as another process finds it: a folder by its whole path, a URL as it is."""
-    return str(Path(given).expanduser().absolute()) if is_folder(str(given)) else str(given)
+    """A store that was given, as another process finds it: a folder by its whole path, a URL as it is.
+
+    Raises StoreError for a folder of a user that is not there.
+    """
+    return str(expanded(given, "store", StoreError).absolute()) if is_folder(str(given)) else str(given)
 
 
 def study_store(

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from optuna.exceptions import StorageInternalError
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from edgesearch.errors import StudyError
 
@@ -20,6 +20,14 @@ from edgesearch.errors import StudyError
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError, sqlite3.Error)
 #: A file system with fewer free bytes is full: SQLite then calls many of its errors by other names.
 _ROOM = 1 << 16
+
+
+def parse_url(url: str) -> URL:
+    """The parts of a database's URL; raises StudyError for what is none."""
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError) as error:  # a port that is no number is a ValueError
+        raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
 
 
 def shown_url(url: str) -> str:

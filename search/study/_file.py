@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from edgesearch.board_eval import Compiler, Feature, VitisSettings
 from edgesearch.errors import SettingsError, SpaceError, StudyError
-from edgesearch.files import parse_toml
+from edgesearch.files import expanded, parse_toml
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher, is_folder
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces import (
@@ -297,7 +297,7 @@ def parse_tables(tables: Mapping[str, Any], *, where: str, folder: Path) -> Stud
     if not isinstance(tables, Mapping):
         raise SpaceError(f"{where} is of type {type(tables).__name__}, expected the tables of a study file as a mapping")
     anchored = copy.deepcopy(dict(tables))
-    _anchor_paths(anchored, folder)
+    _anchor_paths(anchored, where, folder)
     return _validate(anchored, where=where, folder=folder)
 
 
@@ -309,11 +309,11 @@ def _validate(tables: Mapping[str, Any], *, where: str, folder: Path) -> StudyFi
     return with_fingerprints(study.in_folder(folder))
 
 
-def _anchor_paths(tables: dict[str, Any], folder: Path) -> None:
+def _anchor_paths(tables: dict[str, Any], where: str, folder: Path) -> None:
     def anchor(table: Any, key: str) -> None:
         value = table.get(key) if isinstance(table, dict) else None
         if isinstance(value, str) and value not in ("", "imagenet"):
-            table[key] = str(folder / Path(value).expanduser())
+            table[key] = str(folder / expanded(value, f"{where}: {key}", SpaceError))
 
     anchor(tables.get("data"), "root")
     anchor(tables.get("teacher"), "weights")

@@ -19,13 +19,12 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import create_engine, inspect
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine import URL
 from sqlalchemy.pool import NullPool, QueuePool
 
 from edgesearch.errors import StudyError
 from edgesearch.search.study._database import Database
-from edgesearch.search.study._errors import DATABASE_ERRORS, database_reason, driver_hint
+from edgesearch.search.study._errors import DATABASE_ERRORS, database_reason, driver_hint, parse_url
 
 #: Where Optuna 5 keeps constraints (one attribute each, under their names) and where optuna-dashboard looks for them (a list).
 _CONSTRAINTS = "constraints"
@@ -43,10 +42,7 @@ def open_read_only(url: str) -> BaseStorage:
     databases nothing but `ReadOnlyStudy` stands between the reader and the data; give the URL of a role that may only read.
     Raises StudyError when there is no such database or it is not Optuna's.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
+    parsed = parse_url(url)
     shown = parsed.render_as_string(hide_password=True)
     try:
         storage = Database(*_read_only_engine(url, parsed), skip_table_creation=True)
@@ -66,7 +62,7 @@ def holds_studies(url: str) -> bool:
     True also for one that cannot be looked into: `open_read_only` says why.
     """
     try:
-        parsed = make_url(url)
+        parsed = parse_url(url)
         if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
             return False
         address, options = _read_only_engine(url, parsed)
@@ -75,7 +71,7 @@ def holds_studies(url: str) -> bool:
             return bool(inspect(engine).has_table("studies"))
         finally:
             engine.dispose()
-    except (ImportError, *DATABASE_ERRORS):
+    except (ImportError, StudyError, *DATABASE_ERRORS):
         return True
 
 

@@ -7,14 +7,12 @@ from typing import Any
 import optuna
 from optuna.storages import RDBStorage
 from sqlalchemy import create_engine
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from edgesearch.errors import StudyError
 from edgesearch.search.study._creation import create_once
 from edgesearch.search.study._database import Database
-from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, driver_hint, shown_url
+from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, driver_hint, parse_url, shown_url
 from edgesearch.search.study._file import StudyFile
 from edgesearch.search.study._quiet import quiet_optuna
 from edgesearch.search.study._settings import has_settings, refuse_changes, store_settings
@@ -30,8 +28,8 @@ def open_storage(url: str) -> RDBStorage:
     writers wait for each other for a minute (`?timeout=` in the URL: another number of seconds). Of several drivers that open a
     new database at the same time each makes what is missing.
     """
+    parsed = parse_url(url)
     try:
-        parsed = make_url(url)
         sqlite = parsed.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"pool_pre_ping": not sqlite}  # connections of before a server's restart are dropped
         if sqlite and "timeout" not in parsed.query:
@@ -39,8 +37,6 @@ def open_storage(url: str) -> RDBStorage:
         if sqlite:
             use_write_ahead_log(url)
         return create_once(lambda: Database(url, engine_kwargs=options))
-    except ArgumentError as error:
-        raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
     except ImportError as error:
         raise StudyError(f"--storage {shown_url(url)} needs a driver that is not installed; {driver_hint(url)}") from error
     except (*DATABASE_ERRORS, OSError, RuntimeError) as error:

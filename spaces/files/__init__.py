@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and TOML as people save it."""
+"""Files that appear whole or not at all, paths and TOML as people write them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
+
+from edgesearch.errors import EdgesearchError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -28,6 +30,16 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def expanded(path: str | Path, what: str, error: type[EdgesearchError]) -> Path:
+    """The path with the home folder that its ~ means. Raises `error`, in a sentence about `what`, where it can be none."""
+    if "\0" in str(path):
+        raise error(f"{what}: {str(path)!r} is no path; it has a NUL character")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as unknown:
+        raise error(f"{what}: {str(path)!r} is no path; there is no home folder {Path(path).parts[0]}") from unknown
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and TOML as people save it."""
+"""Files that appear whole or not at all, paths and TOML as people write them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgesearch.files import parse_toml, write_atomically
+from edgesearch.errors import SpaceError
+from edgesearch.files import expanded, parse_toml, write_atomically
 
 
 def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -49,3 +50,13 @@ def test_toml_is_read_with_and_without_a_byte_order_mark(mark: bytes) -> None:
 def test_what_is_no_toml_is_told_in_words(content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_toml(content)
+
+
+def test_a_home_folder_is_found_or_its_absence_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/x", "root", SpaceError) == tmp_path / "x"
+    assert expanded("x/~", "root", SpaceError) == Path("x/~")
+    with pytest.raises(SpaceError, match=r"^root: '~nosuchuser/x' is no path; there is no home folder ~nosuchuser$"):
+        expanded("~nosuchuser/x", "root", SpaceError)
+    with pytest.raises(SpaceError, match="NUL"):
+        expanded("a\0b", "root", SpaceError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -87,6 +88,25 @@ def test_tools_that_are_there_are_named_with_their_versions(path: Path, tmp_path
     assert lines["vai_optimizer"][0] == "absent"
     assert "get_pruning_runner" in lines["vai_optimizer"][1]
     assert lines["board"][1].startswith("kv260")
+
+
+def test_a_studys_own_board_and_store_are_looked_at(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "my_board.py").write_text(
+        "from edgesearch.board_eval import find_board\n\n\ndef make():\n    return find_board('kv260')\n"
+    )
+    study = tmp_path / "s.toml"
+    study.write_text(
+        'name = "s"\nboard = "my_board:make"\nstore = "kept"\n[[candidates]]\nstudent = { architecture = "cnn_tiny" }\n'
+    )
+    lines = doctor("--home", tmp_path / "home", "--study", study)
+    assert lines["board"] == ("ok", lines["board"][1])
+    assert lines["board"][1].startswith("kv260")
+    assert lines["store"] == ("ok", str(tmp_path / "kept"))
+    shutil.rmtree(tmp_path / "kept")
+    (tmp_path / "kept").write_text("a file")
+    mark, words = doctor("--home", tmp_path / "home", "--study", study)["store"]
+    assert mark == "FAILED"
+    assert str(tmp_path / "kept") in words
 
 
 def test_only_a_check_that_is_needed_fails_the_whole(capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,6 +76,8 @@ def test_a_study_survives_json() -> None:
         ('name = "a"\ncompiler = "vai"\nallow = ["relu6"]\n[space]\nstudents = ["mlp"]\n', ["allow", "relu6", "vai", "leave"]),
         ('name = "a"\nallow = ["tanh"]\n[space]\nstudents = ["mlp"]\n', ["allow", "tanh", "relu6"]),
         ("name = ", ["TOML"]),
+        ('name = "a"\n[data]\nname = "npz"\nroot = "~nosuchuser/a.npz"\n', ["my.toml: root", "no home folder ~nosuchuser"]),
+        ('name = "a"\nstore = "~nosuchuser/store"\n', ["my.toml: store", "no home folder ~nosuchuser"]),
         (
             'name = "a"\n[[candidates]]\nstudent = { architecture = "mlp", wdth = 2.0 }\n',
             ["candidates.0.student.wdth", "did you mean width"],
