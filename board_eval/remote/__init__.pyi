@@ -13,7 +13,6 @@ from ._job import is_board_busy as is_board_busy
 from ._job import probe_board as probe_board
 from ._job import release_board as release_board
 from ._job import run_on_board as run_on_board
-from ._paths import expanded as expanded
 from ._report import BoardFacts as BoardFacts
 from ._report import BoardProbe as BoardProbe
 from ._report import Latency as Latency

@@ -5,9 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+#: Seconds between two looks at a lease that another process holds.
+_EVERY_S = 0.5
 
 
 @contextmanager
@@ -24,7 +29,7 @@ def file_lease(path: Path, *, waiting: Callable[[str], None]) -> Iterator[None]:
             except BlockingIOError:
                 file.seek(0)
                 waiting(file.read().strip() or "another process")
-                fcntl.flock(file, fcntl.LOCK_EX)
+                _wait_for(file)
             if not _is_at(file.fileno(), path):  # its last holder removed it while we waited
                 continue
             file.seek(0)
@@ -36,6 +41,17 @@ def file_lease(path: Path, *, waiting: Callable[[str], None]) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+def _wait_for(file: IO[str]) -> None:
+    """Looks again and again, and does not sleep in the kernel: whoever watches this process sees that it lives."""
+    while True:
+        time.sleep(_EVERY_S)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        return
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

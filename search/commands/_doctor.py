@@ -96,12 +96,12 @@ def _database(url: str) -> str:
 
 def _home(place: Home) -> str:
     place.prepare()
-    free = shutil.disk_usage(place.root).free / 2**30
+    free = shutil.disk_usage(place.folder).free / 2**30
     if free < 1:
         raise OSError(
             f"{place.root} has {free:.2f} GiB left on its disk, and studies need about 1: make room, or give another --home"
         )
-    return f"{place.root.resolve()}, {free:.0f} GiB free"
+    return f"{place.folder.resolve()}, {free:.0f} GiB free"
 
 
 def _store(settings: StudyFile | None, place: Home) -> str:

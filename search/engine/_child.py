@@ -9,10 +9,14 @@ import time
 from collections import deque
 from dataclasses import asdict, replace
 
+from edgesearch.errors import StudyError
 from edgesearch.search.engine._children import JobProcess
 from edgesearch.search.engine._fork_server import ForkServer
 from edgesearch.search.engine._heartbeats import HANG_S, Heartbeats, hung
 from edgesearch.search.engine._jobs import Job, JobResult
+
+#: So often in a row no process begins a stage until the study stops, with so many seconds in between.
+_PATIENCE, _PAUSE_S = 5, 1.0
 
 
 class ChildPool:
@@ -28,6 +32,7 @@ class ChildPool:
         self._beats = Heartbeats(hang_s)
         self._jobs: deque[Job] = deque()  # the first is the one that runs
         self._worker = JobProcess(server)
+        self._fruitless = 0  # attempts in a row for which there was no process
 
     def submit(self, job: Job) -> None:
         """Take a job; it starts at once when no other runs."""
@@ -67,7 +72,7 @@ class ChildPool:
         return JobResult(self._jobs[0].key, "hung", 0.0, hung(self._beats.limit_s))
 
     def _start(self, job: Job) -> None:
-        self._beats.begin(job.key, job.log)
+        self._beats.begin(job.key, job.log, at_once=True)
         self._worker.begin(asdict(job))
 
     def _read(self, timeout: float) -> JobResult | None:
@@ -75,5 +80,17 @@ class ChildPool:
         if answer is None:
             return None
         result = JobResult(**answer)
-        # Nothing is started again here but the process: a stage that ends it again and again, however, has itself to blame.
-        return replace(result, outcome="lost") if result.outcome == "interrupted" else result
+        if result.outcome != "interrupted":
+            self._fruitless = 0
+            return result
+        if self._beats.has_begun(result.key):
+            # Nothing is started again here but the process: a stage that ends it again and again, however, has itself to blame.
+            return replace(result, outcome="lost")
+        self._fruitless += 1
+        if self._fruitless > _PATIENCE:
+            raise StudyError(
+                f"no process for stages starts on this machine ({result.message}); look at its memory and its limit of "
+                "processes; the same command goes on from here"
+            )
+        time.sleep(_PAUSE_S)
+        return result

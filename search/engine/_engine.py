@@ -129,7 +129,7 @@ class Engine:
                 if (accepted := self._intake.look(self._count)) is not None:
                     self._create(accepted)
                 busy = True
-            if not busy and not wants and not self._active:
+            if not (busy or wants or self._active) and self._stages.is_idle:
                 if not self._stopping.paused:
                     break
                 self._stop_hopeless()

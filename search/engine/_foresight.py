@@ -19,6 +19,7 @@ from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import Conditions, Estimator, Facts, Stage, StageMemory
 from edgesearch.search.engine._fork_server import ForkServer
 from edgesearch.search.engine._lines import Died, LineProcess
+from edgesearch.search.study import duration
 from edgesearch.spaces import Candidate, Student
 
 __all__ = ["Foresight", "ForesightProcess", "ForesightSettings", "Pending"]
@@ -29,6 +30,8 @@ T = TypeVar("T")
 CANDIDATE, STAGE = "candidate ", "stage "
 #: A question that so many processes ended at has itself to blame.
 _DEATHS = 2
+#: Seconds for an answer; a process that needs more hangs, as in a network of the user's.
+_ANSWER_S = 900.0
 #: Seconds to wait at a time: most often, and at first while an answer may come.
 _WAIT_S, _SOON_S = 0.25, 0.004
 
@@ -65,6 +68,7 @@ class ForesightProcess:
         self._waiting: dict[str, dict[str, Any]] = {}  # by key
         self._asked: str | None = None
         self._question: dict[str, Any] = {}  # that was asked
+        self._asked_at = 0.0
         self._answers: dict[str, dict[str, Any]] = {}
         self._deaths: Counter[str] = Counter()
         #: How many answers have come.
@@ -104,6 +108,9 @@ class ForesightProcess:
         if self._asked is not None:
             try:
                 answer = self._process.answer(0.0)
+                if answer is None and time.monotonic() - self._asked_at > _ANSWER_S:
+                    self._process.end()
+                    raise Died(f"gave no answer for {duration(_ANSWER_S)}", alone=True)
             except Died as death:
                 answer = self._after(self._asked, death)
             if answer is None:
@@ -113,13 +120,17 @@ class ForesightProcess:
         if self._waiting:
             key = min(self._waiting, key=lambda key: not key.startswith(STAGE))
             self._asked, self._question = key, {"settings": self._settings, **self._waiting.pop(key)}
-            self._process.ask(self._question)
+            self._put()
+
+    def _put(self) -> None:
+        self._asked_at = time.monotonic()
+        self._process.ask(self._question)
 
     def _after(self, key: str, death: Died) -> dict[str, Any] | None:
         self._deaths[key] += 1
         if self._deaths[key] >= _DEATHS:
             return {"error": f"the process that was to tell its speed and size {death}"}
-        self._process.ask(self._question)
+        self._put()
         return None
 
 

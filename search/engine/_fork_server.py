@@ -58,7 +58,7 @@ class ForkServer:
         It has this process's environment and working folder. Raises NoServer.
         """
         deadline = time.monotonic() + _PATIENCE_S
-        greeting = {"service": service, "environment": {**os.environ, **ONE_THREAD}, "folder": os.getcwd()}
+        greeting = {"service": service, "environment": {**os.environ, **ONE_THREAD}, "folder": _folder()}
         while True:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
@@ -118,6 +118,13 @@ def user_of(connection: socket.socket) -> int:
     size = struct.calcsize("3i")
     _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
     return int(user)
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed
+        return "/"
 
 
 def _address(name: str) -> str:

@@ -21,7 +21,7 @@ import psutil
 from edgesearch.search.study import duration
 from edgesearch.threads import alongside
 
-__all__ = ["HANG_S", "Heartbeats", "beating", "hung"]
+__all__ = ["HANG_S", "Heartbeats", "beating", "hung", "touched_at"]
 
 #: A worker that gives no sign of life for so many seconds hangs, if nothing else is said.
 HANG_S = 900.0
@@ -35,6 +35,7 @@ class _Beat:
     log: Path
     touched: int | None  # when, as the file system has it; None: there is no log
     since: float | None = None  # when that was last seen to change; None: the job has not begun
+    seen: bool = False  # whether it did
 
 
 class Heartbeats:
@@ -45,9 +46,16 @@ class Heartbeats:
         self._beats: dict[str, _Beat] = {}
         self._looked = clock()
 
-    def begin(self, key: str, log: str) -> None:
-        """A job was given to a worker, and may wait there; what its log holds already is of an earlier attempt."""
-        self._beats[key] = _Beat(Path(log), _touched(Path(log)))
+    def begin(self, key: str, log: str, *, at_once: bool = False) -> None:
+        """A job was given to a worker, and may wait there, unless it begins `at_once`; what its log holds already is of an
+        earlier attempt.
+        """
+        self._beats[key] = _Beat(Path(log), touched_at(Path(log)), self._clock() if at_once else None)
+
+    def has_begun(self, key: str) -> bool:
+        """Whether the job wrote to its log."""
+        beat = self._beats[key]
+        return beat.seen or touched_at(beat.log) != beat.touched
 
     def end(self, key: str) -> None:
         """The job ended."""
@@ -63,10 +71,13 @@ class Heartbeats:
         was_away, self._looked = now - self._looked > self.limit_s / 2, now
         found = []
         for key, beat in self._beats.items():
-            touched = _touched(beat.log)
+            touched = touched_at(beat.log)
             if touched != beat.touched or (was_away and beat.since is not None):
+                beat.seen |= touched != beat.touched
                 beat.touched, beat.since = touched, now
-            elif touched is not None and beat.since is not None and now - beat.since > self.limit_s:
+            elif beat.since is None or (beat.seen and touched is None):  # it waits, or a person removed its log
+                continue
+            elif now - beat.since > self.limit_s:
                 found.append(key)
         return found
 
@@ -98,7 +109,8 @@ def hung(seconds: float) -> str:
     return f"the worker gave no sign of life for {duration(seconds)} and was stopped"
 
 
-def _touched(log: Path) -> int | None:
+def touched_at(log: Path) -> int | None:
+    """When the log was written or touched last, as the file system has it; None: there is no log."""
     try:
         return log.stat().st_mtime_ns
     except OSError:

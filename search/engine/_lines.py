@@ -49,7 +49,7 @@ class LineProcess:
         if self._connection is None:
             try:
                 self._connection = self._server.connect(self._service)
-            except NoServer as error:
+            except (NoServer, OSError) as error:
                 raise Died(str(error), alone=False) from error
 
     def ask(self, question: Mapping[str, Any]) -> bool:

@@ -7,7 +7,6 @@ die at any moment; the pool then starts again, and says of every job that ran th
 from __future__ import annotations
 
 import logging
-import signal
 import time
 import warnings
 from collections.abc import Mapping
@@ -26,7 +25,15 @@ from edgesearch.search.engine._jobs import NO_MEMORY, Job, JobResult, Outcome
 from edgesearch.search.engine._kills import memory_kills
 from edgesearch.search.engine._on_node import run_on_node
 from edgesearch.search.engine._placement import Request, places
-from edgesearch.search.engine._ray_settings import adopt_settings, environment, joining_settings, keep_quiet, local_settings
+from edgesearch.search.engine._ray_settings import (
+    adopt_settings,
+    environment,
+    joining_settings,
+    keep_quiet,
+    let_speak,
+    local_settings,
+    own_sigterm,
+)
 
 #: A pool that loses its jobs this many times without one job done in between is not worth another start.
 _PATIENCE = 5
@@ -100,8 +107,7 @@ class RayPool:
             arguments = self._cluster.arguments(job) if self._cluster is not None else (None, None, "")
             self._beats.begin(job.key, job.log)
             self._kills = memory_kills()
-            own_process = self._own_process and not job.board_name
-            self._running[task.remote(asdict(job), *arguments, own_process)] = job
+            self._running[task.remote(asdict(job), *arguments, self._own_process)] = job
 
     def _fitting(self, memory: int) -> int:
         """Bytes to ask of a node: none larger than the largest has, where the task then runs alone and makes do."""
@@ -171,9 +177,8 @@ class RayPool:
                 options = {"num_cpus": self.slots, "include_dashboard": False, "resources": self._boards}
                 if self._gpus is not None:
                     options["num_gpus"] = self._gpus
-            on_terminate = signal.getsignal(signal.SIGTERM)
             try:
-                with warnings.catch_warnings():
+                with warnings.catch_warnings(), own_sigterm():
                     warnings.simplefilter("ignore")
                     ray.init(
                         # RAY_ADDRESS in the environment is not asked: "local" is always an instance of our own.
@@ -190,19 +195,17 @@ class RayPool:
                 where = "a local Ray" if local else f"--ray-address {self._address}"
                 first = (str(error).splitlines() or [type(error).__name__])[0]
                 raise StudyError(f"{where} does not start: {first}; try --workers 0 to run without Ray") from error
-            finally:
-                signal.signal(signal.SIGTERM, on_terminate)  # Ray puts one in its place that ends this process
-        keep_quiet()
-        self._daemons = _daemons() if local else {}
-        self._board_tasks = {}
-        self._task = self._ray.remote(name=_TITLE, max_retries=0, max_calls=0, **self._request.options)(run_on_node)
+        self._daemons, self._board_tasks = {}, {}
         try:
+            keep_quiet()
+            self._daemons = _daemons() if local else {}
+            self._task = self._ray.remote(name=_TITLE, max_retries=0, max_calls=0, **self._request.options)(run_on_node)
             if self._address is None:
                 places(self._request, [self._ray.cluster_resources()], "this machine")
             else:
                 self._cluster = Cluster(ray, self._address, self._request, self._workers)
                 self.slots = self._cluster.places
-        except StudyError:
+        except BaseException:
             self._stop()
             raise
 
@@ -265,6 +268,7 @@ class RayPool:
                 _kill(process)
         with head:
             self._ray.shutdown()  # takes leave of the other daemon, and takes longer where that is dead, too
+        let_speak()
         adopt_settings()  # a cluster may be joined next: nodes elsewhere do not reach a process that listens on loopback
         for daemon in self._daemons.values():
             _kill(daemon)

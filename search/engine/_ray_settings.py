@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -12,7 +14,10 @@ from typing import Any
 
 from edgesearch.search.engine._fork_server import ONE_THREAD, SERVER_VARIABLE
 
-__all__ = ["adopt_settings", "environment", "joining_settings", "keep_quiet", "local_settings"]
+__all__ = ["adopt_settings", "environment", "joining_settings", "keep_quiet", "let_speak", "local_settings", "own_sigterm"]
+
+#: Ray's own function for what workers print, while ours is in its place.
+_printing: list[Any] = []
 
 
 @cache
@@ -71,10 +76,32 @@ def keep_quiet() -> None:
     """Do not print Ray's messages about dead workers, which come whatever `log_to_driver` says: the engine has better words."""
     from ray._private import worker
 
-    def drop(data: Mapping[str, Any], ignore_prefix: bool) -> None:
-        logging.getLogger(__name__).debug("ray: %s", data.get("lines"))
+    if not _printing:
+        _printing.append(worker.print_to_stdstream)
+    worker.print_to_stdstream = _drop
 
-    worker.print_to_stdstream = drop
+
+def let_speak() -> None:
+    """Let a Ray that somebody else in this process starts next print what its workers do."""
+    from ray._private import worker
+
+    if _printing:
+        worker.print_to_stdstream = _printing.pop()
+
+
+def _drop(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    logging.getLogger(__name__).debug("ray: %s", data.get("lines"))
+
+
+@contextmanager
+def own_sigterm() -> Iterator[None]:
+    """What a SIGTERM does stays: Ray puts in its place what ends this process. It does so in the main thread alone."""
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and on_terminate is not None:
+            signal.signal(signal.SIGTERM, on_terminate)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Logs of workers whose disk the driver does not see: pieces go to a keeper on the cluster, and from there to the driver.
 
-A piece comes every few seconds, an empty one too, so that the driver's copy shows signs of life as the log itself does.
+A piece comes every few seconds, an empty one too where the log was but touched, so that the driver's copy shows the signs of
+life that the log itself does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from edgesearch.search.engine._heartbeats import touched_at
 from edgesearch.threads import alongside
 
 __all__ = ["LogKeeper", "local_log", "relayed", "write_pieces"]
@@ -62,12 +64,15 @@ def relayed(keeper: Any, log: str, local: str, *, every_s: float = _EVERY_S) -> 
     import ray
 
     def send(over: threading.Event) -> None:
-        sent = 0
+        sent, touched = 0, None
         while True:
             is_last = over.wait(every_s)
             with suppress(Exception):  # a keeper that is away; nothing depends on it
+                before, touched = touched, touched_at(Path(local))
+                if touched == before and not is_last:
+                    continue
                 content = b""
-                if Path(local).exists():
+                if touched is not None:
                     with Path(local).open("rb") as file:
                         file.seek(sent)
                         content = file.read()

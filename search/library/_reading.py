@@ -40,7 +40,7 @@ def is_stored(name: str, storage: str | None, home: Home) -> bool:
 
 
 def _has_database(home: Home) -> bool:
-    return (home.root / "studies.db").exists()
+    return (home.folder / "studies.db").exists()
 
 
 def _open(name: str, database: BaseStorage) -> optuna.Study:

@@ -125,7 +125,7 @@ def run_study(
         database = open_storage(storage or home.database)
         with (
             database_errors(database.url),
-            hold_lease(database, settings.name, folder=home.root) as lease,
+            hold_lease(database, settings.name, folder=home.folder) as lease,
             closing(ForkServer()) as server,
         ):
             study = create_or_resume(database, settings)
@@ -136,10 +136,11 @@ def run_study(
             crew = resources.crew(inputs.pool, settings.folder, progress)
             if crew is not None and _is_open(study, trials, retry_failed):
                 crew.look_first()
-            pool = resources.pool(inputs.pool, inputs.conditions.threads, server)
-            foresight = ForesightProcess(inputs.foresight, server)
             store, logs = study_store(settings, home, stored=study, warn=progress.note), home.logs(settings.name)
-            try:
+            with (
+                closing(resources.pool(inputs.pool, inputs.conditions.threads, server)) as pool,
+                closing(ForesightProcess(inputs.foresight, server)) as foresight,
+            ):
                 if pool.slots > 1 and _is_open(study, trials, retry_failed):
                     foresight.start()
                 engine = Engine(
@@ -163,9 +164,6 @@ def run_study(
                 _test_chosen(inputs, study, runner, ledger)
                 view = ledger.patiently(lambda: read_study(study))
                 _compile_front(inputs, view, runner, progress)
-            finally:
-                foresight.close()
-                pool.close()
     return summary, view
 
 

@@ -159,12 +159,12 @@ class Study:
         """Run until the study has `trials` trials in all (default: as its file says), resuming it if it was begun.
 
         `workers` stages run side by side as Ray tasks (default: as many as this machine's cores are enough for, with the
-        threads of each, two for each of its GPUs, or as the cluster at `ray_address` has room for; 0: in this process, without
-        Ray). `gpus_per_stage` (default: this machine's GPUs are shared evenly, a cluster's are not used) and `memory_per_stage`
-        (bytes) are what each is given of a node, beside its threads. `progress` is told each line of what happens, for example
-        `print`; None: silence. `board_wait_s`: seconds for a board to come back when all that measure are in quarantine; then
-        the study stops. `hang_s`: a worker that gives no sign of life for longer is stopped, and its stage begins again from
-        its last checkpoint. Interrupted at any moment, the same call goes on.
+        threads of each, two for each of its GPUs, or as the cluster at `ray_address` has room for; 0: one, in a child
+        process, without Ray). `gpus_per_stage` (default: this machine's GPUs are shared evenly, a cluster's are not used) and
+        `memory_per_stage` (bytes) are what each is given of a node, beside its threads. `progress` is told each line of what
+        happens, for example `print`; None: silence. `board_wait_s`: seconds for a board to come back when all that measure
+        are in quarantine; then the study stops. `hang_s`: a worker that gives no sign of life for longer is stopped, and its
+        stage begins again from its last checkpoint. Interrupted at any moment, the same call goes on.
         Raises StudyError for a number that is out of range, when the study was started with other settings or images, when
         another process runs it, when its first trials all fail, and for a study that was loaded to be read; BoardUnfit,
         before anything is trained, when no board that is to measure can before a person mends it.
@@ -191,7 +191,7 @@ class Study:
     def evaluate(
         self, candidate: Candidate, *, test: bool = False, progress: Callable[[str], object] | None = None
     ) -> Mapping[str, Any]:
-        """Take one candidate through the study's pipeline, in this process, and return its figures by name.
+        """Take one candidate through the study's pipeline, in a child process, and return its figures by name.
 
         It becomes no trial; its stages are kept in the store. With `test` also its accuracy on the test images. Raises
         StudyError when a stage fails.

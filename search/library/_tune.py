@@ -158,7 +158,7 @@ class _Tuning:
         identity = digest({"own": own.key, "space": {name: repr(each) for name, each in target.space.items()}})
         name = f"{settings.name}-{target.kind}-{identity[:12]}"
         with self._store.lease(f"tune-{identity}", waiting=_refuse):
-            journal = Journal(home.root / "tuning" / f"{name}.json")
+            journal = Journal(home.folder / "tuning" / f"{name}.json")
             pool = make_pool(self._limits.workers, gpus_per_job=self._limits.gpus_per_job, gpus=self._limits.gpus)
             try:
                 self._runner = StageRunner(

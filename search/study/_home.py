@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgesearch.errors import StudyError
@@ -11,38 +11,45 @@ from edgesearch.errors import StudyError
 
 @dataclass(frozen=True)
 class Home:
-    """A folder: studies.db, store/, logs/STUDY/, reports/, deployments/STUDY/."""
+    """A folder: studies.db, store/, logs/STUDY/, reports/, deployments/STUDY/.
+
+    root: as it was given, for words. Everything lies where that was when this was made, should the working folder change.
+    """
 
     root: Path
+    folder: Path = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", self.root.absolute())
 
     @property
     def store(self) -> Path:
         """The artifact store."""
-        return self.root / "store"
+        return self.folder / "store"
 
     @property
     def database(self) -> str:
         """The default storage URL."""
-        return f"sqlite:///{(self.root / 'studies.db').resolve()}"
+        return f"sqlite:///{(self.folder / 'studies.db').resolve()}"
 
     def logs(self, study: str) -> Path:
         """One log per stage attempt lies here."""
-        return self.root / "logs" / study
+        return self.folder / "logs" / study
 
     def report(self, study: str) -> Path:
         """The study's report."""
-        return self.root / "reports" / f"{study}.html"
+        return self.folder / "reports" / f"{study}.html"
 
     def deployments(self, study: str) -> Path:
         """What was deployed to boards, and what they gave, lies here."""
-        return self.root / "deployments" / study
+        return self.folder / "deployments" / study
 
     def prepare(self) -> None:
         """Make the folders; raises StudyError when that is not possible."""
         try:
-            for folder in (self.root, self.root / "logs", self.root / "reports"):
+            for folder in (self.folder, self.folder / "logs", self.folder / "reports"):
                 folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root) as file:  # folders that are there already may still refuse files
+            with tempfile.TemporaryFile(dir=self.folder) as file:  # folders that are there already may still refuse files
                 file.write(b"edgesearch")
         except OSError as error:
             raise StudyError(

@@ -140,7 +140,7 @@ def _take(storage: RDBStorage, study_name: str, folder: Path, dead_after: float)
         "host": socket.gethostname(),
         "machine": _machine(),
         "process": os.getpid(),
-        "process_started": psutil.Process().create_time(),
+        "process_started": _started(psutil.Process()),
         "folder": str(folder.resolve()),
         "heartbeat": func.now(),
     }
@@ -192,9 +192,16 @@ def _machine() -> str:
         return f"{socket.gethostname()} {psutil.boot_time():.0f}"
 
 
+def _started(process: psutil.Process) -> float:
+    """Seconds from the machine's start to the process's: the time of day may be set anew meanwhile."""
+    return float(process.create_time() - psutil.boot_time())
+
+
 def _is_running(process: int, started: float) -> bool:
     try:
         there = psutil.Process(process)
-        return bool(abs(there.create_time() - started) < 2 and there.status() != psutil.STATUS_ZOMBIE)
+        # Earlier versions wrote the time of day.
+        is_same = abs(_started(there) - started) < 2 or abs(float(there.create_time()) - started) < 2
+        return is_same and there.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

@@ -14,8 +14,9 @@ from optuna.trial import TrialState
 from edgesearch.board_eval import find_board
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Estimator, Store
+from edgesearch.search.engine._engine import Engine
 from edgesearch.search.engine._jobs import Job, JobResult
-from edgesearch.spaces import Candidate
+from edgesearch.spaces import Candidate, Student
 
 
 def test_trials_record_all_that_is_known_of_them(tmp_path: Path) -> None:
@@ -226,6 +227,39 @@ def test_stages_of_several_trials_fill_the_workers_and_every_stage_runs_once(tmp
     assert pool.most == 3
     assert len(keys) == len(set(keys))
     assert kinds.count("teacher") == 1
+
+
+class Lingering(InlinePool):
+    """The first job that it is given ends after all others."""
+
+    first = ""
+
+    def submit(self, job: Job) -> None:
+        self.first = self.first or job.key
+        super().submit(job)
+
+    def wait(self, timeout: float) -> list[JobResult]:
+        if self._jobs and self._jobs[0].key == self.first:
+            self._jobs.rotate(-1)
+        return super().wait(timeout)
+
+
+def test_a_study_ends_when_no_stage_runs_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of a trial that has ended, since another of its stages failed, is not left to whoever uses the workers next."""
+    pool, advance = Lingering(slots=2), Engine._advance
+    begun: list[Engine] = []
+
+    def begin_another(engine: Engine) -> None:
+        if not begun:
+            begun.append(engine)
+            other = Candidate(student=Student(architecture="mlp", input_size=8, width=0.25)).canonical()
+            engine._stages.start(engine._plans.stages(other)[0])
+        advance(engine)
+
+    monkeypatch.setattr(Engine, "_advance", begin_another)
+    assert Bench(tmp_path).run(1, pool).finished == 1
+    assert begun[0]._stages.is_idle
+    assert pool.wait(0.0) == []
 
 
 def test_a_teacher_that_three_trials_wait_for_runs_before_the_student_of_an_older_one(tmp_path: Path) -> None:

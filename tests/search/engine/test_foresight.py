@@ -17,6 +17,7 @@ from _training_jobs import family, name
 
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import Estimator, StageMemory
+from edgesearch.search.engine import _foresight
 from edgesearch.search.engine._cost import CostModel
 from edgesearch.search.engine._foresight import Foresight, ForesightProcess, Pending
 from edgesearch.search.engine._stages import StageRunner
@@ -257,3 +258,16 @@ def test_a_search_goes_the_same_way_whoever_looks(tmp_path: Path, monkeypatch: p
     process.close()
     assert there.results() == here.results()
     assert len(here.results()) == 14
+
+
+def test_a_network_that_is_never_built_is_refused_and_the_next_is_told(
+    inputs: Inputs, process: ForesightProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = foresight(inputs, process)
+    patiently(lambda: told.estimate(small()))  # so that it has started
+    monkeypatch.setattr(_foresight, "_ANSWER_S", 1.0)
+    slow = Candidate(student=Student(architecture="slow_net:Slow", input_size=8)).canonical()
+    with pytest.raises(EdgesearchError, match=r"gave no answer for 1\.0 s"):
+        patiently(lambda: told.estimate(slow))
+    monkeypatch.undo()
+    assert patiently(lambda: told.estimate(small(quantization=Quantization(bits=5))))["fps"] > 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from _clock import Clock
 
+from edgesearch.objectives.stages._leases import file_lease
 from edgesearch.search.engine._heartbeats import Heartbeats, beating
 
 
@@ -59,6 +60,39 @@ def test_a_job_that_has_not_begun_does_not_hang(clock: Clock, log: Path, earlier
     assert looks(beats, clock, until=100.0) == []
     touch(log, 2000.0)
     assert looks(beats, clock, until=112.0) == [112.0]
+
+
+def test_a_job_that_begins_at_once_hangs_where_it_does_not(clock: Clock, log: Path) -> None:
+    beats = Heartbeats(10.0, clock=clock)
+    beats.begin("a", str(log), at_once=True)
+    assert not beats.has_begun("a")
+    assert looks(beats, clock, until=12.0) == [11.0, 12.0]
+    touch(log, 2000.0)
+    assert beats.has_begun("a")
+    assert looks(beats, clock, until=24.0) == [24.0]
+    log.unlink()  # by a person
+    touch(log.with_name("another"), 1.0)
+    assert looks(beats, clock, until=50.0) == []
+
+
+def test_a_stage_that_waits_for_another_studys_lives(log: Path) -> None:
+    log.touch()
+    lease, told = log.with_name("lease"), threading.Event()
+    with file_lease(lease, waiting=print):
+
+        def wait() -> None:
+            with beating(log, every_s=0.1), file_lease(lease, waiting=lambda holder: told.set()):
+                pass
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert told.wait(60)
+        before, deadline = log.stat().st_mtime_ns, time.monotonic() + 60
+        while log.stat().st_mtime_ns == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    waiting.join(60)
+    assert not waiting.is_alive()
 
 
 def test_a_driver_that_was_away_counts_anew(clock: Clock, log: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from _training_jobs import job
 
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage
+from edgesearch.search.engine import _ray
 from edgesearch.search.engine._jobs import Job, JobResult
 from edgesearch.search.engine._ray import RayPool
 
@@ -215,6 +218,35 @@ def test_a_driver_that_nobody_waits_for_outlives_rays_node(tmp_path: Path) -> No
     if out.read_text() == "not the child of pid 1":
         pytest.skip("orphans are not given to pid 1 here")
     assert json.loads(out.read_text()) == ["interrupted", None, 0]
+
+
+def test_a_driver_of_another_thread_than_the_main_one_has_a_ray_and_leaves_the_next_its_voice() -> None:
+    from ray._private import worker
+
+    printing, on_terminate, found = worker.print_to_stdstream, signal.getsignal(signal.SIGTERM), []
+
+    def drive() -> None:
+        pool = RayPool(1)
+        found.append(worker.print_to_stdstream is printing)
+        pool.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(drive).result()
+    assert found == [False]
+    assert worker.print_to_stdstream is printing
+    assert signal.getsignal(signal.SIGTERM) is on_terminate
+
+
+def test_what_stops_a_start_halfway_stops_ray_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def interrupted(*given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_ray, "places", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        RayPool(1)
+    assert not ray.is_initialized()
 
 
 def test_what_a_task_raises_outside_its_stage_is_told_as_what_it_is() -> None:

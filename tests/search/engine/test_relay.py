@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,17 @@ def test_the_drivers_log_becomes_the_workers(tmp_path: Path) -> None:
     assert ours.read_text() == theirs.read_text()
 
 
-def test_a_worker_that_says_nothing_shows_that_it_lives(tmp_path: Path) -> None:
-    log, keeper = tmp_path / "driver.log", Remote()
-    with relayed(keeper, str(log), str(tmp_path / "worker.log"), every_s=0.05):
+def test_a_worker_that_says_nothing_shows_that_it_lives_by_touching_its_log(tmp_path: Path) -> None:
+    log, theirs, keeper = tmp_path / "driver.log", tmp_path / "worker.log", Remote()
+    with relayed(keeper, str(log), str(theirs), every_s=0.05):
+        time.sleep(0.3)
+        assert keeper.keeper.take() == {}  # the stage has not begun
+        theirs.touch()
+        time.sleep(0.3)
+        assert keeper.keeper.take() == {str(log): b""}
+        time.sleep(0.3)
+        assert keeper.keeper.take() == {}  # its process is frozen, say
+        os.utime(theirs)
         time.sleep(0.3)
         pieces = keeper.keeper.take()
     assert pieces == {str(log): b""}

@@ -20,8 +20,9 @@ from _training_jobs import command, family, finish, job, name, processes, runnin
 from edgesearch import objectives
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage, Store
-from edgesearch.search.engine import _kills
+from edgesearch.search.engine import _child, _kills
 from edgesearch.search.engine._child import ChildPool
+from edgesearch.search.engine._fork_server import ForkServer
 from edgesearch.search.engine._jobs import NO_MEMORY, run_job
 from edgesearch.search.engine._ray import RayPool
 
@@ -123,6 +124,7 @@ def test_the_child_ends_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     script = f"""
 import json, sys, time
 from edgesearch.search.engine._child import ChildPool
+from edgesearch.search.engine._fork_server import ForkServer
 from edgesearch.search.engine._jobs import Job
 pool = ChildPool()
 pool.submit(Job(**json.loads({json.dumps(json.dumps(asdict(job(tmp_path, epochs=5000))))!s})))
@@ -182,6 +184,45 @@ def test_a_worker_that_is_frozen_is_stopped_and_the_next_job_runs(tmp_path: Path
         assert finish(pool).outcome == "done"
     finally:
         pool.close()
+
+
+def test_a_process_that_never_begins_its_job_hangs(tmp_path: Path) -> None:
+    server = ForkServer()
+    pool = ChildPool(hang_s=3.0, server=server)
+    try:
+        server.start()
+        deadline = time.monotonic() + 60
+        while not (found := [child for child in family() if name(child) == "fork_server"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        found[0].suspend()
+        task = job(tmp_path)
+        pool.submit(task)
+        assert finish(pool).outcome == "hung"
+        found[0].resume()
+        pool.submit(task)
+        assert finish(pool).outcome == "done"
+    finally:
+        pool.close()
+        server.close()
+
+
+def test_a_machine_that_starts_no_process_stops_the_study_and_blames_no_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(server: ForkServer, service: str) -> None:
+        raise OSError("too many processes")
+
+    monkeypatch.setattr(ForkServer, "connect", refuse)
+    monkeypatch.setattr(_child, "_PAUSE_S", 0.01)
+    pool, task = ChildPool(), job(tmp_path)
+    for _ in range(5):
+        pool.submit(task)
+        assert finish(pool).outcome == "interrupted"
+    pool.submit(task)
+    with pytest.raises(StudyError, match=r"no process for stages starts.*the same command goes on"):
+        finish(pool)
+    pool.close()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgesearch.errors import StudyError
+from edgesearch.errors import StoreError, StudyError
 from edgesearch.search import Study
 from edgesearch.search.engine import ForkServer, _machine
 from edgesearch.search.library import _run, _tune
@@ -85,6 +85,21 @@ def test_gpus_are_shared_evenly_unless_something_else_is_said(
     monkeypatch.setattr(_run, "make_pool", lambda workers, **more: asked.append({"workers": workers, **more}))
     Resources(**given).pool(None, 1, ForkServer())
     assert (asked[0]["workers"], asked[0]["gpus_per_job"], asked[0]["gpus"]) == expected
+
+
+def test_a_store_that_cannot_be_used_is_told_before_workers_are_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny.toml").write_text(STUDY)
+    study = Study.open(tmp_path / "tiny.toml", tmp_path / "home")
+
+    def refuse(*given: Any, **more: Any) -> None:
+        raise StoreError("it is away")
+
+    monkeypatch.setattr(_run, "study_store", refuse)
+    monkeypatch.setattr(_run, "make_pool", lambda *given, **more: pytest.fail("workers were started"))
+    with pytest.raises(StoreError, match="away"):
+        study.optimize(1, workers=1)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from sqlalchemy import text
 
@@ -67,6 +68,25 @@ def test_a_killed_holder_is_taken_over_at_once(database: str, name: str) -> None
         process.wait()
         with hold_lease(open_storage(database), name) as lease:
             lease.beat()
+
+
+@pytest.mark.parametrize("clock", ["as it was", "set by an hour", "of an earlier version"])
+def test_a_living_holder_is_known_whatever_the_time_of_day_is(name: str, clock: str, tmp_path: Path) -> None:
+    """The system tells when a process began by the time of day as it is now."""
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    with holder(url, name), pytest.MonkeyPatch.context() as patch:
+        storage = open_storage(url)
+        if clock == "of an earlier version":
+            with storage.engine.begin() as connection:
+                connection.execute(
+                    text(f"UPDATE edgesearch_leases SET process_started = process_started + {psutil.boot_time()}")
+                )
+        if clock == "set by an hour":
+            created, booted = psutil.Process.create_time, psutil.boot_time
+            patch.setattr(psutil.Process, "create_time", lambda process: created(process) + 3600)
+            patch.setattr(psutil, "boot_time", lambda: booted() + 3600)
+        with pytest.raises(StudyError, match="is being run"), hold_lease(storage, name):
+            pass
 
 
 def test_a_holder_that_stands_still_is_taken_over_and_stops(database: str, name: str) -> None:
