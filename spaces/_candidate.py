@@ -225,7 +225,11 @@ class Candidate(Settings):
 
     @model_validator(mode="after")
     def _possible(self) -> Candidate:
-        if self.quantization.method == "qat" and self.quantization.start == "scratch" and self.pruning.method != "none":
+        if (
+            self.quantization.method == "qat"
+            and self.quantization.start == "scratch"
+            and self.pruning.canonical().method != "none"
+        ):
             raise ValueError("QAT from scratch trains the unpruned student; pruning needs start = 'trained'")
         if self.pruning.sparse and (self.quantization.method == "qat" or self.quantization.backend == "nndct"):
             other = "method = 'qat'" if self.quantization.method == "qat" else "backend = 'nndct'"

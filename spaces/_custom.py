@@ -94,6 +94,10 @@ def with_declared_parameters(space: Space, *, folder: Path | None = None) -> Spa
     return space if overrides == space.student else space.model_copy(update={"student": overrides})
 
 
+#: Defaults of an argument `channels` that means those of images: one of 32, say, is how wide the network is.
+_OF_IMAGES = (1, 3, inspect.Parameter.empty)
+
+
 def _under_condition(declared: Parameter | None, given: Parameter) -> Parameter:
     """What a study gives for a parameter; it exists under the condition that its class declares."""
     if isinstance(declared, Conditional) and not isinstance(given, Conditional):
@@ -114,17 +118,14 @@ def build_custom(student: Student, channels: int, classes: int, folder: Path | N
     """The network that a user's class or function makes of what it takes of the student's settings."""
     where = student.architecture
     factory = _factory(where, folder, student.source_sha256)
-    offered = {
-        "num_classes": classes,
-        "classes": classes,
-        "in_channels": channels,
-        "channels": channels,
-        "width": student.width,
-        "input_size": student.input_size,
-    }
+    offered = {"num_classes": classes, "in_channels": channels, "width": student.width, "input_size": student.input_size}
     try:
         accepted = inspect.signature(factory).parameters
-        taken = {name: value for name, value in offered.items() if name in accepted}
+        if "num_classes" not in accepted:
+            offered["classes"] = classes
+        if "in_channels" not in accepted and "channels" in accepted and accepted["channels"].default in _OF_IMAGES:
+            offered["channels"] = channels
+        taken = {name: value for name, value in offered.items() if name in accepted and name not in student.parameters}
         model = factory(**taken, **student.parameters)
     except Exception as error:  # whatever the user's own constructor raises
         raise SpaceError(f"student {where!r} cannot be made: {type(error).__name__}: {error}") from error

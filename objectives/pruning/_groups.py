@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._channels import Channels, Integers, trace_channels
 from edgesearch.objectives.pruning._hollow import copied, hollow, is_hollow
 from edgesearch.objectives.pruning._macs import layer_macs, quiet
@@ -127,10 +128,9 @@ def _sound(model: nn.Module, groups: Sequence[Group], input_shape: tuple[int, in
     for redraws, kind in ((False, torch.float32), (False, torch.float64), (True, torch.float64)):
         network = _redrawn(model) if redraws else model
         expected = _answer(_ignoring(network, groups, kept).to(kind), images.to(kind))  # gone before the other copy is made
-        pruned = remove_channels(network, groups, kept).to(kind)
         try:
-            got = _answer(pruned, images.to(kind))
-        except RuntimeError:  # shapes that no longer fit together
+            got = _answer(remove_channels(network, groups, kept).to(kind), images.to(kind))
+        except (RuntimeError, SpaceError):  # shapes that no longer fit together, or a layer that cannot be narrower
             return False
         if got.shape != expected.shape:
             return False

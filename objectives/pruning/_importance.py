@@ -44,15 +44,15 @@ def watch_inputs(
     modules = dict(model.named_modules())
     seen: dict[str, Tensor] = {}
 
-    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            values: Tensor = inputs[0].detach()
+    def watch(name: str) -> Callable[[nn.Module, Any, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, named: Any, output: Any) -> None:
+            values: Tensor = (inputs[0] if inputs else named["input"]).detach()
             spread = values.float().var([axis for axis in range(values.ndim) if axis != 1], correction=0).double().cpu()
             seen[name] = seen.get(name, torch.zeros(())) + len(values) * spread
 
         return hook
 
-    handles = [modules[name].register_forward_hook(watch(name)) for name in layers]
+    handles = [modules[name].register_forward_hook(watch(name), with_kwargs=True) for name in layers]
     try:
         return seen, float(score(model))
     finally:

@@ -93,7 +93,8 @@ def _fits(module: nn.Module, key: str, value: Tensor, old: Tensor, weight: Tenso
         return False
     if isinstance(module, (nn.Conv2d, nn.Linear)):
         if key == "bias":
-            return weight is not None and len(value) == len(weight)
+            # A weight that is computed, as by weight_norm, keeps its shape, and so does its bias.
+            return value.shape == old.shape if weight is None else len(value) == len(weight)
         if isinstance(module, nn.Conv2d):
             same_kernel = value.shape[2:] == old.shape[2:]
             one_each = not is_depthwise(module) or value.shape[1] == 1

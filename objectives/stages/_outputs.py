@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +16,9 @@ __all__ = ["check_outputs", "refuse_outputs"]
 
 
 def check_outputs(model: nn.Module, student: Student, *, channels: int, classes: int) -> None:
-    """Raise SpaceError, in one sentence, unless the network, which is not changed, gives one value per class for an image."""
+    """Raise SpaceError, in one sentence, unless the network, which is not changed, gives one value per class for an image, when
+    it is trained, too.
+    """
     size = student.input_size
     parameter = next(model.parameters(), torch.empty(0))
     with quiet(model), torch.random.fork_rng(devices=[]):
@@ -27,6 +32,42 @@ def check_outputs(model: nn.Module, student: Student, *, channels: int, classes:
     shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
     if shape != (classes,):
         refuse_outputs(student, shape, classes)
+    _check_training(model, student, (channels, size, size), output.shape[1:])
+
+
+def _check_training(model: nn.Module, student: Student, image: tuple[int, int, int], expected: torch.Size) -> None:
+    parameter = next(model.parameters(), torch.empty(0))
+    with _as_trained(model), torch.random.fork_rng(devices=[]):
+        try:
+            output = model(torch.rand(2, *image, device=parameter.device, dtype=parameter.dtype))
+        except Exception as error:  # whatever the user's own forward raises
+            raise SpaceError(
+                f"network {student.architecture!r} fails in training, on two images of {' x '.join(map(str, image))}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+    if not isinstance(output, Tensor) or output.shape[1:] != expected:
+        found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise SpaceError(
+            f"network {student.architecture!r} returns {found} while it is trained; expected the logits alone, as otherwise: "
+            "leave its auxiliary outputs out (aux_logits=False, say)"
+        )
+
+
+@contextmanager
+def _as_trained(model: nn.Module) -> Iterator[None]:
+    """The model computes as in training, without gradients; what that changes of it is as before in the end."""
+    modes = {module: module.training for module in model.modules()}
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    model.train()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
 
 
 def refuse_outputs(student: Student, shape: tuple[int, ...], classes: int) -> None:

@@ -79,7 +79,8 @@ class Batches:
         self._data, self._recipe, self._size, self._seed, self._stored = data, recipe, size, seed, stored
         self._images = torch.tensor(data.train.images, device=device)
         self._labels = torch.tensor(data.train.labels, device=device)
-        self.steps = math.ceil(len(data.train) / recipe.batch_size)
+        # Of batches of two, the last of an odd number of images would be of one.
+        self.steps = max(1, min(math.ceil(len(data.train) / recipe.batch_size), len(data.train) // 2))
         self.largest = math.ceil(len(data.train) / self.steps)  # images of the largest batch
 
     def __call__(self, epoch: int, done: int = 0) -> Iterator[Batch]:

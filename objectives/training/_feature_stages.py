@@ -39,7 +39,7 @@ def find_stages(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Fea
     watch = _Watch()
     handles = []
     for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(watch.enter))
+        handles.append(module.register_forward_pre_hook(watch.enter, with_kwargs=True))
         handles.append(module.register_forward_hook(partial(watch.leave, name)))
     try:
         with quiet(model):
@@ -95,8 +95,9 @@ class _Watch:
         self._values: dict[str, _Value] = {}  # by module, in the order in which their last calls ended
         self._calls = 0
 
-    def enter(self, module: nn.Module, inputs: Any) -> None:
-        reads = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+    def enter(self, module: nn.Module, inputs: Any, named: Any) -> None:
+        read = inputs[0] if inputs else named.get("input")
+        reads = read if isinstance(read, Tensor) else None
         if reads is not None and self._open:
             self._open[-1].readers += self._open[-1].reads is reads
         self._calls += 1

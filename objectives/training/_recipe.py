@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from edgesearch.objectives.data import Augmentation, Mix
 from edgesearch.spaces import Settings
@@ -65,6 +65,12 @@ class Recipe(Settings):
         if not isinstance(given, dict) or "weight_decay" in given or str(given.get("optimizer")) not in _COUPLED_DECAY:
             return given
         return {**given, "weight_decay": _COUPLED_DECAY[given["optimizer"]]}
+
+    @model_serializer(mode="wrap")
+    def _with_decay(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Also what equals the default is written where nothing written would be read as the optimizer's usual."""
+        values: dict[str, Any] = written(self)
+        return values | ({"weight_decay": self.weight_decay} if self.optimizer in _COUPLED_DECAY else {})
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Recipe:

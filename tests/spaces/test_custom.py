@@ -36,6 +36,18 @@ class Staged(nn.Sequential):
     def __init__(self, num_classes, in_channels, stages, block, expansion=1, second=8):
         layers = [nn.Conv2d(in_channels, 4 * expansion, 3)] + [nn.Conv2d(4 * expansion, second, 3) for _ in range(stages - 1)]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(layers[-1].out_channels, num_classes))
+class Wider(Net):
+    search_space = {"width": [16, 32]}
+    def __init__(self, num_classes, in_channels, width, channels=32):
+        super().__init__(num_classes, in_channels)
+        self.told = (width, channels)
+class Base(Net):
+    def __init__(self, num_classes, channels=32):
+        super().__init__(num_classes, 1)
+        self.told = channels
+class Other(Net):
+    def __init__(self, classes=10, channels=3):
+        super().__init__(classes, channels)
 class Backwards(Net):
     search_space = {"expansion": {"when": {"block": ["wide"]}, "choices": [2, 4]}, "block": ["plain", "wide"]}
 class Odd(Net):
@@ -65,6 +77,13 @@ def test_it_is_given_what_it_asks_for(folder: Path) -> None:
     assert make(folder, "Net")(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
     convolutions = [m for m in make(folder, "Net", parameters={"depth": 2}).modules() if isinstance(m, torch.nn.Conv2d)]
     assert len(convolutions) == 2
+
+
+def test_how_wide_it_is_by_another_meaning_of_a_name_is_its_own_affair(folder: Path) -> None:
+    assert make(folder, "Wider", width=0.5).told == (0.5, 32)
+    assert make(folder, "Wider", parameters={"width": 16, "channels": 8}).told == (16, 8)
+    assert make(folder, "Base").told == 32
+    assert make(folder, "Other")(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,23 @@ def test_only_parameters_with_an_effect_are_asked(seed: int) -> None:
     assert ("qat_start" in asked) == (candidate.quantization.method == "qat" and candidate.pruning.method == "none")
 
 
+@given(st.integers(0, 10**9))
+def test_a_ratio_of_nothing_is_no_pruning_whatever_follows(seed: int) -> None:
+    space = Space.model_validate(
+        {
+            "students": ["cnn_tiny"],
+            "pruning": ["one_step", "iterative"],
+            "ratio": [0.0, 0.5],
+            "quantization": ["qat"],
+            "qat_start": ["trained", "scratch"],
+        }
+    )
+    dice = Dice(seed)
+    candidate = space.suggest(dice)
+    assert (candidate.pruning.method == "none") == (dice.asked["ratio"] == 0.0)
+    assert candidate.quantization.start == dice.asked.get("qat_start", "trained")
+
+
 def test_a_single_choice_is_not_a_parameter() -> None:
     dice = Dice(0)
     candidate = Space(students=("mlp",), input_size=(28,)).suggest(dice)

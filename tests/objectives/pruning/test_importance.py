@@ -55,6 +55,27 @@ def test_importance_is_the_share_of_the_readers_variance() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
+class ByName(nn.Module):
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(input=x)
+        return x
+
+
+def test_layers_may_be_given_what_they_read_by_name() -> None:
+    model = plain()
+    by_place, by_name = [
+        [group.importance for group in weigh(m, find_groups(m, SHAPE), shows)[0]] for m in (model, ByName(model))
+    ]
+    assert len(by_name) == len(by_place) == 2
+    for ours, theirs in zip(by_name, by_place, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_scales_that_cancel_out_change_nothing_and_constants_are_worth_nothing() -> None:
     model = plain()
     before, _ = weigh(model, find_groups(model, SHAPE), shows)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from edgesearch.errors import SpaceError
+from edgesearch.objectives.pruning._groups import find_groups
 from edgesearch.objectives.pruning._resize import resize_to
 from edgesearch.objectives.pruning._shape import pruned_shape
 from edgesearch.spaces._torchvision import import_torchvision
@@ -37,6 +41,22 @@ def test_tensors_are_copied_not_shared() -> None:
         model.weight += 1
     assert saved["weight"].max() == 1
     assert (model.in_features, model.out_features) == (4, 5)
+
+
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_a_layer_whose_weight_is_computed_comes_back_and_stays_whole(norm: Callable[[nn.Module], nn.Module]) -> None:
+    def make() -> nn.Module:
+        body = norm(nn.Conv2d(3, 16, 3)), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU()
+        return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), norm(nn.Linear(16, 10)))
+
+    torch.manual_seed(0)
+    trained = make().eval()
+    again = resize_to(make(), {key: value.clone() for key, value in trained.state_dict().items()}).eval()
+    images = torch.randn(2, *SHAPE)
+    with torch.no_grad():
+        assert torch.equal(again(images), trained(images))
+    groups = find_groups(trained, SHAPE)
+    assert [member.layer for group in groups for member in group.members if member.side == "out"] == ["2"]
 
 
 def network() -> nn.Sequential:

@@ -19,6 +19,19 @@ class Two(nn.Module):
         return x.mean((1, 2, 3)), x
 
 
+class Auxiliary(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        logits = super().forward(x)
+        return (logits, logits) if self.training else logits
+
+
+class Afraid(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            raise RuntimeError("no training")
+        return super().forward(x)
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
@@ -26,6 +39,8 @@ class Two(nn.Module):
         (nn.Sequential(*BODY, nn.Conv2d(4, 10, 1)), ["10 x 1 x 1", "10 classes"]),
         (nn.Sequential(*BODY, nn.Flatten(), nn.Linear(7, 10)), ["fails on an image of 1 x 8 x 8", "RuntimeError"]),
         (Two(), ["outputs of shape none"]),
+        (Auxiliary(*BODY, nn.Flatten(), nn.Linear(4, 10)), ["returns a tuple while it is trained", "aux_logits=False"]),
+        (Afraid(*BODY, nn.Flatten(), nn.Linear(4, 10)), ["fails in training", "no training"]),
     ],
 )
 def test_it_is_one_sentence(model: nn.Module, words: list[str]) -> None:
@@ -35,10 +50,12 @@ def test_it_is_one_sentence(model: nn.Module, words: list[str]) -> None:
 
 
 def test_the_network_and_the_random_numbers_are_left_alone() -> None:
-    model = nn.Sequential(*BODY, nn.Flatten(), nn.Linear(4, 10)).train()
+    model = nn.Sequential(*BODY, nn.Flatten(), nn.Dropout(), nn.Linear(4, 10)).train()
+    model[1].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.get_rng_state()
     check_outputs(model, STUDENT, channels=1, classes=10)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert model.training
+    assert not model[1].training
     assert torch.equal(state, torch.get_rng_state())

@@ -291,6 +291,12 @@ def test_training_images_are_shown_in_one_way() -> None:
         if kind not in ("sensitivity", "measured")
     }
     assert views == {"teacher": "flip_crop", "logits": "shift", "student": "shift", "pruned": "shift", "quantized": "shift"}
+    stronger = Teacher(student=STUDENT, recipe=Recipe(augmentation_strength=0.5))
+    changed = dataclasses.replace(CONDITIONS, views="colour")
+    for teacher, strength in ((own, 1.0), (stronger, 0.5)):
+        stages = chain(EVERYTHING, PIPELINE.model_copy(update={"teacher": teacher}), changed)
+        assert stages["teacher"].parameters["recipe"].get("augmentation_strength", 1.0) == strength
+        assert "augmentation_strength" not in stages["student"].parameters["recipe"]
     with pytest.raises(ValueError, match=r"\[train\] alone"):
         Pipeline(train=Recipe(augmentation="none"), finetune=Recipe(augmentation="shift"))
 

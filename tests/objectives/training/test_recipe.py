@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgesearch.errors import SettingsError
+from edgesearch.objectives.quantization import QatRecipe
 from edgesearch.objectives.training import Recipe
 
 
@@ -17,14 +18,26 @@ from edgesearch.objectives.training import Recipe
         ({"optimizer": "sgd"}, 5e-4),
         ({"optimizer": "adam"}, 0.0),
         ({"optimizer": "adam", "weight_decay": 1e-2}, 1e-2),
+        ({"optimizer": "sgd", "weight_decay": 1e-2}, 1e-2),
+        ({"optimizer": "sgd", "weight_decay": 1e-5}, 1e-5),
     ],
 )
 def test_weight_decay_is_what_the_optimizer_usually_takes(given: dict[str, Any], decay: float) -> None:
     recipe = Recipe.model_validate(given)
     assert recipe.weight_decay == decay
     assert Recipe.model_validate(recipe.model_dump()) == recipe
-    # A key holds what is not the default, so that it tells the decay of any optimizer but the two that always had it.
-    assert ("weight_decay" in recipe.model_dump(exclude_defaults=True)) == (decay != 1e-2)
+    # A key, and what a worker is told, hold what is not the default: also the default where it is not the optimizer's own.
+    told = recipe.model_dump(exclude_defaults=True)
+    assert ("weight_decay" in told) == (recipe.optimizer in ("sgd", "adam"))
+    assert Recipe.model_validate(told) == recipe
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "adam", "muon"])
+@pytest.mark.parametrize("decay", [None, 1e-5, 1e-2])
+def test_a_recipe_of_qat_comes_to_the_worker_as_it_was_given(optimizer: str, decay: float | None) -> None:
+    recipe = QatRecipe.model_validate({"optimizer": optimizer} | ({} if decay is None else {"weight_decay": decay}))
+    assert decay is None or recipe.weight_decay == decay
+    assert QatRecipe.model_validate(recipe.model_dump(exclude_defaults=True)) == recipe
 
 
 @pytest.mark.parametrize(
