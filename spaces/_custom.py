@@ -35,7 +35,8 @@ from edgesearch.spaces._weights_file import weights_fingerprint
 
 
 def complete(student: Student, *, folder: Path | None = None) -> Student:
-    """The student with the checksums of its weights file and of its code, and without a width that it does not take.
+    """The student with the checksums of its weights file and of its code, without a width that it does not take, and with the
+    `channels` that its class has by default, where these are not the image's.
 
     Checksums that are there stay. Code that cannot be imported is left to `build`, which says why. Raises SpaceError for
     weights that cannot be read.
@@ -43,8 +44,13 @@ def complete(student: Student, *, folder: Path | None = None) -> Student:
     update: dict[str, Any] = {"weights_sha256": student.weights_sha256 or weights_fingerprint(student.weights)}
     if is_import_path(student.architecture):
         update["source_sha256"] = student.source_sha256 or source_fingerprint(student.architecture, folder=folder)
-        if student.width != 1.0 and not _takes_width(student.architecture, folder):
+        accepted, own = _arguments(student, folder)
+        if student.width != 1.0 and accepted is not None and (own("width") or not _takes_width(accepted)):
             update["width"] = 1.0
+        if accepted is not None and own("channels") and "channels" not in student.parameters:
+            default = accepted["channels"].default
+            if isinstance(default, bool | int | float | str):  # an earlier version gave the image's, under another key
+                update["parameters"] = {**student.parameters, "channels": default}
     return student.model_copy(update=update)
 
 
@@ -60,12 +66,27 @@ def complete_candidate(candidate: Candidate, *, folder: Path | None = None) -> C
     return candidate.model_copy(update={"student": student, "pruning": pruning, "quantization": quantization})
 
 
-def _takes_width(architecture: str, folder: Path | None) -> bool:
-    try:
-        accepted = inspect.signature(_factory(architecture, folder)).parameters
-    except (PluginError, TypeError, ValueError):
-        return True
+def _takes_width(accepted: Mapping[str, inspect.Parameter]) -> bool:
     return "width" in accepted or any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+
+
+def _arguments(student: Student, folder: Path | None) -> tuple[Mapping[str, inspect.Parameter] | None, Callable[[str], bool]]:
+    """What the student's class takes, None where that cannot be told; and whether it means something of its own by a name."""
+    try:
+        factory = _factory(student.architecture, folder)
+        accepted = inspect.signature(factory).parameters
+    except (PluginError, TypeError, ValueError):
+        return None, lambda name: False
+    return accepted, lambda name: _is_own(factory, accepted, student, name)
+
+
+def _is_own(factory: Any, accepted: Mapping[str, inspect.Parameter], student: Student, name: str) -> bool:
+    declared = getattr(factory, "search_space", None)
+    if name in student.parameters or (isinstance(declared, Mapping) and name in declared):
+        return True
+    if name != "channels" or name not in accepted:
+        return False
+    return "in_channels" in accepted or accepted[name].default not in _OF_IMAGES
 
 
 def with_declared_parameters(space: Space, *, folder: Path | None = None) -> Space:
@@ -95,7 +116,7 @@ def with_declared_parameters(space: Space, *, folder: Path | None = None) -> Spa
 
 
 #: Defaults of an argument `channels` that means those of images: one of 32, say, is how wide the network is.
-_OF_IMAGES = (1, 3, inspect.Parameter.empty)
+_OF_IMAGES = (1, 3, None, inspect.Parameter.empty)
 
 
 def _under_condition(declared: Parameter | None, given: Parameter) -> Parameter:
@@ -123,9 +144,8 @@ def build_custom(student: Student, channels: int, classes: int, folder: Path | N
         accepted = inspect.signature(factory).parameters
         if "num_classes" not in accepted:
             offered["classes"] = classes
-        if "in_channels" not in accepted and "channels" in accepted and accepted["channels"].default in _OF_IMAGES:
-            offered["channels"] = channels
-        taken = {name: value for name, value in offered.items() if name in accepted and name not in student.parameters}
+        offered["channels"] = channels
+        taken = {n: v for n, v in offered.items() if n in accepted and not _is_own(factory, accepted, student, n)}
         model = factory(**taken, **student.parameters)
     except Exception as error:  # whatever the user's own constructor raises
         raise SpaceError(f"student {where!r} cannot be made: {type(error).__name__}: {error}") from error

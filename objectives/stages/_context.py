@@ -79,7 +79,7 @@ class Context(Generic[S]):
         torch.manual_seed(self.seed)  # the random start of the layers
         model = self.build(student)
         if is_import_path(student.architecture):
-            check_outputs(model, student, channels=self.data.channels, classes=len(self.data.classes))
+            check_outputs(model, student, channels=self.data.channels, classes=len(self.data.classes), trains=not require_all)
         loaded = load_weights(model, student, require_all=require_all, note=self.report)
         if student.weights:
             self.report(str(loaded))

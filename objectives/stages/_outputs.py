@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +14,10 @@ from edgesearch.spaces import Student
 __all__ = ["check_outputs", "refuse_outputs"]
 
 
-def check_outputs(model: nn.Module, student: Student, *, channels: int, classes: int) -> None:
-    """Raise SpaceError, in one sentence, unless the network, which is not changed, gives one value per class for an image, when
-    it is trained, too.
+def check_outputs(model: nn.Module, student: Student, *, channels: int, classes: int, trains: bool = True) -> None:
+    """Raise SpaceError, in one sentence, unless the network, which is not changed, gives one value per class for an image.
+
+    trains: it does so while it is trained, too.
     """
     size = student.input_size
     parameter = next(model.parameters(), torch.empty(0))
@@ -32,14 +32,19 @@ def check_outputs(model: nn.Module, student: Student, *, channels: int, classes:
     shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
     if shape != (classes,):
         refuse_outputs(student, shape, classes)
-    _check_training(model, student, (channels, size, size), output.shape[1:])
+    if trains:
+        _check_training(model, student, (channels, size, size), output.shape[1:])
 
 
 def _check_training(model: nn.Module, student: Student, image: tuple[int, int, int], expected: torch.Size) -> None:
-    parameter = next(model.parameters(), torch.empty(0))
-    with _as_trained(model), torch.random.fork_rng(devices=[]):
+    try:
+        trained = copy.deepcopy(model).train()
+    except Exception:  # it holds what cannot be copied; its training tells then
+        return
+    parameter = next(trained.parameters(), torch.empty(0))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
-            output = model(torch.rand(2, *image, device=parameter.device, dtype=parameter.dtype))
+            output = trained(torch.rand(2, *image, device=parameter.device, dtype=parameter.dtype))
         except Exception as error:  # whatever the user's own forward raises
             raise SpaceError(
                 f"network {student.architecture!r} fails in training, on two images of {' x '.join(map(str, image))}: "
@@ -51,23 +56,6 @@ def _check_training(model: nn.Module, student: Student, image: tuple[int, int, i
             f"network {student.architecture!r} returns {found} while it is trained; expected the logits alone, as otherwise: "
             "leave its auxiliary outputs out (aux_logits=False, say)"
         )
-
-
-@contextmanager
-def _as_trained(model: nn.Module) -> Iterator[None]:
-    """The model computes as in training, without gradients; what that changes of it is as before in the end."""
-    modes = {module: module.training for module in model.modules()}
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    model.train()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
 
 
 def refuse_outputs(student: Student, shape: tuple[int, ...], classes: int) -> None:

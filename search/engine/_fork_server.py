@@ -17,10 +17,12 @@ import sys
 import time
 from contextlib import suppress
 
-__all__ = ["ONE_THREAD", "SERVER_VARIABLE", "ForkServer", "NoServer", "user_of"]
+__all__ = ["ONE_THREAD", "SERVER_VARIABLE", "SHARED_VARIABLE", "ForkServer", "NoServer", "user_of"]
 
-#: The environment's variable that names a server which others have, and share: a driver's tells processes of its local Ray.
+#: The environment's variable that tells processes of a local Ray the name of their driver's server.
 SERVER_VARIABLE = "EDGESEARCH_FORK_SERVER"
+#: The one that tells drivers, and all others, the name of a server which they share.
+SHARED_VARIABLE = "EDGESEARCH_SHARED_FORK_SERVER"
 _MODULE = "edgesearch.search.engine._fork_server_process"
 #: The environment of all that compute: threads of numpy's and scipy's libraries, so that numbers do not depend on the cores.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -43,7 +45,7 @@ class ForkServer:
     """
 
     def __init__(self, name: str | None = None, *, shared: bool = False) -> None:
-        self.name = name or os.environ.get(SERVER_VARIABLE) or f"edgesearch-{secrets.token_hex(16)}"
+        self.name = name or os.environ.get(SHARED_VARIABLE) or f"edgesearch-{secrets.token_hex(16)}"
         self._shared = shared
         self._process: subprocess.Popen[bytes] | None = None
 

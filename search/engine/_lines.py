@@ -38,6 +38,7 @@ class LineProcess:
         self._service, self._server, self._owns_server = service, server or ForkServer(), server is None
         self._connection: socket.socket | None = None
         self._answer = b""
+        self._why = "does not start"  # of one that was asked last and is not there
 
     @property
     def runs(self) -> bool:
@@ -49,20 +50,24 @@ class LineProcess:
         if self._connection is None:
             try:
                 self._connection = self._server.connect(self._service)
-            except (NoServer, OSError) as error:
+            except NoServer as error:
                 raise Died(str(error), alone=False) from error
+            except OSError as error:
+                raise Died(f"does not start ({error})", alone=False) from error
 
     def ask(self, question: Mapping[str, Any]) -> bool:
         """Start it if need be, and ask; False where it died twice before it was asked."""
         line = json.dumps(question).encode() + b"\n"
         for _ in range(2):  # it may have died since its last answer
-            with suppress(Died, OSError):
+            try:
                 if self._has_died():
                     self._drop()
                 self.start()
                 assert self._connection is not None
                 self._connection.sendall(line)
                 return True
+            except (Died, OSError) as error:
+                self._why = str(error) if isinstance(error, Died) else f"does not start ({error})"
             self._drop()
         return False
 
@@ -71,7 +76,7 @@ class LineProcess:
         deadline = None if timeout is None else time.monotonic() + timeout
         while (found := self._next()) is None:
             if self._connection is None:
-                raise Died("does not start", alone=False)
+                raise Died(self._why, alone=False)
             left = None if deadline is None else max(deadline - time.monotonic(), 0.0)
             if not select.select([self._connection], [], [], left)[0]:
                 return None

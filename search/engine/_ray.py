@@ -39,6 +39,8 @@ from edgesearch.search.engine._ray_settings import (
 _PATIENCE = 5
 #: Memory is asked for in such steps: Ray keeps workers for tasks that ask alike.
 _MEMORY_STEP = 64 << 20
+#: Ray's processes without which nothing runs: the node's scheduler, and the table of all that there is.
+_DAEMONS = ("raylet", "gcs_server")
 #: What workers are called in lists of processes, after "ray::".
 _TITLE = "run_job"
 
@@ -171,31 +173,19 @@ class RayPool:
             import ray
 
             self._ray: Any = ray
+            self._daemons, self._board_tasks = {}, {}
             adopt_settings()
-            options: dict[str, Any] = {}
-            if local:
-                options = {"num_cpus": self.slots, "include_dashboard": False, "resources": self._boards}
-                if self._gpus is not None:
-                    options["num_gpus"] = self._gpus
+            before = psutil.Process().children()
+            is_theirs = ray.is_initialized()  # somebody's who uses this library; it is told that there can be one alone
             try:
-                with warnings.catch_warnings(), own_sigterm():
-                    warnings.simplefilter("ignore")
-                    ray.init(
-                        # RAY_ADDRESS in the environment is not asked: "local" is always an instance of our own.
-                        address="local" if local else self._address,
-                        log_to_driver=False,
-                        logging_level=logging.ERROR,
-                        configure_logging=False,
-                        **options,
-                    )
-            except Exception as error:
-                known = (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError)
-                if type(error) is not Exception and not isinstance(error, known):  # Ray raises plain ones, too
-                    raise
-                where = "a local Ray" if local else f"--ray-address {self._address}"
-                first = (str(error).splitlines() or [type(error).__name__])[0]
-                raise StudyError(f"{where} does not start: {first}; try --workers 0 to run without Ray") from error
-        self._daemons, self._board_tasks = {}, {}
+                self._connect(ray)
+            except BaseException:
+                if not is_theirs:
+                    self._stop()
+                    for process in psutil.Process().children():
+                        if process.name() in _DAEMONS and process not in before:
+                            _kill(process)
+                raise
         try:
             keep_quiet()
             self._daemons = _daemons() if local else {}
@@ -208,6 +198,32 @@ class RayPool:
         except BaseException:
             self._stop()
             raise
+
+    def _connect(self, ray: Any) -> None:
+        local = self._address is None
+        options: dict[str, Any] = {}
+        if local:
+            options = {"num_cpus": self.slots, "include_dashboard": False, "resources": self._boards}
+            if self._gpus is not None:
+                options["num_gpus"] = self._gpus
+        try:
+            with warnings.catch_warnings(), own_sigterm():
+                warnings.simplefilter("ignore")
+                ray.init(
+                    # RAY_ADDRESS in the environment is not asked: "local" is always an instance of our own.
+                    address="local" if local else self._address,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    configure_logging=False,
+                    **options,
+                )
+        except Exception as error:
+            known = (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError)
+            if type(error) is not Exception and not isinstance(error, known):  # Ray raises plain ones, too
+                raise
+            where = "a local Ray" if local else f"--ray-address {self._address}"
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StudyError(f"{where} does not start: {first}; try --workers 0 to run without Ray") from error
 
     def _board_task(self, board: str) -> Any:
         """The task of a job on a board: on nodes that offer the board, else on this one. Ray is asked once for each board."""
@@ -327,9 +343,9 @@ class RayPool:
 
 
 def _daemons() -> dict[str, psutil.Process]:
-    """Ray's processes without which nothing runs, by name: the node's scheduler and the table of all that there is."""
+    """Those of this process's instance, by name."""
     children = {child.name(): child for child in psutil.Process().children()}
-    return {name: children[name] for name in ("raylet", "gcs_server")}
+    return {name: children[name] for name in _DAEMONS}
 
 
 def _runs(process: psutil.Process) -> bool:

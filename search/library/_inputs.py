@@ -130,7 +130,7 @@ def check_teacher(inputs: Inputs) -> None:
         return
     student, shape = teacher.student, {"channels": data.channels, "classes": len(data.classes)}
     if is_import_path(student.architecture):
-        check_outputs(build(student, **shape, folder=settings.folder), student, **shape)
+        check_outputs(build(student, **shape, folder=settings.folder), student, **shape, trains=not teacher.trained)
     kinds = {c.distillation.kind for c in settings.candidates} | set(settings.space.distillation if settings.space else ())
     if "intermediate" in kinds:
         model, size = build(student, **shape, folder=settings.folder), student.input_size

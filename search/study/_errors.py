@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -27,7 +28,10 @@ def parse_url(url: str) -> URL:
     try:
         return make_url(url)
     except (ArgumentError, ValueError) as error:  # a port that is no number is a ValueError
-        raise StudyError(f"--storage {url!r} is not a database URL; expected one such as sqlite:///runs/studies.db") from error
+        shown = re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", url)
+        raise StudyError(
+            f"--storage {shown!r} is not a database URL; expected one such as sqlite:///runs/studies.db"
+        ) from error
 
 
 def shown_url(url: str) -> str:

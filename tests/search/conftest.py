@@ -14,7 +14,7 @@ from sqlalchemy.pool import Pool
 
 from edgesearch.search import Study
 from edgesearch.search.engine import ForkServer
-from edgesearch.search.engine._fork_server import SERVER_VARIABLE
+from edgesearch.search.engine._fork_server import SHARED_VARIABLE
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "board_eval"))
@@ -56,9 +56,9 @@ quantization = { bits = 5 }
 @pytest.fixture(scope="session", autouse=True)
 def shared_server() -> Iterator[None]:
     """One fork server for all studies, whose imports cost seconds; in the engine's tests each has its own."""
-    with pytest.MonkeyPatch.context() as patch, closing(ForkServer()) as server:
+    with pytest.MonkeyPatch.context() as patch, closing(ForkServer(shared=True)) as server:  # nobody's child
         server.start()
-        patch.setenv(SERVER_VARIABLE, server.name)
+        patch.setenv(SHARED_VARIABLE, server.name)
         yield
 
 

@@ -38,7 +38,7 @@ class Staged(nn.Sequential):
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(layers[-1].out_channels, num_classes))
 class Wider(Net):
     search_space = {"width": [16, 32]}
-    def __init__(self, num_classes, in_channels, width, channels=32):
+    def __init__(self, num_classes, in_channels, width=24, channels=32):
         super().__init__(num_classes, in_channels)
         self.told = (width, channels)
 class Base(Net):
@@ -80,9 +80,14 @@ def test_it_is_given_what_it_asks_for(folder: Path) -> None:
 
 
 def test_how_wide_it_is_by_another_meaning_of_a_name_is_its_own_affair(folder: Path) -> None:
-    assert make(folder, "Wider", width=0.5).told == (0.5, 32)
+    assert make(folder, "Wider").told == (24, 32)
     assert make(folder, "Wider", parameters={"width": 16, "channels": 8}).told == (16, 8)
     assert make(folder, "Base").told == 32
+    own = [
+        complete(Student(architecture=f"my_networks:{name}", width=0.5), folder=folder) for name in ("Base", "Wider", "Other")
+    ]
+    assert [student.parameters for student in own] == [{"channels": 32}, {"channels": 32}, {}]  # so that their keys tell
+    assert [student.width for student in own] == [1.0, 1.0, 1.0]
     assert make(folder, "Other")(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from edgesearch.search.engine._fork_server import SERVER_VARIABLE
+from edgesearch.search.engine._fork_server import SHARED_VARIABLE
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def own_servers(shared_server: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(SERVER_VARIABLE)
+        patch.delenv(SHARED_VARIABLE)
         yield
 
 

@@ -20,7 +20,6 @@ from edgesearch.objectives import Estimator, StageMemory
 from edgesearch.search.engine import _foresight
 from edgesearch.search.engine._cost import CostModel
 from edgesearch.search.engine._foresight import Foresight, ForesightProcess, Pending
-from edgesearch.search.engine._stages import StageRunner
 from edgesearch.search.library._inputs import Inputs, read_inputs
 from edgesearch.search.study._file import parse_study
 from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student
@@ -252,7 +251,9 @@ def test_a_search_goes_the_same_way_whoever_looks(tmp_path: Path, monkeypatch: p
     text = TEXT.replace("ratio = [0.5]", "ratio = [0.3, 0.4, 0.5, 0.6]")
     here, there = Bench(tmp_path / "here", text), Bench(tmp_path / "there", text)
     here.run(14, InlinePool())
-    monkeypatch.setattr(StageRunner, "is_idle", False)
+    made = Foresight.__init__
+    asks_always: Any = lambda self, *given, **more: made(self, *given, **{**more, "is_idle": lambda: False})  # noqa: E731
+    monkeypatch.setattr(Foresight, "__init__", asks_always)
     process = ForesightProcess(read_inputs(there.settings).foresight)
     there.run(14, InlinePool(), foresight=process)
     process.close()

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from _training_jobs import job
 
@@ -237,16 +238,37 @@ def test_a_driver_of_another_thread_than_the_main_one_has_a_ray_and_leaves_the_n
     assert signal.getsignal(signal.SIGTERM) is on_terminate
 
 
-def test_what_stops_a_start_halfway_stops_ray_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("when", ["in its start", "after it"])
+def test_what_stops_a_start_halfway_stops_ray_too(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    def interrupted(*given: Any) -> None:
+    def interrupted(*given: Any, **more: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_ray, "places", interrupted)
+    if when == "in its start":
+        monkeypatch.setattr("ray._private.worker.connect", interrupted)
+    else:
+        monkeypatch.setattr(_ray, "places", interrupted)
+    before = set(psutil.Process().children(recursive=True))
     with pytest.raises(KeyboardInterrupt):
         RayPool(1)
     assert not ray.is_initialized()
+    left = {child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE}
+    assert left <= before
+    monkeypatch.undo()
+    RayPool(1).close()  # another one starts
+
+
+def test_a_ray_of_the_users_own_is_left_alone() -> None:
+    import ray
+
+    ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", configure_logging=False)
+    try:
+        with pytest.raises(StudyError, match="a local Ray does not start"):
+            RayPool(1)
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
 
 
 def test_what_a_task_raises_outside_its_stage_is_told_as_what_it_is() -> None:

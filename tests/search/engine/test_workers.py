@@ -188,22 +188,21 @@ def test_a_worker_that_is_frozen_is_stopped_and_the_next_job_runs(tmp_path: Path
 
 def test_a_process_that_never_begins_its_job_hangs(tmp_path: Path) -> None:
     server = ForkServer()
-    pool = ChildPool(hang_s=3.0, server=server)
+    pool, patient = ChildPool(hang_s=3.0, server=server), ChildPool(server=server)
     try:
-        server.start()
-        deadline = time.monotonic() + 60
-        while not (found := [child for child in family() if name(child) == "fork_server"]):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        found[0].suspend()
-        task = job(tmp_path)
+        patient.submit(job(tmp_path))
+        assert finish(patient).outcome == "done"
+        (frozen,) = [child for child in family() if name(child) == "fork_server"]
+        frozen.suspend()
+        task = job(tmp_path, width=1.0)
         pool.submit(task)
         assert finish(pool).outcome == "hung"
-        found[0].resume()
-        pool.submit(task)
-        assert finish(pool).outcome == "done"
+        frozen.resume()
+        patient.submit(task)
+        assert finish(patient).outcome == "done"
     finally:
         pool.close()
+        patient.close()
         server.close()
 
 
@@ -220,7 +219,7 @@ def test_a_machine_that_starts_no_process_stops_the_study_and_blames_no_stage(
         pool.submit(task)
         assert finish(pool).outcome == "interrupted"
     pool.submit(task)
-    with pytest.raises(StudyError, match=r"no process for stages starts.*the same command goes on"):
+    with pytest.raises(StudyError, match=r"no process for stages starts .*too many processes.*the same command goes on"):
         finish(pool)
     pool.close()
 

@@ -97,6 +97,7 @@ def test_constraints_are_given_in_the_order_of_their_names_and_the_trials_are_no
         ("sqlite:///{folder}/empty.db", "cannot be read"),
         ("nonsense", "is not a database URL"),
         ("postgresql+psycopg://user@host:port/studies", "is not a database URL"),
+        ("postgresql+psycopg://user:secret@host:port/studies", r"'postgresql\+psycopg://user:\*\*\*@host:port/studies' is not"),
     ],
 )
 def test_a_storage_that_cannot_be_read_is_one_sentence(tmp_path: Path, url: str, words: str) -> None:
