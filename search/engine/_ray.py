@@ -10,7 +10,7 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -183,8 +183,9 @@ class RayPool:
                 if not is_theirs:
                     self._stop()
                     for process in psutil.Process().children():
-                        if process.name() in _DAEMONS and process not in before:
-                            _kill(process)
+                        with suppress(psutil.NoSuchProcess):
+                            if process not in before and process.name() in _DAEMONS:
+                                _kill(process)
                 raise
         try:
             keep_quiet()
