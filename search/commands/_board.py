@@ -21,13 +21,13 @@ from edgesearch.board_eval.remote import (
     add_board,
     boards_path,
     check_boards,
-    expanded,
     host_key,
     known_keys,
     load_boards,
     release_board,
 )
 from edgesearch.errors import BoardError
+from edgesearch.files import expanded
 
 _PATHS = ("key", "known_hosts")
 
@@ -47,9 +47,9 @@ def _given(keys: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: value for key, value in keys.items() if value is not None}
     for key in _PATHS:
         if key in given:
-            given[key] = str(expanded(given[key], f"--{key.replace('_', '-')}").absolute())
+            given[key] = str(expanded(given[key], f"--{key.replace('_', '-')}", BoardError).absolute())
     if str(given.get("target", "")).endswith(".json"):
-        given["target"] = str(expanded(given["target"], "--target").absolute())
+        given["target"] = str(expanded(given["target"], "--target", BoardError).absolute())
     if "power_cycle" in given:
         try:
             given["power_cycle"] = shlex.split(given["power_cycle"])
