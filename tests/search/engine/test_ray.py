@@ -257,16 +257,17 @@ def test_what_stops_a_start_halfway_stops_ray_too(when: str, monkeypatch: pytest
     assert left <= before
 
 
-def test_a_ray_of_the_users_own_is_left_alone() -> None:
+def test_a_ray_of_the_users_own_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR", configure_logging=False)
-    try:
-        with pytest.raises(StudyError, match="a local Ray does not start"):
-            RayPool(1)
-        assert ray.is_initialized()
-    finally:
-        ray.shutdown()
+    def refuse(**options: Any) -> None:
+        raise RuntimeError("Maybe you called ray.init twice by accident?")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("it was stopped"))
+    with pytest.raises(StudyError, match=r"a local Ray does not start: Maybe you called ray\.init twice"):
+        RayPool(1)
 
 
 def test_what_a_task_raises_outside_its_stage_is_told_as_what_it_is() -> None:
