@@ -33,6 +33,9 @@ from edgesearch.spaces._space import Space, StudentOverride
 from edgesearch.spaces._validation import explain
 from edgesearch.spaces._weights_file import weights_fingerprint
 
+#: Defaults of an argument `channels` that means those of images: one of 32, say, is how wide the network is.
+_OF_IMAGES = (1, 3, None, inspect.Parameter.empty)
+
 
 def complete(student: Student, *, folder: Path | None = None) -> Student:
     """The student with the checksums of its weights file and of its code, without a width that it does not take, and with the
@@ -113,10 +116,6 @@ def with_declared_parameters(space: Space, *, folder: Path | None = None) -> Spa
         given = {key: _under_condition(choices.get(key), parameter) for key, parameter in override.parameters.items()}
         overrides[name] = override.model_copy(update={"parameters": choices | given})
     return space if overrides == space.student else space.model_copy(update={"student": overrides})
-
-
-#: Defaults of an argument `channels` that means those of images: one of 32, say, is how wide the network is.
-_OF_IMAGES = (1, 3, None, inspect.Parameter.empty)
 
 
 def _under_condition(declared: Parameter | None, given: Parameter) -> Parameter:
