@@ -3,9 +3,9 @@ from ._no_front import why_no_front as why_no_front
 from ._picture import write_front_svg as write_front_svg
 from ._report import write_report as write_report
 from ._results import read_results as read_results
-from ._results import refresh as refresh
 from ._results import run_of as run_of
 from ._results import write_results as write_results
+from ._results_table import refresh as refresh
 from ._sections import describe_rejected as describe_rejected
 from ._table import LEGEND as LEGEND
 from ._table import board_note as board_note

@@ -1,21 +1,19 @@
 """Results: what finished studies found, as one small JSON file that can be kept beside the code and shown again.
 
 A file has one run for each study: its settings, the machine and the versions that made it, the seconds of its stages, and every
-complete trial with its figures. `table` makes Markdown of it, `refresh` puts such tables into documents.
+complete trial with its figures.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import StudyError
 from edgesearch.files import write_atomically
-from edgesearch.search.study import STAGES, Record, StudyView, duration, pareto_front
+from edgesearch.search.study import STAGES, Record, StudyView, pareto_front
 
 FORMAT = 1
 #: Figures of a trial that are kept, in this order, where it has them.
@@ -92,7 +90,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 def _command(view: StudyView, settings: Mapping[str, Any], threads: Sequence[int], file: str) -> str:
     words = ["edgesearch optimize", file] + (["--name", view.name] if file != view.name else [])
     ended = sum(record.state != "RUNNING" for record in view.records)
-    words += ["--trials", str(ended)] if settings.get("space") else []
+    words += ["--trials", str(ended)] if settings.get("space") or ended < len(settings.get("candidates") or ()) else []
     words += ["--seed", str(settings["seed"])] if settings.get("seed") else []
     return " ".join(words + (["--threads-per-stage", str(threads[0])] if len(threads) == 1 and threads[0] != 1 else []))
 
@@ -123,63 +121,3 @@ def _trial(view: StudyView, record: Record, on_front: bool) -> dict[str, Any]:
         **figures,
         **{name: values[record.number] for name, values in tests.items() if record.number in values},
     }
-
-
-# --- tables in documents
-
-_MARK = re.compile(r"(?P<mark><!-- results: (?P<name>\w+) (?P<style>front|trials) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
-
-
-def refresh(document: Path, folder: Path, *, write: bool = True) -> bool:
-    """Put the tables that a document asks for into it, from `folder`/NAME/results.json; whether that changes it.
-
-    A table stands between `<!-- results: NAME front -->` (or `trials`) and `<!-- end -->`. Without `write` nothing is written.
-    Raises StudyError where there are no such results.
-    """
-
-    def fresh_table(match: re.Match[str]) -> str:
-        return match["mark"] + table(read_results(folder / match["name"] / "results.json"), match["style"]) + match["end"]
-
-    text = document.read_text(encoding="utf-8")
-    fresh = _MARK.sub(fresh_table, text)
-    if write and fresh != text:
-        document.write_text(fresh, encoding="utf-8")
-    return fresh != text
-
-
-def table(runs: Sequence[Mapping[str, Any]], style: str) -> str:
-    """Markdown of the runs: their `front`, or all `trials`; of several runs (seeds) mean and range of each candidate."""
-    rows: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for run in runs:
-        for trial in run["trials"]:
-            if style == "trials" or trial["front"]:
-                rows[trial["recipe"]].append(trial)
-    lines = [
-        "| network | int8 test | float test | FPS | FPS, one image at a time | DPU and host, ms |"
-        if style == "front"
-        else "| network | test, quantized | test, float | KiB |",
-        "|---|---|---|---|---|---|" if style == "front" else "|---|---|---|---|",
-    ]
-    order = sorted(rows.values(), key=lambda trials: -_mean(trials, "test_accuracy")) if style == "front" else rows.values()
-    for trials in order:
-        cells = [trials[0]["recipe"], _shares(trials, "test_accuracy"), _shares(trials, "float_test_accuracy")]
-        if style == "front":
-            cells += [f"{trials[0]['fps']:,.0f}", f"{trials[0]['latency_fps']:,.0f}", f"{trials[0]['latency_ms']:.2f}"]
-        else:
-            cells.append(f"{trials[0]['size_bytes'] / 1024:,.1f}")
-        lines.append(f"| {' | '.join(cells)} |")
-    seconds = sum(sum(run["stage_seconds"].values()) for run in runs)
-    lines += ["", f"{len(runs)} run{'s' * (len(runs) > 1)}, {duration(seconds)} of stages in all: `{runs[0]['command']}`."]
-    return "\n".join(lines) + "\n"
-
-
-def _mean(trials: Sequence[Mapping[str, Any]], name: str) -> float:
-    return sum(trial.get(name) or 0.0 for trial in trials) / len(trials)
-
-
-def _shares(trials: Sequence[Mapping[str, Any]], name: str) -> str:
-    values = [100 * trial[name] for trial in trials if trial.get(name) is not None]
-    if not values:
-        return "-"
-    mean = f"{sum(values) / len(values):.2f} %"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.2f} to {max(values):.2f})"

@@ -69,6 +69,50 @@ def test_seeds_are_one_row_with_their_mean_and_range(tmp_path: Path) -> None:
     assert "stale" not in text
 
 
+def _beside(tmp_path: Path, run: dict[str, Any], rows: list[dict[str, Any]]) -> Path:
+    write_results(tmp_path / "both" / "results.json", [run])
+    (tmp_path / "both" / "published.json").write_text(json.dumps(rows))
+    document = tmp_path / "page.md"
+    document.write_text("<!-- results: both beside -->\n<!-- end -->\n")
+    return document
+
+
+def test_figures_of_others_stand_beside_those_of_the_same_network(tmp_path: Path) -> None:
+    _, run = _run()
+    first, second = [trial for trial in run["trials"] if trial["front"]][:2]
+    first["latency_fps"], second["latency_fps"] = 12.4, 1200.0
+    rows = [
+        {"recipe": second["recipe"], "network": "theirs", "int8": 0.7008, "float": 0.822, "fps": 83.52, "why": "more pixels"},
+        {"recipe": first["recipe"], "network": "control", "float": None, "why": "not tried there"},
+    ]
+    document = _beside(tmp_path, run, rows)
+    assert refresh(document, tmp_path)
+    cells = [line.strip("| ").split(" | ") for line in document.read_text().splitlines() if line.startswith("| ")]
+    here = [[f"{100 * trial[name]:.2f} %" for name in ("test_accuracy", "float_test_accuracy")] for trial in (second, first)]
+    assert cells[1:] == [
+        ["theirs", "70.08 %", here[0][0], "82.20 %", here[0][1], "84", "1,200", "more pixels"],
+        ["control", "-", here[1][0], "-", here[1][1], "-", "12", "not tried there"],
+    ]
+
+
+def test_figures_of_a_network_that_was_not_tried_stand_beside_nothing(tmp_path: Path) -> None:
+    document = _beside(tmp_path, _run()[1], [{"recipe": "another", "network": "theirs"}])
+    with pytest.raises(StudyError, match="another"):
+        refresh(document, tmp_path)
+    (tmp_path / "both" / "published.json").unlink()
+    with pytest.raises(StudyError, match=r"published\.json"):
+        refresh(document, tmp_path)
+
+
+def test_the_command_of_named_candidates_says_where_not_all_were_tried() -> None:
+    view, _ = _run()
+    ended = sum(record.state != "RUNNING" for record in view.records)
+    named = [record.settings for record in view.records if record.state != "RUNNING"]
+    assert _run(candidates=named)[1]["command"] == f"edgesearch optimize {view.name} --seed 3 --threads-per-stage 2"
+    command = _run(candidates=[*named, {}])[1]["command"]
+    assert command == f"edgesearch optimize {view.name} --trials {ended} --seed 3 --threads-per-stage 2"
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"runs": []}', '{"format": 1, "runs": []}', '{"format": 2, "runs": [{}]}'])
 def test_what_is_no_results_file_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "results.json").write_text(content)
