@@ -24,7 +24,9 @@ from edgesearch.board_eval import (
     load_profile,
 )
 from edgesearch.errors import MeasurementError, TargetError
+from edgesearch.files import write_atomically
 from edgesearch.search.commands._networks import find_network
+from edgesearch.search.commands._outputs import check_output
 from edgesearch.search.library import Study
 
 
@@ -65,8 +67,9 @@ def bench(
 def _draw(report: LayerReport, picture: Path) -> None:
     from edgesearch.board_eval.timing import figure
 
+    page = figure(report).to_html(include_plotlyjs=True, full_html=True)
     try:
-        figure(report).write_html(picture, include_plotlyjs=True, full_html=True)
+        write_atomically(picture, page.encode())
     except OSError as error:
         raise TargetError(f"--picture {str(picture)!r} cannot be written: {error.strerror}") from error
 
@@ -85,6 +88,7 @@ def calibrate(
     """Fit a board's constants to measurements and write its profile; returns the exit code."""
     if (measurements is None) == (study_name is None):
         raise MeasurementError("calibrate needs either --measurements FILE.csv or --study NAME, whose boards measured")
+    check_output(output, "-o", {"the measurements": measurements})
     if measurements is not None:
         profile = load_profile(board or "zcu104")
         result = calibrate_file(
@@ -122,7 +126,7 @@ def calibrate(
             "check the clock, --board and the measurements"
         )
     try:
-        output.write_text(result.profile.to_json() + "\n")
+        write_atomically(output, (result.profile.to_json() + "\n").encode())
     except OSError as error:
         raise TargetError(f"the profile cannot be written to {output}: {error.strerror}; give another -o") from error
     click.echo(

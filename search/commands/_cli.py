@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 a bug (a traceback); 2 what was given is wrong (one senten
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,7 @@ import click
 from edgesearch.errors import EdgesearchError
 from edgesearch.search.commands._cli_board import board
 from edgesearch.search.commands._cli_networks import NETWORK_COMMANDS
-from edgesearch.search.commands._options import BOARD, HOME, STORAGE, STORE, STUDY
+from edgesearch.search.commands._options import BOARD, HOME, SEED, STORAGE, STORE, STUDY, THREADS
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -28,6 +29,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    stdout = sys.stdout
     try:
         result = cli.main(args=list(arguments), prog_name="edgesearch", standalone_mode=False)
     except EdgesearchError as error:
@@ -44,6 +46,11 @@ def _run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our output went away
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         return 0
+    except SystemExit as ended:
+        # The same, with exit code 1: click puts a stream in place that swallows what is left, rich ends where it was told.
+        if sys.stdout is not stdout or isinstance(ended.__context__, BrokenPipeError):
+            return 0
+        raise
     return int(result or 0)
 
 
@@ -78,14 +85,8 @@ def cli() -> None:
 @click.option(
     "--memory-per-stage", type=click.FloatRange(min=0), default=0.0, help="GiB of a node that each stage is given; 0: no say."
 )
-@click.option(
-    "--threads-per-stage",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Results are bit-equal for any --workers, not for another number of threads.",
-)
-@click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")
+@THREADS
+@SEED
 @click.option("--retry-failed", is_flag=True, help="Try the candidates of failed trials again first, whatever --trials.")
 @click.option("--dry-run", is_flag=True, help="List what would be trained and what it is expected to cost; train nothing.")
 @click.option(
@@ -162,6 +163,8 @@ def tune(**options: Any) -> int:
     help="Study whose data, teacher and recipes are used: a bundled one or a .toml file.",
 )
 @click.option("--test/--no-test", default=False, help="Also measure on the test images.")
+@THREADS
+@SEED
 @BOARD
 @STORE
 @HOME

@@ -59,8 +59,9 @@ def compile_file(
 ) -> int:
     """Compile a quantized xmodel for a board, check the code, write it and say what is in it; returns the exit code."""
     profile = _profile(board, fingerprint)
-    if xmodel.is_dir():
-        raise XmodelError(f"{xmodel} is a folder, expected a quantized xmodel, as NAME_int.xmodel of an export")
+    if not xmodel.is_file():
+        what = "a folder" if xmodel.is_dir() else "not there"
+        raise XmodelError(f"{xmodel} is {what}, expected a quantized xmodel, as NAME_int.xmodel of an export")
     output = output or _beside(xmodel)
     if is_compiled(xmodel):
         raise XmodelError(f"{xmodel} is compiled already, expected a quantized xmodel, as NAME_int.xmodel of an export")

@@ -11,10 +11,20 @@ from edgesearch.search.engine import describe_metrics
 from edgesearch.search.library import Study
 
 
-def evaluate(*, candidate: Path, study: str, test: bool, board: str | None, store: str | None, home: Path) -> int:
+def evaluate(
+    *,
+    candidate: Path,
+    study: str,
+    test: bool,
+    seed: int | None,
+    threads_per_stage: int,
+    board: str | None,
+    store: str | None,
+    home: Path,
+) -> int:
     """Run the missing stages of one candidate and print its scores; returns the exit code."""
     settings = read_candidate(candidate)
-    opened = Study.open(study, home, board=board, store=store)
+    opened = Study.open(study, home, seed=seed, board=board, store=store, threads=threads_per_stage)
     click.echo(f"with data, teacher and recipes of study {opened.name!r} ({opened.settings.data.name})")
     figures = opened.evaluate(settings, test=test, progress=click.echo)
     remark = f"  (not deployable: {settings.hindrance})" if settings.hindrance else ""

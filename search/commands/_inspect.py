@@ -50,6 +50,8 @@ def inspect(
 
     `images` and `test_images` are .npy files of normalised images. Returns the exit code (2 when the DPU cannot run the model).
     """
+    if test_images is not None and images is None:
+        raise click.UsageError("--test-images is for --images, which must not be among them: give both")
     profile = load_profile(board or "zcu104")
 
     def seconds(graph: Graph) -> float:

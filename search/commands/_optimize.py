@@ -65,7 +65,7 @@ def optimize(
             workers=workers,
             ray_address=ray_address,
             gpus_per_stage=gpus_per_stage,
-            memory_per_stage=int(memory_per_stage * 2**30),
+            memory_per_stage=memory_per_stage * 2**30,
             board_wait_s=60 * board_wait,
             hang_s=60 * hang_after,
             retry_failed=retry_failed,

@@ -27,6 +27,14 @@ STORE = click.option(
     show_envvar=True,
     help="Where artifacts are kept: a folder, or a URL as s3://bucket/folder; default: the study's, else store in --home.",
 )
+SEED = click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")
+THREADS = click.option(
+    "--threads-per-stage",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Results are bit-equal for any --workers, not for another number of threads.",
+)
 STUDY = click.option("--study", "study_name", help="Name of the study; default: the one used last.")
 BOARD = click.option(
     "--board", help="zcu104, zcu102, kv260, ultra96 or a board profile (JSON); default: the study's, else zcu104."

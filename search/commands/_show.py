@@ -74,7 +74,7 @@ def report(*, output: Path | None, study_name: str | None, storage: str | None, 
 def results(*, studies: tuple[str, ...], output: Path, storage: str | None, home: Path) -> int:
     """Write the results of one or several studies into a folder; returns the exit code."""
     loaded = [Study.load(name, home, storage=storage) for name in studies or (None,)]
-    write_results(output / "results.json", [study.results(file=loaded[0].name) for study in loaded])
+    write_results(output / "results.json", [study.results() for study in loaded])
     click.echo(str(output / "results.json"))
     if any(record.is_complete for record in loaded[0].view().records):
         write_front_svg(loaded[0].view(), output / "front.svg")

@@ -21,7 +21,8 @@ def stored_artifact(store: ArtifactStore, record: Record, kind: str) -> Artifact
     if artifact is None:
         raise StudyError(
             f"the {kind} network of trial {record.number} is no longer in the store; "
-            "`edgesearch evaluate CANDIDATE.toml --study STUDY` with its candidate makes it again"
+            "`edgesearch evaluate CANDIDATE.toml --study STUDY`, with its candidate and the --seed and --threads-per-stage "
+            "of the study, makes it again"
         )
     return artifact
 

@@ -45,6 +45,8 @@ def export_trial(
 ) -> Path:
     """All files of one trial in `output`/trial-N, whole or not at all; an earlier export of the trial is replaced.
 
+    Nothing else is: a folder there that is another study's, or has files that no export wrote, is refused with StudyError.
+
     `compiled` is the stage that makes its file for the board, where there is one. `note` is told what is missing where Vitis
     AI is to compile and cannot: the files are then written without the compiled one. Returns the folder. Raises StudyError when
     the trial is not COMPLETE, when the store no longer has its networks, and when the folder cannot be written; CompileError
@@ -53,6 +55,7 @@ def export_trial(
     graph = load_graph(stored_artifact(store, record, "quantized"))
     board = find_board(settings.board, folder=settings.folder, compiler=compiler, allow=settings.allow)
     target = output / f"trial-{record.number:04d}"
+    _check_replaceable(target, settings.name)
     temporary = output / f".{target.name}-{uuid.uuid4().hex[:8]}"
     try:
         temporary.mkdir(parents=True)
@@ -77,9 +80,7 @@ def export_trial(
             (temporary / README).write_text(make_readme(manifest, target.name, model_name(record), shape))
         manifest["sha256"] = checksums(temporary)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-        if target.exists():
-            shutil.rmtree(target)
-        os.rename(temporary, target)
+        _put_in_place(temporary, target)
     except OSError as error:
         raise StudyError(f"trial {record.number} cannot be written to {target}: {error.strerror}; give another -o") from error
     finally:
@@ -99,6 +100,34 @@ def _write_compiled(job: CompileJob, compiler: Compiler, settings: StudyFile) ->
         content = {"fingerprint": str(Fingerprint(target.fingerprint))}
         (job.folder / OWN_ARCH_JSON).write_text(json.dumps(content) + "\n")
     return write_vitis_compiled(job, settings.vitis) if isinstance(target, Dpu) else None
+
+
+def _check_replaceable(target: Path, study: str) -> None:
+    """Raise StudyError unless nothing is lost where the trial's folder is made anew."""
+    if not target.exists() and not target.is_symlink():
+        return
+    try:
+        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+        whose, written = manifest["study"], {MANIFEST, *manifest["sha256"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StudyError(f"{target} is there already and is no export; give another -o") from None
+    if whose != study:
+        raise StudyError(f"{target} is there already and is of the study {whose!r}; give another -o")
+    others = sorted({path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()} - written)
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise StudyError(f"{target} has files that no export wrote ({others[0]}{more}); move them, or give another -o")
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """Give the folder its name; what had it is deleted only then."""
+    if not target.exists():
+        os.rename(temporary, target)
+        return
+    aside = temporary.with_name(f"{temporary.name}-old")
+    os.rename(target, aside)
+    os.rename(temporary, target)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _silent(line: str) -> None:

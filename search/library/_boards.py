@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from edgesearch.board_eval import BOARDS, Board, BoardPool, find_board, find_pool, is_physical
@@ -14,8 +15,9 @@ from edgesearch.search.study import StudyFile
 def board_changes(names: Sequence[str], *, score: str) -> dict[str, Any]:
     """What `--board` changes in a study: the simulated board, or the boards that measure.
 
-    An import path means a board that measures where boards do. Raises PluginError for a name that leads to no board, StudyError
-    for several simulated ones.
+    An import path means a board that measures where boards do. Boards of the boards file that are named though the score is a
+    simulated one are simulated. Raises PluginError for a name that leads to no board, BoardError for boards that are not of one
+    kind, StudyError for several simulated ones.
     """
     measuring = [name for name in names if _measures(name, score)]
     simulated = [name for name in names if name not in measuring]
@@ -24,8 +26,18 @@ def board_changes(names: Sequence[str], *, score: str) -> dict[str, Any]:
             find_board(name)  # which says that it is unknown, and what is known
     if len(simulated) > 1:
         raise StudyError(f"a study has one simulated board (given: {', '.join(simulated)}); several can only measure")
-    changes: dict[str, Any] = {"board": simulated[0]} if simulated else {}
-    return changes | ({"boards": measuring} if measuring else {})
+    changes: dict[str, Any] = {"boards": measuring} if measuring else {}
+    if simulated:
+        changes["board"] = _from_here(simulated[0])
+    elif measuring and score == "simulated" and (profile := find_pool(measuring).profile):
+        changes["board"] = profile  # nothing measures: they are simulated
+    return changes
+
+
+def _from_here(name: str) -> str:
+    """A board that was given, as one reads it elsewhere: the profile in the working folder by its whole path."""
+    path = Path(name).expanduser() if name.endswith(".json") else None
+    return str(path.absolute()) if path is not None and path.is_file() else name
 
 
 def _measures(name: str, score: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage, teaching_figures
@@ -15,13 +15,23 @@ from edgesearch.search.library._stores import study_store
 from edgesearch.search.study import Home, is_worse_teacher, teacher_sentence
 from edgesearch.spaces import Candidate
 
+if TYPE_CHECKING:
+    import optuna
+
 
 def evaluate_candidate(
-    inputs: Inputs, home: Home, candidate: Candidate, *, test: bool, note: Callable[[str], None]
+    inputs: Inputs,
+    home: Home,
+    candidate: Candidate,
+    *,
+    test: bool,
+    note: Callable[[str], None],
+    stored: optuna.Study | None = None,
 ) -> dict[str, Any]:
     """The candidate's figures; with `test` also test_accuracy and float_test_accuracy.
 
-    Stages that the store has are not run again. Raises StudyError when a stage fails, with its reason and its log.
+    Stages that the store has are not run again; it is the one that the `stored` study was run with, where the settings name
+    none. Raises StudyError when a stage fails, with its reason and its log.
     """
     candidate = inputs.complete(candidate)
     estimate = inputs.estimator.estimate(candidate)
@@ -29,7 +39,7 @@ def evaluate_candidate(
     check_vitis(inputs.settings, candidate)
     fetch_weights(inputs.settings, note, [candidate])
     home.prepare()
-    store = study_store(inputs.settings, home, warn=note)
+    store = study_store(inputs.settings, home, stored=stored, warn=note)
     note(f"{candidate}: about {estimate['fps']:,.0f} FPS before training")
     stages = [*measured.walk(), *([inputs.plan(candidate, last="tested")] if test else [])]
     settings = inputs.settings

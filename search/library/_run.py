@@ -108,9 +108,11 @@ def run_study(
     resources: Resources,
     progress: Progress,
     retry_failed: bool,
+    file: str = "",
 ) -> tuple[Summary, StudyView]:
     """Make or resume the study and go on until it has `trials` trials in all; what was done, and all that is stored in the end.
 
+    `file` is where the settings are from, as results name it.
     Raises StudyError when it was started with other settings or images, when another process runs it, and when its first
     trials all fail; ToolchainError where it names Vitis AI's packages and they are not there; BoardUnfit, before anything is
     trained, when no board can measure before a person mends one.
@@ -130,7 +132,7 @@ def run_study(
         ):
             study = create_or_resume(database, settings)
             refuse_other_inputs(inputs, study)
-            store_places(study, settings)
+            store_places(study, settings, file)
             if made := made_otherwise(inputs, study):
                 progress.note(made)
             crew = resources.crew(inputs.pool, settings.folder, progress)

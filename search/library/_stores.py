@@ -12,7 +12,7 @@ from edgesearch.files import expanded
 from edgesearch.objectives import ArtifactStore, is_folder, open_store
 from edgesearch.search.study import Home, StudyFile, stored_settings
 
-__all__ = ["existing_store", "store_place", "study_store"]
+__all__ = ["existing_store", "no_store", "store_place", "study_store"]
 
 
 def store_place(given: str | Path) -> str:
@@ -30,18 +30,31 @@ def study_store(
 
     Raises StoreError for one that cannot be used, StudyError for one that its workers would not see.
     """
-    named = settings.store or (stored_settings(stored).store if stored is not None else "")
+    named = _place(settings, home, stored)
     if named.startswith("memory://"):
         raise StudyError(
             f"the store {named} is seen by one process alone, and stages run in processes of their own; give a folder or the "
             "URL of an object store, as s3://bucket/folder"
         )
-    return open_store(named or home.store, warn=warn, folder=settings.folder)
+    return open_store(named, warn=warn, folder=settings.folder)
+
+
+def _place(settings: StudyFile, home: Home, stored: optuna.Study | None) -> str:
+    return settings.store or (stored_settings(stored).store if stored is not None else "") or str(home.store)
 
 
 def existing_store(
     settings: StudyFile, home: Home, *, stored: optuna.Study | None = None, warn: Callable[[str], None]
 ) -> ArtifactStore | None:
-    """The store of a study, to be read; None where that is its home's, and there is none."""
-    named = settings.store or (stored is not None and stored_settings(stored).store)
-    return study_store(settings, home, stored=stored, warn=warn) if named or home.store.is_dir() else None
+    """The store of a study, to be read; None where it is a folder that is not there. Nothing is made."""
+    place = _place(settings, home, stored)
+    is_there = not is_folder(place) or expanded(place, "store", StoreError).is_dir()
+    return study_store(settings, home, stored=stored, warn=warn) if is_there else None
+
+
+def no_store(settings: StudyFile, home: Home, stored: optuna.Study | None) -> str:
+    """A sentence on a store that is not there."""
+    place = _place(settings, home, stored)
+    if place == str(home.store):
+        return f"there is no store at {place}; give the home that the study was run with"
+    return f"there is no store at {place}, where the study has its own; is it on a disk that is not mounted?"

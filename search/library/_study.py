@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from edgesearch.search.library._inputs import Inputs, check_teacher, read_inputs
 from edgesearch.search.library._progress import as_progress
 from edgesearch.search.library._reading import find_study, is_stored
 from edgesearch.search.library._starts import check_starts
-from edgesearch.search.library._stores import existing_store, store_place
+from edgesearch.search.library._stores import existing_store, no_store, store_place
 from edgesearch.search.study import (
     OBJECTIVES,
     Home,
@@ -34,6 +35,7 @@ from edgesearch.search.study import (
     read_study,
     reading_errors,
     stored_settings,
+    study_file,
     teacher_note,
     with_fingerprints,
 )
@@ -57,7 +59,7 @@ class Study:
     or resumes the study. `Study.load` reads one that is stored, also while another process runs it, and writes nothing.
     """
 
-    def __init__(self, settings: StudyFile, home: Home, storage: str | None, inputs: Inputs | None) -> None:
+    def __init__(self, settings: StudyFile, home: Home, storage: str | None, inputs: Inputs | None, *, file: str = "") -> None:
         self.settings = settings
         self.home = home
         #: Database URL; None: SQLite in the home.
@@ -65,6 +67,7 @@ class Study:
         #: What the last `optimize` did.
         self.summary: Summary | None = None
         self._opened = inputs
+        self._file = file  # the study's file, or the name of a bundled study
 
     @classmethod
     def open(
@@ -99,7 +102,8 @@ class Study:
         changes |= board_changes(boards, score=score or settings.score)
         settings = settings.with_changes(**{key: value for key, value in changes.items() if value is not None})
         inputs = read_inputs(settings, threads=threads)
-        opened = cls(inputs.settings, Home(Path(home)), storage, inputs)
+        file = "" if isinstance(study, StudyFile) else Path(study).name
+        opened = cls(inputs.settings, Home(Path(home)), storage, inputs, file=file)
         _ = opened.unsupported
         check_teacher(inputs)
         check_starts(inputs)
@@ -150,7 +154,7 @@ class Study:
         workers: int | None = None,
         ray_address: str | None = None,
         gpus_per_stage: float | None = None,
-        memory_per_stage: int = 0,
+        memory_per_stage: float = 0,
         board_wait_s: float = 1800.0,
         hang_s: float = 900.0,
         retry_failed: bool = False,
@@ -175,16 +179,22 @@ class Study:
             raise StudyError(f"study {self.name!r} was loaded to be read; open it with its file (Study.open) to go on with it")
         _check_number("trials", trials, int, least=1)
         _check_number("workers", workers, int, least=0)
-        for name, value in (("gpus_per_stage", gpus_per_stage), ("board_wait_s", board_wait_s), ("hang_s", hang_s)):
+        for name, value in (
+            ("gpus_per_stage", gpus_per_stage),
+            ("memory_per_stage", memory_per_stage),
+            ("board_wait_s", board_wait_s),
+            ("hang_s", hang_s),
+        ):
             _check_number(name, value, float, least=0)
         self.summary, view = run_study(
             self._opened,
             self.home,
             self.storage,
             trials=self.trials if trials is None else trials,
-            resources=Resources(workers, ray_address, gpus_per_stage, memory_per_stage, board_wait_s, hang_s),
+            resources=Resources(workers, ray_address, gpus_per_stage, int(memory_per_stage), board_wait_s, hang_s),
             progress=as_progress(progress),
             retry_failed=retry_failed,
+            file=self._file,
         )
         return self._front_of(view)
 
@@ -202,7 +212,8 @@ class Study:
             if progress is not None:
                 progress(line)
 
-        return evaluate_candidate(self.inputs, self.home, candidate, test=test, note=note)
+        stored = self._stored() if is_stored(self.name, self.storage, self.home) else None
+        return evaluate_candidate(self.inputs, self.home, candidate, test=test, note=note, stored=stored)
 
     def deploy(
         self,
@@ -278,20 +289,23 @@ class Study:
         write_report(self.view(), path)
         return path
 
-    def results(self, *, file: str | None = None) -> dict[str, Any]:
+    def results(self) -> dict[str, Any]:
         """What the study found, as JSON values that can be kept: settings, machine, versions, seconds, complete trials.
 
-        `file` is the name in the study's file, where this run was given another. Raises StudyError when the store is not there.
+        Raises StudyError when the store is not there.
         """
         from edgesearch.search.report import run_of
 
         view, store = self.view(), self._store()
         places = {place for record in view.records if record.is_complete for place in record.artifacts.items()}
         artifacts = [found for kind, key in sorted(places) if (found := store.get(kind, key)) is not None]
-        seconds: dict[str, float] = {}
-        for artifact in artifacts:
-            seconds[artifact.kind] = seconds.get(artifact.kind, 0.0) + seconds_taken(artifact.figures, artifact.seconds)
+        kept = _totals((artifact.kind, seconds_taken(artifact.figures, artifact.seconds)) for artifact in artifacts)
+        spent = _totals(item for record in view.records for item in record.stage_seconds.items())
+        # What complete trials stand on may come from another study; what trials took that stopped or failed is in no artifact.
+        seconds = {kind: max(kept.get(kind, 0.0), spent.get(kind, 0.0)) for kind in kept | spent}
         made_by = [artifact.made_by for artifact in artifacts]
+        stored = self._stored()
+        file = study_file(stored) if stored is not None else self._file
         return run_of(view, self.settings.to_json(), made_by, seconds, file=file)
 
     def calibrate(
@@ -322,9 +336,10 @@ class Study:
         return find_study(self.name, self.storage, self.home)
 
     def _store(self) -> ArtifactStore:
-        store = existing_store(self.settings, self.home, stored=self._stored(), warn=_log.warning)
+        stored = self._stored()
+        store = existing_store(self.settings, self.home, stored=stored, warn=_log.warning)
         if store is None:
-            raise StudyError(f"there is no store at {self.home.store}; give the home that the study was run with")
+            raise StudyError(no_store(self.settings, self.home, stored))
         return store
 
     def _export(
@@ -349,9 +364,16 @@ class Study:
 def _check_number(name: str, value: object, kind: type[int] | type[float], *, least: int) -> None:
     """Raise StudyError for a number that the command would refuse, too; None is what is not given."""
     taken = int if kind is int else (int, float)
-    if value is not None and (not isinstance(value, taken) or isinstance(value, bool) or not value >= least):
+    if value is not None and (not isinstance(value, taken) or isinstance(value, bool) or not least <= value < math.inf):
         what = "a whole number" if kind is int else "a number"
         raise StudyError(f"`{name}` is {value!r}, expected {what} of at least {least}")
+
+
+def _totals(items: Iterable[tuple[str, float]]) -> dict[str, float]:
+    totals: dict[str, float] = {}
+    for name, value in items:
+        totals[name] = totals.get(name, 0.0) + value
+    return totals
 
 
 def _silent(line: str) -> None:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from edgesearch.errors import StudyError
+from edgesearch.files import write_atomically
 from edgesearch.search.report._data import ON_FRONT, Axis, FrontPicture, front_picture
 from edgesearch.search.report._table import number
 from edgesearch.search.study import Record, StudyView
@@ -70,7 +71,7 @@ def write_front_svg(view: StudyView, path: Path) -> None:
         raise StudyError(f"study {view.name!r} has no complete trial to draw; run more trials")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(front_svg(view, picture), encoding="utf-8")
+        write_atomically(path, front_svg(view, picture).encode())
     except OSError as error:
         raise StudyError(f"the picture cannot be written to {path} ({error.strerror}); name another file") from error
 

@@ -20,8 +20,8 @@
   const prefixed = (v, base, unit) => {
     const names = ["", base === 1024 ? "Ki" : "k", "M", "G", "T"].map((n, i) => (base === 1024 && i > 1 ? n + "i" : n));
     let power = 0;
-    while (v >= base && power < 4) { v /= base; power += 1; }
-    return `${power ? v.toPrecision(3) : v} ${names[power]}${unit}`;
+    while (v >= 0.9995 * base && power < 4) { v /= base; power += 1; }
+    return `${power ? v.toFixed(v >= 100 ? 0 : v >= 10 ? 1 : 2) : v} ${names[power]}${unit}`;
   };
   // As edgesearch.search.study.duration says them.
   const duration = (s) => (s < 1 ? `${(1000 * s).toFixed(0)} ms` : s < 120 ? `${s.toFixed(1)} s` : s < 7200 ? `${(s / 60).toFixed(1)} min` : `${(s / 3600).toFixed(1)} h`);

@@ -7,6 +7,7 @@ complete trial with its figures.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ _FIGURES = (
     "size_bytes",
     "macs",
     "parameters",
-    "measured_by",
 )
 
 
@@ -43,8 +43,8 @@ def run_of(
     """One study as a run of a results file, as JSON values.
 
     `settings` are the study's as they are stored; where its files lie is left out. `made_by` is what the store says of the
-    machines that made its artifacts, `seconds` how long they took, by kind of stage. `file` is the study file's name, where the
-    run has another.
+    machines that made its artifacts, `seconds` how long they took, by kind of stage. `file` is the study
+    file's name, or that of a bundled study; None: the study's.
     """
     made_by = list(made_by)
     threads = _all_of(made_by, "threads")
@@ -88,7 +88,8 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 
 def _command(view: StudyView, settings: Mapping[str, Any], threads: Sequence[int], file: str) -> str:
-    words = ["edgesearch optimize", file] + (["--name", view.name] if file != view.name else [])
+    words = ["edgesearch optimize", shlex.quote(file)]
+    words += ["--name", shlex.quote(view.name)] if Path(file).stem != view.name else []
     ended = sum(record.state != "RUNNING" for record in view.records)
     words += ["--trials", str(ended)] if settings.get("space") or ended < len(settings.get("candidates") or ()) else []
     words += ["--seed", str(settings["seed"])] if settings.get("seed") else []
@@ -119,5 +120,6 @@ def _trial(view: StudyView, record: Record, on_front: bool) -> dict[str, Any]:
         "deployable": record.deployable,
         "front": on_front,
         **figures,
+        **({"measured_by": record.measured_by, "accuracy_of": record.accuracy_of} if record.measured_by else {}),
         **{name: values[record.number] for name, values in tests.items() if record.number in values},
     }

@@ -318,7 +318,7 @@ def failures(view: StudyView) -> list[Failure]:
     return rows
 
 
-_LOG = re.compile(r"\s*\(log: ([^)]*)\)")
+_LOG = re.compile(r"\s*\(log: (.*?\.log)\)")
 
 
 def reason_of(record: Record) -> str:

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -123,9 +123,12 @@ def columns(view: StudyView) -> list[Column]:
 def _uncertainty(record: Record, images: int) -> float | None:
     """Half of the 95 % interval of an accuracy that was counted on so many images, or on those that its board was given."""
     accuracy = record.accuracy
-    if record.accuracy_of == "board":
-        images = int(record.figure("board_images") or images)
-    return None if accuracy is None or not 0 <= accuracy <= 1 else uncertainty(accuracy, images)
+    return None if accuracy is None or not 0 <= accuracy <= 1 else uncertainty(accuracy, _counted_on(record, images))
+
+
+def _counted_on(record: Record, images: int) -> int:
+    """The images that a record's accuracy was counted on: the study's validation images, or those that its board was given."""
+    return int(record.figure("board_images") or images) if record.accuracy_of == "board" else images
 
 
 def _bound(record: Record) -> str | None:
@@ -181,7 +184,9 @@ def accuracy_note(view: StudyView, front: Sequence[Record]) -> str:
     if images is None or not ordered:
         return ""
     close = [
-        str(record.number) for (better, _), (accuracy, record) in pairwise(ordered) if not is_distinct(better, accuracy, images)
+        str(record.number)
+        for (better, above), (accuracy, record) in pairwise(ordered)
+        if not is_distinct(better, accuracy, min(_counted_on(above, images), _counted_on(record, images)))
     ]
     note = f"± is half the 95 % interval of an accuracy counted on {images:,} validation images."
     if not close:
@@ -296,21 +301,30 @@ def _certainty(view: StudyView, front: Sequence[Record]) -> dict[int, dict[str, 
     if images is None:
         return {}
     ordered = _by_accuracy(front)
-    accuracies = [accuracy for accuracy, _ in ordered]
     like: dict[int, list[int]] = {record.number: [] for _, record in ordered}
-    for place, (accuracy, record) in enumerate(ordered):
-        # Those that are alike stand together: the less accurate another is, the surer is the difference.
-        end = bisect.bisect_left(accuracies, True, lo=place + 1, key=lambda other: is_distinct(accuracy, other, images))
-        for _, other in ordered[place + 1 : end]:
-            like[record.number].append(other.number)
-            like[other.number].append(record.number)
+    for record, other in _like_pairs(ordered, images):
+        like[record.number].append(other.number)
+        like[other.number].append(record.number)
     return {
         record.number: {
-            "accuracy_interval": list(wilson_interval(accuracy, images)),
+            "accuracy_interval": list(wilson_interval(accuracy, _counted_on(record, images))),
             "accuracy_like": like[record.number],
         }
         for accuracy, record in ordered
     }
+
+
+def _like_pairs(ordered: Sequence[tuple[float, Record]], images: int) -> Iterator[tuple[Record, Record]]:
+    """Those whose accuracies differ by no more than chance, the more accurate of each two first."""
+    accuracies = [accuracy for accuracy, _ in ordered]
+    counts = [_counted_on(record, images) for _, record in ordered]
+    fewest = min(counts, default=images)
+    for place, (accuracy, record) in enumerate(ordered):
+        # Those that are alike stand together: the less accurate another is, the surer is the difference, and the more images.
+        end = bisect.bisect_left(accuracies, True, lo=place + 1, key=lambda other: is_distinct(accuracy, other, fewest))
+        for other in range(place + 1, end):
+            if not is_distinct(accuracy, accuracies[other], min(counts[place], counts[other])):
+                yield record, ordered[other][1]
 
 
 def _speeds(front: Sequence[Record]) -> dict[int, dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgesearch.errors import StudyError
+from edgesearch.files import expanded
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,11 @@ class Home:
     folder: Path = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", self.root.absolute())
+        object.__setattr__(self, "folder", expanded(self.root, "--home", StudyError).absolute())
+        if "?" in str((self.folder / "studies.db").resolve()):
+            raise StudyError(
+                f"--home {str(self.root)!r} has a '?' in its path, which no database's may have; name another folder"
+            )
 
     @property
     def store(self) -> Path:

@@ -89,8 +89,13 @@ def _read_only_engine(url: str, parsed: URL) -> tuple[str, dict[str, Any]]:
         pool = QueuePool if os.access(path.resolve().parent, os.W_OK) else NullPool
         return "sqlite:///read-only", {"creator": connect, "poolclass": pool}
     if parsed.get_backend_name() == "postgresql":
-        return url, {"connect_args": {"options": "-c default_transaction_read_only=on"}}
+        given = " ".join(_as_list(parsed.query.get("options", ())))
+        return url, {"connect_args": {"options": f"{given} -c default_transaction_read_only=on".lstrip()}}
     return url, {}
+
+
+def _as_list(value: str | tuple[str, ...]) -> list[str]:
+    return [value] if isinstance(value, str) else list(value)
 
 
 def _is_at_rest(file: Path) -> bool:

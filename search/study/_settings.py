@@ -11,12 +11,12 @@ import optuna
 from pydantic import ValidationError
 
 from edgesearch.errors import StudyError
-from edgesearch.search.study._file import StudyFile
+from edgesearch.search.study._file import StudyFile, bundled_studies
 from edgesearch.spaces import explain, identity, weights_fingerprint, without_paths
 
 #: Attributes of an Optuna study: its settings, the version of edgesearch that stored them, the study file's folder, and the
 #: checksums of the weights files that its space names.
-_SETTINGS, _VERSION, _FOLDER, _WEIGHTS = "study", "edgesearch_version", "folder", "weights_files"
+_SETTINGS, _VERSION, _FOLDER, _WEIGHTS, _FILE = "study", "edgesearch_version", "folder", "weights_files", "file"
 #: Settings that may differ when a study is resumed: they say how far to go, not what is searched.
 _MAY_CHANGE = {("search", "trials"), ("search", "rungs"), ("search", "proposals"), ("description",)}
 #: Others that may: they say where tools and artifacts are.
@@ -59,14 +59,27 @@ def store_settings(study: optuna.Study, settings: StudyFile) -> None:
     study.set_user_attr(_SETTINGS, settings.to_json())
 
 
-def store_places(study: optuna.Study, settings: StudyFile) -> None:
+def study_file(study: optuna.Study) -> str:
+    """What the study is of, as `edgesearch optimize` takes it: the name of a bundled study, or that of a file.
+
+    Of a study that does not say so, made in Python perhaps, the file that its name would be that of.
+    """
+    name = study.study_name
+    return study.user_attrs.get(_FILE) or (name if name in bundled_studies() else f"{name}.toml")
+
+
+def store_places(study: optuna.Study, settings: StudyFile, file: str = "") -> None:
     """Keep where the study's files, its own code, Vitis AI's tools and artifacts lie now; they may have been moved.
+
+    `file` is the name of the study's own, or of the bundled study.
 
     The settings are those of the study otherwise (see `refuse_changes`). One that is given no store goes on with the one that
     it has.
     """
     if study.user_attrs.get(_FOLDER) != str(settings.folder):
         study.set_user_attr(_FOLDER, str(settings.folder))
+    if file and study.user_attrs.get(_FILE) != file:
+        study.set_user_attr(_FILE, file)
     known, now = stored_settings(study).to_json(), settings.to_json()
     places = (*_PLACES, *_NAME_FILES)
     moved = {place: now[place] for place in places if now[place] != known[place] and (place != "store" or settings.store)}

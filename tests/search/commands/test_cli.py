@@ -152,6 +152,7 @@ def test_results_are_kept_in_one_file(home: Path, tmp_path: Path) -> None:
     assert all(0 < trial["float_test_accuracy"] <= 1 for trial in front)
     assert run["machine"]["threads"] == [1]
     assert run["versions"]["edgesearch"]
+    assert run["command"].startswith("edgesearch optimize tiny.toml --trials ")
     refused(called("results", "nonsense", "--home", home, "-o", tmp_path / "kept"), "nonsense")
 
 
@@ -215,12 +216,24 @@ def test_a_changed_study_file_is_refused(home: Path, study_file: Path, tmp_path:
         (["compile", "x.xmodel", "--fingerprint", "0x10100005601040f"], ["0x10100005601040f", "B4096"]),
         (["compile", "x.xmodel", "--fingerprint", "0x103000056010407"], ["instruction set 3"]),
         (["compile", "x.xmodel", "--board", "zcu999"], ["zcu999", "zcu104"]),
+        (["compile", "typo/net_int.xmodel"], ["typo/net_int.xmodel is not there", "NAME_int.xmodel"]),
         (["disassemble", "missing.xmodel"], ["missing.xmodel"]),
+        (["inspect", "resnet18", "--test-images", "t.npy"], ["--images"]),
+        (["calibrate", "--measurements", "m.csv", "-o", "m.csv"], ["is the measurements itself"]),
+        (["calibrate", "--measurements", "m.csv", "-o", "no/b.json"], ["there is no folder 'no'"]),
+        (["optimize", "--home", "what?now"], ["has a '?' in its path"]),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], words: list[str], tmp_path: Path) -> None:
     refused(called(*arguments, cwd=tmp_path), *words)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    for words in ("--help", "inspect mlp --channels 1 --input-size 28"):
+        command = f"{Path(sys.executable).with_name('edgesearch')} {words} | true; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_bad_input_ends_the_process_with_the_same_code_and_sentence(tmp_path: Path) -> None:

@@ -275,3 +275,24 @@ def test_an_export_that_cannot_be_written_leaves_nothing(tiny: Study, tmp_path: 
     with pytest.raises(StudyError, match="cannot be written"):
         tiny.record(0).export(tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_export_replaces_an_earlier_one_of_the_trial_and_nothing_else(tiny: Study, tmp_path: Path) -> None:
+    folder = tiny.record(2).export(tmp_path)
+    (folder / "cnn_tiny_float.safetensors").unlink()  # half an export is one
+    assert tiny.record(2).export(tmp_path) == folder
+    assert (folder / "cnn_tiny_float.safetensors").is_file()
+    (folder / "compiled").mkdir()
+    (folder / "compiled" / "by_hand.xmodel").write_text("mine")
+    with pytest.raises(StudyError, match=r"files that no export wrote \(compiled/by_hand.xmodel\)"):
+        tiny.record(2).export(tmp_path)
+    (folder / "compiled" / "by_hand.xmodel").unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"study": "other"}))
+    with pytest.raises(StudyError, match="is of the study 'other'"):
+        tiny.record(2).export(tmp_path)
+    (folder / "manifest.json").unlink()
+    with pytest.raises(StudyError, match="is no export"):
+        tiny.record(2).export(tmp_path)
+    assert [path.name for path in folder.iterdir() if path.is_file()] == ["cnn_tiny_float.safetensors"]
+    assert list(tmp_path.iterdir()) == [folder]  # nothing is left beside it

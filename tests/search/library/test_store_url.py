@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from edgesearch.errors import StudyError
 from edgesearch.search import Study
 from edgesearch.search.commands._cli import run
+from edgesearch.search.library import describe_cost
 
 
 @pytest.mark.slow
@@ -48,3 +51,26 @@ def test_a_folder_of_the_command_line_is_where_the_command_is_given(
     monkeypatch.chdir(tmp_path)
     opened = Study.open(tiny_file, tmp_path / "home", store="shared")
     assert opened.settings.store == str(tmp_path / "shared")
+
+
+def test_a_store_that_is_not_there_is_said_so_and_not_made(tiny_file: Path, tmp_path: Path) -> None:
+    study = Study.open(tiny_file, tmp_path / "home", store=tmp_path / "disk")
+    study.optimize(1, workers=0)
+    shutil.move(tmp_path / "disk", tmp_path / "elsewhere")
+    loaded = Study.load(home=tmp_path / "home")
+    for read in (loaded.results, loaded.record(0).network, lambda: loaded.record(0).export(tmp_path / "deploy")):
+        with pytest.raises(StudyError, match=r"there is no store at .*disk.*not mounted"):
+            read()
+    assert "nothing new" not in describe_cost(study.inputs, study.home, 1)
+    assert not (tmp_path / "disk").exists()
+    shutil.move(tmp_path / "elsewhere", tmp_path / "disk")
+    assert loaded.results()["command"] == f"edgesearch optimize {tiny_file.name} --trials 1"
+    assert "nothing new" in describe_cost(study.inputs, study.home, 1)
+
+
+def test_a_candidate_is_evaluated_from_the_store_that_the_study_was_run_with(tiny_file: Path, tmp_path: Path) -> None:
+    Study.open(tiny_file, tmp_path / "home", store=tmp_path / "disk").optimize(1, workers=0)
+    opened, said = Study.open(tiny_file, tmp_path / "home"), list[str]()
+    opened.evaluate(opened.records()[0].candidate, progress=said.append)
+    assert all("from the store" in line for line in said[1:])
+    assert not (tmp_path / "home" / "store").exists()

@@ -111,6 +111,8 @@ def test_opening_writes_nothing_and_an_opened_study_has_an_empty_front(tiny_file
         ({"workers": -1}, "`workers` is -1, expected a whole number of at least 0"),
         ({"gpus_per_stage": -0.5}, "`gpus_per_stage` is -0.5, expected a number of at least 0"),
         ({"hang_s": float("nan")}, "`hang_s` is nan"),
+        ({"memory_per_stage": float("inf")}, "`memory_per_stage` is inf, expected a number of at least 0"),
+        ({"memory_per_stage": -1}, "`memory_per_stage` is -1, expected a number of at least 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused_as_by_the_command(
@@ -294,7 +296,7 @@ def test_a_study_says_which_compiler_makes_its_code(tiny: Study, tmp_path: Path)
     assert record.artifacts["measured"] != own.artifacts["measured"]
     assert record.latency_ms != own.latency_ms
     for study, compiler, expected in ((record, None, "vai"), (record, "edgesearch", "edgesearch"), (own, "vai", "vai")):
-        manifest = json.loads((study.export(tmp_path, compiler=compiler) / "manifest.json").read_text())
+        manifest = json.loads((study.export(tmp_path / study.study.name, compiler=compiler) / "manifest.json").read_text())
         assert manifest["compiler"] == expected
         assert manifest["sha256"].keys() & {"compiled/cnn_tiny.xmodel"} == (
             {"compiled/cnn_tiny.xmodel"} if expected == "edgesearch" else set()

@@ -219,6 +219,7 @@ def test_equal_failures_are_grouped_though_their_logs_differ() -> None:
     objectives = plain_record(0, (0.5, 1.0)).objectives
     first, second = (Record(i, "FAIL", objectives, failure=f"stage pruned: no (log: a/{i}.log)") for i in range(2))
     assert reason_of(first) == reason_of(second) == "stage pruned: no"
+    assert reason_of(Record(3, "FAIL", objectives, failure="stage pruned: no (log: runs (2)/3.log)")) == "stage pruned: no"
     assert reason_of(Record(2, "FAIL", objectives)) == "no reason was recorded"
 
 

@@ -69,6 +69,25 @@ def test_seeds_are_one_row_with_their_mean_and_range(tmp_path: Path) -> None:
     assert "stale" not in text
 
 
+def test_what_a_board_measured_is_said_to_be_measured() -> None:
+    view, run = _run()
+    first = next(record for record in view.records if record.is_complete)
+    records = [
+        replace(record, measured_by="lab", accuracy_of="integers") if record == first else record for record in view.records
+    ]
+    measured = run_of(replace(view, records=tuple(records)), {"name": "s"}, MADE_BY, SECONDS)["trials"]
+    assert [trial["trial"] for trial in measured if trial.get("measured_by") == "lab"] == [first.number]
+    assert [trial["accuracy_of"] for trial in measured if "accuracy_of" in trial] == ["integers"]
+    assert all("measured_by" not in trial for trial in run["trials"])
+
+
+def test_the_command_names_the_file_of_a_study() -> None:
+    view, _ = _run()
+    expected = {None: view.name, f"{view.name}.toml": f"{view.name}.toml", "my own.toml": f"'my own.toml' --name {view.name}"}
+    for file, words in expected.items():
+        assert run_of(view, {"name": "s"}, [], {}, file=file)["command"] == f"edgesearch optimize {words}"
+
+
 def _beside(tmp_path: Path, run: dict[str, Any], rows: list[dict[str, Any]]) -> Path:
     write_results(tmp_path / "both" / "results.json", [run])
     (tmp_path / "both" / "published.json").write_text(json.dumps(rows))

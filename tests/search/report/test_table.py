@@ -155,6 +155,20 @@ def test_what_a_board_measured_stands_beside_what_was_simulated() -> None:
     assert members[1]["board_faults"][0]["board"] == "b"
     assert members[1]["conditions"] == {"integers": "differ"}
     assert members[1]["accuracy_uncertainty"] > 5 * members[0]["accuracy_uncertainty"]  # 60 images, and not 10,000
+    low, high = members[1]["accuracy_interval"]
+    assert high - low == pytest.approx(2 * members[1]["accuracy_uncertainty"], rel=0.05)
+
+
+def test_accuracies_are_told_apart_by_the_fewer_images_of_two() -> None:
+    of_10_000 = [plain_record(number, (accuracy, 80.0)) for number, accuracy in ((1, 0.90), (3, 0.86), (4, 0.70))]
+    of_60 = replace(plain_record(2, (0.88, 80.0), metrics={"board_images": 60.0}), measured_by="lab", accuracy_of="board")
+    known = [*of_10_000, of_60]
+    view = StudyView("s", of_60.objectives, {}, tuple(known), validation_images=10_000)
+    like = {row["trial"]: set(row["accuracy_like"]) for row in json.loads(front_json(view, known))["front"]}
+    assert not is_distinct(0.88, 0.86, 60)
+    assert is_distinct(0.88, 0.70, 60)
+    assert like == {1: {2}, 2: {1, 3}, 3: {2}, 4: set()}
+    assert "next more accurate of the front: trial 2, 3." in certainty_note(view, known)
 
 
 def test_what_a_boards_mark_means_is_told_where_the_table_is_piped_too(capsys: pytest.CaptureFixture[str]) -> None:

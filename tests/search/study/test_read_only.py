@@ -9,13 +9,15 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 from _studies import make_study
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 
 from edgesearch.errors import StudyError
 from edgesearch.search import Study, StudyFile
-from edgesearch.search.study._read_only import ReadOnlyStudy, holds_studies, open_read_only
+from edgesearch.search.study._errors import parse_url
+from edgesearch.search.study._read_only import ReadOnlyStudy, _read_only_engine, holds_studies, open_read_only
 from edgesearch.search.study._settings import store_settings
 
 
@@ -156,3 +158,16 @@ def test_a_log_of_changes_that_is_there_is_read_where_nobody_may_write(url: str,
         assert (home / "studies.db-wal").stat().st_size
         assert {study.study_name for study in storage.get_all_studies()} == {"demo", "renamed"}
     writer.close()
+
+
+def test_the_options_of_a_postgresql_url_are_kept_where_it_is_read(postgresql: str) -> None:
+    url = f"{postgresql}?options=-csearch_path%3Dmine"
+    address, given = _read_only_engine(url, parse_url(url))
+    engine = sqlalchemy.create_engine(address, **given)
+    with engine.connect() as connection:
+        shown = [
+            connection.execute(sqlalchemy.text(f"SHOW {name}")).scalar()
+            for name in ("search_path", "default_transaction_read_only")
+        ]
+    engine.dispose()
+    assert shown == ["mine", "on"]
