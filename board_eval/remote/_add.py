@@ -33,7 +33,7 @@ def add_board(name: str, keys: Mapping[str, Any], path: str | Path | None = None
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)  # two commands that add at once lose neither table
             content, settings = _checked(_with_table(place, name, keys), place, name)
-            write_atomically(place.resolve(), content)
+            write_atomically(place.resolve(), content, mode=0o600)  # who enters which board, and how
         finally:
             os.close(folder)
     except OSError as error:

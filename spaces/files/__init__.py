@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 import tomllib
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 from edgesearch.errors import EdgesearchError
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write to a temporary name beside `path`, flush to disk, rename. Raises OSError; then nothing is left behind.
 
+    A new file has `mode`; who may read one that is replaced stays as it was.
     What is there and holds no bytes of its own, as /dev/null, is written to in its place.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
@@ -25,7 +27,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, stat.S_IMODE(path.stat().st_mode) & 0o777 if path.is_file() else mode)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

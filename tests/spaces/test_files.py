@@ -22,6 +22,17 @@ def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "x"]
 
 
+def test_who_may_read_a_file_stays_as_it_was(tmp_path: Path) -> None:
+    for mode in (0o600, 0o640, 0o664):
+        (tmp_path / "x").write_bytes(b"old")
+        (tmp_path / "x").chmod(mode)
+        write_atomically(tmp_path / "x", b"new", mode=0o666)
+        assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == mode
+    write_atomically(tmp_path / "usual", b"new")
+    write_atomically(tmp_path / "private", b"new", mode=0o600)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("usual", "private")] == [0o644, 0o600]
+
+
 def test_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)

@@ -180,9 +180,12 @@ def test_no_file_names_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_board_is_added_behind_what_is_there(tmp_path: Path, key: Path) -> None:
     path = write(tmp_path, "# the lab's\n" + LAB.rstrip())
     given = {"host": "10.0.0.2", "key": str(key), "port": 2222, "power_cycle": ['a "b" \\ \x7fü', "c"]}
+    path.chmod(before := 0o640)
     added = add_board("shelf.2", given, path)
     assert path.read_text().startswith("# the lab's\n" + LAB.rstrip() + "\n\n[board.")
     assert load_boards(path).board("shelf.2") == added
+    assert (path.stat().st_mode & 0o777, add_board("first", given, tmp_path / "new.toml").name) == (before, "first")
+    assert (tmp_path / "new.toml").stat().st_mode & 0o777 == 0o600
     assert added.power_cycle == tuple(given["power_cycle"])  # type: ignore[arg-type]
 
 
