@@ -87,11 +87,17 @@ def calibrate_file(
     """Fit `profile` to a measurement file.
 
     Its networks are paths of .xmodel files, or of graphs as JSON, relative to the file; or what `find`, called with a name and
-    the file's folder, makes of them. Raises MeasurementError as `calibrate` does.
+    the file's folder, makes of them. Raises MeasurementError as `calibrate` does, and with its row's place in the file for a
+    network that cannot be had.
     """
     rows = read_measurements(path)
-    find = find or load_network
-    graphs = {network: find(network, path.parent) for network in dict.fromkeys(row.network for row in rows)}
+    find, graphs = find or load_network, dict[str, Graph | MeasuredCode]()
+    for row in rows:
+        if row.network not in graphs:
+            try:
+                graphs[row.network] = find(row.network, path.parent)
+            except EdgesearchError as error:
+                raise MeasurementError(f"{path}, line {row.line}: {error}") from error
     return calibrate(rows, graphs, profile, name=name, hold_out=hold_out, keep_unexplained=keep_unexplained)
 
 
@@ -143,7 +149,8 @@ def calibrate(
         if runner_of(row, profile) not in profile.runners:
             known = ", ".join(sorted(profile.runners))
             raise MeasurementError(f"{row}: runner is {row.runner!r}; {profile.name} has {known}")
-    networks = {network: _network(network, graphs[network], profile) for network in {row.network for row in rows}}
+    first = {row.network: row for row in reversed(rows)}
+    networks = {network: _network(row, graphs[network], profile) for network, row in first.items()}
     check_rows(rows, networks, profile)
     fitted = fit(rows, networks, profile)
     origin = f"fitted to {len(rows)} measurements of {len(networks)} networks, starting from {profile.name}"
@@ -201,13 +208,14 @@ def with_known_errors(profile: BoardProfile, held_out: Sequence[RowError]) -> Bo
     return profile
 
 
-def _network(name: str, given: Graph | MeasuredCode, profile: BoardProfile) -> Network:
+def _network(row: MeasurementRow, given: Graph | MeasuredCode, profile: BoardProfile) -> Network:
     if isinstance(given, MeasuredCode):
         return given
     try:
         return Foretold.of(given, profile)
     except GraphError as error:
-        raise MeasurementError(f"measurement of {name!r}: {error}") from error
+        place = f"line {row.line}, " if row.line else ""
+        raise MeasurementError(f"{place}measurement of {row.network!r}: {error}") from error
 
 
 def _errors(rows: Sequence[MeasurementRow], networks: Mapping[str, Network], profile: BoardProfile) -> tuple[RowError, ...]:

@@ -89,6 +89,8 @@ def calibrate(
     if (measurements is None) == (study_name is None):
         raise MeasurementError("calibrate needs either --measurements FILE.csv or --study NAME, whose boards measured")
     check_output(output, "-o", {"the measurements": measurements})
+    if output.suffix != ".json" and (output.is_file() or not output.exists()):
+        raise MeasurementError(f"-o {str(output)!r} would be no profile that --board reads; give a name that ends in .json")
     if measurements is not None:
         profile = load_profile(board or "zcu104")
         result = calibrate_file(

@@ -16,7 +16,7 @@ from edgesearch.board_eval.timing._measurements import MeasurementRow, read_meas
 from edgesearch.board_eval.timing._plausibility import convolution_seconds, moved, weight_load_seconds
 from edgesearch.board_eval.timing._predicted import Foretold, MeasuredCode, with_runner
 from edgesearch.board_eval.timing._timing import input_pixels, time_graph
-from edgesearch.errors import MeasurementError
+from edgesearch.errors import MeasurementError, XmodelError
 
 from .._networks import residual_net
 
@@ -292,6 +292,9 @@ def test_a_network_that_cannot_be_timed_is_named_with_its_measurement() -> None:
     broken = Graph("broken", (*graph.nodes[:2], dead, *graph.nodes[2:]))
     with pytest.raises(MeasurementError, match="measurement of 'net0': network 'broken': nobody reads 'dead'"):
         calibrate(measured(truth()), {**networks(), "net0": broken}, PROFILE)
+    rows = [dataclasses.replace(row, line=number) for number, row in enumerate(measured(truth()), 2)]
+    with pytest.raises(MeasurementError, match=r"^line 2, measurement of 'net0': "):
+        calibrate(rows, {**networks(), "net0": broken}, PROFILE)
 
 
 def test_a_spreadsheets_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
@@ -350,9 +353,15 @@ def test_wrong_rows_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 def test_networks_that_are_not_there(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
-    path.write_text("network,what,fps\nnone.xmodel,latency,10\n")
-    with pytest.raises(MeasurementError, match=r"'none.xmodel': there is no file"):
+    path.write_text("network,what,fps\n\nnone.xmodel,latency,10\nnone.xmodel,throughput,20\n")
+    with pytest.raises(MeasurementError, match=r"m\.csv, line 3: network 'none.xmodel': there is no file"):
         calibrate_file(path, PROFILE)
+
+    def find(name: str, folder: Path) -> Graph:
+        raise XmodelError(f"{name} cannot be read")
+
+    with pytest.raises(MeasurementError, match=r"m\.csv, line 3: none.xmodel cannot be read"):
+        calibrate_file(path, PROFILE, find=find)
     (tmp_path / "none.xmodel").write_bytes(b"nonsense")
     with pytest.raises(MeasurementError, match=r"'none.xmodel'"):
         calibrate_file(path, PROFILE)

@@ -145,6 +145,13 @@ def test_a_calibrated_profile_can_be_used(tmp_path: Path) -> None:
     assert facts["board"] == "my-board"
 
 
+def test_a_profile_that_no_board_option_reads_is_refused_before_the_fit(tmp_path: Path) -> None:
+    with pytest.raises(
+        EdgesearchError, match=r"'mine' would be no profile that --board reads; give a name that ends in \.json"
+    ):
+        run("calibrate", "--measurements", tmp_path / "missing.csv", "-o", "mine")
+
+
 FIXED = """
 from torch import nn
 class Fixed(nn.Sequential):
