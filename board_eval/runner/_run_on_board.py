@@ -22,10 +22,12 @@ import argparse
 import csv
 import ctypes
 import datetime
+import errno
 import fcntl
 import functools
 import glob
 import hashlib
+import io
 import json
 import os
 import platform
@@ -57,6 +59,8 @@ USUAL_CORES = 2
 MEASURED = 64
 #: Jobs that a thread keeps going. VART for the DPUCZDX8G executes a job in the call that starts it; others queue them.
 IN_FLIGHT = 2
+#: Of a file of figures, as `edgesearch calibrate` reads it.
+COLUMNS = ("network", "what", "fps", "runner", "cores")
 #: Without a sign of life for so long, the DPU hangs. VART itself gives up after 10 s (XLNX_DPU_TIMEOUT).
 PATIENCE_S = float(os.environ.get("EDGESEARCH_PATIENCE_S", "60"))
 #: Where /sys and /proc lie.
@@ -386,7 +390,11 @@ def fix_position(tensor: Any) -> int | None:
 
 
 def feed(network: Network, images: np.ndarray, starts: Iterator[int], logits: np.ndarray | None, ends: list[float]) -> None:
-    """Run the batches that begin at `starts`, some jobs going at a time; `ends` gets the time when each was done."""
+    """Run the batches that begin at `starts`, some jobs going at a time; `ends` gets the times when they were done.
+
+    A job that VART executes in the call is waited for, and its time taken, one job late: what goes at the end is waited for at
+    one moment. Of these only the first time counts, or a thread alone would seem faster than it is.
+    """
     going: list[tuple[int, Any, int]] = []
     slot = 0
 
@@ -405,6 +413,7 @@ def feed(network: Network, images: np.ndarray, starts: Iterator[int], logits: np
         slot = (slot + 1) % IN_FLIGHT
     while going:
         end_oldest()
+    del ends[max(1, len(ends) - (IN_FLIGHT - 1)) :]
 
 
 def together(works: list[Callable[[], None]]) -> None:
@@ -761,21 +770,66 @@ def check_golden(networks: list[Network], golden: dict[str, np.ndarray], manifes
     }
 
 
-def write_rows(path: str, network: str, report: dict[str, Any], cores: int) -> None:
-    """Append the figures to a CSV file that `edgesearch calibrate` reads."""
-    is_new = not os.path.exists(path) or os.path.getsize(path) == 0
-    with open(path, "a", newline="") as file:
-        writer = csv.writer(file)
+def check_rows(path: str) -> None:
+    """Refuse a CSV file that rows cannot be appended to; where there is none, none is left."""
+    is_new = not os.path.lexists(path)
+    try:
+        with open(path, "a+b", buffering=0) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise Refused(f"--csv {path} is no file; give another one")
+            columns_of(file, path)
         if is_new:
-            writer.writerow(["network", "what", "fps", "runner", "cores"])
-        writer.writerow([network, "latency", round(1e3 / report["latency"]["mean_ms"], 3), "python", ""])
-        writer.writerow([network, "throughput", report["throughput"]["fps"], "python", cores])
+            os.unlink(path)
+    except OSError as error:
+        raise Refused(f"--csv {path} cannot be written: {error.strerror or error}; give another file") from error
+
+
+def columns_of(file: Any, path: str) -> list[str]:
+    """The columns of a CSV file, in its order; the usual ones where nothing is in it."""
+    file.seek(0)
+    try:
+        header = next(csv.reader(io.StringIO(file.read().decode("utf-8-sig"), newline="")), None)
+    except (ValueError, csv.Error) as error:
+        raise Refused(f"--csv {path} cannot be read as CSV: {first_line(error)}; give another file") from error
+    if header is None:
+        return list(COLUMNS)
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise Refused(f"--csv {path} has no column {missing[0]!r}, expected {', '.join(COLUMNS)}; give another file")
+    return header
+
+
+def append_rows(path: str, network: str, report: dict[str, Any], cores: int) -> None:
+    """Append the figures, all or none, to a CSV file that `edgesearch calibrate` reads. Fewer threads use fewer cores."""
+    latency = {"what": "latency", "fps": round(1e3 / report["latency"]["mean_ms"], 3), "cores": ""}
+    throughput = {"what": "throughput", "fps": report["throughput"]["fps"]}
+    throughput["cores"] = min(cores, report["throughput"]["threads"])
+    try:
+        with open(path, "a+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            columns = columns_of(file, path)
+            size, text = file.seek(0, os.SEEK_END), io.StringIO(newline="")
+            writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+            if size == 0:
+                writer.writeheader()
+            else:
+                file.seek(size - 1)
+                text.write("" if file.read(1) in b"\r\n" else "\n")
+            writer.writerows({"network": network, "runner": "python", **row} for row in (latency, throughput))
+            content = text.getvalue().encode("utf-8", "surrogateescape")  # a folder's name may be of any bytes
+            if file.write(content) != len(content):  # a full disk takes a part
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise BoardFault(f"{path} cannot be written on the board: {error.strerror or error}") from error
 
 
 def run_export(arguments: argparse.Namespace) -> int:
     """Check an exported network and measure it; the report is printed."""
     begin = time.perf_counter()
     manifest, golden = read_export(arguments.export)
+    if arguments.csv:
+        check_rows(arguments.csv)
     ready = Ready(arguments, manifest["board"]["cores"] or USUAL_CORES)
     report = ready.report
     check_manifest(report, manifest)
@@ -785,13 +839,13 @@ def run_export(arguments: argparse.Namespace) -> int:
         report.update(measure(ready, golden["input"], arguments))
         known = (manifest.get("compiled") or {}).get("predicted") or manifest["scores"]
         report.update(expected_fps=known.get("fps"), measured_at=now(), seconds=round(time.perf_counter() - begin, 3))
-        if arguments.csv:
-            uncompiled = next(name for name in manifest["sha256"] if name.endswith("_int.xmodel"))
-            name = os.path.join(os.path.basename(os.path.abspath(arguments.export)), uncompiled)
-            write_rows(arguments.csv, name, report, ready.cores)
+    print(json.dumps(report, indent=1), flush=True)
     if arguments.result:
         write_json(arguments.result, report)
-    print(json.dumps(report, indent=1))
+    if arguments.csv and "throughput" in report:  # last: what was measured is told, whatever becomes of the file
+        uncompiled = next(name for name in manifest["sha256"] if name.endswith("_int.xmodel"))
+        name = os.path.join(os.path.basename(os.path.abspath(arguments.export)), uncompiled)
+        append_rows(arguments.csv, name, report, ready.cores)
     return 0 if equal else 1
 
 
@@ -809,7 +863,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--lock-timeout", type=float, default=600.0, help="seconds to wait for it (default: 600)")
     parser.add_argument("--result", help="write the report here, JSON")
     parser.add_argument("--probe", action="store_true", help="only say what the board is")
-    parser.add_argument("--export", default=os.path.dirname(os.path.abspath(__file__)), help="folder of the exported trial")
+    parser.add_argument("--export", help="folder of the exported trial (default: this program's)")
     parser.add_argument("--csv", help="of an export: append the figures to this file, for `edgesearch calibrate`")
     parser.add_argument("--measure-anyway", action="store_true", help="of an export: measure although golden images differ")
     arguments = parser.parse_args(words)
@@ -817,9 +871,24 @@ def parse(words: list[str]) -> argparse.Namespace:
         parser.error("give the compiled xmodel, or --probe")
     if (arguments.probe or arguments.images) and not arguments.result:
         parser.error("give --result, the file for the report")
+    unread = unread_option(arguments)
+    if unread:
+        parser.error(unread)
     if not (0 < arguments.seconds <= 3600 and 1 <= arguments.repeats <= 100 and 0 <= arguments.threads <= 64):
         parser.error("--seconds must be in (0, 3600], --repeats in 1..100, --threads in 0..64")
+    arguments.export = arguments.export or os.path.dirname(os.path.abspath(__file__))
     return arguments
+
+
+def unread_option(arguments: argparse.Namespace) -> str | None:
+    """The first option that is given and would not be looked at, as a sentence."""
+    names, why = ("logits", "labels"), "it is for --images, which are not given"
+    if arguments.images:
+        names, why = ("csv", "measure_anyway", "export"), "it is for the golden images of an export, not for --images"
+    if arguments.probe:
+        names, why = ("images", "logits", "labels", "csv", "measure_anyway", "export"), "--probe only says what the board is"
+    given = [name.replace("_", "-") for name in names if getattr(arguments, name)]
+    return f"--{given[0]} would not be looked at: {why}; leave it out" if given else None
 
 
 def main() -> int:

@@ -112,12 +112,18 @@ def _row(path: Path, line: int, record: Mapping[str | None, str | None]) -> Meas
 def appendable_columns(path: Path) -> tuple[str, ...]:
     """The columns of a measurement file, in its order; the usual ones where there is no file yet, or nothing in it.
 
-    Raises MeasurementError when it cannot be read, or lacks a column that rows are appended with.
+    Raises MeasurementError when it cannot be read or written, or lacks a column that rows are appended with.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # /dev/full has no end
+        raise MeasurementError(f"{path} is no file; give another one to append to")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = next(csv.reader(file), None)
-    except FileNotFoundError:
+        if not os.access(path, os.W_OK):
+            raise MeasurementError(f"{path} cannot be written: it is read-only; give another file to append to")
+    except FileNotFoundError as error:
+        if not path.parent.is_dir():
+            raise MeasurementError(f"{path} cannot be written: there is no folder {str(path.parent)!r}") from error
         header = None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MeasurementError(f"{path} cannot be read as CSV: {error}; give another file to append to") from error

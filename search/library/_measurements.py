@@ -60,10 +60,15 @@ def study_measurements(view: StudyView, store: ArtifactStore) -> Measurements:
 
 
 def measurement_rows(network: str, report: RunReport, cores: int | None = None) -> tuple[MeasurementRow, MeasurementRow]:
-    """Latency and throughput of a run, as `calibrate` reads them. `cores`: of a board whose report does not tell them."""
+    """Latency and throughput of a run, as `calibrate` reads them. `cores`: of a board whose report does not tell them.
+
+    Fewer threads than cores keep only so many busy; a board with cores that nobody knows has one at least.
+    """
+    known, threads = report.board.dpu_cores or cores, report.throughput.threads
+    busy = min(known, threads) if known else 1 if threads == 1 else None
     return (
         MeasurementRow(network, "latency", round(1e3 / report.latency.mean_ms, 3), report.runner),
-        MeasurementRow(network, "throughput", round(report.throughput.fps, 3), report.runner, report.board.dpu_cores or cores),
+        MeasurementRow(network, "throughput", round(report.throughput.fps, 3), report.runner, busy),
     )
 
 

@@ -102,3 +102,41 @@ def test_preparing_rounds_half_up_and_saturates() -> None:
     assert program.prepare(pictures, {"input": entry}).ravel().tolist() == [0, 1, 2, 125, 127]
     entry |= {"mean": [1.0], "std": [1 / 255]}
     assert program.prepare(pictures, {"input": entry}).ravel().tolist() == [-127, -127, -126, -2, 0]
+
+
+class Core:
+    """Stands for one thread's runner, on a clock of its own: the jobs of this thread end at `ends`."""
+
+    batch = 1
+
+    def __init__(self, ends: list[float], *, queues: bool) -> None:
+        self._ends, self._queues, self._now = iter(ends), queues, 0.0
+
+    def perf_counter(self) -> float:
+        return self._now
+
+    def start(self, slot: int, images: Any) -> float:
+        end = next(self._ends)
+        if not self._queues:  # as VART does for the DPUCZDX8G: the call is the job
+            self._now = end
+        return end
+
+    def finish(self, slot: int, job: float) -> float:
+        self._now = max(self._now, job)
+        return job
+
+
+@pytest.mark.parametrize("queues", [False, True])
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (1, 2), (2, 2), (2, 4), (3, 6), (1, 3)])
+@pytest.mark.parametrize("jobs", [8, 9, 30])
+def test_a_runner_that_executes_in_the_call_is_as_fast_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, jobs: int, queues: bool
+) -> None:
+    """Jobs of 100 ms: ten images a second and core, of which the threads of a core have theirs in turns."""
+    per_core = threads // cores
+    ends: list[list[float]] = [[] for _ in range(threads)]
+    for thread, mine in enumerate(ends):
+        core = Core([0.1 * (turn * per_core + thread // cores + 1) for turn in range(jobs)], queues=queues)
+        monkeypatch.setattr(program, "time", core)
+        program.feed(core, np.zeros((1, 1)), iter([0] * jobs), None, mine)  # type: ignore[arg-type]
+    assert program.rate(ends, 1)["value"] == pytest.approx(10 * cores)

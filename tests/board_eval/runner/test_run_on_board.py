@@ -183,6 +183,22 @@ def test_a_python_without_vart_is_refused(case: Case, run_python: Run) -> None:
     assert "run this on the board" in done.sentence
 
 
+def test_options_that_would_not_be_looked_at_are_refused(case: Case, run_python: Run) -> None:
+    images = (case.xmodel, "--images", case.images)
+    for words, option in {
+        (case.xmodel, "--logits", "logits.npy"): "logits",
+        (case.xmodel, "--labels", case.labels): "labels",
+        (*images, "--csv", "rows.csv"): "csv",
+        (*images, "--measure-anyway"): "measure-anyway",
+        (*images, "--export", case.folder): "export",
+        ("--probe", "--images", case.images): "images",
+        ("--probe", "--csv", "rows.csv"): "csv",
+    }.items():
+        done = run_python(*words)
+        assert (done.code, done.report) == (2, {}), words
+        assert f"error: --{option} would not be looked at" in done.sentence
+
+
 # --- the board is busy or at fault: exit code 3
 
 

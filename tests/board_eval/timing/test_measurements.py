@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,7 +52,21 @@ def test_a_file_that_cannot_be_appended_to_is_refused(tmp_path: Path) -> None:
     assert path.read_text() == "network,what,fps\n"
     with pytest.raises(MeasurementError, match="cannot be written: Is a directory"):
         append_measurements(tmp_path, ROWS)
+    with pytest.raises(MeasurementError, match="/dev/full is no file"):
+        appendable_columns(Path("/dev/full"))
+    with pytest.raises(MeasurementError, match=r"new\.csv cannot be written: there is no folder"):
+        appendable_columns(tmp_path / "nowhere" / "new.csv")
     assert appendable_columns(tmp_path / "new.csv") == ("network", "what", "fps", "runner", "cores")
+
+
+def test_a_file_that_may_only_be_read_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.csv"
+    append_measurements(path, ROWS)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(MeasurementError, match="cannot be written: it is read-only; give another file"):
+        appendable_columns(path)
 
 
 def test_a_name_that_is_no_text_is_refused_and_nothing_is_written(tmp_path: Path) -> None:

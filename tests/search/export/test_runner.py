@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from _exported import COMPILED, manifest_of
 
+from edgesearch.board_eval.timing._measurements import read_measurements
 from edgesearch.search import Study
 
 #: Stands for the board's modules, which execute the code of the compiled file in the machine.
@@ -61,6 +62,57 @@ def test_golden_images_are_checked_and_frames_counted(carried: Path, board: dict
     assert [row["what"] for row in measured] == ["latency", "throughput"] * 2
     assert {row["network"] for row in measured} == {f"{carried.name}/cnn_tiny_int.xmodel"}
     assert [row["cores"] for row in measured] == ["", "2"] * 2
+
+
+def test_rows_go_to_the_columns_of_a_file_that_is_there_and_to_lines_of_their_own(
+    carried: Path, board: dict[str, str], tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("fps,network,cores,family,what,runner\n301.5,a.toml,,f,latency,cpp")
+    done = run(carried, board, COMPILED, "--seconds", 0.2, "--threads", 1, "--csv", rows)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    before, latency, throughput = read_measurements(rows)
+    assert (before.network, before.fps, before.runner, before.family) == ("a.toml", 301.5, "cpp", "f")
+    assert (latency.what, latency.runner, latency.cores) == ("latency", "python", None)
+    assert latency.fps == pytest.approx(1e3 / figures["latency"]["mean_ms"], abs=1e-3)
+    assert (throughput.what, throughput.fps) == ("throughput", figures["throughput"]["fps"])
+    assert throughput.cores == 1  # of two: one thread keeps no more busy
+
+
+def test_a_file_that_cannot_be_appended_to_is_refused_before_the_board_is_touched(
+    carried: Path, board: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "short.csv").write_text("network,what,fps\n")
+    (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00")
+    cases = {
+        tmp_path / "nowhere" / "rows.csv": "cannot be written: No such file or directory",
+        tmp_path: "cannot be written: Is a directory",
+        Path("/dev/full"): "is no file",
+        tmp_path / "short.csv": "has no column 'runner', expected network, what, fps, runner, cores",
+        tmp_path / "bytes.csv": "cannot be read as CSV",
+    }
+    for path, words in cases.items():
+        done = run(carried, board, COMPILED, "--csv", path)
+        assert (done.returncode, done.stdout) == (2, ""), path
+        assert done.stderr.splitlines()[-1].startswith(f"error: --csv {path} {words}")
+        assert "checking" not in done.stderr
+    assert run(carried, board | {"VART_STANDIN_ERROR": "1"}, COMPILED, "--csv", tmp_path / "new.csv").returncode == 1
+    assert not (tmp_path / "new.csv").exists()
+
+
+def test_what_was_measured_is_told_where_its_rows_find_no_room(carried: Path, board: dict[str, str], tmp_path: Path) -> None:
+    rows, result = tmp_path / "rows.csv", tmp_path / "result.json"
+    before = b"network,what,fps,runner,cores\n".ljust(64 * 1024 - 10, b"\n")  # room for ten bytes more
+    rows.write_bytes(before)
+    command = f"ulimit -f 64 && exec {sys.executable} run_on_board.py {COMPILED} --seconds 0.2"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} --csv {rows} --result {result}"], cwd=carried, env=board, capture_output=True, check=False
+    )
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout) == json.loads(result.read_text())
+    assert done.stderr.decode().endswith(f"error: {rows} cannot be written on the board: No space left on device\n")
+    assert rows.read_bytes() == before
 
 
 def test_other_integers_are_reported_and_nothing_is_measured(carried: Path, board: dict[str, str]) -> None:

@@ -32,3 +32,14 @@ def test_rows_of_a_study_are_those_of_a_deployment_and_know_the_boards_cores(mon
 def test_a_board_that_does_not_tell_its_cores_has_those_of_its_profile() -> None:
     silent = RUN.model_copy(update={"board": RUN.board.model_copy(update={"dpu_cores": None})})
     assert [measurement_rows("n", silent, cores)[1].cores for cores in (1, None)] == [1, None]
+
+
+def test_fewer_threads_than_cores_keep_only_so_many_busy() -> None:
+    def cores(threads: int, told: int | None, known: int | None = None) -> int | None:
+        board = RUN.board.model_copy(update={"dpu_cores": told})
+        throughput = RUN.throughput.model_copy(update={"threads": threads})
+        return measurement_rows("n", RUN.model_copy(update={"board": board, "throughput": throughput}), known)[1].cores
+
+    assert [cores(threads, 2) for threads in (1, 2, 4)] == [1, 2, 2]
+    assert [cores(threads, None, 3) for threads in (1, 2, 6)] == [1, 2, 3]
+    assert [cores(threads, None) for threads in (1, 2)] == [1, None]
