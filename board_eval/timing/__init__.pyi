@@ -17,7 +17,9 @@ from ._layer_report import report_on as report_on
 from ._measurements import MeasurementRow as MeasurementRow
 from ._measurements import append_measurements as append_measurements
 from ._measurements import appendable_columns as appendable_columns
+from ._predicted import CPP_RUNNER as CPP_RUNNER
 from ._predicted import MeasuredCode as MeasuredCode
+from ._predicted import program_runner as program_runner
 from ._schedule import check_fits as check_fits
 from ._schedule import schedule as schedule
 from ._timing import Bound as Bound

@@ -24,7 +24,15 @@ from edgesearch.board_eval.timing._plausibility import (
     moved,
     outliers,
 )
-from edgesearch.board_eval.timing._predicted import Foretold, MeasuredCode, Network, predict, runner_of, with_runner
+from edgesearch.board_eval.timing._predicted import (
+    Foretold,
+    MeasuredCode,
+    Network,
+    predict,
+    runner_of,
+    with_cpp_runner,
+    with_runner,
+)
 from edgesearch.errors import EdgesearchError, GraphError, MeasurementError
 
 #: What an interval is meant to hold of the measurements.
@@ -145,6 +153,7 @@ def calibrate(
         raise MeasurementError(f"measurement of {unknown[0]!r}: no such network was given")
     if not rows:
         raise MeasurementError("no measurements to fit; give at least one row")
+    profile = with_cpp_runner(rows, profile)
     for row in rows:
         if runner_of(row, profile) not in profile.runners:
             known = ", ".join(sorted(profile.runners))

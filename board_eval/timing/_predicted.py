@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,10 @@ from edgesearch.board_eval.timing._measurements import MeasurementRow
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._throughput import BusyCores, Moves
 from edgesearch.board_eval.timing._timing import input_pixels, instruction_costs, run
+
+#: This project's program in C++ (run_on_board.cpp) as rows and profiles call it: `cpp` is Vitis AI's library, which prepares
+#: pictures on the CPU. No shipped profile has it, since nothing was measured with it; until then it is taken for the other.
+CPP_RUNNER, _INSTEAD = "vart_cpp", "vart_python"
 
 
 class Network(Protocol):
@@ -111,6 +116,20 @@ def runner_of(row: MeasurementRow, profile: BoardProfile) -> str:
     """The name of a row's runner; "python", which files of 0.1.0 call it, is the one of VART where there is no such runner."""
     name = row.runner or profile.default_runner
     return "vart_python" if name == "python" and name not in profile.runners else name
+
+
+def with_cpp_runner(rows: Iterable[MeasurementRow], profile: BoardProfile) -> BoardProfile:
+    """The profile with a runner for rows of our program in C++; where it has none, a fit begins with Python's figures."""
+    if CPP_RUNNER in profile.runners or _INSTEAD not in profile.runners or all(row.runner != CPP_RUNNER for row in rows):
+        return profile
+    like = profile.runners[_INSTEAD].model_copy(update={"origin": f"as {_INSTEAD}, but for what its measurements decide"})
+    return profile.model_copy(update={"runners": {**profile.runners, CPP_RUNNER: like}})
+
+
+def program_runner(program: str, profile: BoardProfile) -> str | None:
+    """The profile's runner for one of our programs on a board, "python" or "cpp"; None: it has no such, but its default one."""
+    known = ("python", _INSTEAD) if program == "python" else (CPP_RUNNER, _INSTEAD, "python")
+    return next((name for name in known if name in profile.runners), None)
 
 
 def cores_of(row: MeasurementRow, profile: BoardProfile) -> int:

@@ -28,6 +28,7 @@ from edgesearch.board_eval import (
     load_boards,
 )
 from edgesearch.board_eval.remote import check_boards, is_board_busy
+from edgesearch.board_eval.timing import CPP_RUNNER, program_runner
 from edgesearch.errors import BoardError, StudyError, ToolchainError
 from edgesearch.files import write_atomically
 from edgesearch.objectives import load_graph, prepare
@@ -142,7 +143,7 @@ def _compared(
     measurement, xmodel = board.measured(run), CompiledXmodel.read(file.path)
     ours = _our_logits(graph, run.images)
     logits = LogitsComparison.of(run.logits, ours, xmodel.outputs[0].fix)
-    timing = xmodel.time(board.profile, runner=_profiles_runner(run.report.runner, board.profile))
+    timing = xmodel.time(board.profile, runner=program_runner(run.report.runner, board.profile))
     moment = datetime.fromisoformat(run.measured_at)
     folder = file.network.parent
     return Deployment(
@@ -160,7 +161,7 @@ def _compared(
             fps_error=timing.throughput_error or None,
             latency_error=timing.latency_error or None,
         ),
-        predicted_by=f"{board.profile.name}, {timing.runner} runner",
+        predicted_by=_predicted_by(run.report.runner, timing.runner, board.profile),
         study_accuracy=record.accuracy,
         measured_at=run.measured_at,
         conditions={**measurement.conditions, "integers": str(logits)},
@@ -186,10 +187,10 @@ def _our_logits(graph: Graph, images: npt.NDArray[np.int8]) -> npt.NDArray[np.fl
     return np.concatenate(pieces).reshape(len(images), -1)
 
 
-def _profiles_runner(name: str, profile: BoardProfile) -> str | None:
-    """The profile's runner that is meant; None: its default one, where it has no such."""
-    known = [name, "vart_python"] if name == "python" else [name]
-    return next((one for one in known if one in profile.runners), None)
+def _predicted_by(program: str, runner: str, profile: BoardProfile) -> str:
+    """The profile and its runner, in words. Nothing was measured with our program in C++ before somebody calibrates with it."""
+    unknown = program == "cpp" and runner != CPP_RUNNER
+    return f"{profile.name}, {runner} runner{' (the time of the C++ program itself was never measured)' if unknown else ''}"
 
 
 def _write(deployment: Deployment) -> None:

@@ -16,6 +16,7 @@ from edgesearch.board_eval import (
     RunReport,
     calibrate,
 )
+from edgesearch.board_eval.timing import CPP_RUNNER
 from edgesearch.errors import MeasurementError
 from edgesearch.objectives import ArtifactStore, compiled_content
 from edgesearch.search.study import Record, StudyView
@@ -64,11 +65,12 @@ def measurement_rows(network: str, report: RunReport, cores: int | None = None) 
 
     Fewer threads than cores keep only so many busy; a board with cores that nobody knows has one at least.
     """
+    runner = CPP_RUNNER if report.runner == "cpp" else report.runner
     known, threads = report.board.dpu_cores or cores, report.throughput.threads
     busy = min(known, threads) if known else 1 if threads == 1 else None
     return (
-        MeasurementRow(network, "latency", round(1e3 / report.latency.mean_ms, 3), report.runner),
-        MeasurementRow(network, "throughput", round(report.throughput.fps, 3), report.runner, busy),
+        MeasurementRow(network, "latency", round(1e3 / report.latency.mean_ms, 3), runner),
+        MeasurementRow(network, "throughput", round(report.throughput.fps, 3), runner, busy),
     )
 
 
@@ -79,7 +81,7 @@ def calibrate_by_study(
 
     A runner that the profile does not have counts as its default one.
     """
-    known = (*profile.runners, "python")
+    known = (*profile.runners, "python", *((CPP_RUNNER,) if "vart_python" in profile.runners else ()))
     return calibrate(
         _of_runners(measurements.rows, known),
         measurements.codes,

@@ -14,7 +14,7 @@ from edgesearch.board_eval.timing._calibrate import calibrate, calibrate_file
 from edgesearch.board_eval.timing._code import LayeredCode
 from edgesearch.board_eval.timing._measurements import MeasurementRow, read_measurements
 from edgesearch.board_eval.timing._plausibility import convolution_seconds, moved, weight_load_seconds
-from edgesearch.board_eval.timing._predicted import Foretold, MeasuredCode, with_runner
+from edgesearch.board_eval.timing._predicted import Foretold, MeasuredCode, program_runner, with_runner
 from edgesearch.board_eval.timing._timing import input_pixels, time_graph
 from edgesearch.errors import MeasurementError, XmodelError
 
@@ -276,6 +276,30 @@ def test_constants_that_few_rows_leave_open_and_that_ended_far_away_are_told() -
     assert list(found.moved) == ["runners.cpp.seconds"]
     assert found.moved["runners.cpp.seconds"] == pytest.approx(10, rel=0.1)
     assert moved({"a": 1.0, "b": 1.0}, {"a": 4.9, "b": 5.1}) == {"b": pytest.approx(1 / 5.1)}
+
+
+def test_rows_of_our_program_in_cpp_are_not_those_of_vitis_ais_library() -> None:
+    """They get a runner of their own, and leave the two that others were fitted to alone."""
+    board = with_runner(PROFILE, "vart_python", seconds=2e-4)
+    rows = [
+        MeasurementRow(name, "latency", time_graph(graph, board, runner="vart_python").latency_fps, "vart_cpp")
+        for name, graph in networks().items()
+    ]
+    found = calibrate(rows, networks(), PROFILE).profile
+    assert found.runner("vart_cpp").of(0) == pytest.approx(2e-4, rel=0.1)
+    assert (found.runner("cpp"), found.runner("vart_python")) == (PROFILE.runner("cpp"), PROFILE.runner("vart_python"))
+    assert "vart_python" in found.runner("vart_cpp").origin
+    again = calibrate(rows, networks(), found).profile
+    assert set(again.runners) == {*PROFILE.runners, "vart_cpp"}
+    assert "vart_cpp" not in calibrate(measured(PROFILE), networks(), PROFILE).profile.runners
+
+
+def test_a_programs_figures_are_foretold_by_a_runner_like_it() -> None:
+    former = PROFILE.model_copy(update={"runners": {"python": PROFILE.runner(), "cpp": PROFILE.runner("cpp")}})
+    mine = PROFILE.model_copy(update={"runners": {**PROFILE.runners, "vart_cpp": PROFILE.runner()}})
+    assert [program_runner("cpp", profile) for profile in (PROFILE, mine, former)] == ["vart_python", "vart_cpp", "python"]
+    assert [program_runner("python", profile) for profile in (PROFILE, former)] == ["vart_python", "python"]
+    assert program_runner("cpp", PROFILE.model_copy(update={"runners": {"cpp": PROFILE.runner("cpp")}})) is None
 
 
 def test_a_row_that_lies_far_from_the_others_is_told() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from edgesearch.board_eval import RunReport
+from edgesearch.board_eval import RunReport, load_profile
 from edgesearch.search.library import _measurements
+from edgesearch.search.library._deploy import _predicted_by
 from edgesearch.search.library._measurements import measurement_rows, study_measurements
 
 from ...board_eval._sshd import REPORT
@@ -27,11 +28,20 @@ def test_rows_of_a_study_are_those_of_a_deployment_and_know_the_boards_cores(mon
     rows = study_measurements(view, store).rows
     assert rows == measurement_rows("trial-0003", RUN, 1)
     assert [(row.what, row.cores) for row in rows] == [("latency", None), ("throughput", 2)]
+    assert {row.runner for row in rows} == {"vart_cpp"}  # the profile's `cpp` is another program
 
 
 def test_a_board_that_does_not_tell_its_cores_has_those_of_its_profile() -> None:
     silent = RUN.model_copy(update={"board": RUN.board.model_copy(update={"dpu_cores": None})})
     assert [measurement_rows("n", silent, cores)[1].cores for cores in (1, None)] == [1, None]
+
+
+def test_a_deployment_says_that_the_program_in_cpp_was_never_measured() -> None:
+    profile = load_profile("zcu104")
+    assert _predicted_by("python", "vart_python", profile) == "zcu104, vart_python runner"
+    words = _predicted_by("cpp", "vart_python", profile)
+    assert words == "zcu104, vart_python runner (the time of the C++ program itself was never measured)"
+    assert _predicted_by("cpp", "vart_cpp", profile) == "zcu104, vart_cpp runner"
 
 
 def test_fewer_threads_than_cores_keep_only_so_many_busy() -> None:
