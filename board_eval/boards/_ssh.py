@@ -183,9 +183,8 @@ class SshBoard:
         """Raise BoardUnfit where the board is not what the boards file says: it refuses every file then, not only this one."""
         from edgesearch.board_eval.remote import check_board
 
-        needed = {"fingerprint"} | ({"VART"} if self.settings.runner == "python" else set())
         for check in check_board(self.settings):
-            if check.name in needed and check.is_good is False:
+            if check.name in ("fingerprint", "VART", "runner") and check.is_good is False:
                 raise BoardUnfit(f"board {self.name!r}, {check.name}: {check.text}")
 
     def _check_report(self, compiled: CompiledXmodel, run: BoardRun) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from edgesearch.board_eval.remote._boards import Boards
-from edgesearch.board_eval.remote._job import probe_board
+from edgesearch.board_eval.remote._job import look_at_board
 from edgesearch.board_eval.remote._report import BoardProbe
 from edgesearch.board_eval.remote._settings import BoardSettings
 from edgesearch.board_eval.targets import BoardProfile, Fingerprint
@@ -18,6 +18,7 @@ __all__ = ["Check", "check_board", "check_boards"]
 
 #: Below it, images and results of a usual study may not fit.
 _LEAST_FREE = 256 << 20
+_BUILT_LATER = "the C++ runner is built with the board's g++ at the first measurement"
 #: Boards that are entered at a time.
 _SIDE_BY_SIDE = 16
 
@@ -35,11 +36,16 @@ def check_board(settings: BoardSettings) -> tuple[Check, ...]:
     """Enter the board and ask what it is and has; where it cannot be entered, that is the only line."""
     begin = time.monotonic()
     try:
-        probe = probe_board(settings)
+        look = look_at_board(settings)
     except BoardError as error:
         return (Check("reachable", False, str(error)),)
     where = f"{settings.user} at {settings.host} port {settings.port}, {time.monotonic() - begin:.1f} s"
-    return (Check("reachable", True, where), *_of_probe(probe, settings.profile()))
+    reachable = Check("reachable", True, where)
+    if look.probe is not None:
+        return (reachable, *_of_probe(look.probe, settings.profile(), stands_in=look.stands_in))
+    if look.stands_in:
+        return (reachable, Check("runner", None, f"{look.problem}; {_BUILT_LATER}, and tells then what the board is"))
+    return (reachable, Check("runner", False, look.problem))
 
 
 def check_boards(
@@ -64,13 +70,10 @@ def check_boards(
         yield from zip(names, pool.map(look, names), strict=True)
 
 
-def _of_probe(probe: BoardProbe, profile: BoardProfile) -> Iterator[Check]:
+def _of_probe(probe: BoardProbe, profile: BoardProfile, *, stands_in: bool) -> Iterator[Check]:
     facts = probe.board
     yield _fingerprint(facts.fingerprint, profile)
-    vart = f"{facts.vart or 'version not told'}, Python {facts.python or 'version not told'}"
-    problem = probe.problem or "the board's Python does not import it"
-    advice = "use the Python of the board's image (python = ...), or install Vitis AI's vart and xir"
-    yield Check("VART", probe.vart_importable, vart if probe.vart_importable else f"{problem}; {advice}")
+    yield _vart(probe, stands_in=stands_in)
     yield _cores(facts.dpu_cores, facts.dpu_mhz, profile)
     free = f"{probe.free_bytes / 2**20:,.0f} MiB free"
     enough = probe.free_bytes >= _LEAST_FREE
@@ -79,6 +82,19 @@ def _of_probe(probe: BoardProbe, profile: BoardProfile) -> Iterator[Check]:
     yield Check("power sensor", None if sensor is None else True, sensor or "not available; power is left out of measurements")
     if probe.temperature_c is not None:
         yield Check("temperature", True, f"{probe.temperature_c:g} degrees Celsius")
+
+
+def _vart(probe: BoardProbe, *, stands_in: bool) -> Check:
+    """VART for Python is needed only where Python is what runs; the C++ runner would not start without its libraries."""
+    facts = probe.board
+    if probe.vart_importable:
+        what = f"Python {facts.python}" if facts.python else "the C++ runner"
+        return Check("VART", True, f"{facts.vart or 'version not told'}, {what}")
+    problem = probe.problem or "the board's Python does not import it"
+    if stands_in:
+        return Check("VART", None, f"{problem}, which is not needed: {_BUILT_LATER}")
+    advice = "use the Python of the board's image (python = ...), or install Vitis AI's vart and xir"
+    return Check("VART", False, f"{problem}; {advice}")
 
 
 def _fingerprint(told: str | None, profile: BoardProfile) -> Check:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -21,18 +22,20 @@ from edgesearch.board_eval.remote._report import (
     parse_report,
 )
 from edgesearch.board_eval.remote._run import BoardRun, Released
-from edgesearch.board_eval.remote._runner import choose_runner, python_runner
+from edgesearch.board_eval.remote._runner import choose_runner, probing_runner
 from edgesearch.board_eval.remote._settings import BoardSettings
 from edgesearch.board_eval.remote._sync import run_sync
 from edgesearch.board_eval.remote._text import last_line
 from edgesearch.errors import BoardError, BoardLost, BoardUnfit
 
-__all__ = ["is_board_busy", "probe_board", "release_board", "run_on_board"]
+__all__ = ["BoardLook", "is_board_busy", "look_at_board", "probe_board", "release_board", "run_on_board"]
 
 #: Seconds that the runner gets to say itself that the board stayed busy.
 _LATE_S = 15.0
 #: $1: the file; $2: how many bytes of it.
 _FETCH = '[ -f "$1" ] && exec head -c "$2" "$1"'
+#: Exit codes of a probe that did not come to its work: no such program, or one that lacks what it imports.
+_NOT_STARTED = (1, 2, 126, 127)
 _NETWORK, _IMAGES, _LOGITS, _RESULT = "network.xmodel", "images.npy", "logits.npy", "result.json"
 
 
@@ -50,9 +53,29 @@ def run_on_board(
     return run_sync(_run(settings, xmodel, images, values, labels))
 
 
+@dataclass(frozen=True)
+class BoardLook:
+    """What a board that was entered is and has; None, and why, where the runner that would tell does not start there.
+
+    `stands_in`: Python told it, or did not start, and measurements will have the C++ runner, which is not built yet.
+    """
+
+    probe: BoardProbe | None
+    problem: str = ""
+    stands_in: bool = False
+
+
+def look_at_board(settings: BoardSettings) -> BoardLook:
+    """Enter the board, and ask the runner that measures there, as far as that needs no building. Raises like `run_on_board`."""
+    return run_sync(_look(settings))
+
+
 def probe_board(settings: BoardSettings) -> BoardProbe:
     """What the board is and has. Raises like `run_on_board`."""
-    return run_sync(_probe(settings))
+    look = look_at_board(settings)
+    if look.probe is None:
+        raise BoardUnfit(look.problem)
+    return look.probe
 
 
 def is_board_busy(settings: BoardSettings) -> bool:
@@ -146,7 +169,7 @@ def _check(outcome: Outcome, settings: BoardSettings) -> None:
         case 3:
             raise BoardLost(f"board {name!r} is busy or at fault: {said}")
         case 126 | 127:
-            raise BoardUnfit(f"board {name!r} cannot start the runner ({said}); is python = {settings.python!r} right?")
+            raise BoardUnfit(_not_started(outcome, settings))
         case None:
             raise BoardLost(f"the runner on board {name!r} was ended by a signal or with its connection; its last word: {said}")
         case code:
@@ -172,12 +195,23 @@ def _skew(measured_at: str | None, now: datetime) -> float | None:
         return None
 
 
-async def _probe(settings: BoardSettings) -> BoardProbe:
+async def _look(settings: BoardSettings) -> BoardLook:
     async with connect(settings) as link, private_folder(link) as folder:
-        runner = await python_runner(link, folder)
-        _check(await run_in(link, folder, *runner.words, "--probe", "--result", f"{folder}/{_RESULT}"), settings)
+        try:
+            runner = await probing_runner(link, folder)
+        except BoardUnfit as error:
+            return BoardLook(None, str(error))
+        outcome = await run_in(link, folder, *runner.words, "--probe", "--result", f"{folder}/{_RESULT}")
+        if outcome.code in _NOT_STARTED:
+            return BoardLook(None, _not_started(outcome, settings), runner.stands_in)
+        _check(outcome, settings)
         content = await _fetch(link, f"{folder}/{_RESULT}", LARGEST_REPORT)
-    return parse_report(content, BoardProbe, settings.name)
+    return BoardLook(parse_report(content, BoardProbe, settings.name), stands_in=runner.stands_in)
+
+
+def _not_started(outcome: Outcome, settings: BoardSettings) -> str:
+    said = last_line(outcome.errors).removeprefix("error: ")
+    return f"board {settings.name!r} cannot start the runner ({said}); is python = {settings.python!r} right?"
 
 
 async def _is_busy(settings: BoardSettings) -> bool:

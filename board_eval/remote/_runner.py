@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgesearch.board_eval.remote._cache import place_file
 from edgesearch.board_eval.remote._folders import cache_folder, run_in
-from edgesearch.board_eval.remote._link import Link
+from edgesearch.board_eval.remote._link import Link, Outcome
 from edgesearch.board_eval.remote._text import last_line
 from edgesearch.board_eval.runner import CPP_NAME, PYTHON_NAME, build_command, runner_cpp_source, runner_source
 from edgesearch.errors import BoardUnfit
 
-__all__ = ["Runner", "choose_runner", "python_runner"]
+__all__ = ["Runner", "choose_runner", "probing_runner"]
 
 _BUILT = "run_on_board"
-_FAILS, _NO_COMPILER = 14, 15
+_UNBUILT, _FAILS, _NO_COMPILER = 11, 14, 15
 
 #: A build is kept under the checksum of its source and of the board's VART, and carries its own checksum in its name.
 _KEY = """
@@ -71,17 +71,35 @@ exit 14
 
 @dataclass(frozen=True)
 class Runner:
-    """The words that start it on the board, and why it is not the C++ one, "" where it is or nobody asked for that."""
+    """The words that start it on the board, and why it is not the C++ one, "" where it is or nobody asked for that.
+
+    `stands_in`: it is the Python one, and measurements will have the C++ one, which is not built yet.
+    """
 
     words: tuple[str, ...]
     note: str = ""
+    stands_in: bool = False
 
 
 async def choose_runner(link: Link, folder: str) -> Runner:
     """The runner that the board's settings ask for, in the job's folder. Raises BoardUnfit where only C++ will do and fails."""
     if link.settings.runner == "python":
         return await python_runner(link, folder)
-    problem = await _build(link, folder)
+    return await _chosen(link, folder, await _build(link, folder))
+
+
+async def probing_runner(link: Link, folder: str) -> Runner:
+    """The runner that measurements have, for a look at the board: nothing is built for it, which takes a board minutes."""
+    if link.settings.runner == "python":
+        return await python_runner(link, folder)
+    found = await _find(link, folder)
+    if found.code == _UNBUILT:
+        return replace(await python_runner(link, folder), stands_in=True)
+    return await _chosen(link, folder, _problem(found))
+
+
+async def _chosen(link: Link, folder: str, problem: str) -> Runner:
+    """The C++ runner, in the job's folder, or what the settings say where it has a problem."""
     if not problem:
         return Runner((f"{folder}/{_BUILT}",))
     if link.settings.runner == "cpp":
@@ -99,17 +117,25 @@ async def python_runner(link: Link, folder: str, note: str = "") -> Runner:
 
 async def _build(link: Link, folder: str) -> str:
     """Have the built runner in the job's folder; returns why there is none, or ""."""
-    source = runner_cpp_source()
+    found = await _find(link, folder)
+    if found.code in (0, _NO_COMPILER, _FAILS):
+        return _problem(found)
+    await place_file(link, folder, CPP_NAME, runner_cpp_source())
     compiler = build_command(f"{folder}/{CPP_NAME}", f"{folder}/{_BUILT}")
-    of_what = hashlib.sha256(source + " ".join(build_command()).encode()).hexdigest()
-    where = [cache_folder(link.settings), folder, of_what]
-    found = await link.run(["sh", "-c", _FIND, "edgesearch-find", *where])
-    if found.code == 0:
+    return _problem(await run_in(link, folder, "sh", "-c", _BUILD, "edgesearch-build", *_where(link, folder), *compiler))
+
+
+async def _find(link: Link, folder: str) -> Outcome:
+    return await link.run(["sh", "-c", _FIND, "edgesearch-find", *_where(link, folder)])
+
+
+def _where(link: Link, folder: str) -> tuple[str, str, str]:
+    of_what = hashlib.sha256(runner_cpp_source() + " ".join(build_command()).encode()).hexdigest()
+    return cache_folder(link.settings), folder, of_what
+
+
+def _problem(outcome: Outcome) -> str:
+    """Why there is no built runner, or ""."""
+    if outcome.code == 0:
         return ""
-    if found.code == _NO_COMPILER:
-        return "it has no g++"
-    if found.code == _FAILS:
-        return last_line(found.errors)
-    await place_file(link, folder, CPP_NAME, source)
-    built = await run_in(link, folder, "sh", "-c", _BUILD, "edgesearch-build", *where, *compiler)
-    return "" if built.code == 0 else last_line(built.errors)
+    return "it has no g++" if outcome.code == _NO_COMPILER else last_line(outcome.errors)

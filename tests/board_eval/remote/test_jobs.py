@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edgesearch.board_eval import compile_xmodel, execute
-from edgesearch.board_eval.remote import BoardRun, BoardSettings, probe_board, release_board, run_on_board
+from edgesearch.board_eval.remote import BoardRun, BoardSettings, check_board, probe_board, release_board, run_on_board
 from edgesearch.board_eval.targets import DPUS
 from edgesearch.errors import BoardError, BoardLost, BoardUnfit
 from edgesearch.testing import BoardContract
@@ -222,6 +222,53 @@ def test_what_is_built_and_does_not_start_leaves_the_job_to_the_python_runner(la
     assert not [path for path in lab.cached() if path.name.startswith("built-")]
     with pytest.raises(BoardUnfit, match="does not start"):
         run(lab.settings(runner="cpp"))
+
+
+#: Started without arguments it refuses them, as the C++ runner does.
+PROBE = """
+import json, sys
+if len(sys.argv) == 1:
+    sys.exit(2)
+facts = {"fingerprint": "0x101000056010407", "vart": "3.5.0", "dpu_cores": 2}
+probe = {"format": 1, "probe": True, "board": facts, "free_bytes": 1 << 40, "vart_importable": True}
+json.dump(probe, open(sys.argv[sys.argv.index("--result") + 1], "w"))
+"""
+
+
+def looked_at(lab: LoopbackBoard, **keys: object) -> dict[str, tuple[bool | None, str]]:
+    return {check.name: (check.is_good, check.text) for check in check_board(lab.settings(**keys))}
+
+
+def test_a_look_at_a_board_asks_for_python_only_where_python_measures(lab: LoopbackBoard, tmp_path: Path) -> None:
+    log, probe = tmp_path / "log", tmp_path / "probe.py"
+    probe.write_text(PROBE)
+    lab.program("g++", GPP.format(log=log, quick=f"{sys.executable} -S {probe}").replace(" x ", " "))
+    without_vart = str(lab.program("bare", f'#!/bin/sh\nexec env -u PYTHONPATH {sys.executable} "$@"\n'))
+    for python in (without_vart, "python2.2"):
+        found = looked_at(lab, runner="python", python=python)
+        assert found["reachable"][0] is True
+        assert [name for name, (good, _) in found.items() if good is False] == ["VART" if python != "python2.2" else "runner"]
+        for runner in ("cpp", "auto"):
+            found = looked_at(lab, runner=runner, python=python)
+            assert False not in [good for good, _ in found.values()]
+            assert "built with the board's g++ at the first measurement" in found["VART" if "VART" in found else "runner"][1]
+    assert not log.exists()  # a look builds nothing, which takes a board minutes
+    with pytest.raises(BoardLost):
+        run(lab.settings(runner="cpp"))  # which the probe cannot do; it is built now
+    found = looked_at(lab, runner="cpp", python="python2.2")
+    assert found["VART"] == (True, "3.5.0, the C++ runner")
+    assert (found["fingerprint"][0], found["DPU cores"]) == (True, (True, "2"))
+    assert log.read_text().split() == ["built"]
+
+
+def test_a_board_that_cannot_have_the_runner_that_is_asked_for_is_reachable(lab: LoopbackBoard) -> None:
+    lab.program("g++", "#!/bin/sh\necho 'error: no headers' >&2\nexit 1\n")
+    with pytest.raises(BoardUnfit):
+        run(lab.settings(runner="cpp"))
+    found = looked_at(lab, runner="cpp")
+    assert (found["reachable"][0], found["runner"][0]) == (True, False)
+    assert "does not build the C++ runner (error: no headers)" in found["runner"][1]
+    assert looked_at(lab, runner="auto")["VART"][0] is True  # by Python, which runs there
 
 
 def test_a_cache_that_is_somebody_elses_is_not_used(lab: LoopbackBoard, tmp_path: Path) -> None:
