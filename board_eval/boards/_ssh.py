@@ -117,11 +117,12 @@ class SshBoard:
             conditions=conditions(run, self),
         )
 
-    def run(self, xmodel: str | Path, images: Array | Int8, labels: Labels | None = None) -> BoardRun:
+    def run(self, xmodel: str | Path | CompiledXmodel, images: Array | Int8, labels: Labels | None = None) -> BoardRun:
         """Run a compiled file on images as `measure` takes them; errors are those of `measure`."""
         from edgesearch.board_eval.deployment import CompiledXmodel
 
-        return self._run(CompiledXmodel.read(xmodel), images, labels)
+        compiled = xmodel if isinstance(xmodel, CompiledXmodel) else CompiledXmodel.read(xmodel)
+        return self._run(compiled, images, labels)
 
     def probe(self) -> BoardProbe:
         """What the board is and has. Raises BoardError and BoardLost."""

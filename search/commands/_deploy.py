@@ -17,7 +17,7 @@ from edgesearch.search.library import Deployment, Study
 _LOOK_AT = (
     "run it again: if other images differ then, the board is at fault, as by its power supply, clock or cooling",
     "--compiler vai, where Vitis AI is: if AMD's file gives equal logits, edgesearch's compiler made a wrong file; report it "
-    "with the record",
+    "with the record and the file that it names, which is kept",
     "a VART or DPU of another Vitis AI than 3.5 may compute otherwise; preparing pictures is not the cause, the board was "
     "given integers",
 )

@@ -71,12 +71,12 @@ def deploy_record(
         appendable_columns(csv)
     found = _find_free_board(board, note=note)
     folder = study.home.deployments(study.name) if output is None else output
-    file = _exported(record, folder, compiler, note)
+    file, xmodel = _exported(record, folder, compiler, note)
     data = study.inputs.data
     labels = data.validation.labels[:images]
     note(f"board {found.name}: pushes what it lacks, runs {len(labels):,} validation images")
-    run = found.run(file.path, prepare(data.validation.images[:images], graph.input.shape[0], data.normalisation), labels)
-    deployment = _compared(record, found, run, labels, graph=graph, file=file)
+    run = found.run(xmodel, prepare(data.validation.images[:images], graph.input.shape[0], data.normalisation), labels)
+    deployment = _compared(record, found, run, labels, graph=graph, file=file, xmodel=xmodel)
     _write(deployment)
     if csv is not None and deployment.logits.equal:
         network = os.path.relpath(deployment.file.network.absolute(), csv.absolute().parent)
@@ -122,8 +122,12 @@ def _first_free(pool: str, boards: Boards, note: Note) -> str:
     raise BoardError(f"no board of pool {pool!r} is free: {'; '.join(refused)}; try again later")
 
 
-def _exported(record: StudyRecord, output: Path, compiler: Compiler | None, note: Note) -> DeployedFile:
-    """The trial's files, below `output`. Raises ToolchainError where nothing compiles it."""
+def _exported(record: StudyRecord, output: Path, compiler: Compiler | None, note: Note) -> tuple[DeployedFile, CompiledXmodel]:
+    """The trial's files, below `output`, and what a board is to run. Raises ToolchainError where nothing compiles it.
+
+    The compiled file is kept beside the trial's folder under its checksum: a later export, by another compiler say, takes the
+    place of the one in the folder, and what ran must be there when its integers differ.
+    """
     missing: list[str] = []
     folder = record.export(output, compiler=compiler, note=missing.append)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -132,15 +136,23 @@ def _exported(record: StudyRecord, output: Path, compiler: Compiler | None, note
         raise ToolchainError(missing[0] if missing else f"trial {record.number} has no file that a board runs")
     note(f"trial {record.number}: {folder}")
     network = next(name for name in manifest["sha256"] if name.endswith("_int.xmodel"))
-    return DeployedFile(
-        folder / compiled["file"], folder / network, manifest["compiler"], compiled["sha256"], compiled["fingerprint"]
-    )
+    xmodel = CompiledXmodel.read(folder / compiled["file"])
+    kept = folder.with_name(f"{folder.name}-{xmodel.sha256[:12]}.xmodel")
+    xmodel.write(kept)
+    return DeployedFile(kept, folder / network, manifest["compiler"], xmodel.sha256, compiled["fingerprint"]), xmodel
 
 
 def _compared(
-    record: StudyRecord, board: SshBoard, run: BoardRun, labels: Labels, *, graph: Graph, file: DeployedFile
+    record: StudyRecord,
+    board: SshBoard,
+    run: BoardRun,
+    labels: Labels,
+    *,
+    graph: Graph,
+    file: DeployedFile,
+    xmodel: CompiledXmodel,
 ) -> Deployment:
-    measurement, xmodel = board.measured(run), CompiledXmodel.read(file.path)
+    measurement = board.measured(run)
     ours = _our_logits(graph, run.images)
     logits = LogitsComparison.of(run.logits, ours, xmodel.outputs[0].fix)
     timing = xmodel.time(board.profile, runner=program_runner(run.report.runner, board.profile))

@@ -35,7 +35,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class DeployedFile:
-    """What a board ran: the compiled file, the network's before compiling, who compiled it, its checksum and fingerprint."""
+    """What a board ran: the compiled file as it is kept, the network's before compiling, who compiled it, its checksum."""
 
     path: Path
     network: Path

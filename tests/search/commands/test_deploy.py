@@ -141,6 +141,9 @@ def test_other_logits_are_told_kept_and_not_calibrated_with(
     (kept,) = records(home)
     assert (kept["logits"]["equal"], kept["logits"]["differing_images"]) == (False, IMAGES)
     assert kept["logits"]["largest_difference"] >= 3
+    folder = home / "deployments" / "tiny"
+    shutil.rmtree(folder / "trial-0000")  # as an export by another compiler does
+    assert CompiledXmodel.read(folder / kept["file"]).sha256 == kept["sha256"] == kept["report"]["xmodel"]["sha256"]
 
 
 def test_a_file_for_another_dpu_is_not_pushed(lab: LoopbackBoard, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
