@@ -20,6 +20,7 @@ from edgesearch.board_eval.vitis._process import Finished, last_lines, run_comma
 from edgesearch.board_eval.vitis._settings import VitisSettings
 from edgesearch.board_eval.xmodel import Subgraph, cpu_operations, describe_subgraphs, is_compiled, read_subgraphs
 from edgesearch.errors import CompileError, ToolchainError, XmodelError
+from edgesearch.files import temporary_folder
 
 __all__ = ["COMPILER", "CompilerPlace", "VitisCompiled", "compile_with_vitis", "find_compiler"]
 
@@ -85,8 +86,7 @@ def compile_with_vitis(
     place = find_compiler(settings)
     if is_compiled(xmodel):
         raise XmodelError(f"{xmodel} is compiled already, expected a quantized xmodel")
-    with tempfile.TemporaryDirectory(prefix="edgesearch-vitis-") as name:
-        folder = Path(name).resolve()
+    with temporary_folder("edgesearch-vitis-") as folder:
         own_log = folder / "log.txt"
         try:
             _fill(folder, xmodel, _arch_content(target, arch_json))

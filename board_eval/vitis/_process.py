@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from edgesearch.errors import ToolchainError
+from edgesearch.files import Watcher
 
 __all__ = ["Command", "Finished", "host_environment", "last_lines", "run_command"]
 
@@ -77,9 +78,14 @@ def host_environment(**more: str) -> dict[str, str]:
 def run_command(command: Command, *, log: Path | None, timeout_s: float) -> Finished:
     """Run a program to its end; what it prints is kept in `log`, a megabyte of it.
 
-    Its process group ends with it. Raises ToolchainError where it cannot be started, takes longer than `timeout_s`, or where
-    `log` cannot be written.
+    Its process group ends with it, and with this process, should that be killed. Raises ToolchainError where it cannot be
+    started, takes longer than `timeout_s`, or where `log` cannot be written.
     """
+    with Watcher(stop=command.stop) as watcher:
+        return _watched(command, log, timeout_s, watcher)
+
+
+def _watched(command: Command, log: Path | None, timeout_s: float, watcher: Watcher) -> Finished:
     name = Path(command.arguments[0]).name
     try:
         process = subprocess.Popen(
@@ -93,6 +99,7 @@ def run_command(command: Command, *, log: Path | None, timeout_s: float) -> Fini
         )
     except OSError as error:
         raise ToolchainError(f"{command.arguments[0]} cannot be started: {error.strerror or error}") from error
+    watcher.group(process.pid)
     assert process.stdout is not None
     kept = _Kept()
     reader = threading.Thread(target=kept.read, args=(process.stdout,), daemon=True)

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.vitis import VitisSettings, run_python_job
+from edgesearch.files import Watcher
 from edgesearch.objectives.vitis._results import Results
 from edgesearch.objectives.vitis._source import ModelSource
 
@@ -77,13 +78,14 @@ def finished(job: Job, settings: VitisSettings) -> Iterator[Results]:
     """
     folder = Path(tempfile.mkdtemp(prefix="edgesearch-vitis-"))
     failed = True
-    try:
-        job.write(folder)
-        run_python_job(RUNNER, folder, settings)
-        yield Results.read(folder, job.task, job.source)
-        failed = False
-    finally:
-        _clear(folder, keep_log=failed)
+    with Watcher(folder=folder):
+        try:
+            job.write(folder)
+            run_python_job(RUNNER, folder, settings)
+            yield Results.read(folder, job.task, job.source)
+            failed = False
+        finally:
+            _clear(folder, keep_log=failed)
 
 
 def check_packages(settings: VitisSettings, *tasks: Task) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, paths and TOML as people write them."""
+"""Files that appear whole or not at all, folders that go when their process is killed, paths and TOML as people write them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import EdgesearchError
+from edgesearch.files._watcher import Watcher as Watcher
+from edgesearch.files._watcher import temporary_folder as temporary_folder
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from edgesearch.board_eval import (
     write_xmodel,
 )
 from edgesearch.errors import ToolchainError, XmodelError
+from edgesearch.files import temporary_folder
 from edgesearch.objectives.data import DataSet, prepare
 from edgesearch.objectives.stages._artifact import Artifact
 from edgesearch.objectives.stages._context import Context
@@ -87,8 +86,8 @@ def vitis_file(graph: Graph, dpu: Dpu, settings: VitisSettings, *, toolchain: st
             f"vai_c_xir of this machine is of {found}, and the study's is of {toolchain}; have the same Vitis AI on every "
             "machine"
         )
-    with tempfile.TemporaryDirectory(prefix="edgesearch-") as folder:
-        path = Path(folder) / "network_int.xmodel"
+    with temporary_folder("edgesearch-") as folder:
+        path = folder / "network_int.xmodel"
         write_xmodel(graph, path)
         return compile_with_vitis(path, dpu, settings)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import torch
 from edgesearch.board_eval import BoardRun, Graph, LogitsComparison, execute, quantize_images
 from edgesearch.board_eval.boards import conditions
 from edgesearch.errors import BoardError
+from edgesearch.files import temporary_folder
 from edgesearch.objectives.data import DataSet, Split, prepare
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._plan import Plan
@@ -53,8 +52,8 @@ def _run(context: Context[OnBoardSettings]) -> Result:
     split = Split(validation.images[:count], validation.labels[:count])
     images = np.concatenate([quantize_images(batch, fix) for batch in _batches(graph, split, context.data)])
     board = context.board.open(context.folder)
-    with tempfile.TemporaryDirectory(prefix="edgesearch-") as folder:
-        xmodel = Path(folder) / "network.xmodel"
+    with temporary_folder("edgesearch-") as folder:
+        xmodel = folder / "network.xmodel"
         xmodel.write_bytes(compiled_content(context.input("compiled")))
         run = board.run(xmodel, images, split.labels)
     expected = np.concatenate([execute(graph, batch, device=context.device) for batch in _batches(graph, split, context.data)])
