@@ -882,7 +882,8 @@ def parse(words: list[str]) -> argparse.Namespace:
 
 def unread_option(arguments: argparse.Namespace) -> str | None:
     """The first option that is given and would not be looked at, as a sentence."""
-    names, why = ("logits", "labels"), "it is for --images, which are not given"
+    names: tuple[str, ...] = ("logits", "labels")
+    why = "it is for --images, which are not given"
     if arguments.images:
         names, why = ("csv", "measure_anyway", "export"), "it is for the golden images of an export, not for --images"
     if arguments.probe:
