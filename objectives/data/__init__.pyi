@@ -20,6 +20,7 @@ from ._mixing import mixed as mixed
 from ._normalisation import Normalisation as Normalisation
 from ._normalisation import imagenet_normalisation as imagenet_normalisation
 from ._settings import DataSettings as DataSettings
+from ._settings import without_unread as without_unread
 from ._source import DataSource as DataSource
 from ._source import RawData as RawData
 from ._source import Split as Split

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from edgesearch.objectives.data._normalisation import NormalisationChoice, parse_choice
-from edgesearch.objectives.data._sources import BUILT_IN, DATA_SOURCES
+from edgesearch.objectives.data._sources import BUILT_IN, DATA_SOURCES, READ_BY
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces import Settings
 
-__all__ = ["DataSettings"]
+__all__ = ["DataSettings", "without_unread"]
+
+#: Settings that some sources read.
+_OF_SOME = frozenset().union(*READ_BY.values())
 
 
 class DataSettings(Settings):
@@ -29,6 +34,8 @@ class DataSettings(Settings):
     white: the value that means white where images are deeper than 8 bits; left out, 65,535 for 16 bits and 1 for floats.
     skip_unreadable: leave damaged pictures of a folder out; otherwise they are an error that names them.
     options: what a source of your own is told.
+
+    A setting that the named source does not read is refused.
     """
 
     name: str = "digits"
@@ -65,4 +72,26 @@ class DataSettings(Settings):
             raise ValueError(
                 f"`options` are for a data source of your own; {self.name!r} takes none, got {', '.join(self.options)}"
             )
+        if unread := [f"{key} = {_written(getattr(self, key))}" for key in _unread(self.name, self.model_dump())]:
+            has_files = self.root is not None and "root" not in READ_BY[self.name]
+            advice = 'add name = "folder" or name = "npz"' if has_files else "leave it out"
+            raise ValueError(f"data set {self.name!r} does not read {', '.join(unread)}; {advice}")
         return self
+
+
+def without_unread(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """A [data] table without what its source does not read, which earlier versions took and passed over."""
+    unread = _unread(str(tables.get("name", DataSettings.model_fields["name"].default)), tables)
+    return {key: value for key, value in tables.items() if key not in unread}
+
+
+def _unread(name: str, tables: Mapping[str, Any]) -> list[str]:
+    """The keys that say something which the source of this name does not read; a source of the user's own may read all."""
+    fields = DataSettings.model_fields
+    known = _OF_SOME - READ_BY.get(name, _OF_SOME)
+    return sorted(key for key in known & tables.keys() if tables[key] != fields[key].default)
+
+
+def _written(value: object) -> str:
+    """As TOML has it."""
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else f'"{value}"'

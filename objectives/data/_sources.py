@@ -20,7 +20,7 @@ from edgesearch.plugins import Registry, is_import_path
 if TYPE_CHECKING:
     from edgesearch.objectives.data._settings import DataSettings
 
-__all__ = ["BUILT_IN", "DATA_SOURCES", "read_source"]
+__all__ = ["BUILT_IN", "DATA_SOURCES", "READ_BY", "read_source"]
 
 DATA_SOURCES: Registry[DataSource] = Registry("data set")
 DATA_SOURCES.add("digits", read_digits)
@@ -32,6 +32,15 @@ DATA_SOURCES.add("folder", read_folder)
 
 #: The sources of this program, which take no `options`.
 BUILT_IN = frozenset(DATA_SOURCES)
+#: Of the settings that not every source reads, those that each source of this program does.
+READ_BY: dict[str, frozenset[str]] = {
+    "digits": frozenset(),
+    "mnist": frozenset({"root", "download"}),
+    "fashion_mnist": frozenset({"root", "download"}),
+    "cifar10": frozenset({"root", "download", "white"}),  # `white` is of its archive of arrays
+    "npz": frozenset({"root", "white"}),
+    "folder": frozenset({"root", "white", "skip_unreadable"}),
+}
 
 
 def read_source(settings: DataSettings, folder: Path | None) -> RawData:

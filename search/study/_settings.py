@@ -11,6 +11,7 @@ import optuna
 from pydantic import ValidationError
 
 from edgesearch.errors import StudyError
+from edgesearch.objectives.data import without_unread
 from edgesearch.search.study._file import StudyFile, bundled_studies
 from edgesearch.spaces import explain, identity, weights_fingerprint, without_paths
 
@@ -28,15 +29,15 @@ _NAME_FILES = ("data", "board", "teacher", "space", "candidates")
 def stored_settings(study: optuna.Study) -> StudyFile:
     """The study file that a study was started with.
 
-    A setting that the stored study does not name has its default. Raises StudyError for a study that is not edgesearch's, and
-    for settings that this version does not know.
+    A setting that the stored study does not name has its default, and so has one of its data that their source never read.
+    Raises StudyError for a study that is not edgesearch's, and for settings that this version does not know.
     """
     attributes = study.user_attrs
     content = attributes.get(_SETTINGS)
     if not isinstance(content, dict):
         raise StudyError(f"study {study.study_name!r} was not made by edgesearch; name another one")
     try:
-        settings = StudyFile.model_validate(content)
+        settings = StudyFile.model_validate(content | {"data": without_unread(content.get("data", {}))})
     except ValidationError as error:
         version = attributes.get(_VERSION, "another version")
         raise StudyError(

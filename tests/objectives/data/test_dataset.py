@@ -72,6 +72,30 @@ def test_newer_settings_are_validated(settings: dict[str, object]) -> None:
         DataSettings.model_validate(settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"root": "flowers"}, r"'digits' does not read root = \"flowers\"; add name = \"folder\" or name = \"npz\""),
+        ({"download": True}, "'digits' does not read download = true; leave it out"),
+        ({"white": 16.0}, "'digits' does not read white = 16; leave it out"),
+        ({"name": "npz", "root": "a.npz", "download": True}, "'npz' does not read download = true"),
+        ({"name": "npz", "root": "a.npz", "skip_unreadable": True}, "'npz' does not read skip_unreadable = true"),
+        ({"name": "folder", "root": "a", "download": True}, "'folder' does not read download"),
+        ({"name": "mnist", "download": True, "white": 255}, "'mnist' does not read white"),
+        ({"name": "cifar10", "skip_unreadable": True}, "'cifar10' does not read skip_unreadable"),
+    ],
+)
+def test_settings_that_the_source_does_not_read_are_refused(settings: dict[str, object], complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        DataSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_an_own_source_may_read_every_setting() -> None:
+    own = DataSettings(name="a:load", root=Path("a"), download=True, white=3, skip_unreadable=True)
+    assert DataSettings.model_validate_json(own.model_dump_json()) == own
+    assert DataSettings(root=None, download=False) == DataSettings()
+
+
 def test_named_classes_without_images(tmp_path: Path) -> None:
     path = numbered(tmp_path, classes=np.array(["a", "b", "c", "d", "e"]))
     with pytest.raises(DataError, match="class 'e' of 'npz' has no training images; add some, or take it out"):

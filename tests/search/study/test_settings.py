@@ -44,6 +44,15 @@ def test_a_setting_that_nobody_set_is_no_difference(study: optuna.Study) -> None
     refuse_changes(study, StudyFile.parse(TABLES | {"search": {"trials": 7}, "description": "more"}))
 
 
+def test_data_settings_that_were_passed_over_do_not_keep_a_stored_study_from_going_on(study: optuna.Study) -> None:
+    settings = StudyFile.parse(TABLES)
+    store_settings(study, settings)
+    content = settings.to_json()
+    study.set_user_attr("study", content | {"data": content["data"] | {"root": "flowers", "download": True}})
+    assert stored_settings(study) == settings
+    refuse_changes(study, settings)
+
+
 def test_tools_may_move_between_runs_and_the_last_place_is_stored(study: optuna.Study, tmp_path: Path) -> None:
     store_settings(study, StudyFile.parse(TABLES, folder=tmp_path))
     moved = stored_settings(study).with_changes(vitis={"python": "/opt/vitis/bin/python", "engine": "podman"})
