@@ -14,7 +14,12 @@ from edgesearch.objectives.data._source import Images, Labels, RawData, Split
 if TYPE_CHECKING:
     from edgesearch.objectives.data._settings import DataSettings
 
-__all__ = ["as_images", "as_labels", "read_npz"]
+__all__ = ["DARK", "as_images", "as_labels", "dark_note", "read_npz"]
+
+#: The brightest value of all images is expected to reach this share of white.
+DARK = 0.25
+#: White of a byte.
+_BYTE = 255
 
 #: Names of the images and the labels of each part, those of this program first, then Keras's.
 _TRAIN = (("train_images", "x_train"), ("train_labels", "y_train"))
@@ -38,12 +43,17 @@ def read_npz(settings: DataSettings, folder: Path | None) -> RawData:
         found = ", ".join(sorted(arrays)) or "nothing"
         raise DataError(f"{path} holds {found}; expected train_images and train_labels (or x_train and y_train)")
     validation = _part(arrays, path, _VALIDATION, settings.white) if settings.own_validation else None
-    if "classes" in arrays:
-        classes = tuple(str(name) for name in arrays["classes"].ravel())
-    else:
-        classes = tuple(str(k) for k in range(int(train.labels.max()) + 1)) if len(train) else ()
-    used = {name for part in (_TRAIN, _TEST, _VALIDATION) for names in part for name in names} | {"classes"}
+    classes = _class_names(arrays["classes"], path) if "classes" in arrays else _numbered_classes(train.labels, path)
+    return RawData(classes, train, test, validation, notes=(*dark_note(train.images), *_notes(arrays, settings, path)))
+
+
+def _notes(arrays: dict[str, NDArray[Any]], settings: DataSettings, path: Path) -> list[str]:
+    """Sentences on what is not read, or not as the settings have it."""
     notes = []
+    images = [arrays[name] for name in (*_TRAIN[0], *_TEST[0]) if name in arrays]
+    if settings.white is not None and settings.white > _BYTE and any(array.dtype == np.uint8 for array in images):
+        notes.append(f"white = {settings.white:g} is for deeper values: the bytes of {path.name} are taken as they are")
+    used = {name for part in (_TRAIN, _TEST, _VALIDATION) for names in part for name in names} | {"classes"}
     if unused := sorted(set(arrays) - used):
         notes.append(f"not read: {', '.join(unused)} of {path.name}, which are no arrays that a data set is made of")
     if not settings.own_validation and any(name in arrays for name in _VALIDATION[0]):
@@ -51,7 +61,25 @@ def read_npz(settings: DataSettings, folder: Path | None) -> RawData:
             f"the validation images in {path.name} are not read; set `own_validation = true` to validate on them instead of on "
             "some of the training images"
         )
-    return RawData(classes, train, test, validation, notes=tuple(notes))
+    return notes
+
+
+def _class_names(array: NDArray[Any], path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in array.ravel())
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} classes holds bytes that are not UTF-8 ({error.object!r}); store the names as text") from error
+
+
+def _numbered_classes(labels: Labels, path: Path) -> tuple[str, ...]:
+    """The classes of labels without names: as many as the largest says, of which each needs an image."""
+    largest = int(labels.max()) if len(labels) else -1
+    if largest >= len(labels) > 0:
+        raise DataError(
+            f"{path} has a training label {largest}, but only {len(labels)} training images, and no `classes`; number the "
+            "classes from 0 without gaps: names, labels = numpy.unique(labels, return_inverse=True)"
+        )
+    return tuple(map(str, range(largest + 1)))
 
 
 def _part(
@@ -97,6 +125,11 @@ def _load_archive(path: Path) -> dict[str, NDArray[Any]]:
             return arrays
     except DataError:
         raise
+    except MemoryError as error:
+        raise DataError(
+            f"the arrays of {path} do not fit into this machine's memory ({str(error) or 'it gave no more'}); store fewer or "
+            "smaller images, as bytes, or use a machine with more memory"
+        ) from error
     except OSError as error:
         raise refuse(error.strerror or "it is damaged") from error
     except Exception as error:  # a damaged archive fails in zipfile, zlib, the header parser, ...: all mean the same here
@@ -106,11 +139,11 @@ def _load_archive(path: Path) -> dict[str, NDArray[Any]]:
 def as_images(array: NDArray[Any], where: str, white: float | None = None) -> Images:
     """`array` as uint8 (N, H, W, C); DataError with `where` in it if it is something else.
 
-    Bytes are taken as they are. Floats are from 0 (black) to `white`, 1 if left out; other integers from 0 to `white`, 255 if
-    left out. (N, H, W) is one channel.
+    Floats are from 0 (black) to `white`, 1 if left out; integers from 0 to `white`, 255 if left out. Bytes are taken as they
+    are where `white` is more than they can hold. (N, H, W) is one channel.
     """
     array = _with_channels(array, where)
-    if array.dtype == np.uint8:
+    if array.dtype == np.uint8 and (white is None or white >= _BYTE):
         return np.ascontiguousarray(array)
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
@@ -121,7 +154,20 @@ def as_images(array: NDArray[Any], where: str, white: float | None = None) -> Im
     low, high = (array.min(), array.max()) if array.size else (0, 0)
     if not (low >= 0 and high <= top):  # NaN fails both
         raise DataError(f"{where} ({array.dtype}) goes from {low:g} to {high:g}; {_range_advice(float(low), float(high), top)}")
+    if array.dtype == np.uint8:  # by a table, since eight times the memory would be needed to multiply
+        return np.rint(np.minimum(np.arange(256), top) * (255 / top)).astype(np.uint8)[array]
     return np.rint(array * (255 / top)).astype(np.uint8)
+
+
+def dark_note(images: Images) -> list[str]:
+    """A sentence on images (N, H, W, C) of which none is anywhere near white; none for others."""
+    brightest = int(images.max()) if images.size else 255
+    if brightest >= DARK * 255:
+        return []
+    return [
+        f"the brightest value of all training images is {brightest / 255:.1%} of white, so that they are nearly black; set "
+        "`white` to the number that means white"
+    ]
 
 
 def _range_advice(low: float, high: float, top: float) -> str:

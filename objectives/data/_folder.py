@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgesearch.errors import DataError
+from edgesearch.objectives.data._arrays import DARK
 from edgesearch.objectives.data._folder_files import list_pictures, some, with_count
 from edgesearch.objectives.data._pictures import Picture, UnreadableError, read_picture
 from edgesearch.objectives.data._source import Images, RawData, Split
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from edgesearch.objectives.data._settings import DataSettings
 
 __all__ = ["read_folder"]
-
-#: The brightest deep grey picture is expected to reach this share of white.
-_DARK = 0.25
 
 
 def read_folder(settings: DataSettings, folder: Path | None) -> RawData:
@@ -116,7 +114,7 @@ def _picture_notes(pictures: Sequence[Picture], white: float | None) -> list[str
     tops = [picture.top for picture in pictures if picture.top is not None]
     if tops:
         notes.append(f"{with_count(len(tops))} of deep grey: scaled to 8 bits")
-    if tops and max(tops) < _DARK:
+    if tops and max(tops) < DARK:
         notes.append(
             f"the brightest picture of deep grey reaches {max(tops):.1%} of white, so most of the detail is lost; set "
             "`white` to the value that means white"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgesearch.errors import DataError, EdgesearchError
-from edgesearch.objectives.data._arrays import as_images, as_labels, read_npz
+from edgesearch.objectives.data._arrays import as_images, as_labels, dark_note, read_npz
 from edgesearch.objectives.data._cifar10 import read_cifar10
 from edgesearch.objectives.data._digits import read_digits
 from edgesearch.objectives.data._folder import read_folder
@@ -32,6 +34,8 @@ DATA_SOURCES.add("folder", read_folder)
 
 #: The sources of this program, which take no `options`.
 BUILT_IN = frozenset(DATA_SOURCES)
+#: Kinds of things in a list that a sentence names.
+_LISTED = 3
 #: Of the settings that not every source reads, those that each source of this program does.
 READ_BY: dict[str, frozenset[str]] = {
     "digits": frozenset(),
@@ -82,9 +86,11 @@ def _checked(raw: object, settings: DataSettings) -> RawData:
         if not isinstance(split, Split):
             raise DataError(f"{name} of data source {settings.name!r} is {type(split).__name__}; expected a Split")
         where = f"{settings.name} {name}"
-        images, labels = np.asarray(split.images), np.asarray(split.labels)
-        names = tuple(map(str, split.names))
-        return Split(as_images(images, f"{where} images", settings.white), as_labels(labels, f"{where} labels"), names)
+        images = _array(split.images, f"{where} images", "one array of images of one size: numpy.stack(images)")
+        labels = _array(split.labels, f"{where} labels", "one array with a number for each image")
+        white = None if images.dtype == np.uint8 else settings.white  # the source has scaled what it gives as bytes
+        names = _texts(split.names, f"{where} names", "a tuple of a name for each image, or () where they have none")
+        return Split(as_images(images, f"{where} images", white), as_labels(labels, f"{where} labels"), names)
 
     train = part(raw.train, "train")
     if train is None:
@@ -94,12 +100,36 @@ def _checked(raw: object, settings: DataSettings) -> RawData:
             f"normalisation of data source {settings.name!r} is {raw.normalisation!r}; expected edgesearch.objectives.data."
             "Normalisation(mean, std)"
         )
+    if raw.preparation and not isinstance(raw.preparation, str):
+        raise DataError(f"{settings.name} preparation is {raw.preparation!r}; expected a sentence, or ''")
+    own = [] if settings.name in BUILT_IN else dark_note(train.images)
     return RawData(
-        classes=tuple(map(str, raw.classes)),
+        classes=_texts(raw.classes, f"{settings.name} classes", "a tuple of the classes' names"),
         train=train,
         test=part(raw.test, "test"),
         validation=part(raw.validation, "validation"),
         normalisation=raw.normalisation,
-        notes=tuple(raw.notes),
-        preparation=raw.preparation,
+        notes=(*_texts(raw.notes, f"{settings.name} notes", "a tuple of sentences"), *own),
+        preparation=raw.preparation or "",
     )
+
+
+def _array(given: object, where: str, expected: str) -> NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except Exception as error:  # whatever the user's own objects raise
+        raise DataError(f"{where} are {_told(given)}, which make no array; expected {expected}") from error
+
+
+def _texts(given: object, where: str, expected: str) -> tuple[str, ...]:
+    if not isinstance(given, Iterable):
+        raise DataError(f"{where} is {_told(given)}; expected {expected}")
+    return tuple(map(str, given))
+
+
+def _told(given: object) -> str:
+    """What was given, in a few words."""
+    if not isinstance(given, list | tuple):
+        return repr(given)
+    kinds = sorted({f"{type(item).__name__} {getattr(item, 'shape', '')}".strip() for item in given})
+    return f"a {type(given).__name__} of {', '.join(kinds[:_LISTED])}{', ...' if len(kinds) > _LISTED else ''}"

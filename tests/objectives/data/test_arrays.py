@@ -44,6 +44,30 @@ def test_white_scales_deeper_arrays(stored: object, white: float | None) -> None
     assert np.array_equal(as_images(stored(pixels), "here", white), pixels)  # type: ignore[operator]
 
 
+def test_white_scales_bytes_that_are_darker(tmp_path: Path) -> None:
+    levels = RNG.integers(0, 17, (200, 4, 4), dtype=np.uint8)
+    levels[0, 0, 0] = 16
+    path = numbered(tmp_path, train_images=levels, test_images=None, test_labels=None)
+    dark, scaled = (load_data(DataSettings(name="npz", root=path, white=white)) for white in (None, 16))
+    assert dark.train.images.max() <= 16
+    assert [note for note in dark.notes if "6.3% of white" in note and "set `white`" in note]
+    raw = read_npz(DataSettings(name="npz", root=path, white=16), None)
+    assert np.array_equal(raw.train.images[..., 0], np.rint(levels * (255 / 16)))
+    assert max(split.images.max() for split in (scaled.train, scaled.validation, scaled.calibration, scaled.test)) == 255
+    assert not scaled.notes
+    masks = (levels > 8).astype(np.uint8)
+    assert np.array_equal(as_images(masks, "here", 1.0)[..., 0], masks * 255)
+    with pytest.raises(DataError, match=r"here \(uint8\) goes from 0 to 16; expected 0 to 8"):
+        as_images(levels, "here", 8)
+
+
+def test_white_beyond_a_byte_leaves_bytes_as_they_are_and_says_so(tmp_path: Path) -> None:
+    path = numbered(tmp_path)
+    plain, deep = (load_data(DataSettings(name="npz", root=path, white=white)) for white in (None, 4095))
+    assert plain.fingerprint == deep.fingerprint
+    assert [note for note in deep.notes if "white = 4095 is for deeper values" in note]
+
+
 def test_truth_values_are_black_and_white() -> None:
     assert np.unique(as_images(np.eye(4, dtype=bool)[None], "here")).tolist() == [0, 255]
 
@@ -115,6 +139,36 @@ def test_archives_that_are_none(tmp_path: Path) -> None:
         assert "pickle" not in str(raised.value)
     with pytest.raises(DataError, match="needs `root`"):
         read(None)
+
+
+def test_an_archive_that_memory_does_not_suffice_for_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = numbered(tmp_path)
+
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError("Unable to allocate 93.1 GiB")
+
+    monkeypatch.setattr("numpy.lib.npyio.NpzFile.__getitem__", fails)
+    with pytest.raises(DataError, match=r"do not fit into this machine's memory \(Unable to allocate 93.1 GiB\); store fewer"):
+        read(path)
+
+
+def test_labels_that_are_large_numbers_without_classes_are_refused_at_once(tmp_path: Path) -> None:
+    path = numbered(tmp_path, train_labels=np.where(np.arange(200) % 2, 10**9, 4))
+    with pytest.raises(DataError, match=r"training label 1000000000, but only 200 training images.* without gaps"):
+        read(path)
+
+
+def test_names_of_classes_in_bytes_are_text(tmp_path: Path) -> None:
+    path = numbered(tmp_path, classes=np.array(["cat", "d\u00f6g", "c", "d"]).astype("U").view(np.ndarray))
+    text = load_data(DataSettings(name="npz", root=path))
+    path = numbered(tmp_path, classes=np.array([name.encode() for name in text.classes]))
+    in_bytes = load_data(DataSettings(name="npz", root=path))
+    assert in_bytes.classes == ("cat", "d\u00f6g", "c", "d")
+    assert in_bytes.fingerprints == text.fingerprints
+    with pytest.raises(DataError, match="classes holds bytes that are not UTF-8"):
+        read(numbered(tmp_path, classes=np.array([b"\xff\xfe", b"b", b"c", b"d"])))
 
 
 @pytest.mark.parametrize(

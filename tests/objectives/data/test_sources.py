@@ -158,6 +158,18 @@ def test_an_own_source_may_set_validation_images_aside(tmp_path: Path) -> None:
         ),
         (SOURCE.replace("Normalisation((0.1,), (0.2,))", "(0.1, 0.2)"), r"normalisation of .* is \(0.1, 0.2\); expected"),
         (SOURCE.replace("(0.2,)", "(0.0,)"), "failed: ValueError: .*every std must be above 0"),
+        (
+            SOURCE.replace("Split(images, labels)", "Split([np.zeros((8, 8)), np.zeros((9, 8))] * 30, labels)"),
+            r"my_source:load train images are a list of ndarray \(8, 8\), ndarray \(9, 8\), .* expected one array of images",
+        ),
+        (
+            SOURCE.replace("images, labels)", "images, [[0], [0, 1]])"),
+            "my_source:load train labels are a list of list, which make no array; expected one array with a number",
+        ),
+        (SOURCE.replace('("dark", "bright")', "2"), "my_source:load classes is 2; expected a tuple of the classes' names"),
+        (SOURCE.replace("labels)", "labels, None)"), "my_source:load train names is None; expected a tuple of a name for each"),
+        (SOURCE.replace('("made up",)', "7"), "my_source:load notes is 7; expected a tuple of sentences"),
+        (SOURCE.replace('("made up",)', "(), preparation=3"), "my_source:load preparation is 3; expected a sentence"),
         (SOURCE.replace("% 2\n", "% 3\n"), "a training label of 'my_source:load' is 2; expected 0 to 1"),
     ],
 )
@@ -165,6 +177,13 @@ def test_an_own_source_that_is_wrong_is_one_sentence(tmp_path: Path, source: str
     write_source(tmp_path, source)
     with pytest.raises(DataError, match=complaint):
         own(tmp_path)
+
+
+def test_bytes_of_an_own_source_are_as_it_scaled_them(tmp_path: Path) -> None:
+    write_source(tmp_path)
+    plain, with_white = own(tmp_path), own(tmp_path, white=16)
+    assert plain.fingerprint == with_white.fingerprint
+    assert [note for note in plain.notes if "nearly black" in note]  # its levels are 1 to 60
 
 
 def test_names_that_are_none(tmp_path: Path) -> None:
