@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class Listing:
 
     roots: the folder of each part's class folders.
     skipped: suffix -> how many files in class folders are no pictures.
+    lost: links to nothing, and folders that cannot be read, in the place of pictures or class folders.
     """
 
     root: Path
@@ -42,6 +43,7 @@ class Listing:
     classes: tuple[str, ...]
     entries: tuple[Entry, ...]
     skipped: Counter[str]
+    lost: tuple[Path, ...] = ()
 
     def skipped_kinds(self) -> str:
         """How many files are no pictures, by kind: "3 files (2 .csv, 1 .txt)"."""
@@ -56,7 +58,9 @@ class Listing:
         if not empty:
             return
         train = self.roots["train"]
-        left_out = f" (left out as no pictures: {self.skipped_kinds()})" if self.skipped else ""
+        said = [f"left out as no pictures: {self.skipped_kinds()}"] if self.skipped else []
+        said += [self._lost_sentence()] if self.lost else []
+        left_out = f" ({'; '.join(said)})" if said else ""
         if len(empty) == len(self.classes):
             raise DataError(f"{train} has no readable pictures in its class folders{left_out}")
         one = len(empty) == 1
@@ -65,6 +69,10 @@ class Listing:
             f"{what} in {train} {'has' if one else 'have'} no readable picture{left_out}; put some there, or remove the "
             f"{'folder' if one else 'folders'}"
         )
+
+    def _lost_sentence(self) -> str:
+        what = "link to nothing or folder" if len(self.lost) == 1 else "links to nothing or folders"
+        return f"{len(self.lost)} {what} that cannot be read: {some([str(path.relative_to(self.root)) for path in self.lost])}"
 
     def notes(self) -> list[str]:
         """Sentences on what is not read."""
@@ -80,6 +88,8 @@ class Listing:
                 notes.append(f"left out: {with_count(len(loose))} in {place} itself, in the folder of no class")
         if self.skipped:
             notes.append(f"left out: {self.skipped_kinds()}, which are no pictures that Pillow decodes")
+        if self.lost:
+            notes.append(f"left out: {self._lost_sentence()}")
         return notes
 
 
@@ -90,19 +100,30 @@ def list_pictures(root: Path, own_validation: bool) -> Listing:
     classes = tuple(p.name for p in _folders(train))
     if not classes:
         raise DataError(f"{train} has no folder for a class; expected {train}/CLASS/*.png or *.jpg")
+    if "test" in roots and not _folders(roots["test"]):
+        loose = sum(path.is_file() and _is_picture(path) for path in roots["test"].iterdir() if not _is_litter(path.name))
+        raise DataError(
+            f"{roots['test']} has {with_count(loose)} but no class folders; sort them into {roots['test']}/CLASS, or move the "
+            f"folder away: test images are then drawn from {train}"
+        )
     entries: list[Entry] = []
     skipped: Counter[str] = Counter()
+    lost = [path for place in roots.values() for path in sorted(place.iterdir()) if _is_lost(path)]
     for part, place in roots.items():
         unknown = sorted({p.name for p in _folders(place)} - set(classes))
         if unknown:
             raise DataError(f"{place} has the class {unknown[0]!r}, which {train} has not")
         for label, name in enumerate(classes):
-            for path in sorted(_walk(place / name)):
+            files, unreachable = _walk(place / name)
+            lost += unreachable
+            for path in sorted(files):
                 if _is_picture(path):
                     entries.append(Entry(part, path, label))
                 else:
                     skipped[path.suffix.lower() or "without suffix"] += 1
-    return Listing(root, roots, classes, tuple(entries), skipped)
+        if part != "train" and not any(entry.part == part for entry in entries):
+            raise DataError(f"{place} has no pictures in its class folders; put some there, or move the folder away")
+    return Listing(root, roots, classes, tuple(entries), skipped, tuple(sorted(lost)))
 
 
 def some(names: Sequence[str]) -> str:
@@ -156,10 +177,36 @@ def _part_roots(root: Path, own_validation: bool) -> dict[str, Path]:
     return roots
 
 
-def _walk(place: Path) -> Iterator[Path]:
-    """Every file below a folder but litter and what lies in folders that are litter."""
-    if not place.is_dir():
-        return
-    for path in place.rglob("*"):
-        if path.is_file() and not any(_is_litter(name) for name in path.relative_to(place).parts):
-            yield path
+def _is_lost(path: Path) -> bool:
+    """Whether it is a link to nothing."""
+    return path.is_symlink() and not path.exists() and not _is_litter(path.name)
+
+
+def _walk(place: Path) -> tuple[list[Path], list[Path]]:
+    """Every file below a folder but litter and what lies in folders that are litter; and what cannot be reached there.
+
+    Links are followed, behind all real folders. A folder is read once, and none through a link that lies in it: links may go
+    round in circles.
+    """
+    files: list[Path] = []
+    lost: list[Path] = []
+    folders, links, seen = [place] if place.is_dir() else [], list[Path](), set[Path]()
+    while folders or links:
+        folder = folders.pop() if folders else links.pop(0)
+        real = folder.resolve()
+        if real in seen or (folder != place and folder.is_symlink() and folder.parent.resolve().is_relative_to(real)):
+            continue
+        seen.add(real)
+        try:
+            for path in sorted(folder.iterdir()):
+                if _is_litter(path.name):
+                    continue
+                if path.is_dir():
+                    (links if path.is_symlink() else folders).append(path)
+                elif path.is_file():
+                    files.append(path)
+                elif _is_lost(path):
+                    lost.append(path)
+        except OSError:
+            lost.append(folder)
+    return files, lost

@@ -92,6 +92,48 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path) -> None:
     assert "1 picture in" in notes
 
 
+def test_pictures_behind_links_are_read_and_broken_links_are_named(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "signs", tmp_path / "elsewhere"
+    two_classes(root)
+    for k in range(3):
+        picture(elsewhere / "more" / f"{k}.png")
+    (root / "ant" / "linked").symlink_to(elsewhere)
+    (root / "ant" / "file.png").symlink_to(elsewhere / "more" / "0.png")
+    (root / "ant" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (root / "cat").symlink_to(tmp_path / "nowhere")
+    raw = read(root)
+    assert np.bincount(raw.train.labels).tolist() == [10, 6]
+    assert raw.train.names[6:10] == ("ant/file.png", *(f"ant/linked/more/{k}.png" for k in range(3)))
+    assert [note for note in raw.notes if "2 links to nothing or folders that cannot be read: ant/gone.png, cat" in note]
+
+
+def test_links_that_go_round_in_circles_add_nothing(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    picture(tmp_path / "ant" / "real" / "0.png")
+    before = read(tmp_path).train.names
+    (tmp_path / "ant" / "again").symlink_to(tmp_path / "ant" / "real")  # earlier in the alphabet
+    (tmp_path / "ant" / "real" / "up").symlink_to(tmp_path / "ant")
+    (tmp_path / "ant" / "root").symlink_to(tmp_path)
+    (tmp_path / "ant" / "self").symlink_to(tmp_path / "ant" / "self")
+    raw = read(tmp_path)
+    assert raw.train.names == before
+    assert [note for note in raw.notes if "1 link to nothing or folder that cannot be read: ant/self" in note]
+
+
+def test_a_test_folder_without_class_folders_is_told(tmp_path: Path) -> None:
+    two_classes(tmp_path / "train")
+    (tmp_path / "test").mkdir()
+    with pytest.raises(DataError, match=r"test has 0 pictures but no class folders; sort them into .*test/CLASS, or move"):
+        read(tmp_path)
+    for k in range(3):
+        picture(tmp_path / "test" / f"{k}.jpg")
+    with pytest.raises(DataError, match=r"test has 3 pictures but no class folders; .* are then drawn from .*train"):
+        read(tmp_path)
+    (tmp_path / "test" / "ant").mkdir()
+    with pytest.raises(DataError, match="test has no pictures in its class folders; put some there, or move the folder away"):
+        read(tmp_path)
+
+
 def test_damaged_pictures_are_named_together_and_left_out_when_asked(tmp_path: Path) -> None:
     two_classes(tmp_path, 20)
     for k in range(7):
