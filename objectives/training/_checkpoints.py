@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Checkpoints", "Saver", "pack", "unpack"]
+__all__ = ["Checkpoints", "Saver", "misfit", "pack", "unpack"]
 
 #: Named tensors, and JSON.
 State: TypeAlias = tuple[dict[str, Tensor], dict[str, Any]]
@@ -25,6 +25,9 @@ class Checkpoints(Protocol):
         """Keep the state after `epoch` epochs, or within the one that follows, in the place of an earlier one, whole or not at
         all. Tensors are on the CPU; meta is JSON.
         """
+
+    def clear(self) -> None:
+        """Forget what was saved."""
 
 
 class Saver:
@@ -68,6 +71,18 @@ def pack(modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dic
             if value is not None:
                 tensors[f"optimizer/{place}/{name}"] = _own(torch.as_tensor(value))
     return tensors
+
+
+def misfit(tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module]) -> str:
+    """Where `pack`'s tensors are those of other modules, by their names or shapes: the first difference; "" where they fit."""
+    own = {f"{prefix}/{name}": value.shape for prefix, module in modules.items() for name, value in module.state_dict().items()}
+    given = {name: value.shape for name, value in tensors.items() if name.partition("/")[0] in modules}
+    for name in dict.fromkeys((*own, *given)):
+        found, expected = given.get(name), own.get(name)
+        if found != expected:
+            shapes = ["nothing" if shape is None else str(tuple(shape)) for shape in (found, expected)]
+            return f"{name.partition('/')[2]} is {shapes[0]} there and {shapes[1]} here"
+    return ""
 
 
 def unpack(tensors: dict[str, Tensor], modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:

@@ -22,7 +22,7 @@ from edgesearch.objectives.data import DataSet, seed_from
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._average import Average
 from edgesearch.objectives.training._batches import Batches, smaller
-from edgesearch.objectives.training._checkpoints import Checkpoints, Saver, State, pack, unpack
+from edgesearch.objectives.training._checkpoints import Checkpoints, Saver, State, misfit, pack, unpack
 from edgesearch.objectives.training._device import choose_device, out_of_memory, use_bfloat16
 from edgesearch.objectives.training._distillation import Batch, Loss, Supervision
 from edgesearch.objectives.training._evaluation import evaluate
@@ -323,9 +323,13 @@ class _Run:
 
     def resume(self, checkpoints: Checkpoints | None, last: int) -> None:
         latest = None if checkpoints is None else checkpoints.latest()
-        if latest is None or (latest[0], "under_way" in latest[2]) > (last, False):
+        if checkpoints is None or latest is None or (latest[0], "under_way" in latest[2]) > (last, False):
             return
         epoch, tensors, meta = latest
+        if difference := misfit(tensors, self._modules()):  # another processor or version may choose other channels to prune
+            self.note(f"the checkpoint of epoch {epoch} is of another network ({difference}): the training begins anew")
+            checkpoints.clear()  # else it would keep earlier epochs from being saved
+            return
         own = {k: v for k, v in tensors.items() if not k.startswith(("best/", "average/", "under_way/"))}
         unpack(own, self._modules(), self.optimizer)
         if self.average is not None:

@@ -184,6 +184,9 @@ class _Timed:
     def save(self, epoch: int, tensors: Any, meta: Any) -> None:
         self._checkpoints.save(epoch, tensors, meta)
 
+    def clear(self) -> None:
+        self._checkpoints.clear()
+
 
 class _Clocked(io.TextIOBase):
     """Keeps every line with the processor's time at which it was written."""

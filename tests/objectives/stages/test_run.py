@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
+import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +103,42 @@ def test_rounds_of_pruning_go_on_where_they_were_cut_off(tmp_path: Path, monkeyp
     for name, tensor in whole.tensors("weights").items():
         assert torch.equal(tensor, made.tensors("weights")[name])
     assert not list((tmp_path / "cut" / "checkpoints").glob("*"))
+
+
+def test_a_pruned_stage_that_comes_to_other_widths_elsewhere_is_fine_tuned_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = {"architecture": "cnn_tiny", "input_size": 8}
+    chain = stages({"student": student, "pruning": {"method": "one_step", "ratio": 0.3}}, last="pruned", finetune={"epochs": 3})
+    straight = run(chain, tmp_path / "straight")["pruned"]
+    prune = _pruned._prune
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    def on_another_processor(context: Any, *arguments: Any) -> Any:
+        pruning = context.settings.pruning.model_copy(update={"ratio": 0.6})
+        other = dataclasses.replace(context, settings=context.settings.model_copy(update={"pruning": pruning}))
+        return prune(other, *arguments)
+
+    store = Store(tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(_pruned, "_prune", on_another_processor)
+        patch.setattr("edgesearch.objectives.stages._context.train", partial(train, checkpoint_seconds=0.0))
+        patch.setattr("edgesearch.objectives.training._train._Run.finish", killed)
+        for stage in chain[:-1]:
+            shutil.copytree(tmp_path / "straight" / "artifacts" / stage.kind, tmp_path / "cut" / "artifacts" / stage.kind)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(chain[-1], store, data_settings=JSON, device="cpu")
+    kept = store.checkpoints(chain[-1].key).latest()
+    assert kept is not None
+    assert kept[0] == 3
+    capsys.readouterr()
+    made = run_stage(chain[-1], store, data_settings=JSON, device="cpu")
+    assert "the checkpoint of epoch 3 is of another network" in capsys.readouterr().out
+    assert made.figures["epochs_done"] == 3
+    for name, tensor in straight.tensors("weights").items():
+        assert torch.equal(tensor, made.tensors("weights")[name])
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:

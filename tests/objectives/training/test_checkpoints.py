@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgesearch.objectives.training._checkpoints import pack, unpack
+from edgesearch.objectives.training._checkpoints import misfit, pack, unpack
 from edgesearch.objectives.training._optimizers import make_optimizer
 from edgesearch.objectives.training._recipe import Recipe
 from edgesearch.objectives.training._rules import Part
@@ -43,6 +43,18 @@ def step(model: Scales, optimizer: torch.optim.Optimizer, seed: int) -> None:
 def state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     places = enumerate(parameter for group in optimizer.param_groups for parameter in group["params"])
     return {f"{place}/{key}": value for place, each in places for key, value in optimizer.state.get(each, {}).items()}
+
+
+def test_the_first_difference_between_a_checkpoint_and_a_network_is_named() -> None:
+    def packed(model: nn.Module) -> dict[str, Tensor]:
+        return pack({"model": model}, torch.optim.SGD(model.parameters()))
+
+    wide, narrow = nn.Sequential(nn.Linear(3, 4)), nn.Sequential(nn.Linear(3, 2))
+    longer = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1, bias=False))
+    assert misfit(packed(wide), {"model": nn.Sequential(nn.Linear(3, 4))}) == ""
+    assert misfit(packed(wide), {"model": narrow}) == "0.weight is (4, 3) there and (2, 3) here"
+    assert misfit(packed(wide), {"model": longer}) == "1.weight is nothing there and (1, 4) here"
+    assert misfit(packed(longer), {"model": wide}) == "1.weight is (1, 4) there and nothing here"
 
 
 @pytest.mark.parametrize("optimizer", _OPTIMIZERS)
