@@ -39,7 +39,8 @@ def run_stage(
     limits: Limits | None = None,
     pieces: int = 1,
 ) -> Artifact:
-    """The stage's artifact: from the store, or made now. Its inputs must be in the store.
+    """The stage's artifact: from the store, or made now. Its inputs must be in the store. Of a rung whose student's training is
+    over it is the student's, and nothing is stored: what is left of that training would be its beginning.
 
     `folder` is where the user's own code is looked for first, `vitis` where Vitis AI's tools are; `board` is for a stage that
     runs on one. One process at a time makes a stage; the others wait for its artifact. `limits` are those that its network is
@@ -84,6 +85,8 @@ def _make(
         if isinstance(error, _DETERMINISTIC) and not isinstance(error, OutOfMemory):
             store.record_failure(stage.kind, stage.key, message=str(error), made_by=made_by)
         raise
+    if result.instead is not None:
+        return result.instead
     artifact = store.put(
         stage.kind,
         stage.key,

@@ -21,6 +21,7 @@ from edgesearch.spaces import Distillation, Settings
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edgesearch.objectives.stages._artifact import Artifact
     from edgesearch.objectives.stages._context import Context
     from edgesearch.objectives.stages._plan import Plan
     from edgesearch.objectives.training import Recipe
@@ -30,10 +31,14 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True)
 class Result:
-    """What a stage made: figures (JSON values), and tensors by file and name."""
+    """What a stage made: figures (JSON values), and tensors by file and name.
+
+    instead: the artifact of a later stage that makes this one needless; then nothing is stored of this one.
+    """
 
     figures: Mapping[str, Any]
     tensors: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    instead: Artifact | None = None
 
 
 class Parts(Protocol):

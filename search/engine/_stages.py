@@ -10,7 +10,16 @@ from pathlib import Path
 
 from edgesearch.board_eval import VitisSettings
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Artifact, ArtifactStore, DataSettings, Limits, Stage, needs_board, resources_of
+from edgesearch.objectives import (
+    Artifact,
+    ArtifactStore,
+    DataSettings,
+    Limits,
+    Stage,
+    needs_board,
+    resources_of,
+    trained_student,
+)
 from edgesearch.search.engine._crew import BoardCrew
 from edgesearch.search.engine._jobs import Job, JobResult
 from edgesearch.search.engine._workers import Pool
@@ -244,7 +253,7 @@ class StageRunner:
         if result.outcome == "infeasible":
             return StageEnd(stage, result.seconds, f"{message}; it was not trained any further", infeasible=result.figures)
         if result.outcome == "done":
-            if self.artifact(stage) is not None:
+            if self.artifact(stage) is not None or self._is_overtaken(stage):
                 if message:
                     self._note(f"{name}: {message}")
                 return StageEnd(stage, result.seconds)
@@ -265,6 +274,14 @@ class StageRunner:
         for upstream in stage.walk():  # an input that was damaged on the disk is read, and made, anew
             self._known.pop(upstream.key, None)
         return StageEnd(stage, result.seconds, f"stage {stage.kind}: {message} (log: {log})")
+
+    def _is_overtaken(self, stage: Stage) -> bool:
+        """Whether it is a rung of a training that another study has brought to its end meanwhile."""
+        if stage.kind != "rung":
+            return False
+        student = trained_student(stage)
+        self._missed.pop(student.key, None)
+        return self.artifact(student) is not None
 
 
 def run_stages(runner: StageRunner, stages: Iterable[Stage]) -> list[StageEnd]:

@@ -70,6 +70,10 @@ def _run(context: Context[RungSettings]) -> Result:
     with context.store.lease(
         student.key, waiting=lambda holder: context.report(f"{holder} trains this student; waiting for it")
     ):
+        trained = context.store.get(student.kind, student.key)
+        if trained is not None:  # another study's, meanwhile: its checkpoints are gone, and there is nothing left to judge
+            context.report("this student is trained to its end by now")
+            return Result({}, instead=trained)
         _, training, _ = train_student(whole, stop_after=context.settings.epochs)
     return Result({"accuracy": training.accuracy, "loss": training.history[-1].loss, "epochs": training.epochs_done})
 

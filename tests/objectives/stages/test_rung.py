@@ -151,6 +151,24 @@ def test_a_rung_that_is_made_again_loses_nothing_of_what_is_beyond_it(tmp_path: 
     assert same(run(student, store), run(student, Store(tmp_path / "straight")))
 
 
+def test_a_rung_of_a_student_that_was_trained_meanwhile_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, student = Store(tmp_path), student_of(chain())
+    rung = rungs_of(student)[0]
+    lease = Store.lease
+
+    def waited(self: Store, key: str, *, waiting: Any) -> Any:
+        if key == student.key and not self.has("student", key):  # another study holds it, and finishes its training
+            monkeypatch.setattr(Store, "lease", lease)
+            run(student, store)
+        return lease(self, key, waiting=waiting)
+
+    monkeypatch.setattr(Store, "lease", waited)
+    found = run(rung, store)
+    assert (found.kind, found.key) == ("student", student.key)
+    assert not store.has("rung", rung.key)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
 def test_a_damaged_checkpoint_does_not_stay_in_the_way(tmp_path: Path) -> None:
     checkpoints = Store(tmp_path).checkpoints("key")
     checkpoints.save(20, {"a": torch.zeros(1000)}, {})

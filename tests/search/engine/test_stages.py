@@ -9,11 +9,17 @@ import pytest
 
 from edgesearch.board_eval import BoardReference
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Stage, Store, resources_of
+from edgesearch.objectives import Conditions, Pipeline, Stage, Store, resources_of, rungs_of
 from edgesearch.objectives.stages.kinds._measured import SPEC, MeasuredSettings
 from edgesearch.search.engine import BoardCrew, BoardRules, StageRunner
 from edgesearch.search.engine._jobs import NO_MEMORY, Job, JobResult
+from edgesearch.search.engine._plans import Plans
+from edgesearch.search.engine._stages import StageEnd
 from edgesearch.search.study import StudyFile
+from edgesearch.spaces import Candidate, Student
+
+PARTS = dict.fromkeys(("meta", "train", "validation", "calibration"), "0")
+CANDIDATE = Candidate(student=Student(architecture="cnn_tiny", input_size=8))
 
 
 class Worker:
@@ -74,6 +80,21 @@ def test_a_board_has_one_measurement_at_a_time(runner: StageRunner, worker: Work
     worker.ended.append(JobResult(first.key, "refused", 0.0, "it broke"))
     runner.collect(timeout=0.0)
     assert started(runner, [second]) == [True]
+
+
+def test_a_rung_of_a_student_that_another_study_trained_meanwhile_ends_without_an_artifact(
+    runner: StageRunner, worker: Worker, tmp_path: Path
+) -> None:
+    student = next(stage for stage in Plans(Pipeline(), Conditions(PARTS)).stages(CANDIDATE) if stage.kind == "student")
+    first, second = rungs_of(student)[:2]
+    assert started(runner, [first, second]) == [True, True]
+    assert runner.artifact(student) is None  # looked for a moment ago
+    worker.ended.append(JobResult(first.key, "done", 0.0))
+    assert runner.collect(timeout=0.0) == []  # a worker that sees another store
+    Store(tmp_path / "store").put("student", student.key, figures={"accuracy": 0.5}, seconds=1.0, recipe={})
+    worker.ended.append(JobResult(second.key, "done", 2.0))
+    assert runner.collect(timeout=0.0) == [StageEnd(second, 2.0)]
+    assert runner.artifact(student) is not None
 
 
 @pytest.mark.parametrize(("resource", "count"), [("", 3), ("board:mine", 1)])
