@@ -32,6 +32,7 @@ from edgesearch.objectives.stages._spec import Parts, Result, StageSpec, Trained
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages.kinds._sensitivity import SENSITIVITY_PASSES, scoring
 from edgesearch.objectives.training import STEP_PASSES, Recipe, Supervision, Training, train
+from edgesearch.plugins import is_import_path
 from edgesearch.spaces import Pruning, Student
 
 #: Of pruning in rounds by this program: raised by one whenever its code changes the result.
@@ -42,6 +43,7 @@ class PrunedSettings(TrainedSettings):
     """How much goes and how, how hard it is looked for, and the fine-tuning behind it.
 
     `rounds_version` is that of iterative pruning, which a plan fills in: other methods keep their results when it is raised.
+    `chance` is the accuracy of guessing, where that is not even and the method asks for it; 0 where it is.
     `board` is what decides the time of a network, `import_path` where a board of the user's own is found and `source_sha256`
     its code; all are empty where pruning does not go by time.
     """
@@ -53,6 +55,7 @@ class PrunedSettings(TrainedSettings):
     import_path: str = ""
     source_sha256: str = ""
     rounds_version: int = 1
+    chance: float = 0.0
 
     def find_board(self, context: Context[PrunedSettings]) -> Board:
         """The board whose time counts."""
@@ -74,6 +77,7 @@ def _place(plan: Plan) -> Stage | None:
         board=dict(conditions.timed) if timed else {},
         import_path=conditions.board_import_path if timed else "",
         source_sha256=conditions.board_source_sha256 if timed else "",
+        chance=conditions.guessing if _asks_for_chance(plan) else 0.0,
         rounds_version=_ROUNDS_VERSION if pruning.method == "iterative" and pruning.backend == "edgesearch" else 1,
     )
     return plan.make(
@@ -85,6 +89,11 @@ def _place(plan: Plan) -> Stage | None:
         teacher=plan.present(),
         sensitivity=plan.stage("sensitivity"),
     )
+
+
+def _asks_for_chance(plan: Plan) -> bool:
+    """Whether scores are compared with that of guessing: where sensitivity is followed, and perhaps by a user's own pruner."""
+    return plan.stage("sensitivity") is not None or is_import_path(plan.candidate.pruning.method)
 
 
 def _run(context: Context[PrunedSettings]) -> Result:
@@ -141,7 +150,7 @@ def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module,
         finetune=fine_tune,
         seed=context.seed,
         sensitivity=_sensitivity(context),
-        chance=1 / len(data.classes),
+        chance=settings.chance or 1 / len(data.classes),
         pattern=pruning.n_m,
         time=None if clock is None else clock.exact,
         rough_time=None if clock is None else clock.rough,

@@ -7,10 +7,22 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
+from edgesearch.board_eval import find_board
 from edgesearch.errors import SpaceError, StoreError
-from edgesearch.objectives import Conditions, Pipeline, Stage, Teacher, plan, stage_specs
+from edgesearch.objectives import (
+    Conditions,
+    DataSettings,
+    Pipeline,
+    Split,
+    Stage,
+    Teacher,
+    load_data,
+    plan,
+    stage_specs,
+)
 from edgesearch.objectives.training import FEATURES_VERSION, Recipe
 from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student
 
@@ -259,6 +271,36 @@ def test_only_pruning_in_rounds_has_a_version_of_its_own_in_its_key() -> None:
 
     assert version(method="iterative") == 2
     assert version(method="one_step") is version(method="iterative", backend="vai") is version(method="unstructured") is None
+
+
+def test_guessing_counts_where_a_class_is_far_larger_and_scores_are_compared_with_it() -> None:
+    uneven = dataclasses.replace(TIMED, guessing=0.95)
+
+    def chance(conditions: Conditions, **pruning: Any) -> Any:
+        stages = chain(Candidate(student=STUDENT, pruning=Pruning(**pruning)), conditions=conditions)
+        assert "chance" not in stages["student"].parameters
+        return stages["pruned"].parameters.get("chance")
+
+    asking: list[dict[str, Any]] = [
+        {"method": "iterative", "ratio": 0.3},
+        {"method": "one_step", "ratio": 0.5},
+        {"method": "one_step", "ratio": 0.3, "target": "fps"},
+        {"method": "my_pruner:prune", "ratio": 0.3},
+    ]
+    for pruning in asking:
+        assert (chance(uneven, **pruning), chance(TIMED, **pruning)) == (0.95, None)
+    for pruning in ({"method": "one_step"}, {"method": "unstructured"}, {"method": "iterative", "backend": "vai"}):
+        assert chance(uneven, ratio=0.3, **pruning) is None
+
+
+@pytest.mark.parametrize(("smallest", "guessing"), [(100, 0.0), (90, 0.0), (10, 100 / 110), (50, 100 / 150)])
+def test_guessing_is_to_answer_the_largest_class(smallest: int, guessing: float) -> None:
+    digits = load_data(DataSettings(train_images=200))
+    labels = np.array([0] * 100 + [1] * smallest)
+    train = Split(np.zeros((len(labels), 8, 8, 1), np.uint8), labels)
+    data = dataclasses.replace(digits, classes=("a", "b"), train=train)
+    assert Conditions.of(data, PIPELINE, find_board("zcu104")).guessing == pytest.approx(guessing)
+    assert Conditions.of(digits, PIPELINE, find_board("zcu104")).guessing == 0.0
 
 
 def test_a_stage_that_draws_nothing_serves_every_seed() -> None:

@@ -18,16 +18,16 @@ from torch import Tensor
 
 from edgesearch.board_eval.graph import Linear
 from edgesearch.errors import DataError, SpaceError, StageFailed, StoreError, TrainingError
-from edgesearch.objectives import DataSettings, Store, run_stage
+from edgesearch.objectives import DataSettings, Pipeline, Store, plan, run_stage
 from edgesearch.objectives.pruning import _iterative
 from edgesearch.objectives.stages import stage_specs
 from edgesearch.objectives.stages.kinds import _pruned
 from edgesearch.objectives.stages.kinds._measured import INTEGER_PASSES
 from edgesearch.objectives.stages.kinds._quantized import load_graph
 from edgesearch.objectives.training import Training, _shown, train
-from edgesearch.spaces import weights_fingerprint
+from edgesearch.spaces import Candidate, Pruning, Student, weights_fingerprint
 
-from ._chains import DATA, run, stages
+from ._chains import DATA, QUICK, conditions, run, stages
 
 JSON = DATA.model_dump(mode="json")
 
@@ -139,6 +139,24 @@ def test_a_pruned_stage_that_comes_to_other_widths_elsewhere_is_fine_tuned_anew(
     assert made.figures["epochs_done"] == 3
     for name, tensor in straight.tensors("weights").items():
         assert torch.equal(tensor, made.tensors("weights")[name])
+
+
+@pytest.mark.parametrize(("guessing", "chance"), [(0.0, 0.1), (0.7, 0.7)])
+def test_a_pruner_is_told_what_guessing_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guessing: float, chance: float
+) -> None:
+    pipeline, told = Pipeline.model_validate(QUICK), list[float]()
+    candidate = Candidate(student=Student(architecture="mlp", input_size=8), pruning=Pruning(method="iterative", ratio=0.3))
+    last = plan(candidate, pipeline, dataclasses.replace(conditions(pipeline), guessing=guessing), last="pruned")
+
+    def prune_iterative(*_: Any, chance: float, **__: Any) -> None:
+        told.append(chance)
+        raise TrainingError("enough")
+
+    monkeypatch.setattr("edgesearch.objectives.pruning._pruner.prune_iterative", prune_iterative)
+    with pytest.raises(TrainingError, match="enough"):
+        run(list(last.walk()), tmp_path)
+    assert told == [chance]
 
 
 def test_a_missing_input_is_named(tmp_path: Path) -> None:
