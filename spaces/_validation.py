@@ -11,13 +11,33 @@ from edgesearch.plugins import is_import_path
 
 #: Kinds of problems of values that are no table where one is expected.
 _TABLE = ("model_type", "model_attributes_type", "dict_type")
+#: The types of a plain value, each of which pydantic complains about, and the kind of the problem that they are together.
+_PLAIN = frozenset({"bool", "int", "float", "str"})
+_NO_PLAIN = "no_plain_value"
 
 
 def explain(error: ValidationError, known: dict[str, list[str]] | None = None) -> str:
     """All problems of a validation error, joined by semicolons; `known` maps a table, without
     places in lists, to its keys, for suggestions.
     """
-    return "; ".join(_explain_one(dict(p), known or {}) for p in error.errors() if not _is_echo(dict(p)))
+    problems = _without_alternatives([dict(problem) for problem in error.errors()])
+    return "; ".join(_explain_one(problem, known or {}) for problem in problems if not _is_echo(problem))
+
+
+def _without_alternatives(problems: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The problems, those of one value that is none of a plain value's types as a single one."""
+    tried: dict[tuple[Any, ...], set[Any]] = {}
+    for problem in problems:
+        tried.setdefault(problem["loc"][:-1], set()).add(problem["loc"][-1] if problem["loc"] else None)
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for problem in problems:
+        place = problem["loc"]
+        if place and place[-1] in _PLAIN and tried[place[:-1]] >= _PLAIN:
+            problem, place = problem | {"loc": place[:-1], "type": _NO_PLAIN}, (*place[:-1], _NO_PLAIN)
+        else:
+            place = (*place, problem["type"])
+        found.setdefault(place, problem)
+    return list(found.values())
 
 
 def _is_echo(problem: dict[str, Any]) -> bool:
@@ -44,6 +64,10 @@ def _explain_one(problem: dict[str, Any], known: dict[str, list[str]]) -> str:
     message = problem["msg"].removeprefix("Input should be ")
     if kind == "tuple_type":
         message = "a list of values, or a table with low and high" if len(path) < len(problem["loc"]) else "a list of values"
+    elif kind == _NO_PLAIN:
+        message = "a number, a truth value or a text"
+        if isinstance(value, list | tuple):
+            message += "; give several values as parameters of their own, or as a text that the class splits"
     elif kind in _TABLE:
         message = "a table"
     elif kind == "too_short":

@@ -22,6 +22,14 @@ from edgesearch.spaces import Candidate, Pruning, Space, Student
         (lambda: Candidate(student={"architecture": "mlp", "width": -1}), "Candidate: student.width = -1, expected greater"),
         (lambda: Space(students=("mlp",), width=(-1.0,)), "Space: width = -1.0, expected greater than 0"),
         (lambda: Space(students=("nope",)), "Space: students: unknown student 'nope'"),
+        (
+            lambda: Student(architecture="my:Net", parameters={"widths": [16, 32], "depth": 2}),
+            "Student: parameters.widths = [16, 32], expected a number, a truth value or a text; give several values",
+        ),
+        (
+            lambda: Candidate(student={"architecture": "my:Net", "parameters": {"a": {}}}),
+            "Candidate: student.parameters.a = {}, expected a number, a truth value or a text",
+        ),
         (lambda: Pruning(metod="one_step"), "Pruning: unknown key metod = 'one_step'"),
         (lambda: Recipe(epochs=-1), "Recipe: epochs = -1"),
         (lambda: DataSettings(train_images=0), "DataSettings: train_images = 0"),
@@ -33,6 +41,7 @@ def test_a_constructor_says_what_is_wrong(make: Callable[[], object], said: str)
         make()
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).count("expected") <= 1
     assert isinstance(caught.value, ValueError)
     assert isinstance(pickle.loads(pickle.dumps(caught.value)), SettingsError)
 
