@@ -119,11 +119,11 @@ class ObjectStore:
         writer = uuid.uuid4().hex
         about = {"figures": figures, "seconds": seconds, "recipe": recipe, "made_by": made_by or {}}
         contents = {f"{name}.safetensors": _encoded(content) for name, content in (tensors or {}).items()}
-        for name, content in contents.items():
-            self._objects.replace(f"{_folder(kind, key)}/{writer}/{name}", content)
         files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         manifest = manifest_of(kind, key, about, files, folder=writer)
-        for _ in range(2):  # a damaged entry in the way is set aside by `get`, then there is room
+        for _ in range(2):  # a damaged entry in the way is set aside by `get`, with all files; then there is room
+            for name, content in contents.items():
+                self._objects.replace(f"{_folder(kind, key)}/{writer}/{name}", content)
             if self._objects.create(_manifest(kind, key), manifest):
                 for name, content in contents.items():
                     self._copies.add(self._copies.folder(kind, key, writer) / name, content)

@@ -18,6 +18,7 @@ import torch
 from edgesearch.errors import StoreError
 from edgesearch.objectives import ArtifactStore, open_store
 from edgesearch.objectives.stages import _object_leases
+from edgesearch.objectives.stages._local_copies import LocalCopies
 from edgesearch.objectives.stages._object_store import ObjectStore
 from edgesearch.objectives.stages._objects import Objects
 from edgesearch.testing import StoreContract
@@ -145,6 +146,19 @@ def test_who_sets_a_damaged_entry_aside_late_leaves_the_new_one(url: str) -> Non
     put(ObjectStore(url), value=2.0)
     store._set_aside("student", KEY, damaged, "it was slow")
     artifact = store.get("student", KEY)
+    assert artifact is not None
+    assert artifact.tensors("weights")["w"][0, 0] == 2.0
+
+
+def test_who_finds_a_damaged_manifest_in_the_way_writes_an_entry_that_is_whole(url: str) -> None:
+    store = ObjectStore(url)
+    put(store, value=1.0)
+    name = f"artifacts/student/{KEY}/artifact.json"
+    objects_of(store).replace(name, flipped(objects_of(store).read(name) or b""))
+    assert put(ObjectStore(url), value=2.0).figures == {"v": 2.0}
+    assert len(objects_of(store).names("artifacts")) == 2
+    LocalCopies(store.location).forget("student", KEY)  # as another machine reads it
+    artifact = ObjectStore(url).get("student", KEY)
     assert artifact is not None
     assert artifact.tensors("weights")["w"][0, 0] == 2.0
 
