@@ -81,7 +81,7 @@ def _fetch(url: str, file: IO[bytes], part: Path, checksum: _Checksum) -> None:
             file.truncate(0)  # what was kept may be of another file: once more from the start
             start = found[: len(checksum.start)]
             failure = f"{url} is another file than expected: its {checksum.name} begins with {start}, not {checksum.start}"
-            if not begun:
+            if not begun or attempt == _ATTEMPTS:
                 raise FetchFailed(failure)
         elif size <= begun or attempt == _ATTEMPTS:
             raise FetchFailed(

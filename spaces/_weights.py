@@ -130,6 +130,7 @@ def _match(
         return {}, LoadedWeights(random=_counted(own))
     _refuse_several_networks(state, own, student)
     source = without_prefix(state, own)
+    _refuse_eight_bits({name: tensor for name, tensor in source.items() if name in own}, student)
     first = next((name for name, tensor in own.items() if tensor.ndim == 4), "")
     taken: dict[str, Tensor] = {}
     adapted: dict[str, str] = {}
@@ -178,6 +179,16 @@ def _is_layer(name: str, tensor: Tensor) -> bool:
 
 def _has_copy(tensor: Tensor, source: Mapping[str, Tensor]) -> bool:
     return any(is_copy(tensor, other) for other in source.values())
+
+
+def _refuse_eight_bits(state: Mapping[str, Tensor], student: Student) -> None:
+    """SpaceError for floats of 8 bits or fewer: they mean something with scales alone, which each tool keeps in its own way."""
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and tensor.element_size() < 2:
+            raise SpaceError(
+                f"weights {student.weights!r}: {name} holds {str(tensor.dtype).removeprefix('torch.')}; expected floats of 16 "
+                "bits or more (weights that were not quantized)"
+            )
 
 
 def _refuse_several_networks(state: Mapping[str, Tensor], own: Mapping[str, Tensor], student: Student) -> None:

@@ -70,6 +70,14 @@ def test_another_file_is_refused_after_one_download(server: Server, tmp_path: Pa
     assert not (tmp_path / "a.pth").exists()
 
 
+def test_another_file_that_took_all_attempts_to_come_is_refused_and_gets_no_name(server: Server, tmp_path: Path) -> None:
+    server.cuts[:] = [20_000] * 4
+    with pytest.raises(FetchFailed, match="is another file than expected: its SHA-256 begins with"):
+        fetch(f"{server.url}/a.pth", tmp_path / "a.pth", sha256="00000000")
+    assert server.asked == [0, 20_000, 40_000, 60_000, 80_000]
+    assert not (tmp_path / "a.pth").exists()
+
+
 def test_no_server_and_no_file_are_a_few_words(server: Server, tmp_path: Path) -> None:
     with pytest.raises(FetchFailed, match="404 Not Found"):
         fetch(f"{server.url}/missing.pth", tmp_path / "a.pth", sha256=SHA256)

@@ -262,6 +262,14 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, suffix: str, val
         load_weights(fresh(), student(path))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_floats_of_8_bits_are_refused(tmp_path: Path, channels: int) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file({k: v.to(torch.float8_e4m3fn) for k, v in trained().state_dict().items() if v.is_floating_point()}, path)
+    with pytest.raises(SpaceError, match="holds float8_e4m3fn; expected floats of 16 bits or more"):
+        load_weights(trained(channels=channels), student(path))
+
+
 def test_quantized_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({k: (v * 64).to(torch.int8) for k, v in trained().state_dict().items()}, path)
