@@ -22,8 +22,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from edgesearch.errors import PluginError, SpaceError
 from edgesearch.plugins import is_import_path, load, source_fingerprint
@@ -150,4 +152,48 @@ def build_custom(student: Student, channels: int, classes: int, folder: Path | N
         raise SpaceError(f"student {where!r} cannot be made: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise SpaceError(f"student {where!r} made a {type(model).__name__}, expected a torch.nn.Module")
+    _refuse_unhashable(model, where)
+    if _lazy(model):
+        _initialise(model, (channels, student.input_size, student.input_size), where)
     return model
+
+
+def _refuse_unhashable(model: nn.Module, where: str) -> None:
+    """SpaceError for a network with a part that is no key of a dict, as torch needs it; a plain dataclass is none."""
+    waiting, seen = [model], set[int]()
+    while waiting:
+        module = waiting.pop()
+        if type(module).__hash__ is None:
+            raise SpaceError(
+                f"student {where!r} cannot be used: its {type(module).__name__} compares by values and so has no hash, which "
+                "torch needs; write @dataclass(eq=False)"
+            )
+        parts = [] if id(module) in seen else module.__dict__.get("_modules", {}).values()
+        seen.add(id(module))
+        waiting += [part for part in parts if part is not None]
+
+
+def _lazy(model: nn.Module) -> list[str]:
+    """The names of tensors whose shapes follow from the first image."""
+    return [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
+
+
+def _initialise(model: nn.Module, shape: tuple[int, int, int], where: str) -> None:
+    """Show the network one image, so that its lazy layers (LazyConv2d, LazyLinear) know their sizes. Its modes stay."""
+    modes = [(module, module.training) for module in model.modules()]
+    image = " x ".join(map(str, shape))
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *shape))
+    except Exception as error:  # whatever the user's own code raises
+        raise SpaceError(
+            f"student {where!r} has lazy layers, whose sizes follow from an image, and fails on one of {image}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    for module, training in modes:
+        module.training = training
+    if left := _lazy(model):
+        raise SpaceError(
+            f"student {where!r} has lazy layers that an image of {image} never reaches: {', '.join(left)}; remove them, or "
+            "give their sizes"
+        )

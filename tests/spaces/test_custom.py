@@ -16,6 +16,7 @@ from edgesearch.errors import EdgesearchError, PluginError, SpaceError
 from edgesearch.spaces import Candidate, Range, Space, Student, StudentOverride, build, complete, with_declared_parameters
 
 CODE = """
+from dataclasses import dataclass
 from torch import nn
 class Net(nn.Sequential):
     search_space = {"depth": [1, 2], "rate": {"low": 0.0, "high": 0.5}}
@@ -54,6 +55,30 @@ class Odd(Net):
     search_space = ["depth"]
 class Worse(Net):
     search_space = {"depth": []}
+class Lazy(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Dropout(0.5), nn.Flatten(), nn.LazyLinear(num_classes))
+        self[2].eval()
+class Failing(Lazy):
+    def forward(self, x):
+        raise RuntimeError("too small")
+class Unreached(Lazy):
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self[1].spare = nn.LazyLinear(2)
+@dataclass(eq=False)
+class Identified(nn.Module):
+    num_classes: int
+    def __post_init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, self.num_classes)
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+@dataclass
+class Valued(Identified):
+    pass
+def inside(num_classes):
+    return nn.Sequential(nn.Identity(), Valued(num_classes))
 def broken():
     raise RuntimeError("no such thing")
 def number():
@@ -96,6 +121,10 @@ def test_how_wide_it_is_by_another_meaning_of_a_name_is_its_own_affair(folder: P
     [
         ("broken", SpaceError, "no such thing"),
         ("number", SpaceError, "int"),
+        ("Failing", SpaceError, "lazy layers, whose sizes follow from an image, and fails on one of 1 x 8 x 8: .* too small"),
+        ("Unreached", SpaceError, r"never reaches: 1\.spare\.weight, 1\.spare\.bias; remove them"),
+        ("Valued", SpaceError, r"its Valued compares by values .*; write @dataclass\(eq=False\)"),
+        ("inside", SpaceError, r"its Valued compares by values .*; write @dataclass\(eq=False\)"),
         ("absent", PluginError, "absent"),
         ("CONSTANT", PluginError, "class or a function"),
     ],
@@ -103,6 +132,24 @@ def test_how_wide_it_is_by_another_meaning_of_a_name_is_its_own_affair(folder: P
 def test_what_makes_no_network_is_one_sentence(folder: Path, name: str, kind: type[EdgesearchError], words: str) -> None:
     with pytest.raises(kind, match=words):
         make(folder, name)
+
+
+def test_lazy_layers_learn_their_sizes_from_an_image_and_nothing_else_changes(folder: Path) -> None:
+    models = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        models.append(make(folder, "Lazy"))
+    first, second = (model.state_dict() for model in models)
+    assert first["0.weight"].shape == (4, 1, 3, 3)
+    assert first["4.weight"].shape == (3, 4 * 36)
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    assert first["1.num_batches_tracked"] == 0
+    assert [module.training for module in models[0]] == [True, True, False, True, True]  # type: ignore[union-attr]
+    assert lower(models[0].eval(), (1, 8, 8)).output.shape == (3,)
+
+
+def test_a_dataclass_that_is_compared_by_identity_is_a_network(folder: Path) -> None:
+    assert make(folder, "Identified")(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
 
 
 def test_parameters_that_it_does_not_take_are_one_sentence(folder: Path) -> None:
