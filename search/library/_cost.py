@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import ArtifactStore, Stage, recorded_stages, work_of
@@ -27,7 +28,7 @@ def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | Non
     stages: dict[str, Stage] = {}
     lines = []
     for screened in screening.kept:
-        macs, fps = screened.estimate["macs"], screened.estimate["fps"]
+        macs = screened.estimate["macs"]
         fresh = [
             stage
             for stage in inputs.plan(screened.candidate).walk()
@@ -35,7 +36,7 @@ def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | Non
         ]
         stages |= {stage.key: stage for stage in fresh}
         words = " ".join(dict.fromkeys(stage.kind for stage in fresh if stage.kind != "measured")) or "nothing new"
-        lines.append(f"  {screened.candidate!s:<58} {macs / 1e6:>9,.1f} MMAC  ~{fps:>7,.0f} FPS  {words}")
+        lines.append(f"  {screened.candidate!s:<58} {macs / 1e6:>9,.1f} MMAC  {_speed(screened.estimate)}  {words}")
     what = f"{trials} trials; the study's own candidates, then a sample" if settings.space else "the study's own candidates"
     head = [
         f"study {settings.name}: {what}",
@@ -55,6 +56,11 @@ def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | Non
     if ends := rung_ends(settings):
         tail.append(f"at most: students may be stopped after {' or '.join(map(str, ends))} of {settings.train.epochs} epochs")
     return "\n".join(head + lines + tail)
+
+
+def _speed(estimate: Mapping[str, float]) -> str:
+    """In a column; a board of the user's own may tell no speed before it measures."""
+    return f"~{estimate['fps']:>7,.0f} FPS" if "fps" in estimate else "FPS: measured by the board"
 
 
 def _worker(threads: int, costs: StageCosts) -> str:

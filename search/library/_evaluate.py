@@ -40,7 +40,8 @@ def evaluate_candidate(
     fetch_weights(inputs.settings, note, [candidate])
     home.prepare()
     store = study_store(inputs.settings, home, stored=stored, warn=note)
-    note(f"{candidate}: about {estimate['fps']:,.0f} FPS before training")
+    speed = f"about {estimate['fps']:,.0f} FPS before training" if "fps" in estimate else "FPS: measured by the board"
+    note(f"{candidate}: {speed}")
     stages = [*measured.walk(), *([inputs.plan(candidate, last="tested")] if test else [])]
     settings = inputs.settings
     pool = make_pool(workers=0)

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from edgesearch.errors import PluginError
+from edgesearch.errors import PluginError, StudyError
 from edgesearch.objectives import Store, run_stage
 from edgesearch.search import StudyFile
+from edgesearch.search.library import _evaluate
+from edgesearch.search.library._cost import describe_cost
 from edgesearch.search.library._inputs import Inputs, read_inputs
+from edgesearch.search.study import Home
 from edgesearch.spaces import Candidate
 
 BOARD = """
@@ -71,3 +74,20 @@ def test_a_board_whose_code_changed_measures_no_more_for_the_study_that_began_be
     (tmp_path / "my_board.py").write_text(BOARD + "        # another clock\n")
     with pytest.raises(PluginError, match="the code of board 'my_board:Mine' changed while the study ran"):
         run_stage(measured, store, data_settings=data, folder=tmp_path, device="cpu")
+
+
+def test_a_board_that_tells_no_speed_before_it_measures_is_said_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_board.py").write_text(f"{BOARD}    is_pure = False\n")
+    inputs, home = read(tmp_path, "my_board:Mine"), Home(tmp_path / "home")
+    said = describe_cost(inputs, home, 2)
+    assert said.count("MMAC  FPS: measured by the board  ") == 1
+    assert "expected cost" in said
+    notes: list[str] = []
+
+    def no_pool(**_: Any) -> None:
+        raise StudyError("enough")
+
+    monkeypatch.setattr(_evaluate, "make_pool", no_pool)
+    with pytest.raises(StudyError, match="enough"):
+        _evaluate.evaluate_candidate(inputs, home, candidate(), test=False, note=notes.append)
+    assert notes == ["mlp @8 ptq int8: FPS: measured by the board"]
