@@ -155,7 +155,8 @@ def as_images(array: NDArray[Any], where: str, white: float | None = None) -> Im
     if not (low >= 0 and high <= top):  # NaN fails both
         raise DataError(f"{where} ({array.dtype}) goes from {low:g} to {high:g}; {_range_advice(float(low), float(high), top)}")
     if array.dtype == np.uint8:  # by a table, since eight times the memory would be needed to multiply
-        return np.rint(np.minimum(np.arange(256), top) * (255 / top)).astype(np.uint8)[array]
+        scaled: Images = np.rint(np.minimum(np.arange(256), top) * (255 / top)).astype(np.uint8)[array]
+        return scaled
     return np.rint(array * (255 / top)).astype(np.uint8)
 
 
