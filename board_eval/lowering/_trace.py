@@ -7,21 +7,20 @@ them all.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import fx, nn
 
 from edgesearch.board_eval.graph import Graph, Input, Node
 from edgesearch.board_eval.lowering._batch_norm import fold_batch_norm
 from edgesearch.board_eval.lowering._layers import Layers
-from edgesearch.board_eval.lowering._reasons import LEFT_OUT_PADDING, clip_reason, reason_for
-from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, argument, name_of, reads_shape
-from edgesearch.board_eval.lowering._windows import pair
+from edgesearch.board_eval.lowering._operations import FUNCTIONS, MODULES
+from edgesearch.board_eval.lowering._reasons import reason_for
+from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of, reads_shape
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
 from edgesearch.errors import GraphError, LoweringError, LoweringProblem
 
@@ -52,23 +51,38 @@ def lower_with_sources(
     model: nn.Module, input_shape: tuple[int, int, int], *, target: Target | None = DEFAULT_TARGET, name: str | None = None
 ) -> Lowered:
     """Like `lower`, and says which torch modules each weighted node came from."""
-    _check_input(model, input_shape)
+    shape = _checked_shape(model, input_shape)
     name = name or type(model).__name__
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return _Lowering(model, _trace(model, name), name, input_shape).run(target)
+        if not _is_one_layer(model):
+            return _Lowering(model, _trace(model, name), name, shape).run(target)
+        whole = nn.Sequential(OrderedDict([(_ONLY, model)]))
+        lowered = _Lowering(whole, _trace(whole, name), name, shape).run(target)
+        return Lowered(lowered.graph, {node: Source("", None) for node in lowered.sources})
     finally:
         for module, mode in training.items():
             module.training = mode
 
 
-def _check_input(model: object, shape: object) -> None:
+def _checked_shape(model: object, shape: object) -> tuple[int, int, int]:
     if not isinstance(model, nn.Module):
         raise GraphError(f"the network is of type {type(model).__name__}, expected a torch.nn.Module")
-    sizes = shape if isinstance(shape, Sequence) else ()
-    if len(sizes) != 3 or not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
+    sizes = [int(size) for size in shape if isinstance(size, Integral)] if isinstance(shape, Sequence) else []
+    if not isinstance(shape, Sequence) or len(shape) != 3 or len(sizes) != 3 or min(sizes) < 1:
         raise GraphError(f"the input's shape is {shape!r}, expected (channels, height, width), such as (3, 32, 32)")
+    return sizes[0], sizes[1], sizes[2]
+
+
+#: The name of a layer that is a network by itself.
+_ONLY = "layer"
+
+
+def _is_one_layer(model: nn.Module) -> bool:
+    """Whether `model` is a layer of torch with weights: torch.fx would look into it, at functions of its weights."""
+    is_of_torch = type(model).__module__.startswith("torch.nn.modules.") and not isinstance(model, nn.Sequential)
+    return is_of_torch and any(True for _ in (*model.parameters(recurse=False), *model.buffers(recurse=False)))
 
 
 def _trace(model: nn.Module, name: str) -> fx.GraphModule:
@@ -134,7 +148,7 @@ class _Lowering(Layers):
             self._visit_placeholder(node)
         elif node.op == "call_module":
             module = self.modules[str(node.target)]
-            for kind, handler in _MODULES.items():
+            for kind, handler in MODULES.items():
                 if isinstance(module, kind):
                     handler(self, node, module)
                     return
@@ -142,7 +156,7 @@ class _Lowering(Layers):
         elif node.op in ("call_function", "call_method"):
             if self._visit_shape(node):
                 return
-            function = _FUNCTIONS.get(node.target)
+            function = FUNCTIONS.get(node.target)
             if function is None:
                 raise Unsupported(self._reason(node, None))
             function(self, node)
@@ -210,150 +224,3 @@ def _integer(value: Any) -> int:
     if not isinstance(value, int):
         raise Unsupported(f"a size indexed with {value!r}")
     return value
-
-
-def _max_pool_function(low: Layers, at: fx.Node) -> None:
-    kernel, stride = argument(at, 1, "kernel_size", None), argument(at, 2, "stride", None)
-    if pair(argument(at, 4, "dilation", 1)) != (1, 1) or argument(at, 6, "return_indices", False):
-        raise Unsupported("a dilated pooling, or one that returns indices")
-    low.pool(at, "max", kernel, stride, argument(at, 3, "padding", 0), ceil=bool(argument(at, 5, "ceil_mode", False)))
-
-
-def _average_pool_function(low: Layers, at: fx.Node) -> None:
-    kernel, stride = argument(at, 1, "kernel_size", None), argument(at, 2, "stride", None)
-    padding, ceil = argument(at, 3, "padding", 0), bool(argument(at, 4, "ceil_mode", False))
-    counted, divisor = argument(at, 5, "count_include_pad", True), argument(at, 6, "divisor_override", None)
-    _average_pool(low, at, kernel, stride, padding, ceil, counted, divisor)
-
-
-def _average_pool_module(low: Layers, at: fx.Node, m: nn.AvgPool2d) -> None:
-    _average_pool(low, at, m.kernel_size, m.stride, m.padding, m.ceil_mode, m.count_include_pad, m.divisor_override)
-
-
-def _average_pool(
-    low: Layers, at: fx.Node, kernel: Any, stride: Any, padding: Any, ceil: bool, counted: bool, divisor: int | None
-) -> None:
-    if pair(padding) != (0, 0) and not counted:
-        raise Unsupported(LEFT_OUT_PADDING)
-    if divisor is not None:
-        raise Unsupported("average pooling with a divisor of its own")
-    low.pool(at, "avg", kernel, stride, padding, ceil=ceil)
-
-
-def _max_pool_module(low: Layers, at: fx.Node, module: nn.MaxPool2d) -> None:
-    if pair(module.dilation) != (1, 1) or module.return_indices:
-        raise Unsupported("a dilated pooling, or one that returns indices")
-    low.pool(at, "max", module.kernel_size, module.stride, module.padding, ceil=module.ceil_mode)
-
-
-def _hardtanh_module(low: Layers, at: fx.Node, module: nn.Hardtanh) -> None:
-    if (module.min_val, module.max_val) != (0.0, 6.0):
-        raise Unsupported(clip_reason("hardtanh", module.min_val, module.max_val))
-    low.activation(at, "relu6", inplace=module.inplace, keeps_clip=not isinstance(module, nn.ReLU6))
-
-
-def _flatten_module(low: Layers, at: fx.Node, module: nn.Flatten) -> None:
-    _flatten(low, at, module.start_dim, module.end_dim)
-
-
-def _flatten(low: Layers, at: fx.Node, start: Any, end: Any) -> None:
-    rank = len(low.shape(low.value(at.args[0]))) + 1
-    if start != 1 or end not in (-1, rank - 1):
-        raise Unsupported("a flatten other than of everything but the batch")
-    low.flatten(at)
-
-
-def _flatten_function(low: Layers, at: fx.Node) -> None:
-    _flatten(low, at, argument(at, 1, "start_dim", 0), argument(at, 2, "end_dim", -1))
-
-
-def _view(low: Layers, at: fx.Node) -> None:
-    sizes = at.args[1:]
-    low.view(at, sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes)
-
-
-def _mean(low: Layers, at: fx.Node) -> None:
-    low.mean(at, argument(at, 1, "dim", None), argument(at, 2, "keepdim", False))
-
-
-def _concat(low: Layers, at: fx.Node) -> None:
-    low.concat(at, argument(at, 0, "tensors", None), argument(at, 1, "dim", 0))
-
-
-def _relu_function(low: Layers, at: fx.Node) -> None:
-    low.activation(at, "relu", inplace=bool(argument(at, 1, "inplace", False)))
-
-
-def _relu6_function(low: Layers, at: fx.Node) -> None:
-    low.activation(at, "relu6", inplace=bool(argument(at, 1, "inplace", False)), keeps_clip=True)
-
-
-def _leaky_function(low: Layers, at: fx.Node) -> None:
-    low.leaky(at, argument(at, 1, "negative_slope", 0.01), inplace=bool(argument(at, 2, "inplace", False)))
-
-
-def _hardtanh_function(low: Layers, at: fx.Node) -> None:
-    bounds = (argument(at, 1, "min_val", -1.0), argument(at, 2, "max_val", 1.0))
-    _clip(low, at, "hardtanh", *bounds, inplace=bool(argument(at, 3, "inplace", False)))
-
-
-def _clamp(*, inplace: bool) -> Callable[[Layers, fx.Node], None]:
-    return lambda low, at: _clip(low, at, "clamp", argument(at, 1, "min", None), argument(at, 2, "max", None), inplace=inplace)
-
-
-def _clip(low: Layers, at: fx.Node, name: str, least: Any, most: Any, *, inplace: bool) -> None:
-    """Values below `least` and above `most` become these: ReLU6 or ReLU where the bounds are theirs."""
-    if least != 0 or most not in (6, None):
-        raise Unsupported(clip_reason(name, least, most))
-    low.activation(at, "relu" if most is None else "relu6", inplace=inplace, keeps_clip=most is not None)
-
-
-_MODULES: Mapping[type[nn.Module], Callable[[Layers, fx.Node, Any], None]] = {
-    nn.Conv2d: Layers.conv,
-    nn.Linear: Layers.linear,
-    nn.BatchNorm2d: Layers.batch_norm,
-    nn.BatchNorm1d: Layers.batch_norm,
-    nn.ReLU: lambda low, at, m: low.activation(at, "relu", inplace=m.inplace),
-    nn.Hardtanh: _hardtanh_module,  # ReLU6 is one
-    nn.LeakyReLU: lambda low, at, m: low.leaky(at, m.negative_slope, inplace=m.inplace),
-    nn.MaxPool2d: _max_pool_module,
-    nn.AvgPool2d: _average_pool_module,
-    nn.AdaptiveAvgPool2d: lambda low, at, m: low.adaptive_average(at, m.output_size),
-    nn.Flatten: _flatten_module,
-    nn.Dropout: lambda low, at, _: low.identity(at),
-    nn.Dropout2d: lambda low, at, _: low.identity(at),
-    nn.Identity: lambda low, at, _: low.identity(at),
-}
-
-_FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
-    operator.add: Layers.add,
-    operator.iadd: lambda low, at: low.add(at, inplace=True),
-    torch.add: Layers.add,
-    "add": Layers.add,
-    "add_": lambda low, at: low.add(at, inplace=True),
-    torch.cat: _concat,
-    torch.concat: _concat,
-    torch.flatten: _flatten_function,
-    "flatten": _flatten_function,
-    torch.reshape: _view,
-    "reshape": _view,
-    "view": _view,
-    "contiguous": Layers.identity,
-    "mean": _mean,
-    torch.mean: _mean,
-    F.relu: _relu_function,
-    torch.relu: lambda low, at: low.activation(at, "relu"),
-    torch.relu_: lambda low, at: low.activation(at, "relu", inplace=True),
-    "relu": lambda low, at: low.activation(at, "relu"),
-    "relu_": lambda low, at: low.activation(at, "relu", inplace=True),
-    F.relu6: _relu6_function,
-    F.leaky_relu: _leaky_function,
-    F.hardtanh: _hardtanh_function,
-    **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip"), _clamp(inplace=False)),
-    **dict.fromkeys((torch.clamp_, torch.clip_, "clamp_", "clip_"), _clamp(inplace=True)),
-    F.dropout: Layers.identity,
-    F.max_pool2d: _max_pool_function,
-    torch.max_pool2d: _max_pool_function,
-    F.avg_pool2d: _average_pool_function,
-    F.adaptive_avg_pool2d: lambda low, at: low.adaptive_average(at, argument(at, 1, "output_size", None)),
-}

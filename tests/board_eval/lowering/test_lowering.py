@@ -379,6 +379,25 @@ def test_kinds_of_nodes_are_covered() -> None:
     assert {type(node) for node in graph} >= set(expected)
 
 
+@pytest.mark.parametrize("layer", [nn.Conv2d(3, 4, 3), nn.Conv2d(3, 3, 3, groups=3), nn.BatchNorm2d(3), nn.MaxPool2d(2)])
+def test_a_network_may_be_one_layer(layer: nn.Module) -> None:
+    graph = assert_computes_the_same(layer)
+    assert graph.name == type(layer).__name__
+    assert len(graph.nodes) == 2
+
+
+def test_one_layer_is_its_own_source_and_is_refused_by_its_kind() -> None:
+    lowered = lower_with_sources(nn.Conv2d(3, 4, 3), (3, 12, 12))
+    assert [(name, source.module) for name, source in lowered.sources.items()] == [("layer", "")]
+    assert "PReLU: " in refusals(nn.PReLU())["layer"]
+    assert "expects 12 features" in refusals(nn.Linear(12, 3))["layer"]
+
+
+def test_a_shape_of_numpys_integers_becomes_one_of_pythons() -> None:
+    graph = lower(nn.Sequential(nn.Conv2d(3, 4, 1)), tuple(np.array([3, 8, 8])))
+    assert {type(size) for node in graph for size in node.shape} == {int}
+
+
 def test_what_is_no_network_is_refused() -> None:
     with pytest.raises(GraphError, match=r"of type str, expected a torch\.nn\.Module"):
         lower("resnet18", (3, 32, 32))  # type: ignore[arg-type]
