@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
 
 from torch import fx, nn
 
@@ -20,7 +19,8 @@ from edgesearch.board_eval.lowering._batch_norm import fold_batch_norm
 from edgesearch.board_eval.lowering._layers import Layers
 from edgesearch.board_eval.lowering._operations import FUNCTIONS, MODULES
 from edgesearch.board_eval.lowering._reasons import reason_for
-from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of, reads_shape
+from edgesearch.board_eval.lowering._sizes import Sizes
+from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
 from edgesearch.errors import GraphError, LoweringError, LoweringProblem
 
@@ -98,6 +98,7 @@ class _Lowering(Layers):
 
     def run(self, target: Target | None) -> Lowered:
         self.target = target or DEFAULT_TARGET
+        self.sizes = Sizes(self)
         self.output = ""
         self.modules = dict(self.traced.named_modules(remove_duplicate=False))
         problems: dict[fx.Node, list[str]] = {}
@@ -154,11 +155,12 @@ class _Lowering(Layers):
                     return
             raise Unsupported(self._reason(node, module))
         elif node.op in ("call_function", "call_method"):
-            if self._visit_shape(node):
+            if self.sizes.read(node):
                 return
             function = FUNCTIONS.get(node.target)
             if function is None:
                 raise Unsupported(self._reason(node, None))
+            self.sizes.check_known(node)
             function(self, node)
         elif node.op == "output":
             if not isinstance(node.args[0], fx.Node):
@@ -183,26 +185,6 @@ class _Lowering(Layers):
             raise Unsupported("a second input; the DPU is given one image")
         self.put(node, Input(name=node.name, inputs=(), shape=self.input_shape))
 
-    def _visit_shape(self, node: fx.Node) -> bool:
-        """Whether the operation reads a shape; if so its users are given the number itself, the batch as -1."""
-        value: Any
-        if reads_shape(node):
-            shape = self.shape(self.value(node.args[0]))
-            sizes = (-1, shape[-1], *shape[:-1])  # (H, W, C) -> (N, C, H, W), (C,) -> (N, C)
-            value = sizes if len(node.args) == 1 or node.args[1] == "shape" else sizes[_integer(node.args[1])]
-            value = len(sizes) if node.target == "dim" else value
-        elif node.target is operator.getitem and isinstance(node.args[0], tuple):
-            index = node.args[1]
-            value = node.args[0][index if isinstance(index, slice) else _integer(index)]
-        elif node.target in _ARITHMETIC and all(isinstance(operand, int) and operand > 0 for operand in node.args):
-            value = node.target(*node.args)  # of sizes; the batch's, -1, is none that can be computed with
-        else:
-            return False
-        for user in list(node.users):
-            user.args = fx.map_arg(user.args, lambda operand: value if operand is node else operand)
-            user.kwargs = fx.map_arg(user.kwargs, lambda operand: value if operand is node else operand)
-        return True
-
 
 #: Arguments of torch's functions and layers that are tensors or shapes, by their places, where they were given by name.
 _PLACES = (("input",), ("other", "dim", "size", "shape"))
@@ -215,12 +197,3 @@ def _put_in_place(node: fx.Node) -> None:
         if len(arguments) == place and (found := [name for name in names if name in named]):
             arguments.append(named.pop(found[0]))
     node.args, node.kwargs = tuple(arguments), named
-
-
-_ARITHMETIC = frozenset({operator.add, operator.sub, operator.mul, operator.floordiv})
-
-
-def _integer(value: Any) -> int:
-    if not isinstance(value, int):
-        raise Unsupported(f"a size indexed with {value!r}")
-    return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,10 @@ class Windows(Values):
     def adaptive_average(self, at: fx.Node, output: Any) -> None:
         source = self.value(at.args[0])
         height, width, _ = self.image(source)
-        wanted = (output, output) if output is None or isinstance(output, int) else tuple(output)
-        out_h, out_w = wanted[0] or height, wanted[1] or width
+        sides = output if isinstance(output, list | tuple) and len(output) == 2 else (output, output)
+        out_h, out_w = pair([size if side is None else side for side, size in zip(sides, (height, width), strict=True)])
+        if min(out_h, out_w) < 1:
+            raise Unsupported(f"adaptive pooling to {out_h} x {out_w}, expected sizes of at least 1")
         if height % out_h or width % out_w:
             raise Unsupported(f"adaptive pooling of {height} x {width} to {out_h} x {out_w}: the sizes do not divide")
         if (out_h, out_w) == (height, width):
@@ -78,8 +81,11 @@ class Windows(Values):
 
 
 def pair(value: Any) -> tuple[int, int]:
-    """(height, width) of an argument that may be one number."""
-    return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[-1]))
+    """(height, width) of an argument that may be one number; raises Unsupported for what is none."""
+    sides = value if isinstance(value, list | tuple) else (value,)
+    if not 1 <= len(sides) <= 2 or not all(isinstance(side, Integral) for side in sides):
+        raise Unsupported(f"a size that is {value!r}, expected a whole number, or two: height and width")
+    return int(sides[0]), int(sides[-1])
 
 
 def padding_of(value: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -> tuple[int, int, int, int]:

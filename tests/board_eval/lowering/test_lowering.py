@@ -288,6 +288,49 @@ def test_sizes_are_computed_with() -> None:
     assert_computes_the_same(Function(forward, conv=nn.Conv2d(3, 4, 3), last=nn.Linear(400, 2)))
 
 
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        lambda y: (-(-y.shape[2] // 1), y.shape[3]),
+        lambda y: (y.shape[2] - y.shape[3] % 7, 2 * y.size(3) // 2),
+        lambda y: [y.size(-2)],
+    ],
+)
+def test_kernels_are_computed_of_sizes(kernel: Any) -> None:
+    assert_computes_the_same(Function(lambda self, x: F.avg_pool2d(x, kernel(x))))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda y, z: F.avg_pool2d(y, z.size(2)),
+        lambda y, z: F.avg_pool2d(y, (-(-z.shape[2] // 2), z.shape[3])),
+        lambda y, z: F.adaptive_avg_pool2d(y, z.shape[2:]),
+        lambda y, z: y.view(z.size(0), -1),
+        lambda y, z: y.view(-1, z.size(1) * z.size(2) * z.size(3)),
+        lambda y, z: y.flatten(z.dim() - 3),
+    ],
+)
+def test_sizes_of_what_was_refused_are_no_problems_of_their_own(use: Any) -> None:
+    found = refusals(Function(lambda self, x: use(self.conv(x), torch.sigmoid(self.conv(x))), conv=nn.Conv2d(3, 4, 3)))
+    assert set(found) == {"sigmoid"}
+
+
+@pytest.mark.parametrize(
+    ("forward", "where", "reason"),
+    [
+        (lambda self, x: F.avg_pool2d(x, F.relu(x)), "avg_pool2d", "a size that is relu, expected a whole number"),
+        (lambda self, x: F.avg_pool2d(x, x.size(2) / 2), "avg_pool2d", "a size that is 6.0, expected a whole number"),
+        (lambda self, x: F.avg_pool2d(x, x.size(2) // (x.size(3) - 12)), "floordiv", "a size divided by 0"),
+        (lambda self, x: F.avg_pool2d(x, x.size(4)), "size", "size 4 of a tensor that has 4 sizes"),
+        (lambda self, x: F.adaptive_avg_pool2d(x, 0), "adaptive_avg_pool2d", "expected sizes of at least 1"),
+        (lambda self, x: x.view(2 * x.size(0), -1), "mul", "the batch's size, which is not known; write -1"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(forward: Any, where: str, reason: str) -> None:
+    assert reason in refusals(Function(forward))[where]
+
+
 # -- what the DPU does not have
 
 
