@@ -7,6 +7,7 @@ behind it, where torch's (C, H, W) order of elements becomes (H, W, C).
 from __future__ import annotations
 
 import dataclasses
+import operator
 from typing import Any
 
 import numpy as np
@@ -176,13 +177,15 @@ class Layers(Windows):
             self.nodes[layer] = dataclasses.replace(node, activation=kind, keeps_clip=keeps_clip)
             self.operations[layer] = (self.operations[layer][0], self.operation_name(at))
             self.values[at] = source
+            if inplace:
+                self.share(at, at.args[0])
             return
         common: dict[str, Any] = {"name": name_of(at), "inputs": (source,), "shape": self.shape(source)}
         self.put(at, Activation(activation=kind, keeps_clip=keeps_clip, **common))
         if source in self.flattened:
             self.flattened[self.values[at]] = self.flattened[source]
         if inplace:
-            self._rebind(source, at)
+            self._rebind(at)
 
     def leaky(self, at: fx.Node, slope: float, *, inplace: bool = False) -> None:
         if abs(slope - LEAKY_SLOPE) > 0.02:
@@ -200,7 +203,7 @@ class Layers(Windows):
             raise Unsupported("an addition with a factor")
         self.put(at, Add(name=at.name, inputs=(a, b), shape=self.shape(a)))
         if inplace:
-            self._rebind(a, at)
+            self._rebind(at, unread=at.target is not operator.iadd)
 
     def concat(self, at: fx.Node, tensors: Any, axis: Any) -> None:
         if isinstance(tensors, fx.Node) and tensors not in self.values:
@@ -219,4 +222,9 @@ class Layers(Windows):
         self.put(at, Concat(name=at.name, inputs=names, shape=tuple(joined), axis=position))
 
     def identity(self, at: fx.Node) -> None:
+        self.copy(at)
+        self.share(at, at.args[0])
+
+    def copy(self, at: fx.Node) -> None:
+        """The values of the operand in memory of their own."""
         self.values[at] = self.value(at.args[0])

@@ -85,9 +85,23 @@ def _is_one_layer(model: nn.Module) -> bool:
     return is_of_torch and any(True for _ in (*model.parameters(recurse=False), *model.buffers(recurse=False)))
 
 
+class _Value(fx.Proxy):
+    """A value whose `+=` is traced as the change in place that it is for a tensor; torch.fx takes it for a sum."""
+
+    def __iadd__(self, other: object) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {}, name="add")
+
+
+class _Tracer(fx.Tracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Value(node, self)
+
+
 def _trace(model: nn.Module, name: str) -> fx.GraphModule:
+    tracer = _Tracer()
     try:
-        return fx.symbolic_trace(model)
+        graph = tracer.trace(model)
+        return fx.GraphModule(tracer.root, graph, type(model).__name__)
     except Exception as error:  # fx raises whatever the model's own code raises on a symbolic value
         problem = LoweringProblem(name, "forward", f"cannot be traced by torch.fx: {error}")
         raise LoweringError(name, [problem]) from error

@@ -41,6 +41,8 @@ class Values:
         #: The operation of the trace that each node was made for.
         self.origins: dict[str, fx.Node] = {}
         self.order = {node: i for i, node in enumerate(traced.graph.nodes)}
+        #: Operations whose result lies in the memory of an earlier one's, and which: views, and what changes it in place.
+        self._owners: dict[fx.Node, fx.Node] = {}
         #: Reshapes of (H, W, C) images put their elements in torch's (C, H, W) order; the linear behind is permuted.
         self.flattened: dict[str, Shape] = {}
         #: Reshapes back to a vector, and the batch-norm in front of each that scales it as an image of one pixel.
@@ -105,15 +107,42 @@ class Values:
     def _only_reader(self, at: fx.Node, name: str, *, inplace: bool = False) -> bool:
         """Whether nothing but `at` reads the node's value; what comes after an in-place `at` reads the new value."""
         aliases = self._aliases(name)
-        readers = {user for alias in aliases for user in alias.users if user not in aliases and not reads_shape(user)}
-        if inplace:
-            readers = {user for user in readers if self.order[user] <= self.order[at]}
-        return readers <= {at}
+        for alias in aliases:
+            changes = inplace and self.owner(alias) is self.owner(at.args[0])  # not so a copy
+            for reader in _readers(alias):
+                if reader not in aliases and reader is not at and not (changes and self.order[reader] > self.order[at]):
+                    return False
+        return True
 
-    def _rebind(self, old: str, at: fx.Node) -> None:
-        """Every operand that shared storage with the node `old` now stands for the in-place result `at`."""
-        for alias in self._aliases(old):
-            self.values[alias] = self.values[at]
+    def owner(self, at: Any) -> fx.Node:
+        """The operation that made the memory in which the result of `at` lies."""
+        assert isinstance(at, fx.Node)
+        return self._owners.get(at, at)
+
+    def share(self, at: fx.Node, operand: Any) -> None:
+        """The result of `at` lies in the memory of its operand's."""
+        self._owners[at] = self.owner(operand)
+
+    def _rebind(self, at: fx.Node, *, unread: bool = True) -> None:
+        """What lies in the memory that `at` changes in place stands for its result from here on; `unread`: also what nobody
+        reads any more.
+
+        Raises Unsupported where a view of another shape is read later: it would have to be made again.
+        """
+        changed = at.args[0]
+        old = self.value(changed)
+        for mate in self.order:
+            if mate is at or self.owner(mate) is not self.owner(changed):
+                continue
+            read_later = any(self.order[reader] > self.order[at] for reader in _readers(mate))
+            if self.values.get(mate) == old and (unread or read_later):
+                self.values[mate] = self.values[at]
+            elif read_later:
+                raise Unsupported(
+                    f"changes a tensor in place that is read under another shape behind it ({name_of(mate)}); "
+                    "write it without inplace, and read its result"
+                )
+        self.share(at, changed)
 
     def with_op_names(self, node: Node) -> Node:
         """The node with the names its xmodel operations get: constants first (see Node.op_names)."""
@@ -125,6 +154,11 @@ class Values:
         if isinstance(node, Pool) and node.kind == "avg":
             return dataclasses.replace(node, op_names=(f"{operations[0]}_i0", f"{operations[0]}_i1", operations[0]))
         return dataclasses.replace(node, op_names=operations)
+
+
+def _readers(at: fx.Node) -> list[fx.Node]:
+    """The operations that read the values of a result."""
+    return [user for user in at.users if not reads_shape(user)]
 
 
 def name_of(at: fx.Node) -> str:

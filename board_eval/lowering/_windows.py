@@ -47,7 +47,7 @@ class Windows(Values):
         if height % out_h or width % out_w:
             raise Unsupported(f"adaptive pooling of {height} x {width} to {out_h} x {out_w}: the sizes do not divide")
         if (out_h, out_w) == (height, width):
-            self.values[at] = source
+            self.values[at] = source  # a copy, which an in-place operation changes alone
             return
         kernel = (height // out_h, width // out_w)
         self.pool(at, "avg", kernel, kernel, 0, ceil=False, whole=(out_h, out_w) == (1, 1))
@@ -64,6 +64,7 @@ class Windows(Values):
     def flatten(self, at: fx.Node) -> None:
         source = self.value(at.args[0])
         shape = self.shape(source)
+        self.share(at, at.args[0])
         if len(shape) == 1:
             self.values[at] = source
             return

@@ -145,6 +145,79 @@ def test_an_in_place_add_changes_what_later_readers_see() -> None:
     assert_computes_the_same(Function(forward, **layers))
 
 
+def test_a_sum_in_place_changes_what_later_readers_see() -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        z = y
+        z += self.b(y)
+        return self.b(F.relu(z)) + y
+
+    graph = assert_computes_the_same(Function(forward, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 4, 1)))
+    assert kinds(graph) == ["Input", "Conv", "Conv", "Add", "Activation", "Conv", "Add"]
+
+
+def test_a_sum_in_place_is_the_sum_where_nobody_reads_the_operand_later() -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        x = self.a(x)
+        x += self.b(x)
+        return self.b(F.relu(x))
+
+    graph = assert_computes_the_same(Function(forward, a=nn.Conv2d(3, 4, 1), b=nn.Conv2d(4, 4, 1)))
+    assert [node.name for node in graph] == ["x", "a", "b", "add", "b_1"]
+    assert graph.by_name["add"].activation == "relu"
+
+
+def add_of_a_view(self: Any, x: torch.Tensor) -> torch.Tensor:
+    y = F.adaptive_avg_pool2d(self.conv(x), 1)
+    z = torch.flatten(y, 1)
+    z += z
+    return self.last(y)
+
+
+def relu_of_a_view(self: Any, x: torch.Tensor) -> torch.Tensor:
+    y = self.conv(x)
+    F.relu(y.view(y.size(0), -1), inplace=True)
+    return self.last(y)
+
+
+def relu_behind_a_view(self: Any, x: torch.Tensor) -> torch.Tensor:
+    y = self.conv(x)
+    z = torch.flatten(y, 1)
+    F.relu(y, inplace=True)
+    return self.fc(z)
+
+
+@pytest.mark.parametrize(
+    ("forward", "where", "view"),
+    [(add_of_a_view, "add", "adaptive_avg_pool2d"), (relu_of_a_view, "relu", "conv"), (relu_behind_a_view, "relu", "flatten")],
+)
+def test_a_change_in_place_of_what_is_read_under_another_shape_is_refused(forward: Any, where: str, view: str) -> None:
+    layers = {"conv": nn.Conv2d(3, 4, 3), "last": nn.Conv2d(4, 4, 1), "fc": nn.Linear(400, 4)}
+    reason = refusals(Function(forward, **layers))[where]
+    assert f"changes a tensor in place that is read under another shape behind it ({view})" in reason
+
+
+def test_a_change_in_place_of_a_view_that_nobody_else_reads_later() -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        before = self.fc(torch.flatten(y, 1))
+        z = F.relu(torch.flatten(y, 1), inplace=True)
+        return self.fc(z) + before
+
+    assert_computes_the_same(Function(forward, conv=nn.Conv2d(3, 4, 3), fc=nn.Linear(400, 4)))
+
+
+@pytest.mark.parametrize("copied_first", [True, False])
+def test_a_pool_to_the_same_size_is_a_copy_that_is_changed_alone(copied_first: bool) -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        z = F.adaptive_avg_pool2d(y, 10)
+        F.relu(z if copied_first else y, inplace=True)
+        return self.last(y + z) + z
+
+    assert_computes_the_same(Function(forward, conv=nn.Conv2d(3, 4, 3), last=nn.Conv2d(4, 4, 1)))
+
+
 def test_a_reader_behind_dropout_counts_as_a_reader() -> None:
     def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
         y = self.conv(x)
