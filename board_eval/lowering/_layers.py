@@ -193,9 +193,14 @@ class Layers(Windows):
         self.activation(at, "leaky_relu", inplace=inplace)
 
     def add(self, at: fx.Node, *, inplace: bool = False) -> None:
-        for operand in at.args[:2]:
-            if isinstance(operand, int | float):
-                raise Unsupported(add_reason(operand))
+        numbers = [operand for operand in at.args[:2] if isinstance(operand, int | float)]
+        if numbers == [0] and at.kwargs.get("alpha", 1) == 1:  # where Python's sum begins
+            self.values[at] = self.value(next(operand for operand in at.args[:2] if isinstance(operand, fx.Node)))
+            if inplace:
+                self.share(at, at.args[0])
+            return
+        if numbers:
+            raise Unsupported(add_reason(numbers[0]))
         a, b = (self.in_torch_order(self.value(operand)) for operand in at.args[:2])
         if self.shape(a) != self.shape(b):
             raise Unsupported(f"an addition of shapes {self.shape(a)} and {self.shape(b)}")

@@ -63,8 +63,8 @@ def _flatten_module(low: Layers, at: fx.Node, module: nn.Flatten) -> None:
 
 
 def _flatten(low: Layers, at: fx.Node, start: Any, end: Any) -> None:
-    rank = len(low.shape(low.value(at.args[0]))) + 1
-    if start != 1 or end not in (-1, rank - 1):
+    rank = low.rank(at)
+    if start not in (1, 1 - rank) or end not in (-1, rank - 1):
         raise Unsupported("a flatten other than of everything but the batch")
     low.flatten(at)
 
@@ -80,6 +80,16 @@ def _view(low: Layers, at: fx.Node) -> None:
 
 def _mean(low: Layers, at: fx.Node) -> None:
     low.mean(at, argument(at, 1, "dim", None), argument(at, 2, "keepdim", False))
+
+
+def _squeeze(low: Layers, at: fx.Node) -> None:
+    dims = at.args[1:]
+    low.squeeze(at, dims[0] if len(dims) == 1 else dims or None)
+
+
+def _contiguous(low: Layers, at: fx.Node) -> None:
+    layout = argument(at, 1, "memory_format", torch.contiguous_format)
+    (low.identity if layout is torch.contiguous_format else low.copy)(at)
 
 
 def _concat(low: Layers, at: fx.Node) -> None:
@@ -114,6 +124,12 @@ def _clip(low: Layers, at: fx.Node, name: str, least: Any, most: Any, *, inplace
     low.activation(at, "relu" if most is None else "relu6", inplace=inplace, keeps_clip=most is not None)
 
 
+#: Layers that do nothing when a network is not trained.
+_NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+#: Functions that do nothing then.
+_DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
+
 #: What lowers a call of each kind of layer; a subclass is one of its kind.
 MODULES: Mapping[type[nn.Module], Callable[[Layers, fx.Node, Any], None]] = {
     nn.Conv2d: Layers.conv,
@@ -127,9 +143,7 @@ MODULES: Mapping[type[nn.Module], Callable[[Layers, fx.Node, Any], None]] = {
     nn.AvgPool2d: _average_pool_module,
     nn.AdaptiveAvgPool2d: lambda low, at, m: low.adaptive_average(at, m.output_size),
     nn.Flatten: _flatten_module,
-    nn.Dropout: lambda low, at, _: low.identity(at),
-    nn.Dropout2d: lambda low, at, _: low.identity(at),
-    nn.Identity: lambda low, at, _: low.identity(at),
+    **dict.fromkeys(_NOTHING, lambda low, at, _: low.identity(at)),
 }
 
 #: What lowers a call of each function, and of each method by its name.
@@ -139,14 +153,13 @@ FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
     torch.add: Layers.add,
     "add": Layers.add,
     "add_": lambda low, at: low.add(at, inplace=True),
-    torch.cat: _concat,
-    torch.concat: _concat,
+    **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), _concat),
     torch.flatten: _flatten_function,
     "flatten": _flatten_function,
     torch.reshape: _view,
     "reshape": _view,
     "view": _view,
-    "contiguous": Layers.identity,
+    "contiguous": _contiguous,
     "mean": _mean,
     torch.mean: _mean,
     F.relu: _relu_function,
@@ -159,7 +172,9 @@ FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
     F.hardtanh: _hardtanh_function,
     **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip"), _clamp(inplace=False)),
     **dict.fromkeys((torch.clamp_, torch.clip_, "clamp_", "clip_"), _clamp(inplace=True)),
-    F.dropout: Layers.identity,
+    **dict.fromkeys((*_DROPOUTS, "detach"), Layers.identity),
+    **dict.fromkeys((torch.clone, "clone"), Layers.copy),
+    **dict.fromkeys((torch.squeeze, "squeeze"), _squeeze),
     F.max_pool2d: _max_pool_function,
     torch.max_pool2d: _max_pool_function,
     F.avg_pool2d: _average_pool_function,

@@ -202,11 +202,13 @@ class _Lowering(Layers):
 
 #: Arguments of torch's functions and layers that are tensors or shapes, by their places, where they were given by name.
 _PLACES = (("input",), ("other", "dim", "size", "shape"))
+#: Numpy's names of arguments, which torch's functions take, too.
+_NUMPYS = {"axis": "dim", "keepdims": "keepdim"}
 
 
 def _put_in_place(node: fx.Node) -> None:
     """Give the arguments that the lowering reads by their places there, as in most calls."""
-    arguments, named = list(node.args), dict(node.kwargs)
+    arguments, named = list(node.args), {_NUMPYS.get(name, name): value for name, value in node.kwargs.items()}
     for place, names in enumerate(_PLACES):
         if len(arguments) == place and (found := [name for name in names if name in named]):
             arguments.append(named.pop(found[0]))

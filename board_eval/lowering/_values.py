@@ -27,6 +27,18 @@ class Source:
     batch_norm: str | None
 
 
+@dataclass(frozen=True)
+class Half:
+    """An image of which only the width or the height was averaged or squeezed: no node has its shape before both are."""
+
+    source: str
+    #: Which: 2 is the height, 3 the width, as in torch.
+    axis: int
+    averaged: bool = False
+    #: Whether the averaged axis stays, with length 1.
+    kept: bool = False
+
+
 class Values:
     """The nodes made so far. `values` maps each operation of the trace to the node whose value it stands for."""
 
@@ -48,6 +60,7 @@ class Values:
         #: Reshapes back to a vector, and the batch-norm in front of each that scales it as an image of one pixel.
         self.vector_scales: dict[str, str] = {}
         self.sources: dict[str, Source] = {}
+        self.halves: dict[fx.Node, Half] = {}
         #: Names of the xmodel operations of each node, without constants: the operation and its activation.
         self.operations: dict[str, tuple[str, ...]] = {}
 
@@ -57,6 +70,9 @@ class Values:
         """The node that an operand of the trace stands for."""
         if not isinstance(node, fx.Node):
             raise Unsupported(f"an operand that is the constant {node!r}")
+        if node in self.halves:
+            what, both = ("mean over", "mean((2, 3))") if self.halves[node].averaged else ("squeeze of", "flatten(1)")
+            raise Unsupported(f"reads a {what} height or width alone; the DPU has no such tensor; write {both} in front of it")
         if node not in self.values:
             raise BlockedByEarlierProblem
         return self.values[node]

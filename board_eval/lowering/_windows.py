@@ -10,14 +10,18 @@ import numpy as np
 from torch import fx
 
 from edgesearch.board_eval.graph import Pool, Reshape, average_factor, window_output
-from edgesearch.board_eval.lowering._values import Unsupported, Values, name_of
+from edgesearch.board_eval.lowering._values import Half, Unsupported, Values, name_of
 
 
 class Windows(Values):
     """Pools and reshapes, one method per kind."""
 
-    def pool(self, at: fx.Node, kind: str, kernel: Any, stride: Any, padding: Any, *, ceil: bool, whole: bool = False) -> None:
-        source = self.value(at.args[0])
+    def pool(self, at: fx.Node, kind: str, kernel: Any, stride: Any, padding: Any, *, ceil: bool) -> None:
+        self._pool(at, self.value(at.args[0]), kind, kernel, stride, padding, ceil=ceil)
+
+    def _pool(
+        self, at: fx.Node, source: str, kind: str, kernel: Any, stride: Any, padding: Any, *, ceil: bool, whole: bool = False
+    ) -> None:
         height, width, channels = self.image(source)
         size, step = pair(kernel), pair(kernel if stride is None or stride == [] else stride)
         vertical, horizontal = pair(padding)
@@ -38,7 +42,10 @@ class Windows(Values):
         self.put(at, node)
 
     def adaptive_average(self, at: fx.Node, output: Any) -> None:
-        source = self.value(at.args[0])
+        self.average(at, self.value(at.args[0]), output)
+
+    def average(self, at: fx.Node, source: str, output: Any) -> None:
+        """An adaptive pool of the node `source`, as the value of `at`."""
         height, width, _ = self.image(source)
         sides = output if isinstance(output, list | tuple) and len(output) == 2 else (output, output)
         out_h, out_w = pair([size if side is None else side for side, size in zip(sides, (height, width), strict=True)])
@@ -50,19 +57,63 @@ class Windows(Values):
             self.values[at] = source  # a copy, which an in-place operation changes alone
             return
         kernel = (height // out_h, width // out_w)
-        self.pool(at, "avg", kernel, kernel, 0, ceil=False, whole=(out_h, out_w) == (1, 1))
+        self._pool(at, source, "avg", kernel, kernel, 0, ceil=False, whole=(out_h, out_w) == (1, 1))
 
     def mean(self, at: fx.Node, dims: Any, keep: Any) -> None:
-        if not isinstance(dims, list | tuple) or sorted(int(d) % 4 for d in dims if isinstance(d, int)) != [2, 3]:
+        half = self.halves.get(at.args[0])
+        source = self.value(at.args[0]) if half is None else half.source
+        self.image(source)
+        axes = axes_of(dims, _axes(half) if half else (0, 1, 2, 3))
+        if half is not None and (not half.averaged or half.kept is not bool(keep)):
+            raise Unsupported("a mean over height and width of which one was squeezed or kept before; write mean((2, 3))")
+        if half is not None:
+            axes = sorted((*axes, half.axis))
+        if axes in ([2], [3]):
+            self.halves[at] = Half(source, axes[0], averaged=True, kept=bool(keep))
+            return
+        if axes != [2, 3]:
             raise Unsupported("a mean over other dimensions than height and width")
-        self.adaptive_average(at, 1)
+        self.average(at, source, 1)
         if not keep:
             pooled = self.values[at]
             node = Reshape(name=f"{at.name}_flatten", inputs=(pooled,), shape=(self.shape(pooled)[-1],))
             self.put(at, node, "_flatten")
 
+    def squeeze(self, at: fx.Node, dims: Any) -> None:
+        """Height and width of one pixel away, in one step or in two; what is longer stays, as in torch."""
+        operand = at.args[0]
+        half = self.halves.get(operand)
+        if half is not None and half.averaged:
+            self.value(operand)  # raises what can be done instead
+        source = self.value(operand) if half is None else half.source
+        shape = self.shape(source)
+        lengths = {1: shape[-1], **dict(zip((2, 3), shape[:-1], strict=False))}
+        axes = [] if dims is None else axes_of(dims, _axes(half) if half else (0, *lengths))
+        if dims is None or 0 in axes or any(axis == 1 and lengths[axis] == 1 for axis in axes):
+            raise Unsupported("a squeeze of the batch or of the channels; squeeze height and width: flatten(1)")
+        gone = {axis for axis in axes if lengths[axis] == 1} | ({half.axis} if half else set())
+        if gone == {2, 3}:
+            self._flatten(at, source)
+            return
+        self.share(at, operand)
+        if gone:
+            self.halves[at] = Half(source, gone.pop())
+        else:
+            self.values[at] = source
+
+    def flattened_source(self, at: fx.Node) -> str:
+        """The node whose elements a flatten or a reshape puts into a vector: a squeeze before it changes nothing."""
+        half = self.halves.get(at.args[0])
+        return self.value(at.args[0]) if half is None or half.averaged else half.source
+
+    def rank(self, at: fx.Node) -> int:
+        """How many dimensions torch's tensor has that `at` reads."""
+        return 3 if at.args[0] in self.halves else len(self.shape(self.value(at.args[0]))) + 1
+
     def flatten(self, at: fx.Node) -> None:
-        source = self.value(at.args[0])
+        self._flatten(at, self.flattened_source(at))
+
+    def _flatten(self, at: fx.Node, source: str) -> None:
         shape = self.shape(source)
         self.share(at, at.args[0])
         if len(shape) == 1:
@@ -75,10 +126,23 @@ class Windows(Values):
 
     def view(self, at: fx.Node, sizes: Sequence[Any]) -> None:
         """A reshape or view to (batch, features); the batch and one other size may be -1."""
-        count = int(np.prod(self.shape(self.value(at.args[0]))))
+        count = int(np.prod(self.shape(self.flattened_source(at))))
         if len(sizes) != 2 or sizes[0] not in (-1, 1) or sizes[1] not in (-1, count):
             raise Unsupported("a reshape other than to (batch, features)")
         self.flatten(at)
+
+
+def _axes(half: Half) -> tuple[int, ...]:
+    """The axes of torch's (N, C, H, W) that are left of an image."""
+    return tuple(axis for axis in range(4) if half.kept or axis != half.axis)
+
+
+def axes_of(dims: Any, axes: Sequence[int]) -> list[int]:
+    """The axes, of those that a tensor has, that an argument names, in order."""
+    given = dims if isinstance(dims, list | tuple) else () if dims is None else (dims,)
+    if not all(isinstance(dim, int) and -len(axes) <= dim < len(axes) for dim in given):
+        raise Unsupported(f"dimensions {dims!r} of a tensor of {len(axes)}")
+    return sorted({axes[dim] for dim in given})
 
 
 def pair(value: Any) -> tuple[int, int]:

@@ -294,6 +294,93 @@ def test_a_flattened_image_may_not_be_the_output() -> None:
     assert "reads a flattened image" in refusals(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()))["output"]
 
 
+@pytest.mark.parametrize(
+    "squeezed",
+    [
+        lambda y: y.squeeze(-1).squeeze(-1),
+        lambda y: y.squeeze(3).squeeze(2),
+        lambda y: torch.squeeze(y.squeeze(2), -1),
+        lambda y: y.squeeze((2, 3)),
+        lambda y: torch.squeeze(y, dim=3).squeeze(dim=-1).squeeze(-1),
+        lambda y: y.squeeze(-1).flatten(1),
+        lambda y: y.squeeze(-1).view(-1, 4),
+        lambda y: y.flatten(-3),
+        lambda y: y.flatten(-3, 3).flatten(-1),
+    ],
+)
+def test_one_pixel_is_a_vector_however_it_is_written(squeezed: Any) -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(squeezed(F.adaptive_avg_pool2d(self.conv(x), 1)))
+
+    graph = assert_computes_the_same(Function(forward, conv=nn.Conv2d(3, 4, 3), fc=nn.Linear(4, 5)))
+    assert kinds(graph) == ["Input", "Conv", "Pool", "Reshape", "Linear"]
+
+
+def test_what_is_longer_than_one_is_not_squeezed_away() -> None:
+    forward = lambda self, x: self.fc(self.conv(x).squeeze(2).squeeze(-1).flatten(1).squeeze(1))  # noqa: E731
+    assert_computes_the_same(Function(forward, conv=nn.Conv2d(3, 4, (12, 3)), fc=nn.Linear(40, 5)))
+
+
+@pytest.mark.parametrize(
+    ("forward", "where", "reason"),
+    [
+        (lambda x: F.adaptive_avg_pool2d(x, 1).squeeze(), "squeeze", "a squeeze of the batch or of the channels"),
+        (lambda x: x.squeeze(0), "squeeze", "a squeeze of the batch or of the channels"),
+        (lambda x: x.squeeze(4), "squeeze", "dimensions 4 of a tensor of 4"),
+        (lambda x: F.relu(F.max_pool2d(x, (1, 12)).squeeze(3)), "relu", "reads a squeeze of height or width alone"),
+        (
+            lambda x: F.relu(x.mean(3)),
+            "relu",
+            "reads a mean over height or width alone; the DPU has no such tensor; write mean",
+        ),
+        (lambda x: x.mean(3, keepdim=True).mean(2), "mean_1", "of which one was squeezed or kept before"),
+        (lambda x: x.mean(2), "output", "reads a mean over height or width alone"),
+    ],
+)
+def test_half_a_squeeze_or_mean_is_refused(forward: Any, where: str, reason: str) -> None:
+    assert reason in refusals(Function(lambda self, x: forward(x)))[where]
+
+
+# -- what does nothing
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        lambda self, x: F.dropout2d(x, training=self.training),
+        lambda self, x: F.dropout3d(x, training=self.training),
+        lambda self, x: F.alpha_dropout(x, 0.2, self.training),
+        lambda self, x: F.feature_alpha_dropout(x, training=self.training),
+        lambda self, x: torch.dropout(x, 0.5, self.training),
+        lambda self, x: self.drop(self.alpha(self.features(x))),
+        lambda self, x: torch.clone(x.clone()).contiguous().detach(),
+        lambda self, x: x.contiguous(memory_format=torch.channels_last),
+        lambda self, x: sum([x]),
+        lambda self, x: torch.add(x + 0.0, 0),
+    ],
+)
+def test_what_does_nothing_when_a_network_is_not_trained(nothing: Any) -> None:
+    layers = {"drop": nn.Dropout3d(), "alpha": nn.AlphaDropout(), "features": nn.FeatureAlphaDropout()}
+    graph = assert_computes_the_same(nn.Sequential(nn.Conv2d(3, 4, 3), Function(nothing, **layers), nn.ReLU()))
+    assert kinds(graph) == ["Input", "Conv"]
+
+
+def test_a_sum_of_branches_begins_with_nothing() -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        return sum(branch(x) for branch in (self.a, self.b, self.c))
+
+    graph = assert_computes_the_same(Function(forward, **{name: nn.Conv2d(3, 4, 3) for name in "abc"}))
+    assert kinds(graph) == ["Input", "Conv", "Conv", "Add", "Conv", "Add"]
+
+
+def test_a_clone_is_changed_alone() -> None:
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        return F.relu(y.clone(), inplace=True) + y
+
+    assert_computes_the_same(Function(forward, conv=nn.Conv2d(3, 4, 3)))
+
+
 # -- pooling
 
 
@@ -310,6 +397,13 @@ def test_a_flattened_image_may_not_be_the_output() -> None:
         lambda self, x: F.avg_pool2d(x, x.size(3)),
         lambda self, x: x.mean((2, 3)),
         lambda self, x: torch.mean(x, dim=[-1, -2], keepdim=True),
+        lambda self, x: x.mean(axis=(2, 3)),
+        lambda self, x: torch.mean(x, axis=(-1, 2), keepdims=True),
+        lambda self, x: x.mean(3).mean(2),
+        lambda self, x: x.mean(2).mean(-1),
+        lambda self, x: x.mean(3, keepdim=True).mean(2, keepdim=True),
+        lambda self, x: torch.concatenate([F.max_pool2d(x, 2), F.avg_pool2d(x, 2)], axis=1),
+        lambda self, x: torch.concatenate(tensors=[x, x], axis=-3),
         lambda self, x: torch.cat([F.max_pool2d(x, 2), F.avg_pool2d(x, 2)], dim=1),
     ],
 )
