@@ -5,15 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import torch
 from torch import nn
 
 from edgesearch.board_eval.graph import Array, Conv, Depthwise, Linear, Node
-
-
-def array(tensor: torch.Tensor) -> Array:
-    """A float32 copy in numpy."""
-    return np.array(tensor.detach().cpu().to(torch.float32).numpy(), order="C")
+from edgesearch.board_eval.lowering._weights import array, parameter_of
 
 
 def batch_norm_factors(module: nn.BatchNorm2d | nn.BatchNorm1d) -> tuple[Array, Array]:
@@ -28,8 +23,8 @@ def batch_norm_factors(module: nn.BatchNorm2d | nn.BatchNorm1d) -> tuple[Array, 
     scale: Array = np.float32(1) / np.sqrt(variance + np.float32(module.eps))
     if not module.affine:
         return scale, -mean * scale
-    scale = array(module.weight) / np.sqrt(variance + np.float32(module.eps))
-    return scale, array(module.bias) - mean * scale
+    scale = array(parameter_of(module, "weight")) / np.sqrt(variance + np.float32(module.eps))
+    return scale, array(parameter_of(module, "bias")) - mean * scale
 
 
 def fold_batch_norm(node: Conv | Depthwise | Linear, scale: Array, shift: Array) -> Node:

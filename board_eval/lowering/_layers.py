@@ -27,9 +27,10 @@ from edgesearch.board_eval.graph import (
     Reshape,
     window_output,
 )
-from edgesearch.board_eval.lowering._batch_norm import array, batch_norm_factors, fold_batch_norm
+from edgesearch.board_eval.lowering._batch_norm import batch_norm_factors, fold_batch_norm
 from edgesearch.board_eval.lowering._reasons import add_reason, groups_reason
 from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
+from edgesearch.board_eval.lowering._weights import array, parameter_of
 from edgesearch.board_eval.lowering._windows import Windows, padding_of, pair
 
 
@@ -50,12 +51,12 @@ class Layers(Windows):
         out_w = window_output(width, left + right, kernel[1], stride[1], dilation[1])
         if out_h < 1 or out_w < 1:
             raise Unsupported(f"kernel {kernel} on an input of {height} x {width}")
-        weight = array(module.weight)
+        weight = array(parameter_of(module, "weight"))
         common: dict[str, Any] = {
             "name": str(at.target),
             "inputs": (source,),
             "shape": (out_h, out_w, module.out_channels),
-            "bias": None if module.bias is None else array(module.bias),
+            "bias": None if module.bias is None else array(parameter_of(module, "bias")),
             "has_bias": module.bias is not None,
             "kernel": kernel,
             "stride": stride,
@@ -77,11 +78,11 @@ class Layers(Windows):
             raise Unsupported(f"{expected}, is given an image of shape {shape} (height, width, channels); flatten it first")
         if shape != (module.in_features,):
             raise Unsupported(f"expects {module.in_features} features, is given a tensor of shape {shape}")
-        weight = array(module.weight)
+        weight = array(parameter_of(module, "weight"))
         if source in self.flattened:
             h, w, c = self.flattened[source]
             weight = np.ascontiguousarray(weight.reshape(-1, c, h, w).transpose(0, 2, 3, 1).reshape(weight.shape))
-        bias = None if module.bias is None else array(module.bias)
+        bias = None if module.bias is None else array(parameter_of(module, "bias"))
         node = Linear(
             name=str(at.target),
             inputs=(source,),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgesearch.board_eval.execution import Network, activate, activation_of, apply_layer, apply_node, last_readers
 from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Input, Linear, Node
-from edgesearch.board_eval.lowering import Lowered
+from edgesearch.board_eval.lowering import Lowered, parameter_of
 from edgesearch.objectives.quantization._assembly import assemble
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._equalization import layer_factors, read_shape
@@ -124,7 +124,7 @@ class QatNetwork(nn.Module):
         self.bits = bits
         self._owned_by = owners(self.graph)
         self._last = last_readers(self.graph)
-        modules = dict(copy.deepcopy(model).cpu().named_modules())
+        modules = dict(model.named_modules())
         floats = Network.of(self.graph)
         self.layers = nn.ModuleDict()
         self._keys: dict[str, str] = {}
@@ -279,18 +279,21 @@ def _layer(node: Conv | Depthwise | Linear, lowered: Lowered, modules: dict[str,
     """The layer behind a node: the torch layer's own weights and its batch-norm, or folded weights where there is none."""
     weight, bias = floats.weights[node.name], floats.biases.get(node.name)
     source = lowered.sources.get(node.name)
-    if source is None or source.batch_norm is None:
-        return QatLayer(node, weight, bias, None)
-    norm = copy.deepcopy(modules[source.batch_norm]).requires_grad_(True)
+    if source is None or source.batch_norm is None or isinstance(modules[source.module], _Norm):
+        return QatLayer(
+            node, weight, bias, None
+        )  # of two batch-norms the first is the layer, and trains with the second folded
+    norm = copy.deepcopy(modules[source.batch_norm]).cpu().requires_grad_(True)
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     layer = QatLayer(node, weight, None, norm)
     module = modules[source.module]
     scale = layer.scale()
     assert scale is not None
-    own, own_bias = module.weight, module.bias
-    assert isinstance(own, Tensor)
     if isinstance(node, Linear):  # lowering may have reordered its inputs; undo the folding instead
         if float(scale.detach().abs().min()) < _DEAD:
             return QatLayer(node, weight, bias, None)
         own = weight / _per_channel(scale, weight)
-    return QatLayer(node, own, own_bias if isinstance(own_bias, Tensor) else None, norm)
+    else:
+        own = parameter_of(module, "weight").detach().cpu()
+    own_bias = None if module.bias is None else parameter_of(module, "bias").detach().cpu()
+    return QatLayer(node, own, own_bias, norm)

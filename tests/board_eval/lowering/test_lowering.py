@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 
 from edgesearch.board_eval.execution._execute import run_float
 from edgesearch.board_eval.graph._graph import Activation, Add, Concat, Conv, Depthwise, Graph, Linear, Pool, Reshape
@@ -266,6 +267,36 @@ def test_one_layer_used_twice_becomes_two_nodes() -> None:
     conv = nn.Conv2d(3, 3, 3, padding=1)
     graph = assert_computes_the_same(nn.Sequential(conv, nn.ReLU(), conv))
     assert len({name for names in op_names(graph).values() for name in names}) == sum(map(len, op_names(graph).values()))
+
+
+# -- weights that a hook computes
+
+
+def pruned(layer: nn.Module) -> nn.Module:
+    return prune.l1_unstructured(prune.random_unstructured(layer, "weight", 0.3), "bias", 0.5)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+@pytest.mark.parametrize("computed", [nn.utils.weight_norm, nn.utils.spectral_norm, pruned])
+def test_weights_that_are_computed_before_each_call_are_those_of_the_next_call(computed: Any) -> None:
+    def build() -> nn.Sequential:
+        body = [computed(nn.Conv2d(3, 6, 3)), nn.BatchNorm2d(6), computed(nn.Conv2d(6, 6, 3, groups=6)), nn.AvgPool2d(8)]
+        return nn.Sequential(*body, nn.Flatten(), computed(nn.Linear(6, 5)))
+
+    model, trained = build(), build()
+    model.load_state_dict(trained.state_dict())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    before = [model[0].weight.clone(), *(value.clone() for value in model.state_dict().values())]
+    graph = lower(model, (3, 12, 12))
+    assert all(map(torch.equal, before, [model[0].weight, *model.state_dict().values()]))
+    model.eval()
+    images = torch.randn(2, 3, 12, 12)
+    with torch.no_grad():
+        expected = model(images)
+    ours = run_float(graph, images.permute(0, 2, 3, 1).contiguous().numpy())
+    np.testing.assert_allclose(ours, expected.numpy(), atol=2e-5, rtol=1e-4)
 
 
 # -- flatten

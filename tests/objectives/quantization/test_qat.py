@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from edgesearch.board_eval.execution import to_tensor
+from edgesearch.board_eval.execution import Network, to_tensor
 from edgesearch.board_eval.execution._execute import execute
 from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Linear
 from edgesearch.board_eval.lowering._trace import lower, lower_with_sources
@@ -94,6 +94,43 @@ def test_evaluation_computes_the_integers(trained: nn.Module, images: np.ndarray
     with torch.no_grad():
         logits = network.eval()(to_tensor(images)).numpy()
     assert np.array_equal(logits, execute(network.to_graph(), images))
+
+
+def test_the_second_of_two_batch_norms_trains_as_part_of_the_first(few: DataSet, images: np.ndarray) -> None:
+    torch.manual_seed(0)
+    norms = [nn.BatchNorm2d(8), nn.BatchNorm2d(8), nn.BatchNorm2d(8)]
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3),
+        nn.ReLU(),
+        *norms,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.BatchNorm1d(8),
+        nn.BatchNorm1d(8),
+        nn.Linear(8, 10),
+    )
+    train(model, few, recipe=Recipe(epochs=1, augmentation="none"), input_size=None, seed=0, device="cpu")
+    network = QatNetwork(model, lower_with_sources(model, SHAPE), 8)
+    start(network, images[:64], 8, 0, scale=True)
+    with torch.no_grad():
+        logits = network.eval()(to_tensor(images)).numpy()
+    assert np.array_equal(logits, execute(network.to_graph(), images))
+    made = qat(model, few, {"epochs": 1}).graph
+    assert sum(isinstance(node, Depthwise) for node in made) == 4
+    assert execute(made, images).std() > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+@pytest.mark.parametrize("computed", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_weights_that_a_hook_computes_are_trained_from_what_it_computes(computed: Any, images: np.ndarray) -> None:
+    model = nn.Sequential(computed(nn.Conv2d(1, 8, 3)), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    lowered = lower_with_sources(model, SHAPE)
+    network, floats = QatNetwork(model, lowered, 8).to_network(), Network.of(lowered.graph)
+    for name, weight in floats.weights.items():
+        assert torch.allclose(network.weights[name], weight, rtol=1e-5, atol=1e-7)
 
 
 def test_scaled_channels_leave_the_float_network_as_it_was(trained: nn.Module, images: np.ndarray) -> None:
