@@ -15,6 +15,7 @@ from edgesearch.board_eval.timing._certainty import kind_of
 from edgesearch.board_eval.timing._emission import QUEUE_DEPTH
 from edgesearch.board_eval.timing._fusion import Layer
 from edgesearch.board_eval.timing._timing import LayerTime, Timing, layer_time, timing_of
+from edgesearch.errors import InstructionError
 
 __all__ = ["LayeredCode", "code_cycles", "run_code", "time_code"]
 
@@ -116,7 +117,8 @@ def run_code(
 ) -> tuple[list[float], list[int]]:
     """When each instruction ends, in cycles, and which one it waited for last (-1: none).
 
-    Instructions are issued in the order of the code into queues of `depth` instructions each.
+    Instructions are issued in the order of the code into queues of `depth` instructions each. Raises InstructionError for one
+    that waits for ever.
     """
     free, last = [0.0] * len(Engine), [-1] * len(Engine)
     starts: list[list[tuple[float, int]]] = [[] for _ in Engine]
@@ -131,6 +133,11 @@ def run_code(
         start, bound = max((free[engine], last[engine]), issued)
         for other in Engine:
             if one.takes(other):
+                if not tokens[other, engine]:
+                    raise InstructionError(
+                        f"instruction {number} ({type(one).__name__} on {engine.name}) waits for a token of {other.name} that "
+                        "no instruction before it gives: the program would never end; compile the network again"
+                    )
                 giver = tokens[other, engine].popleft()
                 start, bound = max((start, bound), (ends[giver], giver))
         starts[engine].append((start, bound))

@@ -7,15 +7,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edgesearch.board_eval import board_report, board_timing
+from edgesearch.board_eval import board_report, board_timing, isa
 from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph
 from edgesearch.board_eval.lowering._widths import with_widths
 from edgesearch.board_eval.targets import DPUS, HalfWidths, HostRunner, load_profile
+from edgesearch.board_eval.timing._code import code_cycles, run_code
 from edgesearch.board_eval.timing._instructions import ENGINE_OF, Engine
 from edgesearch.board_eval.timing._layer_report import layer_report
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._timing import instruction_costs, run, time_graph
-from edgesearch.errors import TargetError
+from edgesearch.errors import InstructionError, TargetError
 
 from .._networks import Net, residual_net
 
@@ -254,3 +255,9 @@ def test_unusual_networks_have_a_time(graph: Graph) -> None:
 def test_a_name_is_no_profile(time: Callable[..., object]) -> None:
     with pytest.raises(TargetError, match="of type str, expected the BoardProfile of `load_profile`"):
         time(residual_net(8, (16, 16, 16)), "zcu104")
+
+
+def test_code_that_waits_for_ever_is_refused_in_a_sentence() -> None:
+    program = [isa.Conv(dpdon=1 << isa.Engine.LOAD), isa.End()]
+    with pytest.raises(InstructionError, match=r"instruction 0 \(Conv on CONV\) waits for a token of LOAD that no instruction"):
+        run_code(program, code_cycles(program, PROFILE.constants, PROFILE.dpu))
