@@ -25,6 +25,7 @@ from edgesearch.board_eval.targets._dpu import Dpu
 from edgesearch.board_eval.targets._registry import load_dpu
 from edgesearch.board_eval.targets._runners import HostRunner
 from edgesearch.errors import TargetError
+from edgesearch.files import parse_json
 
 __all__ = ["BoardProfile", "TimingConstants", "load_profile", "profile_names"]
 
@@ -91,6 +92,9 @@ class BoardProfile(_Model):
         efficiency, cores = content.pop("multi_core_efficiency"), content.get("cores")
         if not isinstance(efficiency, int | float) or not 0 < efficiency <= 1 or not isinstance(cores, int):
             raise ValueError(f"multi_core_efficiency must be a number from 0 to 1 (given: {efficiency!r})")
+        for name in ("host_python", "host_cpp"):
+            if not isinstance(content[name], Mapping):
+                raise ValueError(f"{name} must be an object with the seconds of a runner (given: {content[name]!r})")
         shared = {"contention": {"fixed": (1 / efficiency - 1) / max(1, cores - 1)}}
         content["runners"] = {name: {**content.pop(f"host_{name}"), **shared} for name in ("python", "cpp")}
         return content | {"default_runner": "python"}
@@ -139,7 +143,7 @@ def load_profile(name_or_path: str | Path, *, folder: Path | None = None) -> Boa
     """
     text = _profile_text(name_or_path)
     try:
-        raw = json.loads(text, object_pairs_hook=_once)
+        raw = parse_json(text, object_pairs_hook=_once)
     except ValueError as error:
         raise TargetError(f"board profile {str(name_or_path)!r} cannot be read as JSON: {error}") from error
     if not isinstance(raw, dict):

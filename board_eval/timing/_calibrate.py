@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from edgesearch.board_eval.timing._predicted import (
     with_runner,
 )
 from edgesearch.errors import EdgesearchError, GraphError, MeasurementError
+from edgesearch.files import parse_json
 
 #: What an interval is meant to hold of the measurements.
 _NOMINAL = 0.9
@@ -121,7 +121,7 @@ def load_network(network: str, folder: Path) -> Graph:
 
     try:
         if path.suffix == ".json":
-            return graph_from_json(json.loads(path.read_text(encoding="utf-8")), {})
+            return graph_from_json(parse_json(path.read_text(encoding="utf-8")), {})
         return read_xmodel(path)
     except (EdgesearchError, ValueError) as error:
         raise MeasurementError(f"network {network!r}: {error}") from error

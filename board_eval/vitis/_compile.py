@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -20,7 +19,7 @@ from edgesearch.board_eval.vitis._process import Finished, last_lines, run_comma
 from edgesearch.board_eval.vitis._settings import VitisSettings
 from edgesearch.board_eval.xmodel import Subgraph, cpu_operations, describe_subgraphs, is_compiled, read_subgraphs
 from edgesearch.errors import CompileError, ToolchainError, XmodelError
-from edgesearch.files import temporary_folder
+from edgesearch.files import parse_json, temporary_folder
 
 __all__ = ["COMPILER", "CompilerPlace", "VitisCompiled", "compile_with_vitis", "find_compiler"]
 
@@ -115,7 +114,7 @@ def _arch_content(target: Dpu, arch_json: Path | None) -> str:
         return target.arch_content
     try:
         text = arch_json.read_text(encoding="utf-8")
-        content = json.loads(text)
+        content = parse_json(text)
     except (OSError, ValueError) as error:
         raise ToolchainError(f"{arch_json} cannot be read as an arch.json: {error}") from error
     if not isinstance(content, dict) or not {"fingerprint", "target"} & set(content):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from edgesearch.board_eval import CompiledXmodel, execute, is_compiled, read_xmodel
 from edgesearch.errors import DataError
-from edgesearch.files import write_atomically
+from edgesearch.files import parse_json, write_atomically
 from edgesearch.objectives import Normalisation, prepare
 from edgesearch.search.commands._arrays import read_array
 from edgesearch.search.commands._outputs import check_output
@@ -99,7 +98,7 @@ def _prepared(network: _Network, images: npt.NDArray[Any], xmodel: Path) -> npt.
         raise DataError(f"--images holds uint8 of shape {images.shape}; expected (N, height, width, {channels})")
     manifest = _manifest(xmodel)
     try:
-        content = json.loads(manifest.read_text())["input"]
+        content = parse_json(manifest.read_text())["input"]
         normalisation = Normalisation(tuple(map(float, content["mean"])), tuple(map(float, content["std"])))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(

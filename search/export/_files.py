@@ -12,6 +12,7 @@ from pathlib import Path
 from edgesearch.board_eval import Compiler, Dpu, Fingerprint, Graph, find_board, write_onnx, write_xmodel
 from edgesearch.board_eval.runner import CPP_NAME, PYTHON_NAME, runner_cpp_source, runner_source
 from edgesearch.errors import StudyError, ToolchainError
+from edgesearch.files import parse_json
 from edgesearch.objectives import ArtifactStore, DataSet, Stage, load_graph
 from edgesearch.search.export._artifacts import float_artifact, stored_artifact
 from edgesearch.search.export._compiled import CompiledFile, CompileJob, no_file, write_compiled, write_vitis_compiled
@@ -107,7 +108,7 @@ def _check_replaceable(target: Path, study: str) -> None:
     if not target.exists() and not target.is_symlink():
         return
     try:
-        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((target / MANIFEST).read_text(encoding="utf-8"))
         whose, written = manifest["study"], {MANIFEST, *manifest["sha256"]}
     except (OSError, ValueError, KeyError, TypeError):
         raise StudyError(f"{target} is there already and is no export; give another -o") from None

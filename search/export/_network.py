@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesearch.errors import StudyError
+from edgesearch.files import parse_json
 from edgesearch.objectives import ArtifactStore, load_graph
 from edgesearch.search.export._artifacts import float_artifact, stored_artifact
 from edgesearch.search.study import Record
@@ -68,7 +68,7 @@ def load_network(path: str | Path) -> nn.Module:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(path.read_text())
     except OSError as error:
         raise StudyError(f"{path} cannot be read: {error.strerror}; give the folder of an exported trial") from error
     except ValueError as error:

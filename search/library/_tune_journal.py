@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import StudyError
-from edgesearch.files import write_atomically
+from edgesearch.files import parse_json, write_atomically
 
 __all__ = ["Journal", "Tried"]
 
@@ -46,7 +46,7 @@ class Journal:
         self._path = path
         self._tried: dict[str, Tried] = {}
         try:
-            content = json.loads(path.read_text())
+            content = parse_json(path.read_text())
             if content["format"] == _FORMAT:
                 self._tried = {each["key"]: Tried(**each) for each in content["tried"]}
         except FileNotFoundError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import StudyError
-from edgesearch.files import write_atomically
+from edgesearch.files import parse_json, write_atomically
 from edgesearch.search.study import STAGES, Record, StudyView, pareto_front
 
 FORMAT = 1
@@ -78,7 +78,7 @@ def write_results(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
 def read_results(path: Path) -> list[dict[str, Any]]:
     """The runs of a results file; raises StudyError for what is none."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         runs: list[dict[str, Any]] = content["runs"] if content["format"] == FORMAT else []
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{path} is no results file ({error}); `edgesearch results` writes one") from error

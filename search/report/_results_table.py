@@ -6,7 +6,6 @@ all that were tried; or `beside`, what others published of the same networks, an
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import StudyError
+from edgesearch.files import parse_json
 from edgesearch.search.report._results import read_results
 from edgesearch.search.study import duration
 
@@ -102,7 +102,7 @@ def _beside_row(trials: Sequence[Mapping[str, Any]], published: Mapping[str, Any
 
 def _read_published(path: Path) -> list[dict[str, Any]]:
     try:
-        rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        rows: list[dict[str, Any]] = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StudyError(f"{path} is no list of published figures ({error})") from error
     return rows

@@ -1,11 +1,13 @@
-"""Files that appear whole or not at all, folders that go when their process is killed, paths and TOML as people write them."""
+"""Files that appear whole or not at all, folders that go with a killed process; paths, TOML and JSON as people write them."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import tempfile
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,5 +55,13 @@ def parse_toml(content: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ValueError(f"line {line} is not UTF-8; save the file in that encoding") from error
+    except RecursionError as error:
+        raise ValueError("its values are nested too deeply") from error
+
+
+def parse_json(text: str, *, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """What a JSON text says, as `json.loads`. Raises ValueError, also for values that are nested too deeply for Python."""
+    try:
+        return json.loads(text, object_pairs_hook=object_pairs_hook)
     except RecursionError as error:
         raise ValueError("its values are nested too deeply") from error

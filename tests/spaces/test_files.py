@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgesearch.errors import SpaceError
-from edgesearch.files import expanded, parse_toml, write_atomically
+from edgesearch.files import expanded, parse_json, parse_toml, write_atomically
 
 
 def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -61,6 +61,12 @@ def test_toml_is_read_with_and_without_a_byte_order_mark(mark: bytes) -> None:
 def test_what_is_no_toml_is_told_in_words(content: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_toml(content)
+
+
+def test_json_that_is_nested_too_deeply_is_told_in_words() -> None:
+    assert parse_json('{"a": [1, null]}') == {"a": [1, None]}
+    with pytest.raises(ValueError, match="nested too deeply"):
+        parse_json("[" * 100_000)
 
 
 def test_a_home_folder_is_found_or_its_absence_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,9 @@ def test_a_profile_of_0_1_0_is_read(tmp_path: Path) -> None:
     path.write_text(json.dumps(raw | {"multi_core_efficiency": 1.5}))
     with pytest.raises(TargetError, match="multi_core_efficiency"):
         load_profile(path)
+    path.write_text(json.dumps(raw | {"host_python": 0.001}))
+    with pytest.raises(TargetError, match=r"host_python must be an object with the seconds of a runner \(given: 0\.001\)"):
+        load_profile(path)
 
 
 def test_files_that_are_no_profiles(tmp_path: Path) -> None:
@@ -118,6 +121,9 @@ def test_files_that_are_no_profiles(tmp_path: Path) -> None:
     path = tmp_path / "text.json"
     path.write_text("[1, 2")
     with pytest.raises(TargetError, match="cannot be read as JSON"):
+        load_profile(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(TargetError, match="cannot be read as JSON: its values are nested too deeply"):
         load_profile(path)
     path.write_text("[1, 2]")
     with pytest.raises(TargetError, match="not a JSON object"):

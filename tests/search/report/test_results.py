@@ -132,7 +132,9 @@ def test_the_command_of_named_candidates_says_where_not_all_were_tried() -> None
     assert command == f"edgesearch optimize {view.name} --trials {ended} --seed 3 --threads-per-stage 2"
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"runs": []}', '{"format": 1, "runs": []}', '{"format": 2, "runs": [{}]}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"runs": []}', '{"format": 1, "runs": []}', '{"format": 2, "runs": [{}]}', "[" * 100_000]
+)
 def test_what_is_no_results_file_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "results.json").write_text(content)
     with pytest.raises(StudyError, match="results"):
