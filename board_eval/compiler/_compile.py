@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from edgesearch.board_eval.compiler._envelope import check_features, unseen
 from edgesearch.board_eval.compiler._hazards import LONG, most_tokens, with_tokens
+from edgesearch.board_eval.compiler._kernels import check_padding
 from edgesearch.board_eval.compiler._legal import legal
 from edgesearch.board_eval.compiler._pairs import in_pairs
 from edgesearch.board_eval.compiler._plan import Plan
@@ -87,6 +88,7 @@ def compile_graph(
     constants = constants or load_profile("zcu104").constants
     check_fits(graph, target)
     check_features(graph, options.allow)
+    check_padding(graph)
     with _without_collection():
         ready = legal(graph, target, relu6="relu6" in options.allow)
         best = best_schedule(ready, target, constants, tries=options.tries, seconds=options.seconds)

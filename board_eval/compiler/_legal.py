@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from edgesearch.board_eval.compiler._kernels import before_flatten, dilated, flattened, image_shape, root
 from edgesearch.board_eval.compiler._parameters import within_shifts
 from edgesearch.board_eval.compiler._result import with_result_apart
 from edgesearch.board_eval.graph import (
@@ -26,7 +27,6 @@ from edgesearch.board_eval.graph import (
     Node,
     Pool,
     Reshape,
-    Shape,
     average_factor,
     average_ratio,
     rounding_positions,
@@ -52,7 +52,17 @@ def legal(graph: Graph, target: Target, *, relu6: bool = False) -> Graph:
     if graph.quantized:
         graph = _rounded_once(graph)
     clipped = partial(_clipped, in_place=relu6)
-    for rewrite in (_dilated, _flattened, _averages, _additions, clipped, _joined_reshaped, _copied_flattened, _shifted):
+    for rewrite in (
+        dilated,
+        before_flatten,
+        flattened,
+        _averages,
+        _additions,
+        clipped,
+        _joined_reshaped,
+        _copied_flattened,
+        _shifted,
+    ):
         graph = _rewritten(graph, rewrite, target)
     return with_result_apart(_read(graph))
 
@@ -60,7 +70,7 @@ def legal(graph: Graph, target: Target, *, relu6: bool = False) -> Graph:
 def _reshaped_once(graph: Graph, node: Node, target: Target) -> list[Node]:
     """Reshapes read what is no reshape itself; all else is an image or a vector."""
     if isinstance(node, Reshape):
-        node = dataclasses.replace(node, inputs=(_root(graph, node).name,))
+        node = dataclasses.replace(node, inputs=(root(graph, node).name,))
     readers = graph.consumers[node.name]
     passed_on = isinstance(node, Reshape) and readers and all(isinstance(reader, Reshape) for reader in readers)
     if len(node.shape) not in (1, 3) and not passed_on:
@@ -147,58 +157,7 @@ def _equal_positions(graph: Graph) -> Graph:
     return Graph(graph.name, tuple(nodes), graph.bits)
 
 
-# -- windows
-
-
-def _dilated(graph: Graph, node: Node, target: Target) -> list[Node]:
-    """Dilated convolutions with zeros between their taps: no field says dilation."""
-    if not isinstance(node, Conv | Depthwise) or node.dilation == (1, 1):
-        return [node]
-    most = target.limits.conv_kernel if isinstance(node, Conv) else target.limits.window_kernel
-    kernel = tuple((k - 1) * d + 1 for k, d in zip(node.kernel, node.dilation, strict=True))
-    if max(kernel) > most:
-        raise CompileError(
-            f"layer {node.name!r}: kernel {node.kernel} with dilation {node.dilation} spans {kernel} pixels; the compiler "
-            f"writes dilation as zeros between the taps, in kernels of up to {most}: use a smaller dilation"
-        )
-    weight = None
-    if node.weight is not None:
-        first = 0 if isinstance(node, Depthwise) else 1
-        shape = list(node.weight.shape)
-        shape[first : first + 2] = kernel
-        weight = np.zeros(shape, np.float32)
-        taps = (slice(None, None, node.dilation[0]), slice(None, None, node.dilation[1]))
-        weight[(*(slice(None),) * first, *taps)] = node.weight
-    return [dataclasses.replace(node, kernel=(kernel[0], kernel[1]), dilation=(1, 1), weight=weight)]
-
-
-def _flattened(graph: Graph, node: Node, target: Target) -> list[Node]:
-    """Linear layers on a flattened image as convolutions of the whole image, where a kernel is large enough."""
-    if not isinstance(node, Linear):
-        return [node]
-    source = _root(graph, graph.by_name[node.inputs[0]])
-    shape = source.shape
-    if len(shape) != 3 or shape[:2] == (1, 1):
-        return [node]
-    height, width, channels = shape
-    words = height * width * -(-channels // target.input_parallel)
-    if max(height, width) > target.limits.conv_kernel or words > target.bank_words:
-        return [node]
-    weight = None if node.weight is None else node.weight.reshape(node.shape[0], height, width, channels)
-    conv = Conv(
-        name=f"{node.name}/image",
-        inputs=(source.name,),
-        shape=(1, 1, node.shape[0]),
-        fix=node.fix,
-        weight=weight,
-        bias=node.bias,
-        weight_fix=node.weight_fix,
-        bias_fix=node.bias_fix,
-        activation=node.activation,
-        has_bias=node.has_bias,
-        kernel=(height, width),
-    )
-    return [conv, Reshape(name=node.name, inputs=(conv.name,), shape=node.shape)]
+# -- reshapes
 
 
 def _joined_reshaped(graph: Graph, node: Node, target: Target) -> list[Node]:
@@ -209,7 +168,7 @@ def _joined_reshaped(graph: Graph, node: Node, target: Target) -> list[Node]:
     inputs = []
     for i, name in enumerate(node.inputs):
         source = graph.by_name[name]
-        if isinstance(source, Reshape) and _image(_root(graph, source).shape) != _image(source.shape):
+        if isinstance(source, Reshape) and image_shape(root(graph, source).shape) != image_shape(source.shape):
             name = f"{node.name}/shaped{i}"
             copies.append(
                 Activation(
@@ -218,18 +177,6 @@ def _joined_reshaped(graph: Graph, node: Node, target: Target) -> list[Node]:
             )
         inputs.append(name)
     return [*copies, dataclasses.replace(node, inputs=tuple(inputs))] if copies else [node]
-
-
-def _image(shape: Shape) -> Shape:
-    """(H, W, C) of an image or a vector."""
-    return shape if len(shape) == 3 else (1, 1, *shape)
-
-
-def _root(graph: Graph, node: Node) -> Node:
-    """What a chain of reshapes reads."""
-    while isinstance(node, Reshape):
-        node = graph.by_name[node.inputs[0]]
-    return node
 
 
 def _copied_flattened(graph: Graph, node: Node, target: Target) -> list[Node]:

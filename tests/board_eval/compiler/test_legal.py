@@ -7,15 +7,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edgesearch.board_eval.compiler import legal
+from edgesearch.board_eval import board_timing
+from edgesearch.board_eval.compiler import compile_graph, legal
 from edgesearch.board_eval.compiler._legal import mean_factor
 from edgesearch.board_eval.execution import execute
-from edgesearch.board_eval.graph import Activation, Concat, Conv, Depthwise, Graph, Pool, Reshape, without_weights
-from edgesearch.board_eval.targets import DPUS
+from edgesearch.board_eval.graph import Activation, Concat, Conv, Depthwise, Graph, Input, Pool, Reshape, without_weights
+from edgesearch.board_eval.targets import DPUS, load_profile
 from edgesearch.errors import CompileError, QuantizationError
 
 from ._quantized import Quantized
-from ._running import random_network, same_network
+from ._running import assert_right, random_network, same_network
 
 TARGET = DPUS["B4096"]
 POSITIONS = st.integers(-1, 9)
@@ -26,6 +27,11 @@ def assert_legal(graph: Graph, *, relu6: bool = False) -> Graph:
     made = legal(graph, TARGET, relu6=relu6)
     assert same_network(graph, made)
     return made
+
+
+def time_compiled(graph: Graph) -> None:
+    """What an estimate, before any training, and `edgesearch inspect` do."""
+    board_timing(graph, load_profile("zcu104"), compiler="edgesearch", layers=False)
 
 
 def kinds(graph: Graph) -> list[str]:
@@ -75,6 +81,67 @@ def test_a_dilated_kernel_that_spans_too_much_is_refused() -> None:
     net.conv("image", 5, (5, 5), dilation=(4, 4))
     with pytest.raises(CompileError, match=r"layer 'conv1': kernel \(5, 5\) with dilation \(4, 4\) spans \(17, 17\).*up to 16"):
         legal(net.graph(), TARGET)
+
+
+@pytest.mark.parametrize(("channels", "dilation", "words"), [(256, 6, 2704), (512, 4, 2592), (128, 7, 1800), (416, 4, 2106)])
+def test_a_dilated_kernel_that_overflows_the_weight_bank_is_refused_before_it_is_timed(
+    channels: int, dilation: int, words: int
+) -> None:
+    """The DPU's limits count the taps alone; this compiler writes zeros between them."""
+    pad = (dilation,) * 4
+    conv = Conv(name="it", inputs=("x",), shape=(20, 20, 16), kernel=(3, 3), dilation=(dilation, dilation), padding=pad)
+    graph = Graph("net", (Input(name="x", inputs=(), shape=(20, 20, channels)), conv))
+    assert TARGET.violations(graph) == ()
+    if words <= 2048:
+        time_compiled(graph)
+        return
+    with pytest.raises(CompileError, match=rf"layer 'it': kernel \(3, 3\) with dilation .*: {words} words .* B4096 has 2048"):
+        time_compiled(graph)
+
+
+def test_a_dilated_depthwise_kernel_that_overflows_the_weight_bank_is_refused() -> None:
+    net = Quantized(60, 60, 3)
+    net.depthwise("image", (3, 3), dilation=(23, 23))
+    with pytest.raises(CompileError, match=r"layer 'dw1': .* is written as 47 x 47 taps.*: 2209 words"):
+        legal(net.graph(), TARGET)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "pad", "stride", "fits"), [(1, 1, 1, False), (3, 4, 1, False), (3, 2, 1, True), (3, 3, 2, True)]
+)
+def test_depthwise_padding_that_holds_a_whole_window_is_refused_by_its_name(
+    kernel: int, pad: int, stride: int, fits: bool
+) -> None:
+    net = Quantized(8, 8, 16)
+    net.depthwise("image", (kernel, kernel), padding=(pad,) * 4, stride=(stride, stride))
+    if fits:
+        assert_right(net.graph())
+        return
+    with pytest.raises(
+        CompileError, match=rf"layer 'dw1': padding \({pad}, .*pad with at most {kernel - 1} to the left and right"
+    ):
+        compile_graph(net.graph(), TARGET)
+
+
+@pytest.mark.parametrize("kind", ["relu", "relu6"])
+@pytest.mark.parametrize("several", [False, True])
+def test_an_activation_between_a_flatten_and_a_linear_layer_of_many_features_is_done_on_the_image(
+    kind: str, several: bool
+) -> None:
+    net = Quantized(16, 15, 20)
+    x = net.activation(net.reshape("image"), kind)
+    if several:
+        x = net.activation(x, "relu")
+    net.linear(x, 5, fix=1)
+    graph = net.graph()
+    assert "Conv" in kinds(assert_legal(graph))
+    assert_right(graph)
+
+
+def test_an_activation_of_a_flattened_image_of_few_features_stays_behind_the_flatten() -> None:
+    net = Quantized(4, 5, 20)
+    net.linear(net.activation(net.reshape("image"), "relu"), 5, fix=1)
+    assert kinds(assert_legal(net.graph())) == ["Input", "Reshape", "Activation", "Linear"]
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 6), (1, 3, 20), (1, 1, 40), (17, 2, 3)])
