@@ -66,6 +66,10 @@ class Values:
 
     # -- reading and writing nodes
 
+    def half(self, operand: Any) -> Half | None:
+        """The image of which an operand has only one side left, where it is such."""
+        return self.halves.get(operand) if isinstance(operand, fx.Node) else None
+
     def value(self, node: Any) -> str:
         """The node that an operand of the trace stands for."""
         if not isinstance(node, fx.Node):

@@ -33,6 +33,6 @@ def parameter_of(module: nn.Module, name: str) -> Tensor:
         elif isinstance(hook, SpectralNorm) and hook.name == name:
             value = hook.compute_weight(module, do_power_iteration=False)
         elif isinstance(hook, BasePruningMethod) and hook._tensor_name == name:
-            value = hook.apply_mask(module)
+            value = hook.apply_mask(module)  # type: ignore[no-untyped-call]
     assert isinstance(value, Tensor)
     return value

@@ -60,7 +60,7 @@ class Windows(Values):
         self._pool(at, source, "avg", kernel, kernel, 0, ceil=False, whole=(out_h, out_w) == (1, 1))
 
     def mean(self, at: fx.Node, dims: Any, keep: Any) -> None:
-        half = self.halves.get(at.args[0])
+        half = self.half(at.args[0])
         source = self.value(at.args[0]) if half is None else half.source
         self.image(source)
         axes = axes_of(dims, _axes(half) if half else (0, 1, 2, 3))
@@ -82,7 +82,7 @@ class Windows(Values):
     def squeeze(self, at: fx.Node, dims: Any) -> None:
         """Height and width of one pixel away, in one step or in two; what is longer stays, as in torch."""
         operand = at.args[0]
-        half = self.halves.get(operand)
+        half = self.half(operand)
         if half is not None and half.averaged:
             self.value(operand)  # raises what can be done instead
         source = self.value(operand) if half is None else half.source
@@ -103,7 +103,7 @@ class Windows(Values):
 
     def flattened_source(self, at: fx.Node) -> str:
         """The node whose elements a flatten or a reshape puts into a vector: a squeeze before it changes nothing."""
-        half = self.halves.get(at.args[0])
+        half = self.half(at.args[0])
         return self.value(at.args[0]) if half is None or half.averaged else half.source
 
     def rank(self, at: fx.Node) -> int:
