@@ -55,13 +55,19 @@ class Sizes:
 
     def _is_unknown(self, node: fx.Node) -> bool:
         if reads_shape(node):
-            return node.args[0] not in self._values.values
+            return node.args[0] not in self._values.values and self._values.half(node.args[0]) is None
         computes = node.target is operator.getitem or node.target in _ARITHMETIC
         return computes and not self._unknown.isdisjoint(node.all_input_nodes)
 
     def _of_tensor(self, node: fx.Node) -> Any:
-        shape = self._values.shape(self._values.value(node.args[0]))
-        sizes = (_Batch(-1), shape[-1], *shape[:-1])  # (H, W, C) -> (N, C, H, W), (C,) -> (N, C)
+        half = self._values.half(node.args[0])
+        shape = self._values.shape(self._values.value(node.args[0]) if half is None else half.source)
+        sides = {2 + place: side for place, side in enumerate(shape[:-1])}
+        if half is not None:
+            sides[half.axis] = 1
+            if not half.kept:
+                del sides[half.axis]
+        sizes = (_Batch(-1), shape[-1], *sides.values())  # (H, W, C) -> (N, C, H, W), (C,) -> (N, C)
         if node.target == "dim":
             return len(sizes)
         return sizes if len(node.args) == 1 or node.args[1] == "shape" else _item(sizes, node.args[1])

@@ -123,6 +123,9 @@ class _Lowering(Layers):
                 problems.setdefault(node, []).append(str(error))
             except BlockedByEarlierProblem:
                 continue
+        if not problems and not self.output:  # never a part of the network in the place of the whole
+            last = next(reversed(self.traced.graph.nodes))
+            problems[last] = ["depends on an operation that this tool cannot follow; write it in another way"]
         graph = self._graph()
         for violation in target.violations(graph) if graph is not None and target is not None else ():
             problems.setdefault(self.origins[violation.layer], []).append(str(violation))
@@ -188,6 +191,8 @@ class _Lowering(Layers):
     def _reason(self, node: fx.Node, module: nn.Module | None) -> str:
         source = node.args[0] if node.args else None
         known = self.values.get(source) if isinstance(source, fx.Node) else None
+        if self.half(source) is not None:
+            self.value(source)  # raises what can be done instead
         if node.target is operator.getitem and known is None:
             raise BlockedByEarlierProblem  # a part of what was refused as a whole
         return reason_for(node, module, self.target, None if known is None else self.shape(known))

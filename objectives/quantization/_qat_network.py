@@ -279,10 +279,9 @@ def _layer(node: Conv | Depthwise | Linear, lowered: Lowered, modules: dict[str,
     """The layer behind a node: the torch layer's own weights and its batch-norm, or folded weights where there is none."""
     weight, bias = floats.weights[node.name], floats.biases.get(node.name)
     source = lowered.sources.get(node.name)
+    # Of two batch-norms the first is the layer, and trains with the second folded.
     if source is None or source.batch_norm is None or isinstance(modules[source.module], _Norm):
-        return QatLayer(
-            node, weight, bias, None
-        )  # of two batch-norms the first is the layer, and trains with the second folded
+        return QatLayer(node, weight, bias, None)
     norm = copy.deepcopy(modules[source.batch_norm]).cpu().requires_grad_(True)
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     layer = QatLayer(node, weight, None, norm)

@@ -56,9 +56,9 @@ def export_trial(
     graph = load_graph(stored_artifact(store, record, "quantized"))
     board = find_board(settings.board, folder=settings.folder, compiler=compiler, allow=settings.allow)
     target = output / f"trial-{record.number:04d}"
-    _check_replaceable(target, settings.name)
     temporary = output / f".{target.name}-{uuid.uuid4().hex[:8]}"
     try:
+        _check_replaceable(target, settings.name)
         temporary.mkdir(parents=True)
         _write_network(temporary, graph, record, store)
         file: CompiledFile | None = None
@@ -105,7 +105,9 @@ def _write_compiled(job: CompileJob, compiler: Compiler, settings: StudyFile) ->
 
 def _check_replaceable(target: Path, study: str) -> None:
     """Raise StudyError unless nothing is lost where the trial's folder is made anew."""
-    if not target.exists() and not target.is_symlink():
+    if target.is_symlink():
+        raise StudyError(f"{target} is a link; give another -o, or take it away")
+    if not target.exists():
         return
     try:
         manifest = parse_json((target / MANIFEST).read_text(encoding="utf-8"))

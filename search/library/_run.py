@@ -117,14 +117,14 @@ def run_study(
     trials all fail; ToolchainError where it names Vitis AI's packages and they are not there; BoardUnfit, before anything is
     trained, when no board can measure before a person mends one.
     """
-    settings = inputs.settings
+    settings, url = inputs.settings, storage or home.database
     check_vitis(settings)
     fetch_weights(settings, progress.note)
     home.prepare()
     if settings.store:
         study_store(settings, home, warn=progress.note)  # one that does not serve is told before anything is stored
     with quiet_optuna():
-        database = open_storage(storage or home.database)
+        database = open_storage(url)
         with (
             database_errors(database.url),
             hold_lease(database, settings.name, folder=home.folder) as lease,

@@ -186,6 +186,9 @@ class Study:
             ("hang_s", hang_s),
         ):
             _check_number(name, value, float, least=0)
+        for name, value in (("gpus_per_stage", gpus_per_stage), ("memory_per_stage", memory_per_stage)):
+            if value == math.inf:
+                raise StudyError(f"`{name}` is inf, expected what a machine may have")
         self.summary, view = run_study(
             self._opened,
             self.home,
@@ -364,7 +367,7 @@ class Study:
 def _check_number(name: str, value: object, kind: type[int] | type[float], *, least: int) -> None:
     """Raise StudyError for a number that the command would refuse, too; None is what is not given."""
     taken = int if kind is int else (int, float)
-    if value is not None and (not isinstance(value, taken) or isinstance(value, bool) or not least <= value < math.inf):
+    if value is not None and (not isinstance(value, taken) or isinstance(value, bool) or not value >= least):
         what = "a whole number" if kind is int else "a number"
         raise StudyError(f"`{name}` is {value!r}, expected {what} of at least {least}")
 

@@ -22,10 +22,6 @@ class Home:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", expanded(self.root, "--home", StudyError).absolute())
-        if "?" in str((self.folder / "studies.db").resolve()):
-            raise StudyError(
-                f"--home {str(self.root)!r} has a '?' in its path, which no database's may have; name another folder"
-            )
 
     @property
     def store(self) -> Path:
@@ -34,8 +30,14 @@ class Home:
 
     @property
     def database(self) -> str:
-        """The default storage URL."""
-        return f"sqlite:///{(self.folder / 'studies.db').resolve()}"
+        """The default storage URL. Raises StudyError where it would mean another file."""
+        path = str((self.folder / "studies.db").resolve())
+        if "?" in path:
+            raise StudyError(
+                f"--home {str(self.root)!r} has a '?' in its path, which that of an SQLite file may not have; name another "
+                "folder, or a database with --storage"
+            )
+        return f"sqlite:///{path}"
 
     def logs(self, study: str) -> Path:
         """One log per stage attempt lies here."""

@@ -335,6 +335,11 @@ def test_a_flattened_image_may_not_be_the_output() -> None:
         lambda y: torch.squeeze(y, dim=3).squeeze(dim=-1).squeeze(-1),
         lambda y: y.squeeze(-1).flatten(1),
         lambda y: y.squeeze(-1).view(-1, 4),
+        lambda y: (h := y.squeeze(3)).view(h.size(0), -1),
+        lambda y: (h := y.squeeze(2)).reshape(h.shape[:2]),
+        lambda y: (h := y.squeeze(3)).reshape(-1, h.shape[1] * h.size(2)),
+        lambda y: (h := y.mean(3)).mean(2).view(h.size(0), -1),
+        lambda y: (h := y.mean(3, keepdim=True)).mean(2, keepdim=True).flatten(h.dim() - 3),
         lambda y: y.flatten(-3),
         lambda y: y.flatten(-3, 3).flatten(-1),
     ],
@@ -366,6 +371,7 @@ def test_what_is_longer_than_one_is_not_squeezed_away() -> None:
         ),
         (lambda x: x.mean(3, keepdim=True).mean(2), "mean_1", "of which one was squeezed or kept before"),
         (lambda x: x.mean(2), "output", "reads a mean over height or width alone"),
+        (lambda x: F.max_pool2d(x, (1, 12)).squeeze(3)[:, :, 0], "getitem", "reads a squeeze of height or width alone"),
     ],
 )
 def test_half_a_squeeze_or_mean_is_refused(forward: Any, where: str, reason: str) -> None:

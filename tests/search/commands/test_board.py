@@ -105,7 +105,7 @@ def test_boards_are_listed_with_what_is_wrong_with_them(lab: LoopbackBoard) -> N
         ({"fingerprint": "0x101000056010406"}, {}, "FAILED   fingerprint: 0x101000056010406, its target 'zcu104' has 0x10"),
         ({"cores": 1}, {}, "note     DPU cores: 1 at 300 MHz; predictions are for 2 x B4096"),
         ({}, {"port": 1}, "FAILED   reachable: "),
-        ({}, {"python": "/usr/bin/false"}, "FAILED   reachable: the runner on board 'shelf' crashed"),
+        ({}, {"python": "/usr/bin/false"}, "FAILED   runner: board 'shelf' cannot start the runner"),
     ],
 )
 def test_each_fault_is_a_line_and_exit_code_2(

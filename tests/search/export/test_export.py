@@ -295,4 +295,10 @@ def test_an_export_replaces_an_earlier_one_of_the_trial_and_nothing_else(tiny: S
     with pytest.raises(StudyError, match="is no export"):
         tiny.record(2).export(tmp_path)
     assert [path.name for path in folder.iterdir() if path.is_file()] == ["cnn_tiny_float.safetensors"]
-    assert list(tmp_path.iterdir()) == [folder]  # nothing is left beside it
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / folder.name).symlink_to(folder)
+    with pytest.raises(StudyError, match="is a link"):
+        tiny.record(2).export(tmp_path / "links")
+    with pytest.raises(StudyError, match="cannot be written"):
+        tiny.record(2).export(tmp_path / ("long" * 80))
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "links", folder]  # nothing is left beside it

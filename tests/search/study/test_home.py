@@ -32,4 +32,4 @@ def test_a_home_is_below_the_users_where_a_tilde_says_so(tmp_path: Path, monkeyp
 
 def test_a_home_whose_database_would_lie_elsewhere_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"'\?' in its path"):
-        Home(tmp_path / "what?now")
+        _ = Home(tmp_path / "what?now").database
