@@ -179,16 +179,10 @@ class Study:
             raise StudyError(f"study {self.name!r} was loaded to be read; open it with its file (Study.open) to go on with it")
         _check_number("trials", trials, int, least=1)
         _check_number("workers", workers, int, least=0)
-        for name, value in (
-            ("gpus_per_stage", gpus_per_stage),
-            ("memory_per_stage", memory_per_stage),
-            ("board_wait_s", board_wait_s),
-            ("hang_s", hang_s),
-        ):
-            _check_number(name, value, float, least=0)
         for name, value in (("gpus_per_stage", gpus_per_stage), ("memory_per_stage", memory_per_stage)):
-            if value == math.inf:
-                raise StudyError(f"`{name}` is inf, expected what a machine may have")
+            _check_number(name, value, float, least=0, finite=True)
+        for name, value in (("board_wait_s", board_wait_s), ("hang_s", hang_s)):
+            _check_number(name, value, float, least=0)
         self.summary, view = run_study(
             self._opened,
             self.home,
@@ -364,11 +358,13 @@ class Study:
         return float_network(record, self._store(), folder=self.settings.folder)
 
 
-def _check_number(name: str, value: object, kind: type[int] | type[float], *, least: int) -> None:
+def _check_number(name: str, value: object, kind: type[int] | type[float], *, least: int, finite: bool = False) -> None:
     """Raise StudyError for a number that the command would refuse, too; None is what is not given."""
     taken = int if kind is int else (int, float)
-    if value is not None and (not isinstance(value, taken) or isinstance(value, bool) or not value >= least):
-        what = "a whole number" if kind is int else "a number"
+    if value is None:
+        return
+    if not isinstance(value, taken) or isinstance(value, bool) or not value >= least or (finite and value == math.inf):
+        what = "a whole number" if kind is int else "a finite number" if finite else "a number"
         raise StudyError(f"`{name}` is {value!r}, expected {what} of at least {least}")
 
 

@@ -109,10 +109,10 @@ def test_opening_writes_nothing_and_an_opened_study_has_an_empty_front(tiny_file
         ({"trials": 0}, "`trials` is 0, expected a whole number of at least 1"),
         ({"trials": 2.5}, "`trials` is 2.5, expected a whole number"),
         ({"workers": -1}, "`workers` is -1, expected a whole number of at least 0"),
-        ({"gpus_per_stage": -0.5}, "`gpus_per_stage` is -0.5, expected a number of at least 0"),
+        ({"gpus_per_stage": -0.5}, "`gpus_per_stage` is -0.5, expected a finite number of at least 0"),
         ({"hang_s": float("nan")}, "`hang_s` is nan"),
-        ({"memory_per_stage": float("inf")}, "`memory_per_stage` is inf, expected what a machine may have"),
-        ({"memory_per_stage": -1}, "`memory_per_stage` is -1, expected a number of at least 0"),
+        ({"memory_per_stage": float("inf")}, "`memory_per_stage` is inf, expected a finite number of at least 0"),
+        ({"memory_per_stage": -1}, "`memory_per_stage` is -1, expected a finite number of at least 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused_as_by_the_command(
