@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +16,7 @@ from edgesearch.board_eval.boards._ssh import SshBoard
 from edgesearch.board_eval.remote import BoardProbe, BoardRun, Boards, BoardSettings, load_boards
 from edgesearch.board_eval.targets import Target
 from edgesearch.errors import BoardError
-from edgesearch.plugins import is_import_path
+from edgesearch.plugins import is_import_path, source_fingerprint
 
 __all__ = ["BoardPool", "BoardReference", "PhysicalBoard", "find_pool", "is_physical"]
 
@@ -48,12 +48,14 @@ class BoardReference:
     """How another process finds a board: by its name in a boards file, or by its import path, which is then its name.
 
     limit_s: a measurement that takes longer hangs. power_cycle: the command that switches the board off and on again.
+    source_sha256: of the code behind an import path, which must still be that where the board is opened.
     """
 
     name: str
     file: str = ""
     limit_s: float = 900.0
     power_cycle: tuple[str, ...] = ()
+    source_sha256: str = ""
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> BoardReference:
@@ -63,12 +65,12 @@ class BoardReference:
     def open(self, folder: Path | None = None, *, brief: bool = False) -> PhysicalBoard:
         """The board; code is looked for in `folder` first. `brief`: it need not measure well.
 
-        Raises BoardError or PluginError when there is none.
+        Raises BoardError or PluginError when there is none, PluginError where its code is not that of `source_sha256`.
         """
         if self.file:
             settings = load_boards(self.file).board(self.name)
             return SshBoard(settings.model_copy(update={"seconds": _BRIEF_S}) if brief else settings)
-        board = find_board(self.name, folder=folder)
+        board = find_board(self.name, folder=folder, expected_sha256=self.source_sha256)
         if not isinstance(board, PhysicalBoard):
             raise BoardError(
                 f"board {self.name!r} runs no compiled files (it has no `run` and `probe`), so that nothing can be measured on "
@@ -82,6 +84,8 @@ class BoardPool:
     """Boards of one kind that share the measurements of a study.
 
     `profile`: the simulated board that foretells theirs, by its name or path; "" where only the study can say.
+    threads: that feed them; 0 where that is left to the runner.
+    own: what boards of the user's own say of themselves, and the SHA-256 of their code, by import path.
     """
 
     name: str
@@ -89,12 +93,16 @@ class BoardPool:
     target: Target
     runner: str
     profile: str = ""
+    threads: int = 0
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def content(self) -> Mapping[str, Any]:
         """What a measurement is of, as JSON can hold it: not which member made it."""
         target = f"0x{self.target.fingerprint:x}" if self.target.fingerprint else self.target.name
-        return {"name": self.name, "target": target, "runner": self.runner}
+        # What is added to it later is left out at its default, so that stored measurements keep their keys.
+        added = {"threads": self.threads, "own": dict(self.own)}
+        return {"name": self.name, "target": target, "runner": self.runner, **{k: v for k, v in added.items() if v}}
 
 
 def is_physical(name: str) -> bool:
@@ -119,15 +127,20 @@ def find_pool(names: Sequence[str], *, folder: Path | None = None) -> BoardPool:
     for reference, board, _ in found[1:]:
         if _kind(board) != kind:
             raise BoardError(
-                f"boards {references[0].name!r} and {reference.name!r} cannot share a study's measurements: their DPUs and "
-                f"runners are {_words(kind)} and {_words(_kind(board))}; name boards of one kind"
+                f"boards {references[0].name!r} and {reference.name!r} cannot share a study's measurements: their DPUs, "
+                f"runners and threads are {_words(kind)} and {_words(_kind(board))}; name boards of one kind"
             )
-    return BoardPool("+".join(sorted(names)), references, first.target, kind[1], profile)
+    own = {
+        reference.name: {"content": dict(board.content), "source_sha256": reference.source_sha256}
+        for reference, board, _ in found
+        if not reference.file
+    }
+    return BoardPool("+".join(sorted(names)), references, first.target, kind[1], profile, kind[2], own)
 
 
 def _members(name: str, file: Boards, folder: Path | None) -> list[tuple[BoardReference, PhysicalBoard, str]]:
     if is_import_path(name):
-        reference = BoardReference(name)
+        reference = BoardReference(name, source_sha256=source_fingerprint(name, folder=folder))
         return [(reference, reference.open(folder), "")]
     chosen = file.pool(name) if name in file.pools else (file.board(name),)
     return [(_reference(settings, file), SshBoard(settings), settings.target) for settings in chosen]
@@ -138,9 +151,9 @@ def _reference(settings: BoardSettings, file: Boards) -> BoardReference:
     return BoardReference(settings.name, str(file.path.absolute()), limit, settings.power_cycle)
 
 
-def _kind(board: PhysicalBoard) -> tuple[Target, str]:
-    return board.target, str(board.content.get("runner", ""))
+def _kind(board: PhysicalBoard) -> tuple[Target, str, int]:
+    return board.target, str(board.content.get("runner", "")), board.content.get("threads", 0)
 
 
-def _words(kind: tuple[Target, str]) -> str:
-    return f"{kind[0].name} ({kind[1] or 'its own'} runner)"
+def _words(kind: tuple[Target, str, int]) -> str:
+    return f"{kind[0].name} ({kind[1] or 'its own'} runner, {f'threads = {kind[2]}' if kind[2] else 'its own threads'})"
