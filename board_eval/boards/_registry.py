@@ -19,8 +19,8 @@ from edgesearch.plugins import Registry, is_import_path
 __all__ = ["BOARDS", "find_board"]
 
 
-def _simulated(profile: str | Path) -> Board:
-    return SimulatedBoard(load_profile(profile))
+def _simulated(profile: str | Path, folder: Path | None = None) -> Board:
+    return SimulatedBoard(load_profile(profile, folder=folder))
 
 
 #: What makes each board, by name: those of the shipped profiles, simulated; `BOARDS.add` registers another.
@@ -41,9 +41,9 @@ def find_board(
 
     Files and code are looked for in `folder` first. What an import path leads to is a Board, or is called without arguments to
     make one. A simulated board has code of `compiler` (None: of the one it was made with), which may use the features in
-    `allow`. Raises PluginError when there is none, it is not a Board, or its code is not that of `expected_sha256` (of
-    `source_fingerprint`), TargetError for a profile that is not valid, BoardError for a boards file that is not, or a board in
-    it whose key cannot be used.
+    `allow`. Raises PluginError when there is none, it is not a Board, its code is not that of `expected_sha256` (of
+    `source_fingerprint`), or a profile's DPU is an import path that leads to nothing; TargetError for a profile that is not
+    valid; BoardError for a boards file that is not, or a board in it whose key cannot be used.
     """
     board = _found(name, folder, expected_sha256)
     return board.with_compiler(compiler, allow) if compiler is not None and isinstance(board, SimulatedBoard) else board
@@ -52,7 +52,7 @@ def find_board(
 def _found(name: str, folder: Path | None, expected_sha256: str) -> Board:
     if name.endswith(".json"):
         beside = None if folder is None else folder / name
-        return _simulated(beside if beside is not None and beside.is_file() else name)
+        return _simulated(beside if beside is not None and beside.is_file() else name, folder)
     if not is_import_path(name) and name not in BOARDS:
         boards = load_boards()
         if name in boards.boards:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from edgesearch.board_eval.targets import BoardProfile, load_profile
-from edgesearch.errors import BoardError, TargetError
+from edgesearch.errors import BoardError, PluginError, TargetError
 
 __all__ = ["NAME", "BoardSettings", "RunnerChoice"]
 
@@ -121,7 +121,7 @@ class BoardSettings(BaseModel):
         """What is known of its DPU; raises BoardError where `target` leads to nothing."""
         try:
             return load_profile(self.target)
-        except TargetError as error:
+        except (TargetError, PluginError) as error:
             raise BoardError(f"board {self.name!r}, target: {error}") from error
 
     def check(self) -> None:

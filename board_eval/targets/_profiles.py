@@ -138,8 +138,8 @@ def profile_names() -> tuple[str, ...]:
 def load_profile(name_or_path: str | Path, *, folder: Path | None = None) -> BoardProfile:
     """The profile of a board that comes with this program, by name, or of a user's own, by the path of its JSON file.
 
-    In a file, `dpu` is the name of a size, the import path of a `Dpu` (looked for in `folder` first) or an object with its
-    fields. Raises TargetError.
+    In a file, `dpu` is the name of a size, the import path of a `Dpu` (looked for in `folder` and beside the file before where
+    Python looks) or an object with its fields. Raises TargetError, and PluginError for an import path that leads to nothing.
     """
     text = _profile_text(name_or_path)
     try:
@@ -149,11 +149,18 @@ def load_profile(name_or_path: str | Path, *, folder: Path | None = None) -> Boa
     if not isinstance(raw, dict):
         raise TargetError(f"board profile {str(name_or_path)!r} is not a JSON object")
     if isinstance(raw.get("dpu"), str):
-        raw["dpu"] = load_dpu(raw["dpu"], folder=folder).model_dump()
+        raw["dpu"] = load_dpu(raw["dpu"], folder=_place_of(raw["dpu"], folder, Path(name_or_path).parent)).model_dump()
     try:
         return BoardProfile.model_validate(raw)
     except ValidationError as error:
         raise TargetError(f"board profile {str(name_or_path)!r}: {_sentence(error)}") from error
+
+
+def _place_of(import_path: str, folder: Path | None, beside: Path) -> Path:
+    """Where the code is looked for first: in `folder` where that has the module, else beside the profile."""
+    module = import_path.partition(":")[0].partition(".")[0]
+    has_it = folder is not None and ((folder / f"{module}.py").is_file() or (folder / module).is_dir())
+    return folder if folder is not None and has_it else beside
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def calibrate(
         )
     else:
         study = Study.load(study_name, home, storage=storage)
-        profile = load_profile(board or study.settings.board)
+        profile = load_profile(board or study.settings.board, folder=study.settings.folder)
         result = study.calibrate(profile, name=name, keep_unexplained=keep_unexplained)
     held_out = {error.row: error for error in result.held_out}
     for error in result.errors:

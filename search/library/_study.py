@@ -315,7 +315,7 @@ class Study:
         """
         from edgesearch.search.library._measurements import calibrate_by_study, study_measurements
 
-        start = load_profile(self.settings.board) if profile is None else profile
+        start = load_profile(self.settings.board, folder=self.settings.folder) if profile is None else profile
         return calibrate_by_study(
             study_measurements(self.view(), self._store()), start, name=name, keep_unexplained=keep_unexplained
         )

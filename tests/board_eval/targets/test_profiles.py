@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from edgesearch.board_eval import BoardSettings, find_board
 from edgesearch.board_eval.targets import DPUS, BoardProfile, HostRunner, load_profile, profile_names
-from edgesearch.errors import TargetError
+from edgesearch.errors import BoardError, PluginError, TargetError
 
 
 def test_shipped_boards() -> None:
@@ -128,3 +129,34 @@ def test_files_that_are_no_profiles(tmp_path: Path) -> None:
     path.write_text("[1, 2]")
     with pytest.raises(TargetError, match="not a JSON object"):
         load_profile(path)
+
+
+def own_dpu(folder: Path, name: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "dpu_beside.py").write_text(
+        f"from edgesearch.board_eval.targets import DPUS\nOWN = DPUS['B4096'].model_copy(update={{'name': {name!r}}})\n"
+    )
+
+
+def test_the_dpu_of_a_profile_is_found_in_the_folder_then_beside_the_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, profiles, elsewhere = (tmp_path / name for name in ("study", "profiles", "elsewhere"))
+    own_dpu(profiles, "beside")
+    for folder in (study, elsewhere):
+        folder.mkdir()
+    monkeypatch.chdir(elsewhere)
+    path = profiles / "board.json"
+    path.write_text(json.dumps(json.loads(load_profile("zcu104").to_json()) | {"dpu": "dpu_beside:OWN"}))
+    assert load_profile(path).dpu.name == "beside"
+    assert find_board(str(path), folder=study).target.name == "beside"
+    own_dpu(study, "of the study")
+    assert load_profile(path, folder=study).dpu.name == "of the study"
+    assert find_board(str(path), folder=study).target.name == "of the study"
+    lab = BoardSettings(name="lab", host="lab", key=path, target=str(path))
+    assert lab.profile().dpu.name == "beside"
+    path.write_text(path.read_text().replace("dpu_beside", "nowhere"))
+    with pytest.raises(PluginError, match="target 'nowhere:OWN' cannot be imported"):
+        load_profile(path)
+    with pytest.raises(BoardError, match="board 'lab', target: target 'nowhere:OWN' cannot be imported"):
+        lab.profile()

@@ -275,3 +275,22 @@ def test_a_pruned_candidate_keeps_the_channels_that_fill_its_dpu(tmp_path: Path)
         widths[name] = [node.shape[-1] for node in graph if isinstance(node, Conv)]
         assert all(width % DPUS[name].channel_parallel == 0 for width in widths[name])
     assert widths["B512"] != widths["B4096"]
+
+
+def test_a_profile_finds_its_dpu_beside_itself_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = tmp_path / "study"
+    study.mkdir()
+    (study / "dpu_of_mine.py").write_text(
+        "from edgesearch.board_eval.targets import DPUS\nSMALL = DPUS['B1152'].model_copy(update={'name': 'small'})\n"
+    )
+    profile = json.loads(load_profile("zcu104").to_json()) | {"name": "mine", "dpu": "dpu_of_mine:SMALL"}
+    board = study / "board.json"
+    board.write_text(json.dumps(profile))
+    (study / "study.toml").write_text(
+        'name = "s"\nboard = "board.json"\n[data]\nname = "digits"\n[space]\nstudents = ["cnn_tiny"]\ninput_size = [8]\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    for command in ("inspect", "bench"):
+        figures = json.loads(run(command, "cnn_tiny", "--board", board, "--format", "json"))
+        assert figures["latency_fps"] < json.loads(run(command, "cnn_tiny", "--format", "json"))["latency_fps"]
+    assert "candidates" in run("optimize", study / "study.toml", "--dry-run", "--home", tmp_path / "home")
