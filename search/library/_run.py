@@ -45,8 +45,9 @@ from edgesearch.search.study import (
     quiet_optuna,
     read_study,
     store_places,
+    without_code,
 )
-from edgesearch.spaces import Candidate
+from edgesearch.spaces import Candidate, identity
 
 #: Finished trials whose keys are made again when a study is resumed; of more a part stands for all.
 _LOOKED_AT = 200
@@ -104,7 +105,7 @@ def run_study(
     home: Home,
     storage: str | None,
     *,
-    trials: int,
+    trials: int | None,
     resources: Resources,
     progress: Progress,
     retry_failed: bool,
@@ -112,7 +113,7 @@ def run_study(
 ) -> tuple[Summary, StudyView]:
     """Make or resume the study and go on until it has `trials` trials in all; what was done, and all that is stored in the end.
 
-    `file` is where the settings are from, as results name it.
+    `trials` None: as many as the settings ask for. `file` is where the settings are from, as results name it.
     Raises StudyError when it was started with other settings or images, when another process runs it, and when its first
     trials all fail; ToolchainError where it names Vitis AI's packages and they are not there; BoardUnfit, before anything is
     trained, when no board can measure before a person mends one.
@@ -133,6 +134,7 @@ def run_study(
             study = create_or_resume(database, settings)
             refuse_other_inputs(inputs, study)
             store_places(study, settings, file)
+            trials = _asked_for(settings, study) if trials is None else trials
             if made := made_otherwise(inputs, study):
                 progress.note(made)
             crew = resources.crew(inputs.pool, settings.folder, progress)
@@ -179,6 +181,21 @@ def _stage_runner(settings: StudyFile, store: ArtifactStore, pool: Pool, logs: P
         folder=settings.folder,
         vitis=settings.vitis,
     )
+
+
+def _asked_for(settings: StudyFile, study: optuna.Study) -> int:
+    """How many trials there are to be: of candidates that are named, one more for each whose code is another than it was."""
+    if settings.space is not None:
+        return settings.trials
+    tried = [Candidate.model_validate(trial.user_attrs["candidate"]) for trial in study.get_trials(deepcopy=False)]
+    keys, forms = {candidate.key for candidate in tried}, [_without_code(candidate) for candidate in tried]
+    untried = [candidate for candidate in settings.candidates if candidate.key not in keys]
+    is_changed = any(_without_code(candidate) in forms for candidate in untried)
+    return max(settings.trials, len(tried) + len(untried)) if is_changed else settings.trials
+
+
+def _without_code(candidate: Candidate) -> object:
+    return without_code(identity(candidate.canonical()))
 
 
 def _is_open(study: optuna.Study, trials: int, retry_failed: bool) -> bool:

@@ -145,7 +145,7 @@ class Study:
     @property
     def trials(self) -> int:
         """How many trials the study file asks for."""
-        return self.settings.search.trials if self.settings.space else len(self.settings.candidates)
+        return self.settings.trials
 
     def optimize(
         self,
@@ -187,7 +187,7 @@ class Study:
             self._opened,
             self.home,
             self.storage,
-            trials=self.trials if trials is None else trials,
+            trials=trials,
             resources=Resources(workers, ray_address, gpus_per_stage, int(memory_per_stage), board_wait_s, hang_s),
             progress=as_progress(progress),
             retry_failed=retry_failed,

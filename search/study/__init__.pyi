@@ -43,6 +43,7 @@ from ._record import read_study as read_study
 from ._settings import store_places as store_places
 from ._settings import stored_settings as stored_settings
 from ._settings import study_file as study_file
+from ._settings import without_code as without_code
 from ._storage import create_or_resume as create_or_resume
 from ._storage import open_storage as open_storage
 from ._storage import open_study as open_study

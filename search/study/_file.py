@@ -178,6 +178,11 @@ class StudyFile(Settings):
         space = None if self.space is None else self.space.resolved(channel_parallel=granularity)
         return self.model_copy(update={"candidates": candidates, "space": space})
 
+    @property
+    def trials(self) -> int:
+        """How many trials are asked for."""
+        return self.search.trials if self.space is not None else len(self.candidates)
+
     def in_folder(self, folder: Path) -> StudyFile:
         """The same study with its code in `folder`."""
         moved = self.model_copy()

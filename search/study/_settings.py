@@ -93,7 +93,8 @@ def refuse_changes(study: optuna.Study, given: StudyFile) -> None:
     """Raise StudyError with the difference when a study was started with other settings than those given.
 
     Both are compared as this version reads them, so that a setting that came later differs only where it was given a value.
-    Where images and a board's profile lie is no difference: who goes on compares their contents.
+    Where images and a board's profile lie is no difference: who goes on compares their contents. Nor is an edit of the user's
+    own code, which nobody wrote into the settings: its stages have other keys.
     """
     differences = _differences(_identity(stored_settings(study)), _identity(given))
     changes = [
@@ -109,10 +110,21 @@ def refuse_changes(study: optuna.Study, given: StudyFile) -> None:
 
 
 def _identity(settings: StudyFile) -> dict[str, Any]:
-    """The settings with every candidate in its canonical form. Weights files count by their content, not by their place."""
+    """The settings with every candidate in its canonical form. Weights files count by their content, not by their place; a
+    user's own code by its import path.
+    """
     content: dict[str, Any] = without_paths(settings.to_json())
     content["candidates"] = [identity(candidate.canonical()) for candidate in settings.candidates]
-    return content
+    return dict(without_code(content))
+
+
+def without_code(content: Any) -> Any:
+    """JSON values without the checksums of code that is given by import path."""
+    if isinstance(content, list):
+        return [without_code(value) for value in content]
+    if not isinstance(content, dict):
+        return content
+    return {name: without_code(value) for name, value in content.items() if name != "source_sha256"}
 
 
 def _is_place(study: optuna.Study, path: tuple[str, ...], old: Any, new: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edgesearch.errors import StoreError, StudyError
-from edgesearch.search import Study
+from edgesearch.search import Study, StudyFile
 from edgesearch.search.engine import ForkServer, _machine
 from edgesearch.search.library import _run, _tune
 from edgesearch.search.library._run import Resources
@@ -124,3 +124,35 @@ def test_recipes_are_tried_on_as_many_workers(tmp_path: Path, cores: int, monkey
         with pytest.raises(StudyError, match="far enough"):
             _tune.tune(tmp_path / "tiny.toml", "cnn_tiny", tmp_path, workers=workers, threads=4)
     assert seen == [2, 3]
+
+
+OWN_NETWORK = """
+from torch import nn
+
+def net(num_classes, in_channels):
+    body = nn.Sequential(nn.Conv2d(in_channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(body, nn.Linear(4, num_classes))
+"""
+
+
+def test_a_named_candidate_whose_code_was_edited_is_tried_again_when_the_study_goes_on(tmp_path: Path) -> None:
+    few = {"name": "digits", "train_images": 40, "validation_images": 40, "calibration_images": 20, "test_images": 20}
+    network = {"student": {"architecture": "own_run_net:net", "input_size": 8}, "quantization": {"algorithm": "vitis"}}
+    other = {"student": {"architecture": "mlp", "input_size": 8}, "quantization": {"algorithm": "vitis"}}
+    tables = {"name": "s", "data": few, "train": {"epochs": 1}, "candidates": [network, other]}
+
+    def go_on(code: str) -> list[str]:
+        (tmp_path / "own_run_net.py").write_text(code)
+        study = Study.open(StudyFile.parse(tables, folder=tmp_path), tmp_path / "home")
+        study.optimize(workers=0)
+        records = study.view().records
+        assert {record.state for record in records} == {"COMPLETE"}
+        return [record.candidate.student.source_sha256 for record in records]
+
+    first = go_on(OWN_NETWORK)
+    assert go_on(OWN_NETWORK) == first
+    second = go_on(OWN_NETWORK.replace("nn.ReLU()", "nn.ReLU6()"))
+    assert second[:2] == first
+    assert second[2] not in first
+    third = go_on(OWN_NETWORK + "# again\n")
+    assert (len(third), len(set(third))) == (4, 4)

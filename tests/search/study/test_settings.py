@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -156,3 +157,33 @@ def test_optunas_verbosity_is_afterwards_what_it_was() -> None:
 def test_what_is_no_table_is_refused() -> None:
     with pytest.raises(SpaceError, match="the study is of type str, expected the tables of a study file as a mapping"):
         StudyFile.parse("quickstart")  # type: ignore[arg-type]
+
+
+OWN_NETWORK = "from torch import nn\n\n\ndef net(num_classes, in_channels):\n    return nn.Flatten()\n"
+
+
+@pytest.mark.parametrize("where", ["teacher", "candidates", "pruning"])
+def test_an_edit_of_ones_own_code_is_no_other_setting(study: optuna.Study, tmp_path: Path, where: str) -> None:
+    own = {"architecture": "own_settings_net:net", "input_size": 8}
+    pruned = {"student": {"architecture": "mlp", "input_size": 8}, "pruning": {"method": "own_settings_net:prune"}}
+    tables: dict[str, Any] = {
+        "teacher": {"teacher": own},
+        "candidates": {"candidates": [{"student": own}]},
+        "pruning": {"candidates": [pruned]},
+    }[where]
+
+    def settings(code: str, **more: Any) -> StudyFile:
+        (tmp_path / "own_settings_net.py").write_text(code)
+        return StudyFile.parse(TABLES | tables | more, folder=tmp_path)
+
+    before = settings(OWN_NETWORK)
+    store_settings(study, before)
+    after = settings(OWN_NETWORK + "# edited\n")
+    assert after != before
+    refuse_changes(study, after)
+    store_places(study, after)
+    assert stored_settings(study) == after
+    if where == "teacher":
+        with pytest.raises(StudyError, match=r"teacher\.architecture: was") as caught:
+            refuse_changes(study, settings(OWN_NETWORK, teacher={"architecture": "cnn_small"}))
+        assert "sha256" not in str(caught.value)
