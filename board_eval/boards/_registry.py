@@ -23,7 +23,8 @@ def _simulated(profile: str | Path, folder: Path | None = None) -> Board:
     return SimulatedBoard(load_profile(profile, folder=folder))
 
 
-#: What makes each board, by name: those of the shipped profiles, simulated; `BOARDS.add` registers another.
+#: What makes each board, by name: those of the shipped profiles, simulated. `BOARDS.add` registers another in this process;
+#: a study, whose stages run in others, takes an import path.
 BOARDS: Registry[Callable[[], Board]] = Registry("board")
 for _name in profile_names():
     BOARDS.add(_name, partial(_simulated, _name))

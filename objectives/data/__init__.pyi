@@ -24,4 +24,5 @@ from ._settings import without_unread as without_unread
 from ._source import DataSource as DataSource
 from ._source import RawData as RawData
 from ._source import Split as Split
+from ._sources import BUILT_IN as BUILT_IN
 from ._sources import DATA_SOURCES as DATA_SOURCES

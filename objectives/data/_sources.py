@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BUILT_IN", "DATA_SOURCES", "READ_BY", "read_source"]
 
+#: `DATA_SOURCES.add` registers another in this process; a study, whose stages run in others, takes an import path.
 DATA_SOURCES: Registry[DataSource] = Registry("data set")
 DATA_SOURCES.add("digits", read_digits)
 DATA_SOURCES.add("mnist", read_mnist)

@@ -66,7 +66,7 @@ class Pruner(Protocol):
         """The network with fewer channels, and what was removed."""
 
 
-#: Pruners by name; a study may also give an import path.
+#: The pruners of this program by name; a study gives others by their import paths.
 PRUNERS: Registry[Pruner] = Registry("pruner")
 
 

@@ -29,5 +29,5 @@ class Quantizer(Protocol):
         ...
 
 
-#: The quantizers of this program by name.
+#: The quantizers of this program by name; a study gives others by their import paths.
 QUANTIZERS: Registry[Quantizer] = Registry("quantization method")

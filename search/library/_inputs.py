@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from edgesearch.board_eval import Board, BoardPool, find_board, find_compiler
-from edgesearch.errors import EdgesearchError, SpaceError, StudyError, ToolchainError
+from edgesearch.board_eval import BOARDS, Board, BoardPool, find_board, find_compiler
+from edgesearch.board_eval.targets import profile_names
+from edgesearch.errors import EdgesearchError, PluginError, SpaceError, StudyError, ToolchainError
 from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, check_outputs, load_data, plan
+from edgesearch.objectives.data import BUILT_IN, DATA_SOURCES
 from edgesearch.objectives.training import find_stages
 from edgesearch.objectives.vitis import Task, check_packages
 from edgesearch.plugins import is_import_path, source_fingerprint
@@ -76,6 +78,7 @@ def read_inputs(settings: StudyFile, *, threads: int = 1, to_run: bool = True) -
     """
     folder, pool = settings.folder, None
     if to_run:
+        _check_names(settings)
         settings, pool = with_boards(settings)
     data = load_data(settings.data, folder=folder)
     board = find_board(settings.board, folder=folder, compiler=settings.compiler, allow=settings.allow)
@@ -106,6 +109,18 @@ def read_inputs(settings: StudyFile, *, threads: int = 1, to_run: bool = True) -
             f"({no_compiler or 'no compiler for their DPU'}); take compiler = 'edgesearch', or score = 'simulated'"
         )
     return inputs
+
+
+def _check_names(settings: StudyFile) -> None:
+    """Raise PluginError for what is registered by name in this process: stages run in others, which do not know it."""
+    own_data = settings.data.name in set(DATA_SOURCES) - BUILT_IN
+    own_board = settings.board in set(BOARDS) - set(profile_names())
+    for is_own, what, name in ((own_data, "data source", settings.data.name), (own_board, "board", settings.board)):
+        if is_own:
+            raise PluginError(
+                f"{what} {name!r} is registered in this process alone, and the study's stages run in others; give it by its "
+                "import path, such as my_pkg.module:Thing"
+            )
 
 
 def _toolchain(settings: StudyFile) -> tuple[str, str]:

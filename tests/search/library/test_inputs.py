@@ -9,9 +9,14 @@ from typing import Any
 
 import pytest
 
-from edgesearch.errors import PluginError, StudyError
+from edgesearch.board_eval import BOARDS
+from edgesearch.errors import PluginError, SpaceError, StudyError
 from edgesearch.objectives import Store, run_stage
-from edgesearch.search import StudyFile
+from edgesearch.objectives.data import DATA_SOURCES
+from edgesearch.objectives.pruning import PRUNERS
+from edgesearch.objectives.quantization import QUANTIZERS
+from edgesearch.plugins import Registry
+from edgesearch.search import Study, StudyFile
 from edgesearch.search.library import _evaluate
 from edgesearch.search.library._cost import describe_cost
 from edgesearch.search.library._inputs import Inputs, read_inputs
@@ -91,3 +96,26 @@ def test_a_board_that_tells_no_speed_before_it_measures_is_said_to(tmp_path: Pat
     with pytest.raises(StudyError, match="enough"):
         _evaluate.evaluate_candidate(inputs, home, candidate(), test=False, note=notes.append)
     assert notes == ["mlp @8 ptq int8: FPS: measured by the board"]
+
+
+@pytest.mark.parametrize(
+    ("registry", "changes", "message"),
+    [
+        (BOARDS, {"board": "mine"}, "board 'mine' is registered in this process alone.*import path, such as"),
+        (DATA_SOURCES, {"data": {"name": "mine"}}, "data source 'mine' is registered in this process alone.*import path"),
+        (
+            PRUNERS,
+            {"space": {"students": ["mlp"], "pruning": ["mine"]}},
+            "'mine' is unknown; expected one of .* an import path",
+        ),
+        (QUANTIZERS, {"space": {"students": ["mlp"], "algorithm": ["mine"]}}, "'mine' is unknown; .* an import path such as"),
+    ],
+)
+def test_a_name_that_stages_would_not_find_is_refused_when_a_study_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: Registry[Any], changes: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(registry, "_things", dict(registry._things))
+    registry.add("mine", lambda *given, **more: pytest.fail("it was called"))
+    tables = {"name": "s", "data": {"name": "digits"}, "space": {"students": ["mlp"], "input_size": [8]}}
+    with pytest.raises((PluginError, SpaceError), match=message):
+        Study.open(StudyFile.parse(tables | changes, folder=tmp_path), tmp_path / "home")
