@@ -1,6 +1,7 @@
 """What a kind of stage is: a name, a version, settings, where it stands in a candidate's pipeline, and how it runs.
 
-Every kind is one file in `kinds/` with one `StageSpec`, found there by itself: a kind is added by adding its file.
+Every kind is one file in `kinds/` with one `StageSpec`, found there by itself. It runs once the `place` of another kind,
+or the library, asks for it by name.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """Importing a user's own code, and telling one state of it from another.
 
 The fingerprint of its files (see `Source`) is part of what decides a result. A process that imported the code before it was
-edited imports it again, so that no result of old code is taken for one of the new.
+edited imports it again, so that no result of old code is taken for one of the new. How old a module is that somebody else
+imported is not known: one of the user's own is imported again where a file of it was written since this program began.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -17,6 +19,7 @@ from edgesearch.plugins._source import is_installed, locate, root_of
 
 #: Fingerprint of the files when the module of that name was imported here.
 _imported: dict[str, str] = {}
+_BEGAN = time.time()
 
 
 def is_import_path(name: str) -> bool:
@@ -62,7 +65,7 @@ def source_fingerprint(path: str, *, folder: Path | None = None) -> str:
 
 
 def _import(name: str, folder: Path | None, fingerprint: str, what: str) -> ModuleType:
-    if name in sys.modules and _imported.get(name, fingerprint) == fingerprint and _is_found(name, folder):
+    if name in sys.modules and _is_found(name, folder) and _is_as_imported(name, folder, fingerprint):
         return sys.modules[name]
     with beside(folder):
         for package in _packages_of(name):
@@ -90,6 +93,17 @@ def _is_found(name: str, folder: Path | None) -> bool:
     if loaded is None:
         return source is None or not hasattr(sys.modules[name], "__path__")
     return source is None or Path(loaded).resolve() == source.file.resolve()
+
+
+def _is_as_imported(name: str, folder: Path | None, fingerprint: str) -> bool:
+    """Whether the module that is loaded was made from the files as they are now."""
+    if name in _imported:
+        return _imported[name] == fingerprint
+    with beside(folder):
+        source = locate(name)
+    if source is None or not _is_of_project(source.file.resolve(), source.root):
+        return True
+    return all(file.stat().st_mtime < _BEGAN for file in source.files())
 
 
 def _packages_of(name: str) -> list[str]:

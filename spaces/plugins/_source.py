@@ -34,13 +34,15 @@ class Source:
     def fingerprint(self) -> str:
         """SHA-256 over the files and their names inside the project; where that lies does not count."""
         digest = hashlib.sha256()
-        for label, file in sorted((label, file) for file, label in self._files().items()):
+        for label, file in sorted((label, file) for file, label in self.files().items()):
             digest.update(label.as_posix().encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
         return digest.hexdigest()
 
-    def _files(self) -> dict[Path, Path]:
-        """The files that the module reaches by import statements inside the project; of an installed package, inside it."""
+    def files(self) -> dict[Path, Path]:
+        """The files that the module reaches by import statements inside the project, of an installed package inside it; each
+        with its name there.
+        """
         only = self.name.partition(".")[0] if is_installed(self.root) else ""
         found: dict[Path, Path] = {}
         waiting = [self.name]

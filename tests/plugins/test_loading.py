@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -235,3 +236,23 @@ def test_finders_that_imported_code_adds_stay(tmp_path: Path) -> None:
     adds = "import sys\nclass Finder:\n    @staticmethod\n    def find_spec(*_): return None\nsys.meta_path.append(Finder)"
     project(tmp_path, adding=adds)
     assert load("adding:Finder", folder=tmp_path) is sys.meta_path[-1]
+
+
+def test_a_module_that_was_imported_before_an_edit_is_imported_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "imported_by_itself.py"
+    file.write_text("VALUE = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert importlib.import_module("imported_by_itself").VALUE == 1
+    file.write_text("VALUE = 2\n")
+    expected = source_fingerprint("imported_by_itself:VALUE")
+    assert load("imported_by_itself:VALUE", expected_sha256=expected) == 2
+
+
+def test_a_module_that_nobody_edited_is_not_imported_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "imported_and_kept.py"
+    file.write_text("class Net: ...\n")
+    os.utime(file, (1e9, 1e9))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = importlib.import_module("imported_and_kept")
+    assert load("imported_and_kept:Net") is module.Net
