@@ -1,5 +1,6 @@
 from ._board import BoardContract as BoardContract
 from ._data_source import DataSourceContract as DataSourceContract
+from ._physical_board import PhysicalBoardContract as PhysicalBoardContract
 from ._problems import PROBLEMS as PROBLEMS
 from ._problems import Problem as Problem
 from ._problems import search_problem as search_problem

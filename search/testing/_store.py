@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -12,14 +14,37 @@ import torch
 from edgesearch.objectives import ArtifactStore, open_store
 
 _KEY, _OTHER = "ab" * 32, "cd" * 32
+#: A process that holds a lease until it is killed.
+_HOLDER = """
+import sys, time
+from edgesearch.objectives import open_store
+with open_store(sys.argv[1]).lease(sys.argv[2], waiting=print):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+#: Seconds after which the lease of a killed process must be over.
+_OVER_S = 120.0
 
 
 class StoreContract:
-    """Subclass it and override `make`, which is called with an empty folder and returns the store."""
+    """Subclass it and override `make`, which is called with an empty folder and returns the store.
+
+    A store that keeps nothing in that folder overrides `damage` too.
+    """
 
     def make(self, folder: Path) -> ArtifactStore:
         """A store that keeps all it has in `folder`, or that is empty at first."""
         raise NotImplementedError
+
+    def damage(self, store: ArtifactStore, folder: Path) -> None:
+        """Change a byte in the middle of everything that the store keeps."""
+        files = [file for file in folder.rglob("*") if file.is_file() and file.stat().st_size]
+        if not files:
+            raise NotImplementedError("override `damage`: the store keeps nothing in the folder that `make` was called with")
+        for file in files:
+            content = bytearray(file.read_bytes())
+            content[len(content) // 2] ^= 1
+            file.write_bytes(content)
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> ArtifactStore:
@@ -114,6 +139,37 @@ class StoreContract:
             order.append("first")
         thread.join(60)
         assert order == ["waits for True", "first", "second"]
+
+    def test_a_lease_ends_with_its_process(self, store: ArtifactStore) -> None:
+        """However that ends: whoever needs the key then gets it."""
+        command = [sys.executable, "-c", _HOLDER, str(store.location), _KEY]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as holder:
+            try:
+                assert holder.stdout is not None
+                assert holder.stdout.readline().strip() == "held"
+            finally:
+                holder.kill()
+        got = threading.Event()
+
+        def take() -> None:
+            with open_store(store.location).lease(_KEY, waiting=lambda _: None):
+                got.set()
+
+        threading.Thread(target=take, daemon=True).start()
+        assert got.wait(_OVER_S), f"the lease of a process that was killed is held for more than {_OVER_S:g} s"
+
+    def test_a_damaged_artifact_is_set_aside_and_can_be_made_again(self, store: ArtifactStore, tmp_path: Path) -> None:
+        """It counts as not there."""
+        self._put(store, 1.0)
+        self.damage(store, tmp_path)
+        assert store.get("student", _KEY) is None
+        assert not store.has("student", _KEY)
+        self._put(store, 2.0)
+        artifact = store.get("student", _KEY)
+        assert artifact is not None
+        assert artifact.figures == {"v": 2.0}
+        assert torch.equal(artifact.tensors("weights")["w"], torch.full((4, 3), 2.0))
 
     def test_failures_are_kept_until_they_are_forgotten(self, store: ArtifactStore) -> None:
         """A failure is known under its key alone."""

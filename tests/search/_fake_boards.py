@@ -23,6 +23,7 @@ from edgesearch.board_eval import (
     execute,
     load_profile,
 )
+from edgesearch.board_eval.remote import BoardFacts
 from edgesearch.board_eval.xmodel import compiled_graph
 from edgesearch.errors import BoardError, BoardLost, BoardUnfit
 
@@ -75,7 +76,7 @@ class FakeBoard:
         raise NotImplementedError
 
     def probe(self) -> BoardProbe:
-        raise NotImplementedError
+        return BoardProbe(format=1, probe=True, board=BoardFacts(), free_bytes=1 << 30, vart_importable=True)
 
     def run(self, xmodel: str | Path, images: npt.NDArray[np.int8], labels: Any = None) -> BoardRun:
         deed = self._next("canary" if len(images) == CANARY_IMAGES else "run")
@@ -98,7 +99,7 @@ class FakeBoard:
             report=_report(compiled, len(images)),
             images=images,
             logits=logits,
-            correct=None,
+            correct=None if labels is None else int((logits.argmax(axis=1) == labels).sum()),
             measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
             clock_skew_s=0.0,
             pushed=0,

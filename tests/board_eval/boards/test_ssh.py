@@ -10,10 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgesearch.board_eval import Board, Graph, Measurement, SshBoard, compile_xmodel, execute, find_board, write_xmodel
+from edgesearch.board_eval import (
+    Board,
+    Graph,
+    Measurement,
+    PhysicalBoard,
+    SshBoard,
+    compile_xmodel,
+    execute,
+    find_board,
+    write_xmodel,
+)
 from edgesearch.board_eval.targets import DPUS
 from edgesearch.errors import BoardError, BoardLost, BoardUnfit, PluginError, QuantizationError, XmodelError
-from edgesearch.testing import BoardContract
+from edgesearch.testing import BoardContract, PhysicalBoardContract
 
 from .._sshd import LoopbackBoard, loopback_board
 
@@ -37,6 +47,18 @@ class TestSshBoard(BoardContract):
         self.lab = lab
 
     def make(self) -> Board:
+        return SshBoard(self.lab.settings())
+
+
+class TestSshBoardThatMeasures(PhysicalBoardContract):
+    """It keeps the contract of boards that measure."""
+
+    @pytest.fixture(autouse=True)
+    def _lab(self, lab: LoopbackBoard) -> None:
+        lab.knobs()
+        self.lab = lab
+
+    def make(self) -> PhysicalBoard:
         return SshBoard(self.lab.settings())
 
 

@@ -46,6 +46,9 @@ class TestMemory(StoreContract):
     def make(self, folder: Path) -> ArtifactStore:
         return open_store(f"memory://{uuid.uuid4().hex}")
 
+    def damage(self, store: ArtifactStore, folder: Path) -> None:
+        damage_all(store)
+
 
 class TestFile(StoreContract):
     """A folder by its URL."""
@@ -67,6 +70,9 @@ class TestS3(StoreContract):
     def make(self, folder: Path) -> ArtifactStore:
         return open_store(f"{self.bucket}/prefix")
 
+    def damage(self, store: ArtifactStore, folder: Path) -> None:
+        damage_all(store)
+
 
 def put(store: ArtifactStore, key: str = KEY, value: float = 1.0) -> Any:
     tensors = {"weights": {"w": torch.full((40, 3), value)}}
@@ -80,6 +86,12 @@ def objects_of(store: ArtifactStore) -> Objects:
 def flipped(content: bytes) -> bytes:
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def damage_all(store: ArtifactStore) -> None:
+    objects = objects_of(store)
+    for name in objects.names("artifacts"):
+        objects.replace(name, flipped(objects.read(name) or b""))
 
 
 # --- damage
