@@ -156,3 +156,35 @@ def test_a_named_candidate_whose_code_was_edited_is_tried_again_when_the_study_g
     assert second[2] not in first
     third = go_on(OWN_NETWORK + "# again\n")
     assert (len(third), len(set(third))) == (4, 4)
+
+
+FAILING = (
+    OWN_NETWORK
+    + """
+class Failing(nn.Sequential):
+    def forward(self, x):
+        if self.training:
+            raise ValueError("not yet")
+        return super().forward(x)
+
+def net(num_classes, in_channels):
+    return Failing(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))
+"""
+)
+
+
+def test_what_failed_is_tried_again_with_the_code_as_it_is_now(tmp_path: Path) -> None:
+    few = {"name": "digits", "train_images": 40, "validation_images": 40, "calibration_images": 20, "test_images": 20}
+    network = {"student": {"architecture": "failing_run_net:net", "input_size": 8}, "quantization": {"algorithm": "vitis"}}
+    other = {"student": {"architecture": "mlp", "input_size": 8}, "quantization": {"algorithm": "vitis"}}
+    tables = {"name": "s", "data": few, "train": {"epochs": 1}, "candidates": [other, network]}
+
+    def go_on(code: str) -> list[str]:
+        (tmp_path / "failing_run_net.py").write_text(code)
+        study = Study.open(StudyFile.parse(tables, folder=tmp_path), tmp_path / "home")
+        study.optimize(workers=0, retry_failed=True)
+        return [record.state for record in study.view().records]
+
+    assert go_on(FAILING) == ["COMPLETE", "FAIL"]
+    assert go_on(FAILING.replace('raise ValueError("not yet")', "pass")) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert go_on(FAILING.replace('raise ValueError("not yet")', "pass")) == ["COMPLETE", "FAIL", "COMPLETE"]
