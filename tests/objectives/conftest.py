@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from edgesearch.board_eval.vitis import VitisSettings
+from edgesearch.search.engine import ForkServer
+
+from ._warm_python import write_client
 
 STANDIN = Path(__file__).parent / "vitis" / "standin"
 
 
 @pytest.fixture(scope="session")
-def vitis(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., VitisSettings]:
+def warm() -> Iterator[str]:
+    """The name of a fork server from which programs of `write_client` have their processes."""
+    with pytest.MonkeyPatch.context() as patch, closing(ForkServer(secrets.token_hex(16))) as server:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        server.start()
+        yield server.name
+
+
+@pytest.fixture(scope="session")
+def vitis(tmp_path_factory: pytest.TempPathFactory, warm: str) -> Callable[..., VitisSettings]:
     """Settings whose Python has the stand-in: vitis(), or vitis("fault") for one that fails in that way from now on."""
-    folder = tmp_path_factory.mktemp("python")
-    fault, python = folder / "fault", folder / "python"  # one Python for all: whether it has the packages is asked once
-    python.write_text(
-        f'#!/bin/sh\nexport PYTHONPATH="{STANDIN}" STANDIN_FAULT="$(cat "{fault}")"\nexec "{sys.executable}" "$@"\n'
-    )
-    python.chmod(0o755)
+    python = tmp_path_factory.mktemp("python") / "python"  # one for all: whether it has the packages is asked once
 
     def settings(way: str = "", **more: float) -> VitisSettings:
-        fault.write_text(way)
+        write_client(python, warm, PYTHONPATH=str(STANDIN), STANDIN_FAULT=way)
         return VitisSettings(python=str(python), engine="none", **more)
 
     return settings
