@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -180,3 +181,24 @@ def test_free_memory_is_no_more_than_a_container_may_take(tmp_path: Any, monkeyp
     assert free_memory(torch.device("cpu")) > 0.5 * free
     (tmp_path / "memory.max").write_text(f"{MB}\n")
     assert free_memory(torch.device("cpu")) == MB - 5
+
+
+@pytest.mark.parametrize(
+    ("limit", "taken", "parts", "prefix"),
+    [
+        ("memory.max", "memory.current", "memory.stat", ""),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_"),
+    ],
+)
+def test_files_that_linux_keeps_in_memory_are_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, taken: str, parts: str, prefix: str
+) -> None:
+    """A container that has read its data and written checkpoints is at its limit, and nothing lacks memory."""
+    monkeypatch.setattr(process, "_GROUP", tmp_path)
+    (tmp_path / "memory").mkdir()
+    (tmp_path / limit).write_text(f"{10 * MB}\n")
+    (tmp_path / taken).write_text(f"{10 * MB - 5}\n")
+    (tmp_path / parts).write_text(f"anon {MB}\n{prefix}inactive_file {6 * MB}\n{prefix}active_file {MB}\nunevictable 0\n")
+    assert free_memory(torch.device("cpu")) == 7 * MB + 5
+    (tmp_path / parts).write_text("nonsense\n")
+    assert free_memory(torch.device("cpu")) == 5
