@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from edgesearch.objectives.training._device import out_of_memory
 from edgesearch.objectives.training._distillation import Batch
 from edgesearch.objectives.training._soft_targets import Second
 
@@ -38,11 +39,18 @@ class Recorded:
     """Called as `step` is, with a batch: the loss. On a CPU it is `step` itself.
 
     step: computes on `device` alone, with parameters that stay where they are, and tells nothing by Python objects but the
-    loss. One that cannot be recorded, since it asks for values, is made as it is from then on, and `note` is told once.
+    loss. One that cannot be recorded, since it asks for values or there is no memory for it, is made as it is from then on, and
+    `note` is told once. `clear` takes all gradients away: those that a recording which failed has left were never computed.
     """
 
-    def __init__(self, step: Callable[[Batch], Tensor], device: torch.device, note: Callable[[str], object]) -> None:
-        self._step, self._note = step, note
+    def __init__(
+        self,
+        step: Callable[[Batch], Tensor],
+        device: torch.device,
+        note: Callable[[str], object],
+        clear: Callable[[], object],
+    ) -> None:
+        self._step, self._note, self._clear = step, note, clear
         self._device = device if device.type == "cuda" else None
         self._stream: Any = None if self._device is None else _stream(device)
         self._pool: Any = None
@@ -89,8 +97,12 @@ class Recorded:
                 loss = self._step(own)
         except RuntimeError as error:
             self.forget()
+            self._clear()
             self._device = None
-            self._note(f"steps of this network cannot be recorded for the GPU, which makes them slower: {_first_line(error)}")
+            cause = _cause(error)
+            said = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+            why = "there is no memory for it" if out_of_memory(cause) else said
+            self._note(f"steps of this network cannot be recorded for the GPU, which makes them slower: {why}")
             return None
         finally:
             clear_workspaces()
@@ -120,7 +132,8 @@ def _copied(batch: Batch) -> Batch:
     return replace(batch, pixels=pixels, inputs=inputs, labels=labels, index=index, second=Second(*second) if second else None)
 
 
-def _first_line(error: BaseException) -> str:
-    while error.__context__ is not None:  # what broke the recording, not that it could not be ended
+def _cause(error: BaseException) -> BaseException:
+    """What broke the recording, not that it could not be ended."""
+    while error.__context__ is not None:
         error = error.__context__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return error

@@ -202,7 +202,7 @@ class _Run:
         self.parameters = [p for module in self._modules().values() for p in module.parameters()]
         self.batches = Batches(data, recipe, size=self.size, seed=seed, device=device, stored=self.loss.views)
         self.average = self._new_average()
-        self.recorded = Recorded(self._compute, device, note)
+        self.recorded = Recorded(self._compute, device, note, self.optimizer.zero_grad)
         self.epoch = 0
         self.under_way = UnderWay()
         self.history: list[Epoch] = []
@@ -343,13 +343,16 @@ class _Run:
 
     def finish(self) -> tuple[float, int]:
         """Puts the weights to keep into the model: their validation accuracy and epoch."""
-        if self.best is None:
-            if self.average is not None:
-                self.average.keep()
-                self.average = None
-            return self._validate(), self.epoch
-        self.model.load_state_dict(self.best[2])
-        return self.best[0], self.best[1]
+        if self.best is not None:
+            self.model.load_state_dict(self.best[2])
+            return self.best[0], self.best[1]
+        if self.average is not None:
+            self.average.keep()
+            self.average = None
+        # The last step's weights have met no loss.
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
+            raise NotFinite(f"the weights are not finite behind epoch {self.epoch}; {self._advice()}")
+        return self._validate(), self.epoch
 
     def close(self) -> None:
         self.loss.close()

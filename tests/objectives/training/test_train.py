@@ -336,6 +336,13 @@ def test_a_loss_that_is_not_finite_names_epoch_and_layer(digits: DataSet) -> Non
         run(network(), digits, recipe=Recipe(epochs=9, lr=1e30, optimizer="sgd", warmup_epochs=0))
 
 
+def test_weights_that_the_last_step_made_infinite_are_no_trained_network(digits: DataSet) -> None:
+    """No loss behind it tells."""
+    one_step = Recipe(epochs=1, batch_size=300, lr=1e39, optimizer="sgd", warmup_epochs=0)
+    with pytest.raises(NotFinite, match="the weights are not finite behind epoch 1; use a lower `lr`"):
+        run(network(), digits, recipe=one_step)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_numbers_of_the_network_that_are_not_finite_are_told_with_epoch_and_loss(digits: DataSet, training: bool) -> None:
     """In a pass of the third epoch, and in validation behind the last."""
