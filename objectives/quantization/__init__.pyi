@@ -1,5 +1,4 @@
 from ._fp16 import quantize_fp16 as quantize_fp16
-from ._method import QUANTIZERS as QUANTIZERS
 from ._method import Method as Method
 from ._method import Quantizer as Quantizer
 from ._nndct import Nndct as Nndct
@@ -12,5 +11,6 @@ from ._qat import Qat as Qat
 from ._qat import QatSettings as QatSettings
 from ._qat import train_qat as train_qat
 from ._qat_recipe import QatRecipe as QatRecipe
+from ._quantize import QUANTIZERS as QUANTIZERS
 from ._quantize import quantize as quantize
 from ._zeros import with_zeros_of as with_zeros_of

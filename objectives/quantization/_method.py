@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.graph import Graph
-from edgesearch.plugins import Registry
 
 #: "best", "vitis", "per_channel" or an import path such as `my_pkg.module:my_quantizer`.
 Method: TypeAlias = str
@@ -27,7 +26,3 @@ class Quantizer(Protocol):
         quantized.
         """
         ...
-
-
-#: The quantizers of this program by name; a study gives others by their import paths.
-QUANTIZERS: Registry[Quantizer] = Registry("quantization method")

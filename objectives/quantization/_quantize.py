@@ -12,10 +12,13 @@ from edgesearch.board_eval.graph import Graph
 from edgesearch.errors import PluginError, QuantizationError
 from edgesearch.objectives.quantization._best import quantize_best
 from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
-from edgesearch.objectives.quantization._method import QUANTIZERS, Method, Quantizer
+from edgesearch.objectives.quantization._method import Method, Quantizer
 from edgesearch.objectives.quantization._per_channel import quantize_per_channel
 from edgesearch.objectives.quantization._vitis import quantize_vitis
+from edgesearch.plugins import Registry
 
+#: The quantizers of this program by name; `QUANTIZERS.add` registers another.
+QUANTIZERS: Registry[Quantizer] = Registry("quantization method")
 QUANTIZERS.add("best", quantize_best)
 QUANTIZERS.add("vitis", quantize_vitis)
 QUANTIZERS.add("per_channel", quantize_per_channel)

@@ -15,8 +15,8 @@ from edgesearch.errors import QuantizationError
 from edgesearch.objectives.quantization import _best, _distance
 from edgesearch.objectives.quantization._best import choose_rival, hold_back, judged_on, quantize_best
 from edgesearch.objectives.quantization._distance import Judge, answer_distances
-from edgesearch.objectives.quantization._method import QUANTIZERS, Quantizer
-from edgesearch.objectives.quantization._quantize import quantize
+from edgesearch.objectives.quantization._method import Quantizer
+from edgesearch.objectives.quantization._quantize import QUANTIZERS, quantize
 from edgesearch.objectives.quantization._vitis import quantize_vitis
 from edgesearch.testing import QuantizerContract
 
