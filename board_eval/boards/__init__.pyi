@@ -5,6 +5,8 @@ from ._canary import examine as examine
 from ._conditions import conditions as conditions
 from ._logits import LogitsComparison as LogitsComparison
 from ._measurement import Measurement as Measurement
+from ._own import measure_on as measure_on
+from ._own import run_on as run_on
 from ._physical import BoardPool as BoardPool
 from ._physical import BoardReference as BoardReference
 from ._physical import PhysicalBoard as PhysicalBoard

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from edgesearch.board_eval.boards._own import probe_of, run_on
 from edgesearch.board_eval.boards._physical import PhysicalBoard
 from edgesearch.board_eval.deployment import compile_xmodel
 from edgesearch.board_eval.execution import execute
@@ -62,7 +63,7 @@ class Canary:
             path = Path(folder) / "canary.xmodel"
             path.write_bytes(self.xmodel)
             try:
-                run = board.run(path, self.images)
+                run = run_on(board, path, self.images)
             except EdgesearchError as error:
                 return BoardProblem.of(error)
         different = (run.logits.reshape(_IMAGES, -1) != self.logits).any(axis=1).sum()
@@ -80,7 +81,7 @@ def examine(board: PhysicalBoard) -> BoardProblem | None:
     if canary is not None:
         return canary.run_on(board)
     try:
-        problem = board.probe().problem
+        problem = probe_of(board).problem
     except EdgesearchError as error:
         return BoardProblem.of(error)
     return None if problem is None else BoardProblem(problem, needs_hands=True)

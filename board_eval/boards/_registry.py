@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from edgesearch.board_eval.boards._board import Board
+from edgesearch.board_eval.boards._own import check_board
 from edgesearch.board_eval.boards._simulated import SimulatedBoard
 from edgesearch.board_eval.boards._speed import Compiler
 from edgesearch.board_eval.boards._ssh import SshBoard
@@ -14,7 +15,7 @@ from edgesearch.board_eval.compiler import Feature
 from edgesearch.board_eval.remote import load_boards
 from edgesearch.board_eval.targets import load_profile, profile_names
 from edgesearch.errors import EdgesearchError, PluginError
-from edgesearch.plugins import Registry, is_import_path
+from edgesearch.plugins import Registry, calling, is_import_path
 
 __all__ = ["BOARDS", "find_board"]
 
@@ -42,9 +43,9 @@ def find_board(
 
     Files and code are looked for in `folder` first. What an import path leads to is a Board, or is called without arguments to
     make one. A simulated board has code of `compiler` (None: of the one it was made with), which may use the features in
-    `allow`. Raises PluginError when there is none, it is not a Board, its code is not that of `expected_sha256` (of
-    `source_fingerprint`), or a profile's DPU is an import path that leads to nothing; TargetError for a profile that is not
-    valid; BoardError for a boards file that is not, or a board in it whose key cannot be used.
+    `allow`. Raises PluginError when there is none, it is not a Board or says of itself what no Board can, its code is not that
+    of `expected_sha256` (of `source_fingerprint`), or a profile's DPU is an import path that leads to nothing; TargetError for a
+    profile that is not valid; BoardError for a boards file that is not, or a board in it whose key cannot be used.
     """
     board = _found(name, folder, expected_sha256)
     return board.with_compiler(compiler, allow) if compiler is not None and isinstance(board, SimulatedBoard) else board
@@ -61,11 +62,9 @@ def _found(name: str, folder: Path | None, expected_sha256: str) -> Board:
         named = ", ".join((*boards.boards, *boards.pools)) or "none"
         raise PluginError(f"{BOARDS.unknown(name)}, a board of {boards.path} ({named}), or the path of a .json profile")
     found: object = BOARDS.find(name, folder=folder, expected_sha256=expected_sha256)
-    board = _made(found, name) if isinstance(found, type) or not isinstance(found, Board) else found
-    if not isinstance(board, Board):
-        kind = type(board).__name__
-        raise PluginError(f"board {name!r} is a {kind}; expected a Board, or a function without arguments that makes one")
-    return board
+    with calling(f"board {name!r}"):  # to look at it asks its properties, the user's own code
+        is_board = not isinstance(found, type) and isinstance(found, Board)
+    return check_board(found if is_board else _made(found, name), name)
 
 
 def _made(maker: object, name: str) -> object:

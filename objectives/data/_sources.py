@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgesearch.errors import DataError, EdgesearchError
+from edgesearch.errors import DataError
 from edgesearch.objectives.data._arrays import as_images, as_labels, dark_note, read_npz
 from edgesearch.objectives.data._cifar10 import read_cifar10
 from edgesearch.objectives.data._digits import read_digits
@@ -17,7 +17,7 @@ from edgesearch.objectives.data._folder import read_folder
 from edgesearch.objectives.data._mnist import read_fashion_mnist, read_mnist
 from edgesearch.objectives.data._normalisation import Normalisation
 from edgesearch.objectives.data._source import DataSource, RawData, Split
-from edgesearch.plugins import Registry, is_import_path
+from edgesearch.plugins import Registry, calling, is_import_path
 
 if TYPE_CHECKING:
     from edgesearch.objectives.data._settings import DataSettings
@@ -58,20 +58,9 @@ def read_source(settings: DataSettings, folder: Path | None) -> RawData:
         raise DataError(f"data source {settings.name!r} is {source!r}; expected a function of settings and folder")
     if not is_import_path(settings.name):
         return _checked(source(settings, folder), settings)
-    try:
+    with calling(f"data source {settings.name!r}", DataError):
         raw = source(settings, folder)
-    except EdgesearchError:
-        raise
-    except Exception as error:  # whatever the user's own code raises
-        raise DataError(f"data source {settings.name!r} failed: {type(error).__name__}: {error}{_where(error)}") from error
     return _checked(raw, settings)
-
-
-def _where(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})"
 
 
 def _checked(raw: object, settings: DataSettings) -> RawData:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ from edgesearch.objectives.quantization._checks import check_bits, check_calibra
 from edgesearch.objectives.quantization._method import Method, Quantizer
 from edgesearch.objectives.quantization._per_channel import quantize_per_channel
 from edgesearch.objectives.quantization._vitis import quantize_vitis
-from edgesearch.plugins import Registry
+from edgesearch.plugins import Registry, calling, is_import_path
 
-#: The quantizers of this program by name; `QUANTIZERS.add` registers another.
+#: The quantizers of this program by name; a study gives others by their import paths.
 QUANTIZERS: Registry[Quantizer] = Registry("quantization method")
 QUANTIZERS.add("best", quantize_best)
 QUANTIZERS.add("vitis", quantize_vitis)
@@ -43,14 +44,15 @@ def quantize(
     move, see `answer_distances`. "per_channel" is for analysis: a position for the weights of each output channel. Any other
     `method` is the import path of a `Quantizer`, looked for in `folder` first. All are deterministic; `seed` chooses the images
     "best" looks at, and their order. `bits` other than 8 are for analysis. `device` is torch's name of where to compute.
-    Raises QuantizationError naming the layer or image that cannot be quantized, the method that is unknown, and when there are
-    fewer than `expected_images`.
+    Raises QuantizationError naming the layer or image that cannot be quantized, the method that is unknown or that fails, and
+    when there are fewer than `expected_images`.
     """
     check_bits(bits)
     check_graph(graph)
     check_calibration(graph, images, expected_images)
     quantizer = _find(method, folder)
-    with full_float32():
+    own = calling(f"quantization method {method!r}", QuantizationError) if is_import_path(method) else nullcontext()
+    with full_float32(), own:
         quantized = quantizer(graph, images, bits=bits, seed=seed, device=device)
     if not isinstance(quantized, Graph) or not quantized.quantized:
         found = "a Graph without fix positions" if isinstance(quantized, Graph) else f"a {type(quantized).__name__}"

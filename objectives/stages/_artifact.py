@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +55,7 @@ class Artifact:
         return self.path / f"{name}.safetensors"
 
 
+@runtime_checkable
 class ArtifactStore(Protocol):
     """Where artifacts are kept. Many processes may use one at the same time."""
 

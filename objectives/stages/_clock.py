@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from edgesearch.board_eval import Board, SimulatedBoard, SshBoard, board_timing, lower
+from edgesearch.board_eval.boards import measure_on
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning import Clock
 
@@ -35,7 +36,7 @@ def clock_of(board: Board, input_shape: tuple[int, int, int]) -> Clock:
         graph = lower(model, input_shape, target=timed.target)
         if isinstance(timed, SimulatedBoard):
             return board_timing(graph, timed.profile, compiler=timed.compiler, allow=timed.allow, layers=False).dpu_s
-        return timed.measure(graph).latency_s
+        return measure_on(timed, graph).latency_s
 
     def rough(model: nn.Module) -> float:
         if not isinstance(timed, SimulatedBoard):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgesearch.board_eval import Board, Graph, check_fits
+from edgesearch.board_eval.boards import measure_on
 
 
 def describe(graph: Graph, bits: int) -> dict[str, float]:
@@ -17,8 +18,8 @@ def describe(graph: Graph, bits: int) -> dict[str, float]:
 def estimate(graph: Graph, board: Board, bits: int) -> dict[str, float]:
     """Size and work, and where the board's answer needs no hardware its speed: fps, latency_ms and latency_fps.
 
-    Raises GraphError for a network that the board's DPU cannot hold.
+    Raises GraphError for a network that the board's DPU cannot hold, BoardError where a board of the user's own fails.
     """
     check_fits(graph, board.target)
-    speed = board.measure(graph).figures() if board.is_pure else {}
+    speed = measure_on(board, graph).figures() if board.is_pure else {}
     return speed | describe(graph, bits)

@@ -11,7 +11,7 @@ from edgesearch.objectives.stages._artifact import ArtifactStore
 from edgesearch.objectives.stages._object_store import ObjectStore
 from edgesearch.objectives.stages._objects import is_url
 from edgesearch.objectives.stages._store import Store
-from edgesearch.plugins import load
+from edgesearch.plugins import calling, load
 
 
 def is_folder(location: str) -> bool:
@@ -27,7 +27,8 @@ def open_store(
     pkg.module:Class+LOCATION for a store of the user's own.
 
     Such a class, looked for in `folder` first, is called with (LOCATION, warn=...). Raises StoreError for a folder that cannot
-    be written and for a URL that does not serve, PluginError for a class that cannot be imported.
+    be written, for a URL that does not serve, and for a class that fails or makes no store, PluginError for a class that cannot
+    be imported.
     """
     text = str(location)
     if is_url(text):
@@ -42,4 +43,10 @@ def open_store(
     if is_folder(text):
         return Store(Path(location), warn=warn)
     path, _, rest = text.partition("+")
-    return cast("Callable[..., ArtifactStore]", load(path, folder=folder, noun="store"))(rest, warn=warn)
+    kind = cast("Callable[..., object]", load(path, folder=folder, noun="store"))
+    with calling(f"store {path!r}", StoreError):
+        store = kind(rest, warn=warn)
+        is_store = isinstance(store, ArtifactStore)  # which asks its properties, the user's own code
+    if not is_store:
+        raise StoreError(f"store {path!r} made a {type(store).__name__}; expected what has all of an ArtifactStore's methods")
+    return cast("ArtifactStore", store)

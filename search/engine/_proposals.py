@@ -10,10 +10,13 @@ a sampler has learnt by the time of a proposal depends on which trials happen to
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
+from edgesearch.errors import StudyError
+from edgesearch.plugins import calling, is_import_path
 from edgesearch.search.engine._draws import Proposal, derive_seed
 from edgesearch.search.engine._mirror import Mirror
 from edgesearch.search.engine._samplers import check_sampler, make_sampler, needs_parameters
@@ -83,7 +86,9 @@ class Proposer:
         if at_random:
             dice = Dice(seed)
             return Proposal(with_fingerprint(space.suggest(dice), self._folder), dice.params, dice.distributions, drawn=True)
-        with self._mirror.asked(make_sampler(self._settings.search, seed, folder=self._folder)) as trial:
+        name = self._settings.search.sampler
+        own = calling(f"sampler {name!r}", StudyError) if is_import_path(name) else nullcontext()
+        with own, self._mirror.asked(make_sampler(self._settings.search, seed, folder=self._folder)) as trial:
             candidate = with_fingerprint(space.suggest(trial), self._folder)
             frozen = self._mirror.frozen(trial)
             return Proposal(candidate, dict(frozen.params), dict(frozen.distributions), dict(frozen.system_attrs), drawn=True)

@@ -5,7 +5,8 @@ An import path is `package.module:Thing`. It is looked for in the study's folder
 
 from __future__ import annotations
 
+from edgesearch.plugins._calling import calling
 from edgesearch.plugins._loading import is_import_path, load, source_fingerprint
 from edgesearch.plugins._registry import Registry
 
-__all__ = ["Registry", "is_import_path", "load", "source_fingerprint"]
+__all__ = ["Registry", "calling", "is_import_path", "load", "source_fingerprint"]

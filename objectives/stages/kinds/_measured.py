@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgesearch.board_eval import Board, Graph, Measurement, execute, run_float
+from edgesearch.board_eval.boards import measure_on
 from edgesearch.objectives.data import DataSet, Split, prepare
 from edgesearch.objectives.quantization import has_channel_positions, with_one_position
 from edgesearch.objectives.stages._context import Context
@@ -61,7 +62,8 @@ def _run(context: Context[MeasuredSettings]) -> Result:
     if graph.quantized and not has_channel_positions(graph):
         measurement, accuracy = _measure(board, graph, split, data)
     else:  # for analysis; no DPU runs it, and what it would take is that of the same network with a position for each tensor
-        measurement, accuracy = board.measure(with_one_position(graph)), accuracy_of(graph, split, data, device=context.device)
+        measurement = measure_on(board, with_one_position(graph))
+        accuracy = accuracy_of(graph, split, data, device=context.device)
     figures: dict[str, Any] = {
         "accuracy": accuracy,
         "float_accuracy": quantized.figures.get("float_accuracy"),
@@ -83,7 +85,7 @@ def _measure(board: Board, graph: Graph, split: Split, data: DataSet) -> tuple[M
     right = 0
     for start in range(0, len(split), batch):
         images = prepare(split.images[start : start + batch], height, data.normalisation)
-        measurement = board.measure(graph, images, split.labels[start : start + batch])
+        measurement = measure_on(board, graph, images, split.labels[start : start + batch])
         first = first or measurement
         right += measurement.correct or 0
     assert first is not None  # a split has images

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from edgesearch.board_eval import BoardRun, Graph, LogitsComparison, execute, quantize_images
-from edgesearch.board_eval.boards import conditions
+from edgesearch.board_eval.boards import conditions, run_on
 from edgesearch.errors import BoardError
 from edgesearch.files import temporary_folder
 from edgesearch.objectives.data import DataSet, Split, prepare
@@ -55,7 +55,7 @@ def _run(context: Context[OnBoardSettings]) -> Result:
     with temporary_folder("edgesearch-") as folder:
         xmodel = folder / "network.xmodel"
         xmodel.write_bytes(compiled_content(context.input("compiled")))
-        run = board.run(xmodel, images, split.labels)
+        run = run_on(board, xmodel, images, split.labels)
     expected = np.concatenate([execute(graph, batch, device=context.device) for batch in _batches(graph, split, context.data)])
     position = _output_position(graph, run.report.output.fix_position)
     compared = LogitsComparison.of(run.logits, expected, position)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from edgesearch.board_eval import Board
-from edgesearch.errors import SpaceError
+from edgesearch.errors import PluginError, SpaceError
 from edgesearch.objectives.data import prepare_tensor
 from edgesearch.objectives.pruning import (
     PRUNERS,
@@ -32,7 +33,7 @@ from edgesearch.objectives.stages._spec import Parts, Result, StageSpec, Trained
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages.kinds._sensitivity import SENSITIVITY_PASSES, scoring
 from edgesearch.objectives.training import STEP_PASSES, Recipe, Supervision, Training, train
-from edgesearch.plugins import is_import_path
+from edgesearch.plugins import calling, is_import_path
 from edgesearch.spaces import Pruning, Student
 
 #: Of pruning in rounds by this program: raised by one whenever its code changes the result.
@@ -158,7 +159,13 @@ def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module,
     if pruning.backend == "vai":
         return _prune_with_vai(context, task, images)
     pruner = PRUNERS.find(pruning.method, folder=context.folder, expected_sha256=pruning.source_sha256)
-    return pruner(task)
+    own = calling(f"pruner {pruning.method!r}") if is_import_path(pruning.method) else nullcontext()
+    with own:
+        pruned: object = pruner(task)
+    if not isinstance(pruned, Pruned):
+        kind = type(pruned).__name__
+        raise PluginError(f"pruner {pruning.method!r} gave a {kind}; expected an edgesearch.objectives.pruning.Pruned")
+    return pruned
 
 
 def _prune_with_vai(context: Context[PrunedSettings], task: PruningTask, recalibration: Tensor) -> Pruned:

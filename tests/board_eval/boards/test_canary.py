@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edgesearch.board_eval.boards._canary import BoardProblem, Canary, examine
+from edgesearch.board_eval.remote import BoardProbe, BoardRun
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Dpu
 from edgesearch.board_eval.xmodel import is_compiled
 from edgesearch.errors import BoardError, BoardLost, BoardUnfit
-
-
-@dataclass
-class _Run:
-    logits: Any
-
-
-@dataclass
-class _Probe:
-    problem: str | None
 
 
 class _Board:
@@ -31,16 +21,17 @@ class _Board:
         self.target, self.error, self.raises = target, error, raises
         self.files: list[bool] = []
 
-    def run(self, xmodel: Any, images: Any, labels: Any = None) -> _Run:
+    def run(self, xmodel: Any, images: Any, labels: Any = None) -> BoardRun:
         if self.raises is not None:
             raise self.raises
         self.files.append(is_compiled(xmodel))
         logits = Canary.of(DEFAULT_TARGET).logits.copy()
         logits[2, 3] += self.error
-        return _Run(logits)
+        report: Any = None
+        return BoardRun(report, images, logits, correct=None, measured_at="", clock_skew_s=None, pushed=0)
 
-    def probe(self) -> _Probe:
-        return _Probe("no VART")
+    def probe(self) -> BoardProbe:
+        return BoardProbe.model_construct(problem="no VART")
 
 
 def look(board: _Board) -> BoardProblem | None:

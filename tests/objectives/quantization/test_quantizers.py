@@ -42,11 +42,15 @@ def test_a_quantizer_of_ones_own_is_found_in_the_folder(tmp_path: Path, network:
         "    return graph.map(put)\n"
         "def nothing(graph, images, *, bits, seed, device):\n"
         "    return graph\n"
+        "def broken(graph, images, *, bits, seed, device):\n"
+        "    raise ValueError('no idea')\n"
     )
     found = quantize(network, images, method="my_quantizer_of_one_position:one", folder=tmp_path)
     assert {node.fix for node in found} == {3, None}
     with pytest.raises(QuantizationError, match="a Graph without fix positions, expected a quantized Graph"):
         quantize(network, images, method="my_quantizer_of_one_position:nothing", folder=tmp_path)
+    with pytest.raises(QuantizationError, match="method 'my_quantizer_of_one_position:broken' failed: ValueError: no idea"):
+        quantize(network, images, method="my_quantizer_of_one_position:broken", folder=tmp_path)
 
 
 @pytest.mark.parametrize("closest", ["best", "unlearnt", "vitis"])

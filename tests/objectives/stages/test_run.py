@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from edgesearch.board_eval.graph import Linear
-from edgesearch.errors import DataError, SpaceError, StageFailed, StoreError, TrainingError
+from edgesearch.errors import DataError, PluginError, SpaceError, StageFailed, StoreError, TrainingError
 from edgesearch.objectives import DataSettings, Pipeline, Store, plan, run_stage
 from edgesearch.objectives.pruning import _iterative
 from edgesearch.objectives.stages import stage_specs
@@ -73,6 +73,18 @@ def test_zeros_stay_from_pruning_to_the_integers(tmp_path: Path, pruning: dict[s
         zero = after[f"{node.name}.weight"].numpy() == 0
         assert (node.weight[zero] == 0).all()
         assert (node.weight[~zero] != 0).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("broken", "failed: ValueError: no idea"), ("nothing", "gave a NoneType; expected an .*Pruned")]
+)
+def test_a_pruner_of_the_users_own_that_fails_is_one_sentence(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "pruners_that_fail.py").write_text(
+        "def broken(task):\n    raise ValueError('no idea')\ndef nothing(task):\n    return None\n"
+    )
+    chain = stages({"pruning": {"method": f"pruners_that_fail:{name}", "ratio": 0.5}}, last="pruned")
+    with pytest.raises(PluginError, match=f"pruner 'pruners_that_fail:{name}' {words}"):
+        run(chain, tmp_path / "store", folder=tmp_path)
 
 
 def test_rounds_of_pruning_go_on_where_they_were_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,6 +176,18 @@ def test_a_store_of_the_users_own_is_opened_by_its_import_path(tmp_path: Path) -
     assert store.location == str(tmp_path / "kept")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("Raises", "failed: ValueError: no bucket"), ("Nothing", "made a Nothing; expected")]
+)
+def test_a_store_of_the_users_own_that_is_none_is_one_sentence(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / "no_stores.py").write_text(
+        "class Nothing:\n    def __init__(self, location, *, warn):\n        self.location = location\n"
+        "class Raises:\n    def __init__(self, location, *, warn):\n        raise ValueError('no bucket')\n"
+    )
+    with pytest.raises(StoreError, match=f"store 'no_stores:{name}' {words}"):
+        open_store(f"no_stores:{name}+there", folder=tmp_path)
+
+
 def _hold(root: str, ready: object, release: object) -> None:
     with Store(Path(root)).lease(KEY, waiting=lambda holder: None):
         ready.set()  # type: ignore[attr-defined]

@@ -128,6 +128,30 @@ def test_a_sampler_for_one_objective_is_refused_for_two(tmp_path: Path) -> None:
         check_sampler(study("single:Single"), folder=tmp_path)
 
 
+@pytest.mark.parametrize("where", ["__init__", "sample_independent"])
+def test_whatever_a_sampler_of_ones_own_raises_is_one_sentence(tmp_path: Path, where: str) -> None:
+    (tmp_path / "broken_samplers.py").write_text(
+        "import optuna\nclass Broken(optuna.samplers.RandomSampler):\n"
+        f"    def {where}(self, *given, **named):\n        len.nothing\n"
+    )
+    with pytest.raises(StudyError, match=r"sampler 'broken_samplers:Broken' cannot .* has no attribute 'nothing'") as caught:
+        check_sampler(study("broken_samplers:Broken"), folder=tmp_path)
+    assert isinstance(caught.value.__cause__, AttributeError)
+
+
+def test_a_sampler_that_fails_once_the_study_runs_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "late_samplers.py").write_text(
+        "import optuna\n"
+        "class Late(optuna.samplers.RandomSampler):\n"
+        "    def sample_independent(self, study, trial, name, distribution):\n"
+        "        if len(study.trials) == 1:\n            len.nothing\n"
+        "        return super().sample_independent(study, trial, name, distribution)\n"
+    )
+    proposals = Proposer(study("late_samplers:Late"), folder=tmp_path).proposals(0)
+    with pytest.raises(StudyError, match="sampler 'late_samplers:Late' failed: AttributeError"):
+        next(proposals)
+
+
 @pytest.mark.parametrize("name", ["tpe", "nsga2", "nsga3", "gp", "random"])
 def test_what_goes_on_from_the_trials_alone_is_nothing_to_warn_of(name: str) -> None:
     assert check_sampler(study(name)) == ""
