@@ -9,7 +9,7 @@ from pathlib import Path
 from edgesearch.board_eval.boards._board import Board
 from edgesearch.board_eval.boards._own import check_board
 from edgesearch.board_eval.boards._simulated import SimulatedBoard
-from edgesearch.board_eval.boards._speed import Compiler
+from edgesearch.board_eval.boards._speed import Compiler, check_compiler
 from edgesearch.board_eval.boards._ssh import SshBoard
 from edgesearch.board_eval.compiler import Feature
 from edgesearch.board_eval.remote import load_boards
@@ -45,8 +45,11 @@ def find_board(
     make one. A simulated board has code of `compiler` (None: of the one it was made with), which may use the features in
     `allow`. Raises PluginError when there is none, it is not a Board or says of itself what no Board can, its code is not that
     of `expected_sha256` (of `source_fingerprint`), or a profile's DPU is an import path that leads to nothing; TargetError for a
-    profile that is not valid; BoardError for a boards file that is not, or a board in it whose key cannot be used.
+    profile that is not valid; BoardError for a boards file that is not, or a board in it whose key cannot be used;
+    SettingsError for another `compiler`.
     """
+    if compiler is not None:
+        check_compiler(compiler)
     board = _found(name, folder, expected_sha256)
     return board.with_compiler(compiler, allow) if compiler is not None and isinstance(board, SimulatedBoard) else board
 

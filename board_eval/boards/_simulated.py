@@ -11,10 +11,10 @@ import numpy as np
 
 from edgesearch.board_eval.boards._board import Labels
 from edgesearch.board_eval.boards._measurement import Measurement
-from edgesearch.board_eval.boards._speed import Compiler, board_timing
+from edgesearch.board_eval.boards._speed import Compiler, board_timing, check_compiler
 from edgesearch.board_eval.compiler import Feature
 from edgesearch.board_eval.graph import Array, Graph
-from edgesearch.board_eval.targets import BoardProfile, Dpu
+from edgesearch.board_eval.targets import BoardProfile, Dpu, check_profile
 from edgesearch.board_eval.timing import Timing
 from edgesearch.errors import BoardError
 
@@ -29,7 +29,7 @@ class SimulatedBoard:
     """The board of a profile, fed by one of its runners (None: its default), with code of one of the compilers.
 
     `device` is torch's name of where networks are executed; integers are the same on every device, so it is no part of the
-    content.
+    content. Raises TargetError for no profile or a runner that it lacks, SettingsError for another `compiler`.
     """
 
     def __init__(
@@ -41,6 +41,8 @@ class SimulatedBoard:
         allow: Collection[Feature] = (),
         device: str = "cpu",
     ) -> None:
+        check_profile(profile)
+        check_compiler(compiler)
         profile.runner(runner)  # raises TargetError for one that it does not have
         self.profile = profile
         self.runner = runner or profile.default_runner
@@ -59,6 +61,7 @@ class SimulatedBoard:
 
     def with_compiler(self, compiler: Compiler, allow: Collection[Feature] = ()) -> Self:
         """The same board with code of this compiler, which may use the features in `allow`."""
+        check_compiler(compiler)
         other = copy.copy(self)
         other.compiler, other.allow, other._timed = compiler, tuple(sorted(set(allow))), None
         return other

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from edgesearch.board_eval.compiler import Compiled, Feature, Options, compile_graph
 from edgesearch.board_eval.graph import Graph, Node, without_weights
 from edgesearch.board_eval.targets import BoardProfile, check_profile
 from edgesearch.board_eval.timing import LayerReport, Timing, layer_report, report_on, time_graph
-from edgesearch.errors import CompileError
+from edgesearch.errors import CompileError, SettingsError
 
-__all__ = ["Compiler", "board_report", "board_timing"]
+__all__ = ["Compiler", "board_report", "board_timing", "check_compiler"]
 
 #: What makes the code: this program's own compiler, or vai_c_xir of Vitis AI 3.5, whose code `time_graph` foretells.
 Compiler: TypeAlias = Literal["edgesearch", "vai"]
 
 #: Where the code keeps feature maps that found no room on the chip.
 _WORKSPACE = 1
+
+
+def check_compiler(compiler: object) -> None:
+    """Raise SettingsError for what is no name of a compiler."""
+    if compiler not in get_args(Compiler):
+        raise SettingsError(f"compiler is {compiler!r}, expected {' or '.join(map(repr, get_args(Compiler)))}")
 
 
 def board_timing(
@@ -33,10 +39,11 @@ def board_timing(
     """The time of a network on a board, fed by one of its runners (None: its default). Weights are not needed.
 
     "edgesearch": of its own code, instruction by instruction, which may use the features in `allow`. Raises GraphError when the
-    DPU cannot hold the network, CompileError when it cannot be compiled, TargetError for a runner that no profile has.
-    `layers=False` leaves out the table by layer.
+    DPU cannot hold the network, CompileError when it cannot be compiled, TargetError for a runner that no profile has,
+    SettingsError for another `compiler`. `layers=False` leaves out the table by layer.
     """
     check_profile(profile)
+    check_compiler(compiler)
     if compiler == "vai":
         return time_graph(graph, profile, runner=runner, layers=layers)
     profile.runner(runner)
@@ -53,6 +60,7 @@ def board_report(
 ) -> LayerReport:
     """The time of a network by layer, and what would help; parameters and errors are those of `board_timing`."""
     check_profile(profile)
+    check_compiler(compiler)
     if compiler == "vai":
         return layer_report(graph, profile, runner=runner)
     profile.runner(runner)

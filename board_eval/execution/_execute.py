@@ -18,7 +18,7 @@ import torch
 
 from edgesearch.board_eval.execution._exact import convolve, exact_arithmetic
 from edgesearch.board_eval.execution._float import run_float
-from edgesearch.board_eval.execution._images import batch_size, check_images, to_numpy
+from edgesearch.board_eval.execution._images import batch_size, check_device, check_graph, check_images, to_numpy
 from edgesearch.board_eval.graph import (
     LEAKY_SLOPE,
     Activation,
@@ -62,7 +62,7 @@ def execute(graph: Graph, images: npt.NDArray[np.generic], *, batch: int | None 
 
     `images` is (N, H, W, C): float32, already normalised, which the input's fix position rounds (half up, saturating); or
     int8, already quantized. `batch` images are run at a time (None: as many as fit caches). Raises QuantizationError when the
-    graph is not quantized or the images do not fit it.
+    graph is not quantized, the images do not fit it, or torch has no such `device`.
     """
     return Executor(graph, device=device).logits(images, batch=batch)
 
@@ -89,8 +89,9 @@ class Executor:
     """A quantized Graph made ready to run: weights rounded, scaled and placed on `device` once."""
 
     def __init__(self, graph: Graph, *, device: str = "cpu") -> None:
+        check_graph(graph)
         self.graph = graph
-        self.device = torch.device(device)
+        self.device = check_device(device)
         self._fix = graph.input.fix if graph.input.fix is not None else 0
         self._positions = rounding_positions(graph)
         output_fix = graph.fix_of(graph.output.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -16,6 +18,23 @@ _BATCH_ELEMENTS = 4_000_000
 def batch_size(graph: Graph) -> int:
     """How many images to run at a time."""
     return max(1, _BATCH_ELEMENTS // max(int(np.prod(node.shape)) for node in graph))
+
+
+def check_graph(graph: object) -> None:
+    """Raise QuantizationError for what is no Graph."""
+    if not isinstance(graph, Graph):
+        raise QuantizationError(f"the network is of type {type(graph).__name__}, expected a Graph, as `lower` makes")
+
+
+def check_device(device: object) -> torch.device:
+    """The device of this name; raises QuantizationError where torch does not know it or has none."""
+    try:
+        chosen = torch.device(device)  # type: ignore[call-overload]
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        said = str(error).splitlines()[0]
+        raise QuantizationError(f"device {device!r} cannot be used here ({said}); try 'cpu'") from error
+    return cast("torch.device", chosen)
 
 
 def check_images(graph: Graph, images: npt.NDArray[np.generic], *, float_only: bool = False) -> None:

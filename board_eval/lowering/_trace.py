@@ -22,7 +22,7 @@ from edgesearch.board_eval.lowering._reasons import reason_for
 from edgesearch.board_eval.lowering._sizes import Sizes
 from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
-from edgesearch.errors import GraphError, LoweringError, LoweringProblem
+from edgesearch.errors import GraphError, LoweringError, LoweringProblem, TargetError
 
 __all__ = ["Lowered", "Source", "fold_batch_norm", "lower", "lower_with_sources"]
 
@@ -42,7 +42,7 @@ def lower(
 
     Raises LoweringError naming every operation that `target` does not have, that this tool does not have, or whose sizes are
     beyond the limits of `target`; None looks at no limits, for analysis. Raises GraphError for a `model` that is
-    none, and an `input_shape` that is no image's. The model is not changed.
+    none, and an `input_shape` that is no image's, TargetError for a `target` that is none. The model is not changed.
     """
     return lower_with_sources(model, input_shape, target=target, name=name).graph
 
@@ -52,6 +52,7 @@ def lower_with_sources(
 ) -> Lowered:
     """Like `lower`, and says which torch modules each weighted node came from."""
     shape = _checked_shape(model, input_shape)
+    _check_target(target)
     name = name or type(model).__name__
     training = {module: module.training for module in model.modules()}
     model.eval()
@@ -73,6 +74,11 @@ def _checked_shape(model: object, shape: object) -> tuple[int, int, int]:
     if not isinstance(shape, Sequence) or len(shape) != 3 or len(sizes) != 3 or min(sizes) < 1:
         raise GraphError(f"the input's shape is {shape!r}, expected (channels, height, width), such as (3, 32, 32)")
     return sizes[0], sizes[1], sizes[2]
+
+
+def _check_target(target: object) -> None:
+    if target is not None and (isinstance(target, type) or not isinstance(target, Target)):
+        raise TargetError(f"the target is {target!r}, expected a Target, such as find_target('B4096') gives, or None")
 
 
 #: The name of a layer that is a network by itself.

@@ -40,10 +40,16 @@ def check_graph(graph: Graph) -> None:
                 )
 
 
-def check_bits(bits: int) -> None:
+def check_bits(bits: object) -> None:
     """Raise QuantizationError unless integers of `bits` bits fit an int8."""
-    if not MIN_BITS <= bits <= MAX_BITS:
-        raise QuantizationError(f"{bits} bits were asked for; a fix tensor has {MIN_BITS} to {MAX_BITS} (8 run on the DPU)")
+    if not isinstance(bits, int | np.integer) or not MIN_BITS <= bits <= MAX_BITS:
+        raise QuantizationError(f"{bits!r} bits were asked for; a fix tensor has {MIN_BITS} to {MAX_BITS} (8 run on the DPU)")
+
+
+def check_seed(seed: object) -> None:
+    """Raise QuantizationError for what no random numbers are drawn from."""
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+        raise QuantizationError(f"the seed is {seed!r}, expected a whole number of at least 0")
 
 
 def check_calibration(graph: Graph, images: npt.NDArray[np.generic], expected: int | None = None) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edgesearch.board_eval.execution import full_float32
+from edgesearch.board_eval.execution import check_device, full_float32
 from edgesearch.board_eval.graph import Graph
 from edgesearch.errors import PluginError, QuantizationError
 from edgesearch.objectives.quantization._best import quantize_best
-from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
+from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph, check_seed
 from edgesearch.objectives.quantization._method import Method, Quantizer
 from edgesearch.objectives.quantization._per_channel import quantize_per_channel
 from edgesearch.objectives.quantization._vitis import quantize_vitis
@@ -44,10 +44,12 @@ def quantize(
     move, see `answer_distances`. "per_channel" is for analysis: a position for the weights of each output channel. Any other
     `method` is the import path of a `Quantizer`, looked for in `folder` first. All are deterministic; `seed` chooses the images
     "best" looks at, and their order. `bits` other than 8 are for analysis. `device` is torch's name of where to compute.
-    Raises QuantizationError naming the layer or image that cannot be quantized, the method that is unknown or that fails, and
-    when there are fewer than `expected_images`.
+    Raises QuantizationError naming the layer or image that cannot be quantized, the method that is unknown or that fails, what
+    is no seed, the `device` that torch does not have, and when there are fewer than `expected_images`.
     """
     check_bits(bits)
+    check_seed(seed)
+    check_device(device)
     check_graph(graph)
     check_calibration(graph, images, expected_images)
     quantizer = _find(method, folder)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from edgesearch.board_eval.boards import (
 from edgesearch.board_eval.compiler import compile_graph
 from edgesearch.board_eval.graph._graph import Conv, Graph, Input, Linear, Reshape
 from edgesearch.board_eval.targets import load_profile
-from edgesearch.errors import BoardError, CompileError, GraphError, PluginError, TargetError
+from edgesearch.errors import BoardError, CompileError, GraphError, PluginError, SettingsError, TargetError
 from edgesearch.testing import BoardContract
 
 
@@ -283,3 +284,25 @@ def test_what_the_code_may_use_is_content_and_decides_the_speed() -> None:
     assert again.measure(graph).latency_s == allowed.measure(graph).latency_s < plain.measure(graph).latency_s
     assert find_board("zcu104", compiler="edgesearch", allow=["relu6"]).content == allowed.content
     assert "allow" not in allowed.with_compiler("vai").content
+
+
+def test_a_compiler_that_there_is_not_is_refused_wherever_one_is_given() -> None:
+    profile = load_profile("zcu104")
+    words = "compiler is 'VAI', expected 'edgesearch' or 'vai'"
+    unknown: Any = "VAI"
+    with pytest.raises(SettingsError, match=words):
+        SimulatedBoard(profile, compiler=unknown)
+    with pytest.raises(SettingsError, match=words):
+        SimulatedBoard(profile).with_compiler(unknown)
+    with pytest.raises(SettingsError, match=words):
+        find_board("zcu104", compiler=unknown)
+    with pytest.raises(SettingsError, match=words):
+        board_timing(mlp(), profile, compiler=unknown)
+    with pytest.raises(SettingsError, match=words):
+        board_report(mlp(), profile, compiler=unknown)
+
+
+def test_a_boards_name_is_no_profile() -> None:
+    name: Any = "zcu104"
+    with pytest.raises(TargetError, match="the profile is of type str, expected the BoardProfile of `load_profile`"):
+        SimulatedBoard(name)

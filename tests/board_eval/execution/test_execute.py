@@ -254,3 +254,13 @@ def test_an_executor_may_be_used_again(golden: Any) -> None:
     executor = Executor(network.graph)
     for batch in (1, 3, None):
         np.testing.assert_array_equal(executor.logits(network.images, batch=batch), network.logits)
+
+
+@pytest.mark.parametrize("run", [execute, execute_all, run_float])
+def test_what_is_no_network_and_a_device_that_is_not_there_are_refused(run: Any) -> None:
+    images = np.zeros((1, 8, 8, 3), np.float32)
+    with pytest.raises(QuantizationError, match="the network is of type NoneType, expected a Graph"):
+        run(None, images)
+    graph = Graph("image", (Input(name="image", inputs=(), shape=(8, 8, 3), fix=6),))
+    with pytest.raises(QuantizationError, match=r"device 'tpu:7' cannot be used here .*; try 'cpu'"):
+        run(graph, images, device="tpu:7")

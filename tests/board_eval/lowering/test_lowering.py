@@ -15,8 +15,9 @@ from edgesearch.board_eval.execution._execute import run_float
 from edgesearch.board_eval.graph._graph import Activation, Add, Concat, Conv, Depthwise, Graph, Linear, Pool, Reshape
 from edgesearch.board_eval.graph._names import op_names
 from edgesearch.board_eval.lowering._trace import lower, lower_with_sources
+from edgesearch.board_eval.targets import Dpu
 from edgesearch.board_eval.xmodel._wire import graph_message
-from edgesearch.errors import GraphError, LoweringError
+from edgesearch.errors import GraphError, LoweringError, TargetError
 
 
 def kinds(graph: Graph) -> list[str]:
@@ -648,3 +649,9 @@ def test_a_shape_of_numpys_integers_becomes_one_of_pythons() -> None:
 def test_what_is_no_network_is_refused() -> None:
     with pytest.raises(GraphError, match=r"of type str, expected a torch\.nn\.Module"):
         lower("resnet18", (3, 32, 32))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("target", ["B4096", Dpu])
+def test_a_target_that_is_none_is_refused(target: Any) -> None:
+    with pytest.raises(TargetError, match=r"the target is .*, expected a Target, such as find_target.'B4096'. gives, or None"):
+        lower(nn.Sequential(nn.Conv2d(3, 8, 3)), (3, 8, 8), target=target)

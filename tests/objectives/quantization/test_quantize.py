@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,3 +178,17 @@ def test_what_is_no_graph_and_what_are_no_arrays_is_refused_with_what_was_meant(
         quantize(graph, torch.from_numpy(images))  # type: ignore[arg-type]
     with pytest.raises(QuantizationError, match=r"of type list, expected a numpy array, \(N, 8, 8, 3\)"):
         execute(quantize(graph, images, method="vitis"), images.tolist())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"seed": -1}, "the seed is -1, expected a whole number of at least 0"),
+        ({"seed": "0"}, "the seed is '0', expected a whole number"),
+        ({"bits": "8"}, "'8' bits were asked for"),
+        ({"device": "tpu:7"}, "device 'tpu:7' cannot be used here"),
+    ],
+)
+def test_settings_that_are_none_are_refused(network: Graph, images: np.ndarray, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(QuantizationError, match=words):
+        quantize(network, images, **given)
