@@ -35,6 +35,7 @@ class Pruned:
     seconds_before: float | None = None  # of the DPU for an image, where the ratio is of its time
     seconds_after: float | None = None
     zero_share: float | None = None  # of the weights, where no channels go and weights are set to zero
+    versions: Mapping[str, str] = field(default_factory=dict)  # of Vitis AI's packages, where they pruned it
 
     @property
     def reached_ratio(self) -> float:

@@ -24,7 +24,8 @@ from edgesearch.objectives.vitis import Job, finished, torch_source
 
 __all__ = ["PruningImages", "prune_with_vai"]
 
-#: Seconds that a one-step search may take, and for each network that it is to find; never more than half of a job's time.
+#: Seconds after which a one-step search that has found no network ends, and more for each that it is to find. One that found
+#: some has half of a job's time to find them all, or fails: which it found by then depends on how fast the machine is.
 _SEARCH_S, _DRAW_S = 600.0, 60.0
 
 
@@ -45,7 +46,8 @@ def prune_with_vai(
     One-step draws from all ratios itself, `draws` times. Iterative prunes in `steps` rounds of the same proportion, with
     `finetune` between them. Its own `score` and `recalibrate` are used, since the task's are functions of this process.
 
-    Raises ToolchainError where Vitis AI's Python is not there or fails, and for a network that is none of this one's, that
+    Raises ToolchainError where Vitis AI's Python is not there or fails, where the time of a search is up before all `draws` are
+    found, and for a network that is none of this one's, that
     lost nothing or that holds back parameters from training; SpaceError where there is nothing that it prunes.
     """
     check_pruning(task.ratio, task.granularity)
@@ -55,13 +57,13 @@ def prune_with_vai(
         )
     rounds = 1 if method == "one_step" else max(1, task.steps)
     ratio = 1 - (1 - task.ratio) ** (1 / rounds)
-    current, scores = task.model, tuple[float, ...]()
+    current, scores, versions = task.model, tuple[float, ...](), dict[str, str]()
     for step in range(rounds):
-        current, scores = _round(task, current, method, ratio, step, images, vitis)
+        current, scores, versions = _round(task, current, method, ratio, step, images, vitis)
         if step < rounds - 1:
             task.finetune(current, step)
     done = pruned_network(task.model, current, task.input_shape, task.ratio)
-    return Pruned(done.model, done.channels, done.macs_before, done.macs_after, task.ratio, scores=scores)
+    return Pruned(done.model, done.channels, done.macs_before, done.macs_after, task.ratio, scores, versions=versions)
 
 
 def _round(
@@ -72,8 +74,8 @@ def _round(
     step: int,
     images: PruningImages,
     vitis: VitisSettings,
-) -> tuple[nn.Module, tuple[float, ...]]:
-    """`model` less `ratio` of its MACs, on the same device, and the scores of the networks that were drawn."""
+) -> tuple[nn.Module, tuple[float, ...], dict[str, str]]:
+    """`model` less `ratio` of its MACs, on the same device, the scores of the networks drawn, and versions of packages."""
     place = next(model.parameters()).device
     job = Job(
         task="prune_one_step" if method == "one_step" else "prune_iterative",
@@ -85,7 +87,8 @@ def _round(
             "ratio": ratio,
             "granularity": task.granularity,
             "draws": task.draws,
-            "search_seconds": min(vitis.job_timeout_s / 2, _SEARCH_S + _DRAW_S * task.draws),
+            "search_seconds": vitis.job_timeout_s / 2,
+            "patience_seconds": min(vitis.job_timeout_s / 2, _SEARCH_S + _DRAW_S * task.draws),
         },
         arrays={"images": images.images, "labels": images.labels, "recalibration": images.recalibration},
     )
@@ -94,7 +97,7 @@ def _round(
         if frozen:
             raise ToolchainError(f"Vitis AI's optimizer gave back {frozen} parameters that are held back from training")
         tensors = {name: torch.from_numpy(array) for name, array in results.tensors("pruned").items()}
-        return _slim(model, tensors, task).to(place), results.numbers("scores")
+        return _slim(model, tensors, task).to(place), results.numbers("scores"), dict(results.versions)
 
 
 def _slim(model: nn.Module, tensors: dict[str, torch.Tensor], task: PruningTask) -> nn.Module:

@@ -32,6 +32,8 @@ OUTPUT = "quantize_result"
 BATCH, FINETUNE_BATCH = 128, 32
 #: Share of the training after which batch-norm statistics and fix positions stay as they are.
 FREEZE_AFTER = 0.6
+#: Scores of a one-step search before those of what it finds: the whole network's, and that of a trial with almost nothing left.
+FIRST_SCORES = 2
 
 if TYPE_CHECKING:
     Job = dict[str, Any]
@@ -326,26 +328,38 @@ def prune_one_step(job: Job) -> dict[str, Any]:
         "eval_args": (array("images"), array("labels")),
         "forced": True,
     }
+    started = time.monotonic()
+
+    def stop(*_: Any) -> None:
+        left = started + job["search_seconds"] - time.monotonic()
+        if not scores[FIRST_SCORES:] or left <= 0:
+            raise TimeUp
+        signal.setitimer(signal.ITIMER_REAL, left)
+
     signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, job["search_seconds"])
+    signal.setitimer(signal.ITIMER_REAL, job["patience_seconds"])
     try:
         runner.search(**accepted(runner.search, **options))
-    except TimeUp:
-        print(f"the search has had its {job['search_seconds']} seconds")
+    except TimeUp:  # what was found by then depends on how fast this machine is: it is no result
+        raise Refused(too_late(job, len(scores[FIRST_SCORES:]))) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    found = scores[2:]  # behind the whole network's, and that of a trial with almost nothing left
+    if not scores[FIRST_SCORES:]:
+        raise Refused(too_late(job, 0))
+    return {**take_slim(job, model, runner), "scores": scores[FIRST_SCORES:]}
+
+
+def too_late(job: Job, found: int) -> str:
+    """Why a search came to nothing."""
     if not found:
-        raise Refused(
-            f"the pruner found no network within 1 % of the MACs for ratio {job['ratio']:g} in {job['search_seconds']:g} s; "
+        return (
+            f"the pruner found no network within 1 % of the MACs for ratio {job['ratio']:g} in {job['patience_seconds']:g} s; "
             "its layers may have too few channels for it, or none of them is a convolution"
         )
-    return {**take_slim(job, model, runner), "scores": found}
-
-
-def stop(*signal: Any) -> None:
-    """Ends the search."""
-    raise TimeUp
+    return (
+        f"the pruner found {found} of {job['draws']} networks within 1 % of the MACs for ratio {job['ratio']:g} in "
+        f"{job['search_seconds']:g} s, half of [vitis] job_timeout_s; raise that, or ask for fewer with [prune] draws"
+    )
 
 
 def prune_iterative(job: Job) -> dict[str, Any]:

@@ -216,6 +216,7 @@ def _figures(pruned: Pruned, training: Training) -> dict[str, Any]:
         "channels": dict(pruned.channels),
         **({} if pruned.seconds_before is None else {"seconds_before": pruned.seconds_before}),
         **({} if pruned.seconds_after is None else {"seconds_after": pruned.seconds_after}),
+        **({"versions": dict(pruned.versions)} if pruned.versions else {}),
         "accuracy": training.accuracy,
         "epochs_done": training.epochs_done,
         "frozen_parameters": training.frozen_parameters,

@@ -57,6 +57,7 @@ def test_pruning_by_vitis_ai_gives_a_network_that_is_trained_and_quantized(metho
     figures = made["pruned"].figures
     assert figures["reached_ratio"] == pytest.approx(0.4, abs=0.15)
     assert figures["frozen_parameters"] == 0
+    assert "pytorch_nndct" in figures["versions"]
     graph = load_graph(made["quantized"])
     whole = lower(build(Student.model_validate(CNN), channels=1, classes=10), (1, 8, 8))
     assert graph.macs == pytest.approx(whole.macs * (1 - figures["reached_ratio"]), rel=0.02)

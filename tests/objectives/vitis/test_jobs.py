@@ -247,6 +247,7 @@ def test_one_step_gives_a_slim_network_that_trains(name: str, scored: PruningIma
     asked, _ = task(model)
     pruned = prune_with_vai(asked, "one_step", scored, vitis())
     assert pruned.reached_ratio == pytest.approx(0.5, abs=0.1)
+    assert "pytorch_nndct" in pruned.versions
     assert 2 <= len(pruned.scores) <= 3  # ways that are one are scored once
     assert type(pruned.model) is type(model)
     assert sum(p.numel() for p in pruned.model.parameters()) < sum(p.numel() for p in model.parameters())
