@@ -33,7 +33,8 @@ class PruningTask:
     sensitivity: that of the model, where it was measured.
     chance: the score of guessing.
     pattern: (N, M), for a pruner that leaves N of M weights.
-    time: where the ratio is of it, the seconds of the study's DPU for one image of a network. rough_time: the same guessed
+    time: where the ratio is of it, the seconds of the study's DPU for one image of a network; the result then has
+    `seconds_before` and `seconds_after`, or SpaceError says that the pruner knows no time. rough_time: the same guessed
     quickly, to compare networks by.
     """
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from edgesearch.errors import PluginError
-from edgesearch.objectives.pruning import PRUNERS, Pruner
+from edgesearch.errors import PluginError, SpaceError
+from edgesearch.objectives.pruning import PRUNERS, Pruned, Pruner, PruningTask
 from edgesearch.testing import PrunerContract
 
 
@@ -19,6 +20,41 @@ class TestOneStep(PrunerContract):
 class TestIterative(PrunerContract):
     def make(self) -> Pruner:
         return PRUNERS.find("iterative")
+
+
+class TestUnstructured(PrunerContract):
+    sparse = True
+
+    def make(self) -> Pruner:
+        return PRUNERS.find("unstructured")
+
+
+class TestNM(PrunerContract):
+    sparse = True
+
+    def make(self) -> Pruner:
+        return PRUNERS.find("n_m")
+
+
+class Timeless(PrunerContract):
+    """One that takes no notice of `time`."""
+
+    def make(self) -> Pruner:
+        return lambda task: PRUNERS.find("one_step")(dataclasses.replace(task, time=None))
+
+
+class Refusing(PrunerContract):
+    def make(self) -> Pruner:
+        def prune(task: PruningTask) -> Pruned:
+            raise SpaceError("this pruner knows no time; use pruning_target = 'macs'")
+
+        return prune
+
+
+def test_a_pruner_that_is_asked_for_a_time_meets_it_or_says_that_it_cannot() -> None:
+    with pytest.raises(AssertionError):
+        Timeless().test_a_share_of_the_time_is_met_or_refused()
+    Refusing().test_a_share_of_the_time_is_met_or_refused()
 
 
 def test_a_pruner_of_ones_own_is_found_in_the_studys_folder(tmp_path: Path) -> None:

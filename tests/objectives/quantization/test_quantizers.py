@@ -31,6 +31,13 @@ class TestBest(QuantizerContract):
         return QUANTIZERS.find("best")
 
 
+class TestPerChannel(QuantizerContract):
+    per_channel = True
+
+    def make(self) -> Quantizer:
+        return QUANTIZERS.find("per_channel")
+
+
 def test_a_quantizer_of_ones_own_is_found_in_the_folder(tmp_path: Path, network: Graph, images: np.ndarray) -> None:
     (tmp_path / "my_quantizer_of_one_position.py").write_text(
         "import dataclasses\n"
