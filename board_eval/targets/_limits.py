@@ -6,7 +6,7 @@ From AMD's target description of the DPUCZDX8G and the limit checks of its quant
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -38,3 +38,14 @@ class Limits(BaseModel):
     transposed_stride: _Length = 16
     #: Factors of nearest and bilinear upsampling.
     upsampling_factors: tuple[_Length, ...] = (2, 4)
+
+    #: Bits that the sum of a layer with weights is shifted right by, fix(in) + fix(weight) - fix(out), and that its bias is
+    #: shifted left by, fix(in) + fix(weight) - fix(bias), as pytorch_nndct has them. A network is quantized once for all
+    #: targets, so that these are no settings of one.
+    shift_cut: ClassVar[int] = 16
+    shift_bias: ClassVar[int] = 16
+
+    @classmethod
+    def bias_shifts(cls, shift_cut: int) -> tuple[int, int]:
+        """The least and the largest shift of the bias of a layer whose sum is shifted by `shift_cut`; below 0 to the right."""
+        return min(0, shift_cut - 16), cls.shift_bias

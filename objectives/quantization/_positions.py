@@ -22,6 +22,7 @@ from edgesearch.board_eval.graph import (
     limits,
     reads_unrounded,
 )
+from edgesearch.board_eval.targets import Limits
 
 #: No position is finer than this at 8 bits and below (pytorch_nndct).
 MAX_FIX = 12
@@ -33,8 +34,6 @@ _CANDIDATES = 5
 _SATURATED = 0.01
 #: An adder has two guard bits: of inputs further apart the finer one loses its lowest bits.
 _ADD_DISTANCE = 2
-_MAX_SHIFT_CUT = 16
-_MAX_SHIFT_BIAS = 16
 
 
 @dataclass
@@ -138,7 +137,7 @@ def obey_limits(graph: Graph, positions: Positions) -> None:
 def obey_shift_limits(graph: Graph, positions: Positions) -> None:
     """Lower the positions of outputs, weights and biases until every layer's shifts are what the DPU can do, in place.
 
-    shift_cut = weight + input - output lies in 0..16, shift_bias = weight + input - bias in min(0, shift_cut - 16)..16.
+    shift_cut = weight + input - output and shift_bias = weight + input - bias lie where `Limits` of the target has them.
     Lowering one layer's output may touch the next layer's shifts, so layers are gone through until nothing changes.
     """
     owned_by = owners(graph)
@@ -156,14 +155,14 @@ def _limit_layer(node: Conv | Depthwise | Linear, source: str, owner: str, posit
     shift_cut = positions.weights[node.name] + fix_in - positions.values[owner]
     if shift_cut < 0:
         positions.values[owner] += shift_cut
-    elif shift_cut > _MAX_SHIFT_CUT:
-        positions.weights[node.name] -= shift_cut - _MAX_SHIFT_CUT
+    elif shift_cut > Limits.shift_cut:
+        positions.weights[node.name] -= shift_cut - Limits.shift_cut
     if node.name in positions.biases:
         shift_cut = positions.weights[node.name] + fix_in - positions.values[owner]
         shift_bias = positions.weights[node.name] + fix_in - positions.biases[node.name]
-        lowest = min(0, -(24 - (8 + shift_cut)))
+        lowest, highest = Limits.bias_shifts(shift_cut)
         if shift_bias < lowest:
             positions.biases[node.name] -= lowest - shift_bias
-        elif shift_bias > _MAX_SHIFT_BIAS:
-            positions.weights[node.name] -= shift_bias - _MAX_SHIFT_BIAS
+        elif shift_bias > highest:
+            positions.weights[node.name] -= shift_bias - highest
     return before != (positions.values[owner], positions.weights[node.name], positions.biases.get(node.name))

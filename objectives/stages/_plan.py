@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from edgesearch.board_eval import Board, BoardPool, Compiler, Dpu, Feature
+from edgesearch.board_eval import DEFAULT_TARGET, Board, BoardPool, Compiler, Dpu, Feature
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation, has_strength
 from edgesearch.objectives.stages._clock import timed_by
@@ -62,7 +62,7 @@ class Conditions:
     toolchain: str = ""
     allow: tuple[Feature, ...] = ()
     dpu: Mapping[str, Any] = field(default_factory=dict)
-    granularity: int = 16
+    granularity: int = DEFAULT_TARGET.channel_parallel
     seed: int = 0
     threads: int = 1
     bfloat16: bool = False

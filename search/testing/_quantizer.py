@@ -24,6 +24,7 @@ from edgesearch.board_eval.graph import (
     limits,
     weight_integers,
 )
+from edgesearch.board_eval.targets import Limits
 from edgesearch.objectives.quantization import Quantizer
 
 
@@ -74,9 +75,10 @@ class QuantizerContract:
             assert fix_in is not None
             assert node.weight_fix is not None
             cut = node.weight_fix + fix_in - fix_out
-            assert 0 <= cut <= 16, node.name
+            assert 0 <= cut <= Limits.shift_cut, node.name
             if node.bias_fix is not None:
-                assert min(0, cut - 16) <= node.weight_fix + fix_in - node.bias_fix <= 16, node.name
+                least, most = Limits.bias_shifts(cut)
+                assert least <= node.weight_fix + fix_in - node.bias_fix <= most, node.name
 
     def test_structure_stays(self, network: Graph, images: npt.NDArray[np.float32]) -> None:
         quantized = self.make()(network, images, bits=8, seed=0, device="cpu")

@@ -159,3 +159,8 @@ def test_targets_by_name_and_by_import_path(tmp_path: Path) -> None:
         find_target("B9000")
     with pytest.raises(TargetError, match="unknown DPU 'B9000'; known are B512"):
         load_dpu("B9000")
+
+
+def test_limits_of_shifts_are_in_no_profile() -> None:
+    assert (Limits.shift_cut, Limits.bias_shifts(0), Limits.bias_shifts(16)) == (16, (-16, 16), (0, 16))
+    assert not any("shift" in name for name in Limits().model_dump())

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from edgesearch.board_eval.execution import Network
-from edgesearch.board_eval.graph._graph import Add, Graph
+from edgesearch.board_eval.graph._graph import Add, Conv, Graph, Linear
 from edgesearch.board_eval.lowering._trace import lower
+from edgesearch.board_eval.targets import Limits
 from edgesearch.objectives.quantization._best import calibrate, find_grids, relu6_peaks
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._equalization import equalizing_scales
 from edgesearch.objectives.quantization._grids import parameter_table, value_table
-from edgesearch.objectives.quantization._positions import Positions, obey_limits, round_half_up
+from edgesearch.objectives.quantization._positions import Positions, obey_limits, obey_shift_limits, round_half_up
 from edgesearch.objectives.quantization._quantize import quantize
 from edgesearch.objectives.quantization._sensitivity import measure
 
@@ -185,3 +186,18 @@ def test_inputs_of_an_add_end_up_at_most_two_positions_apart() -> None:
     obey_limits(graph, apart)
     one, other = (apart.values[name] for name in add.inputs)
     assert abs(one - other) <= 2
+
+
+def test_shifts_end_up_within_the_limits_of_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graph_of()
+    layers = [node for node in graph if isinstance(node, Conv | Linear)]
+    for cut, bias in ((Limits.shift_cut, Limits.shift_bias), (5, 4)):
+        monkeypatch.setattr(Limits, "shift_cut", cut)
+        monkeypatch.setattr(Limits, "shift_bias", bias)
+        names = [node.name for node in layers]
+        positions = Positions({node.name: 3 for node in graph}, dict.fromkeys(names, 30), dict.fromkeys(names, 0))
+        obey_shift_limits(graph, positions)
+        for node in layers:
+            shifted = positions.weights[node.name] + positions.values[node.inputs[0]]
+            assert 0 <= shifted - positions.values[node.name] <= cut
+            assert shifted - positions.biases[node.name] == bias
