@@ -44,8 +44,8 @@ def find_board(
     Files and code are looked for in `folder` first. What an import path leads to is a Board, or is called without arguments to
     make one. A simulated board has code of `compiler` (None: of the one it was made with), which may use the features in
     `allow`. Raises PluginError when there is none, it is not a Board or says of itself what no Board can, its code is not that
-    of `expected_sha256` (of `source_fingerprint`), or a profile's DPU is an import path that leads to nothing; TargetError for a
-    profile that is not valid; BoardError for a boards file that is not, or a board in it whose key cannot be used;
+    of `expected_sha256` (of `source_fingerprint`), or a profile's DPU is an import path that leads to nothing; TargetError for
+    a profile that is not valid; BoardError for a boards file that is not, or a board in it whose key cannot be used;
     SettingsError for another `compiler`.
     """
     if compiler is not None:
