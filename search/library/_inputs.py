@@ -12,7 +12,7 @@ from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, check_o
 from edgesearch.objectives.data import BUILT_IN, DATA_SOURCES
 from edgesearch.objectives.training import find_stages
 from edgesearch.objectives.vitis import Task, check_packages
-from edgesearch.plugins import is_import_path, source_fingerprint
+from edgesearch.plugins import is_import_path, load, source_fingerprint
 from edgesearch.search.engine import ForesightSettings
 from edgesearch.search.library._boards import check_kind, with_boards
 from edgesearch.search.study import StudyFile, with_fingerprint
@@ -174,16 +174,22 @@ def check_vitis(settings: StudyFile, *candidates: Candidate) -> None:
 
 
 def unsupported_students(inputs: Inputs) -> list[str]:
-    """Sentences on students of the space that the DPU cannot run at their narrowest; raises when that is all of them."""
-    space = inputs.settings.space
-    if space is None:
-        return []
+    """Sentences on students that the DPU cannot run: the space's at their narrowest; without a space, the named candidates'.
+
+    Raises when that is all of them, and PluginError for a named one whose code cannot be imported.
+    """
+    settings = inputs.settings
+    named = {candidate.student.model_dump_json(): candidate.student for candidate in settings.candidates}
+    for student in named.values():
+        if is_import_path(student.architecture):
+            load(student.architecture, folder=settings.folder, noun="student")
+    students = tuple(named.values()) if settings.space is None else settings.space.smallest_students()
     errors: list[EdgesearchError] = []
-    for student in space.smallest_students():
+    for student in students:
         try:
             inputs.estimator.estimate(Candidate(student=student))
         except EdgesearchError as error:
             errors.append(error)
-    if len(errors) == len(space.students):
+    if len(errors) == len(students):
         raise errors[0]
     return [str(error) for error in errors]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesearch.errors import SpaceError
+from edgesearch.errors import LoweringError, PluginError, SpaceError
 from edgesearch.search import Study, StudyFile
 
 OWN = """
@@ -22,6 +22,11 @@ class Net(nn.Sequential):
 class Fixed(Net):
     def __init__(self, in_channels):
         super().__init__(in_channels)
+
+
+class Soft(Net):
+    def forward(self, x):
+        return super().forward(x).softmax(1)
 """
 
 
@@ -55,3 +60,25 @@ def test_widths_that_a_network_ignores_are_expected_once(tiny: Study, tmp_path: 
     tables["space"] = {"students": ["own_nets:Net"], "width": [0.5, 1.0, 2.0], "input_size": [8]}
     opened = Study.open(StudyFile.parse(tables, folder=tmp_path), tmp_path / "home")
     assert len(screen(opened.inputs, 3).kept) == 1
+
+
+def test_named_candidates_without_a_space_are_looked_at_when_a_study_is_opened(tiny: Study, tmp_path: Path) -> None:
+    (tmp_path / "own_nets.py").write_text(OWN)
+    (tmp_path / "unfinished_nets.py").write_text("class Net(")
+    tables = tiny.settings.to_json() | {"name": "named", "space": None}
+
+    def opened(*students: str, **more: object) -> Study:
+        candidates = [{"student": {"architecture": name, "input_size": 8}} for name in students]
+        return Study.open(StudyFile.parse(tables | {"candidates": candidates} | more, folder=tmp_path), tmp_path / "home")
+
+    with pytest.raises(SpaceError, match="'own_nets:Fixed' has 7 outputs, but the data set 10 classes"):
+        opened("own_nets:Fixed")
+    with pytest.raises(LoweringError, match="softmax"):
+        opened("own_nets:Soft", "own_nets:Fixed")
+    (sentence,) = opened("own_nets:Soft", "own_nets:Net").unsupported
+    assert "softmax" in sentence
+    for broken in ("unfinished_nets:Net", "own_nets:Missing"):
+        for more in ({}, {"space": {"students": ["mlp"], "input_size": [8]}}):
+            with pytest.raises(PluginError, match=f"student '{broken}'"):
+                opened(broken, "own_nets:Net", **more)
+    assert not (tmp_path / "home").exists()
