@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage, teaching_figures
 from edgesearch.search.engine import StageRunner, make_pool, run_stages
-from edgesearch.search.library._inputs import Inputs, check_vitis
+from edgesearch.search.library._inputs import Inputs, check_code, check_vitis
 from edgesearch.search.library._starts import fetch_weights
 from edgesearch.search.library._stores import study_store
 from edgesearch.search.study import Home, is_worse_teacher, teacher_sentence
@@ -31,11 +31,13 @@ def evaluate_candidate(
     """The candidate's figures; with `test` also test_accuracy and float_test_accuracy.
 
     Stages that the store has are not run again; it is the one that the `stored` study was run with, where the settings name
-    none. Raises StudyError when a stage fails, with its reason and its log.
+    none. Raises StudyError when a stage fails, with its reason and its log, and PluginError, before anything is trained, for
+    code that cannot be imported.
     """
     candidate = inputs.complete(candidate)
     estimate = inputs.estimator.estimate(candidate)
     measured = inputs.plan(candidate)
+    check_code(inputs.settings, candidate)
     check_vitis(inputs.settings, candidate)
     fetch_weights(inputs.settings, note, [candidate])
     home.prepare()

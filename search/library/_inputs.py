@@ -10,6 +10,8 @@ from edgesearch.board_eval.targets import profile_names
 from edgesearch.errors import EdgesearchError, PluginError, SpaceError, StudyError, ToolchainError
 from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, check_outputs, load_data, plan
 from edgesearch.objectives.data import BUILT_IN, DATA_SOURCES
+from edgesearch.objectives.pruning import PRUNERS
+from edgesearch.objectives.quantization import QUANTIZERS
 from edgesearch.objectives.training import find_stages
 from edgesearch.objectives.vitis import Task, check_packages
 from edgesearch.plugins import is_import_path, load, source_fingerprint
@@ -171,6 +173,22 @@ def check_vitis(settings: StudyFile, *candidates: Candidate) -> None:
         tasks += ["prune_one_step", "prune_iterative"]
     if tasks:
         check_packages(settings.vitis, *tasks)
+
+
+def check_code(settings: StudyFile, *candidates: Candidate) -> None:
+    """Raise PluginError, before anything is trained, for pruners and quantizers by import path that are none.
+
+    Named by the `candidates`, or without any by the study's space and its own candidates.
+    """
+    space = settings.space if not candidates else None
+    named = candidates or settings.candidates
+    pruners = {c.pruning.method for c in named} | set(space.pruning if space else ())
+    quantizers = {c.quantization.algorithm for c in named} | set(space.algorithm if space else ())
+    for registry, names in ((PRUNERS, pruners), (QUANTIZERS, quantizers)):
+        for name in sorted(filter(is_import_path, names)):
+            thing = registry.find(name, folder=settings.folder)
+            if not callable(thing):
+                raise PluginError(f"{registry.noun} {name!r} is a {type(thing).__name__}; expected a function")
 
 
 def unsupported_students(inputs: Inputs) -> list[str]:

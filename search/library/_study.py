@@ -16,7 +16,7 @@ from edgesearch.search.engine import Progress, Summary
 from edgesearch.search.export import export_trial, float_network
 from edgesearch.search.library._boards import board_changes
 from edgesearch.search.library._front import Front, StudyRecord
-from edgesearch.search.library._inputs import Inputs, check_teacher, read_inputs, unsupported_students
+from edgesearch.search.library._inputs import Inputs, check_code, check_teacher, read_inputs, unsupported_students
 from edgesearch.search.library._progress import as_progress
 from edgesearch.search.library._reading import find_study, is_stored
 from edgesearch.search.library._starts import check_starts
@@ -91,8 +91,8 @@ class Study:
 
         Nothing is written yet, and nothing downloaded but data that the study asks for. Raises StudyError when there is no such
         study and for `threads` below 1, SpaceError for settings that are not possible, for weights that do not fit and when no
-        student can be built, DataError, TargetError, BoardError for boards that cannot be used, and LoweringError or GraphError
-        when the DPU can run no student.
+        student can be built, PluginError for code of the user's own that is not there, DataError, TargetError, BoardError for
+        boards that cannot be used, and LoweringError or GraphError when the DPU can run no student.
         """
         _check_number("threads", threads, int, least=1)
         settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
@@ -105,6 +105,7 @@ class Study:
         file = "" if isinstance(study, StudyFile) else Path(study).name
         opened = cls(inputs.settings, Home(Path(home)), storage, inputs, file=file)
         _ = opened.unsupported
+        check_code(inputs.settings)
         check_teacher(inputs)
         check_starts(inputs)
         return opened
@@ -201,7 +202,7 @@ class Study:
         """Take one candidate through the study's pipeline, in a child process, and return its figures by name.
 
         It becomes no trial; its stages are kept in the store. With `test` also its accuracy on the test images. Raises
-        StudyError when a stage fails.
+        StudyError when a stage fails, and PluginError, before one runs, for code that cannot be imported.
         """
         from edgesearch.search.library._evaluate import evaluate_candidate
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgesearch.errors import LoweringError, PluginError, SpaceError
 from edgesearch.search import Study, StudyFile
+from edgesearch.spaces import Candidate
 
 OWN = """
 from torch import nn
@@ -81,4 +83,34 @@ def test_named_candidates_without_a_space_are_looked_at_when_a_study_is_opened(t
         for more in ({}, {"space": {"students": ["mlp"], "input_size": [8]}}):
             with pytest.raises(PluginError, match=f"student '{broken}'"):
                 opened(broken, "own_nets:Net", **more)
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("path", ["no_code:Thing", "own_code:missing", "own_code:NUMBER"])
+@pytest.mark.parametrize(
+    ("noun", "space", "candidate"),
+    [
+        ("pruner", {"pruning": ["PATH"], "ratio": [0.5]}, {"pruning": {"method": "PATH", "ratio": 0.5}}),
+        ("quantization method", {"algorithm": ["best", "PATH"]}, {"quantization": {"algorithm": "PATH"}}),
+    ],
+)
+def test_pruners_and_quantizers_that_are_none_are_refused_before_anything_is_trained(
+    tiny: Study, tmp_path: Path, path: str, noun: str, space: dict[str, Any], candidate: dict[str, Any]
+) -> None:
+    def named(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: named(item) for key, item in value.items()}
+        return [named(item) for item in value] if isinstance(value, list) else path if value == "PATH" else value
+
+    (tmp_path / "own_code.py").write_text("NUMBER = 3\n")
+    student = {"student": {"architecture": "mlp", "input_size": 8}}
+    tables = tiny.settings.to_json() | {"name": "coded", "candidates": []}
+    tables["space"] = {"students": ["mlp"], "input_size": [8]}
+    of_space, of_candidates = tables["space"] | named(space), [student | named(candidate)]
+    for changes in ({"space": of_space}, {"candidates": of_candidates}, {"candidates": of_candidates, "space": None}):
+        with pytest.raises(PluginError, match=f"{noun} '{path}'"):
+            Study.open(StudyFile.parse(tables | changes, folder=tmp_path), tmp_path / "home")
+    opened = Study.open(StudyFile.parse(tables, folder=tmp_path), tmp_path / "home")
+    with pytest.raises(PluginError, match=f"{noun} '{path}'"):
+        opened.evaluate(Candidate.model_validate(student | named(candidate)))
     assert not (tmp_path / "home").exists()
