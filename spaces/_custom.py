@@ -148,7 +148,7 @@ def build_custom(student: Student, channels: int, classes: int, folder: Path | N
         offered["channels"] = channels
         taken = {n: v for n, v in offered.items() if n in accepted and not _is_own(factory, accepted, student, n)}
         model = factory(**taken, **student.parameters)
-    except Exception as error:  # whatever the user's own constructor raises
+    except (Exception, SystemExit) as error:  # whatever the user's own constructor raises
         raise SpaceError(f"student {where!r} cannot be made: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise SpaceError(f"student {where!r} made a {type(model).__name__}, expected a torch.nn.Module")
@@ -185,7 +185,7 @@ def _initialise(model: nn.Module, shape: tuple[int, int, int], where: str) -> No
     try:
         with torch.no_grad():
             model.eval()(torch.zeros(1, *shape))
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
         raise SpaceError(
             f"student {where!r} has lazy layers, whose sizes follow from an image, and fails on one of {image}: "
             f"{type(error).__name__}: {error}"

@@ -77,7 +77,7 @@ def _made(maker: object, name: str) -> object:
         return maker()
     except EdgesearchError:
         raise
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
         raise PluginError(
             f"board {name!r} cannot be made ({type(error).__name__}: {error}); expected a call without arguments to make it"
         ) from error

@@ -108,8 +108,8 @@ def _trace(model: nn.Module, name: str) -> fx.GraphModule:
     try:
         graph = tracer.trace(model)
         return fx.GraphModule(tracer.root, graph, type(model).__name__)
-    except Exception as error:  # fx raises whatever the model's own code raises on a symbolic value
-        problem = LoweringProblem(name, "forward", f"cannot be traced by torch.fx: {error}")
+    except (Exception, SystemExit) as error:  # fx raises whatever the model's own code raises on a symbolic value
+        problem = LoweringProblem(name, "forward", f"cannot be traced by torch.fx: {type(error).__name__}: {error}")
         raise LoweringError(name, [problem]) from error
 
 

@@ -107,7 +107,7 @@ def _checked(raw: object, settings: DataSettings) -> RawData:
 def _array(given: object, where: str, expected: str) -> NDArray[Any]:
     try:
         return np.asarray(given)
-    except Exception as error:  # whatever the user's own objects raise
+    except (Exception, SystemExit) as error:  # whatever the user's own objects raise
         raise DataError(f"{where} are {_told(given)}, which make no array; expected {expected}") from error
 
 

@@ -63,8 +63,9 @@ def trace_channels(model: nn.Module, input_shape: tuple[int, int, int]) -> Chann
     with quiet(model):
         try:
             traced = fx.symbolic_trace(model)
-        except Exception as error:  # fx raises whatever the model's own code raises on a symbolic value
-            raise SpaceError(f"{type(model).__name__} cannot be pruned, since torch.fx cannot trace it: {error}") from error
+        except (Exception, SystemExit) as error:  # fx raises whatever the model's own code raises on a symbolic value
+            why = f"{type(error).__name__}: {error}"
+            raise SpaceError(f"{type(model).__name__} cannot be pruned, since torch.fx cannot trace it: {why}") from error
         numbering = _Numbering(traced, {id(module): name for name, module in model.named_modules()})
         numbering.run(torch.zeros(2, *input_shape, dtype=next(model.parameters(), torch.empty(0)).dtype))
     return numbering.channels()

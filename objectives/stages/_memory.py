@@ -57,7 +57,7 @@ class StageMemory:
         if training.key not in self._known:
             try:
                 self._known[training.key] = self._of(training)
-            except Exception:  # a network that cannot be trained ends its stage, which says why; nothing is to be placed then
+            except (Exception, SystemExit):  # a network that cannot be trained ends its stage, which says why
                 self._known[training.key] = 0
         return self._known[training.key]
 

@@ -24,7 +24,7 @@ def check_outputs(model: nn.Module, student: Student, *, channels: int, classes:
     with quiet(model), torch.random.fork_rng(devices=[]):
         try:
             output = model(torch.zeros(1, channels, size, size, device=parameter.device, dtype=parameter.dtype))
-        except Exception as error:  # whatever the user's own forward raises
+        except (Exception, SystemExit) as error:  # whatever the user's own forward raises
             raise SpaceError(
                 f"network {student.architecture!r} fails on an image of {channels} x {size} x {size}: "
                 f"{type(error).__name__}: {error}"
@@ -39,13 +39,13 @@ def check_outputs(model: nn.Module, student: Student, *, channels: int, classes:
 def _check_training(model: nn.Module, student: Student, image: tuple[int, int, int], expected: torch.Size) -> None:
     try:
         trained = copy.deepcopy(model).train()
-    except Exception:  # it holds what cannot be copied; its training tells then
+    except (Exception, SystemExit):  # it holds what cannot be copied; its training tells then
         return
     parameter = next(trained.parameters(), torch.empty(0))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             output = trained(torch.rand(2, *image, device=parameter.device, dtype=parameter.dtype))
-        except Exception as error:  # whatever the user's own forward raises
+        except (Exception, SystemExit) as error:  # whatever the user's own forward raises
             raise SpaceError(
                 f"network {student.architecture!r} fails in training, on two images of {' x '.join(map(str, image))}: "
                 f"{type(error).__name__}: {error}"

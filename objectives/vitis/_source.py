@@ -59,8 +59,8 @@ def torch_source(model: nn.Module, input_shape: tuple[int, int, int], *, trainab
     image = torch.randn(1, *input_shape, generator=torch.Generator().manual_seed(0))
     try:
         traced = fx.symbolic_trace(model)
-    except Exception as error:  # fx raises whatever the model's own code raises on a symbolic value
-        raise _problem(name, "forward", f"cannot be traced by torch.fx: {error}") from error
+    except (Exception, SystemExit) as error:  # fx raises whatever the model's own code raises on a symbolic value
+        raise _problem(name, "forward", f"cannot be traced by torch.fx: {type(error).__name__}: {error}") from error
     for path, _ in model.named_modules():
         if _CONFUSING.search(path):
             raise _problem(name, path, "a name that Vitis AI would misread; give the layer another")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -50,8 +51,15 @@ def _run(arguments: Sequence[str]) -> int:
         # The same, with exit code 1: click puts a stream in place that swallows what is left, rich ends where it was told.
         if sys.stdout is not stdout or isinstance(ended.__context__, BrokenPipeError):
             return 0
-        raise
+        click.echo(f"error: code that was called ended the program{_place(ended)}; remove its sys.exit({ended})", err=True)
+        return 2
     return int(result or 0)
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised, in brackets."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return f" ({last.filename}, line {last.lineno})"
 
 
 class _Commands(click.Group):

@@ -238,7 +238,7 @@ class BoardCrew:
         problem: BoardProblem | None
         try:
             problem = self._look(board, remedy)
-        except Exception as error:  # a thread has nobody to raise to
+        except (Exception, SystemExit) as error:  # a thread has nobody to raise to
             problem = BoardProblem(f"the look at it failed ({type(error).__name__}: {error})")
         self._looks.put((number, problem))
 

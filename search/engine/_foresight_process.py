@@ -29,7 +29,7 @@ class _Answers:
             return self._answer(question)
         except EdgesearchError as error:
             return {"error": str(error)}
-        except Exception:
+        except (Exception, SystemExit):
             return {"bug": traceback.format_exc()}
 
 

@@ -127,7 +127,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
                 if (pieces := made.figures.get("pieces", 1)) > 1:
                     message = f"its batches were computed in {pieces} pieces each, since memory did not suffice for a whole one"
                 print(f"done in {time.perf_counter() - started:.1f} s")
-            except Exception:
+            except (Exception, SystemExit):
                 traceback.print_exc()
                 raise
     except StoreError as error:
@@ -145,7 +145,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
         is_log = str(error.filename) in (job.log, *map(str, Path(job.log).parents))
         outcome = "blocked" if error.errno in _BLOCKING or is_log else "refused"
         message = f"{error.strerror or error} ({error.filename or job.store})"
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the user's own code may end the process, which is no death of the worker
         outcome, message = "bug", f"{type(error).__name__}: {error}"
     return asdict(JobResult(stage.key, outcome, time.perf_counter() - started, message, figures))
 

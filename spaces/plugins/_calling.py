@@ -21,7 +21,7 @@ def calling(what: str, kind: type[EdgesearchError] = PluginError) -> Iterator[No
         yield
     except (EdgesearchError, MemoryError):
         raise
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
         if type(error).__name__ == _OF_MEMORY:
             raise
         raise kind(f"{what} failed: {type(error).__name__}: {error}{_where(error)}") from error

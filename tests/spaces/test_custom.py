@@ -62,6 +62,9 @@ class Lazy(nn.Sequential):
 class Failing(Lazy):
     def forward(self, x):
         raise RuntimeError("too small")
+class Leaving(Lazy):
+    def forward(self, x):
+        raise SystemExit(3)
 class Unreached(Lazy):
     def __init__(self, num_classes):
         super().__init__(num_classes)
@@ -81,6 +84,8 @@ def inside(num_classes):
     return nn.Sequential(nn.Identity(), Valued(num_classes))
 def broken():
     raise RuntimeError("no such thing")
+def leaving():
+    raise SystemExit(3)
 def number():
     return 5
 CONSTANT = 3
@@ -120,8 +125,10 @@ def test_how_wide_it_is_by_another_meaning_of_a_name_is_its_own_affair(folder: P
     ("name", "kind", "words"),
     [
         ("broken", SpaceError, "no such thing"),
+        ("leaving", SpaceError, "cannot be made: SystemExit: 3"),
         ("number", SpaceError, "int"),
         ("Failing", SpaceError, "lazy layers, whose sizes follow from an image, and fails on one of 1 x 8 x 8: .* too small"),
+        ("Leaving", SpaceError, "fails on one of 1 x 8 x 8: SystemExit: 3"),
         ("Unreached", SpaceError, r"never reaches: 1\.spare\.weight, 1\.spare\.bias; remove them"),
         ("Valued", SpaceError, r"its Valued compares by values .*; write @dataclass\(eq=False\)"),
         ("inside", SpaceError, r"its Valued compares by values .*; write @dataclass\(eq=False\)"),

@@ -246,7 +246,7 @@ def test_boards_by_name_by_profile_and_by_import_path(tmp_path: Path) -> None:
         "def board(): return SimulatedBoard(load_profile('kv260'))\n"
         "made = board()\n"
         "class Bench(SimulatedBoard):\n    def __init__(self): super().__init__(load_profile('zcu102'))\n"
-        "nothing = 'a board'\ndef broken(host): return None\n"
+        "nothing = 'a board'\ndef broken(host): return None\ndef leaving(): raise SystemExit(3)\n"
     )
     names = [find_board(f"my_lab:{thing}", folder=tmp_path).name for thing in ("board", "made", "Bench")]
     assert names == ["kv260", "kv260", "zcu102"]
@@ -255,6 +255,8 @@ def test_boards_by_name_by_profile_and_by_import_path(tmp_path: Path) -> None:
         assert "compiler" not in find_board(name, folder=tmp_path).content
     with pytest.raises(PluginError, match="is a str; expected a Board"):
         find_board("my_lab:nothing", folder=tmp_path)
+    with pytest.raises(PluginError, match=r"'my_lab:leaving' cannot be made \(SystemExit: 3\)"):
+        find_board("my_lab:leaving", folder=tmp_path)
     with pytest.raises(PluginError, match=r"'my_lab:broken' cannot be made \(TypeError: .*'host'"):
         find_board("my_lab:broken", folder=tmp_path)
     with pytest.raises(PluginError, match=r"unknown board 'zcu999'; expected one of kv260, .* or the path of a \.json profile"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -591,6 +592,7 @@ def test_every_unsupported_operation_is_named_with_its_place() -> None:
         (Function(lambda self, x: x.view(-1, 6, 6, 12)), "view", "other than to (batch, features)"),
         (Function(lambda self, x: (x, x)), "output", "more than one tensor"),
         (Function(lambda self, x: x if x.sum() > 0 else -x), "Function", "cannot be traced"),
+        (Function(lambda self, x: sys.exit(3)), "Function", "cannot be traced by torch.fx: SystemExit: 3"),
     ],
 )
 def test_reasons_are_given(model: nn.Module, where: str, reason: str) -> None:

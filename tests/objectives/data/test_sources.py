@@ -147,6 +147,7 @@ def test_an_own_source_may_set_validation_images_aside(tmp_path: Path) -> None:
         ("load = 7", "is 7; expected a function"),
         ("def load(settings, folder): return 1", "gave int; expected edgesearch.objectives.data.RawData"),
         ("def load(settings, folder): return {}['a']", r"failed: KeyError: 'a' \(.*my_source.py, line 1\)"),
+        ("def load(settings, folder): raise SystemExit(3)", r"failed: SystemExit: 3 \(.*my_source.py, line 1\)"),
         (
             "from edgesearch.objectives.data import RawData\ndef load(settings, folder): return RawData(('a', 'b'), 3)",
             "train of data source .* is int; expected a Split",

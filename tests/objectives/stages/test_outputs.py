@@ -32,6 +32,17 @@ class Afraid(nn.Sequential):
         return super().forward(x)
 
 
+class Leaving(nn.Sequential):
+    def __init__(self, *layers: nn.Module, trains: bool) -> None:
+        super().__init__(*layers)
+        self.trains = trains
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training is self.trains:
+            raise SystemExit(3)
+        return super().forward(x)
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
@@ -40,6 +51,8 @@ class Afraid(nn.Sequential):
         (nn.Sequential(*BODY, nn.Flatten(), nn.Linear(7, 10)), ["fails on an image of 1 x 8 x 8", "RuntimeError"]),
         (Two(), ["outputs of shape none"]),
         (Auxiliary(*BODY, nn.Flatten(), nn.Linear(4, 10)), ["returns a tuple while it is trained", "aux_logits=False"]),
+        (Leaving(trains=False), ["fails on an image", "SystemExit: 3"]),
+        (Leaving(*BODY, nn.Flatten(), nn.Linear(4, 10), trains=True), ["fails in training", "SystemExit: 3"]),
         (Afraid(*BODY, nn.Flatten(), nn.Linear(4, 10)), ["fails in training", "no training"]),
     ],
 )

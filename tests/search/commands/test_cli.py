@@ -249,6 +249,14 @@ def test_a_file_that_is_no_xmodel_is_refused(tmp_path: Path) -> None:
     )
 
 
+def test_code_that_ends_the_program_is_named(tmp_path: Path) -> None:
+    (tmp_path / "leaving_samplers.py").write_text("import sys\ndef make(seed): sys.exit(3)\n")
+    (tmp_path / "study.toml").write_text(STUDY + "[search]\nsampler = 'leaving_samplers:make'\n")
+    refused(
+        called("optimize", tmp_path / "study.toml", "--dry-run", cwd=tmp_path), "leaving_samplers.py, line 2", "sys.exit(3)"
+    )
+
+
 def test_inspect_names_what_the_dpu_cannot_run(tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(
         "from torch import nn\n"

@@ -98,6 +98,14 @@ def test_a_stage_whose_arrays_do_not_fit_says_so(tmp_path: Path, monkeypatch: py
     assert (answer["outcome"], answer["message"]) == ("out_of_memory", NO_MEMORY)
 
 
+def test_code_of_the_users_own_that_ends_the_process_ends_its_stage_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objectives, "run_stage", lambda *_, **__: sys.exit(9))
+    answer = run_job(job(tmp_path).__dict__)
+    assert (answer["outcome"], answer["message"]) == ("bug", "SystemExit: 9")
+
+
 def test_memory_kills_are_counted_where_the_system_tells() -> None:
     assert _kills.memory_kills() >= 0
 
