@@ -155,7 +155,22 @@ def build_custom(student: Student, channels: int, classes: int, folder: Path | N
     _refuse_unhashable(model, where)
     if _lazy(model):
         _initialise(model, (channels, student.input_size, student.input_size), where)
+    _refuse_unusable_parameters(model, student)
     return model
+
+
+def _refuse_unusable_parameters(model: nn.Module, student: Student) -> None:
+    """SpaceError for a network that no training could start from as it was made."""
+    for name, parameter in model.named_parameters():
+        problem = ""
+        if parameter.is_meta:
+            problem = "is on torch's `meta` device, which keeps no values; make it on the CPU"
+        elif parameter.is_floating_point() and parameter.dtype != torch.float32:
+            problem = f"is {parameter.dtype}; expected torch.float32, which images are: leave .half(), .double() and dtype= out"
+        elif not student.weights and not bool(torch.isfinite(parameter).all()):  # else a file may give the values
+            problem = "has NaN or infinite values as its class makes it; give it finite ones"
+        if problem:
+            raise SpaceError(f"student {student.architecture!r} cannot be trained: its {name} {problem}")
 
 
 def _refuse_unhashable(model: nn.Module, where: str) -> None:

@@ -10,12 +10,15 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from edgesearch.board_eval.graph import Array
+from edgesearch.board_eval.lowering._values import Unsupported
 
 __all__ = ["array", "parameter_of"]
 
 
 def array(tensor: Tensor) -> Array:
-    """A float32 copy in numpy."""
+    """A float32 copy in numpy; raises Unsupported for a tensor without values."""
+    if tensor.is_meta:
+        raise Unsupported("its weights are on torch's `meta` device, which keeps no values; make the network on the CPU")
     return np.array(tensor.detach().cpu().to(torch.float32).numpy(), order="C")
 
 

@@ -17,6 +17,7 @@ from edgesearch.spaces import Candidate, Range, Space, Student, StudentOverride,
 
 CODE = """
 from dataclasses import dataclass
+import torch
 from torch import nn
 class Net(nn.Sequential):
     search_space = {"depth": [1, 2], "rate": {"low": 0.0, "high": 0.5}}
@@ -82,6 +83,14 @@ class Valued(Identified):
     pass
 def inside(num_classes):
     return nn.Sequential(nn.Identity(), Valued(num_classes))
+class Typed(Net):
+    def __init__(self, num_classes, kind):
+        super().__init__(num_classes, 1)
+        self.to(**{"device": "meta"} if kind == "meta" else {"dtype": getattr(torch, kind)})
+class Endless(Net):
+    def __init__(self, num_classes):
+        super().__init__(num_classes, 1)
+        self[0].bias.data[1] = float("nan")
 def broken():
     raise RuntimeError("no such thing")
 def leaving():
@@ -139,6 +148,26 @@ def test_how_wide_it_is_by_another_meaning_of_a_name_is_its_own_affair(folder: P
 def test_what_makes_no_network_is_one_sentence(folder: Path, name: str, kind: type[EdgesearchError], words: str) -> None:
     with pytest.raises(kind, match=words):
         make(folder, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "words"),
+    [
+        ("Typed", {"kind": "float64"}, "its 0.weight is torch.float64; expected torch.float32"),
+        ("Typed", {"kind": "float16"}, "its 0.weight is torch.float16; expected torch.float32"),
+        ("Typed", {"kind": "meta"}, "its 0.weight is on torch's `meta` device"),
+        ("Endless", {}, "its 0.bias has NaN or infinite values as its class makes it"),
+    ],
+)
+def test_a_network_that_no_training_could_start_from_is_refused(
+    folder: Path, name: str, parameters: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(SpaceError, match=words):
+        make(folder, name, parameters=parameters)
+
+
+def test_values_that_a_file_of_weights_gives_need_not_be_finite_before(folder: Path) -> None:
+    assert make(folder, "Endless", weights="w.pth") is not None
 
 
 def test_lazy_layers_learn_their_sizes_from_an_image_and_nothing_else_changes(folder: Path) -> None:

@@ -592,6 +592,8 @@ def test_every_unsupported_operation_is_named_with_its_place() -> None:
         (Function(lambda self, x: x.view(-1, 6, 6, 12)), "view", "other than to (batch, features)"),
         (Function(lambda self, x: (x, x)), "output", "more than one tensor"),
         (Function(lambda self, x: x if x.sum() > 0 else -x), "Function", "cannot be traced"),
+        (nn.Sequential(nn.Conv2d(3, 4, 1, device="meta")), "0", "on torch's `meta` device, which keeps no values"),
+        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, device="meta")), "1", "on torch's `meta` device"),
         (Function(lambda self, x: sys.exit(3)), "Function", "cannot be traced by torch.fx: SystemExit: 3"),
     ],
 )
