@@ -723,8 +723,17 @@ def resize(pixels: np.ndarray, axis: int, size: int) -> np.ndarray:
 
 
 def prepare(pictures: np.ndarray, manifest: dict[str, Any]) -> np.ndarray:
-    """Pictures, uint8 (N, H, W, C), as the integers that enter the DPU: resized, normalised, rounded half up, saturated."""
+    """Pictures, uint8 (N, H, W, C), as the integers that enter the DPU: resized, normalised, rounded half up, saturated.
+
+    They must have been cut to the manifest's `crop` where it asks for one: that needs Pillow.
+    """
     entry = manifest["input"]
+    crop, sides = entry.get("crop"), list(pictures.shape[1:3])
+    if crop is not None and sides != crop["shape"]:
+        raise Refused(
+            f"the pictures have {sides[0]} x {sides[1]} pixels, and the manifest's `input.crop` asks for {crop['shape'][0]} x "
+            f"{crop['shape'][1]}; cut them as it says first ({crop['method']})"
+        )
     for axis in (2, 1):
         if pictures.shape[axis] != entry["shape"][axis - 1]:
             pictures = resize(pictures, axis, entry["shape"][axis - 1])

@@ -19,6 +19,7 @@ from ._mixing import draw_mixing as draw_mixing
 from ._mixing import mixed as mixed
 from ._normalisation import Normalisation as Normalisation
 from ._normalisation import imagenet_normalisation as imagenet_normalisation
+from ._pictures import cut_squares as cut_squares
 from ._settings import DataSettings as DataSettings
 from ._settings import without_unread as without_unread
 from ._source import DataSource as DataSource

@@ -17,7 +17,7 @@ import numpy as np
 
 from edgesearch.objectives.data._source import Images
 
-__all__ = ["Picture", "UnreadableError", "picture_suffixes", "read_picture"]
+__all__ = ["Picture", "UnreadableError", "cut_squares", "picture_suffixes", "read_picture"]
 
 #: Formats that Pillow tells apart without being able to decode them, and PostScript, which it hands to another program.
 _NO_PICTURES = frozenset({"MPEG", "EPS"})
@@ -105,9 +105,26 @@ def _decode(path: Path, image_size: int | None, white: float | None) -> Picture:
         else:
             picture = _to_8_bits(picture)
         if image_size is not None:
-            picture = ImageOps.fit(picture, (image_size, image_size), Image.Resampling.BILINEAR)
+            picture = _cut_square(picture, image_size)
         pixels = np.array(picture)
     return Picture(pixels.reshape(*pixels.shape[:2], -1), frames, is_transparent, top)
+
+
+def _cut_square(picture: Any, image_size: int) -> Any:
+    from PIL import Image, ImageOps
+
+    return ImageOps.fit(picture, (image_size, image_size), Image.Resampling.BILINEAR)
+
+
+def cut_squares(images: Images, image_size: int) -> Images:
+    """Decoded pictures (N, H, W, C) as `read_picture` gives them with `image_size`: (N, image_size, image_size, C)."""
+    from PIL import Image
+
+    cut = np.empty((len(images), image_size, image_size, images.shape[3]), np.uint8)
+    for picture, found in zip(images, cut, strict=True):
+        for channel in range(images.shape[3]):  # Pillow treats each by itself
+            found[..., channel] = _cut_square(Image.fromarray(picture[..., channel]), image_size)
+    return cut
 
 
 def _count_frames(opened: Any) -> int:

@@ -17,6 +17,7 @@ from edgesearch.board_eval import CompiledXmodel, execute, is_compiled, read_xmo
 from edgesearch.errors import DataError
 from edgesearch.files import parse_json, write_atomically
 from edgesearch.objectives import Normalisation, prepare
+from edgesearch.objectives.data import cut_squares
 from edgesearch.search.commands._arrays import read_array
 from edgesearch.search.commands._outputs import check_output
 
@@ -88,28 +89,45 @@ def _check_outputs(network: _Network, logits: Path | None, labels: Path | None) 
 
 
 def _prepared(network: _Network, images: npt.NDArray[Any], xmodel: Path) -> npt.NDArray[Any]:
-    """Pixels (uint8) resized and normalised as the manifest beside the xmodel says; other images as they are."""
+    """Pixels (uint8) cut, resized and normalised as the manifest beside the xmodel says; other images as they are."""
     if images.dtype != np.uint8:
         return images
     height, width, channels = network.shape
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or images.shape[3] != channels:
-        raise DataError(f"--images holds uint8 of shape {images.shape}; expected (N, height, width, {channels})")
+    if images.ndim != 4 or images.shape[3] != channels or 0 in images.shape[1:3]:
+        raise DataError(
+            f"--images holds uint8 of shape {images.shape}; expected (N, height, width, {channels}) with at least one pixel"
+        )
     manifest = _manifest(xmodel)
     try:
         content = parse_json(manifest.read_text())["input"]
         normalisation = Normalisation(tuple(map(float, content["mean"])), tuple(map(float, content["std"])))
+        side = _crop_side(content.get("crop"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"--images holds uint8, and how to normalise pixels is read from {str(manifest)!r}, which is missing or not an "
             "export's manifest; give normalised float32 images, or put the manifest there"
         ) from error
     _check_belongs(network, content, manifest)
+    cut = ""
+    if side is not None and images.shape[1:3] != (side, side):
+        cut = f", cut from {images.shape[1]} x {images.shape[2]} (the largest square in the middle, as {side} x {side})"
+        images = cut_squares(images, side)
     resized = "" if images.shape[1:3] == (height, width) else f", resized from {images.shape[1]} x {images.shape[2]}"
-    click.echo(f"pixels normalised with mean {content['mean']} and std {content['std']} of {manifest}{resized}", err=True)
+    click.echo(f"pixels normalised with mean {content['mean']} and std {content['std']} of {manifest}{cut}{resized}", err=True)
     prepared: npt.NDArray[np.float32] = prepare(images, (height, width), normalisation)
     return prepared
+
+
+def _crop_side(crop: Any) -> int | None:
+    """Pixels of a side that the manifest asks for, None for none; KeyError, TypeError or ValueError for what is no crop."""
+    if crop is None:
+        return None
+    height, width = map(int, crop["shape"])
+    if height != width or height < 1:
+        raise ValueError(f"crop to {height} x {width}")
+    return height
 
 
 def _manifest(xmodel: Path) -> Path:

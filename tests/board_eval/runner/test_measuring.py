@@ -104,6 +104,14 @@ def test_preparing_rounds_half_up_and_saturates() -> None:
     assert program.prepare(pictures, {"input": entry}).ravel().tolist() == [-127, -127, -126, -2, 0]
 
 
+def test_pictures_that_were_not_cut_are_refused() -> None:
+    crop = {"shape": [8, 8], "of": "centre", "method": "Pillow's ImageOps.fit, BILINEAR"}
+    manifest = {"input": {"shape": [8, 8, 1], "crop": crop, "mean": [0.5], "std": [0.5], "fix_position": 6}}
+    with pytest.raises(program.Refused, match=r"have 8 x 16 pixels.*asks for 8 x 8; cut them as it says first \(Pillow's"):
+        program.prepare(np.zeros((2, 8, 16, 1), np.uint8), manifest)
+    assert program.prepare(np.zeros((2, 8, 8, 1), np.uint8), manifest).shape == (2, 8, 8, 1)
+
+
 class Core:
     """Stands for one thread's runner, on a clock of its own: the jobs of this thread end at `ends`."""
 

@@ -10,11 +10,13 @@ import click
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from edgesearch.board_eval import DEFAULT_TARGET, Graph, compile_xmodel, execute, lower, write_xmodel
 from edgesearch.board_eval.xmodel import read_compiled_graph
 from edgesearch.errors import DataError, XmodelError
 from edgesearch.objectives import Normalisation, prepare, quantize
+from edgesearch.objectives.data._pictures import read_picture
 from edgesearch.search.commands._simulate import simulate
 from edgesearch.spaces import Student, build
 
@@ -54,6 +56,32 @@ def test_pixels_are_prepared_as_the_manifest_says(graph: Graph, folder: Path, ca
     assert "mean [0.4]" in (said := capsys.readouterr().err)
     assert "resized from 12 x 12" in said
     assert np.array_equal(run(folder, prepare(PIXELS, 8, NORMALISATION)), expected)
+
+
+def test_pixels_are_cut_as_a_study_of_a_folder_cuts_its_pictures(
+    graph: Graph, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The manifest's crop is 10 x 10, the network's input 8 x 8."""
+    crop = {"shape": [10, 10], "of": "centre", "method": "Pillow's ImageOps.fit, BILINEAR"}
+    (folder / "manifest.json").write_text(json.dumps({"input": {"mean": [0.4], "std": [0.3], "crop": crop}}))
+    pictures = RNG.integers(0, 256, (4, 9, 16, 1), dtype=np.uint8)
+    cut = []
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture[..., 0]).save(folder / f"{number}.png")
+        cut.append(read_picture(folder / f"{number}.png", 10, None).pixels)
+    expected = execute(graph, prepare(np.stack(cut), 8, NORMALISATION))
+    assert np.array_equal(run(folder, pictures), expected)
+    assert "cut from 9 x 16" in (said := capsys.readouterr().err)
+    assert "resized from 10 x 10" in said
+    assert np.array_equal(run(folder, np.stack(cut)), expected)
+    assert "cut from" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("crop", [7, {"shape": [8]}, {"shape": [8, 9]}, {"shape": [0, 0]}, {}])
+def test_a_crop_that_is_none_is_refused(folder: Path, crop: object) -> None:
+    (folder / "manifest.json").write_text(json.dumps({"input": {"mean": [0.4], "std": [0.3], "crop": crop}}))
+    with pytest.raises(DataError, match="not an export's manifest"):
+        run(folder, PIXELS)
 
 
 def test_a_compiled_file_is_executed_in_its_place(graph: Graph, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,6 +130,7 @@ def test_labels_are_counted(graph: Graph, folder: Path, capsys: pytest.CaptureFi
     ("images", "labels", "words"),
     [
         (PIXELS.repeat(3, axis=3), None, "expected (N, height, width, 1)"),
+        (np.zeros((2, 0, 0, 1), np.uint8), None, "with at least one pixel"),
         (PIXELS, np.zeros(5, int), "expected whole numbers of shape (6,)"),
         (PIXELS, np.zeros(6), "expected whole numbers of shape (6,)"),
         (PIXELS, np.array([0, 1, 2, 3, 4, 0]), "--labels holds 0 to 4; the network tells 0 to 3 apart"),
