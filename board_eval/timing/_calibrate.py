@@ -17,6 +17,7 @@ from edgesearch.board_eval.timing._fit import constants_of, constants_spoken_of,
 from edgesearch.board_eval.timing._measurements import MeasurementRow, What, read_measurements
 from edgesearch.board_eval.timing._plausibility import (
     FEWEST_NETWORKS,
+    alike,
     check_explained,
     check_rows,
     is_explained,
@@ -161,16 +162,17 @@ def calibrate(
     first = {row.network: row for row in reversed(rows)}
     networks = {network: _network(row, graphs[network], profile) for network, row in first.items()}
     check_rows(rows, networks, profile)
+    same = alike(networks)
     fitted = fit(rows, networks, profile)
-    origin = f"fitted to {len(rows)} measurements of {len(networks)} networks, starting from {profile.name}"
+    origin = f"fitted to {len(rows)} measurements of {len(set(same.values()))} networks, starting from {profile.name}"
     fitted = fitted.model_copy(update={"name": name or profile.name, "origin": origin})
     errors = _errors(rows, networks, fitted)
     if not keep_unexplained:
         check_explained(errors, profile, find_wrong=lambda: _wrong_row(rows, networks, profile))
     held_out: list[RowError] = []
-    for network in dict.fromkeys(row.network for row in rows) if hold_out else ():
-        others = [row for row in rows if row.network != network]
-        held_out += _errors([row for row in rows if row.network == network], networks, fit(others, networks, profile))
+    for network in dict.fromkeys(same[row.network] for row in rows) if hold_out else ():
+        others = [row for row in rows if same[row.network] != network]
+        held_out += _errors([row for row in rows if same[row.network] == network], networks, fit(others, networks, profile))
     fitted = with_known_errors(fitted, held_out)
     far = moved(constants_of(fitted), constants_of(profile))
     return Calibration(fitted, errors, tuple(held_out), constants_spoken_of(rows, networks, profile), far)
@@ -179,9 +181,10 @@ def calibrate(
 def _wrong_row(rows: Sequence[MeasurementRow], networks: Mapping[str, Network], profile: BoardProfile) -> MeasurementRow | None:
     """The row without which a fit explains all others, best where there are several; None: there is none, or too many rows."""
     best: tuple[float, MeasurementRow] | None = None
+    same = alike(networks)
     for row in rows if len(rows) <= _TRIED_ROWS else ():
         rest = [other for other in rows if other is not row]
-        if len({other.network for other in rest}) < FEWEST_NETWORKS:
+        if len({same[other.network] for other in rest}) < FEWEST_NETWORKS:
             continue
         errors = _errors(rest, networks, fit(rest, networks, profile))
         off = float(np.mean([abs(error.relative) for error in errors]))

@@ -9,7 +9,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -73,11 +73,16 @@ def read_measurements(path: Path) -> tuple[MeasurementRow, ...]:
 def _distinct(path: Path, rows: Iterable[tuple[int, MeasurementRow]]) -> tuple[MeasurementRow, ...]:
     """The rows. Measuring again gives another figure: an equal one is the same line twice, and would count twice."""
     lines: dict[MeasurementRow, int] = {}
+    found = []
     for line, row in rows:
-        if row in lines:
-            raise MeasurementError(f"{path}, line {line}: the same measurement as line {lines[row]}; leave one of them out")
-        lines[row] = line
-    return tuple(lines)
+        measured = replace(row, network=os.path.normpath(path.parent / row.network))  # a path has several spellings
+        if measured in lines:
+            raise MeasurementError(
+                f"{path}, line {line}: the same measurement as line {lines[measured]}; leave one of them out"
+            )
+        lines[measured] = line
+        found.append(row)
+    return tuple(found)
 
 
 def _row(path: Path, line: int, record: Mapping[str | None, str | None]) -> MeasurementRow:

@@ -29,6 +29,8 @@ UNEXPLAINED = 0.25
 #: Networks that a fit needs: with one, every constant can be what it likes.
 FEWEST_NETWORKS = 2
 _NAMED = 5
+#: Compiled files of one network have the same convolution cycles within 0.3 %.
+_SAME_CYCLES = 0.01
 #: A row is an outlier when its error is as many times that of half of the rows, and more than boards and models usually differ.
 _OUTLYING, _USUAL = 4.0, 0.05
 #: Host times of published measurements lie within a factor of 4.5 of each other (0.25 to 1.12 ms an image).
@@ -45,12 +47,36 @@ def weight_load_seconds(network: Network, profile: BoardProfile) -> float:
     return network.weight_bytes / _PORT_BYTES * 1e-6 / profile.clock_mhz
 
 
+def alike(networks: Mapping[str, Network]) -> dict[str, str]:
+    """Name -> the first name of a network of the same image, weights and convolutions.
+
+    It is the same network under another name, a compiled file of it, or one that tells a fit no more than it does.
+    """
+    sizes: dict[str, tuple[int, int, int]] = {}
+    found: dict[str, str] = {}
+    for name, network in networks.items():
+        pixels, weights, cycles = size = (network.pixels, network.weight_bytes, network.conv_cycles)
+        found[name] = next(
+            (
+                first
+                for first, known in sizes.items()
+                if known[:2] == (pixels, weights) and abs(known[2] - cycles) <= _SAME_CYCLES * cycles
+            ),
+            name,
+        )
+        sizes.setdefault(found[name], size)
+    return found
+
+
 def check_rows(rows: Sequence[MeasurementRow], networks: Mapping[str, Network], profile: BoardProfile) -> None:
     """Raise MeasurementError for rows that no board of this profile can give, and for too few to fit anything to."""
     names = {row.network for row in rows}
-    if len(names) < FEWEST_NETWORKS:
+    if len(set(alike(networks).values())) < FEWEST_NETWORKS:
+        which = (
+            f" ({', '.join(sorted(names)[:_NAMED])} have the same image, weights and convolutions)" if len(names) > 1 else ""
+        )
         raise MeasurementError(
-            f"one network cannot tell the constants of a board apart; measure at least {FEWEST_NETWORKS} "
+            f"one network{which} cannot tell the constants of a board apart; measure at least {FEWEST_NETWORKS} "
             "of different size (the more unlike, the better)"
         )
     least = {

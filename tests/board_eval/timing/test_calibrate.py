@@ -167,7 +167,7 @@ def test_a_row_is_named_by_its_line(tmp_path: Path) -> None:
     path.write_text("network,what,fps,runner,cores\na,latency,100,,\nb,latency,90,java,\n")
     rows = read_measurements(path)
     assert [str(row) for row in rows] == ["line 2, latency of 'a'", "line 3, latency of 'b'"]
-    graphs = {name: residual_net(16, (16, 16, 16)) for name in "ab"}
+    graphs = {name: residual_net(size, (16, 16, 16)) for name, size in (("a", 16), ("b", 32))}
     with pytest.raises(MeasurementError, match="line 3, latency of 'b': runner is 'java'"):
         calibrate(rows, graphs, PROFILE)
     path.write_text("network,what,fps,cores\na,throughput,100,9\nb,latency,90,\n")
@@ -337,6 +337,23 @@ def test_measurements_of_one_network_are_too_few() -> None:
         calibrate(measured(truth())[:4], networks(), PROFILE)
 
 
+def test_one_network_under_two_names_or_compiled_is_one() -> None:
+    graphs = networks()
+    compiled = compile_graph(graphs["net0"], PROFILE.dpu)
+    code = MeasuredCode(LayeredCode("net0", compiled.program, (0,) * len(compiled.program), ()), input_pixels(graphs["net0"]))
+    rows = measured(truth())
+    again = [dataclasses.replace(row, network="./net0", fps=1.001 * row.fps) for row in rows[:4]]
+    for other in (graphs["net0"], code):
+        with pytest.raises(MeasurementError, match=r"one network \(./net0, net0 have the same image.*at least 2"):
+            calibrate(rows[:4] + again, {**graphs, "./net0": other}, PROFILE)
+    found = calibrate(rows + again, {**graphs, "./net0": graphs["net0"]}, PROFILE, hold_out=True)
+    assert "24 measurements of 5 networks" in found.profile.origin
+    alone = {error.row: error for error in calibrate(rows, graphs, PROFILE, hold_out=True).held_out}
+    held_out = {error.row: error for error in found.held_out}
+    for row in rows[:4]:  # predicted without its other name's rows
+        assert held_out[row].predicted_fps == pytest.approx(alone[row].predicted_fps)
+
+
 def test_a_profile_that_is_far_from_a_measurement_is_kept_on_demand_only() -> None:
     rows = changed(2, fps=3.0)
     with pytest.raises(MeasurementError, match=r"1 of 20 .*latency of 'net0': measured 3 FPS.*--keep-unexplained"):
@@ -354,6 +371,7 @@ def test_a_profile_that_is_far_from_a_measurement_is_kept_on_demand_only() -> No
         ("network,what,fps\n", "no measurements"),
         ("network;what;fps\na;latency;3\n", "separated by commas"),
         ("network,what,fps\na,latency,3\nb,latency,3\na,latency,3\n", "line 4: the same measurement as line 2"),
+        ("network,what,fps\nx/a,latency,3\nb,latency,3\n./x//a,latency,3\n", "line 4: the same measurement as line 2"),
         ("network,what,fps\na,latency,3,python\n", "line 2: more values than the header"),
         ("network,what,fps,core\na,latency,3,1\n", "unknown column 'core'"),
         ("network,what,fps\na,latency,10\n,latency,10\n", "line 3: no network"),
