@@ -10,11 +10,12 @@ from pathlib import Path
 
 import click
 from click.core import ParameterSource
-from sqlalchemy import make_url
+
+from edgesearch.search.study import holds_password
 
 _VARIABLE = "EDGESEARCH_STORAGE"
 _DEFAULT_HOME = Path("runs")
-_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@")
+_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@|://.*[?&](?:password|passfile|sslpassword|passwd)=", re.IGNORECASE)
 
 
 def options(study: str | None, home: Path, storage: str | None) -> str:
@@ -26,7 +27,7 @@ def options(study: str | None, home: Path, storage: str | None) -> str:
     if home != _DEFAULT_HOME:
         words += ["--home", str(home)]
     if storage is not None and os.environ.get(_VARIABLE) != storage:
-        if make_url(storage).password is not None:
+        if holds_password(storage):
             return f'{shlex.join(words)} --storage "${_VARIABLE}"'.lstrip()
         words += ["--storage", storage]
     return shlex.join(words)
@@ -51,6 +52,6 @@ def given(*, without: Collection[str]) -> list[str]:
 
 def hint(storage: str | None) -> str:
     """What must be done before the commands are pasted; "" for nothing."""
-    if storage is None or os.environ.get(_VARIABLE) == storage or make_url(storage).password is None:
+    if storage is None or os.environ.get(_VARIABLE) == storage or not holds_password(storage):
         return ""
     return f" (put the storage's URL into {_VARIABLE} first)"

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from edgesearch.errors import StudyError
 from edgesearch.search.study._database import Database
-from edgesearch.search.study._errors import DATABASE_ERRORS, database_reason, driver_hint, parse_url
+from edgesearch.search.study._errors import DATABASE_ERRORS, database_reason, driver_hint, parse_url, shown_url
 
 #: Where Optuna 5 keeps constraints (one attribute each, under their names) and where optuna-dashboard looks for them (a list).
 _CONSTRAINTS = "constraints"
@@ -43,7 +43,7 @@ def open_read_only(url: str) -> BaseStorage:
     Raises StudyError when there is no such database or it is not Optuna's.
     """
     parsed = parse_url(url)
-    shown = parsed.render_as_string(hide_password=True)
+    shown = shown_url(url)
     try:
         storage = Database(*_read_only_engine(url, parsed), skip_table_creation=True)
     except ImportError as error:

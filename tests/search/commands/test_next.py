@@ -12,6 +12,10 @@ from click.testing import CliRunner
 from edgesearch.search.commands._next import given, hint, options
 
 SECRET = "postgresql+psycopg://me:secret@host/studies"
+SECRETS = [
+    SECRET,
+    *(f"postgresql+psycopg://me@host/studies?a=b&{key}=secret" for key in ("password", "passfile", "sslpassword")),
+]
 
 
 def test_names_and_paths_are_quoted_for_a_shell() -> None:
@@ -22,15 +26,16 @@ def test_names_and_paths_are_quoted_for_a_shell() -> None:
     assert hint("sqlite:///a b.db") == ""
 
 
-def test_a_password_is_left_to_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("url", SECRETS)
+def test_a_password_is_left_to_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDGESEARCH_STORAGE", raising=False)
-    assert options("tiny", Path("runs"), SECRET) == '--study tiny --storage "$EDGESEARCH_STORAGE"'
-    assert options(None, Path("runs"), SECRET) == '--storage "$EDGESEARCH_STORAGE"'
-    assert "EDGESEARCH_STORAGE" in hint(SECRET)
-    assert "secret" not in options("tiny", Path("runs"), SECRET) + hint(SECRET)
-    monkeypatch.setenv("EDGESEARCH_STORAGE", SECRET)
-    assert options("tiny", Path("runs"), SECRET) == "--study tiny"
-    assert hint(SECRET) == ""
+    assert options("tiny", Path("runs"), url) == '--study tiny --storage "$EDGESEARCH_STORAGE"'
+    assert options(None, Path("runs"), url) == '--storage "$EDGESEARCH_STORAGE"'
+    assert "EDGESEARCH_STORAGE" in hint(url)
+    assert "secret" not in options("tiny", Path("runs"), url) + hint(url)
+    monkeypatch.setenv("EDGESEARCH_STORAGE", url)
+    assert options("tiny", Path("runs"), url) == "--study tiny"
+    assert hint(url) == ""
 
 
 def test_what_was_given_is_given_again_but_for_passwords_and_what_the_environment_says() -> None:
@@ -50,4 +55,5 @@ def test_what_was_given_is_given_again_but_for_passwords_and_what_the_environmen
     assert said() == []
     words = ["--number", "1.0", "--each", "a b", "--each", "c", "--flag", "--other", "s3://bucket@place/folder"]
     assert said("--left-out", "x", *words) == words
-    assert said("--store", "s3://me:secret@host/bucket", "--number", "2.5") == ["--number", "2.5"]
+    for secret in ("s3://me:secret@host/bucket", *SECRETS):
+        assert said("--store", secret, "--number", "2.5") == ["--number", "2.5"]

@@ -10,6 +10,7 @@ import pytest
 
 from edgesearch.errors import StudyError
 from edgesearch.search.study import Home
+from edgesearch.search.study._errors import shown_url
 from edgesearch.search.study._file import StudyFile, load_study
 from edgesearch.search.study._storage import create_or_resume, open_storage, open_study, study_names
 
@@ -100,3 +101,16 @@ def test_a_home_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypat
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(StudyError, match=r"Read-only file system.*name another"):
         Home(tmp_path).prepare()
+
+
+@pytest.mark.parametrize("key", ["password", "passfile", "sslpassword", "PassWord"])
+def test_no_password_is_shown(key: str) -> None:
+    url = f"postgresql+psycopg://me:other@host/studies?connect_timeout=3&{key}=secret"
+    assert "secret" not in shown_url(url)
+    assert "other" not in shown_url(url)
+    assert f"{key}=***" in shown_url(url)
+    assert "connect_timeout=3" in shown_url(url)
+    with pytest.raises(StudyError) as caught:
+        open_storage(f"postgresql://me:other@host:none/x?{key}=secret&a=b")
+    assert "secret" not in str(caught.value)
+    assert "other" not in str(caught.value)
