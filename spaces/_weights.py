@@ -234,6 +234,17 @@ def _refuse_unusable_values(own: Mapping[str, Tensor], taken: Mapping[str, Tenso
                 f"weights {student.weights!r}: {name} holds values that are not finite (NaN or infinite); they come from a "
                 "training that failed, give those of an earlier epoch"
             )
+        if not bool(torch.isfinite(tensor.to(own[name].dtype)).all()):
+            dtype = str(own[name].dtype).removeprefix("torch.")
+            raise SpaceError(
+                f"weights {student.weights!r}: {name} holds values up to {float(tensor.abs().max()):.3g}, more than the "
+                f"network's {dtype} can; give weights of usual size"
+            )
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise SpaceError(
+                f"weights {student.weights!r}: {name} goes down to {float(tensor.min()):.3g}; it holds variances of a "
+                "batch-norm, which are never below 0: save the weights again"
+            )
 
 
 def _refuse_another_architecture(

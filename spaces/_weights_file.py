@@ -74,11 +74,21 @@ def read_weights(path: Path) -> State:
         state = reader(path)
         if not state:
             raise _Reason("it holds no tensors")
+        _refuse_without_values(state)
     except _Reason as reason:
         raise SpaceError(f"weights {str(path)!r} cannot be read: {reason}") from reason.__cause__
     except OSError as error:
         raise SpaceError(f"weights {str(path)!r} cannot be read: {error.strerror or error}") from error
     return state
+
+
+def _refuse_without_values(state: State) -> None:
+    """_Reason for tensors that do not simply hold their values, which torch.save writes as they are."""
+    for name, tensor in state.items():
+        if tensor.is_meta:
+            raise _Reason(f"{name} has a shape and no values (device 'meta'); save the model after its weights were loaded")
+        if tensor.layout != torch.strided or tensor.is_nested:
+            raise _Reason(f"{name} is a sparse or nested tensor; save it as tensor.to_dense()")
 
 
 def without_prefix(state: State, own: Mapping[str, Tensor]) -> State:

@@ -25,6 +25,8 @@ _BYTE = 255
 _TRAIN = (("train_images", "x_train"), ("train_labels", "y_train"))
 _VALIDATION = (("validation_images", "x_val"), ("validation_labels", "y_val"))
 _TEST = (("test_images", "x_test"), ("test_labels", "y_test"))
+#: All that a data set is made of.
+_USED = {name for part in (_TRAIN, _TEST, _VALIDATION) for names in part for name in names} | {"classes"}
 
 
 def read_npz(settings: DataSettings, folder: Path | None) -> RawData:
@@ -53,8 +55,7 @@ def _notes(arrays: dict[str, NDArray[Any]], settings: DataSettings, path: Path) 
     images = [arrays[name] for name in (*_TRAIN[0], *_TEST[0]) if name in arrays]
     if settings.white is not None and settings.white > _BYTE and any(array.dtype == np.uint8 for array in images):
         notes.append(f"white = {settings.white:g} is for deeper values: the bytes of {path.name} are taken as they are")
-    used = {name for part in (_TRAIN, _TEST, _VALIDATION) for names in part for name in names} | {"classes"}
-    if unused := sorted(set(arrays) - used):
+    if unused := sorted(set(arrays) - _USED):
         notes.append(f"not read: {', '.join(unused)} of {path.name}, which are no arrays that a data set is made of")
     if not settings.own_validation and any(name in arrays for name in _VALIDATION[0]):
         notes.append(
@@ -122,6 +123,8 @@ def _load_archive(path: Path) -> dict[str, NDArray[Any]]:
                     raise refuse(
                         f"{name} holds Python objects; store numbers in one array of one shape, such as numpy.stack(images)"
                     ) from error
+                if name in _USED and not isinstance(arrays[name], np.ndarray):  # numpy gives the bytes of other files
+                    raise refuse(f"its member {name} is no .npy array; write it with numpy.savez")
             return arrays
     except DataError:
         raise

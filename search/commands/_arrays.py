@@ -18,6 +18,11 @@ def read_array(path: Path, option: str = "--images") -> npt.NDArray[Any]:
             array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
         raise DataError(f"{option} {str(path)!r} cannot be read: {error.strerror}") from error
-    except (ValueError, EOFError) as error:  # numpy's own words speak of a switch that must stay off
+    except MemoryError as error:
+        raise DataError(
+            f"{option} {str(path)!r} does not fit into this machine's memory ({str(error) or 'it gave no more'}); give fewer "
+            "images, or save them again if it should hold fewer"
+        ) from error
+    except Exception as error:  # numpy's own words speak of a switch that must stay off; its parser has many exceptions
         raise DataError(f"{option} {str(path)!r} is not a .npy array of numbers; save one with numpy.save") from error
     return array

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 a bug (a traceback); 2 what was given is wrong (one senten
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import traceback
@@ -47,6 +48,11 @@ def _run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our output went away
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         return 0
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # of any path that a person gives
+            raise
+        click.echo(f"error: {str(error.filename)!r} is too long a name for its file system; give a shorter one", err=True)
+        return 2
     except SystemExit as ended:
         # The same, with exit code 1: click puts a stream in place that swallows what is left, rich ends where it was told.
         if sys.stdout is not stdout or isinstance(ended.__context__, BrokenPipeError):

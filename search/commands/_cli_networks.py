@@ -16,8 +16,12 @@ __all__ = ["NETWORK_COMMANDS"]
 @click.argument("model")
 @click.option("--width", type=float, help="Factor on the channels of a student; default: 1.")
 @click.option("--input-size", type=click.IntRange(min=4), help="Pixels of a side; default: 224 for an ImageNet stem, else 32.")
-@click.option("--channels", type=click.IntRange(min=1), help="Channels of the image; default: 3.")
-@click.option("--classes", type=click.IntRange(min=2), help="Outputs that the network must have; default: 10, or its own.")
+@click.option("--channels", type=click.IntRange(min=1, max=4096), help="Channels of the image; default: 3.")
+@click.option(
+    "--classes",
+    type=click.IntRange(min=2, max=65_536),
+    help="Outputs that the network must have; default: 10, or its own.",
+)
 @click.option("--stem", type=click.Choice(["imagenet", "small"]), help="How a student begins; default: imagenet.")
 @click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--images", type=click.Path(path_type=Path), help="Calibration images to look at too: float32 NHWC, normalised.")

@@ -15,6 +15,9 @@ from edgesearch.errors import EdgesearchError
 from edgesearch.files._watcher import Watcher as Watcher
 from edgesearch.files._watcher import temporary_folder as temporary_folder
 
+#: Bytes of a file's or folder's name, on every usual file system.
+_LONGEST_NAME = 255
+
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write to a temporary name beside `path`, flush to disk, rename. Raises OSError; then nothing is left behind.
@@ -42,6 +45,9 @@ def expanded(path: str | Path, what: str, error: type[EdgesearchError]) -> Path:
     """The path with the home folder that its ~ means. Raises `error`, in a sentence about `what`, where it can be none."""
     if "\0" in str(path):
         raise error(f"{what}: {str(path)!r} is no path; it has a NUL character")
+    longest = max(Path(path).parts, key=lambda part: len(os.fsencode(part)), default="")
+    if len(os.fsencode(longest)) > _LONGEST_NAME:
+        raise error(f"{what}: {str(path)!r} is no path; {longest!r} is longer than {_LONGEST_NAME} bytes")
     try:
         return Path(path).expanduser()
     except RuntimeError as unknown:

@@ -77,3 +77,6 @@ def test_a_home_folder_is_found_or_its_absence_said(tmp_path: Path, monkeypatch:
         expanded("~nosuchuser/x", "root", SpaceError)
     with pytest.raises(SpaceError, match="NUL"):
         expanded("a\0b", "root", SpaceError)
+    assert expanded("x/" + "ü" * 127, "root", SpaceError).name == "ü" * 127
+    with pytest.raises(SpaceError, match=r"^root: 'x/ü+' is no path; 'ü+' is longer than 255 bytes$"):
+        expanded("x/" + "ü" * 128, "root", SpaceError)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
 from edgesearch.spaces import Student, build, load_weights, weights_fingerprint
@@ -259,6 +259,37 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, suffix: str, val
     source.classifier.bias.data[3] = value  # type: ignore[union-attr, index, operator]
     save(source, path)
     with pytest.raises(SpaceError, match=r"classifier.bias holds values that are not finite"):
+        load_weights(fresh(), student(path))
+
+
+def test_values_beyond_float32_and_negative_variances_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    state = trained().state_dict()
+    torch.save({name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()}, path)
+    load_weights(fresh(), student(path))
+    torch.save(state | {"classifier.bias": state["classifier.bias"].double() + 1e300}, path)
+    with pytest.raises(SpaceError, match=r"classifier.bias holds values up to 1e\+300, more than the network's float32 can"):
+        load_weights(fresh(), student(path))
+    name = next(name for name in state if name.endswith("running_var"))
+    torch.save(state | {name: state[name] - 2}, path)
+    with pytest.raises(SpaceError, match=rf"{name} goes down to -1; it holds variances"):
+        load_weights(fresh(), student(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (Tensor.to_sparse, r"classifier.weight is a sparse or nested tensor; save it as tensor.to_dense\(\)"),
+        (lambda tensor: tensor.to("meta"), r"classifier.weight has a shape and no values \(device 'meta'\)"),
+    ],
+)
+def test_tensors_that_do_not_simply_hold_values_are_refused(
+    tmp_path: Path, change: Callable[[Tensor], Tensor], words: str
+) -> None:
+    path = tmp_path / "weights.pth"
+    state = trained().state_dict()
+    torch.save(state | {"classifier.weight": change(state["classifier.weight"])}, path)
+    with pytest.raises(SpaceError, match=words):
         load_weights(fresh(), student(path))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,11 @@ def test_archives_that_are_none(tmp_path: Path) -> None:
     whole = tmp_path / "whole.npz"
     np.savez(whole, train_images=np.zeros((100, 8, 8), np.uint8), train_labels=np.zeros(100, np.int64))
     (tmp_path / "cut.npz").write_bytes(whole.read_bytes()[:-200])
+    with zipfile.ZipFile(tmp_path / "bytes.npz", "w") as archive:
+        archive.writestr("train_images", b"123")
+        archive.writestr("README", b"is not read")
     for name, complaint in (
+        ("bytes.npz", "its member train_images is no .npy array; write it with numpy.savez"),
         ("text.npz", "is not one"),
         ("empty.npz", "is empty"),
         ("array.npy", "single array"),

@@ -222,6 +222,11 @@ def test_a_changed_study_file_is_refused(home: Path, study_file: Path, tmp_path:
         (["calibrate", "--measurements", "m.csv", "-o", "m.csv"], ["is the measurements itself"]),
         (["calibrate", "--measurements", "m.csv", "-o", "no/b.json"], ["there is no folder 'no'"]),
         (["optimize", "--home", "what?now"], ["has a '?' in its path"]),
+        (["pareto", "--home", "x" * 300], ["--home: 'xxx", "longer than 255 bytes"]),
+        (["disassemble", "x" * 300], ["'xxx", "too long a name"]),
+        (["calibrate", "--measurements", "m.csv", "-o", "x" * 300 + ".json"], ["'xxx", "too long a name"]),
+        (["inspect", "cnn_tiny", "--classes", "1000000000"], ["1000000000", "65536"]),
+        (["inspect", "cnn_tiny", "--channels", "1000000000"], ["1000000000", "4096"]),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], words: list[str], tmp_path: Path) -> None:

@@ -210,6 +210,23 @@ def test_a_file_that_is_no_array_is_one_sentence(folder: Path, content: bytes) -
         simulate(xmodel=folder / "net.xmodel", images=folder / "images.npy", logits=folder / "l.npy", labels=None)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b"{'descr'", b"{(((((((", "array of numbers"),
+        (b"(6, 12, 12, 1)", b"(9999999999999, 12, 12)", "does not fit into this machine's memory .*give fewer"),
+    ],
+)
+def test_a_header_that_is_damaged_or_claims_too_much_is_one_sentence(folder: Path, old: bytes, new: bytes, words: str) -> None:
+    np.save(folder / "images.npy", PIXELS)
+    content = (folder / "images.npy").read_bytes()
+    end = content.index(b"\n")
+    header = content[:end].replace(old, new).rstrip()
+    (folder / "images.npy").write_bytes(header.ljust(end) + content[end:])
+    with pytest.raises(DataError, match=words):
+        simulate(xmodel=folder / "net.xmodel", images=folder / "images.npy", logits=folder / "l.npy", labels=None)
+
+
 def test_several_outputs_go_into_one_npz(reference_data: Path, tmp_path: Path) -> None:
     file, images = reference_data / "compiled" / "yolox_nano_B4096.xmodel", tmp_path / "images.npy"
     np.save(images, np.zeros((1, 416, 416, 3), np.int8))
