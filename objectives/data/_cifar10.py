@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from edgesearch.objectives.data._settings import DataSettings
 
 __all__ = ["CIFAR10_CLASSES", "read_cifar10"]
+
+#: Files that a sentence names before it says how many more there are.
+_NAMED = 2
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -74,9 +78,32 @@ def _read_torchvision(settings: DataSettings, folder: Path) -> RawData:
     try:  # torchvision compares every file with its md5 sum before it opens it, and unpacks those that differ
         parts = [dataset(str(folder), train=train, download=settings.download) for train in (True, False)]
     except (RuntimeError, OSError) as error:
-        raise DataError(f"cannot read CIFAR-10 in {folder / 'cifar-10-batches-py'}: {error}") from error
+        raise _refusal(dataset, folder, error, may_download=settings.download) from error
     train, test = (Split(part.data, np.asarray(part.targets, np.int64)) for part in parts)
     return RawData(CIFAR10_CLASSES, train, test)
+
+
+def _refusal(dataset: Any, folder: Path, error: Exception, *, may_download: bool) -> DataError:
+    """What is wrong in the folder, by the files' names and MD5 sums; the error's own words where they are as they should be."""
+    place = folder / dataset.base_folder
+    expected = [*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])]
+    wrong = [f"{name} {fault}" for name, md5 in expected if (fault := _fault(place / name, md5))]
+    if not wrong:
+        return DataError(f"cannot read CIFAR-10 in {place}: {error}")
+    more = f" and {len(wrong) - _NAMED} more" if len(wrong) > _NAMED else ""
+    advice = "" if may_download else ", or set `download = true`"
+    return DataError(f"cannot read CIFAR-10 in {place}: {', '.join(wrong[:_NAMED])}{more}; copy the folder again{advice}")
+
+
+def _fault(file: Path, md5: str) -> str:
+    try:
+        with file.open("rb") as opened:
+            found = hashlib.file_digest(opened, "md5").hexdigest()
+    except FileNotFoundError:
+        return "is not there"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "" if found == md5 else "differs from the published file (another MD5 sum)"
 
 
 def _is_unpacked(dataset: Any, folder: Path) -> bool:
