@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -26,10 +29,22 @@ def evaluate(
     settings = read_candidate(candidate)
     opened = Study.open(study, home, seed=seed, board=board, store=store, threads=threads_per_stage)
     click.echo(f"with data, teacher and recipes of study {opened.name!r} ({opened.settings.data.name})")
-    figures = opened.evaluate(settings, test=test, progress=click.echo)
+    with _looking_into(candidate.resolve().parent):
+        figures = opened.evaluate(settings, test=test, progress=click.echo)
     remark = f"  (not deployable: {settings.hindrance})" if settings.hindrance else ""
     click.echo(describe_metrics(figures) + remark)
     if "test_accuracy" in figures:
         before = figures["float_test_accuracy"]
         click.echo(f"test accuracy {figures['test_accuracy']:.2%}" + ("" if before is None else f" (float {before:.2%})"))
     return 0
+
+
+@contextmanager
+def _looking_into(folder: Path) -> Iterator[None]:
+    """Code by import path is looked for there, too, behind the study's folder; processes of stages look where this one does."""
+    path = sys.path
+    sys.path = [*path, str(folder)]
+    try:
+        yield
+    finally:
+        sys.path = path

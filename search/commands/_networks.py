@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgesearch.board_eval import Graph, Target, lower, pruned_estimate, read_xmodel
 from edgesearch.errors import SpaceError
 from edgesearch.files import expanded, parse_toml
+from edgesearch.plugins import source_fingerprint
 from edgesearch.spaces import PRESETS, STUDENTS, Candidate, Pruning, build, is_staged_name, parse_candidate
 
 if TYPE_CHECKING:
@@ -46,21 +47,25 @@ def find_network(
     """The network called `name`, and the untrained model behind it unless it is an xmodel.
 
     What is left out is width 1, three channels, ten classes and an ImageNet stem at 224 pixels; 32 pixels for a small stem and
-    for staged networks. A model by import path is looked for in `folder` first; left out, in the working directory. `target` is
-    the DPU that is to run the network, `seconds` what one takes on the board. Raises SpaceError for an option that the file has
-    decided already, and where no board says how much a candidate loses that is pruned by time; PluginError or SpaceError for
-    an unknown name, and for a model whose outputs are not the `classes` that were asked for; XmodelError or LoweringError for
-    what cannot be read or run.
+    for staged networks. A model by import path is looked for beside the candidate's file that names it, then in `folder`; left
+    out, in the working directory. `target` is the DPU that is to run the network, `seconds` what one takes on the board.
+    Raises SpaceError for an option that the file has decided already, and where no board says how much a candidate loses that
+    is pruned by time; PluginError or SpaceError for an unknown name, and for a model whose outputs are not the `classes` that
+    were asked for; XmodelError or LoweringError for what cannot be read or run.
     """
     shape = {"--width": width, "--input-size": input_size, "--stem": stem}
     if name.endswith(".xmodel"):
         _refuse(name, shape | {"--channels": channels, "--classes": classes})
         return read_xmodel(Path(name)), None
+    folder = folder or Path.cwd()
     pruning = Pruning()
     if name.endswith(".toml"):
         _refuse(name, shape)
         candidate = read_candidate(Path(name)).canonical()
         student, pruning = candidate.student, candidate.pruning
+        beside = Path(name).resolve().parent
+        if source_fingerprint(student.architecture, folder=beside):
+            folder = beside
     elif name in STUDENTS or is_staged_name(name) or ":" in name:
         stem = stem or ("small" if name in PRESETS or is_staged_name(name) else "imagenet")
         size = input_size or (224 if stem == "imagenet" else 32)
@@ -73,7 +78,7 @@ def find_network(
             "my_pkg.models:Net, a .xmodel or a candidate's .toml"
         )
     channels = channels or _CHANNELS
-    model = build(student, channels=channels, classes=classes or _CLASSES, folder=folder or Path.cwd())
+    model = build(student, channels=channels, classes=classes or _CLASSES, folder=folder)
     graph = lower(model, (channels, student.input_size, student.input_size), target=target)
     outputs = graph.output.shape[-1]
     if classes is not None and outputs != classes:

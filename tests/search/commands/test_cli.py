@@ -96,6 +96,19 @@ def test_help_needs_none_of_the_heavy_imports() -> None:
     assert result.stdout.rstrip().endswith("[]")
 
 
+def test_code_that_a_candidates_file_names_is_found_beside_it_by_the_stages_too(study_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "evaluated_nets.py").write_text(
+        "from torch import nn\ndef net(num_classes, in_channels):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))\n"
+    )
+    (tmp_path / "c.toml").write_text('student = { architecture = "evaluated_nets:net", input_size = 8 }\n')
+    path = list(sys.path)
+    result = called("evaluate", tmp_path / "c.toml", "--study", study_file, "--home", tmp_path / "home")
+    assert result.returncode == 0, result.stderr
+    assert "  measured " in result.stdout
+    assert sys.path == path
+
+
 @pytest.mark.slow
 def test_a_network_of_the_users_own_is_found_beside_the_study_and_made_anew_when_its_code_changes(tmp_path: Path) -> None:
     own = (

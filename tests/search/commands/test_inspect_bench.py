@@ -117,6 +117,24 @@ def test_a_candidates_file_is_read_as_editors_save_it(tmp_path: Path) -> None:
         run("bench", path)
 
 
+def test_code_that_a_candidates_file_names_is_found_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "from torch import nn\ndef net(num_classes, in_channels):\n"
+        "    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(WIDTH, num_classes)\n"
+        "    return nn.Sequential(nn.Conv2d(in_channels, WIDTH, 1), *head)\n"
+    )
+    for folder, width in (("here", "8"), ("there", "16")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "beside_nets.py").write_text(code.replace("WIDTH", width))
+    path = tmp_path / "there" / "c.toml"
+    path.write_text('student = { architecture = "beside_nets:net", input_size = 8 }\n')
+    monkeypatch.chdir(tmp_path / "here")
+    for command in ("bench", "inspect"):
+        assert json.loads(run(command, path, "--format", "json"))["macs"] == 3 * 64 * 16 + 160
+    (tmp_path / "there" / "beside_nets.py").unlink()
+    assert json.loads(run("bench", path, "--format", "json"))["macs"] == 3 * 64 * 8 + 80
+
+
 def test_bench_shows_every_layer_and_a_picture(tmp_path: Path) -> None:
     picture = tmp_path / "layers.html"
     facts = json.loads(
