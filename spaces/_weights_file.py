@@ -232,7 +232,11 @@ def _read_torch(path: Path) -> State:
 
 
 def _tensors(loaded: object) -> State:
-    """The state_dict in what torch.save wrote: the dictionary itself, or one that a checkpoint keeps in it."""
+    """The state_dict in what torch.save wrote: the dictionary itself, or one that a checkpoint keeps in it.
+
+    What lies beside that one and may be the same network (its running mean) comes along, so that `rivals` finds both: then
+    the names of both begin with their keys.
+    """
     if not isinstance(loaded, Mapping):
         raise _Reason(f"it holds {type(loaded).__name__}, not a state_dict; write it with torch.save(model.state_dict(), FILE)")
     own = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
@@ -240,11 +244,33 @@ def _tensors(loaded: object) -> State:
         return own
     for key in _NESTED:
         if isinstance(loaded.get(key), Mapping):
-            return _tensors(loaded[key])
+            return _with_others(key, _tensors(loaded[key]), loaded)
     if own:
         return own
     found = ", ".join(str(key) for key in list(loaded)[:5]) or "nothing"
     raise _Reason(f"it does not hold a state_dict but {found}; write it with torch.save(model.state_dict(), FILE)")
+
+
+def _with_others(key: str, first: State, loaded: Mapping[object, object]) -> State:
+    kinds = _kinds(first)
+    alike = {key: first}
+    for other, value in loaded.items():
+        if other == key or not isinstance(value, Mapping):
+            continue
+        try:
+            state = _tensors(value)
+        except _Reason:  # an optimizer's state, settings
+            continue
+        if (kinds & _kinds(state)).total() >= max(1, _NAMED * kinds.total()):
+            alike[str(other)] = state
+    if len(alike) == 1:
+        return first
+    return {f"{prefix}.{name}": tensor for prefix, state in alike.items() for name, tensor in state.items()}
+
+
+def _kinds(state: State) -> Counter[tuple[str, torch.Size]]:
+    """Tensors by what stays the same inside any wrapper: the last part of the name, and the shape."""
+    return Counter((name.rpartition(".")[2], tensor.shape) for name, tensor in state.items())
 
 
 _READERS: dict[str, Callable[[Path], State]] = {

@@ -221,6 +221,37 @@ def test_of_two_networks_in_a_file_none_is_guessed(
     assert same(model, fresh())
 
 
+@pytest.mark.parametrize("keys", [("model", "model_ema"), ("state_dict", "state_dict_ema"), ("teacher", "model")])
+@pytest.mark.parametrize("wrappers", [("", "module."), ("module.", "")])
+@pytest.mark.parametrize("require_all", [True, False])
+def test_nor_of_two_that_a_checkpoint_keeps_side_by_side(
+    tmp_path: Path, keys: tuple[str, str], wrappers: tuple[str, str], require_all: bool
+) -> None:
+    path, state = tmp_path / "both.ckpt", trained().state_dict()
+    networks = {
+        key: {"n_averaged": torch.tensor(3)} | {f"{wrapper}{k}": v for k, v in shifted(state, by).items()}
+        for by, (key, wrapper) in enumerate(zip(keys, wrappers, strict=True))
+    }
+    optimizer = {"state": {0: {"momentum_buffer": torch.ones(8, 3)}}, "param_groups": [{"lr": 0.1}]}
+    torch.save(networks | {"optimizer": optimizer, "scaler": {}, "epoch": 3}, path)
+    model = fresh()
+    key = rf"({'|'.join(keys)})\.(module\.)?\*"
+    with pytest.raises(SpaceError, match=rf"2 networks that fit this cnn_tiny x0.5, of the names {key} and {key}; save"):
+        load_weights(model, student(path), require_all=require_all)
+    assert same(model, fresh())
+
+
+def test_what_lies_beside_a_network_and_is_no_other_one_does_not_count(tmp_path: Path) -> None:
+    path, source = tmp_path / "beside.ckpt", trained()
+    state = source.state_dict()
+    criterion = {"weight": torch.ones(10), "projection.weight": torch.ones(5, 10)}
+    for beside in ({"criterion": criterion}, {"model_ema": {f"module.{k}": v for k, v in state.items()}}):
+        torch.save({"model": state, **beside}, path)
+        model = fresh()
+        load_weights(model, student(path), require_all=True)
+        assert same(model, source)
+
+
 def test_a_copy_of_the_network_is_no_other_one(tmp_path: Path) -> None:
     path, source = tmp_path / "copy.ckpt", trained()
     state = source.state_dict()
