@@ -22,17 +22,18 @@ _PROCESS_BYTES = 400_000_000
 
 
 class _Training(NamedTuple):
-    """What decides the memory of a training; `logits`: whether its teacher's are stored."""
+    """What decides the memory of a training; `views`: for how many its teacher's logits are stored; 0: for none."""
 
     student: Student
     recipe: Recipe
     distillation: Distillation
     teacher: Student | None
-    logits: bool
+    views: int
 
     @property
     def key(self) -> tuple[str, ...]:
-        return (self.student.model_dump_json(), self.recipe.model_dump_json(), self.distillation.kind, str(self.teacher))
+        student, recipe = self.student.model_dump_json(), self.recipe.model_dump_json()
+        return (student, recipe, self.distillation.kind, str(self.teacher), str(self.views))
 
 
 class StageMemory:
@@ -79,15 +80,16 @@ class StageMemory:
             return None
         teacher = student_of(stage.inputs["teacher"]) if "teacher" in stage.inputs else None
         distillation = getattr(settings, "distillation", Distillation())
-        return _Training(student_of(stage), recipe, distillation, teacher, "logits" in stage.inputs)
+        views = stage.inputs["logits"].parameters.get("views", 1) if "logits" in stage.inputs else 0
+        return _Training(student_of(stage), recipe, distillation, teacher, views)
 
     def _of(self, training: _Training) -> int:
-        data, (student, recipe, distillation, teacher, logits) = self._data, training
+        data, (student, recipe, distillation, teacher, views) = self._data, training
         model = self._build(student)
         before = _PROCESS_BYTES + _bytes(model) + self._images * data.channels * data.size[0] * data.size[1]
         supervision = None
-        if logits or teacher is not None:
-            stored = np.broadcast_to(np.float32(0), (1, data.train, data.classes)) if logits else None
+        if views or teacher is not None:
+            stored = np.broadcast_to(np.float32(0), (views, data.train, data.classes)) if views else None
             network = None if teacher is None else self._build(teacher)
             kind = distillation.kind if network is not None and distillation.kind == "intermediate" else "logit"
             size = None if teacher is None else teacher.input_size

@@ -53,6 +53,19 @@ def test_more_images_and_wider_networks_take_more() -> None:
     assert memory(stages(kind="intermediate")["student"]) > memory(stages(kind="logit")["student"])
 
 
+def test_the_logits_of_every_view_count_twice() -> None:
+    """A training holds them as they were read and, once more, where it computes."""
+    shown = replace(CONDITIONS, views="flip_crop", images=IMAGES | {"train": 50_000})
+    candidate = Candidate.model_validate({"student": STUDENT.model_dump(), "distillation": {"kind": "logit"}})
+    student = plan(candidate, Pipeline(train=RECIPE, teacher=Teacher(student=STUDENT)), shown, last="student")
+    logits = student.inputs["logits"]
+    assert logits.parameters["views"] == 4
+    without_views = {name: value for name, value in logits.parameters.items() if name != "views"}
+    one = replace(student, inputs=student.inputs | {"logits": replace(logits, parameters=without_views)})
+    memory = StageMemory(shown)
+    assert memory(student) - memory(one) == 3 * 2 * 50_000 * 10 * 4
+
+
 def test_nothing_is_said_where_nothing_is_known_of_the_data() -> None:
     assert StageMemory(replace(CONDITIONS, images={}))(stages()["student"]) == 0
 
