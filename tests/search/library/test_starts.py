@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from edgesearch.errors import SpaceError
+from edgesearch.objectives import check_start
 from edgesearch.objectives.data import Normalisation, load_data
 from edgesearch.search import Study, StudyFile
 from edgesearch.search.library._findings import study_findings
+from edgesearch.search.study._file import bundled_studies, load_study
 from edgesearch.spaces import Student, _imagenet, build, weights_fingerprint
 
 CLASSES, CHANNELS = 10, 1
@@ -187,3 +189,12 @@ def test_adapting_is_another_key_and_nothing_without_weights(tmp_path: Path) -> 
     plain = Student(architecture="cnn_tiny", weights=path, weights_sha256=weights_fingerprint(path))
     assert plain.canonical() != plain.model_copy(update={"adapt": True}).canonical()
     assert Student(architecture="cnn_tiny", adapt=True).canonical() == Student(architecture="cnn_tiny").canonical()
+
+
+@pytest.mark.parametrize("name", bundled_studies())
+def test_the_weights_that_a_study_of_this_program_starts_from_fit(name: str) -> None:
+    """Without a download, which only a run needs."""
+    settings = load_study(name)
+    teacher = settings.pipeline.teacher
+    for student in (*([teacher.student] if teacher else []), *(candidate.student for candidate in settings.candidates)):
+        check_start(student, channels=3, classes=10)
