@@ -19,7 +19,7 @@ from edgesearch.board_eval.graph import Shape
 from edgesearch.board_eval.lowering._values import argument
 from edgesearch.board_eval.targets import MODELLED, Target
 
-__all__ = ["LEFT_OUT_PADDING", "add_reason", "clip_reason", "groups_reason", "reason_for"]
+__all__ = ["LEFT_OUT_PADDING", "add_reason", "clip_reason", "groups_reason", "output_reason", "reason_for"]
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,20 @@ def groups_reason(groups: int, inputs: int, outputs: int) -> str:
             f"depthwise convolutions and this tool has those with one only; write them one by one, with a concatenation"
         )
     return (
-        f"{groups} groups of {inputs} channels; a grouped convolution is not in the DPU's list, which has full and depthwise "
-        f"convolutions; split it into {groups} convolutions and a concatenation"
+        f"{groups} groups of {inputs // groups} channels; a grouped convolution is not in the DPU's list, which has full and "
+        "depthwise convolutions; use groups=1, or a depthwise convolution with one of 1 x 1 behind it"
     )
+
+
+def output_reason(returned: Any) -> str:
+    """Why what a model returns is refused, where it is not one tensor: a container of them, or what no image decides."""
+    tensors: list[fx.Node] = []
+    fx.map_arg(returned, tensors.append)
+    if len(tensors) > 1:
+        return "the model returns more than one tensor; the DPU can, this tool cannot; return the logits alone"
+    if tensors:
+        return "the model returns a tensor inside a dictionary or sequence; return the tensor itself"
+    return f"the model returns {returned!r}, whatever the image is; return the logits"
 
 
 #: Why average pooling without its padding is refused.

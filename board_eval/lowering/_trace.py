@@ -18,7 +18,7 @@ from edgesearch.board_eval.graph import Graph, Input, Node
 from edgesearch.board_eval.lowering._batch_norm import fold_batch_norm
 from edgesearch.board_eval.lowering._layers import Layers
 from edgesearch.board_eval.lowering._operations import FUNCTIONS, MODULES
-from edgesearch.board_eval.lowering._reasons import reason_for
+from edgesearch.board_eval.lowering._reasons import output_reason, reason_for
 from edgesearch.board_eval.lowering._sizes import Sizes
 from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
@@ -187,9 +187,7 @@ class _Lowering(Layers):
             function(self, node)
         elif node.op == "output":
             if not isinstance(node.args[0], fx.Node):
-                raise Unsupported(
-                    "the model returns more than one tensor; the DPU can, this tool cannot; return the logits alone"
-                )
+                raise Unsupported(output_reason(node.args[0]))
             self.output = self.in_torch_order(self.value(node.args[0]))
         elif node.op == "get_attr":
             raise Unsupported("a constant or parameter used outside a layer; make it the weight or bias of one")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from edgesearch.board_eval.execution import Network, activate, activation_of, last_readers, to_tensor
 from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Linear
+from edgesearch.errors import QuantizationError
 from edgesearch.objectives.quantization._assembly import assemble
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._checks import check_value
@@ -62,7 +63,10 @@ def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 
     """See `quantize`. What was taken, and by which figures, is logged."""
     shown, held = hold_back(images, seed)
     rivals = quantize_alone(graph, shown, bits=bits, seed=seed, device=device)
-    rivals["vitis"] = quantize_vitis(graph, images, bits=bits, device=device)
+    try:
+        rivals["vitis"] = quantize_vitis(graph, images, bits=bits, device=device)
+    except QuantizationError as error:  # its values may overflow where those of this method do not
+        _LOG.info('network %s: nothing to compare with, since "vitis" cannot quantize it: %s', graph.name, error)
     judge = Judge.of(graph, judged_on(held, seed), device=device)
     distances = {name: judge.distances(rival) for name, rival in rivals.items()}
     taken = choose_rival(distances)
@@ -80,10 +84,10 @@ def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 
 def choose_rival(distances: Mapping[Rival, Tensor]) -> Rival:
     """Who is taken, by the distances (N,) of each from the float network on `judged_on` images that this method has not seen.
 
-    What was learnt is given up where it clearly did harm, and for what "vitis" makes wherever that is closer.
+    What was learnt is given up where it clearly did harm, and for what "vitis" makes, if anything, wherever that is closer.
     """
     own: Rival = "unlearnt" if clearly_less(distances["unlearnt"], distances["best"]) else "best"
-    return "vitis" if distances["vitis"].mean() < distances[own].mean() else own
+    return "vitis" if "vitis" in distances and distances["vitis"].mean() < distances[own].mean() else own
 
 
 def hold_back(images: npt.NDArray[np.float32], seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

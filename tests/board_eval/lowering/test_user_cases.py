@@ -154,7 +154,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, int, int], dict[str, str]]] = {
     "four groups": (
         nn.Sequential(conv(16, 16, groups=4)),
         (16, 16, 16),
-        {"0": "not in the DPU's list, which has full and depthwise convolutions; split it into 4 convolutions"},
+        {"0": "4 groups of 4 channels; a grouped convolution is not in the DPU's list, which has full and depthwise"},
     ),
     "a channel multiplier": (
         nn.Sequential(conv(16, 32, groups=16)),

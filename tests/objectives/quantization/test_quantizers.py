@@ -73,6 +73,21 @@ def test_best_returns_whichever_is_closest_to_the_float_network_on_held_back_ima
     assert f"{closest} is taken" in caplog.text
 
 
+@pytest.mark.parametrize("better", ["best", "unlearnt"])
+def test_where_vitis_cannot_quantize_a_network_best_goes_without_it(
+    network: Graph, images: np.ndarray, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, better: str
+) -> None:
+    def overflow(*_: object, **__: object) -> Graph:
+        raise QuantizationError("layer 'b' puts out 1.5e+15")
+
+    good, bad = quantize_vitis(network, images), spoil(quantize_vitis(network, images))
+    monkeypatch.setattr(_best, "quantize_alone", lambda *_, **__: {"best": bad, "unlearnt": bad} | {better: good})
+    monkeypatch.setattr(_best, "quantize_vitis", overflow)
+    with caplog.at_level("INFO"):
+        assert quantize_best(network, images) is good
+    assert "cannot quantize it: layer 'b' puts out 1.5e+15" in caplog.text
+
+
 def test_of_two_classifiers_the_one_that_moves_less_probability_is_taken_whatever_its_divergence(
     network: Graph, images: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
