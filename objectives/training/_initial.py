@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgesearch.errors import DataError
 from edgesearch.objectives.data import DataSet, prepare_tensor
 
 __all__ = ["begin_as_identity", "whiten"]
@@ -37,12 +38,18 @@ def whiten(model: nn.Module, data: DataSet, size: tuple[int, int]) -> bool:
     divided by its standard deviation; kernels beyond that are random mixtures of all of them. They are not trained (K. Jordan
     2024, "94% on CIFAR-10 in 3.29 seconds", after D. Page 2018). size: height and width that the network reads.
 
-    Returns False, and changes nothing, where the network does not begin with a convolution over the image's channels.
+    Returns False, and changes nothing, where the network does not begin with a convolution over the image's channels. Raises
+    DataError where all windows are equal, so that no direction varies.
     """
     layer = next((each for each in model.modules() if isinstance(each, nn.Conv2d | nn.Linear)), None)
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or layer.in_channels != data.channels:
         return False
     windows = _windows(layer, data, size).double()
+    if bool((windows == windows[0]).all()):
+        raise DataError(
+            "`whitened` takes the first layer from what varies in the training images, and they are of one colour everywhere; "
+            "give other images, or leave `whitened` out"
+        )
     variances, directions = torch.linalg.eigh(torch.cov(windows.T))
     # A direction's sign is the solver's; the largest entry decides it here.
     largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
@@ -56,12 +63,19 @@ def whiten(model: nn.Module, data: DataSet, size: tuple[int, int]) -> bool:
 
 
 def _windows(layer: nn.Conv2d, data: DataSet, size: tuple[int, int]) -> Tensor:
-    """Windows (N, channels * K * K) as the layer cuts them from images that lie evenly among the training images."""
+    """Windows (N, channels * K * K) as the layer cuts them from images that lie evenly among the training images.
+
+    Padding is no part of any, but where the kernel is larger than the image.
+    """
     each = layer.weight[0].numel()
     for side, kernel, stride in zip(size, layer.kernel_size, layer.stride, strict=True):
         each *= max(1, (side - kernel) // stride + 1)
     count = min(len(data.train), -(-_NUMBERS // each))
     chosen = torch.linspace(0, len(data.train) - 1, count).long()
     images = prepare_tensor(torch.tensor(data.train.images[chosen.numpy()]), size, data.normalisation)
+    extents = (dilation * (kernel - 1) + 1 for kernel, dilation in zip(layer.kernel_size, layer.dilation, strict=True))
+    if any(extent > side for extent, side in zip(extents, size, strict=True)):
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        images = F.pad(images, layer._reversed_padding_repeated_twice, mode=mode)
     cut = F.unfold(images, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
     return cut.transpose(1, 2).flatten(0, 1)

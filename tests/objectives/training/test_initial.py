@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from edgesearch.errors import DataError
 from edgesearch.objectives.data import DataSet, DataSettings, Normalisation, Split, load_data
 from edgesearch.objectives.stages import Pipeline
 from edgesearch.objectives.training import Recipe, train
@@ -86,6 +87,24 @@ def test_a_network_that_begins_otherwise_keeps_its_weights(digits: DataSet) -> N
     assert not whiten(model, digits, (8, 8))
     assert torch.equal(before, model[1].weight)
     assert model[1].weight.requires_grad
+
+
+@pytest.mark.parametrize("padding", [5, "same"])
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
+def test_a_kernel_larger_than_the_image_is_whitened_by_padded_windows(digits: DataSet, padding: Any, mode: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 6, 11, padding=padding, padding_mode=mode))
+    before = model[0].weight.detach().clone()
+    assert whiten(model, digits, (8, 8))
+    assert torch.isfinite(model[0].weight).all()
+    assert not torch.equal(before, model[0].weight)
+    torch.testing.assert_close(model[0].weight[0], -model[0].weight[1])
+
+
+def test_images_of_one_colour_have_no_directions(digits: DataSet) -> None:
+    grey = dataclasses.replace(digits, train=Split(np.full((20, 8, 8, 1), 77, np.uint8), np.arange(20) % 10))
+    with pytest.raises(DataError, match="of one colour everywhere; give other images, or leave `whitened` out"):
+        whiten(network(1, 8), grey, (8, 8))
 
 
 @settings(deadline=None)
