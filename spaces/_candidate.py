@@ -83,6 +83,19 @@ class Student(Settings):
         return self
 
     @property
+    def unread(self) -> dict[str, str]:
+        """By name, settings that this student does not have, though they say something: who has them, and what to do.
+
+        They change nothing (see `canonical`), and whoever gives them believes that they do.
+        """
+        found = {}
+        if self.stem != "small" and self.architecture not in TORCHVISION_STUDENTS:
+            found["stem"] = f"{', '.join(TORCHVISION_STUDENTS)} have two stems; leave it out"
+        if self.head and self.architecture not in STUDENTS_WITH_HEAD and self.network is None:
+            found["head"] = f"{', '.join(STUDENTS_WITH_HEAD)} and staged networks take a head; leave it out"
+        return found
+
+    @property
     def network(self) -> Staged | None:
         """The staged network that these settings mean, in its canonical form; None for a student of another kind."""
         found = self.staged or find_staged(self.architecture)

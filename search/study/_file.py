@@ -17,6 +17,7 @@ from edgesearch.errors import SettingsError, SpaceError, StudyError
 from edgesearch.files import expanded, parse_toml
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher, is_folder
 from edgesearch.plugins import is_import_path
+from edgesearch.search.study._unread import unread_recipes, unread_students
 from edgesearch.spaces import (
     TAUGHT_BY_TEACHER,
     Candidate,
@@ -244,6 +245,12 @@ class StudyFile(Settings):
         )
 
     @property
+    def students(self) -> dict[str, Student]:
+        """The teacher and the students of its own candidates, by their place in the file."""
+        teacher: dict[str, Student] = {} if self.teacher is None else {"teacher": self.teacher}
+        return teacher | {f"candidates.{number}.student": each.student for number, each in enumerate(self.candidates)}
+
+    @property
     def weights(self) -> set[str]:
         """What its networks start from: files and "imagenet"; "" where one begins at random."""
         found = {candidate.student.weights for candidate in self.candidates}
@@ -303,7 +310,12 @@ def parse_tables(tables: Mapping[str, Any], *, where: str, folder: Path) -> Stud
         raise SpaceError(f"{where} is of type {type(tables).__name__}, expected the tables of a study file as a mapping")
     anchored = copy.deepcopy(dict(tables))
     _anchor_paths(anchored, where, folder)
-    return _validate(anchored, where=where, folder=folder)
+    study = _validate(anchored, where=where, folder=folder)
+    if unread := unread_recipes(tables, study.train, finetune=study.finetune, qat=study.qat) or unread_students(
+        study.students, study.space
+    ):
+        raise SpaceError(f"{where}: {unread}")
+    return study
 
 
 def _validate(tables: Mapping[str, Any], *, where: str, folder: Path) -> StudyFile:

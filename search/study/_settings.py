@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from edgesearch.errors import StudyError
 from edgesearch.objectives.data import without_unread
 from edgesearch.search.study._file import StudyFile, bundled_studies
-from edgesearch.spaces import explain, identity, weights_fingerprint, without_paths
+from edgesearch.search.study._unread import unread_overrides
+from edgesearch.spaces import Student, explain, identity, weights_fingerprint, without_paths
 
 #: Attributes of an Optuna study: its settings, the version of edgesearch that stored them, the study file's folder, and the
 #: checksums of the weights files that its space names.
@@ -110,10 +111,16 @@ def refuse_changes(study: optuna.Study, given: StudyFile) -> None:
 
 
 def _identity(settings: StudyFile) -> dict[str, Any]:
-    """The settings with every candidate in its canonical form. Weights files count by their content, not by their place; a
-    user's own code by its import path.
+    """The settings with every candidate in its canonical form.
+
+    Weights files count by their content, not by their place; a user's own code by its import path. What earlier versions took
+    and no student has is left out, so that a study goes on once its file does not say it.
     """
     content: dict[str, Any] = without_paths(settings.to_json())
+    for name in {} if settings.teacher is None else settings.teacher.unread:
+        content["teacher"][name] = Student.model_fields[name].default
+    for student, name in unread_overrides(settings.space):
+        content["space"]["student"][student][name] = None
     content["candidates"] = [identity(candidate.canonical()) for candidate in settings.candidates]
     return dict(without_code(content))
 

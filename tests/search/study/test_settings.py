@@ -54,6 +54,28 @@ def test_data_settings_that_were_passed_over_do_not_keep_a_stored_study_from_goi
     refuse_changes(study, settings)
 
 
+def test_what_no_student_has_does_not_keep_a_stored_study_from_going_on(study: optuna.Study) -> None:
+    tables = TABLES | {
+        "teacher": {"architecture": "cnn_small"},
+        "space": {"students": ["cnn_tiny"], "student": {"cnn_tiny": {"width": [0.5]}}},
+        "candidates": [{"student": {"architecture": "cnn_tiny"}}],
+    }
+    settings = StudyFile.parse(tables)
+    content = settings.to_json()
+    content["teacher"] |= {"head": 64, "stem": "imagenet"}
+    content["space"]["student"]["cnn_tiny"] |= {"head": 64, "stem": ["small", "imagenet"]}
+    content["candidates"][0]["student"] |= {"head": 64, "stem": "imagenet"}
+    store_settings(study, settings)
+    study.set_user_attr("study", content)
+    stored = stored_settings(study)
+    assert stored.teacher is not None
+    assert stored.teacher.head == 64  # which the keys of its stages hold
+    refuse_changes(study, settings)
+    refuse_changes(study, stored.with_changes(seed=settings.seed))
+    with pytest.raises(StudyError, match=r"teacher\.width: was 1\.0, is 0\.5"):
+        refuse_changes(study, StudyFile.parse(tables | {"teacher": {"architecture": "cnn_small", "width": 0.5}}))
+
+
 def test_tools_may_move_between_runs_and_the_last_place_is_stored(study: optuna.Study, tmp_path: Path) -> None:
     store_settings(study, StudyFile.parse(TABLES, folder=tmp_path))
     moved = stored_settings(study).with_changes(vitis={"python": "/opt/vitis/bin/python", "engine": "podman"})

@@ -1,0 +1,61 @@
+"""What a study file says and nothing reads, which its author would take for done.
+
+It is looked for in what somebody writes, and not in what is stored: earlier versions took it and passed over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from edgesearch.objectives import Recipe
+from edgesearch.spaces import Space, Student, StudentOverride
+
+__all__ = ["unread_overrides", "unread_recipes", "unread_students"]
+
+#: How training images are shown, which [train] decides for all that follows it.
+_VIEWS = ("augmentation_strength", "mix", "mix_alpha")
+
+
+def unread_recipes(tables: Mapping[str, Any], train: Recipe, **later: Recipe) -> str:
+    """A sentence on a way to show images that a study's tables give one of the `later` trainings and `train` does not; or "".
+
+    A table with every key was written by a program, out of settings that somebody left as they were.
+    """
+    for table, recipe in later.items():
+        given = _given(tables.get(table))
+        for name in _VIEWS if given < type(recipe).model_fields.keys() else ():
+            asked, decided = getattr(recipe, name), getattr(train, name)
+            if name in given and asked != decided:
+                return (
+                    f"{table}.{name} is {asked!r} and train.{name} {decided!r}; a study shows its training images in one way: "
+                    "set it in [train] alone"
+                )
+    return ""
+
+
+def _given(table: Any) -> set[str]:
+    """The keys that somebody set."""
+    return table.model_fields_set if isinstance(table, Recipe) else set(table or ())
+
+
+def unread_students(students: Mapping[str, Student], space: Space | None) -> str:
+    """A sentence on a setting that one of the students, by place in the study, or of the space's own tables lacks; or ""."""
+    tables = {f"space.student.{name}": student for name, student in _overridden(space)}
+    for place, student in (dict(students) | tables).items():
+        for name, advice in student.unread.items():
+            return f"{place}.{name} is {getattr(student, name)!r}, and {student.architecture} has no such choice; {advice}"
+    return ""
+
+
+def unread_overrides(space: Space | None) -> list[tuple[str, str]]:
+    """Of the space's tables for one student each, the student's name and a setting that it lacks."""
+    return [(name, setting) for name, student in _overridden(space) for setting in student.unread]
+
+
+def _overridden(space: Space | None) -> Iterator[tuple[str, Student]]:
+    """The students that have tables of their own, as these say."""
+    for name, override in () if space is None else space.student.items():
+        if isinstance(override, StudentOverride):
+            stem: Literal["imagenet", "small"] = "imagenet" if "imagenet" in (override.stem or ()) else "small"
+            yield name, Student(architecture=name, stem=stem, head=override.head or 0)
