@@ -84,16 +84,33 @@ def best_way(
         fallen = [falls(group, sensitivity, budget.granularity) for group in groups]
         kept = budget.meet(dear_keys(fallen, budget), target)
         variants += [] if any(np.array_equal(kept, known) for known in variants) else [kept]
-    ways = []
+    scores: list[float] = []
+    by_score, by_fall = _Best(), _Best()
     whole = np.array([group.channels for group in groups], np.int64)
     for kept in [kept for kept in variants if allowed is None or allowed(kept)] or [whole]:
         network = remove_channels(model, groups, kept.tolist())
         fall = 0.0 if fallen is None else _fall(groups, fallen, kept, budget.granularity)
-        ways.append(Way(kept, network, scoring(network), fall, _importance(groups, kept)))
-    best, base = max(way.score for way in ways), 0.0 if sensitivity is None else sensitivity.base
-    noise = fallen is not None and best < scoring.chance + _NOISE * (base - scoring.chance)
-    way = max(ways, key=lambda way: (0.0 if noise else way.score, -way.fall, way.importance))
-    return way, tuple(way.score for way in ways)
+        way = Way(kept, network, scoring(network), fall, _importance(groups, kept))
+        scores.append(way.score)
+        by_score.meet(way, way.score, -way.fall, way.importance)
+        by_fall.meet(way, -way.fall, way.importance)
+    base = 0.0 if sensitivity is None else sensitivity.base
+    noise = fallen is not None and max(scores) < scoring.chance + _NOISE * (base - scoring.chance)
+    best = by_fall.way if noise else by_score.way
+    assert best is not None
+    return best, tuple(scores)
+
+
+class _Best:
+    """The first of the ways that are met whose key no other's exceeds; the others and their networks are let go."""
+
+    def __init__(self) -> None:
+        self.way: Way | None = None
+        self._key: tuple[float, ...] = ()
+
+    def meet(self, way: Way, *key: float) -> None:
+        if self.way is None or key > self._key:
+            self.way, self._key = way, key
 
 
 def _fall(groups: Sequence[Group], fallen: Sequence[NDArray[np.float64]], kept: Integers, granularity: int) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -108,3 +111,21 @@ def test_little_pruning_measures_no_sensitivity() -> None:
     assert seen.pop(0) == kept(network())  # which channels say what is looked at once
     assert 1 < len(seen) <= 8
     assert kept(network()) not in seen
+
+
+@pytest.mark.parametrize("worth", [1.0, 0.01])
+def test_networks_that_can_no_longer_win_are_let_go(worth: float) -> None:
+    """Two may still win: the best by score, and where all turn out to be noise the one that sensitivity points to."""
+    known = measure_sensitivity(network(), SHAPE, granularity=4, score=alone, seed=0)
+    seen: list[weakref.ref[nn.Module]] = []
+    alive: list[int] = []
+
+    def score(model: nn.Module) -> float:
+        gc.collect()
+        seen.append(weakref.ref(model))
+        alive.append(sum(other() is not None for other in seen))
+        return worth * float(torch.rand(()))
+
+    prune(0.6, score=score, sensitivity=known, draws=12)
+    assert len(alive) >= 10
+    assert max(alive) <= 5  # the whole one, two that may win, the one that is scored and the one before it

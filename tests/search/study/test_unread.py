@@ -50,7 +50,10 @@ def test_what_a_program_wrote_of_settings_is_read_again() -> None:
     ("student", "complaint"),
     [
         ({"architecture": "cnn_tiny", "head": 64}, "head is 64, and cnn_tiny has no such choice; mobilenet_v2, .* take a head"),
-        ({"architecture": "cnn_small", "stem": "imagenet"}, "stem is 'imagenet', and cnn_small has no .* have two stems; leave"),
+        (
+            {"architecture": "cnn_small", "stem": "imagenet"},
+            "stem is 'imagenet', and cnn_small has no .* have two stems; leave",
+        ),
         ({"architecture": "squeezenet1_1", "head": 64}, "head is 64, and squeezenet1_1"),
         ({"architecture": "resnet8", "stem": "imagenet"}, "stem is 'imagenet', and resnet8"),
     ],
