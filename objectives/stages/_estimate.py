@@ -11,13 +11,14 @@ from typing import Any
 from torch import nn
 
 from edgesearch.board_eval import Board, Graph, Input, Node, lower
-from edgesearch.errors import SpaceError
+from edgesearch.errors import SpaceError, TrainingError
 from edgesearch.objectives.pruning import TOLERANCE, Clock, PrunableShape, make_hollow
 from edgesearch.objectives.stages._clock import clock_of
 from edgesearch.objectives.stages._metrics import estimate
 from edgesearch.objectives.stages._outputs import refuse_outputs
+from edgesearch.objectives.stages._pipeline import Pipeline
 from edgesearch.objectives.stages._structure import network_key, structure
-from edgesearch.objectives.training import give_back
+from edgesearch.objectives.training import check_small_epochs, give_back
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces import Candidate, Student, build
 
@@ -45,10 +46,17 @@ class Facts:
 
 
 class Estimator:
-    """Estimates candidates for one data set and one board; equal networks are timed once."""
+    """Estimates candidates for one data set and one board; equal networks are timed once.
 
-    def __init__(self, *, channels: int, classes: int, board: Board, folder: Path | None = None) -> None:
+    pipeline: how candidates are trained, which may be on smaller images first; not every network takes these.
+    """
+
+    def __init__(
+        self, *, channels: int, classes: int, board: Board, folder: Path | None = None, pipeline: Pipeline | None = None
+    ) -> None:
         self._channels, self._classes, self.board, self._folder = channels, classes, board, folder
+        self._pipeline = pipeline
+        self._takes_smaller: dict[str, str] = {}  # by student: why not, or ""
         self._known: dict[tuple[str, float, str, int, int], dict[str, float]] = {}
         self._shapes: dict[str, PrunableShape] = {}  # by student: which channels go together is found once
         self._reach: dict[tuple[str, str, int], float] = {}
@@ -62,13 +70,15 @@ class Estimator:
         decided on trained weights.
 
         Raises LoweringError naming operations the DPU does not have, GraphError, SpaceError if it cannot be built or does not
-        tell the data set's classes apart or is pruned by the time of a board that has none, PluginError if its code cannot be
-        imported.
+        tell the data set's classes apart or is pruned by the time of a board that has none or cannot be trained on smaller
+        images where the study asks for it, PluginError if its code cannot be imported.
         """
         if candidate.distillation.kind == "intermediate":
             self._refuse_without_maps(candidate.student)
         if candidate.pruning.backend == "vai" and candidate.student.architecture == "mlp":
             raise SpaceError("Vitis AI's optimizer removes channels of convolutions, and an mlp has none; prune it otherwise")
+        if self._pipeline is not None and _sees_smaller(candidate, self._pipeline):
+            self._refuse_one_size(candidate.student)
         key = self._key(candidate)
         if key not in self._known:
             _, ratio, target, granularity, bits = key
@@ -151,6 +161,18 @@ class Estimator:
             who = "an mlp" if student.architecture == "mlp" else student.name
             raise SpaceError(f"{who} has no feature maps to compare with a teacher's; use logit distillation for it")
 
+    def _refuse_one_size(self, student: Student) -> None:
+        key, size = student.model_dump_json(), (student.input_size, student.input_size)
+        if key not in self._takes_smaller:
+            model = build(student, channels=self._channels, classes=self._classes, folder=self._folder)
+            self._takes_smaller[key] = ""
+            try:
+                check_small_epochs(model, self._channels, size)
+            except TrainingError as error:
+                self._takes_smaller[key] = f"{student.name}: {error}"
+        if self._takes_smaller[key]:
+            raise SpaceError(self._takes_smaller[key])
+
     def _graph(self, student: Student, ratio: float, target: str, granularity: int) -> Graph:
         if not ratio:
             return self._unpruned(student)[1]
@@ -190,6 +212,13 @@ def _collect(model: nn.Module) -> None:
     """Give back what was made of a large network: traced networks are parts of cycles, and keep their weights until then."""
     if sum(parameter.numel() for parameter in model.parameters()) > _LARGE:
         gc.collect()
+
+
+def _sees_smaller(candidate: Candidate, pipeline: Pipeline) -> bool:
+    """Whether one of its trainings begins on smaller images; QAT alone never does."""
+    if candidate.quantization.method == "qat" and candidate.quantization.start == "scratch":
+        return False
+    return bool(pipeline.train.small_epochs or (candidate.pruning.removes and pipeline.finetune.small_epochs))
 
 
 def _is_map(node: Node) -> bool:

@@ -28,6 +28,7 @@ from ._process import give_back as give_back
 from ._recipe import Recipe as Recipe
 from ._rules import Part as Part
 from ._rules import Rules as Rules
+from ._small_epochs import check_small_epochs as check_small_epochs
 from ._soft_targets import SoftTargets as SoftTargets
 from ._train import STEP_PASSES as STEP_PASSES
 from ._train import Training as Training

@@ -17,11 +17,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from edgesearch.errors import NotFinite, OutOfMemory, TrainingError
+from edgesearch.errors import NotFinite, OutOfMemory
 from edgesearch.objectives.data import DataSet, seed_from
-from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._average import Average
-from edgesearch.objectives.training._batches import Batches, smaller
+from edgesearch.objectives.training._batches import Batches
 from edgesearch.objectives.training._checkpoints import Checkpoints, Saver, State, misfit, pack, unpack
 from edgesearch.objectives.training._device import choose_device, out_of_memory, use_bfloat16
 from edgesearch.objectives.training._distillation import Batch, Loss, Supervision
@@ -35,6 +34,7 @@ from edgesearch.objectives.training._process import PeakMemory, free_memory, giv
 from edgesearch.objectives.training._recipe import Recipe
 from edgesearch.objectives.training._recorded import Recorded
 from edgesearch.objectives.training._rules import Rules
+from edgesearch.objectives.training._small_epochs import check_small_epochs
 from edgesearch.objectives.training._under_way import UnderWay
 
 __all__ = ["STEP_PASSES", "Epoch", "Training", "train"]
@@ -178,7 +178,7 @@ class _Run:
         self.size = data.size if input_size is None else (input_size, input_size)
         shape = (data.channels, *self.size)
         if recipe.small_epochs:
-            _check_takes(model, (data.channels, *smaller(self.size)))
+            check_small_epochs(model, data.channels, self.size)
         model.requires_grad_(True)
         if recipe.identity:
             begin_as_identity(model)
@@ -343,16 +343,22 @@ class _Run:
 
     def finish(self) -> tuple[float, int]:
         """Puts the weights to keep into the model: their validation accuracy and epoch."""
-        if self.best is not None:
-            self.model.load_state_dict(self.best[2])
-            return self.best[0], self.best[1]
-        if self.average is not None:
-            self.average.keep()
-            self.average = None
-        # The last step's weights have met no loss.
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters()):
-            raise NotFinite(f"the weights are not finite behind epoch {self.epoch}; {self._advice()}")
-        return self._validate(), self.epoch
+        if self.best is None:
+            if self.average is not None:
+                self.average.keep()
+                self.average = None
+            self._check_weights()
+            return self._validate(), self.epoch
+        self.model.load_state_dict(self.best[2])
+        self._check_weights()
+        return self.best[0], self.best[1]
+
+    def _check_weights(self) -> None:
+        """A loss is looked at before its step: what the last one did is seen here alone."""
+        with self._dated(self.epoch):
+            for name, weight in self.model.named_parameters():
+                if not bool(torch.isfinite(weight).all()):
+                    raise NotFinite(f"numbers of {name} are not finite")
 
     def close(self) -> None:
         self.loss.close()
@@ -361,20 +367,6 @@ class _Run:
 
 def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _check_takes(model: nn.Module, shape: tuple[int, int, int]) -> None:
-    """TrainingError where the network does not take images of `shape` (channels, height, width)."""
-    try:
-        with quiet(model):
-            model(torch.zeros(1, *shape))
-    except RuntimeError as error:
-        if out_of_memory(error):
-            raise
-        raise TrainingError(
-            f"`small_epochs` needs a network that takes images of {shape[1]}x{shape[2]} pixels, too, and this one does not "
-            f"({str(error).splitlines()[0]}); leave it out"
-        ) from error
 
 
 def _first_not_finite(model: nn.Module, inputs: Tensor) -> str:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from edgesearch.board_eval import BOARDS, Board, BoardPool, find_board, find_compiler
 from edgesearch.board_eval.targets import profile_names
-from edgesearch.errors import EdgesearchError, PluginError, SpaceError, StudyError, ToolchainError
+from edgesearch.errors import EdgesearchError, PluginError, SpaceError, StudyError, ToolchainError, TrainingError
 from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, check_outputs, load_data, plan
 from edgesearch.objectives.data import BUILT_IN, DATA_SOURCES
 from edgesearch.objectives.pruning import PRUNERS
 from edgesearch.objectives.quantization import QUANTIZERS
-from edgesearch.objectives.training import find_stages
+from edgesearch.objectives.training import check_small_epochs, find_stages
 from edgesearch.objectives.vitis import Task, check_packages
 from edgesearch.plugins import is_import_path, load, source_fingerprint
 from edgesearch.search.engine import ForesightSettings
@@ -103,7 +103,9 @@ def read_inputs(settings: StudyFile, *, threads: int = 1, to_run: bool = True) -
         seed=settings.seed,
         threads=threads,
     )
-    estimator = Estimator(channels=data.channels, classes=len(data.classes), board=board, folder=folder)
+    estimator = Estimator(
+        channels=data.channels, classes=len(data.classes), board=board, folder=folder, pipeline=settings.pipeline
+    )
     inputs = Inputs(settings, data, board, estimator, conditions, pool, no_compiler)
     if pool is not None and not conditions.measures(Candidate(student=Student(architecture="mlp"))):
         raise StudyError(
@@ -138,8 +140,8 @@ def _toolchain(settings: StudyFile) -> tuple[str, str]:
 def check_teacher(inputs: Inputs) -> None:
     """Raise SpaceError for a teacher that students cannot learn from.
 
-    That is one of the user's own that does not tell the data set's classes apart, and one without feature maps where these are
-    to be compared.
+    That is one of the user's own that does not tell the data set's classes apart, one that takes no smaller images where its
+    recipe shows them first, and one without feature maps where these are to be compared.
     """
     settings, data = inputs.settings, inputs.data
     teacher = settings.pipeline.teacher
@@ -148,6 +150,12 @@ def check_teacher(inputs: Inputs) -> None:
     student, shape = teacher.student, {"channels": data.channels, "classes": len(data.classes)}
     if is_import_path(student.architecture):
         check_outputs(build(student, **shape, folder=settings.folder), student, **shape, trains=not teacher.trained)
+    if teacher.recipe.small_epochs and not teacher.trained:
+        model, size = build(student, **shape, folder=settings.folder), student.input_size
+        try:
+            check_small_epochs(model, data.channels, (size, size))
+        except TrainingError as error:
+            raise SpaceError(f"teacher.recipe: {error}") from error
     kinds = {c.distillation.kind for c in settings.candidates} | set(settings.space.distillation if settings.space else ())
     if "intermediate" in kinds:
         model, size = build(student, **shape, folder=settings.folder), student.input_size

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgesearch.board_eval import find_board, lower
 from edgesearch.errors import LoweringError, SpaceError
-from edgesearch.objectives import Estimator, Facts
+from edgesearch.objectives import Estimator, Facts, Pipeline, Recipe
 from edgesearch.objectives.pruning._shape import pruned_shape
 from edgesearch.objectives.stages._metrics import estimate
 from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student, build
@@ -121,3 +121,21 @@ def test_an_estimator_that_is_told_the_facts_builds_nothing(
         assert told.estimate(asked) == knows.estimate(asked) == dict(facts.metrics)
         assert told.network_key(asked) == knows.network_key(asked)
         assert told.beyond_reach(asked) == knows.beyond_reach(asked)
+
+
+def test_a_network_of_one_size_is_refused_where_it_would_be_trained_on_smaller_images() -> None:
+    small = Recipe(epochs=3, small_epochs=1)
+    mlp, pruned = Student(architecture="mlp", input_size=8), Pruning(method="one_step", ratio=0.3)
+    scratch = Quantization(method="qat", start="scratch")
+
+    def estimate_with(pipeline: Pipeline, candidate: Candidate) -> dict[str, float]:
+        return Estimator(channels=1, classes=10, board=BOARD, pipeline=pipeline).estimate(candidate)
+
+    complaint = r"mlp: `small_epochs` needs a network that takes images of 6x6 pixels, too, and this one does not \(.*\); leave"
+    with pytest.raises(SpaceError, match=complaint):
+        estimate_with(Pipeline(train=small), Candidate(student=mlp))
+    with pytest.raises(SpaceError, match=complaint):
+        estimate_with(Pipeline(finetune=small), Candidate(student=mlp, pruning=pruned))
+    estimate_with(Pipeline(finetune=small), Candidate(student=mlp))
+    estimate_with(Pipeline(train=small), Candidate(student=mlp, quantization=scratch))
+    estimate_with(Pipeline(train=small), Candidate(student=Student(architecture="cnn_tiny", input_size=8)))

@@ -336,11 +336,14 @@ def test_a_loss_that_is_not_finite_names_epoch_and_layer(digits: DataSet) -> Non
         run(network(), digits, recipe=Recipe(epochs=9, lr=1e30, optimizer="sgd", warmup_epochs=0))
 
 
-def test_weights_that_the_last_step_made_infinite_are_no_trained_network(digits: DataSet) -> None:
-    """No loss behind it tells."""
-    one_step = Recipe(epochs=1, batch_size=300, lr=1e39, optimizer="sgd", warmup_epochs=0)
-    with pytest.raises(NotFinite, match="the weights are not finite behind epoch 1; use a lower `lr`"):
-        run(network(), digits, recipe=one_step)
+@pytest.mark.parametrize("more", [{}, {"average_epochs": 1.0}])
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_a_last_step_that_explodes_ends_the_training_as_an_earlier_one_would(
+    digits: DataSet, more: dict[str, Any], select: Any
+) -> None:
+    recipe = Recipe(epochs=1, batch_size=300, lr=1e40, optimizer="sgd", warmup_epochs=0, schedule="linear", **more)
+    with pytest.raises(NotFinite, match=r"numbers of \d\.\w+ are not finite in epoch 1, behind a loss of \d\.\d+; use a lower"):
+        run(network(), digits, recipe=recipe, select=select)
 
 
 @pytest.mark.parametrize("training", [True, False])

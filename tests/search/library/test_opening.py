@@ -54,6 +54,16 @@ def test_a_teacher_without_feature_maps_is_refused_where_they_are_compared(tiny:
     Study.open(StudyFile.parse(tables | {"teacher": {"architecture": "cnn_tiny", "input_size": 8}}), tmp_path)
 
 
+def test_networks_of_one_size_are_refused_where_they_would_be_trained_on_smaller_images(tiny: Study, tmp_path: Path) -> None:
+    recipe = {"epochs": 2, "small_epochs": 1}
+    mlp = {"architecture": "mlp", "input_size": 8}
+    tables = tiny.settings.to_json() | {"name": "small"}
+    with pytest.raises(SpaceError, match=r"teacher.recipe: `small_epochs` needs a network that takes images of 6x6 pixels"):
+        Study.open(StudyFile.parse(tables | {"teacher": mlp | {"recipe": recipe}}), tmp_path)
+    with pytest.raises(SpaceError, match="mlp: `small_epochs` needs a network"):
+        Study.open(StudyFile.parse(tables | {"space": {"students": ["mlp"], "input_size": [8]}, "train": recipe}), tmp_path)
+
+
 def test_widths_that_a_network_ignores_are_expected_once(tiny: Study, tmp_path: Path) -> None:
     from edgesearch.search.library import screen
 
