@@ -15,7 +15,7 @@ _CLIENT = """#!{python} -IS
 import json, os, re, signal, socket, sys
 
 server = socket.socket(socket.AF_UNIX)
-server.connect("\\0{name}")
+server.connect("\\x00{name}")
 for line in (
     {{"service": "_warm_python:run", "environment": {{**os.environ, **{environment!r}}}, "folder": os.getcwd()}},
     {{"words": sys.argv[1:], "outputs": [f"/proc/{{os.getpid()}}/fd/{{number}}" for number in (1, 2)]}},
