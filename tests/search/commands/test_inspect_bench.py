@@ -12,7 +12,7 @@ from edgesearch.board_eval import Conv, load_profile
 from edgesearch.board_eval.targets import DPUS
 from edgesearch.errors import CompileError, DataError, EdgesearchError, LoweringError, SpaceError
 from edgesearch.search.commands._cli import cli
-from edgesearch.search.commands._networks import find_network
+from edgesearch.search.commands._networks import find_network, read_candidate
 
 
 def run(*arguments: object) -> str:
@@ -312,3 +312,10 @@ def test_a_profile_finds_its_dpu_beside_itself_from_any_folder(tmp_path: Path, m
         figures = json.loads(run(command, "cnn_tiny", "--board", board, "--format", "json"))
         assert figures["latency_fps"] < json.loads(run(command, "cnn_tiny", "--format", "json"))["latency_fps"]
     assert "candidates" in run("optimize", study / "study.toml", "--dry-run", "--home", tmp_path / "home")
+
+
+def test_a_head_of_a_candidate_that_has_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "candidate.toml"
+    path.write_text("student = { architecture = 'cnn_tiny', head = 64 }\n")
+    with pytest.raises(SpaceError, match=r"candidate.toml: student.head is 64, and cnn_tiny has no such choice"):
+        read_candidate(path)
