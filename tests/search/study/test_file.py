@@ -39,7 +39,7 @@ def test_the_small_thesis_study_is_the_thesis_at_another_size_with_students_that
 def _at_32(student: Student) -> Student:
     """A quarter as wide, but for the small CNNs, which the thesis trained from random weights too."""
     width = student.width if student.architecture.startswith("cnn_") else 0.25
-    return student.model_copy(update={"input_size": 32, "weights": "", "width": width})
+    return student.model_copy(update={"input_size": 32, "weights": "", "adapt": False, "width": width})
 
 
 def test_the_thesis_study_holds_every_experiment_once() -> None:
