@@ -26,6 +26,7 @@ from edgesearch.board_eval.targets._registry import load_dpu
 from edgesearch.board_eval.targets._runners import HostRunner
 from edgesearch.errors import TargetError
 from edgesearch.files import parse_json
+from edgesearch.plugins import source_fingerprint
 
 __all__ = ["BoardProfile", "TimingConstants", "load_profile", "profile_names"]
 
@@ -149,18 +150,12 @@ def load_profile(name_or_path: str | Path, *, folder: Path | None = None) -> Boa
     if not isinstance(raw, dict):
         raise TargetError(f"board profile {str(name_or_path)!r} is not a JSON object")
     if isinstance(raw.get("dpu"), str):
-        raw["dpu"] = load_dpu(raw["dpu"], folder=_place_of(raw["dpu"], folder, Path(name_or_path).parent)).model_dump()
+        has_it = folder is not None and bool(source_fingerprint(raw["dpu"], folder=folder))
+        raw["dpu"] = load_dpu(raw["dpu"], folder=folder if has_it else Path(name_or_path).parent).model_dump()
     try:
         return BoardProfile.model_validate(raw)
     except ValidationError as error:
         raise TargetError(f"board profile {str(name_or_path)!r}: {_sentence(error)}") from error
-
-
-def _place_of(import_path: str, folder: Path | None, beside: Path) -> Path:
-    """Where the code is looked for first: in `folder` where that has the module, else beside the profile."""
-    module = import_path.partition(":")[0].partition(".")[0]
-    has_it = folder is not None and ((folder / f"{module}.py").is_file() or (folder / module).is_dir())
-    return folder if folder is not None and has_it else beside
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Collection
 from pathlib import Path
@@ -15,7 +14,6 @@ from edgesearch.search.study import holds_password
 
 _VARIABLE = "EDGESEARCH_STORAGE"
 _DEFAULT_HOME = Path("runs")
-_PASSWORD = re.compile(r"://[^/@]*:[^/@]*@|://.*[?&](?:password|passfile|sslpassword|passwd)=", re.IGNORECASE)
 
 
 def options(study: str | None, home: Path, storage: str | None) -> str:
@@ -45,7 +43,7 @@ def given(*, without: Collection[str]) -> list[str]:
         if context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
             value = context.params[option.name]
             for each in map(str, value if option.multiple else [value]):
-                if not _PASSWORD.search(each):
+                if not holds_password(each):
                     words += [option.opts[0]] if option.is_flag else [option.opts[0], each]
     return words
 

@@ -10,7 +10,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import quote_plus
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import URL, make_url
@@ -22,10 +21,9 @@ from edgesearch.errors import StudyError
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError, sqlite3.Error)
 #: A file system with fewer free bytes is full: SQLite then calls many of its errors by other names.
 _ROOM = 1 << 16
-#: Keys of a URL's query that hold a password, or name the file of one; libpq's, and `passwd` of MySQL's drivers.
-_SECRETS = ("password", "passfile", "sslpassword", "passwd")
-_SECRET_WORDS = re.compile(rf"(://[^:/@]*:)[^@]*(?=@)|([?&](?:{'|'.join(_SECRETS)})=)[^&]*", re.IGNORECASE)
-_HIDDEN = "***"
+#: A password in a URL's authority, as SQLAlchemy reads it, or behind a key of its query that holds one or names the file of
+#: one (libpq's, and `passwd` of MySQL's drivers).
+_PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*(?=@)|([?&](?:password|passfile|sslpassword|passwd)=)[^&]*", re.IGNORECASE)
 
 
 def parse_url(url: str) -> URL:
@@ -33,27 +31,19 @@ def parse_url(url: str) -> URL:
     try:
         return make_url(url)
     except (ArgumentError, ValueError) as error:  # a port that is no number is a ValueError
-        shown = _SECRET_WORDS.sub(lambda found: f"{found[1] or found[2]}{_HIDDEN}", url)
         raise StudyError(
-            f"--storage {shown!r} is not a database URL; expected one such as sqlite:///runs/studies.db"
+            f"--storage {shown_url(url)!r} is not a database URL; expected one such as sqlite:///runs/studies.db"
         ) from error
 
 
 def shown_url(url: str) -> str:
     """The URL without its password, in its authority or its query."""
-    parsed = make_url(url)
-    hidden = parsed.update_query_dict(dict.fromkeys(_secrets(parsed), _HIDDEN))
-    return hidden.render_as_string(hide_password=True).replace(quote_plus(_HIDDEN), _HIDDEN)
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", url)
 
 
-def holds_password(url: str) -> bool:
-    """Whether there is a password in the URL's authority or query; raises ArgumentError for what is no URL."""
-    parsed = make_url(url)
-    return parsed.password is not None or bool(_secrets(parsed))
-
-
-def _secrets(parsed: URL) -> list[str]:
-    return [key for key in parsed.query if key.lower() in _SECRETS]
+def holds_password(text: str) -> bool:
+    """Whether it is a URL with a password in its authority or query."""
+    return _PASSWORD.search(text) is not None
 
 
 def driver_hint(url: str) -> str:
