@@ -20,8 +20,8 @@ STANDIN = Path(__file__).parent / "vitis" / "standin"
 
 @pytest.fixture(scope="session")
 def warm() -> Iterator[str]:
-    """The name of a fork server from which programs of `write_client` have their processes."""
-    with pytest.MonkeyPatch.context() as patch, closing(ForkServer(secrets.token_hex(16))) as server:
+    """The name of a fork server for programs of `write_client`; it is nobody's child, since other tests count theirs."""
+    with pytest.MonkeyPatch.context() as patch, closing(ForkServer(secrets.token_hex(16), shared=True)) as server:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         server.start()
         yield server.name
