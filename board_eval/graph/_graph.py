@@ -136,11 +136,16 @@ class Reshape(Node):
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A network: nodes in execution order, the last one its output. Raises GraphError when it is not well formed."""
+    """A network: nodes in execution order, the last one its output. Raises GraphError when it is not well formed.
+
+    apart: the same network with each batch-norm behind a linear layer as a `scale` of its own, as pytorch_nndct has it; a
+    network that was lowered holds it where the two differ and the target has both, what is made of its nodes does not.
+    """
 
     name: str
     nodes: tuple[Node, ...]
     bits: int = 8
+    apart: Graph | None = None
 
     def __post_init__(self) -> None:
         seen: dict[str, Node] = {}

@@ -111,7 +111,8 @@ class Layers(Windows):
             and self._only_reader(at, source)
             and self.sources[source].batch_norm is None
         )
-        if foldable:
+        self.joins_vectors |= foldable and isinstance(node, Linear)
+        if foldable and not (self.apart and isinstance(node, Linear)):
             assert isinstance(node, Conv | Depthwise | Linear)
             self.nodes[source] = fold_batch_norm(node, scale, shift)
             self.sources[source] = Source(self.sources[source].module, str(at.target))

@@ -6,6 +6,7 @@ them all.
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -58,13 +59,27 @@ def lower_with_sources(
     model.eval()
     try:
         if not _is_one_layer(model):
-            return _Lowering(model, _trace(model, name), name, shape).run(target)
-        whole = nn.Sequential(OrderedDict([(_ONLY, model)]))
-        lowered = _Lowering(whole, _trace(whole, name), name, shape).run(target)
+            return _lower(model, name, shape, target)
+        lowered = _lower(nn.Sequential(OrderedDict([(_ONLY, model)])), name, shape, target)
         return Lowered(lowered.graph, {node: Source("", None) for node in lowered.sources})
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+def _lower(model: nn.Module, name: str, shape: tuple[int, int, int], target: Target | None) -> Lowered:
+    traced = _trace(model, name)
+    lowering = _Lowering(model, traced, name, shape)
+    lowered = lowering.run(target)
+    if not lowering.joins_vectors:
+        return lowered
+    apart = _Lowering(model, traced, name, shape)
+    apart.apart = True
+    try:
+        graph = dataclasses.replace(lowered.graph, apart=apart.run(target).graph)
+    except LoweringError:  # a scale that the target does not have
+        return lowered
+    return Lowered(graph, lowered.sources)
 
 
 def _checked_shape(model: object, shape: object) -> tuple[int, int, int]:

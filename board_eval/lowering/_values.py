@@ -59,6 +59,8 @@ class Values:
         self.flattened: dict[str, Shape] = {}
         #: Reshapes back to a vector, and the batch-norm in front of each that scales it as an image of one pixel.
         self.vector_scales: dict[str, str] = {}
+        #: Whether a batch-norm behind a linear layer stays an operation of its own, and whether there is one.
+        self.apart, self.joins_vectors = False, False
         self.sources: dict[str, Source] = {}
         self.halves: dict[fx.Node, Half] = {}
         #: Names of the xmodel operations of each node, without constants: the operation and its activation.

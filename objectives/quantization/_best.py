@@ -40,7 +40,7 @@ from edgesearch.objectives.quantization._positions import (
 )
 from edgesearch.objectives.quantization._reconstruction import reconstruct
 from edgesearch.objectives.quantization._sensitivity import measure
-from edgesearch.objectives.quantization._vitis import quantize_vitis
+from edgesearch.objectives.quantization._vitis import quantize_as_it_is
 
 #: The largest tensor over all images that is kept while layers are corrected, in elements.
 _ELEMENTS = 64_000_000
@@ -64,7 +64,7 @@ def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 
     shown, held = hold_back(images, seed)
     rivals = quantize_alone(graph, shown, bits=bits, seed=seed, device=device)
     try:
-        rivals["vitis"] = quantize_vitis(graph, images, bits=bits, device=device)
+        rivals["vitis"] = quantize_as_it_is(graph, images, bits=bits, device=device)
     except QuantizationError as error:  # its values may overflow where those of this method do not
         _LOG.info('network %s: nothing to compare with, since "vitis" cannot quantize it: %s', graph.name, error)
     judge = Judge.of(graph, judged_on(held, seed), device=device)

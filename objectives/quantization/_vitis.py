@@ -2,6 +2,7 @@
 
 ReLU6 becomes ReLU, layers are equalized, parameters get their positions once, activations one position per image of which the
 most frequent so far counts, and every bias is corrected a little after every image until its layer's noise has settled.
+A batch-norm behind a linear layer is not folded into it.
 """
 
 from __future__ import annotations
@@ -41,6 +42,11 @@ def quantize_vitis(
     graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 8, seed: int = 0, device: str = "cpu"
 ) -> Graph:
     """See `quantize`; nothing is left to chance, so `seed` changes nothing."""
+    return quantize_as_it_is(graph.apart or graph, images, bits=bits, device=device)
+
+
+def quantize_as_it_is(graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 8, device: str = "cpu") -> Graph:
+    """The same of a network with batch-norms behind linear layers folded, where `graph` has them so."""
     network = Network.of(without_relu6(graph))
     with torch.no_grad():
         equalize_as_vitis(network)

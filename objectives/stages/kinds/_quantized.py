@@ -33,6 +33,7 @@ class QuantizedSettings(TrainedSettings):
     keep_zeros: whether the network's weights at zero stay there whatever the algorithm does to the others.
     relu6_version: of the code that trains the positions of values behind a ReLU6, where the network may have one.
     best_version: of the code of PTQ by "best".
+    vitis_version: of the code of PTQ by "vitis", where the network may have a batch-norm behind a linear layer.
     """
 
     quantization: Quantization
@@ -41,6 +42,7 @@ class QuantizedSettings(TrainedSettings):
     keep_zeros: bool = False
     relu6_version: int = 1
     best_version: int = 1
+    vitis_version: int = 1
 
 
 def _place(plan: Plan) -> Stage:
@@ -51,6 +53,7 @@ def _place(plan: Plan) -> Stage:
             quantization=quantization,
             keep_zeros=plan.candidate.pruning.sparse,
             best_version=_best_version(quantization),
+            vitis_version=_vitis_version(plan.candidate.student, quantization),
         )
         return plan.make("quantized", settings, reads=("calibration", "validation"), network=network)
     scratch = quantization.start == "scratch"
@@ -80,6 +83,11 @@ def _best_version(quantization: Quantization) -> int:
     is_best = quantization.algorithm == "best" and quantization.backend == "edgesearch" and quantization.bits != 16
     # 1: what `vitis` makes of some of the images was its rival; 2: both were judged on single images alone
     return 3 if is_best else 1
+
+
+def _vitis_version(student: Student, quantization: Quantization) -> int:
+    is_vitis = quantization.algorithm == "vitis" and quantization.backend == "edgesearch" and quantization.bits != 16
+    return 2 if is_vitis and is_import_path(student.architecture) else 1  # 1: a batch-norm behind a linear layer was folded
 
 
 def _recipe(plan: Plan) -> quantizer.QatRecipe:

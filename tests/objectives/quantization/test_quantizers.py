@@ -67,7 +67,7 @@ def test_best_returns_whichever_is_closest_to_the_float_network_on_held_back_ima
     good, bad = quantize_vitis(network, hold_back(images, 0)[0]), spoil(quantize_vitis(network, images))
     own = {name: good if name == closest else bad for name in ("best", "unlearnt")}
     monkeypatch.setattr(_best, "quantize_alone", lambda *_, **__: own)
-    monkeypatch.setattr(_best, "quantize_vitis", lambda *_, **__: good if closest == "vitis" else bad)
+    monkeypatch.setattr(_best, "quantize_as_it_is", lambda *_, **__: good if closest == "vitis" else bad)
     with caplog.at_level("INFO"):
         assert quantize_best(network, images) is good
     assert f"{closest} is taken" in caplog.text
@@ -82,7 +82,7 @@ def test_where_vitis_cannot_quantize_a_network_best_goes_without_it(
 
     good, bad = quantize_vitis(network, images), spoil(quantize_vitis(network, images))
     monkeypatch.setattr(_best, "quantize_alone", lambda *_, **__: {"best": bad, "unlearnt": bad} | {better: good})
-    monkeypatch.setattr(_best, "quantize_vitis", overflow)
+    monkeypatch.setattr(_best, "quantize_as_it_is", overflow)
     with caplog.at_level("INFO"):
         assert quantize_best(network, images) is good
     assert "cannot quantize it: layer 'b' puts out 1.5e+15" in caplog.text
@@ -103,7 +103,7 @@ def test_of_two_classifiers_the_one_that_moves_less_probability_is_taken_whateve
     own, vitis = dataclasses.replace(rival, name="leaning"), dataclasses.replace(rival, name="turned")
     monkeypatch.setattr(_distance, "execute", lambda graph, shown, device: answers[graph.name])
     monkeypatch.setattr(_best, "quantize_alone", lambda *_, **__: {"best": own, "unlearnt": own})
-    monkeypatch.setattr(_best, "quantize_vitis", lambda *_, **__: vitis)
+    monkeypatch.setattr(_best, "quantize_as_it_is", lambda *_, **__: vitis)
     assert quantize_best(network, images) is vitis
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from edgesearch.board_eval.execution import Network, execute
 from edgesearch.board_eval.execution._reference import reference_values
-from edgesearch.board_eval.graph import Activation, Add, Concat, Conv, Depthwise, Graph, round_activations
+from edgesearch.board_eval.graph import Activation, Add, Concat, Conv, Depthwise, Graph, Reshape, round_activations
 from edgesearch.board_eval.lowering import lower
 from edgesearch.objectives.quantization._positions import owners
 from edgesearch.objectives.quantization._quantize import quantize
@@ -37,9 +37,9 @@ def lowered(model: nn.Module, seed: int = 0) -> Graph:
 def check_execution(quantized: Graph) -> None:
     """The integers are those of the reference of exact fractions."""
     pixels = round_activations(IMAGES[0], quantized.input.fix).astype(np.int8)
-    expected = reference_values(quantized, pixels)[quantized.output.name]
-    fix = quantized.output.fix
-    np.testing.assert_array_equal(execute(quantized, pixels[None])[0], np.ldexp(expected, -fix).astype(np.float32))
+    last = next(node for node in reversed(quantized.nodes) if not isinstance(node, Reshape))
+    expected = np.ldexp(reference_values(quantized, pixels)[last.name], -last.fix).astype(np.float32)
+    np.testing.assert_array_equal(execute(quantized, pixels[None])[0], expected.reshape(quantized.output.shape))
 
 
 # -- fix positions of concats
@@ -68,6 +68,67 @@ def test_a_position_is_shared_by_the_single_reader_of_what_is_no_concat() -> Non
     assert [node.name for node in quantized if node.fix is None] == ["b", "c"]
     check_execution(quantized)
     check_execution(quantize(graph, IMAGES, method="best"))
+
+
+# -- batch-norm behind a linear layer
+
+
+class NormedHead(nn.Module):
+    """`first` and its batch-norm, with what `tail` does to the sum; `last` has a batch-norm at the network's end."""
+
+    def __init__(self, tail: nn.Module | None, *, normed_end: bool) -> None:
+        super().__init__()
+        self.body, self.tail = nn.Conv2d(3, 4, 3, stride=2), tail
+        self.first, self.norm = nn.Linear(36, 6, bias=False), nn.BatchNorm1d(6)
+        self.last, self.end = nn.Linear(6, 5), nn.BatchNorm1d(5) if normed_end else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.first(torch.relu(self.body(x)).flatten(1)))
+        return self.end(self.last(x if self.tail is None else self.tail(x)))
+
+
+TAILS = {"none": None, "relu": nn.ReLU(), "relu6": nn.ReLU6(inplace=True), "leaky": nn.LeakyReLU(0.1), "dropout": nn.Dropout()}
+
+
+@pytest.mark.parametrize("normed_end", [False, True])
+@pytest.mark.parametrize("tail", TAILS.values(), ids=TAILS)
+def test_a_batch_norm_behind_a_linear_layer_is_a_scale_of_its_own_for_vitis_alone(
+    tail: nn.Module | None, normed_end: bool
+) -> None:
+    model = NormedHead(tail, normed_end=normed_end)
+    graph = lowered(model)
+    assert not any(isinstance(node, Depthwise) for node in graph)
+    quantized = {method: quantize(graph, IMAGES, method=method) for method in ("vitis", "best")}
+    scales = {method: [node for node in made if isinstance(node, Depthwise)] for method, made in quantized.items()}
+    assert [node.name for node in scales["vitis"]] == ["norm", "end"][: 1 + normed_end]
+    assert all(node.scale for node in scales["vitis"])
+    assert scales["best"] == []
+    assert {made.output.shape for made in quantized.values()} == {(5,)}
+    for made in quantized.values():
+        check_execution(made)
+
+
+def test_a_batch_norm_behind_a_linear_layer_is_neither_corrected_nor_part_of_its_weights() -> None:
+    model = NormedHead(None, normed_end=True)
+    quantized = quantize(lowered(model), IMAGES, method="vitis")
+    assert quantized.by_name["first"].bias is None
+    np.testing.assert_array_equal(quantized.by_name["last"].weight, rounded(model.last.weight))
+    gamma, beta = (np.float32(x.detach().numpy()) for x in (model.end.weight, model.end.bias))
+    mean, variance = (np.float32(x.numpy()) for x in (model.end.running_mean, model.end.running_var))
+    factor = gamma / np.sqrt(variance + np.float32(1e-5))
+    np.testing.assert_array_equal(quantized.by_name["end"].weight.ravel(), rounded(torch.from_numpy(factor)))
+    np.testing.assert_array_equal(quantized.by_name["end"].bias, rounded(torch.from_numpy(beta - mean * factor)))
+
+
+def rounded(values: torch.Tensor) -> np.ndarray:
+    """On the grid of the position with the smallest squared error, the coarsest such; halves away from zero."""
+    values = values.detach().numpy().astype(np.float64)
+    start = math.floor(-math.log2(max(values.min() / -128.5, values.max() / 127.5)))
+    grids = [
+        np.clip(np.sign(values) * np.floor(np.abs(values) * 2.0**fix + 0.5), -128, 127) / 2.0**fix
+        for fix in range(start, start + 5)
+    ]
+    return min(grids, key=lambda grid: ((grid - values) ** 2).sum()).astype(np.float32)
 
 
 # -- ReLU behind pools and the input

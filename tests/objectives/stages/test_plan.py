@@ -254,6 +254,17 @@ def test_the_version_of_clips_at_six_is_in_the_keys_of_qat_of_networks_that_may_
     assert version("mobilenet_v2", backend="nndct") is None
 
 
+def test_the_version_of_vitis_is_in_the_keys_of_networks_that_may_have_a_batch_norm_behind_a_linear_layer() -> None:
+    def version(architecture: str = "mine:Network", **quantization: Any) -> Any:
+        student = Student(architecture=architecture, input_size=16)
+        method = Quantization.model_validate({"algorithm": "vitis", **quantization})
+        return chain(Candidate(student=student, quantization=method))["quantized"].parameters.get("vitis_version")
+
+    assert version() == version(bits=5) == 2
+    assert [version("mlp"), version("resnet20"), version(algorithm="best")] == [None] * 3
+    assert [version(method="qat"), version(bits=16)] == [None] * 2
+
+
 def test_the_version_of_the_own_quantizer_is_in_the_keys_of_what_it_makes() -> None:
     def version(**quantization: Any) -> Any:
         method = Quantization.model_validate(quantization)
