@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
@@ -166,6 +168,15 @@ class RayPool:
             self._server.close()
 
     def _start(self) -> None:
+        """A local instance that did not come up is started once more: Ray gives its node 30 s, however busy the machine is."""
+        try:
+            self._start_once()
+        except StudyError as error:
+            if self._address is not None or type(error.__cause__) is not Exception:  # as which Ray raises that alone
+                raise
+            self._start_once()
+
+    def _start_once(self) -> None:
         local = self._address is None
         if local:
             self._server.start()  # its imports take as long as Ray's start
@@ -183,9 +194,8 @@ class RayPool:
                 if not is_theirs:
                     self._stop()
                     for process in psutil.Process().children():
-                        with suppress(psutil.NoSuchProcess):
-                            if process not in before and process.name() in _DAEMONS:
-                                _kill(process)
+                        if process not in before and _is_rays(process, ray):
+                            _kill(process)
                 raise
         try:
             keep_quiet()
@@ -347,6 +357,15 @@ def _daemons() -> dict[str, psutil.Process]:
     """Those of this process's instance, by name."""
     children = {child.name(): child for child in psutil.Process().children()}
     return {name: children[name] for name in _DAEMONS}
+
+
+def _is_rays(process: psutil.Process, ray: ModuleType) -> bool:
+    """Whether the process runs one of Ray's own programs."""
+    folder = str(Path(*ray.__path__))
+    try:
+        return any(word.startswith(folder) for word in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def _runs(process: psutil.Process) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -255,6 +257,34 @@ def test_what_stops_a_start_halfway_stops_ray_too(when: str, monkeypatch: pytest
     assert not ray.is_initialized()
     left = {child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE}
     assert left <= before
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_local_ray_that_does_not_come_up_in_time_is_started_once_more_and_leaves_nothing(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray._private import services
+
+    get_node, left_to_fail = services.get_node, [True] * failures
+
+    def late(*given: Any, **more: Any) -> Any:
+        if left_to_fail and left_to_fail.pop():
+            raise Exception("The current node timed out during startup.")
+        return get_node(*given, **more)
+
+    monkeypatch.setattr(services, "get_node", late)
+    before = set(psutil.Process().children(recursive=True))
+    if failures == 2:
+        with pytest.raises(StudyError, match=r"a local Ray does not start: The current node timed out during startup\.; try"):
+            RayPool(1)
+    else:
+        RayPool(1).close()
+    assert not left_to_fail
+    left = {child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE}
+    assert left <= before
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Ray asks none of its processes that did not come up how it ended
+        gc.collect()
 
 
 def test_a_ray_of_the_users_own_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

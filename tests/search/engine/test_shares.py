@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,11 @@ def test_a_study_makes_room_for_another_one_and_takes_it_back(tmp_path: Path, cl
         second = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert second.stdin is not None
         assert second.stdout is not None
-        assert second.stdout.readline() == "2\n"
+        with ThreadPoolExecutor(1) as threads:
+            said = threads.submit(second.stdout.readline)
+            while not said.done():  # a study that is silent for long has no share
+                first.wait(0.5)
+        assert said.result() == "2\n"
         until(first, 2)
         second.stdin.close()
         assert second.wait(60) == 0
