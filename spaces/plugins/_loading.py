@@ -8,6 +8,7 @@ imported is not known: one of the user's own is imported again where a file of i
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -123,10 +124,27 @@ def _forget(name: str) -> None:
         return
     file = Path(source)
     root = root_of(file.parent, name if file.name == "__init__.py" else name.rpartition(".")[0])
+    inside, real = os.path.join(root, ""), _RealPaths()
     for other, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
-        if other == name or (path and other != "__main__" and _is_of_project(Path(path).resolve(), root)):
+        is_inside = bool(path) and real(path).startswith(inside)  # few of thousands are
+        if other == name or (is_inside and other != "__main__" and _is_of_project(Path(real(path)), root)):
             del sys.modules[other]
+
+
+class _RealPaths:
+    """Paths without links; each folder is followed once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, path: str) -> str:
+        if os.path.islink(path):
+            return os.path.realpath(path)
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._folders[folder], name)
 
 
 def _is_of_project(file: Path, root: Path) -> bool:
