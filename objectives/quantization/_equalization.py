@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from edgesearch.board_eval.execution import Network
@@ -123,6 +122,8 @@ class _Problem:
 
     def solve(self) -> Tensor:
         """log2 of the scale of every id."""
+        from scipy.optimize import minimize  # half a second, for nothing in processes that quantize nothing
+
         start = torch.zeros(len(self._low), dtype=torch.float64)
         if bool((self._low == self._high).all()) or float(self.cost(start)) == 0:  # nothing may move, or reaches the logits
             return start

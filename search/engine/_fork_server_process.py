@@ -42,6 +42,7 @@ def _import_all() -> None:
         getattr(objectives, name)
     objectives.stage_specs()
     import_torchvision("models")
+    import_module("scipy.optimize")  # which quantization imports when it runs
 
 
 class _Server:
