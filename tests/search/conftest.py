@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.storages._rdb.storage import _VersionManager
 from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
@@ -59,6 +60,20 @@ def shared_server() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, closing(ForkServer(shared=True)) as server:  # nobody's child
         server.start()
         patch.setenv(SHARED_VARIABLE, server.name)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_history() -> Iterator[None]:
+    """Optuna reads the files that tell how its tables came about once, not for each storage that a test opens."""
+    create, made = _VersionManager._create_alembic_script, []
+
+    def created(manager: _VersionManager) -> Any:
+        made.extend(() if made else [create(manager)])
+        return made[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_VersionManager, "_create_alembic_script", created)
         yield
 
 
