@@ -78,7 +78,7 @@ def owns_position(node: Node, owned_by: dict[str, str]) -> bool:
 def round_half_up(value: Tensor, fix: int, bits: int = 8) -> Tensor:
     """Real values on the grid of `fix`, rounded half up and saturated: what the DPU does to activations."""
     low, high = limits(bits)
-    return torch.floor(value * 2.0**fix + 0.5).clamp_(low, high).mul_(2.0**-fix)
+    return (value * 2.0**fix).add_(0.5).floor_().clamp_(low, high).mul_(2.0**-fix)
 
 
 def round_half_away(value: Tensor, fix: int, bits: int = 8) -> Tensor:
@@ -103,7 +103,7 @@ def search_position(value: Tensor, bits: int = 8, *, weights: bool = False) -> i
     if base >= MAX_FIX:
         return MAX_FIX
     rounding = round_half_away if weights else round_half_up
-    errors = [float((rounding(value, base + i, bits) - value).square().sum()) for i in range(_CANDIDATES)]
+    errors = [float(rounding(value, base + i, bits).sub_(value).square_().sum()) for i in range(_CANDIDATES)]
     return min(base + errors.index(min(errors)), MAX_FIX)
 
 
