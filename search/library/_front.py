@@ -49,8 +49,9 @@ class StudyRecord(Record):
         "edgesearch" (None: the study's) it holds the compiled xmodel that the board runs; with "vai" the one that Vitis AI's
         compiler makes, where that is on this machine, beside what edgesearch would make, and the manifest has the line that
         makes it elsewhere: `note` is told what is missing. A candidate that is not deployable has no xmodel. Raises StudyError
-        when the trial is not COMPLETE, when the store no longer has its networks, and when the folder cannot be written;
-        DataError when the study's images cannot be read; CompileError when the network cannot be compiled.
+        when the trial is not COMPLETE, when the store no longer has its networks, when the study was started with other
+        settings, images or another profile of its board than there are now, and when the folder cannot be written; DataError
+        when the study's images cannot be read; CompileError when the network cannot be compiled.
         """
         return self.study._export(self, Path(output), compiler, note)
 

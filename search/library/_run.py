@@ -28,7 +28,7 @@ from edgesearch.search.engine import (
     share_machine,
 )
 from edgesearch.search.library._inputs import Inputs, check_vitis
-from edgesearch.search.library._sameness import refuse_other_inputs
+from edgesearch.search.library._sameness import keep_inputs, refuse_other_inputs
 from edgesearch.search.library._starts import fetch_weights
 from edgesearch.search.library._stores import study_store
 from edgesearch.search.study import (
@@ -133,6 +133,7 @@ def run_study(
         ):
             study = create_or_resume(database, settings)
             refuse_other_inputs(inputs, study)
+            keep_inputs(inputs, study)
             store_places(study, settings, file)
             trials = _asked_for(settings, study) if trials is None else trials
             if made := made_otherwise(inputs, study):

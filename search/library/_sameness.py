@@ -1,4 +1,4 @@
-"""What must be the same when a study is resumed, beside its settings: the images, and the profile of its simulated board."""
+"""What must be the same when a study is resumed or its trials exported: settings, images, profile of its simulated board."""
 
 from __future__ import annotations
 
@@ -12,29 +12,47 @@ from edgesearch.board_eval import SimulatedBoard
 from edgesearch.errors import StudyError
 from edgesearch.objectives import DataSet
 from edgesearch.search.library._inputs import Inputs
+from edgesearch.search.study import StudyFile, refuse_changes
 
 #: Attributes of an Optuna study.
 _IMAGES, _PARTS, _COUNT, _PROFILE = "data_fingerprint", "data_fingerprints", "validation_images", "board_profile"
 _WORDS = {"meta": "classes, channels, size or normalisation", "train": "the training images"}
 
 
+def same_inputs(inputs: Inputs, settings: StudyFile, study: optuna.Study | None) -> Inputs:
+    """The inputs, which a stored study with these settings was made with.
+
+    Raises StudyError with the difference where it was started with other settings or inputs.
+    """
+    if study is not None:
+        refuse_changes(study, settings)
+        refuse_other_inputs(inputs, study)
+    return inputs
+
+
 def refuse_other_inputs(inputs: Inputs, study: optuna.Study) -> None:
-    """Keep what a new study is started with; raise StudyError with the difference where a stored one had other inputs.
+    """Raise StudyError with the difference where a stored study was started with other inputs.
 
     The profiles that come with this program change with its versions, and are no reason to refuse a study.
     """
     _refuse_other_images(study, inputs.data)
-    if isinstance(inputs.board, SimulatedBoard) and inputs.settings.board.endswith(".json"):
-        _refuse_other_profile(study, inputs.settings.board, dict(inputs.board.content))
+    if (profile := _profile(inputs)) is not None:
+        _refuse_other_profile(study, inputs.settings.board, profile)
 
 
-def _refuse_other_images(study: optuna.Study, data: DataSet) -> None:
-    known = study.user_attrs.get(_IMAGES)
-    if known is None:
+def keep_inputs(inputs: Inputs, study: optuna.Study) -> None:
+    """Keep what a study is started with, where nothing is kept yet."""
+    known, data = study.user_attrs, inputs.data
+    if _IMAGES not in known:
         study.set_user_attr(_PARTS, dict(data.fingerprints))
         study.set_user_attr(_IMAGES, data.fingerprint)
         study.set_user_attr(_COUNT, len(data.validation))
-    elif known != data.fingerprint:
+    if (profile := _profile(inputs)) is not None and _PROFILE not in known:
+        study.set_user_attr(_PROFILE, profile)
+
+
+def _refuse_other_images(study: optuna.Study, data: DataSet) -> None:
+    if study.user_attrs.get(_IMAGES, data.fingerprint) != data.fingerprint:
         stored: Mapping[str, str] = study.user_attrs.get(_PARTS, {})
         others = [part for part, fingerprint in data.fingerprints.items() if stored.get(part, fingerprint) != fingerprint]
         named = [_WORDS.get(part, f"the {part} images") for part in others]
@@ -46,12 +64,16 @@ def _refuse_other_images(study: optuna.Study, data: DataSet) -> None:
         )
 
 
-def _refuse_other_profile(study: optuna.Study, path: str, content: dict[str, Any]) -> None:
-    stored = study.user_attrs.get(_PROFILE)
-    given = json.loads(json.dumps(content))  # tuples are lists once they were stored
-    if stored is None:
-        study.set_user_attr(_PROFILE, given)
-        return
+def _profile(inputs: Inputs) -> dict[str, Any] | None:
+    """The content of the user's own profile, as it is stored; None where the board is no profile of theirs."""
+    if not isinstance(inputs.board, SimulatedBoard) or not inputs.settings.board.endswith(".json"):
+        return None
+    content: dict[str, Any] = json.loads(json.dumps(dict(inputs.board.content)))  # tuples are lists once they were stored
+    return content
+
+
+def _refuse_other_profile(study: optuna.Study, path: str, given: dict[str, Any]) -> None:
+    stored = study.user_attrs.get(_PROFILE, given)
     changes = [f"{'.'.join(where)}: was {json.dumps(old)}, is {json.dumps(new)}" for where, old, new in _changes(stored, given)]
     if changes:
         raise StudyError(

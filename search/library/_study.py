@@ -19,6 +19,7 @@ from edgesearch.search.library._front import Front, StudyRecord
 from edgesearch.search.library._inputs import Inputs, check_code, check_teacher, read_inputs, unsupported_students
 from edgesearch.search.library._progress import as_progress
 from edgesearch.search.library._reading import find_study, is_stored
+from edgesearch.search.library._sameness import same_inputs
 from edgesearch.search.library._starts import check_starts
 from edgesearch.search.library._stores import existing_store, no_store, store_place
 from edgesearch.search.study import (
@@ -202,7 +203,8 @@ class Study:
         """Take one candidate through the study's pipeline, in a child process, and return its figures by name.
 
         It becomes no trial; its stages are kept in the store. With `test` also its accuracy on the test images. Raises
-        StudyError when a stage fails, and PluginError, before one runs, for code that cannot be imported.
+        StudyError when a stage fails, and where `inputs` does, and PluginError, before one runs, for code that cannot be
+        imported.
         """
         from edgesearch.search.library._evaluate import evaluate_candidate
 
@@ -303,8 +305,8 @@ class Study:
         seconds = {kind: max(kept.get(kind, 0.0), spent.get(kind, 0.0)) for kind in kept | spent}
         made_by = [artifact.made_by for artifact in artifacts]
         stored = self._stored()
-        file = study_file(stored) if stored is not None else self._file
-        return run_of(view, self.settings.to_json(), made_by, seconds, file=file)
+        settings, file = (self.settings, self._file) if stored is None else (stored_settings(stored), study_file(stored))
+        return run_of(view, settings.to_json(), made_by, seconds, file=file)
 
     def calibrate(
         self, profile: BoardProfile | None = None, *, name: str | None = None, keep_unexplained: bool = False
@@ -325,8 +327,11 @@ class Study:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """The settings with the data set and the board that they name; a loaded study reads them when they are first needed."""
-        return self._opened or read_inputs(self.settings, to_run=False)
+        """The settings with the data set and the board that they name; a loaded study reads them when they are first needed.
+
+        Raises StudyError where it was started with other images or another content of its board's profile.
+        """
+        return self._opened or same_inputs(read_inputs(self.settings, to_run=False), self.settings, self._stored())
 
     def _stored(self) -> optuna.Study | None:
         if self._opened is not None and not is_stored(self.name, self.storage, self.home):
@@ -343,14 +348,15 @@ class Study:
     def _export(
         self, record: StudyRecord, output: Path, compiler: Compiler | None, note: Callable[[str], object] | None
     ) -> Path:
+        inputs = same_inputs(self.inputs, self.settings, self._stored())
         return export_trial(
             record,
             self.settings,
-            self.inputs.data,
+            inputs.data,
             self._store(),
             output,
             compiler=compiler or self.settings.compiler,
-            compiled=self.inputs.compiled(record.candidate),
+            compiled=inputs.compiled(record.candidate),
             test_accuracy=self.view().test_accuracy.get(record.number),
             note=note,
         )

@@ -18,8 +18,8 @@ from _exported import COMPILED, manifest_of
 from edgesearch.board_eval import CompiledXmodel, Miscompiled, execute, load_profile, read_xmodel
 from edgesearch.errors import CompileError, StudyError
 from edgesearch.objectives import Store, load_data, prepare
-from edgesearch.search import Study, StudyRecord, load_network
-from edgesearch.search.export import _compiled
+from edgesearch.search import Study, load_network
+from edgesearch.search.export import _compiled, export_trial
 
 
 def test_an_exported_folder_holds_what_its_manifest_names(exported: Path) -> None:
@@ -145,9 +145,9 @@ def test_without_amds_compiler_one_line_says_what_is_missing_and_the_command(tin
 @pytest.mark.parametrize("board", ["kv260", "zcu102"])
 @pytest.mark.usefixtures("no_vitis")
 def test_the_arch_json_is_the_boards(board: str, tiny: Study, tmp_path: Path) -> None:
-    study = Study(tiny.settings.with_changes(board=board), tiny.home, tiny.storage, None)
-    record = StudyRecord.of(tiny.record(0), study)
-    line = manifest_of(record.export(tmp_path / "deploy", compiler="vai"))["compile"]
+    settings, store = tiny.settings.with_changes(board=board), Store(tiny.home.store)
+    folder = export_trial(tiny.record(0), settings, tiny.inputs.data, store, tmp_path / "deploy", compiler="vai")
+    line = manifest_of(folder)["compile"]
     assert f"--arch /opt/vitis_ai/compiler/arch/DPUCZDX8G/{board.upper()}/arch.json " in str(line)
 
 
