@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import URL, make_url
@@ -37,8 +38,9 @@ def parse_url(url: str) -> URL:
 
 
 def shown_url(url: str) -> str:
-    """The URL without its password, in its authority or its query."""
-    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", url)
+    """The URL without its password, in its authority or its query; that of an SQLite file with its path as it is."""
+    shown = _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", url)
+    return unquote(shown) if shown.startswith("sqlite") else shown
 
 
 def holds_password(text: str) -> bool:

@@ -6,6 +6,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy.engine import URL
+
 from edgesearch.errors import StudyError
 from edgesearch.files import expanded
 
@@ -30,14 +32,8 @@ class Home:
 
     @property
     def database(self) -> str:
-        """The default storage URL. Raises StudyError where it would mean another file."""
-        path = str((self.folder / "studies.db").resolve())
-        if "?" in path:
-            raise StudyError(
-                f"--home {str(self.root)!r} has a '?' in its path, which that of an SQLite file may not have; name another "
-                "folder, or a database with --storage"
-            )
-        return f"sqlite:///{path}"
+        """The default storage URL, which quotes what means something else there than in a path: '%', '?', '{'."""
+        return URL.create("sqlite", database=str((self.folder / "studies.db").resolve())).render_as_string()
 
     def logs(self, study: str) -> Path:
         """One log per stage attempt lies here."""
