@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +33,7 @@ from edgesearch.files import write_atomically
 from edgesearch.objectives import load_graph, prepare
 from edgesearch.search.export import stored_artifact
 from edgesearch.search.library._deployment import DeployedFile, Deployment, Figures
-from edgesearch.search.library._measurements import measurement_rows
+from edgesearch.search.library._measurements import measurement_rows, name_in
 
 if TYPE_CHECKING:
     from edgesearch.search.library._front import StudyRecord
@@ -79,7 +78,7 @@ def deploy_record(
     deployment = _compared(record, found, run, labels, graph=graph, file=file, xmodel=xmodel)
     _write(deployment)
     if csv is not None and deployment.logits.equal:
-        network = os.path.relpath(deployment.file.network.absolute(), csv.absolute().parent)
+        network = name_in(csv, deployment.file.network)
         append_measurements(csv, measurement_rows(network, run.report, found.profile.cores))
     return deployment
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +73,11 @@ def measurement_rows(network: str, report: RunReport, cores: int | None = None) 
         MeasurementRow(network, "latency", round(1e3 / report.latency.mean_ms, 3), runner),
         MeasurementRow(network, "throughput", round(report.throughput.fps, 3), runner, busy),
     )
+
+
+def name_in(csv: Path, network: Path) -> str:
+    """The network as a row of `csv` names it: by its path from the file's folder, which the system goes behind links."""
+    return os.path.relpath(network.resolve(), csv.parent.resolve())
 
 
 def calibrate_by_study(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from edgesearch.board_eval import RunReport, load_profile
 from edgesearch.search.library import _measurements
 from edgesearch.search.library._deploy import _predicted_by
-from edgesearch.search.library._measurements import measurement_rows, study_measurements
+from edgesearch.search.library._measurements import measurement_rows, name_in, study_measurements
 
 from ...board_eval._sshd import REPORT
 
@@ -53,3 +54,15 @@ def test_fewer_threads_than_cores_keep_only_so_many_busy() -> None:
     assert [cores(threads, 2) for threads in (1, 2, 4)] == [1, 2, 2]
     assert [cores(threads, None, 3) for threads in (1, 2, 6)] == [1, 2, 3]
     assert [cores(threads, None) for threads in (1, 2)] == [1, None]
+
+
+@pytest.mark.parametrize("linked", ["rows", "deploy"])
+def test_a_row_leads_to_its_network_where_a_folder_is_a_link(linked: str, tmp_path: Path) -> None:
+    other = {"rows": "deploy", "deploy": "rows"}[linked]
+    (tmp_path / "far" / "away" / linked).mkdir(parents=True)
+    (tmp_path / linked).symlink_to(tmp_path / "far" / "away" / linked)
+    (tmp_path / other).mkdir()
+    network = tmp_path / "deploy" / "net_int.xmodel"
+    network.touch()
+    name = name_in(tmp_path / "rows" / "rows.csv", network)
+    assert (tmp_path / "rows" / name).samefile(network)
