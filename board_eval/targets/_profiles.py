@@ -25,7 +25,7 @@ from edgesearch.board_eval.targets._dpu import Dpu
 from edgesearch.board_eval.targets._registry import load_dpu
 from edgesearch.board_eval.targets._runners import HostRunner
 from edgesearch.errors import TargetError
-from edgesearch.files import parse_json
+from edgesearch.files import expanded, parse_json
 from edgesearch.plugins import source_fingerprint
 
 __all__ = ["BoardProfile", "TimingConstants", "load_profile", "profile_names"]
@@ -142,7 +142,8 @@ def load_profile(name_or_path: str | Path, *, folder: Path | None = None) -> Boa
     In a file, `dpu` is the name of a size, the import path of a `Dpu` (looked for in `folder` and beside the file before where
     Python looks) or an object with its fields. Raises TargetError, and PluginError for an import path that leads to nothing.
     """
-    text = _profile_text(name_or_path)
+    path = expanded(name_or_path, "board profile", TargetError)
+    text = _profile_text(path)
     try:
         raw = parse_json(text, object_pairs_hook=_once)
     except ValueError as error:
@@ -151,7 +152,7 @@ def load_profile(name_or_path: str | Path, *, folder: Path | None = None) -> Boa
         raise TargetError(f"board profile {str(name_or_path)!r} is not a JSON object")
     if isinstance(raw.get("dpu"), str):
         has_it = folder is not None and bool(source_fingerprint(raw["dpu"], folder=folder))
-        raw["dpu"] = load_dpu(raw["dpu"], folder=folder if has_it else Path(name_or_path).parent).model_dump()
+        raw["dpu"] = load_dpu(raw["dpu"], folder=folder if has_it else path.parent).model_dump()
     try:
         return BoardProfile.model_validate(raw)
     except ValidationError as error:
@@ -185,11 +186,10 @@ def _sentence(error: ValidationError) -> str:
     return f"{key} = {first['input']!r}, expected {message}"
 
 
-def _profile_text(name_or_path: str | Path) -> str:
-    name = str(name_or_path)
+def _profile_text(path: Path) -> str:
+    name = str(path)
     if name in profile_names():
         return resources.files("edgesearch.board_eval.targets").joinpath(f"{name}.json").read_text(encoding="utf-8")
-    path = Path(name_or_path)
     if path.suffix != ".json":
         raise TargetError(f"unknown board {name!r}; known are {', '.join(profile_names())}, or the path of a .json profile")
     try:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from edgesearch.board_eval import BOARDS, Board, BoardPool, find_board, find_pool, is_physical
 from edgesearch.errors import BoardError, StudyError
+from edgesearch.files import expanded
 from edgesearch.plugins import is_import_path
 from edgesearch.search.study import StudyFile
 
@@ -36,8 +36,10 @@ def board_changes(names: Sequence[str], *, score: str) -> dict[str, Any]:
 
 def _from_here(name: str) -> str:
     """A board that was given, as one reads it elsewhere: the profile in the working folder by its whole path."""
-    path = Path(name).expanduser() if name.endswith(".json") else None
-    return str(path.absolute()) if path is not None and path.is_file() else name
+    if not name.endswith(".json"):
+        return name
+    path = expanded(name, "--board", BoardError)
+    return str(path.absolute() if path.is_file() else path)
 
 
 def _measures(name: str, score: str) -> bool:

@@ -98,7 +98,7 @@ class Study:
         _check_number("threads", threads, int, least=1)
         settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
         changes: dict[str, Any] = {"name": name, "seed": seed, "score": score}
-        changes["store"] = None if store is None else store_place(store)
+        changes["store"] = store_place(store) if store else None  # "": of a shell variable that is not set
         boards = [board] if isinstance(board, str) else board or ()
         changes |= board_changes(boards, score=score or settings.score)
         settings = settings.with_changes(**{key: value for key, value in changes.items() if value is not None})

@@ -120,7 +120,7 @@ def tune(
     text = read_text(str(study))
     if output is not None:
         check_place(text, settings, Path(output))
-    changes: dict[str, Any] = {"seed": seed, "store": None if store is None else store_place(store)}
+    changes: dict[str, Any] = {"seed": seed, "store": store_place(store) if store else None}
     settings = settings.with_changes(**{name: value for name, value in changes.items() if value is not None})
     inputs = read_inputs(settings, threads=threads, to_run=False)
     found = Target.find(target, inputs, distillation=distillation)

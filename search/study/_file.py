@@ -347,7 +347,7 @@ def _anchor_paths(tables: dict[str, Any], where: str, folder: Path) -> None:
     for candidate in candidates if isinstance(candidates, list) else []:
         anchor(candidate.get("student") if isinstance(candidate, dict) else None, "weights")
     if isinstance(tables.get("board"), str) and tables["board"].endswith((".json", ".toml")):
-        tables["board"] = str(folder / tables["board"])
+        anchor(tables, "board")
 
 
 def with_fingerprints(study: StudyFile) -> StudyFile:

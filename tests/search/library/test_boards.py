@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgesearch.errors import StudyError
+from edgesearch.board_eval import load_profile
+from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.search.library._boards import board_changes
 
 LAB = """
@@ -38,3 +39,14 @@ def test_a_profile_is_that_of_the_working_folder_whatever_lies_beside_the_study(
     assert board_changes(["mine.json"], score="simulated") == {"board": "mine.json"}  # beside the study, perhaps
     (tmp_path / "mine.json").write_text("{}")
     assert board_changes(["mine.json"], score="simulated") == {"board": str(tmp_path / "mine.json")}
+
+
+def test_a_profile_in_a_users_folder_is_found_where_no_shell_named_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.json").write_text(load_profile("zcu102").to_json())
+    assert board_changes(["~/mine.json"], score="simulated") == {"board": str(tmp_path / "mine.json")}
+    assert board_changes(["~/none.json"], score="simulated") == {"board": str(tmp_path / "none.json")}
+    assert load_profile("~/mine.json") == load_profile("zcu102")
+    for find in (lambda name: board_changes([name], score="simulated"), load_profile):
+        with pytest.raises(EdgesearchError, match="no home folder ~nosuchuser"):
+            find("~nosuchuser/mine.json")

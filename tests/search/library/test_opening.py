@@ -124,3 +124,9 @@ def test_pruners_and_quantizers_that_are_none_are_refused_before_anything_is_tra
     with pytest.raises(PluginError, match=f"{noun} '{path}'"):
         opened.evaluate(Candidate.model_validate(student | named(candidate)))
     assert not (tmp_path / "home").exists()
+
+
+def test_an_empty_store_is_none_that_was_given(tiny: Study, tmp_path: Path) -> None:
+    settings = tiny.settings.with_changes(store=str(tmp_path / "own"))
+    assert Study.open(settings, tmp_path / "home", store="").settings.store == str(tmp_path / "own")
+    assert Study.open(tiny.settings, tmp_path / "home", store="").settings.store == ""

@@ -79,6 +79,7 @@ def test_a_study_survives_json() -> None:
         ('name = "a"\nallow = ["tanh"]\n[space]\nstudents = ["mlp"]\n', ["allow", "tanh", "relu6"]),
         ("name = ", ["TOML"]),
         ('name = "a"\n[data]\nname = "npz"\nroot = "~nosuchuser/a.npz"\n', ["my.toml: root", "no home folder ~nosuchuser"]),
+        ('name = "a"\nboard = "~nosuchuser/b.json"\n', ["my.toml: board", "no home folder ~nosuchuser"]),
         ('name = "a"\nstore = "~nosuchuser/store"\n', ["my.toml: store", "no home folder ~nosuchuser"]),
         (
             'name = "a"\n[[candidates]]\nstudent = { architecture = "mlp", wdth = 2.0 }\n',
@@ -117,6 +118,15 @@ def test_relative_paths_start_at_the_study_file(tmp_path: Path) -> None:
     (tmp_path / "weights.npz").unlink()
     with pytest.raises(EdgesearchError, match=r"weights\.npz"):
         load_study(str(tmp_path / "study.toml"))
+
+
+def test_a_tilde_means_the_users_folder_wherever_a_study_names_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    text = 'name = "a"\nboard = "~/mine.json"\nstore = "~/store"\n[data]\nname = "npz"\nroot = "~/d.npz"\n[space]\n'
+    (tmp_path / "study.toml").write_text(text)
+    study = load_study(str(tmp_path / "study.toml"))
+    places = [study.board, study.store, str(study.data.root)]
+    assert places == [str(tmp_path / "user" / name) for name in ("mine.json", "store", "d.npz")]
 
 
 def test_constraints_say_by_how_much_they_are_missed() -> None:
