@@ -6,6 +6,7 @@ temperature of no distillation, the ratio of no pruning) are reset to their defa
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -140,14 +141,15 @@ class Student(Settings):
 
     @property
     def name(self) -> str:
-        """The architecture in words, its width and parameters included, without its input's size."""
+        """The architecture in words: its width, stem, head and parameters, without its input's size."""
         network, (family, factor) = self.network, self._family_and_factor
         if network is not None and family == STAGED:
             return str(network)
         words = [family, *(f"{name}={value}" for name, value in self.parameters.items())]
         words += [f"x{factor:g}"] if factor != 1.0 else []
-        words += [f"h{network.head}"] if network is not None and network.head else []
-        return " ".join(words)
+        words += [f"stem={self.stem}"] if self.stem != "small" and self.architecture in TORCHVISION_STUDENTS else []
+        head = self.head if self.architecture in STUDENTS_WITH_HEAD else network.head if network is not None else 0
+        return " ".join(words + ([f"h{head}"] if head else []))
 
 
 DistillationKind: TypeAlias = Literal["none", "logit", "intermediate", "self", "nkd"]
@@ -295,6 +297,7 @@ class Candidate(Settings):
         return digest(identity(self.canonical()))
 
     def __str__(self) -> str:
+        """In words that differ where two candidates of one study do; of code and of files they have the names alone."""
         canonical = self.canonical()
         student, distillation, pruning, quantization = (
             canonical.student,
@@ -303,10 +306,13 @@ class Candidate(Settings):
             canonical.quantization,
         )
         words = [student.name, f"@{student.input_size}"]
+        if student.weights:
+            words.append(f"weights={Path(student.weights).name}{' adapted' if student.adapt else ''}")
         if distillation.kind == "nkd":
             words.append(f"nkd T={distillation.nkd_temperature:g} g={distillation.gamma:g}")
         elif distillation.kind != "none":
             words.append(f"{distillation.kind} T={distillation.temperature:g} a={distillation.alpha:g}")
+            words += [f"b={distillation.beta:g}"] if distillation.beta != Distillation().beta else []
         if pruning.method != "none":
             words.append(str(pruning))
         bits = {5: "int5", 8: "int8", 16: "fp16"}[quantization.bits]

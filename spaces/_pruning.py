@@ -76,7 +76,10 @@ class Pruning(Settings):
         of = f"/{self.granularity}" if self.granularity else ""
         by = "" if self.backend == "edgesearch" else f" {self.backend}"
         what = "" if self.target == "macs" else " of time"
-        return f"{self.method.rpartition(':')[2]} {self.ratio:.0%}{what}{of}{by}"
+        default = Pruning()
+        rounds = "" if self.steps == default.steps else f" in {self.steps} step{'s' * (self.steps > 1)}"
+        pattern = "" if self.pattern == default.pattern else f" {self.pattern}"
+        return f"{self.method.rpartition(':')[2]} {100 * self.ratio:g}%{what}{of}{rounds}{pattern}{by}"
 
     @field_validator("method")
     @classmethod

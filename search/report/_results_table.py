@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from edgesearch.errors import StudyError
 from edgesearch.files import parse_json
 from edgesearch.search.report._results import read_results
 from edgesearch.search.study import duration
+from edgesearch.spaces import parse_candidate
 
 _MARK = re.compile(
     r"(?P<mark><!-- results: (?P<name>\w+) (?P<style>front|trials|beside) -->\n).*?(?P<end><!-- end -->)", re.DOTALL
@@ -51,27 +52,34 @@ def table(runs: Sequence[Mapping[str, Any]], style: str, published: Sequence[Map
     """Markdown of the runs: their `front`, all `trials`, or those `beside` which something was `published`.
 
     Of several runs (seeds) a row has the mean and the range of a candidate. Raises StudyError where something was published of
-    a recipe that no trial has.
+    a recipe that no candidate has, or more than one; SpaceError for a candidate that this version cannot read.
     """
     trials: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for run in runs:
         for trial in run["trials"]:
             if style != "front" or trial["front"]:
-                trials[trial["recipe"]].append(trial)
+                candidate = parse_candidate(trial["settings"], f"trial {trial['trial']}")
+                trials[candidate.key].append({**trial, "recipe": str(candidate)})  # the words of today
     if style == "front":
         rows = [_front_row(of_one) for of_one in sorted(trials.values(), key=lambda of_one: -_mean(of_one, "test_accuracy"))]
     elif style == "trials":
         rows = [_trials_row(of_one) for of_one in trials.values()]
     else:
-        if unknown := sorted({row["recipe"] for row in published} - trials.keys()):
-            raise StudyError(f"no trial has the recipe {unknown[0]!r}, of which figures were published")
-        rows = [_beside_row(trials[row["recipe"]], row) for row in published]
+        rows = [_beside_row(_of_recipe(row["recipe"], trials.values()), row) for row in published]
     head = _HEADS[style]
     lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
     lines.insert(1, "|" + "---|" * len(head))
     seconds = sum(sum(run["stage_seconds"].values()) for run in runs)
     lines += ["", f"{len(runs)} run{'s' * (len(runs) > 1)}, {duration(seconds)} of stages in all: `{runs[0]['command']}`."]
     return "\n".join(lines) + "\n"
+
+
+def _of_recipe(recipe: str, candidates: Iterable[Sequence[Mapping[str, Any]]]) -> Sequence[Mapping[str, Any]]:
+    found = [trials for trials in candidates if trials[0]["recipe"] == recipe]
+    if len(found) != 1:
+        who = f"{len(found)} candidates have" if found else "no trial has"
+        raise StudyError(f"{who} the recipe {recipe!r}, of which figures were published; name one candidate's")
+    return found[0]
 
 
 def _front_row(trials: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -99,6 +99,51 @@ def test_settings_with_an_effect_make_another_candidate(change: dict[str, Any]) 
     assert parse_candidate(base | change, "a").key != parse_candidate(base, "b").key
 
 
+@pytest.mark.parametrize(
+    ("common", "changes", "words"),
+    [
+        ({}, {"student": {"stem": "imagenet"}}, "resnet18 stem=imagenet @32 ptq int8"),
+        ({}, {"student": {"head": 64}}, "resnet18 h64 @32 ptq int8"),
+        ({"student": {"weights": "imagenet"}}, {"student": {"adapt": True}}, "resnet18 @32 weights=imagenet adapted ptq int8"),
+        ({}, {"student": {"weights": "of/a.npz", "weights_sha256": "1" * 64}}, "resnet18 @32 weights=a.npz ptq int8"),
+        (
+            {"distillation": {"kind": "intermediate"}},
+            {"distillation": {"beta": 1.0}},
+            "resnet18 @32 intermediate T=4 a=0.5 b=1 ptq int8",
+        ),
+        (
+            {"pruning": {"method": "iterative", "ratio": 0.5, "granularity": 16}},
+            {"pruning": {"steps": 1}},
+            "resnet18 @32 iterative 50%/16 in 1 step ptq int8",
+        ),
+        (
+            {"pruning": {"method": "one_step", "ratio": 0.5}},
+            {"pruning": {"ratio": 0.504}},
+            "resnet18 @32 one_step 50.4% ptq int8",
+        ),
+        (
+            {"pruning": {"method": "my:prune", "ratio": 0.29}},
+            {"pruning": {"pattern": "1:4"}},
+            "resnet18 @32 prune 29% 1:4 ptq int8",
+        ),
+    ],
+)
+def test_words_name_every_setting_that_is_not_at_its_default(
+    common: dict[str, dict[str, Any]], changes: dict[str, dict[str, Any]], words: str
+) -> None:
+    base = {"student": {"architecture": "resnet18"} | common.pop("student", {})} | common
+    changed = {**base, **{table: base.get(table, {}) | values for table, values in changes.items()}}
+    assert str(parse_candidate(changed, "a")) == words != str(parse_candidate(base, "b"))
+
+
+def test_words_name_no_setting_without_effect() -> None:
+    assert (
+        str(Candidate(student=Student(architecture="cnn_tiny", stem="imagenet", head=64, adapt=True)))
+        == "cnn_tiny @32 ptq int8"
+    )
+    assert Student(architecture="cnn_tiny", stem="imagenet", head=64).name == "cnn_tiny"
+
+
 def test_a_weights_file_counts_by_its_content_not_its_path() -> None:
     def key(path: str, checksum: str) -> str:
         return Candidate(student=STUDENT.model_copy(update={"weights": path, "weights_sha256": checksum})).key

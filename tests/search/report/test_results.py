@@ -69,6 +69,21 @@ def test_seeds_are_one_row_with_their_mean_and_range(tmp_path: Path) -> None:
     assert "stale" not in text
 
 
+def test_candidates_of_the_same_words_are_rows_of_their_own(tmp_path: Path) -> None:
+    _, run = _run()
+    first = next(trial for trial in run["trials"] if trial["front"])
+    other = json.loads(json.dumps(first))
+    other["settings"]["student"]["source_sha256"] = "ab" * 32
+    write_results(tmp_path / "both" / "results.json", [run | {"trials": [first, other]}])
+    document = tmp_path / "page.md"
+    document.write_text("<!-- results: both trials -->\n<!-- end -->\n")
+    assert refresh(document, tmp_path)
+    assert document.read_text().count(f"| {first['recipe']} |") == 2
+    document = _beside(tmp_path, run | {"trials": [first, other]}, [{"recipe": first["recipe"], "network": "theirs"}])
+    with pytest.raises(StudyError, match="2 candidates have the recipe"):
+        refresh(document, tmp_path)
+
+
 def test_what_a_board_measured_is_said_to_be_measured() -> None:
     view, run = _run()
     first = next(record for record in view.records if record.is_complete)
