@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 a bug (a traceback); 2 what was given is wrong (one senten
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import traceback
@@ -20,6 +21,14 @@ from edgesearch.errors import EdgesearchError
 from edgesearch.search.commands._cli_board import board
 from edgesearch.search.commands._cli_networks import NETWORK_COMMANDS
 from edgesearch.search.commands._options import BOARD, HOME, SEED, STORAGE, STORE, STUDY, THREADS
+
+_NO_RIGHTS = "may not be read or written by this user; change its rights or those of the folders above it, or name another"
+#: What the system says of any path that a person gives.
+_OF_PATHS = {
+    errno.ENAMETOOLONG: "is too long a name for its file system; give a shorter one",
+    errno.EACCES: _NO_RIGHTS,
+    errno.EPERM: _NO_RIGHTS,
+}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -49,9 +58,9 @@ def _run(arguments: Sequence[str]) -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         return 0
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:  # of any path that a person gives
+        if error.errno not in _OF_PATHS or error.filename is None:
             raise
-        click.echo(f"error: {str(error.filename)!r} is too long a name for its file system; give a shorter one", err=True)
+        click.echo(f"error: {os.fsdecode(error.filename)!r} {_OF_PATHS[error.errno]}", err=True)
         return 2
     except SystemExit as ended:
         # The same, with exit code 1: click puts a stream in place that swallows what is left, rich ends where it was told.

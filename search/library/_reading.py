@@ -40,7 +40,10 @@ def is_stored(name: str, storage: str | None, home: Home) -> bool:
 
 
 def _has_database(home: Home) -> bool:
-    return (home.folder / "studies.db").exists()
+    try:
+        return (home.folder / "studies.db").exists()
+    except PermissionError:  # which `open_read_only` says
+        return True
 
 
 def _open(name: str, database: BaseStorage) -> optuna.Study:

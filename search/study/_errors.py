@@ -20,6 +20,8 @@ from edgesearch.errors import StudyError
 
 #: All that SQLAlchemy, Optuna on top of it and SQLite below it raise when a database does not do its work.
 DATABASE_ERRORS = (SQLAlchemyError, StorageInternalError, sqlite3.Error)
+#: The same of one that is read, whose file may be another user's.
+READING_ERRORS = (*DATABASE_ERRORS, PermissionError)
 #: A file system with fewer free bytes is full: SQLite then calls many of its errors by other names.
 _ROOM = 1 << 16
 #: A password in a URL's authority, as SQLAlchemy reads it, or behind a key of its query that holds one or names the file of
@@ -60,7 +62,7 @@ def database_reason(error: BaseException) -> str:
     """The database's own words for an error, in one line: of the driver's error, below SQLAlchemy's and Optuna's."""
     while error.__cause__ is not None and isinstance(error, StorageInternalError):
         error = error.__cause__
-    lines = str(getattr(error, "orig", None) or error).strip().splitlines()
+    lines = str(getattr(error, "orig", None) or getattr(error, "strerror", None) or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
@@ -100,7 +102,7 @@ def reading_errors(url: str) -> Iterator[None]:
     """Turn what the database raises while a study is read into StudyError."""
     try:
         yield
-    except DATABASE_ERRORS as error:
+    except READING_ERRORS as error:
         reason = "its disk is full" if is_full(error, url) else database_reason(error)
         raise StudyError(f"the database {shown_url(url)} cannot be read: {reason}; mend it and try again") from error
 

@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from edgesearch.errors import StudyError
 from edgesearch.search.study._database import Database
-from edgesearch.search.study._errors import DATABASE_ERRORS, database_reason, driver_hint, parse_url, shown_url
+from edgesearch.search.study._errors import READING_ERRORS, database_reason, driver_hint, parse_url, shown_url
 
 #: Where Optuna 5 keeps constraints (one attribute each, under their names) and where optuna-dashboard looks for them (a list).
 _CONSTRAINTS = "constraints"
@@ -49,7 +49,7 @@ def open_read_only(url: str) -> BaseStorage:
     except ImportError as error:
         hint = driver_hint(url)
         raise StudyError(f"--storage {shown} needs a driver that is not installed; {hint}") from error
-    except (*DATABASE_ERRORS, RuntimeError) as error:
+    except (*READING_ERRORS, RuntimeError) as error:
         file = parsed.get_backend_name() == "sqlite"
         advice = "check that it is a study's database and may be read" if file else "check the URL and that it runs"
         raise StudyError(f"--storage {shown} cannot be read: {database_reason(error)}; {advice}") from error
@@ -71,7 +71,7 @@ def holds_studies(url: str) -> bool:
             return bool(inspect(engine).has_table("studies"))
         finally:
             engine.dispose()
-    except (ImportError, StudyError, *DATABASE_ERRORS):
+    except (ImportError, StudyError, *READING_ERRORS):
         return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -244,6 +245,54 @@ def test_a_changed_study_file_is_refused(home: Path, study_file: Path, tmp_path:
 def test_bad_input_is_one_sentence(arguments: list[str], words: list[str], tmp_path: Path) -> None:
     refused(called(*arguments, cwd=tmp_path), *words)
     assert list(tmp_path.iterdir()) == []
+
+
+def _with_few_rights() -> list[str]:
+    """What a command line begins with so that the files of others are closed to it; root may open them all otherwise."""
+    if os.geteuid():
+        return []
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+
+
+@pytest.mark.skipif(
+    not os.geteuid() and not shutil.which("setpriv"), reason="root may read everything, and there is no setpriv"
+)
+def test_files_of_another_user_are_one_sentence(home: Path, tmp_path: Path) -> None:
+    """Those in a closed folder cannot be looked at, and a closed file can be, but not opened."""
+    (tmp_path / "closed" / "home").mkdir(parents=True)
+    shutil.copytree(home, tmp_path / "mine", ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+    (tmp_path / "folder.toml").write_text(STUDY.replace('name = "digits"', 'name = "folder"\nroot = "closed/pictures"'))
+    commands = [
+        (["pareto", "--home", "closed/home"], "studies.db cannot be read: Permission denied"),
+        (["pareto", "--storage", "sqlite:///closed/home/studies.db"], "studies.db cannot be read: Permission denied"),
+        (["pareto", "--home", "mine"], "cannot be read: "),
+        (["optimize", "quickstart", "--dry-run", "--home", "closed/home"], "studies.db cannot be read: Permission denied"),
+        (["optimize", "quickstart", "--dry-run", "--home", "h", "--board", "closed/b.json"], "closed/b.json"),
+        (["optimize", "folder.toml", "--dry-run", "--home", "h"], "closed/pictures"),
+        (["compile", "closed/x.xmodel"], "'closed/x.xmodel' may not be read or written by this user; change its rights"),
+        (["calibrate", "--measurements", "m.csv", "-o", "closed/b.json"], "closed/b.json"),
+        (["disassemble", "closed/x.xmodel"], "closed/x.xmodel"),
+    ]
+    script = (
+        "import sys; from edgesearch.search.commands import run\n"
+        f"for command in {[command for command, _ in commands]}: print(run(command), file=sys.stderr)"
+    )
+    closed = [tmp_path / "closed", tmp_path / "mine" / "studies.db"]
+    for path in closed:
+        path.chmod(0)
+        if not os.geteuid():
+            os.chown(path, 65534, 65534)
+    (tmp_path / "mine").chmod(0o500)
+    done = subprocess.run(
+        [*_with_few_rights(), sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    for path in (*closed, tmp_path / "mine"):
+        path.chmod(0o700)
+    assert done.returncode == 0, done.stderr
+    said = done.stderr.splitlines()
+    for line, code, (_, words) in zip(said[::2], said[1::2], commands, strict=True):
+        assert (code, line[:7]) == ("2", "error: "), done.stderr
+        assert words in line
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
