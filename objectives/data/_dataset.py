@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from edgesearch.errors import DataError
+from edgesearch.files import is_utf8
 from edgesearch.objectives.data._augmentation import choose_augmentation
 from edgesearch.objectives.data._images import resize
 from edgesearch.objectives.data._normalisation import Normalisation, choose_normalisation
@@ -126,6 +127,10 @@ def _check(raw: RawData, settings: DataSettings) -> None:
         if split.labels.min() < 0 or split.labels.max() >= len(raw.classes):
             wrong = int(split.labels.min() if split.labels.min() < 0 else split.labels.max())
             raise DataError(f"a {part} label of {name!r} is {wrong}; expected 0 to {len(raw.classes) - 1}")
+    if unwritable := [label for label in raw.classes if not is_utf8(label)]:
+        raise DataError(
+            f"the class {unwritable[0]!r} of {name!r} has a name that is not UTF-8; give it, or its folder, another"
+        )
     if len(raw.classes) < 2:
         raise DataError(f"data set {name!r} has a single class, {raw.classes[0]!r}; classification needs at least two")
     empty = np.flatnonzero(np.bincount(raw.train.labels, minlength=len(raw.classes)) == 0)

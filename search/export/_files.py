@@ -78,9 +78,9 @@ def export_trial(
         )
         if record.candidate.deployable:
             shape = data.calibration.images.shape
-            (temporary / README).write_text(make_readme(manifest, target.name, model_name(record), shape))
+            (temporary / README).write_text(make_readme(manifest, target.name, model_name(record), shape), encoding="utf-8")
         manifest["sha256"] = checksums(temporary)
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         _put_in_place(temporary, target)
     except OSError as error:
         raise StudyError(f"trial {record.number} cannot be written to {target}: {error.strerror}; give another -o") from error
@@ -99,7 +99,7 @@ def _write_compiled(job: CompileJob, compiler: Compiler, settings: StudyFile) ->
     target = job.board.target
     if arch_json(job.board) == OWN_ARCH_JSON:
         content = {"fingerprint": str(Fingerprint(target.fingerprint))}
-        (job.folder / OWN_ARCH_JSON).write_text(json.dumps(content) + "\n")
+        (job.folder / OWN_ARCH_JSON).write_text(json.dumps(content) + "\n", encoding="utf-8")
     return write_vitis_compiled(job, settings.vitis) if isinstance(target, Dpu) else None
 
 
@@ -141,7 +141,7 @@ def _write_programs(folder: Path, data: DataSet) -> None:
     """What runs on the board, and what the classes are called."""
     (folder / PYTHON_NAME).write_bytes(runner_source())
     (folder / CPP_NAME).write_bytes(runner_cpp_source())
-    (folder / LABELS).write_text("".join(" ".join(name.split()) + "\n" for name in data.classes))
+    (folder / LABELS).write_text("".join(" ".join(name.split()) + "\n" for name in data.classes), encoding="utf-8")
 
 
 def _write_network(folder: Path, graph: Graph, record: Record, store: ArtifactStore) -> None:

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from edgesearch.board_eval import Compiler, Feature, VitisSettings
 from edgesearch.errors import SettingsError, SpaceError, StudyError
-from edgesearch.files import expanded, parse_toml
+from edgesearch.files import expanded, is_utf8, parse_toml
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher, is_folder
 from edgesearch.plugins import is_import_path
 from edgesearch.search.study._unread import unread_recipes, unread_students
@@ -331,6 +331,8 @@ def _anchor_paths(tables: dict[str, Any], where: str, folder: Path) -> None:
         value = table.get(key) if isinstance(table, dict) else None
         if isinstance(value, str) and value not in ("", "imagenet"):
             table[key] = str(folder / expanded(value, f"{where}: {key}", SpaceError))
+            if not is_utf8(table[key]):  # it is stored
+                raise SpaceError(f"{where}: {key} leads to {table[key]!r}, a path that is not UTF-8; move the study elsewhere")
 
     anchor(tables.get("data"), "root")
     anchor(tables.get("teacher"), "weights")

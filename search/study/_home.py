@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from edgesearch.errors import StudyError
-from edgesearch.files import expanded
+from edgesearch.files import expanded, is_utf8
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,17 @@ class Home:
     """A folder: studies.db, store/, logs/STUDY/, reports/, deployments/STUDY/.
 
     root: as it was given, for words. Everything lies where that was when this was made, should the working folder change.
+    Raises StudyError for what is no path, or is none in UTF-8.
     """
 
     root: Path
     folder: Path = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", expanded(self.root, "--home", StudyError).absolute())
+        folder = expanded(self.root, "--home", StudyError).absolute()
+        if not is_utf8(str(folder)):  # no database is opened there
+            raise StudyError(f"--home is {str(folder)!r}, a path that is not UTF-8; name another folder")
+        object.__setattr__(self, "folder", folder)
 
     @property
     def store(self) -> Path:

@@ -54,6 +54,15 @@ def expanded(path: str | Path, what: str, error: type[EdgesearchError]) -> Path:
         raise error(f"{what}: {str(path)!r} is no path; there is no home folder {Path(path).parts[0]}") from unknown
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a name can be written in UTF-8, which that of a file need not be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def parse_toml(content: bytes) -> dict[str, Any]:
     """The tables of a TOML file, with or without a byte-order mark. Raises ValueError, whose text says what is wrong."""
     try:

@@ -31,6 +31,14 @@ def two_classes(root: Path, count: int = 6, suffix: str = ".png") -> None:
             picture(root / name / f"{k}{suffix}")
 
 
+def test_a_class_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    """Its name would be in no file of labels."""
+    two_classes(tmp_path)
+    (tmp_path / "bee").rename(tmp_path / "caf\udce9")
+    with pytest.raises(DataError, match=r"the class 'caf\\udce9' of 'folder' has a name that is not UTF-8"):
+        load_data(DataSettings(name="folder", root=tmp_path))
+
+
 def test_folders_of_pictures(tmp_path: Path) -> None:
     two_classes(tmp_path / "train", 6)
     two_classes(tmp_path / "test", 2)

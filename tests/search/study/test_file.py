@@ -105,6 +105,13 @@ def test_unknown_studies_and_files_are_named(tmp_path: Path) -> None:
         load_study(str(tmp_path / "missing.toml"))
 
 
+def test_a_path_that_cannot_be_stored_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "caf\udce9").mkdir()
+    (tmp_path / "caf\udce9" / "my.toml").write_text('name = "a"\n[data]\nname = "npz"\nroot = "a.npz"\n')
+    with pytest.raises(SpaceError, match=r"root leads to '.*/caf\\udce9/a.npz', a path that is not UTF-8"):
+        load_study(str(tmp_path / "caf\udce9" / "my.toml"))
+
+
 def test_relative_paths_start_at_the_study_file(tmp_path: Path) -> None:
     (tmp_path / "weights.npz").write_bytes(b"1")
     (tmp_path / "study.toml").write_text(

@@ -45,3 +45,12 @@ def test_the_database_lies_in_its_home_whatever_the_home_is_called(name: str, tm
     assert open_read_only(home.database).get_all_studies() == []
     assert shown_url(home.database) == f"sqlite:///{file}"
     assert sorted(path.name for path in tmp_path.rglob("studies.db")) == ["studies.db"]
+
+
+def test_a_home_whose_path_is_not_utf8_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StudyError, match=r"--home is '.*/caf\\udce9', a path that is not UTF-8"):
+        Home(tmp_path / "caf\udce9")
+    (tmp_path / "caf\udce9").mkdir()
+    monkeypatch.chdir(tmp_path / "caf\udce9")
+    with pytest.raises(StudyError, match="not UTF-8"):
+        Home(Path("runs"))
