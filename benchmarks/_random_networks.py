@@ -119,7 +119,7 @@ class RandomNetwork:
         dilation = (1, 1)
         if self.chance(0.1) and kernel == (3, 3) and min(shape[:2]) > 8 and stride == (1, 1):
             dilation, size = (2, 2), (shape[0] + sum(padding[2:]) - 4, shape[1] + sum(padding[:2]) - 4)  # type: ignore[index]
-        channels = self.pick([1, 3, 8, 15, 16, 17, 32, 40, 72])
+        channels = self.pick([1, 3, 8, 15, 16, 17, 32, 40, 72, 136])
         fan = kernel[0] * kernel[1] * shape[2]
         settings = self.weights((channels, *kernel, shape[2]), fan, self.fix(x))
         self.put(
@@ -164,10 +164,12 @@ class RandomNetwork:
         other = self.pick(same) if len(same) > 1 and self.chance(0.95) else x
         if other == x and self.chance(0.9):
             shape = self.shape(x)
-            settings = self.weights((shape[2], 1, 1, shape[2]), shape[2], self.fix(x))
+            size = self.pick([1, 3])
+            settings = self.weights((shape[2], size, size, shape[2]), size * size * shape[2], self.fix(x))
             settings["activation"] = self.pick(["none", "relu"])
+            window = {"kernel": (size, size), "padding": (size // 2,) * 4}
             other = self.put(
-                Conv(name=self.name("side"), inputs=(x,), shape=shape, kernel=(1, 1), **settings)  # type: ignore[arg-type]
+                Conv(name=self.name("side"), inputs=(x,), shape=shape, **window, **settings)  # type: ignore[arg-type]
             )
         fix = self.pick([self.fix(x), self.fix(other), self.fix(x) - 1, self.fix(x) + 1])
         self.put(

@@ -58,14 +58,14 @@ def cuts(layer: Layer, prepared: Prepared, *, reloads: bool) -> Iterator[Cut]:
 
 def buffers(layer: Layer, prepared: Prepared, views: Mapping[str, External], cut: Cut) -> list[Need]:
     """What a layer needs beside its output, if that stays on chip: rings of rows that come from external memory, and of those
-    between a convolution and what is fused behind it.
+    between a convolution and what is fused behind it. `views`: operand -> where it lies, for those in external memory.
     """
     target = prepared.target
     parallel, alu = target.pixel_parallel, target.alu_rows
     block, spare = max(map(len, cut.blocks)), 1 if cut.roomy else 0
     mid = max(len(tile.mid) for tile in cut.tiles)
     needs: list[Need] = []
-    if layer.source in views:
+    if "source" in views:
         convolves = layer.kind == "conv"
         stride = layer.window.stride[0]
         pixel = ceil_div(layer.in_shape[2], target.input_parallel) if convolves else block
@@ -75,7 +75,8 @@ def buffers(layer: Layer, prepared: Prepared, views: Mapping[str, External], cut
         step = alu if slides(prepared.main(layer)) and layer.kind != "copy" else parallel
         rows = (step - 1 + spare * step) * stride + layer.window.kernel[0]
         needs.append(Need("source", ring(rows, layer.in_shape[0], stride, columns, pixel, target)))
-    if layer.skip is not None and layer.skip in views and layer.skip != layer.source:
+    # a convolution's rows lie otherwise than those of the sum behind it, even of the same feature map
+    if "skip" in views and (layer.kind == "conv" or layer.skip != layer.source):
         columns = max(len(tile.out) for tile in cut.tiles)
         needs.append(Need("skip", ring((1 + spare) * parallel, layer.out_shape[0], 1, columns, block, target)))
     if layer.post != "none":

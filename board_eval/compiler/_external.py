@@ -88,17 +88,18 @@ class ExternalMemory:
         self.known[name] = made
         return made
 
-    def read_by(self, layer: Layer, name: str) -> tuple[Layer, External]:
-        """What a layer reads of a feature map in external memory: reshaped, or thinned while it is loaded."""
+    def shaped(self, name: str, shape: tuple[int, int, int]) -> External:
+        """A feature map under the shape in which it is read."""
         view = self.of(name)
-        shape = layer.in_shape if name == layer.source else layer.out_shape
-        if view.shape != shape:
-            height, width, channels = shape
-            assert view.contiguous  # parts of a concat are copied before they are reshaped
-            view = External(view.register, view.address, shape, channels, width * channels)
-        if name != layer.source:
-            return layer, view
-        window = layer.window
+        if view.shape == shape:
+            return view
+        _, width, channels = shape
+        assert view.contiguous  # parts of a concat are copied before they are reshaped
+        return External(view.register, view.address, shape, channels, width * channels)
+
+    def read_by(self, layer: Layer) -> tuple[Layer, External]:
+        """What a layer reads of its source in external memory: reshaped, or thinned while it is loaded."""
+        view, window = self.shaped(layer.source, layer.in_shape), layer.window
         if window.kernel == (1, 1) and window.padding == (0, 0, 0, 0) and window.stride != (1, 1):
             height, width, channels = *layer.mid_shape[:2], layer.in_shape[2]
             view = External(

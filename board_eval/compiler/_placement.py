@@ -107,8 +107,7 @@ class _Placer:
         return name in self.fused.external or name in self.outside
 
     def _demands(self, layers: Iterable[Layer], name: str) -> set[int]:
-        found = {self.prepared.demand(layer, name) for layer in layers if name in reads(layer)}
-        return {demand for demand in found if demand is not None}
+        return {demand for layer in layers for demand in self.prepared.demands(layer, name)}
 
     def _with_thinning(self) -> list[Layer]:
         """Strided 1x1 convolutions read a thinned copy where others read the same feature map row by row."""
@@ -158,12 +157,13 @@ class _Placer:
 
     def _layer(self, layer: Layer) -> LayerPlan:
         views: dict[str, External] = {}
-        for name in reads(layer):
-            if name not in self.chip:
-                layer, views[name] = self.memory.read_by(layer, name)
+        if layer.source not in self.chip:
+            layer, views["source"] = self.memory.read_by(layer)
+        if layer.skip is not None and layer.skip not in self.chip:
+            views["skip"] = self.memory.shaped(layer.skip, layer.out_shape)
         cut, fitting = None, None
         passed = self.passed.get(layer.name, 0)
-        for cut in cuts(layer, self.prepared, reloads=layer.source in views):
+        for cut in cuts(layer, self.prepared, reloads="source" in views):
             needs = [*buffers(layer, self.prepared, views, cut), *self._output_need(layer, cut)]
             found = self._assign(needs, layer)
             if found is not None:
@@ -231,12 +231,13 @@ class _Placer:
 
     def _planned(self, layer: Layer, views: Mapping[str, External], cut: Cut, found: Mapping[str, Rows]) -> LayerPlan:
         def operand(role: str, name: str) -> Operand:
-            return Operand(name, found[role], views[name]) if name in views else Operand(name, self.chip[name], None)
+            return Operand(name, found[role], views[role]) if role in views else Operand(name, self.chip[name], None)
 
         source = operand("source", layer.source)
         skip = None
         if layer.skip is not None:
-            skip = source if layer.skip == layer.source else operand("skip", layer.skip)
+            same = layer.skip == layer.source and "skip" not in found
+            skip = source if same else operand("skip", layer.skip)
         if layer.kind == "copy":
             output = Operand(layer.output, source.rows, self.memory.of(layer.output))
         elif "ring" in found:

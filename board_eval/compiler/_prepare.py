@@ -78,14 +78,15 @@ class Prepared:
             return kernel_h * ceil_div(kernel_w * channels, lanes)
         return kernel_h * kernel_w * ceil_div(channels, lanes)
 
-    def demand(self, layer: Layer, tensor: str) -> int | None:
-        """How many rows to a bank the layer wants of a feature map on chip that it reads; None: any number will do."""
+    def demands(self, layer: Layer, tensor: str) -> set[int]:
+        """How many rows to a bank the layer wants of a feature map on chip that it reads; empty: any number will do."""
         if layer.kind == "copy":
-            return None
-        if layer.skip == tensor and layer.source != tensor:
-            return 1
-        main = self.main(layer)
-        return layer.window.stride[0] if is_convolution(main) or (slides(main) and not is_thinning(main)) else 1
+            return set()
+        found = {1} if layer.skip == tensor else set()
+        if layer.source == tensor:
+            main = self.main(layer)
+            found.add(layer.window.stride[0] if is_convolution(main) or (slides(main) and not is_thinning(main)) else 1)
+        return found
 
 
 def is_thinning(node: Node) -> bool:

@@ -192,6 +192,30 @@ def test_operands_of_a_sum_under_a_new_shape() -> None:
     assert_right(net.graph())
 
 
+def test_a_sum_of_the_image_and_a_convolution_of_it() -> None:
+    net = Quantized(20, 20, 3)
+    net.add("image", net.conv("image", 3, (3, 3), padding=(1, 1, 1, 1), fix=2), fix=2)
+    assert_right(net.graph())
+    net = Quantized(20, 20, 3)
+    turned = net.reshape("image", 10, 20, 6)
+    net.add(net.conv("image", 6, (2, 1), stride=(2, 1), fix=2), turned, fix=2)
+    assert_right(net.graph())
+
+
+def test_a_sum_of_a_wide_concat_and_a_convolution_of_it() -> None:
+    net = Quantized(16, 16, 3)
+    wide = net.concat(*(net.conv("image", 128, (3, 3), padding=(1, 1, 1, 1), fix=-1) for _ in range(2)), fix=-1)
+    net.add(net.conv(wide, 256, (3, 3), padding=(1, 1, 1, 1), fix=-7), wide, fix=-7)
+    assert_right(net.graph())
+
+
+def test_a_sum_of_a_feature_map_and_a_convolution_with_a_stride() -> None:
+    net = Quantized(6, 6, 3)
+    first = net.conv("image", 8, fix=2)
+    net.add(net.conv(first, 8, (6, 6), stride=(2, 2), padding=(5, 5, 5, 5), fix=0), first, fix=0)
+    assert_right(net.graph())
+
+
 def test_no_more_tokens_wait_than_may() -> None:
     """Rows that go to external memory and come back one by one."""
     seed = 133

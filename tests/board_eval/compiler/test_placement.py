@@ -171,8 +171,8 @@ def test_rows_lie_as_their_readers_want_them() -> None:
     net.conv(net.conv(first, 16, 3, 2), 16, 1, 1)
     prepared = Prepared(net.graph(), DPUS["B4096"])
     stem, strided, _ = prepared.layers
-    assert prepared.demand(strided, first) == 2
-    assert prepared.demand(stem, "image") == 1
+    assert prepared.demands(strided, first) == {2}
+    assert prepared.demands(stem, "image") == {1}
     assert prepared.augmented(stem)
     assert not prepared.augmented(strided)
     assert prepared.steps(stem) == 3
