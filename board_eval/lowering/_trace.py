@@ -21,6 +21,7 @@ from edgesearch.board_eval.lowering._layers import Layers
 from edgesearch.board_eval.lowering._operations import FUNCTIONS, MODULES
 from edgesearch.board_eval.lowering._reasons import output_reason, reason_for
 from edgesearch.board_eval.lowering._sizes import Sizes
+from edgesearch.board_eval.lowering._tracer import traced
 from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
 from edgesearch.errors import GraphError, LoweringError, LoweringProblem, TargetError
@@ -68,12 +69,12 @@ def lower_with_sources(
 
 
 def _lower(model: nn.Module, name: str, shape: tuple[int, int, int], target: Target | None) -> Lowered:
-    traced = _trace(model, name)
-    lowering = _Lowering(model, traced, name, shape)
+    module = _trace(model, name)
+    lowering = _Lowering(model, module, name, shape)
     lowered = lowering.run(target)
     if not lowering.joins_vectors:
         return lowered
-    apart = _Lowering(model, traced, name, shape)
+    apart = _Lowering(model, module, name, shape)
     apart.apart = True
     try:
         graph = dataclasses.replace(lowered.graph, apart=apart.run(target).graph)
@@ -106,23 +107,9 @@ def _is_one_layer(model: nn.Module) -> bool:
     return is_of_torch and any(True for _ in (*model.parameters(recurse=False), *model.buffers(recurse=False)))
 
 
-class _Value(fx.Proxy):
-    """A value whose `+=` is traced as the change in place that it is for a tensor; torch.fx takes it for a sum."""
-
-    def __iadd__(self, other: object) -> fx.Proxy:
-        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {}, name="add")
-
-
-class _Tracer(fx.Tracer):
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Value(node, self)
-
-
 def _trace(model: nn.Module, name: str) -> fx.GraphModule:
-    tracer = _Tracer()
     try:
-        graph = tracer.trace(model)
-        return fx.GraphModule(tracer.root, graph, type(model).__name__)
+        return traced(model)
     except (Exception, SystemExit) as error:  # fx raises whatever the model's own code raises on a symbolic value
         problem = LoweringProblem(name, "forward", f"cannot be traced by torch.fx: {type(error).__name__}: {error}")
         raise LoweringError(name, [problem]) from error
@@ -218,8 +205,6 @@ class _Lowering(Layers):
 
     def _visit_placeholder(self, node: fx.Node) -> None:
         if any(isinstance(existing, Input) for existing in self.nodes.values()):
-            if node.args:  # an argument with a default, never given
-                return
             raise Unsupported("a second input; the DPU is given one image")
         self.put(node, Input(name=node.name, inputs=(), shape=self.input_shape))
 

@@ -63,7 +63,7 @@ class Operations:
     def _visit(self, node: fx.Node) -> None:
         if node.op == "output":
             self.result = self._of(node, node.args[0])
-        elif node not in self._shapes:  # a size, or an argument that was never given
+        elif node not in self._shapes:  # a size
             return
         elif node.op == "placeholder":
             self.argument = self._variables[node] = _variable(node)

@@ -17,8 +17,9 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import fx, nn
+from torch import nn
 
+from edgesearch.board_eval.lowering import traced
 from edgesearch.errors import LoweringError, LoweringProblem
 from edgesearch.objectives.vitis._constructors import constructor
 from edgesearch.objectives.vitis._operations import Operations
@@ -58,13 +59,13 @@ def torch_source(model: nn.Module, input_shape: tuple[int, int, int], *, trainab
     name = _class_name(type(model).__name__)
     image = torch.randn(1, *input_shape, generator=torch.Generator().manual_seed(0))
     try:
-        traced = fx.symbolic_trace(model)
+        module = traced(model)
     except (Exception, SystemExit) as error:  # fx raises whatever the model's own code raises on a symbolic value
         raise _problem(name, "forward", f"cannot be traced by torch.fx: {type(error).__name__}: {error}") from error
     for path, _ in model.named_modules():
         if _CONFUSING.search(path):
             raise _problem(name, path, "a name that Vitis AI would misread; give the layer another")
-    operations = Operations(traced, image.clone(), name=name, trainable=trainable)
+    operations = Operations(module, image.clone(), name=name, trainable=trainable)
     text = _Text(model, operations, name, trainable).write()
     fresh = load_source(ModelSource(name, text, input_shape, {}))
     source = ModelSource(name, text, input_shape, _weights(model, fresh))

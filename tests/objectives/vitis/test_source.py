@@ -167,6 +167,20 @@ def test_a_mean_and_same_padding_become_what_the_dpu_has() -> None:
     assert "ZeroPad2d((1, 2, 1, 2))" in torch_source(Modules(), (3, 16, 16)).text
 
 
+class Features(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor, features: bool = False, mask: Tensor | None = None) -> Tensor:
+        y = self.conv(x) if mask is None else self.conv(x + mask)
+        return y if features else y.mean((2, 3))
+
+
+def test_arguments_that_are_never_given_have_their_defaults() -> None:
+    check(Features(), (3, 8, 8))
+
+
 class Unwritten(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.fft.fft(x).real
