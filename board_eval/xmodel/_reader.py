@@ -29,6 +29,7 @@ from edgesearch.board_eval.graph import (
     round_activations,
 )
 from edgesearch.board_eval.xmodel._message import parse_message
+from edgesearch.board_eval.xmodel._nodes import stored_nodes
 from edgesearch.board_eval.xmodel._ops import MAX_FIX, Op
 from edgesearch.board_eval.xmodel._padding import fold_padding, read_pad
 from edgesearch.errors import GraphError, XmodelError
@@ -79,7 +80,7 @@ class _Reader:
         self._position_of_input()
         fold_padding(self.nodes, self.pads)
         nodes = self._ordered()
-        return Graph(self.message.graph_name or "network", self._named(nodes), self.bits or 8)
+        return Graph(self.message.graph_name or "network", stored_nodes(self.message.subg_root, nodes), self.bits or 8)
 
     def _collect(self) -> None:
         for message in self.message.op_node:
@@ -115,24 +116,6 @@ class _Reader:
             raise XmodelError(f"it has {len(outputs)} outputs, expected exactly one")
         output = self._as_vector(self.nodes[outputs[0]])
         return [*(node for name, node in self.nodes.items() if name != output), self.nodes[output]]
-
-    def _named(self, nodes: list[Node]) -> tuple[Node, ...]:
-        """The nodes under the names they had when this program wrote the file."""
-        stored = list(self.message.subg_root.edgesearch_node)
-        if not stored:
-            return tuple(nodes)
-        if len(stored) != len(nodes) or len({s.name for s in stored}) != len(nodes):
-            raise XmodelError(f"it names {len(stored)} nodes and holds {len(nodes)}; the file was changed after it was written")
-        new = {node.name: s.name for node, s in zip(nodes, stored, strict=True)}
-        return tuple(
-            dataclasses.replace(
-                node,
-                name=s.name,
-                inputs=tuple(new[source] for source in node.inputs),
-                op_names=() if s.derived else node.op_names,
-            )
-            for node, s in zip(nodes, stored, strict=True)
-        )
 
     # -- constants and fix positions
 

@@ -14,7 +14,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 _PACKAGE = "edgesearch_xir_v2"
 _Field = descriptor_pb2.FieldDescriptorProto
 
-#: Our own field of the root subgraph: the names a Graph's nodes had before they were written. XIR skips it.
+#: Our own field of the root subgraph: the names and marks a Graph's nodes had before they were written. XIR skips it.
 NODE_FIELD = 1000
 
 #: AttrValue's members: name -> (number, scalar type).
@@ -111,6 +111,8 @@ def _file() -> descriptor_pb2.FileDescriptorProto:
     node = file.message_type.add(name="EdgesearchNode")
     _add(node, "name", 1, _Field.TYPE_STRING)
     _add(node, "derived", 2, _Field.TYPE_BOOL)
+    _add(node, "scale", 3, _Field.TYPE_BOOL)
+    _add(node, "keeps_clip", 4, _Field.TYPE_BOOL)
     return file
 
 

@@ -30,6 +30,7 @@ from edgesearch.board_eval.graph import (
     rounding_positions,
     weight_integers,
 )
+from edgesearch.board_eval.xmodel._nodes import store_nodes
 from edgesearch.board_eval.xmodel._wire import graph_message
 from edgesearch.errors import XmodelError
 from edgesearch.files import write_atomically
@@ -70,9 +71,7 @@ class _Writer:
         root = self.message.subg_root
         root.subgraph_name = "root"
         root.op_name.extend(op.op_name for op in self.message.op_node)
-        if any(node.name != self.names[node.name][-1] or not node.op_names for node in self.graph):
-            for node in self.graph:
-                root.edgesearch_node.add(name=node.name, derived=self.names[node.name] != node.op_names)
+        store_nodes(root, self.graph, self.names)
         return self.message
 
     # -- messages
