@@ -126,9 +126,10 @@ def _forget(name: str) -> None:
     root = root_of(file.parent, name if file.name == "__init__.py" else name.rpartition(".")[0])
     inside, real = os.path.join(root, ""), _RealPaths()
     for other, module in list(sys.modules.items()):
-        path = getattr(module, "__file__", None)
-        is_inside = bool(path) and real(path).startswith(inside)  # few of thousands are
-        if other == name or (is_inside and other != "__main__" and _is_of_project(Path(real(path)), root)):
+        file_of_other = getattr(module, "__file__", None)
+        path = real(file_of_other) if file_of_other else ""
+        is_inside = path.startswith(inside)  # few of thousands are
+        if other == name or (is_inside and other != "__main__" and _is_of_project(Path(path), root)):
             del sys.modules[other]
 
 
