@@ -20,6 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from edgesearch.errors import StudyError
+from edgesearch.search.study._unread import without_infinite
 from edgesearch.spaces import Candidate, Student, parse_candidate
 
 #: Stage kinds in the order in which a candidate passes through them.
@@ -239,7 +240,7 @@ def read_study(study: optuna.Study) -> StudyView:
     if not isinstance(settings, dict):
         raise StudyError(f"study {study.study_name!r} was not made by edgesearch; name another one")
     objectives = _read_objectives(study, settings)
-    constraints = settings.get("constraints") or {}
+    constraints = without_infinite(settings.get("constraints") or {})
     return StudyView(
         name=str(settings.get("name") or study.study_name),
         objectives=objectives,

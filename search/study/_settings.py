@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from edgesearch.errors import StudyError
 from edgesearch.objectives.data import without_unread
 from edgesearch.search.study._file import StudyFile, bundled_studies
-from edgesearch.search.study._unread import unread_overrides
+from edgesearch.search.study._unread import unread_overrides, without_infinite
 from edgesearch.spaces import Student, explain, identity, weights_fingerprint, without_paths
 
 #: Attributes of an Optuna study: its settings, the version of edgesearch that stored them, the study file's folder, and the
@@ -30,7 +30,8 @@ _NAME_FILES = ("data", "board", "teacher", "space", "candidates")
 def stored_settings(study: optuna.Study) -> StudyFile:
     """The study file that a study was started with.
 
-    A setting that the stored study does not name has its default, and so has one of its data that their source never read.
+    A setting that the stored study does not name has its default, and so has one of its data that their source never read, and
+    a limit that limits nothing.
     Raises StudyError for a study that is not edgesearch's, and for settings that this version does not know.
     """
     attributes = study.user_attrs
@@ -38,7 +39,11 @@ def stored_settings(study: optuna.Study) -> StudyFile:
     if not isinstance(content, dict):
         raise StudyError(f"study {study.study_name!r} was not made by edgesearch; name another one")
     try:
-        settings = StudyFile.model_validate(content | {"data": without_unread(content.get("data", {}))})
+        tables = {
+            "data": without_unread(content.get("data", {})),
+            "constraints": without_infinite(content.get("constraints", {})),
+        }
+        settings = StudyFile.model_validate(content | tables)
     except ValidationError as error:
         version = attributes.get(_VERSION, "another version")
         raise StudyError(

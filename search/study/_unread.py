@@ -5,13 +5,14 @@ It is looked for in what somebody writes, and not in what is stored: earlier ver
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from edgesearch.objectives import Recipe
 from edgesearch.spaces import Space, Student, StudentOverride
 
-__all__ = ["unread_overrides", "unread_recipes", "unread_students"]
+__all__ = ["unread_overrides", "unread_recipes", "unread_students", "without_infinite"]
 
 #: How training images are shown, which [train] decides for all that follows it.
 _VIEWS = ("augmentation_strength", "mix", "mix_alpha")
@@ -51,6 +52,11 @@ def unread_students(students: Mapping[str, Student], space: Space | None) -> str
 def unread_overrides(space: Space | None) -> list[tuple[str, str]]:
     """Of the space's tables for one student each, the student's name and a setting that it lacks."""
     return [(name, setting) for name, student in _overridden(space) for setting in student.unread]
+
+
+def without_infinite(limits: Mapping[str, float | None]) -> dict[str, float | None]:
+    """A stored [constraints] without infinite limits, which earlier versions took."""
+    return {name: limit for name, limit in limits.items() if limit != math.inf}
 
 
 def _overridden(space: Space | None) -> Iterator[tuple[str, Student]]:

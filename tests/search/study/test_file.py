@@ -74,6 +74,10 @@ def test_a_study_survives_json() -> None:
             'name = "a"\n[constraints]\nmin_acuracy = 0.9\n[space]\nstudents = ["mlp"]\n',
             ["min_acuracy", "did you mean min_accuracy"],
         ),
+        *(
+            (f'name = "a"\n[constraints]\n{limit} = inf\n[space]\n', [f"constraints.{limit} = inf", "expected"])
+            for limit in ("min_accuracy", "min_fps", "max_latency_ms", "max_size_bytes")
+        ),
         ('name = "a"\ncompiler = "gcc"\n[space]\nstudents = ["mlp"]\n', ["compiler", "gcc", "edgesearch", "vai"]),
         ('name = "a"\ncompiler = "vai"\nallow = ["relu6"]\n[space]\nstudents = ["mlp"]\n', ["allow", "relu6", "vai", "leave"]),
         ('name = "a"\nallow = ["tanh"]\n[space]\nstudents = ["mlp"]\n', ["allow", "tanh", "relu6"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,10 @@ import torch
 
 from edgesearch.board_eval import load_profile
 from edgesearch.errors import SpaceError, StudyError
+from edgesearch.search.report import front_json
 from edgesearch.search.study._file import StudyFile, parse_study
 from edgesearch.search.study._quiet import quiet_optuna
+from edgesearch.search.study._record import read_study
 from edgesearch.search.study._settings import refuse_changes, store_places, store_settings, stored_settings
 
 TABLES = {"name": "a", "space": {"students": ["cnn_tiny"], "input_size": [8]}}
@@ -209,3 +213,17 @@ def test_an_edit_of_ones_own_code_is_no_other_setting(study: optuna.Study, tmp_p
         with pytest.raises(StudyError, match=r"teacher\.architecture: was") as caught:
             refuse_changes(study, settings(OWN_NETWORK, teacher={"architecture": "cnn_small"}))
         assert "sha256" not in str(caught.value)
+
+
+def test_infinite_limits_of_earlier_versions_are_none_and_may_be_taken_out() -> None:
+    study = optuna.create_study(directions=["maximize", "maximize"])
+    settings = StudyFile.parse(TABLES | {"constraints": {"min_accuracy": 0.5}})
+    store_settings(study, settings)
+    content = settings.to_json()
+    content["constraints"]["max_latency_ms"] = math.inf
+    study.set_user_attr("study", content)
+    assert stored_settings(study) == settings
+    refuse_changes(study, settings)
+    view = read_study(study)
+    assert view.constraints == {"min_accuracy": 0.5}
+    assert json.loads(front_json(view, []))["constraints"] == {"min_accuracy": 0.5}
