@@ -229,7 +229,7 @@ def report(**options: Any) -> int:
 @STORAGE
 @HOME
 def results(**options: Any) -> int:
-    """Write what studies found (default: the one used last), to keep: settings, machine, versions, seconds and figures.
+    """Write what studies found (default: the one run last), to keep: settings, machine, versions, seconds and figures.
 
     results.json has the runs side by side; front.svg is the front of the first.
     """

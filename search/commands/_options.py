@@ -35,7 +35,7 @@ THREADS = click.option(
     show_default=True,
     help="Results are bit-equal for any --workers, not for another number of threads.",
 )
-STUDY = click.option("--study", "study_name", help="Name of the study; default: the one used last.")
+STUDY = click.option("--study", "study_name", help="Name of the study; default: the one run last.")
 BOARD = click.option(
     "--board", help="zcu104, zcu102, kv260, ultra96 or a board profile (JSON); default: the study's, else zcu104."
 )

@@ -6,11 +6,11 @@ import optuna
 from optuna.storages import BaseStorage
 
 from edgesearch.errors import StudyError
-from edgesearch.search.study import Home, holds_studies, open_read_only, reading_errors
+from edgesearch.search.study import Home, holds_studies, last_use, open_read_only, reading_errors
 
 
 def find_study(name: str | None, storage: str | None, home: Home) -> optuna.Study:
-    """The named study, or the one whose last trial is the newest; it cannot be written.
+    """The named study, or the one that was run last; it cannot be written.
 
     Raises StudyError when there is none.
     """
@@ -27,7 +27,7 @@ def find_study(name: str | None, storage: str | None, home: Home) -> optuna.Stud
         if not names:
             where = "this storage" if storage else repr(str(home.root))
             raise StudyError(f"there are no studies in {where}; run `edgesearch optimize` first")
-        return max((_open(name, database) for name in names), key=_last_change)
+        return max((_open(name, database) for name in names), key=last_use)
 
 
 def is_stored(name: str, storage: str | None, home: Home) -> bool:
@@ -48,8 +48,3 @@ def _has_database(home: Home) -> bool:
 
 def _open(name: str, database: BaseStorage) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=database)
-
-
-def _last_change(study: optuna.Study) -> float:
-    moments = [t.datetime_complete or t.datetime_start for t in study.get_trials(deepcopy=False)]
-    return max((moment.timestamp() for moment in moments if moment is not None), default=0.0)

@@ -45,6 +45,7 @@ from edgesearch.search.study import (
     quiet_optuna,
     read_study,
     store_places,
+    store_use,
     without_code,
 )
 from edgesearch.spaces import Candidate, identity
@@ -135,6 +136,7 @@ def run_study(
             refuse_other_inputs(inputs, study)
             keep_inputs(inputs, study)
             store_places(study, settings, file)
+            store_use(study)
             trials = _asked_for(settings, study) if trials is None else trials
             if made := made_otherwise(inputs, study):
                 progress.note(made)

@@ -113,7 +113,7 @@ class Study:
 
     @classmethod
     def load(cls, name: str | None = None, home: str | Path = "runs", *, storage: str | None = None) -> Study:
-        """A stored study by its name, or the one that was used last; read-only.
+        """A stored study by its name, or the one that was run last; read-only.
 
         `storage` is a database URL, as "postgresql+psycopg://user@host/studies"; default: SQLite in `home`. Networks are read
         from the store in `home`. Raises StudyError when there is no such study.

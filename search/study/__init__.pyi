@@ -41,8 +41,10 @@ from ._record import Record as Record
 from ._record import StudyView as StudyView
 from ._record import family_of as family_of
 from ._record import read_study as read_study
+from ._settings import last_use as last_use
 from ._settings import refuse_changes as refuse_changes
 from ._settings import store_places as store_places
+from ._settings import store_use as store_use
 from ._settings import stored_settings as stored_settings
 from ._settings import study_file as study_file
 from ._settings import without_code as without_code

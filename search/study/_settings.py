@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from edgesearch.search.study._file import StudyFile, bundled_studies
 from edgesearch.search.study._unread import unread_overrides, without_infinite
 from edgesearch.spaces import Student, explain, identity, weights_fingerprint, without_paths
 
-#: Attributes of an Optuna study: its settings, the version of edgesearch that stored them, the study file's folder, and the
-#: checksums of the weights files that its space names.
+#: Attributes of an Optuna study: its settings, the version of edgesearch that stored them, the study file's folder, the
+#: checksums of the weights files that its space names, the file's name, and when it was run last.
 _SETTINGS, _VERSION, _FOLDER, _WEIGHTS, _FILE = "study", "edgesearch_version", "folder", "weights_files", "file"
+_USED = "last_run"
 #: Settings that may differ when a study is resumed: they say how far to go, not what is searched.
 _MAY_CHANGE = {("search", "trials"), ("search", "rungs"), ("search", "proposals"), ("description",)}
 #: Others that may: they say where tools and artifacts are.
@@ -93,6 +95,18 @@ def store_places(study: optuna.Study, settings: StudyFile, file: str = "") -> No
     if moved:
         _store_weights(study, settings)
         study.set_user_attr(_SETTINGS, {**study.user_attrs[_SETTINGS], **moved})
+
+
+def store_use(study: optuna.Study) -> None:
+    """Keep that the study is run now, whether or not it gets a trial more."""
+    study.set_user_attr(_USED, time.time())
+
+
+def last_use(study: optuna.Study) -> float:
+    """When it was run last, in seconds since the epoch: for one of an earlier version, the moment of its newest trial."""
+    moments = [trial.datetime_complete or trial.datetime_start for trial in study.get_trials(deepcopy=False)]
+    trials = (moment.timestamp() for moment in moments if moment is not None)
+    return max(float(study.user_attrs.get(_USED, 0.0)), *trials, 0.0)
 
 
 def refuse_changes(study: optuna.Study, given: StudyFile) -> None:

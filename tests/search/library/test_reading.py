@@ -11,6 +11,7 @@ import pytest
 from _databases import running_postgresql
 
 from edgesearch.errors import StudyError
+from edgesearch.search import Study, StudyFile
 from edgesearch.search.library._reading import is_stored
 from edgesearch.search.study import Home, open_storage
 
@@ -36,3 +37,17 @@ def test_a_file_that_is_no_database_is_said_so(tmp_path: Path) -> None:
         is_stored("a", f"sqlite:///{tmp_path / 'x.db'}", Home(tmp_path))
     sqlite3.connect(tmp_path / "other.db").execute("CREATE TABLE t (x)").connection.close()
     assert not is_stored("a", f"sqlite:///{tmp_path / 'other.db'}", Home(tmp_path))
+
+
+def test_the_study_that_was_run_last_is_read_though_another_has_the_newest_trial(tmp_path: Path) -> None:
+    few = {"name": "digits", "train_images": 40, "validation_images": 40, "calibration_images": 20, "test_images": 20}
+    tables = {"data": few, "train": {"epochs": 1}, "candidates": [{"student": {"architecture": "mlp", "input_size": 8}}]}
+    home = tmp_path / "home"
+    for name in ("first", "second"):
+        Study.open(StudyFile.parse(tables | {"name": name}), home).optimize(workers=0)
+    assert Study.load(home=home).name == "second"
+    Study.open(StudyFile.parse(tables | {"name": "first"}), home).optimize(workers=0)  # it has all its trials
+    assert Study.load(home=home).name == "first"
+    with sqlite3.connect(home / "studies.db") as database:
+        database.execute("DELETE FROM study_user_attributes WHERE key = 'last_run'")  # as earlier versions had it
+    assert Study.load(home=home).name == "second"
