@@ -21,7 +21,7 @@ from edgesearch.board_eval.isa import Instruction, Load, Save, decode
 from edgesearch.board_eval.targets import DPUS, BoardProfile, Dpu, Fingerprint, dpu_of_fingerprint
 from edgesearch.board_eval.timing import LayeredCode, MeasuredCode, Timing, time_code
 from edgesearch.board_eval.xmodel import CompiledModel, CompiledTensor, read_compiled
-from edgesearch.errors import XmodelError
+from edgesearch.errors import MeasurementError, XmodelError
 from edgesearch.files import write_atomically
 
 __all__ = ["CompiledXmodel"]
@@ -159,13 +159,21 @@ class CompiledXmodel:
         return execute_code(self.model, self.program, self.dpu, images)
 
     def time(self, profile: BoardProfile, *, runner: str | None = None) -> Timing:
-        """Latency and throughput of its code on a board, without a table by layer; `runner` is that of `time_graph`."""
-        measured = self.measured
+        """Latency and throughput of its code on a board, without a table by layer; `runner` is that of `time_graph`.
+
+        Raises MeasurementError for a board with a DPU of another size.
+        """
+        measured = self.measured_on(profile)
         return time_code(measured.program, profile, pixels=measured.pixels, runner=runner, layers=False)
 
-    @property
-    def measured(self) -> MeasuredCode:
-        """Its code, as `calibrate` takes what was measured."""
+    def measured_on(self, profile: BoardProfile) -> MeasuredCode:
+        """Its code, as `calibrate` takes what was measured; raises MeasurementError for a board with a DPU of another size."""
+        own, theirs = ((dpu.pixel_parallel, dpu.input_parallel, dpu.output_parallel) for dpu in (self.dpu, profile.dpu))
+        if own != theirs:
+            raise MeasurementError(
+                f"{self.name!r} is compiled for a {self.dpu.name}, and the DPU of {profile.name!r} is a {profile.dpu.name}, "
+                "which does not run it; give --board with the DPU that was measured"
+            )
         return MeasuredCode(
             LayeredCode(self.name, self.program, (0,) * len(self.program), ()), math.prod(self.input.shape[:-1])
         )

@@ -9,13 +9,13 @@ from pathlib import Path
 import click
 
 from edgesearch.board_eval import (
+    BoardProfile,
     CompiledXmodel,
     Compiler,
     Feature,
     Graph,
     LayerReport,
     MeasuredCode,
-    Target,
     board_report,
     board_timing,
     calibrate_file,
@@ -97,7 +97,7 @@ def calibrate(
             measurements,
             profile,
             name=name,
-            find=partial(_measured_network, target=profile.dpu),
+            find=partial(_measured_network, profile=profile),
             hold_out=True,
             keep_unexplained=keep_unexplained,
         )
@@ -139,15 +139,15 @@ def calibrate(
     return 0
 
 
-def _measured_network(name: str, folder: Path, *, target: Target) -> Graph | MeasuredCode:
+def _measured_network(name: str, folder: Path, *, profile: BoardProfile) -> Graph | MeasuredCode:
     """A network of a measurement file: an .xmodel or a candidate's .toml beside it, a student's name, or a graph as JSON.
 
-    A compiled .xmodel is timed by its own code.
+    A compiled .xmodel is timed by its own code; raises MeasurementError where that is for another DPU than the profile's.
     """
     if name.endswith(".json"):
         return load_network(name, folder)
     if name.endswith(".xmodel") and (folder / name).is_file() and is_compiled(folder / name):
-        return CompiledXmodel.read(folder / name).measured
+        return CompiledXmodel.read(folder / name).measured_on(profile)
     if name.endswith((".xmodel", ".toml")):
         name = str(folder / name)
-    return find_network(name, folder=folder, target=target)[0]
+    return find_network(name, folder=folder, target=profile.dpu)[0]

@@ -31,10 +31,10 @@ class Measurements:
     codes: dict[str, MeasuredCode]
 
 
-def study_measurements(view: StudyView, store: ArtifactStore) -> Measurements:
-    """The rows of a study's trials that boards measured, each network once.
+def study_measurements(view: StudyView, store: ArtifactStore, profile: BoardProfile) -> Measurements:
+    """The rows of a study's trials that boards measured, each network once, to fit `profile` to.
 
-    Raises MeasurementError when there are none, or when the store has their files no more.
+    Raises MeasurementError when there are none, when the store has their files no more, or where these are for another DPU.
     """
     measured: dict[str, Record] = {}
     for record in view.records:
@@ -52,7 +52,7 @@ def study_measurements(view: StudyView, store: ArtifactStore) -> Measurements:
             network = f"trial-{record.number:04}"
             path = Path(folder) / f"{network}.xmodel"
             path.write_bytes(compiled_content(compiled))
-            codes[network] = CompiledXmodel.read(path).measured
+            codes[network] = CompiledXmodel.read(path).measured_on(profile)
             rows += measurement_rows(network, RunReport.model_validate(found.figures["report"]))
     if not rows:
         raise MeasurementError(

@@ -320,7 +320,7 @@ class Study:
 
         start = load_profile(self.settings.board, folder=self.settings.folder) if profile is None else profile
         return calibrate_by_study(
-            study_measurements(self.view(), self._store()), start, name=name, keep_unexplained=keep_unexplained
+            study_measurements(self.view(), self._store(), start), start, name=name, keep_unexplained=keep_unexplained
         )
 
     # --- what it stands on

@@ -23,8 +23,9 @@ from edgesearch.board_eval import (
     write_xmodel,
 )
 from edgesearch.board_eval.isa import disassemble
+from edgesearch.board_eval.targets import DPUS
 from edgesearch.board_eval.xmodel import compiled_graph
-from edgesearch.errors import QuantizationError, XmodelError
+from edgesearch.errors import MeasurementError, QuantizationError, XmodelError
 
 PROFILE = load_profile("zcu104")
 
@@ -59,6 +60,16 @@ def test_its_time_is_that_of_the_code_it_was_made_of(xmodel: CompiledXmodel) -> 
         (expected.dpu_s, expected.throughput_fps, expected.latency_s), rel=1e-12
     )
     assert (found.loaded_bytes, found.saved_bytes) == (xmodel.loaded_bytes, xmodel.saved_bytes)
+
+
+def test_it_is_not_timed_on_a_dpu_that_does_not_run_it(xmodel: CompiledXmodel) -> None:
+    """What timing goes by is the size: other features of the fingerprint are those of the file's code."""
+    other = PROFILE.model_copy(update={"dpu": DPUS["B512"], "name": "small"})
+    for use in (xmodel.time, xmodel.measured_on):
+        with pytest.raises(MeasurementError, match=r"'pooled' is compiled for a B4096, and the DPU of 'small' is a B512"):
+            use(other)
+    alike = PROFILE.model_copy(update={"dpu": DPUS["B4096"].model_copy(update={"fingerprint": 0x101000016010407})})
+    assert xmodel.time(alike).dpu_s == xmodel.time(PROFILE).dpu_s
 
 
 def test_its_interval_is_that_of_its_kind_of_network(xmodel: CompiledXmodel) -> None:

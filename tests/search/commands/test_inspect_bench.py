@@ -8,9 +8,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from edgesearch.board_eval import Conv, load_profile
+from edgesearch.board_eval import Conv, Graph, Input, Pool, compile_xmodel, load_profile
 from edgesearch.board_eval.targets import DPUS
-from edgesearch.errors import CompileError, DataError, EdgesearchError, LoweringError, SpaceError
+from edgesearch.errors import CompileError, DataError, EdgesearchError, LoweringError, MeasurementError, SpaceError
 from edgesearch.search.commands._cli import cli
 from edgesearch.search.commands._networks import find_network, read_candidate
 
@@ -161,6 +161,16 @@ def test_a_calibrated_profile_can_be_used(tmp_path: Path) -> None:
     assert load_profile(profile).name == "my-board"
     facts = json.loads(run("bench", "resnet18", "--board", profile, "--format", "json"))
     assert facts["board"] == "my-board"
+
+
+def test_code_of_another_dpu_is_not_calibrated_with(tmp_path: Path) -> None:
+    image = Input(name="in", inputs=(), shape=(6, 6, 3), fix=3)
+    pool = Pool(name="pool", inputs=("in",), shape=(3, 3, 3), kind="max", kernel=(2, 2), stride=(2, 2), fix=3)
+    compile_xmodel(Graph("few", (image, pool)), DPUS["B512"]).write(tmp_path / "few.xmodel")
+    (tmp_path / "m.csv").write_text("network,what,fps\nfew.xmodel,latency,100\n")
+    words = r"m\.csv, line 2: 'few' is compiled for a B512, and the DPU of 'zcu104' is a B4096"
+    with pytest.raises(MeasurementError, match=words):
+        run("calibrate", "--measurements", tmp_path / "m.csv", "-o", tmp_path / "mine.json")
 
 
 def test_a_profile_that_no_board_option_reads_is_refused_before_the_fit(tmp_path: Path) -> None:

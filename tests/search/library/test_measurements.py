@@ -25,8 +25,8 @@ def test_rows_of_a_study_are_those_of_a_deployment_and_know_the_boards_cores(mon
     view: Any = SimpleNamespace(name="s", records=[record])
     store: Any = SimpleNamespace(get=lambda kind, key: SimpleNamespace(figures={"report": REPORT}))
     monkeypatch.setattr(_measurements, "compiled_content", lambda artifact: b"")
-    monkeypatch.setattr(_measurements.CompiledXmodel, "read", lambda path: SimpleNamespace(measured=None))
-    rows = study_measurements(view, store).rows
+    monkeypatch.setattr(_measurements.CompiledXmodel, "read", lambda path: SimpleNamespace(measured_on=lambda profile: None))
+    rows = study_measurements(view, store, load_profile("zcu104")).rows
     assert rows == measurement_rows("trial-0003", RUN, 1)
     assert [(row.what, row.cores) for row in rows] == [("latency", None), ("throughput", 2)]
     assert {row.runner for row in rows} == {"vart_cpp"}  # the profile's `cpp` is another program
