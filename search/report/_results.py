@@ -14,9 +14,10 @@ from typing import Any
 
 from edgesearch.errors import StudyError
 from edgesearch.files import parse_json, write_atomically
-from edgesearch.search.study import STAGES, Record, StudyView, pareto_front
+from edgesearch.search.study import STAGES, Record, StudyFile, StudyView, pareto_front
 
 FORMAT = 1
+_BOARD, _SCORE = (StudyFile.model_fields[name].default for name in ("board", "score"))
 #: Figures of a trial that are kept, in this order, where it has them.
 _FIGURES = (
     "accuracy",
@@ -42,9 +43,9 @@ def run_of(
 ) -> dict[str, Any]:
     """One study as a run of a results file, as JSON values.
 
-    `settings` are the study's as they are stored; where its files lie is left out. `made_by` is what the store says of the
-    machines that made its artifacts, `seconds` how long they took, by kind of stage. `file` is the study
-    file's name, or that of a bundled study; None: the study's.
+    `settings` are the study's as they are stored; where its files and its store lie is left out. `made_by` is what the store
+    says of the machines that made its artifacts, `seconds` how long they took, by kind of stage. `file` is the study file's
+    name, or that of a bundled study; None: the study's.
     """
     made_by = list(made_by)
     threads = _all_of(made_by, "threads")
@@ -91,14 +92,28 @@ def _command(view: StudyView, settings: Mapping[str, Any], threads: Sequence[int
     words = ["edgesearch optimize", shlex.quote(file)]
     words += ["--name", shlex.quote(view.name)] if Path(file).stem != view.name else []
     ended = sum(record.state != "RUNNING" for record in view.records)
-    words += ["--trials", str(ended)] if settings.get("space") or ended < len(settings.get("candidates") or ()) else []
+    is_open = settings.get("space") or ended < len(settings.get("candidates") or ())
+    words += ["--trials", str(ended)] if ended and is_open else []
+    for name in (settings.get("board", _BOARD), *settings.get("boards", ())):
+        words += ["--board", shlex.quote(_placeless(name))] if name != _BOARD else []
+    words += ["--score", settings["score"]] if settings.get("score", _SCORE) != _SCORE else []
     words += ["--seed", str(settings["seed"])] if settings.get("seed") else []
     return " ".join(words + (["--threads-per-stage", str(threads[0])] if len(threads) == 1 and threads[0] != 1 else []))
 
 
 def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in settings.items() if name != "vitis"}
-    return kept | {"data": {name: v for name, v in settings.get("data", {}).items() if name not in ("root", "download")}}
+    kept = {name: value for name, value in settings.items() if name not in ("vitis", "store")}
+    data = {name: value for name, value in settings.get("data", {}).items() if name not in ("root", "download")}
+    return {name: _placeless(value) for name, value in (kept | {"data": data}).items()}
+
+
+def _placeless(value: Any) -> Any:
+    """A setting whose whole paths (of weights, of a board's profile) are the names of their files."""
+    if isinstance(value, Mapping):
+        return {name: _placeless(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_placeless(inner) for inner in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _all_of(made_by: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
@@ -116,7 +131,7 @@ def _trial(view: StudyView, record: Record, on_front: bool) -> dict[str, Any]:
     return {
         "trial": record.number,
         "recipe": record.recipe,
-        "settings": dict(record.settings),
+        "settings": _placeless(record.settings),
         "deployable": record.deployable,
         "front": on_front,
         **figures,

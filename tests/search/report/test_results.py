@@ -103,6 +103,49 @@ def test_the_command_names_the_file_of_a_study() -> None:
         assert run_of(view, {"name": "s"}, [], {}, file=file)["command"] == f"edgesearch optimize {words}"
 
 
+def test_the_command_says_on_which_boards_and_by_what_is_scored() -> None:
+    commands = {
+        "": {"board": "zcu104", "score": "simulated"},
+        " --board zcu102": {"board": "zcu102"},
+        " --board 'my board.json' --board lab --board lab2 --score board-front": {
+            "board": "/home/me/my board.json",
+            "boards": ["lab", "lab2"],
+            "score": "board-front",
+        },
+    }
+    for words, settings in commands.items():
+        assert _run(**settings)[1]["command"] == f"edgesearch optimize demo{words} --seed 3 --threads-per-stage 2"
+
+
+def test_the_command_of_a_study_without_trials_is_one_that_is_taken() -> None:
+    view = StudyView("s", read_study(make_study(1)).objectives, {}, ())
+    assert run_of(view, {"name": "s", "space": {"students": ["mlp"]}}, [], {})["command"] == "edgesearch optimize s"
+
+
+def test_no_place_on_this_machine_is_kept() -> None:
+    view = read_study(make_study(2))
+    first = view.records[0]
+    own = {"student": {**first.settings["student"], "weights": "/home/me/w.npz"}}
+    view = replace(view, records=(replace(first, settings={**first.settings, **own}), *view.records[1:]))
+    places = {
+        "store": "/mnt/store",
+        "board": "/home/me/mine.json",
+        "teacher": {"weights": "/home/me/t.npz"},
+        "candidates": [own],
+        "vitis": {"python": "/opt/python"},
+    }
+    run = run_of(view, {"name": "s", **places}, [], {})
+    assert "/home" not in json.dumps(run)
+    assert run["settings"] == {
+        "name": "s",
+        "board": "mine.json",
+        "teacher": {"weights": "t.npz"},
+        "candidates": [{"student": {**own["student"], "weights": "w.npz"}}],
+        "data": {},
+    }
+    assert run["trials"][0]["settings"]["student"]["weights"] == "w.npz"
+
+
 def _beside(tmp_path: Path, run: dict[str, Any], rows: list[dict[str, Any]]) -> Path:
     write_results(tmp_path / "both" / "results.json", [run])
     (tmp_path / "both" / "published.json").write_text(json.dumps(rows))
