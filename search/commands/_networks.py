@@ -11,7 +11,7 @@ from edgesearch.errors import SpaceError
 from edgesearch.files import expanded, parse_toml
 from edgesearch.plugins import source_fingerprint
 from edgesearch.search.study import unread_students
-from edgesearch.spaces import PRESETS, STUDENTS, Candidate, Pruning, build, is_staged_name, parse_candidate
+from edgesearch.spaces import PRESETS, STUDENTS, Candidate, Pruning, build, complete, is_staged_name, parse_candidate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,9 +53,9 @@ def find_network(
     What is left out is width 1, three channels, ten classes and an ImageNet stem at 224 pixels; 32 pixels for a small stem and
     for staged networks. A model by import path is looked for beside the candidate's file that names it, then in `folder`; left
     out, in the working directory. `target` is the DPU that is to run the network, `seconds` what one takes on the board.
-    Raises SpaceError for an option that the file has decided already, and where no board says how much a candidate loses that
-    is pruned by time; PluginError or SpaceError for an unknown name, and for a model whose outputs are not the `classes` that
-    were asked for; XmodelError or LoweringError for what cannot be read or run.
+    Raises SpaceError for an option that the file has decided already or that the student does not have, and where no board says
+    how much a candidate loses that is pruned by time; PluginError or SpaceError for an unknown name, and for a model whose
+    outputs are not the `classes` that were asked for; XmodelError or LoweringError for what cannot be read or run.
     """
     shape = {"--width": width, "--input-size": input_size, "--stem": stem}
     if name.endswith(".xmodel"):
@@ -71,10 +71,16 @@ def find_network(
         if source_fingerprint(student.architecture, folder=beside):
             folder = beside
     elif name in STUDENTS or is_staged_name(name) or ":" in name:
-        stem = stem or ("small" if name in PRESETS or is_staged_name(name) else "imagenet")
-        size = input_size or (224 if stem == "imagenet" else 32)
-        fields = {"architecture": name, "width": 1.0 if width is None else width, "input_size": size, "stem": stem}
+        begins = stem or ("small" if name in PRESETS or is_staged_name(name) else "imagenet")
+        size = input_size or (224 if begins == "imagenet" else 32)
+        fields = {"architecture": name, "width": 1.0 if width is None else width, "input_size": size, "stem": begins}
         student = parse_candidate({"student": fields}, "the options given").student
+        if stem and (unread := unread_students({"student": student}, None)):
+            raise SpaceError(f"the options given: {unread}")
+        if width is not None and complete(student, folder=folder).width != width:
+            raise SpaceError(
+                f"--width is {width:g}, and {name} takes none; leave it out, or give its class an argument `width`"
+            )
     else:
         known = ", ".join(STUDENTS)
         raise SpaceError(

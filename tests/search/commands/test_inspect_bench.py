@@ -240,6 +240,17 @@ def test_what_is_wrong_with_a_users_file_is_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+def test_options_that_a_student_does_not_have_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fixed_width.py").write_text(FIXED)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpaceError, match=r"--width is 0\.25, and fixed_width:Fixed takes none; leave it out"):
+        run("inspect", "fixed_width:Fixed", "--width", 0.25)
+    for name in ("fixed_width:Fixed", "resnet8", "cnn_tiny"):
+        with pytest.raises(SpaceError, match=f"stem is 'imagenet', and {name} has no such choice; .* have two stems"):
+            run("inspect", name, "--stem", "imagenet")
+    assert json.loads(run("inspect", "cnn_tiny", "--stem", "small", "--width", 0.5, "--format", "json"))["runs"]
+
+
 @pytest.mark.parametrize("options", [("--input-size", 64), ("--width", 0.5), ("--stem", "small")])
 def test_options_that_a_candidates_file_decides_are_refused(options: tuple[object, ...], tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
