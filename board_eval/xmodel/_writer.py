@@ -43,7 +43,8 @@ def write_xmodel(graph: Graph, path: str | Path) -> None:
     """Write `graph` for vai_c_xir. The file appears whole or not at all; `read_xmodel` gives the same Graph again.
 
     Weights that are off their integer grid are rounded onto it, half away from zero. Raises QuantizationError when the graph
-    has no weights or is not quantized, XmodelError when the file cannot be written.
+    has no weights or is not quantized, XmodelError when the file cannot be written, and for a node of a compiled file that
+    does nothing but move values to another fix position.
     """
     path = Path(path)
     data = _Writer(graph).run().SerializeToString(deterministic=True)
@@ -149,6 +150,11 @@ class _Writer:
             case Concat():
                 _set(self._op(names[0], "concat", shape, input=sources), axis=node.axis + 1)
             case Activation():
+                if node.activation == "none":
+                    raise XmodelError(
+                        f"{node.name!r} of {self.graph.name!r} does nothing but move values to another fix position, which "
+                        "only compiled xmodels have an operation for; write the network that the file was compiled from"
+                    )
                 self._activation(names[0], node.activation, shape, sources[0])
             case Reshape():
                 self._reshape(names[0], shape, sources[0])

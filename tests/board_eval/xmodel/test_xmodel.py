@@ -11,7 +11,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgesearch.board_eval.graph._graph import Add, Concat, Conv, Depthwise, Graph, Input, Linear, Node, Pool, without_weights
+from edgesearch.board_eval.graph._graph import (
+    Activation,
+    Add,
+    Concat,
+    Conv,
+    Depthwise,
+    Graph,
+    Input,
+    Linear,
+    Node,
+    Pool,
+    without_weights,
+)
 from edgesearch.board_eval.graph._names import fix_names, op_names
 from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.board_eval.xmodel._reader import read_xmodel
@@ -161,6 +173,14 @@ def test_a_network_that_is_not_quantized_cannot_be_written(resnet20_float: Any, 
 def test_a_network_without_weights_cannot_be_written(golden: Any, tmp_path: Path) -> None:
     with pytest.raises(QuantizationError, match="has no weights, only shapes"):
         write_xmodel(without_weights(golden("tiny").graph), tmp_path / "a.xmodel")
+
+
+def test_a_node_that_only_compiled_files_have_cannot_be_written(tmp_path: Path) -> None:
+    image = Input(name="in", inputs=(), shape=(4, 4, 3), fix=3)
+    part = Activation(name="part", inputs=("in",), shape=(4, 4, 3), activation="none", fix=2)
+    with pytest.raises(XmodelError, match="'part' of 'G' does nothing but move values to another fix position"):
+        write_xmodel(Graph("G", (image, part)), tmp_path / "a.xmodel")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_off_the_grid_are_written_rounded(golden: Any, tmp_path: Path) -> None:
