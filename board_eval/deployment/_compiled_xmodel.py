@@ -21,7 +21,7 @@ from edgesearch.board_eval.isa import Instruction, Load, Save, decode
 from edgesearch.board_eval.targets import DPUS, BoardProfile, Dpu, Fingerprint, dpu_of_fingerprint
 from edgesearch.board_eval.timing import LayeredCode, MeasuredCode, Timing, time_code
 from edgesearch.board_eval.xmodel import CompiledModel, CompiledTensor, read_compiled
-from edgesearch.errors import MeasurementError, XmodelError
+from edgesearch.errors import MeasurementError, TargetError, XmodelError
 from edgesearch.files import write_atomically
 
 __all__ = ["CompiledXmodel"]
@@ -48,7 +48,7 @@ class CompiledXmodel:
         read = cls(model, Path(path).read_bytes())
         try:
             _ = read.program, read.dpu
-        except XmodelError as error:
+        except (XmodelError, TargetError) as error:
             raise XmodelError(f"{path} cannot be read as a compiled xmodel: {error}") from error
         return read
 

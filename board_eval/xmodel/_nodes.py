@@ -17,9 +17,9 @@ _MARKS = ("scale", "keeps_clip")
 
 def store_nodes(root: Any, graph: Graph, names: Mapping[str, tuple[str, ...]]) -> None:
     """Keep the nodes' names and marks in the root subgraph, unless the operations, which have `names`, say it all."""
-    if any(node.name != names[node.name][-1] or not node.op_names or _marks(node) for node in graph):
+    if any(node.name != names[node.name][-1] or not node.op_names or _marks(node, node) for node in graph):
         for node in graph:
-            root.edgesearch_node.add(name=node.name, derived=names[node.name] != node.op_names, **_marks(node))
+            root.edgesearch_node.add(name=node.name, derived=names[node.name] != node.op_names, **_marks(node, node))
 
 
 def stored_nodes(root: Any, nodes: Sequence[Node]) -> tuple[Node, ...]:
@@ -39,11 +39,12 @@ def stored_nodes(root: Any, nodes: Sequence[Node]) -> tuple[Node, ...]:
             name=s.name,
             inputs=tuple(new[source] for source in node.inputs),
             op_names=() if s.derived else node.op_names,
-            **{mark: True for mark in _MARKS if getattr(s, mark) and hasattr(node, mark)},
+            **_marks(s, node),
         )
         for node, s in zip(nodes, stored, strict=True)
     )
 
 
-def _marks(node: Node) -> dict[str, bool]:
-    return {mark: True for mark in _MARKS if getattr(node, mark, False)}
+def _marks(said: Any, node: Node) -> dict[str, Any]:
+    """The marks that `said` has, of those that such a node can have."""
+    return {mark: True for mark in _MARKS if hasattr(node, mark) and getattr(said, mark)}

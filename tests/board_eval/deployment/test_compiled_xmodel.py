@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -118,6 +119,17 @@ def test_files_are_told_apart_by_what_they_hold(xmodel: CompiledXmodel, tmp_path
     for name, words in (("int", "is not compiled"), ("cut", "cut off"), ("absent", "cannot be read")):
         with pytest.raises(XmodelError, match=words):
             CompiledXmodel.read(tmp_path / f"{name}.xmodel")
+
+
+def test_a_file_for_a_dpu_that_is_not_known_is_no_compiled_xmodel(
+    xmodel: CompiledXmodel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.xmodel"
+    xmodel.write(path)
+    odd = dataclasses.replace(xmodel.model, fingerprint=DEFAULT_TARGET.fingerprint | 15)
+    monkeypatch.setattr("edgesearch.board_eval.deployment._compiled_xmodel.read_compiled", lambda path: odd)
+    with pytest.raises(XmodelError, match=r"net\.xmodel cannot be read as a compiled xmodel: fingerprint 0x10100005601040f is"):
+        CompiledXmodel.read(path)
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(xmodel: CompiledXmodel, tmp_path: Path) -> None:
