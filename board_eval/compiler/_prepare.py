@@ -85,7 +85,9 @@ class Prepared:
         found = {1} if layer.skip == tensor else set()
         if layer.source == tensor:
             main = self.main(layer)
-            found.add(layer.window.stride[0] if is_convolution(main) or (slides(main) and not is_thinning(main)) else 1)
+            windowed = is_convolution(main) or (slides(main) and not is_thinning(main))
+            # a thinned copy is made row by row, whatever its reader's stride
+            found.add(layer.window.stride[0] if windowed and layer.kind != "downsample" else 1)
         return found
 
 

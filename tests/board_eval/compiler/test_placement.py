@@ -17,7 +17,8 @@ from edgesearch.board_eval.targets import DPUS, Dpu
 from edgesearch.errors import CompileError
 
 from .._networks import Net, residual_net
-from ._running import extreme_network, random_network
+from ._quantized import Quantized
+from ._running import assert_right, extreme_network, random_network
 
 NETWORKS = [residual_net(32, (16, 40, 64)), residual_net(96, (64, 128, 250)), *(random_network(seed) for seed in range(40))]
 NETWORKS += [without_weights(extreme_network(seed)) for seed in range(60)]
@@ -115,6 +116,16 @@ def test_feature_maps_are_put_outside_where_that_is_asked_for() -> None:
     assert name in inside.on_chip
     assert name in outside.external
     assert name not in outside.on_chip
+
+
+def test_a_feature_map_that_is_read_with_and_without_a_stride_stays_on_chip() -> None:
+    """The strided reader reads a thinned copy."""
+    net = Quantized(16, 16, 3)
+    first = net.conv("image", 16, fix=2)
+    wide = net.conv(net.conv(first, 16, fix=0), 32, (3, 3), stride=(2, 2), padding=(1, 1, 1, 1), fix=-2)
+    net.add(wide, net.conv(first, 32, stride=(2, 2), fix=-2), fix=-2)
+    plan = assert_right(net.graph()).plan
+    assert {first, f"{first}/every2x2"} <= plan.on_chip.keys()
 
 
 def test_what_cannot_be_placed_is_named() -> None:
