@@ -45,8 +45,8 @@ def write_onnx(graph: Graph, path: str | Path) -> None:
     """Write `graph` as an ONNX model that computes what the DPU computes, in QDQ form, for any batch size.
 
     Input `input`: float32 (N, C, H, W), already normalised. Output `logits`: float32 (N, classes). onnxruntime gives the DPU's
-    integers. The file appears whole or not at all. Raises
-    QuantizationError when the graph is not quantized or not of 8 bits, GraphError when the file cannot be written.
+    integers, but for a few behind a leaky ReLU where a sum reaches 2^20 of its smallest bits. The file appears whole or not at
+    all. Raises QuantizationError when the graph is not quantized or not of 8 bits, GraphError when the file cannot be written.
     """
     if graph.bits != 8:
         raise QuantizationError(f"network {graph.name!r} has {graph.bits} bits; ONNX files are written for 8 bits only")
@@ -114,7 +114,7 @@ class _Writer:
         several = len(self.positions[node.name]) > 1
         return f"{node.name}_at_{fix}" if several else node.name
 
-    def _activated(self, kind: ActivationKind, value: str, name: str) -> str:
+    def _activated(self, kind: ActivationKind, value: str, fix: int, name: str) -> str:
         match kind:
             case "relu":
                 return self._op("Relu", [value], f"{name}_relu")
@@ -122,7 +122,7 @@ class _Writer:
                 bounds = [self._scalar("zero", 0), self._scalar("six", 6)]
                 return self._op("Clip", [value, *bounds], f"{name}_relu6")
             case "leaky_relu":
-                return self._op("LeakyRelu", [value], f"{name}_leaky_relu", alpha=LEAKY_SLOPE)
+                return self._half_up(self._op("LeakyRelu", [value], f"{name}_leaky_relu", alpha=LEAKY_SLOPE), fix, name)
             case _:
                 return value
 
@@ -135,7 +135,7 @@ class _Writer:
 
     def _node(self, node: Node, fix: int) -> None:
         if isinstance(node, Input):
-            self._rounded(node, fix, self._half_up(fix))
+            self._rounded(node, fix, self._half_up("input", fix, "input"))
             return
         name = self._name(node, fix)
         sources = [self._source(source, fix) for source in node.inputs]
@@ -157,22 +157,26 @@ class _Writer:
             case _:
                 value = self._broken(node, sources[0][0], sources[0][1], fix, name)
         if isinstance(node, Add | Activation):
-            value = self._activated(node.activation, value, name)
+            value = self._activated(node.activation, value, fix, name)
         self._rounded(node, fix, value)
 
-    def _half_up(self, fix: int) -> str:
-        """The input rounded half up, on its grid: floor(x), and one more where the rest is at least a half."""
-        scaled = self._op("Mul", ["input", self._scalar("input_units", 2.0**fix)], "input_scaled")
-        floor = self._op("Floor", [scaled], "input_floor")
-        rest = self._op("Sub", [scaled, floor], "input_rest")
+    def _half_up(self, value: str, fix: int, name: str) -> str:
+        """A value rounded half up, on the grid of `fix`: floor(x), and one more where the rest is at least a half."""
+        units = self._scalar(f"units_{fix}".replace("-", "minus_"), 2.0**fix)
+        scaled = self._op("Mul", [value, units], f"{name}_scaled")
+        floor = self._op("Floor", [scaled], f"{name}_floor")
+        rest = self._op("Sub", [scaled, floor], f"{name}_rest")
         half = self._scalar("half", 0.5)
-        up = self._op("Cast", [self._op("GreaterOrEqual", [rest, half], "input_is_up")], "input_up", to=1)
-        return self._op("Mul", [self._op("Add", [floor, up], "input_integer"), self._scale(fix)[0]], "input_on_grid")
+        up = self._op("Cast", [self._op("GreaterOrEqual", [rest, half], f"{name}_is_up")], f"{name}_up", to=1)
+        return self._op("Mul", [self._op("Add", [floor, up], f"{name}_integer"), self._scale(fix)[0]], f"{name}_on_grid")
 
     def _broken(self, node: Node, value: str, unit: int, fix: int, name: str) -> str:
-        """The value with its ties broken upwards, if rounding to `fix` drops any of its bits."""
-        unit += 8 if getattr(node, "activation", "none") == "leaky_relu" else 0
-        if unit <= fix:
+        """The value with its ties broken upwards, if rounding to `fix` drops any of its bits.
+
+        Behind a leaky ReLU, whose slope has eight more bits, half of the smallest bit would be lost in large sums: what it puts
+        out is rounded half up there.
+        """
+        if unit <= fix or getattr(node, "activation", "none") == "leaky_relu":
             return value
         half = self._scalar(f"tie_{unit}".replace("-", "minus_"), 2.0 ** -(unit + 1))  # half of the smallest bit
         return self._op("Add", [value, half], f"{name}_ties_up")
@@ -204,7 +208,7 @@ class _Writer:
             )
         unit = max(fix_weight + source[1], fix_bias if bias is not None else fix)
         value = self._broken(node, value, unit, fix, name)
-        return self._activated(node.activation, value, name)
+        return self._activated(node.activation, value, fix, name)
 
     def _pool(self, node: Pool, source: tuple[str, int], fix: int, name: str) -> str:
         height, width = self.graph.by_name[node.inputs[0]].shape[:2]

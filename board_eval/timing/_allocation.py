@@ -141,7 +141,8 @@ class _Allocator:
                 self.layers.append(Layer(name, "downsample", nodes, tensor, name, reader.in_shape, shape, shape, window))
             else:
                 self.readers[self.thinned[key]].append(reader.name)
-            self.readers[tensor].remove(reader.name)
+            if reader.skip != tensor:  # else it reads the whole map, too
+                self.readers[tensor].remove(reader.name)
         if not self.readers[tensor]:
             self.free[self._group(tensor)] += tensor_words(self.tensors[tensor], self.dpu)
 

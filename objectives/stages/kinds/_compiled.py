@@ -28,7 +28,7 @@ from edgesearch.files import temporary_folder
 from edgesearch.objectives.data import DataSet, prepare
 from edgesearch.objectives.stages._artifact import Artifact
 from edgesearch.objectives.stages._context import Context
-from edgesearch.objectives.stages._plan import Plan
+from edgesearch.objectives.stages._plan import Conditions, Plan
 from edgesearch.objectives.stages._spec import Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages.kinds._quantized import load_graph
@@ -42,12 +42,20 @@ class CompiledSettings(Settings):
     """The DPU that the code is for, as a board's profile stores it, features of it that no measured file has, the compiler.
 
     `toolchain` is the one of Vitis AI that compiles with `compiler` "vai": its packages' versions, or its image's id.
+    `code_version` is that of the compiler "edgesearch", see `code_version`.
     """
 
     dpu: dict[str, Any]
     allow: tuple[Feature, ...] = ()
     compiler: Compiler = "edgesearch"
     toolchain: str = ""
+    code_version: int = 1
+
+
+def code_version(conditions: Conditions) -> int:
+    """The version of this program's compiler, where it makes the code that a board runs or is simulated with."""
+    # 1: maps that a strided 1 x 1 convolution reads beside others were saved and loaded; x + conv(x) could be wrong code
+    return 2 if conditions.compiler == "edgesearch" else 1
 
 
 def _place(plan: Plan) -> Stage | None:
@@ -55,7 +63,11 @@ def _place(plan: Plan) -> Stage | None:
         return None
     conditions = plan.conditions
     settings = CompiledSettings(
-        dpu=dict(conditions.dpu), allow=conditions.allow, compiler=conditions.compiler, toolchain=conditions.toolchain
+        dpu=dict(conditions.dpu),
+        allow=conditions.allow,
+        compiler=conditions.compiler,
+        toolchain=conditions.toolchain,
+        code_version=code_version(conditions),
     )
     return plan.make("compiled", settings, reads=("calibration",), network=plan.stage("quantized"))
 

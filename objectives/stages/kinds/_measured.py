@@ -16,6 +16,7 @@ from edgesearch.objectives.stages._nndct import compared_figures
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
+from edgesearch.objectives.stages.kinds._compiled import code_version
 from edgesearch.objectives.stages.kinds._quantized import load_graph
 from edgesearch.spaces import Settings
 
@@ -29,7 +30,7 @@ _BOARD_BYTES = 512 << 20
 class MeasuredSettings(Settings):
     """The board: what decides its results, and where a board of the user's own is found; `resource` is what it needs alone.
 
-    source_sha256: the code of a board of the user's own.
+    source_sha256: the code of a board of the user's own. code_version: of the compiler that a simulated board asks.
     """
 
     board: dict[str, Any]
@@ -37,6 +38,7 @@ class MeasuredSettings(Settings):
     source_sha256: str = ""
     resource: str = ""
     bits: int = 8
+    code_version: int = 1
 
     def find(self, context: Context[MeasuredSettings]) -> Board:
         """The board itself."""
@@ -51,6 +53,7 @@ def _place(plan: Plan) -> Stage:
         source_sha256=conditions.board_source_sha256,
         resource=conditions.board_resource,
         bits=plan.candidate.quantization.bits,
+        code_version=1 if conditions.board_import_path else code_version(conditions),
     )
     return plan.make("measured", settings, reads=("validation",), network=plan.stage("quantized"))
 

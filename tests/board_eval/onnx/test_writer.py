@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
 from edgesearch.board_eval.execution._execute import execute
-from edgesearch.board_eval.graph import Graph, Input, Pool
+from edgesearch.board_eval.graph import Conv, Graph, Input, Pool
 from edgesearch.board_eval.onnx._writer import write_onnx
 from edgesearch.errors import GraphError, QuantizationError
 
@@ -54,6 +54,18 @@ def test_top_1_of_resnet20_is_the_same_on_all_test_images(golden: Any, reference
     expected = np.load(network.folder / "nndct_logits_test10000.npz")["nndct_logits"]
     assert (logits.argmax(1) == expected.argmax(1)).mean() >= 0.999
     assert (logits == expected).mean() >= 0.9999
+
+
+@pytest.mark.parametrize("fix", [1, 2, 3, 4, 5])
+def test_large_sums_behind_a_leaky_relu_are_rounded_once(fix: int, tmp_path: Path) -> None:
+    source = Input(name="in", inputs=(), shape=(1, 1, 16), fix=5)
+    weight = {"weight": np.full((3, 1, 1, 16), 1, np.float32), "weight_fix": 6, "has_bias": False}
+    weight["weight"] *= np.array([64, 63, -127], np.float32)[:, None, None, None] / 64
+    layer = Conv(name="conv", inputs=("in",), shape=(1, 1, 3), kernel=(1, 1), fix=fix, activation="leaky_relu", **weight)
+    graph = Graph("Leaky", (source, layer))
+    images = np.repeat(np.arange(-128, 128, dtype=np.float32) / 32, 16).reshape(256, 1, 1, 16)
+    write_onnx(graph, tmp_path / "leaky.onnx")
+    np.testing.assert_array_equal(run(tmp_path / "leaky.onnx", images).reshape(256, 3), execute(graph, images).reshape(256, 3))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

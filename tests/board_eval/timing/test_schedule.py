@@ -120,6 +120,14 @@ def test_a_strided_1x1_convolution_on_chip_is_thinned_out_first() -> None:
     assert program.layers[3].in_shape == (8, 8, 16)
 
 
+def test_a_thinned_feature_map_that_is_added_to_what_is_made_of_it_is_kept_for_that() -> None:
+    net = Net(1, 1, 16)
+    x = net.conv("image", 16, 1)
+    net.add(net.conv(x, 16, 1, 2), x)  # of one pixel, a stride changes nothing
+    program = schedule(net.graph(), B4096)
+    assert [layer.kind for layer in program.layers] == ["conv", "downsample", "conv"]
+
+
 # -- laws of single layers
 
 

@@ -265,6 +265,16 @@ def test_the_version_of_vitis_is_in_the_keys_of_networks_that_may_have_a_batch_n
     assert [version(method="qat"), version(bits=16)] == [None] * 2
 
 
+def test_the_version_of_the_own_compiler_is_in_the_keys_of_what_it_compiles() -> None:
+    def version(last: str, **settings: Any) -> Any:
+        conditions = dataclasses.replace(CONDITIONS, **settings)
+        return chain(Candidate(student=STUDENT), conditions=conditions, last=last)[last].parameters.get("code_version")
+
+    assert version("measured") == version("compiled") == 2
+    assert version("measured", compiler="vai") == version("compiled", compiler="vai") is None
+    assert version("measured", board_import_path="mine:Board") is None  # it measures what somebody else compiled
+
+
 def test_the_version_of_the_own_quantizer_is_in_the_keys_of_what_it_makes() -> None:
     def version(**quantization: Any) -> Any:
         method = Quantization.model_validate(quantization)
