@@ -137,12 +137,12 @@ def _manifest(xmodel: Path) -> Path:
 
 
 def _check_belongs(network: _Network, content: dict[str, Any], manifest: Path) -> None:
-    """Raise DataError unless the manifest's input is this network's."""
+    """Raise DataError unless the manifest's input is this network's. One mean and std are for any number of channels."""
     given = {"shape": list(network.shape), "fix_position": network.fix, "channels": network.shape[2]}
     told = {
         "shape": content.get("shape", given["shape"]),
         "fix_position": content.get("fix_position", given["fix_position"]),
-        "channels": len(content["mean"]),
+        "channels": len(content["mean"]) if len(content["mean"]) > 1 else given["channels"],
     }
     for name, value in told.items():
         if value != given[name]:

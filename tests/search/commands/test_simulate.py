@@ -58,6 +58,18 @@ def test_pixels_are_prepared_as_the_manifest_says(graph: Graph, folder: Path, ca
     assert np.array_equal(run(folder, prepare(PIXELS, 8, NORMALISATION)), expected)
 
 
+@pytest.mark.parametrize("values", [1, 3])
+def test_colours_are_normalised_with_one_mean_and_std_or_one_for_each_channel(values: int, tmp_path: Path) -> None:
+    pictures = RNG.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    normalisation = Normalisation((0.5, 0.4, 0.3)[:values], (0.5, 0.25, 0.2)[:values])
+    model = build(Student(architecture="mlp", input_size=8), channels=3, classes=4).eval()
+    graph = quantize(lower(model, (3, 8, 8)), prepare(pictures, 8, normalisation), method="vitis")
+    write_xmodel(graph, tmp_path / "net.xmodel")
+    entry = {"shape": [8, 8, 3], "mean": normalisation.mean, "std": normalisation.std}
+    (tmp_path / "manifest.json").write_text(json.dumps({"input": entry}))
+    assert np.array_equal(run(tmp_path, pictures), execute(graph, prepare(pictures, 8, normalisation)))
+
+
 def test_pixels_are_cut_as_a_study_of_a_folder_cuts_its_pictures(
     graph: Graph, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
