@@ -725,15 +725,18 @@ def resize(pixels: np.ndarray, axis: int, size: int) -> np.ndarray:
 def prepare(pictures: np.ndarray, manifest: dict[str, Any]) -> np.ndarray:
     """Pictures, uint8 (N, H, W, C), as the integers that enter the DPU: resized, normalised, rounded half up, saturated.
 
-    They must have been cut to the manifest's `crop` where it asks for one: that needs Pillow.
+    They must have been brought to the manifest's `crop` or `first_resize` where it asks for one: the first needs Pillow, and
+    a data source of the user's own may have its own way to the second.
     """
     entry = manifest["input"]
-    crop, sides = entry.get("crop"), list(pictures.shape[1:3])
-    if crop is not None and sides != crop["shape"]:
-        raise Refused(
-            f"the pictures have {sides[0]} x {sides[1]} pixels, and the manifest's `input.crop` asks for {crop['shape'][0]} x "
-            f"{crop['shape'][1]}; cut them as it says first ({crop['method']})"
-        )
+    sides = list(pictures.shape[1:3])
+    for name, verb in (("crop", "cut"), ("first_resize", "resize")):
+        first = entry.get(name)
+        if first is not None and sides != first["shape"]:
+            raise Refused(
+                f"the pictures have {sides[0]} x {sides[1]} pixels, and the manifest's `input.{name}` asks for "
+                f"{first['shape'][0]} x {first['shape'][1]}; {verb} them as it says first ({first['method']})"
+            )
     for axis in (2, 1):
         if pictures.shape[axis] != entry["shape"][axis - 1]:
             pictures = resize(pictures, axis, entry["shape"][axis - 1])

@@ -12,6 +12,7 @@ from ._dataset import DataSet as DataSet
 from ._dataset import load_data as load_data
 from ._images import prepare as prepare
 from ._images import prepare_tensor as prepare_tensor
+from ._images import resize as resize
 from ._images import resize_weights as resize_weights
 from ._mixing import Mix as Mix
 from ._mixing import Mixing as Mixing

@@ -17,7 +17,7 @@ from edgesearch.board_eval import CompiledXmodel, execute, is_compiled, read_xmo
 from edgesearch.errors import DataError
 from edgesearch.files import parse_json, write_atomically
 from edgesearch.objectives import Normalisation, prepare
-from edgesearch.objectives.data import cut_squares
+from edgesearch.objectives.data import cut_squares, resize
 from edgesearch.search.commands._arrays import read_array
 from edgesearch.search.commands._outputs import check_output
 
@@ -103,7 +103,7 @@ def _prepared(network: _Network, images: npt.NDArray[Any], xmodel: Path) -> npt.
     try:
         content = parse_json(manifest.read_text())["input"]
         normalisation = Normalisation(tuple(map(float, content["mean"])), tuple(map(float, content["std"])))
-        side = _crop_side(content.get("crop"))
+        side, first = _side(content.get("crop")), _side(content.get("first_resize"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"--images holds uint8, and how to normalise pixels is read from {str(manifest)!r}, which is missing or not an "
@@ -114,19 +114,22 @@ def _prepared(network: _Network, images: npt.NDArray[Any], xmodel: Path) -> npt.
     if side is not None and images.shape[1:3] != (side, side):
         cut = f", cut from {images.shape[1]} x {images.shape[2]} (the largest square in the middle, as {side} x {side})"
         images = cut_squares(images, side)
+    if first is not None and images.shape[1:3] != (first, first):
+        cut = f", brought from {images.shape[1]} x {images.shape[2]} to {first} x {first} first"
+        images = resize(images, first)
     resized = "" if images.shape[1:3] == (height, width) else f", resized from {images.shape[1]} x {images.shape[2]}"
     click.echo(f"pixels normalised with mean {content['mean']} and std {content['std']} of {manifest}{cut}{resized}", err=True)
     prepared: npt.NDArray[np.float32] = prepare(images, (height, width), normalisation)
     return prepared
 
 
-def _crop_side(crop: Any) -> int | None:
-    """Pixels of a side that the manifest asks for, None for none; KeyError, TypeError or ValueError for what is no crop."""
-    if crop is None:
+def _side(square: Any) -> int | None:
+    """Pixels of a side that the manifest asks for, None for none; KeyError, TypeError or ValueError for what is no square."""
+    if square is None:
         return None
-    height, width = map(int, crop["shape"])
+    height, width = map(int, square["shape"])
     if height != width or height < 1:
-        raise ValueError(f"crop to {height} x {width}")
+        raise ValueError(f"a square of {height} x {width}")
     return height
 
 

@@ -10,6 +10,7 @@ from edgesearch.search.study import StudyFile
 
 _RESIZE = "Pillow's resize to the input's height and width, BILINEAR (antialiased); the bytes it gives"
 _CROP = "the largest square or rectangle of the picture's centre that has the shape of data.image_size (Pillow's ImageOps.fit)"
+_FIRST_RESIZE = "Pillow's resize to the shape of first_resize, without cropping, BILINEAR (antialiased); the bytes it gives"
 _WEIGHTS = """\
 def resize(pixels, size):  # the first axis, as Pillow's BILINEAR does it to bytes
     scale, rows = len(pixels) / size, []
@@ -24,19 +25,27 @@ def resize(pixels, size):  # the first axis, as Pillow's BILINEAR does it to byt
 
 def describe_input(settings: StudyFile, graph: Graph, data: DataSet) -> dict[str, Any]:
     """What a program must do to a picture before the network may have it."""
-    side = settings.data.image_size if settings.data.name == "folder" else None
+    side, size = settings.data.image_size, list(graph.input.shape[:2])
+    cuts = side is not None and settings.data.name == "folder"
+    resizes = side is not None and not cuts and size != [side, side]
     return {
         "shape": list(graph.input.shape),
         "layout": "height, width, channels",
         "channels": "RGB" if data.channels == 3 else "grey",
-        "crop": None if side is None else {"shape": [side, side], "of": "centre", "method": "Pillow's ImageOps.fit, BILINEAR"},
-        "resize": {"shape": list(graph.input.shape[:2]), "filter": "bilinear", "antialias": True},
+        "crop": {"shape": [side, side], "of": "centre", "method": "Pillow's ImageOps.fit, BILINEAR"} if cuts else None,
+        "first_resize": {"shape": [side, side], "method": "Pillow's resize, BILINEAR"} if resizes else None,
+        "resize": {"shape": size, "filter": "bilinear", "antialias": True},
         "mean": list(data.normalisation.mean),
         "std": list(data.normalisation.std),
         "fix_position": graph.input.fix,
         "rounding": "half up",
         "range": [-128, 127],
-        "prepare": [*([] if side is None else [_CROP]), _RESIZE, "normalise each byte u8: (u8 / 255 - mean) / std", "quantize"],
+        "prepare": [
+            *([_CROP] if cuts else [_FIRST_RESIZE] if resizes else []),
+            _RESIZE,
+            "normalise each byte u8: (u8 / 255 - mean) / std",
+            "quantize",
+        ],
         "quantize": "clamp(floor((u8 / 255 - mean) / std * 2**fix_position + 0.5), -128, 127): saturate, do not wrap; "
         "give the runner these int8 values, since it truncates floats where this rounds",
     }

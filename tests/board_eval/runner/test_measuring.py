@@ -112,6 +112,14 @@ def test_pictures_that_were_not_cut_are_refused() -> None:
     assert program.prepare(np.zeros((2, 8, 8, 1), np.uint8), manifest).shape == (2, 8, 8, 1)
 
 
+def test_pictures_that_were_not_brought_to_the_first_size_are_refused() -> None:
+    first = {"shape": [12, 12], "method": "Pillow's resize, BILINEAR"}
+    manifest = {"input": {"shape": [8, 8, 1], "first_resize": first, "mean": [0.5], "std": [0.5], "fix_position": 6}}
+    with pytest.raises(program.Refused, match=r"have 8 x 8 pixels.*`input.first_resize` asks for 12 x 12; resize them as"):
+        program.prepare(np.zeros((2, 8, 8, 1), np.uint8), manifest)
+    assert program.prepare(np.zeros((2, 12, 12, 1), np.uint8), manifest).shape == (2, 8, 8, 1)
+
+
 class Core:
     """Stands for one thread's runner, on a clock of its own: the jobs of this thread end at `ends`."""
 

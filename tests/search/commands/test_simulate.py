@@ -16,6 +16,7 @@ from edgesearch.board_eval import DEFAULT_TARGET, Graph, compile_xmodel, execute
 from edgesearch.board_eval.xmodel import read_compiled_graph
 from edgesearch.errors import DataError, XmodelError
 from edgesearch.objectives import Normalisation, prepare, quantize
+from edgesearch.objectives.data import DataSettings, load_data
 from edgesearch.objectives.data._pictures import read_picture
 from edgesearch.search.commands._simulate import simulate
 from edgesearch.spaces import Student, build
@@ -89,9 +90,27 @@ def test_pixels_are_cut_as_a_study_of_a_folder_cuts_its_pictures(
     assert "cut from" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("crop", [7, {"shape": [8]}, {"shape": [8, 9]}, {"shape": [0, 0]}, {}])
-def test_a_crop_that_is_none_is_refused(folder: Path, crop: object) -> None:
-    (folder / "manifest.json").write_text(json.dumps({"input": {"mean": [0.4], "std": [0.3], "crop": crop}}))
+def test_pixels_are_first_brought_to_the_size_of_the_studys_images(
+    graph: Graph, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The study's images are 10 x 10, the network's input 8 x 8."""
+    first = {"shape": [10, 10], "method": "Pillow's resize, BILINEAR"}
+    (folder / "manifest.json").write_text(json.dumps({"input": {"mean": [0.4], "std": [0.3], "first_resize": first}}))
+    stored = RNG.integers(0, 256, (20, 13, 16), dtype=np.uint8)
+    np.savez(folder / "data.npz", train_images=stored, train_labels=np.arange(20) % 2)
+    test = load_data(DataSettings(name="npz", root=folder / "data.npz", image_size=10)).test
+    expected = execute(graph, prepare(test.images, 8, NORMALISATION))
+    assert np.array_equal(run(folder, stored[[int(name.split()[1]) for name in test.names]]), expected)
+    said = capsys.readouterr().err
+    assert "brought from 13 x 16 to 10 x 10 first, resized from 10 x 10" in said
+    assert np.array_equal(run(folder, test.images), expected)
+    assert "brought from" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["crop", "first_resize"])
+@pytest.mark.parametrize("square", [7, {"shape": [8]}, {"shape": [8, 9]}, {"shape": [0, 0]}, {}])
+def test_a_square_that_is_none_is_refused(folder: Path, name: str, square: object) -> None:
+    (folder / "manifest.json").write_text(json.dumps({"input": {"mean": [0.4], "std": [0.3], name: square}}))
     with pytest.raises(DataError, match="not an export's manifest"):
         run(folder, PIXELS)
 

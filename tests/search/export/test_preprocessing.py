@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 
 from edgesearch.board_eval import quantize_images
 from edgesearch.board_eval.runner import _run_on_board as program
-from edgesearch.objectives.data import Normalisation, prepare
-from edgesearch.search.export._preprocessing import numpy_lines
+from edgesearch.objectives.data import DataSettings, Normalisation, load_data, prepare
+from edgesearch.search.export._preprocessing import describe_input, numpy_lines
 
 
 def run_lines(lines: str, pictures: npt.NDArray[np.uint8], expected: npt.NDArray[np.int8], folder: Path) -> dict[str, Any]:
@@ -68,3 +69,27 @@ def test_pictures_of_the_inputs_own_size_need_ten_lines() -> None:
     lines = numpy_lines(entry, (8, 8, 8, 1))
     assert len(lines.splitlines()) <= 10
     assert "resize" not in lines
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "first", "step"),
+    [
+        ("npz", None, {"crop": None, "first_resize": None}, "Pillow's resize to the input's"),
+        ("npz", 16, {"crop": None, "first_resize": None}, "Pillow's resize to the input's"),
+        ("npz", 24, {"crop": None, "first_resize": [24, 24]}, "Pillow's resize to the shape of first_resize, without cropping"),
+        ("folder", 24, {"crop": [24, 24], "first_resize": None}, "the largest square"),
+    ],
+)
+def test_what_comes_before_the_resize_to_the_input_is_told(
+    name: str, image_size: int | None, first: dict[str, list[int] | None], step: str, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 32, 32), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", train_images=images, train_labels=np.arange(60) % 2)
+    data = load_data(DataSettings(name="npz", root=tmp_path / "data.npz", image_size=image_size))
+    settings: Any = SimpleNamespace(data=SimpleNamespace(name=name, image_size=image_size))
+    graph: Any = SimpleNamespace(input=SimpleNamespace(shape=(16, 16, 1), fix=6))
+    entry = describe_input(settings, graph, data)
+    assert {key: entry[key] and entry[key]["shape"] for key in first} == first
+    assert entry["prepare"][0].startswith(step)
+    expected = quantize_images(prepare(data.test.images, 16, data.normalisation), 6)
+    assert np.array_equal(program.prepare(data.test.images, {"input": entry}), expected)
