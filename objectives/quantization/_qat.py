@@ -29,7 +29,7 @@ from edgesearch.objectives.quantization._positions import obey_limits
 from edgesearch.objectives.quantization._qat_features import supervision_of_nodes
 from edgesearch.objectives.quantization._qat_network import QatNetwork
 from edgesearch.objectives.quantization._qat_recipe import QatRecipe
-from edgesearch.objectives.training import Checkpoints, Part, Supervision, Training, train
+from edgesearch.objectives.training import Checkpoints, Part, Supervision, Training, goes_on, train
 
 #: Share of the epochs after which batch-norm statistics and fix positions stay as they are.
 FREEZE_AFTER = 0.6
@@ -105,7 +105,7 @@ def train_qat(
     network = QatNetwork(model, lowered, settings.bits)
     if supervision is not None and supervision.compares_features:
         supervision = supervision_of_nodes(supervision, model, network, to_tensor(calibration))
-    if checkpoints is None or checkpoints.latest() is None:
+    if not goes_on(checkpoints, network, recipe.epochs):
         start(network, calibration, settings.bits, seed, scale=settings.trained and settings.method == "best")
     training = train(
         network,

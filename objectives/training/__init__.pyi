@@ -1,6 +1,7 @@
 from ._batches import epoch_order as epoch_order
 from ._batches import epoch_view as epoch_view
 from ._checkpoints import Checkpoints as Checkpoints
+from ._checkpoints import goes_on as goes_on
 from ._checkpoints import pack as pack
 from ._checkpoints import unpack as unpack
 from ._device import choose_device as choose_device

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Checkpoints", "Saver", "misfit", "pack", "unpack"]
+__all__ = ["Checkpoints", "Saver", "goes_on", "misfit", "pack", "unpack", "until"]
 
 #: Named tensors, and JSON.
 State: TypeAlias = tuple[dict[str, Tensor], dict[str, Any]]
@@ -83,6 +83,18 @@ def misfit(tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module]) -> s
             shapes = ["nothing" if shape is None else str(tuple(shape)) for shape in (found, expected)]
             return f"{name.partition('/')[2]} is {shapes[0]} there and {shapes[1]} here"
     return ""
+
+
+def until(checkpoints: Checkpoints | None, last: int) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+    """What was saved last, unless it is beyond `last` epochs."""
+    latest = None if checkpoints is None else checkpoints.latest()
+    return None if latest is None or (latest[0], "under_way" in latest[2]) > (last, False) else latest
+
+
+def goes_on(checkpoints: Checkpoints | None, model: nn.Module, last: int) -> bool:
+    """Whether a training of `model` to epoch `last` goes on from what was saved, instead of beginning anew."""
+    latest = until(checkpoints, last)
+    return latest is not None and not misfit(latest[1], {"model": model})
 
 
 def unpack(tensors: dict[str, Tensor], modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> None:

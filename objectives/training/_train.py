@@ -21,7 +21,7 @@ from edgesearch.errors import NotFinite, OutOfMemory
 from edgesearch.objectives.data import DataSet, seed_from
 from edgesearch.objectives.training._average import Average
 from edgesearch.objectives.training._batches import Batches
-from edgesearch.objectives.training._checkpoints import Checkpoints, Saver, State, misfit, pack, unpack
+from edgesearch.objectives.training._checkpoints import Checkpoints, Saver, State, misfit, pack, unpack, until
 from edgesearch.objectives.training._device import choose_device, out_of_memory, use_bfloat16
 from edgesearch.objectives.training._distillation import Batch, Loss, Supervision
 from edgesearch.objectives.training._evaluation import evaluate
@@ -322,8 +322,8 @@ class _Run:
         return tensors, meta
 
     def resume(self, checkpoints: Checkpoints | None, last: int) -> None:
-        latest = None if checkpoints is None else checkpoints.latest()
-        if checkpoints is None or latest is None or (latest[0], "under_way" in latest[2]) > (last, False):
+        latest = until(checkpoints, last)
+        if checkpoints is None or latest is None:
             return
         epoch, tensors, meta = latest
         if difference := misfit(tensors, self._modules()):  # another processor or version may choose other channels to prune

@@ -212,6 +212,9 @@ class Memory:
         if epoch == self.stop_after:
             raise KeyboardInterrupt
 
+    def clear(self) -> None:
+        self.state = None
+
 
 _RECIPES: dict[str, dict[str, Any]] = {
     "rates": {"stage_lrs": (0.5, 1.0), "augmentation": "shift"},
@@ -262,6 +265,19 @@ def test_a_training_that_was_cut_off_within_an_epoch_ends_the_same(trained: nn.M
     resumed = qat(trained, few, _RECIPES["average"], checkpoints=memory, checkpoint_within=1e9)
     assert same(resumed.graph, whole.graph)
     assert [epoch.loss for epoch in resumed.training.history] == [epoch.loss for epoch in whole.training.history]
+
+
+@pytest.mark.parametrize("kept", ["another network", "more epochs"])
+def test_a_training_that_cannot_go_on_from_what_was_saved_begins_at_the_grids_of_ptq(
+    trained: nn.Module, few: DataSet, kept: str
+) -> None:
+    memory = Memory()
+    if kept == "another network":
+        qat(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), few, {"epochs": 2}, checkpoints=memory)
+    else:
+        qat(trained, few, {"epochs": 3}, checkpoints=memory)
+    assert memory.state is not None
+    assert same(qat(trained, few, {"epochs": 2}, checkpoints=memory).graph, qat(trained, few, {"epochs": 2}).graph)
 
 
 @pytest.mark.parametrize(
