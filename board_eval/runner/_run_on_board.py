@@ -609,12 +609,24 @@ def measure(ready: Ready, images: np.ndarray, arguments: argparse.Namespace) -> 
 # --- files
 
 
+def read_array(path: str) -> np.ndarray:
+    """The array of a .npy file; raises OSError, or ValueError where it holds none: numpy's parser has many exceptions."""
+    try:
+        with open(path, "rb") as file:
+            array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{os.path.basename(path)} is no .npy array: {first_line(error)}") from error
+    return array
+
+
 def load_array(path: str, what: str, kind: Any) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array = read_array(path)
+    except (OSError, ValueError) as error:
         raise Refused(f"the {what} in {path} cannot be read: {first_line(error)}") from error
-    if not isinstance(array, np.ndarray) or array.dtype != kind or not array.flags["C_CONTIGUOUS"] or not len(array.shape):
+    if array.dtype != kind or not array.flags["C_CONTIGUOUS"] or not len(array.shape):
         raise Refused(f"the {what} in {path} are no array of {np.dtype(kind)} in C order")
     return array
 
@@ -753,7 +765,7 @@ def read_export(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with open(os.path.join(folder, "manifest.json")) as file:
             manifest = json.load(file)
         names = {kind: os.path.join(folder, manifest["golden"][kind]) for kind in ("pictures", "input", "output")}
-        return manifest, {kind: np.load(name, allow_pickle=False) for kind, name in names.items()}
+        return manifest, {kind: read_array(name) for kind, name in names.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Refused(f"{folder} is not the folder of an exported trial ({error}); give it as --export, or --images") from error
 
@@ -771,6 +783,13 @@ def check_manifest(report: dict[str, Any], manifest: dict[str, Any]) -> None:
 
 def check_golden(networks: list[Network], golden: dict[str, np.ndarray], manifest: dict[str, Any]) -> dict[str, Any]:
     """How the golden images come out, beside the integers that they should, and whether pictures become those that go in."""
+    check_shape(networks[0], golden["input"], manifest["golden"]["input"])
+    shape, values = list(golden["output"].shape), int(np.prod(networks[0].out_shape))
+    if golden["output"].size != len(golden["input"]) * values:
+        raise Refused(
+            f"the xmodel gives {values} values for each of {len(golden['input'])} images, {manifest['golden']['output']} has "
+            f"shape {shape}; they are of two networks"
+        )
     logits, expected = run_all(networks, golden["input"]), golden["output"]
     difference = np.abs(logits.astype(np.int32) - expected.reshape(len(expected), -1))
     return {

@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._macs import quiet
-from edgesearch.objectives.pruning._resize import is_depthwise
+from edgesearch.objectives.pruning._resize import is_computed, is_depthwise
 
 __all__ = ["Channels", "Integers", "trace_channels"]
 
@@ -112,7 +112,7 @@ class _Numbering(fx.Interpreter):
         return Channels(led(found.made), led(found.kept), led(found.read), frozenset(map(self._find, self._fixed)))
 
     def _module(self, module: nn.Module, read: Sequence[fx.Node], value: Any) -> Integers | None:
-        if len(read) != 1 or not isinstance(value, Tensor):
+        if len(read) != 1 or not isinstance(value, Tensor) or is_computed(module):
             return None
         name, numbers = self._names.get(id(module), ""), self._numbers[read[0]]
         plain_linear = isinstance(module, nn.Linear) and value.ndim == 2

@@ -34,8 +34,14 @@ def make_hollow(model: nn.Module, *, least: int = 0) -> None:
 
 
 def copied(model: Network) -> Network:
-    """A deep copy, in which what was hollow is so, too, instead of filled."""
+    """A deep copy, in which what was hollow is so, too, instead of filled.
+
+    Also of a network whose weights `weight_norm` or `torch.nn.utils.prune` computed, which torch does not copy by itself.
+    """
     known: dict[int, object] = {}
+    for value in (value for module in model.modules() for value in vars(module).values()):
+        if isinstance(value, Tensor) and not value.is_leaf:
+            known[id(value)] = value.detach().clone()  # until the copy's next call, which computes it anew
     for tensor in (*model.parameters(), *model.buffers()):
         if is_hollow(tensor):
             same = tensor.detach()  # nobody can write to what both share

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ from torch import nn
 from edgesearch.objectives.pruning._budget import Clock, TimeBudget, budget_of
 from edgesearch.objectives.pruning._course import Course
 from edgesearch.objectives.pruning._groups import find_groups, layers_of
+from edgesearch.objectives.pruning._hollow import copied
 from edgesearch.objectives.pruning._importance import weigh
 from edgesearch.objectives.pruning._pruned import Curve, Pruned, check_pruning, pruned_network, seeded
 from edgesearch.objectives.pruning._sensitivity import Sensitivity, measure_groups
@@ -58,7 +58,7 @@ def prune_iterative(
     the first round measures nothing. Raises SpaceError for a ratio outside 0..0.95.
     """
     check_pruning(ratio, granularity)
-    current, rounds = copy.deepcopy(model), max(1, steps)
+    current, rounds = copied(model), max(1, steps)
     whole, seconds, unpruned = 0.0, 0.0, 0.0
     first: Mapping[str, Curve] = {}
     course: Course | None = None

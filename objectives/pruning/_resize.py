@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._hollow import hollow, is_hollow
 
-__all__ = ["is_depthwise", "resize_to", "set_tensors"]
+__all__ = ["is_computed", "is_depthwise", "resize_to", "set_tensors"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -23,6 +23,12 @@ Network = TypeVar("Network", bound=nn.Module)
 def is_depthwise(module: nn.Module) -> bool:
     """Whether `module` is a convolution with one filter for each channel."""
     return isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels == module.out_channels
+
+
+def is_computed(module: nn.Module) -> bool:
+    """Whether a layer's weight follows from other tensors, as with `weight_norm`: such a layer keeps its width."""
+    own = "weight" in module._parameters or "weight" in module._buffers
+    return not own and isinstance(getattr(module, "weight", None), Tensor)
 
 
 def resize_to(model: Network, state_dict: Mapping[str, Tensor]) -> Network:

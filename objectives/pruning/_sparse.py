@@ -6,17 +6,19 @@ trained and a mask, until `settle` puts plain weights in their place.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from edgesearch.errors import SpaceError
+from edgesearch.objectives.pruning._hollow import copied
 from edgesearch.objectives.pruning._importance import watch_inputs
 from edgesearch.objectives.pruning._pruned import Pruned, check_pruning, pruned_network, seeded
+from edgesearch.objectives.pruning._resize import is_computed
 
 __all__ = ["prune_n_m", "prune_unstructured", "settle", "zero_share"]
 
@@ -42,7 +44,7 @@ def prune_unstructured(
 
     The worth of a weight is its part of the variance of its output, W^2 * Var(x), over the mean of all that the output reads,
     on the images that `score` shows to the network; where it shows none, W^2 alone counts. Only layers whose outputs read all
-    their inputs lose weights: depthwise and grouped ones stay whole.
+    their inputs lose weights: depthwise and grouped ones stay whole, and so do those whose weight is computed (`weight_norm`).
 
     Raises SpaceError for a ratio outside 0..0.95.
     """
@@ -79,7 +81,8 @@ def prune_n_m(
 def settle(model: nn.Module) -> nn.Module:
     """`model`, changed in place, with plain weights where they were masked."""
     for module in list(model.modules()):
-        if parametrize.is_parametrized(module, "weight"):
+        steps: Any = getattr(module, "parametrizations", {})
+        if "weight" in steps and isinstance(steps["weight"][0], Masked):
             parametrize.remove_parametrizations(module, "weight")
     return model
 
@@ -95,7 +98,7 @@ def _worths(model: nn.Module, score: Callable[[nn.Module], float], seed: int) ->
     layers = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+        if (isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)) and not is_computed(module)
     }
     with seeded(seed):
         spreads, _ = watch_inputs(model, layers, score)
@@ -120,7 +123,7 @@ def _n_m_mask(worth: Tensor, kept: int, of: int) -> Tensor:
 
 
 def _masked(model: nn.Module, input_shape: tuple[int, int, int], masks: dict[str, Tensor], ratio: float) -> Pruned:
-    sparse = copy.deepcopy(model)
+    sparse = copied(model)
     modules = dict(sparse.named_modules())
     for name, mask in masks.items():
         weight = _weight(modules[name])

@@ -6,7 +6,6 @@ own, made as narrow as those tensors are.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +16,7 @@ from torch import nn
 
 from edgesearch.board_eval.vitis import VitisSettings
 from edgesearch.errors import SpaceError, ToolchainError
+from edgesearch.objectives.pruning._hollow import copied
 from edgesearch.objectives.pruning._pruned import Pruned, check_pruning, pruned_network
 from edgesearch.objectives.pruning._pruner import PruningTask
 from edgesearch.objectives.pruning._resize import is_depthwise, resize_to
@@ -105,7 +105,7 @@ def _slim(model: nn.Module, tensors: dict[str, torch.Tensor], task: PruningTask)
     own = model.state_dict()
     state = {name: tensors.get(name, value.cpu()) for name, value in own.items()}  # what takes no part in it keeps its own
     try:
-        slim = resize_to(copy.deepcopy(model).cpu(), state).requires_grad_(True).eval()
+        slim = resize_to(copied(model).cpu(), state).requires_grad_(True).eval()
         before, after = pruned_network(model, slim, task.input_shape, task.ratio), sum(p.numel() for p in slim.parameters())
     except (RuntimeError, SpaceError) as error:
         raise ToolchainError(f"what Vitis AI's optimizer gave back is no slim form of this network: {error}") from error

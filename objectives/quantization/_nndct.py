@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +18,7 @@ from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
 from edgesearch.board_eval.vitis import VitisSettings
 from edgesearch.errors import QuantizationError, TrainingError
 from edgesearch.objectives.data import resize_weights
+from edgesearch.objectives.pruning import copied
 from edgesearch.objectives.quantization._checks import check_calibration, check_graph
 from edgesearch.objectives.quantization._qat import with_statistics
 from edgesearch.objectives.vitis import Array, Job, ModelSource, Results, finished, torch_source
@@ -94,7 +94,7 @@ def quantize_nndct(
         arrays={"calibration": _channels_first(calibration)},
     )
     with finished(job, vitis) as results:
-        return Nndct(_graph(results, model, input_shape), copy.deepcopy(model), dict(results.versions))
+        return Nndct(_graph(results, model, input_shape), copied(model), dict(results.versions))
 
 
 def train_nndct(
@@ -147,7 +147,7 @@ def train_nndct(
     device: Any = "cuda" if training.device.startswith("cuda") else "cpu"
     job = Job(task="qat", source=source, seed=seed, threads=threads, device=device, settings=settings, arrays=arrays)
     with finished(job, vitis) as results:
-        trained = copy.deepcopy(model).cpu()
+        trained = copied(model).cpu()
         tensors = {name: torch.from_numpy(array) for name, array in results.tensors("trained").items()}
         try:
             trained.load_state_dict(trained.state_dict() | {k: v for k, v in tensors.items() if k in trained.state_dict()})

@@ -6,7 +6,6 @@ batch-norm and positions that are frozen before the end.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.lowering import lower_with_sources
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
 from edgesearch.objectives.data import DataSet, prepare
-from edgesearch.objectives.pruning import re_estimate_batch_norm
+from edgesearch.objectives.pruning import copied, re_estimate_batch_norm
 from edgesearch.objectives.quantization._best import calibrate, find_grids, shuffled
 from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
 from edgesearch.objectives.quantization._method import Method
@@ -167,7 +166,7 @@ def start(network: QatNetwork, calibration: npt.NDArray[np.float32], bits: int, 
 
 def with_statistics(model: nn.Module, calibration: npt.NDArray[np.float32]) -> nn.Module:
     """A copy of an untrained model whose batch-norms know the mean and variance of the calibration images."""
-    model = copy.deepcopy(model).cpu()
+    model = copied(model).cpu()
     if len(calibration) > 1:  # of one image some layers have a single value, and no variance
         re_estimate_batch_norm(model, to_tensor(calibration), batch_size=_STATISTICS_BATCH)
     return model.eval()

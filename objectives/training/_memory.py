@@ -11,7 +11,6 @@ depends on the GPU and on the batch.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from edgesearch.board_eval.execution import full_float32
 from edgesearch.objectives.data import DataSet, Split
-from edgesearch.objectives.pruning import quiet
+from edgesearch.objectives.pruning import copied, quiet
 from edgesearch.objectives.training._batches import chunk_images
 from edgesearch.objectives.training._device import choose_device, use_bfloat16
 from edgesearch.objectives.training._distillation import Batch, Loss, Supervision
@@ -114,7 +113,7 @@ def predict_memory(
     """
     place = choose_device(device)
     size = data.size if input_size is None else (input_size, input_size)
-    probe = model if consume else copy.deepcopy(model)
+    probe = model if consume else copied(model)
     probe = probe.requires_grad_(True).to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bfloat16 = use_bfloat16(recipe.mixed_precision, model, (data.channels, *size), recipe.batch_size)
     there = torch.cuda.memory_allocated(place) if place.type == "cuda" else 0

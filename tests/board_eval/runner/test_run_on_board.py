@@ -154,6 +154,9 @@ def test_what_cannot_be_used_is_one_sentence_and_leaves_no_report(case: Case, ru
     np.save(tmp_path / "short.npy", np.zeros(3, np.int64))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     (tmp_path / "cut.npy").write_bytes(case.images.read_bytes()[:500])
+    np.savez(tmp_path / "archive.npz", images=images)
+    (tmp_path / "archive.npy").write_bytes((tmp_path / "archive.npz").read_bytes())
+    (tmp_path / "zip.npy").write_bytes((tmp_path / "archive.npz").read_bytes()[:500])
     good = ("--images", case.images)
     cases = [
         ((tmp_path / "absent.xmodel", *good), {}, "there is no file"),
@@ -165,7 +168,7 @@ def test_what_cannot_be_used_is_one_sentence_and_leaves_no_report(case: Case, ru
         ((case.xmodel, "--images", tmp_path / "shape.npy"), {}, "the xmodel takes [N, 8, 8, 3]"),
         ((case.xmodel, "--images", tmp_path / "none.npy"), {}, "the xmodel takes [N, 8, 8, 3]"),
         ((case.xmodel, "--images", tmp_path / "objects.npy"), {}, "cannot be read"),
-        ((case.xmodel, "--images", tmp_path / "cut.npy"), {}, "cannot be read"),
+        *(((case.xmodel, "--images", tmp_path / f"{n}.npy"), {}, "cannot be read") for n in ("cut", "archive", "zip")),
         ((case.xmodel, *good, "--labels", tmp_path / "short.npy"), {}, "labels of shape [3]"),
         ((case.xmodel, *good, "--seconds", 0), {}, "--seconds"),
     ]

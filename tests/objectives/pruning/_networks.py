@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
 
 SHAPE = (3, 8, 8)
 OPERATIONS = ("conv", "twice", "depthwise", "residual", "concat", "double", "shared", "gate", "mix", "pool")
+
+
+def masked(layer: nn.Module) -> nn.Module:
+    """The layer, a third of whose weights torch sets to zero before each call."""
+    done: nn.Module = prune.l1_unstructured(layer, "weight", 0.3)  # type: ignore[no-untyped-call]
+    return done
+
+
+#: What makes a layer's weight follow from other tensors, by a parametrization or in a hook.
+COMPUTED: tuple[Callable[[nn.Module], nn.Module], ...] = (
+    parametrizations.weight_norm,
+    parametrizations.spectral_norm,
+    nn.utils.weight_norm,
+    nn.utils.spectral_norm,
+    masked,
+)
 
 
 class RandomNetwork(nn.Module):

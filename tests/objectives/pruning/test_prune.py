@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,13 @@ from edgesearch.objectives.pruning._iterative import prune_iterative
 from edgesearch.objectives.pruning._macs import layer_macs
 from edgesearch.objectives.pruning._one_step import prune_one_step
 from edgesearch.objectives.pruning._ratio import approach, even_keys, levels, round_to_levels
+from edgesearch.objectives.pruning._resize import resize_to
 from edgesearch.objectives.pruning._sensitivity import Sensitivity, measure_sensitivity
 from edgesearch.objectives.pruning._shape import PrunableShape, pruned_shape
+from edgesearch.objectives.pruning._sparse import prune_n_m, prune_unstructured, settle
 from edgesearch.spaces._torchvision import import_torchvision
+
+from ._networks import COMPUTED
 
 SHAPE = (3, 32, 32)
 
@@ -117,6 +122,42 @@ def test_macs_of_variants_are_those_of_the_networks(data: st.DataObject) -> None
     widths = dict(zip(layers.names, layers.widths(np.array(kept)).tolist(), strict=True))
     assert widths["depthwise"] == pruned.depthwise.groups == pruned.inner.out_channels
     assert pruned(torch.zeros(2, *SHAPE)).shape == (2, 10)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+@pytest.mark.parametrize("computed", COMPUTED)
+@pytest.mark.parametrize("way", ["shape", "one_step", "iterative", "unstructured", "2:4"])
+def test_layers_whose_weight_is_computed_stay_and_the_others_are_pruned(
+    computed: Callable[[nn.Module], nn.Module], way: str
+) -> None:
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        layers = [computed(nn.Conv2d(3, 8, 3, bias=False)), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 1)]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), computed(nn.Linear(8, 10))).eval()
+
+    shape = (3, 8, 8)
+    how: dict[str, Any] = {"score": fixed(0.0), "seed": 0}
+    made: dict[str, Callable[[nn.Module], nn.Module]] = {
+        "shape": lambda model: pruned_shape(model, shape, ratio=0.3, granularity=2),
+        "one_step": lambda model: (
+            prune_one_step(model, shape, ratio=0.3, granularity=2, draws=2, recalibrate=lambda _: None, **how).model
+        ),
+        "iterative": lambda model: (
+            prune_iterative(model, shape, ratio=0.3, granularity=2, steps=2, finetune=lambda model, _: None, **how).model
+        ),
+        "unstructured": lambda model: settle(prune_unstructured(model, shape, ratio=0.3, **how).model),
+        "2:4": lambda model: settle(prune_n_m(model, shape, pattern=(2, 4), **how).model),
+    }
+    model = network()
+    pruned = made[way](model).eval()
+    plain, others = pruned.get_submodule("2"), [pruned.get_submodule(name) for name in ("0", "7")]
+    assert len(plain.weight) < 16 or bool((plain.weight == 0).any())  # type: ignore[arg-type, union-attr]
+    assert [layer.extra_repr() for layer in others] == [model.get_submodule(name).extra_repr() for name in ("0", "7")]
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in pruned.state_dict().items() if name[0] in "07")
+    again = resize_to(network(), pruned.state_dict())
+    images = torch.randn(2, *shape)
+    with torch.no_grad():
+        assert torch.equal(again(images), pruned(images))
 
 
 def test_removing_channels_that_do_nothing_changes_nothing() -> None:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations
 
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._groups import find_groups
 from edgesearch.objectives.pruning._resize import resize_to
 from edgesearch.objectives.pruning._shape import pruned_shape
 from edgesearch.spaces._torchvision import import_torchvision
+
+from ._networks import COMPUTED
 
 SHAPE = (3, 64, 64)
 
@@ -43,10 +44,14 @@ def test_tensors_are_copied_not_shared() -> None:
     assert (model.in_features, model.out_features) == (4, 5)
 
 
-@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm])
-def test_a_layer_whose_weight_is_computed_comes_back_and_stays_whole(norm: Callable[[nn.Module], nn.Module]) -> None:
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("norm", COMPUTED)
+def test_a_layer_whose_weight_is_computed_comes_back_and_stays_whole(
+    norm: Callable[[nn.Module], nn.Module], bias: bool
+) -> None:
     def make() -> nn.Module:
-        body = norm(nn.Conv2d(3, 16, 3)), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU()
+        body = norm(nn.Conv2d(3, 16, 3, bias=bias)), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU()
         return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), norm(nn.Linear(16, 10)))
 
     torch.manual_seed(0)

@@ -102,6 +102,13 @@ def test_the_network_and_its_random_numbers_stay_as_they_are() -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+def test_a_network_whose_weights_a_hook_computes_is_foretold() -> None:
+    model = network()
+    model[0] = nn.utils.weight_norm(model[0])  # type: ignore[index, operator]
+    assert foretold(model).bytes(64) > foretold().bytes(64)
+
+
 def test_a_network_that_looks_at_its_values_and_one_that_is_used_up_are_foretold_alike() -> None:
     class Curious(nn.Module):
         def __init__(self) -> None:

@@ -136,6 +136,27 @@ def test_pictures_that_become_other_integers_are_reported(carried: Path, board: 
     assert (golden["equal"], golden["preprocessing_equal"]) == (True, False)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("golden_output.npy", np.zeros((8, 3), np.int8), "golden_output.npy has shape [8, 3]; they are of two networks"),
+        ("golden_output.npy", np.zeros(8, np.int8), "golden_output.npy has shape [8]; they are of two networks"),
+        ("golden_input.npy", np.zeros((8, 9, 9, 1), np.int8), "golden_input.npy have shape [8, 9, 9, 1], the xmodel takes"),
+        ("golden_input.npy", b"PK\x03\x04 of an archive", "is not the folder of an exported trial (golden_input"),
+        ("golden_pictures.npy", b"", "is not the folder of an exported trial (golden_pictures"),
+    ],
+)
+def test_golden_arrays_that_do_not_fit_are_one_sentence(
+    carried: Path, board: dict[str, str], tmp_path: Path, name: str, content: Any, words: str
+) -> None:
+    other = Path(shutil.copytree(carried, tmp_path / "other"))
+    (other / name).write_bytes(content) if isinstance(content, bytes) else np.save(other / name, content)
+    done = run(other, board, COMPILED)
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 def test_what_cannot_be_run_is_one_sentence(
     exported: Path, board: dict[str, str], tiny: Study, tmp_path_factory: pytest.TempPathFactory
