@@ -195,7 +195,8 @@ class RayPool:
                     self._stop()
                     for process in psutil.Process().children():
                         if process not in before and _is_rays(process, ray):
-                            _kill(process)
+                            for one in (*_children(process), process):
+                                _kill(one)
                 raise
         try:
             keep_quiet()

@@ -187,3 +187,23 @@ def test_a_network_that_cannot_be_traced_is_refused() -> None:
 
     with pytest.raises(SpaceError, match=r"Branching cannot be pruned, since torch.fx cannot trace it"):
         find_groups(Branching(), (3, 8, 8))
+
+
+class Counting(nn.Module):
+    """Two convolutions, between which the network insists on its number of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 8, 3), nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        torch._assert(x.shape[1] == 16, "expected 16 channels")
+        return self.head(self.second(x).mean((2, 3)))
+
+
+def test_a_group_without_which_the_network_raises_whatever_it_is_stays() -> None:
+    bare = nn.BatchNorm2d(16, affine=False, track_running_stats=False)
+    layers = nn.Conv2d(3, 16, 3), bare, nn.Conv2d(16, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
+    for model, name in ((Counting(), "second"), (nn.Sequential(*layers), "2")):
+        assert [group.name for group in find_groups(model.eval(), SHAPE)] == [name]
