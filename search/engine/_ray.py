@@ -95,7 +95,7 @@ class RayPool:
         self._board_tasks: dict[str, Any] = {}
         self._fruitless = 0
         try:
-            self._start()
+            self._begin()
         except BaseException:
             self._leave_server()
             raise
@@ -167,16 +167,16 @@ class RayPool:
         if self._owns_server:
             self._server.close()
 
-    def _start(self) -> None:
+    def _begin(self) -> None:
         """A local instance that did not come up is started once more: Ray gives its node 30 s, however busy the machine is."""
         try:
-            self._start_once()
+            self._start()
         except StudyError as error:
             if self._address is not None or type(error.__cause__) is not Exception:  # as which Ray raises that alone
                 raise
-            self._start_once()
+            self._start()
 
-    def _start_once(self) -> None:
+    def _start(self) -> None:
         local = self._address is None
         if local:
             self._server.start()  # its imports take as long as Ray's start
@@ -362,9 +362,9 @@ def _daemons() -> dict[str, psutil.Process]:
 
 def _is_rays(process: psutil.Process, ray: ModuleType) -> bool:
     """Whether the process runs one of Ray's own programs."""
-    folder = str(Path(*ray.__path__))
+    (folder,) = ray.__path__
     try:
-        return any(word.startswith(folder) for word in process.cmdline())
+        return any(Path(word).is_relative_to(folder) for word in process.cmdline())
     except psutil.Error:
         return False
 

@@ -249,6 +249,17 @@ def test_a_module_that_was_imported_before_an_edit_is_imported_again(tmp_path: P
     assert load("imported_by_itself:VALUE", expected_sha256=expected) == 2
 
 
+def test_modules_without_a_file_stay_when_a_project_in_the_working_directory_is_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project(tmp_path, mine="class Net: ..."))
+    load("mine:Net")
+    before = set(sys.modules)
+    project(tmp_path, mine="class Net: edited = True")
+    assert vars(load("mine:Net"))["edited"]
+    assert before <= set(sys.modules)
+
+
 def test_a_module_that_nobody_edited_is_not_imported_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "imported_and_kept.py"
     file.write_text("class Net: ...\n")

@@ -59,9 +59,9 @@ def test_top_1_of_resnet20_is_the_same_on_all_test_images(golden: Any, reference
 @pytest.mark.parametrize("fix", [1, 2, 3, 4, 5])
 def test_large_sums_behind_a_leaky_relu_are_rounded_once(fix: int, tmp_path: Path) -> None:
     source = Input(name="in", inputs=(), shape=(1, 1, 16), fix=5)
-    weight = {"weight": np.full((3, 1, 1, 16), 1, np.float32), "weight_fix": 6, "has_bias": False}
-    weight["weight"] *= np.array([64, 63, -127], np.float32)[:, None, None, None] / 64
-    layer = Conv(name="conv", inputs=("in",), shape=(1, 1, 3), kernel=(1, 1), fix=fix, activation="leaky_relu", **weight)
+    weight = np.repeat(np.array([64, 63, -127], np.float32) / 64, 16).reshape(3, 1, 1, 16)
+    common: dict[str, Any] = {"inputs": ("in",), "shape": (1, 1, 3), "kernel": (1, 1), "has_bias": False}
+    layer = Conv(name="conv", weight=weight, weight_fix=6, fix=fix, activation="leaky_relu", **common)
     graph = Graph("Leaky", (source, layer))
     images = np.repeat(np.arange(-128, 128, dtype=np.float32) / 32, 16).reshape(256, 1, 1, 16)
     write_onnx(graph, tmp_path / "leaky.onnx")
