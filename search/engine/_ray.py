@@ -12,8 +12,6 @@ import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
@@ -27,6 +25,7 @@ from edgesearch.search.engine._jobs import NO_MEMORY, Job, JobResult, Outcome
 from edgesearch.search.engine._kills import memory_kills
 from edgesearch.search.engine._on_node import run_on_node
 from edgesearch.search.engine._placement import Request, places
+from edgesearch.search.engine._processes import descendants, is_frozen, is_of_package, is_running, kill, kill_family
 from edgesearch.search.engine._ray_settings import (
     adopt_settings,
     environment,
@@ -39,6 +38,8 @@ from edgesearch.search.engine._ray_settings import (
 
 #: A pool that loses its jobs this many times without one job done in between is not worth another start.
 _PATIENCE = 5
+#: So often a Ray is started that does not come up.
+_STARTS = 3
 #: Memory is asked for in such steps: Ray keeps workers for tasks that ask alike.
 _MEMORY_STEP = 64 << 20
 #: Ray's processes without which nothing runs: the node's scheduler, and the table of all that there is.
@@ -168,13 +169,14 @@ class RayPool:
             self._server.close()
 
     def _begin(self) -> None:
-        """A local instance that did not come up is started once more: Ray gives its node 30 s, however busy the machine is."""
-        try:
-            self._start()
-        except StudyError as error:
-            if self._address is not None or type(error.__cause__) is not Exception:  # as which Ray raises that alone
-                raise
-            self._start()
+        """What did not come up because a machine was busy is started again; `_came_too_late` says what that is."""
+        for _ in range(_STARTS - 1):
+            try:
+                return self._start()
+            except StudyError as error:
+                if not _came_too_late(error, self._address):
+                    raise
+        return self._start()
 
     def _start(self) -> None:
         local = self._address is None
@@ -194,9 +196,8 @@ class RayPool:
                 if not is_theirs:
                     self._stop()
                     for process in psutil.Process().children():
-                        if process not in before and _is_rays(process, ray):
-                            for one in (*_children(process), process):
-                                _kill(one)
+                        if process not in before and is_of_package(process, ray):
+                            kill_family(process)
                 raise
         try:
             keep_quiet()
@@ -234,8 +235,8 @@ class RayPool:
             if type(error) is not Exception and not isinstance(error, known):  # Ray raises plain ones, too
                 raise
             where = "a local Ray" if local else f"--ray-address {self._address}"
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise StudyError(f"{where} does not start: {first}; try --workers 0 to run without Ray") from error
+            reason = _reason(error).removesuffix(".")
+            raise StudyError(f"{where} does not start: {reason}; try --workers 0 to run without Ray") from error
 
     def _board_task(self, board: str) -> Any:
         """The task of a job on a board: on nodes that offer the board, else on this one. Ray is asked once for each board."""
@@ -257,7 +258,7 @@ class RayPool:
         return self._board_tasks[board]
 
     def _is_alive(self) -> bool:
-        return all(_runs(daemon) for daemon in self._daemons.values())
+        return all(is_running(daemon) for daemon in self._daemons.values())
 
     def _restart(self) -> None:
         why = "Ray went down with its worker"
@@ -292,14 +293,13 @@ class RayPool:
         self._cluster = None
         node = self._daemons.get("raylet")
         if node is not None and not self._is_alive():  # a half dead instance answers nobody, and Ray would wait for its node
-            for process in (*_children(node), node):
-                _kill(process)
+            kill_family(node)
         with head:
             self._ray.shutdown()  # takes leave of the other daemon, and takes longer where that is dead, too
         let_speak()
         adopt_settings()  # a cluster may be joined next: nodes elsewhere do not reach a process that listens on loopback
         for daemon in self._daemons.values():
-            _kill(daemon)
+            kill(daemon)
         self._daemons = {}
 
     # --- results
@@ -320,9 +320,9 @@ class RayPool:
         self._cancelled.discard(key)
         del self._running[next(reference for reference, job in self._running.items() if job.key == key)]
         self._beats.end(key)
-        for process in _children(self._daemons["raylet"]) if "raylet" in self._daemons else []:
-            if _is_frozen(process):  # it does not hear Ray
-                _kill(process)
+        for process in descendants(self._daemons["raylet"]) if "raylet" in self._daemons else []:
+            if is_frozen(process):  # it does not hear Ray
+                kill(process)
         return JobResult(key, "hung", 0.0, hung(self._beats.limit_s))
 
     def _ended_badly(self, job: Job, error: Exception, *, was_cancelled: bool) -> JobResult:
@@ -360,38 +360,17 @@ def _daemons() -> dict[str, psutil.Process]:
     return {name: children[name] for name in _DAEMONS}
 
 
-def _is_rays(process: psutil.Process, ray: ModuleType) -> bool:
-    """Whether the process runs one of Ray's own programs."""
-    (folder,) = ray.__path__
-    try:
-        return any(Path(word).is_relative_to(folder) for word in process.cmdline())
-    except psutil.Error:
-        return False
+def _came_too_late(error: StudyError, address: str | None) -> bool:
+    """Whether a busy machine may be the cause, and not what was asked for.
+
+    A local instance has 30 s to come up, and Ray raises a plain exception after that. The process that a cluster starts for a
+    driver outside is forked beside threads of gRPC, and at times dies at once.
+    """
+    cause = error.__cause__
+    return type(cause) is Exception if address is None else is_outside(address) and isinstance(cause, ConnectionAbortedError)
 
 
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return list(process.children(recursive=True))
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _is_frozen(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() == psutil.STATUS_STOPPED)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.NoSuchProcess:
-        return
+def _reason(error: Exception) -> str:
+    """In one line: the first of what Ray says, or the last where that is a traceback of another process."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1 if any(line.startswith("Traceback ") for line in lines) else 0].strip()

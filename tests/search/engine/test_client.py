@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -52,11 +53,37 @@ def kill(process: psutil.Process) -> None:
             one.kill()
 
 
+#: What Ray says where the process that it started for a driver died at once.
+FAILED = """Initialization failure from server:
+Traceback (most recent call last):
+  File "proxier.py", line 772, in Datapath
+    raise RuntimeError(
+RuntimeError: Starting Ray client server failed. See ray_client_server_23000.err for detailed logs.
+"""
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, times: int) -> list[bool]:
+    """Let connections fail so often; what is left of the list are those that have not failed."""
+    import ray
+
+    init, left = ray.init, [True] * times
+
+    def fail(**options: Any) -> Any:
+        if left and left.pop():
+            raise ConnectionAbortedError(FAILED)
+        return init(**options)
+
+    monkeypatch.setattr(ray, "init", fail)
+    return left
+
+
 def test_stages_run_from_outside_and_a_connection_that_is_lost_ends_in_one_sentence(
-    tmp_path: Path, head: tuple[psutil.Process, str]
+    tmp_path: Path, head: tuple[psutil.Process, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process, address = head
+    left = failing(monkeypatch, 1)  # a cluster that is busy may fail at times
     pool = RayPool(None, address=address)
+    assert not left
     try:
         assert pool.slots == 1
         pool.submit(job(tmp_path / "short", epochs=1))
@@ -74,6 +101,17 @@ def test_stages_run_from_outside_and_a_connection_that_is_lost_ends_in_one_sente
             pool.submit(job(tmp_path / "next", epochs=1))
     finally:
         pool.close()
+
+
+def test_a_cluster_that_never_starts_what_serves_a_driver_is_told_by_its_own_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = failing(monkeypatch, 3)
+    with pytest.raises(
+        StudyError,
+        match=r"^--ray-address ray://head:10001 does not start: RuntimeError: Starting Ray client server failed\. See "
+        r"ray_client_server_23000\.err for detailed logs; try --workers 0",
+    ):
+        RayPool(None, address="ray://head:10001")
+    assert not left
 
 
 def test_only_a_lost_connection_to_a_cluster_outside_is_told_as_one() -> None:
