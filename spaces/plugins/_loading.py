@@ -127,7 +127,8 @@ def _forget(name: str) -> None:
     inside, real = os.path.join(root, ""), _RealPaths()
     for other, module in list(sys.modules.items()):
         file_of_other = getattr(module, "__file__", None)
-        path = real(file_of_other) if file_of_other else ""
+        # Python gives whole paths; a relative one, as torch.ops has, is no place where the module was found.
+        path = real(file_of_other) if file_of_other and os.path.isabs(file_of_other) else ""
         is_inside = path.startswith(inside)  # few of thousands are
         if other == name or (is_inside and other != "__main__" and _is_of_project(Path(path), root)):
             del sys.modules[other]
