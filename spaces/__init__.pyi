@@ -16,6 +16,7 @@ from ._custom import with_declared_parameters as with_declared_parameters
 from ._fetch import FetchFailed as FetchFailed
 from ._fetch import fetch as fetch
 from ._fetch import is_whole as is_whole
+from ._fingerprint import weights_fingerprint as weights_fingerprint
 from ._identity import digest as digest
 from ._identity import identity as identity
 from ._identity import without_paths as without_paths
@@ -38,4 +39,3 @@ from ._validation import explain as explain
 from ._weights import LoadedWeights as LoadedWeights
 from ._weights import check_weights as check_weights
 from ._weights import load_weights as load_weights
-from ._weights_file import weights_fingerprint as weights_fingerprint

@@ -15,7 +15,7 @@ from torch import nn
 
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces._candidate import STUDENTS, Student
-from edgesearch.spaces._custom import build_custom
+from edgesearch.spaces._custom_network import build_custom
 from edgesearch.spaces._networks import CifarResNet, Mlp, SmallCnn, make_head
 from edgesearch.spaces._presets import PRESETS
 from edgesearch.spaces._staged import scaled

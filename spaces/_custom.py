@@ -1,4 +1,4 @@
-"""A network of the user's own, by import path: what it takes, what it declares, and how it is made.
+"""A network of the user's own, by import path: what it takes, and what it declares.
 
 Its class is called with those of `num_classes`, `in_channels`, `width` and `input_size` that it takes, and with parameters of
 its own, which it may declare together with their choices:
@@ -22,18 +22,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
-from torch import nn
-from torch.nn.parameter import is_lazy
 
 from edgesearch.errors import PluginError, SpaceError
 from edgesearch.plugins import is_import_path, load, source_fingerprint
 from edgesearch.spaces._candidate import Candidate, Student
 from edgesearch.spaces._choices import Conditional, Parameter
+from edgesearch.spaces._fingerprint import weights_fingerprint
 from edgesearch.spaces._space import Space, StudentOverride
 from edgesearch.spaces._validation import explain
-from edgesearch.spaces._weights_file import weights_fingerprint
 
 #: Defaults of an argument `channels` that means those of images: one of 32, say, is how wide the network is.
 _OF_IMAGES = (1, 3, None, inspect.Parameter.empty)
@@ -78,14 +75,14 @@ def _takes_width(accepted: Mapping[str, inspect.Parameter]) -> bool:
 def _arguments(student: Student, folder: Path | None) -> tuple[Mapping[str, inspect.Parameter] | None, Callable[[str], bool]]:
     """What the student's class takes, None where that cannot be told; and whether it means something of its own by a name."""
     try:
-        factory = _factory(student.architecture, folder)
+        factory = factory_of(student.architecture, folder)
         accepted = inspect.signature(factory).parameters
     except (PluginError, TypeError, ValueError):
         return None, lambda name: False
-    return accepted, lambda name: _is_own(factory, accepted, student, name)
+    return accepted, lambda name: is_own(factory, accepted, student, name)
 
 
-def _is_own(factory: Any, accepted: Mapping[str, inspect.Parameter], student: Student, name: str) -> bool:
+def is_own(factory: Any, accepted: Mapping[str, inspect.Parameter], student: Student, name: str) -> bool:
     declared = getattr(factory, "search_space", None)
     if name in student.parameters or (isinstance(declared, Mapping) and name in declared):
         return True
@@ -102,7 +99,7 @@ def with_declared_parameters(space: Space, *, folder: Path | None = None) -> Spa
     overrides = dict(space.student)
     for name in filter(is_import_path, space.students):
         try:
-            declared = getattr(_factory(name, folder), "search_space", None)
+            declared = getattr(factory_of(name, folder), "search_space", None)
         except PluginError:
             continue
         if declared is None:
@@ -127,88 +124,10 @@ def _under_condition(declared: Parameter | None, given: Parameter) -> Parameter:
     return given
 
 
-def _factory(architecture: str, folder: Path | None, expected_sha256: str = "") -> Callable[..., Any]:
+def factory_of(architecture: str, folder: Path | None, expected_sha256: str = "") -> Callable[..., Any]:
     thing = load(architecture, folder=folder, noun="student", expected_sha256=expected_sha256)
     if not callable(thing):
         raise PluginError(
             f"student {architecture!r} is a {type(thing).__name__}; expected a torch.nn.Module class or a function making one"
         )
     return thing
-
-
-def build_custom(student: Student, channels: int, classes: int, folder: Path | None) -> nn.Module:
-    """The network that a user's class or function makes of what it takes of the student's settings."""
-    where = student.architecture
-    factory = _factory(where, folder, student.source_sha256)
-    offered = {"num_classes": classes, "in_channels": channels, "width": student.width, "input_size": student.input_size}
-    try:
-        accepted = inspect.signature(factory).parameters
-        if "num_classes" not in accepted:
-            offered["classes"] = classes
-        offered["channels"] = channels
-        taken = {n: v for n, v in offered.items() if n in accepted and not _is_own(factory, accepted, student, n)}
-        model = factory(**taken, **student.parameters)
-    except (Exception, SystemExit) as error:  # whatever the user's own constructor raises
-        raise SpaceError(f"student {where!r} cannot be made: {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise SpaceError(f"student {where!r} made a {type(model).__name__}, expected a torch.nn.Module")
-    _refuse_unhashable(model, where)
-    if _lazy(model):
-        _initialise(model, (channels, student.input_size, student.input_size), where)
-    _refuse_unusable_parameters(model, student)
-    return model
-
-
-def _refuse_unusable_parameters(model: nn.Module, student: Student) -> None:
-    """SpaceError for a network that no training could start from as it was made."""
-    for name, parameter in model.named_parameters():
-        problem = ""
-        if parameter.is_meta:
-            problem = "is on torch's `meta` device, which keeps no values; make it on the CPU"
-        elif parameter.is_floating_point() and parameter.dtype != torch.float32:
-            problem = f"is {parameter.dtype}; expected torch.float32, which images are: leave .half(), .double() and dtype= out"
-        elif not student.weights and not bool(torch.isfinite(parameter).all()):  # else a file may give the values
-            problem = "has NaN or infinite values as its class makes it; give it finite ones"
-        if problem:
-            raise SpaceError(f"student {student.architecture!r} cannot be trained: its {name} {problem}")
-
-
-def _refuse_unhashable(model: nn.Module, where: str) -> None:
-    """SpaceError for a network with a part that is no key of a dict, as torch needs it; a plain dataclass is none."""
-    waiting, seen = [model], set[int]()
-    while waiting:
-        module = waiting.pop()
-        if type(module).__hash__ is None:
-            raise SpaceError(
-                f"student {where!r} cannot be used: its {type(module).__name__} compares by values and so has no hash, which "
-                "torch needs; write @dataclass(eq=False)"
-            )
-        parts = [] if id(module) in seen else module.__dict__.get("_modules", {}).values()
-        seen.add(id(module))
-        waiting += [part for part in parts if part is not None]
-
-
-def _lazy(model: nn.Module) -> list[str]:
-    """The names of tensors whose shapes follow from the first image."""
-    return [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
-
-
-def _initialise(model: nn.Module, shape: tuple[int, int, int], where: str) -> None:
-    """Show the network one image, so that its lazy layers (LazyConv2d, LazyLinear) know their sizes. Its modes stay."""
-    modes = [(module, module.training) for module in model.modules()]
-    image = " x ".join(map(str, shape))
-    try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, *shape))
-    except (Exception, SystemExit) as error:  # whatever the user's own code raises
-        raise SpaceError(
-            f"student {where!r} has lazy layers, whose sizes follow from an image, and fails on one of {image}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    for module, training in modes:
-        module.training = training
-    if left := _lazy(model):
-        raise SpaceError(
-            f"student {where!r} has lazy layers that an image of {image} never reaches: {', '.join(left)}; remove them, or "
-            "give their sizes"
-        )

@@ -6,11 +6,9 @@ its state_dict beside other things, and its names may begin with the name of a w
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from edgesearch.errors import SpaceError
 
-__all__ = ["TORCH_SUFFIXES", "file_fingerprint", "is_copy", "read_weights", "rivals", "weights_fingerprint", "without_prefix"]
+__all__ = ["TORCH_SUFFIXES", "is_copy", "read_weights", "rivals", "without_prefix"]
 
 TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar")
 #: Where checkpoints keep the tensors, most usual first.
@@ -35,28 +33,6 @@ State = Mapping[str, Tensor]
 
 class _Reason(Exception):
     """Why a file cannot be read, in a few words."""
-
-
-def weights_fingerprint(path: str) -> str:
-    """SHA-256 of a weights file; "" for no file. Raises SpaceError when it cannot be read."""
-    if path in ("", "imagenet"):
-        return ""
-    try:
-        return file_fingerprint(Path(path))
-    except OSError as error:
-        raise SpaceError(f"weights {path!r} cannot be read ({error.strerror}); expected a file or 'imagenet'") from error
-
-
-def file_fingerprint(path: Path) -> str:
-    """SHA-256 of a file, read anew only when its size or time of change is another. Raises OSError."""
-    status = path.stat()
-    return _digest(path, status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=64)
-def _digest(path: Path, changed: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_weights(path: Path) -> State:

@@ -1,11 +1,7 @@
 from ._arrays import as_images as as_images
 from ._arrays import as_labels as as_labels
-from ._augmentation import Augmentation as Augmentation
 from ._augmentation import View as View
-from ._augmentation import choose_augmentation as choose_augmentation
 from ._augmentation import draw_view as draw_view
-from ._augmentation import has_strength as has_strength
-from ._augmentation import mirrors_in_turn as mirrors_in_turn
 from ._augmentation import seed_from as seed_from
 from ._augmentation import show as show
 from ._dataset import DataSet as DataSet
@@ -14,7 +10,6 @@ from ._images import prepare as prepare
 from ._images import prepare_tensor as prepare_tensor
 from ._images import resize as resize
 from ._images import resize_weights as resize_weights
-from ._mixing import Mix as Mix
 from ._mixing import Mixing as Mixing
 from ._mixing import draw_mixing as draw_mixing
 from ._mixing import mixed as mixed
@@ -28,3 +23,8 @@ from ._source import RawData as RawData
 from ._source import Split as Split
 from ._sources import BUILT_IN as BUILT_IN
 from ._sources import DATA_SOURCES as DATA_SOURCES
+from ._view_kinds import Augmentation as Augmentation
+from ._view_kinds import Mix as Mix
+from ._view_kinds import choose_augmentation as choose_augmentation
+from ._view_kinds import has_strength as has_strength
+from ._view_kinds import mirrors_in_turn as mirrors_in_turn

@@ -7,16 +7,14 @@ running generator, so that a resumed training sees what an uninterrupted one saw
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from edgesearch.objectives.data._colours import Colours, draw_colours, recolour
+from edgesearch.objectives.data._view_kinds import Augmentation
 
-__all__ = ["View", "choose_augmentation", "draw_view", "has_strength", "mirrors_in_turn", "seed_from", "show"]
-
-Augmentation = Literal["none", "shift", "flip_crop", "alternate_flip", "cutout", "colour", "randaugment"]
+__all__ = ["View", "draw_view", "seed_from", "show"]
 
 #: The farthest move, as a share of the image's side: an eighth is 1 pixel of 8, 4 of 32.
 _REACH: dict[str, int] = {"alternate_flip": 16}
@@ -43,23 +41,6 @@ def seed_from(*parts: int) -> int:
         state = (state ^ (state >> 27)) * 0x94D049BB133111EB & mask
         state ^= state >> 31
     return state >> 1
-
-
-def choose_augmentation(asked: Augmentation | Literal["auto"], data_name: str) -> Augmentation:
-    """What "auto" means for a data set: mirror images only where their class is known to survive it."""
-    if asked != "auto":
-        return asked
-    return "flip_crop" if data_name == "cifar10" else "shift"
-
-
-def mirrors_in_turn(kind: Augmentation) -> bool:
-    """Whether each image is mirrored in every other epoch."""
-    return kind in ("alternate_flip", "cutout", "colour", "randaugment")
-
-
-def has_strength(kind: Augmentation | Literal["auto"]) -> bool:
-    """Whether the kind has changes whose strength can be set."""
-    return kind in ("colour", "randaugment")
 
 
 @dataclass(frozen=True)

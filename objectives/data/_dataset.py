@@ -17,13 +17,13 @@ import numpy as np
 
 from edgesearch.errors import DataError
 from edgesearch.files import is_utf8
-from edgesearch.objectives.data._augmentation import choose_augmentation
 from edgesearch.objectives.data._images import resize
 from edgesearch.objectives.data._normalisation import Normalisation, choose_normalisation
 from edgesearch.objectives.data._settings import DataSettings
 from edgesearch.objectives.data._source import RawData, Split
 from edgesearch.objectives.data._sources import read_source
 from edgesearch.objectives.data._splits import draw_splits
+from edgesearch.objectives.data._view_kinds import choose_augmentation
 
 __all__ = ["PARTS", "DataSet", "DataSettings", "Split", "load_data"]
 

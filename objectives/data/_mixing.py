@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Mix", "Mixing", "draw_mixing", "mixed"]
+from edgesearch.objectives.data._view_kinds import Mix
 
-Mix = Literal["none", "mixup", "cutmix"]
+__all__ = ["Mixing", "draw_mixing", "mixed"]
 
 #: (a - b) * share fits 16 bits.
 _PARTS = 128

@@ -1,26 +1,21 @@
-"""A study as a program sees it."""
+"""A study as a program sees it. Reading one that is stored imports neither torch nor what trains and compiles."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesearch.board_eval import load_profile
 from edgesearch.errors import StudyError
-from edgesearch.objectives import ArtifactStore, seconds_taken
 from edgesearch.search.engine import Progress, Summary
-from edgesearch.search.export import export_trial, float_network
 from edgesearch.search.library._boards import board_changes
 from edgesearch.search.library._front import Front, StudyRecord
-from edgesearch.search.library._inputs import Inputs, check_code, check_teacher, read_inputs, unsupported_students
 from edgesearch.search.library._progress import as_progress
 from edgesearch.search.library._reading import find_study, is_stored
-from edgesearch.search.library._sameness import same_inputs
-from edgesearch.search.library._starts import check_starts
 from edgesearch.search.library._stores import existing_store, no_store, store_place
 from edgesearch.search.study import (
     OBJECTIVES,
@@ -46,7 +41,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgesearch.board_eval import BoardProfile, Calibration, Compiler
+    from edgesearch.objectives import ArtifactStore
     from edgesearch.search.library._deployment import Deployment
+    from edgesearch.search.library._inputs import Inputs
     from edgesearch.spaces import Candidate
 
 #: Told what a person should know of a store that is read.
@@ -95,6 +92,9 @@ class Study:
         student can be built, PluginError for code of the user's own that is not there, DataError, TargetError, BoardError for
         boards that cannot be used, and LoweringError or GraphError when the DPU can run no student.
         """
+        from edgesearch.search.library._inputs import check_code, check_teacher, read_inputs
+        from edgesearch.search.library._starts import check_starts
+
         _check_number("threads", threads, int, least=1)
         settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
         changes: dict[str, Any] = {"name": name, "seed": seed, "score": score}
@@ -130,6 +130,8 @@ class Study:
     @cached_property
     def unsupported(self) -> tuple[str, ...]:
         """Sentences on students that are left out, because the DPU cannot run them."""
+        from edgesearch.search.library._inputs import unsupported_students
+
         return tuple(unsupported_students(self.inputs))
 
     @property
@@ -294,19 +296,11 @@ class Study:
 
         Raises StudyError when the store is not there.
         """
-        from edgesearch.search.report import run_of
+        from edgesearch.search.library._results import results_of
 
-        view, store = self.view(), self._store()
-        places = {place for record in view.records if record.is_complete for place in record.artifacts.items()}
-        artifacts = [found for kind, key in sorted(places) if (found := store.get(kind, key)) is not None]
-        kept = _totals((artifact.kind, seconds_taken(artifact.figures, artifact.seconds)) for artifact in artifacts)
-        spent = _totals(item for record in view.records for item in record.stage_seconds.items())
-        # What complete trials stand on may come from another study; what trials took that stopped or failed is in no artifact.
-        seconds = {kind: max(kept.get(kind, 0.0), spent.get(kind, 0.0)) for kind in kept | spent}
-        made_by = [artifact.made_by for artifact in artifacts]
-        stored = self._stored()
+        view, store, stored = self.view(), self._store(), self._stored()
         settings, file = (self.settings, self._file) if stored is None else (stored_settings(stored), study_file(stored))
-        return run_of(view, settings.to_json(), made_by, seconds, file=file)
+        return results_of(view, settings, store, file=file)
 
     def calibrate(
         self, profile: BoardProfile | None = None, *, name: str | None = None, keep_unexplained: bool = False
@@ -331,7 +325,12 @@ class Study:
 
         Raises StudyError where it was started with other images or another content of its board's profile.
         """
-        return self._opened or same_inputs(read_inputs(self.settings, to_run=False), self.settings, self._stored())
+        if self._opened is not None:
+            return self._opened
+        from edgesearch.search.library._inputs import read_inputs
+        from edgesearch.search.library._sameness import same_inputs
+
+        return same_inputs(read_inputs(self.settings, to_run=False), self.settings, self._stored())
 
     def _stored(self) -> optuna.Study | None:
         if self._opened is not None and not is_stored(self.name, self.storage, self.home):
@@ -348,6 +347,9 @@ class Study:
     def _export(
         self, record: StudyRecord, output: Path, compiler: Compiler | None, note: Callable[[str], object] | None
     ) -> Path:
+        from edgesearch.search.export import export_trial
+        from edgesearch.search.library._sameness import same_inputs
+
         inputs = same_inputs(self.inputs, self.settings, self._stored())
         return export_trial(
             record,
@@ -362,6 +364,8 @@ class Study:
         )
 
     def _network(self, record: StudyRecord) -> nn.Module:
+        from edgesearch.search.export import float_network
+
         return float_network(record, self._store(), folder=self.settings.folder)
 
 
@@ -373,13 +377,6 @@ def _check_number(name: str, value: object, kind: type[int] | type[float], *, le
     if not isinstance(value, taken) or isinstance(value, bool) or not value >= least or (finite and value == math.inf):
         what = "a whole number" if kind is int else "a finite number" if finite else "a number"
         raise StudyError(f"`{name}` is {value!r}, expected {what} of at least {least}")
-
-
-def _totals(items: Iterable[tuple[str, float]]) -> dict[str, float]:
-    totals: dict[str, float] = {}
-    for name, value in items:
-        totals[name] = totals.get(name, 0.0) + value
-    return totals
 
 
 def _silent(line: str) -> None:

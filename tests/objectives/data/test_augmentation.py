@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgesearch.objectives.data._augmentation import View, choose_augmentation, draw_view, has_strength, seed_from, show
+from edgesearch.objectives.data._augmentation import View, draw_view, seed_from, show
 from edgesearch.objectives.data._colours import recolour
+from edgesearch.objectives.data._view_kinds import choose_augmentation, has_strength
 
 UNTURNED = ((65536, 0), (0, 65536))
 

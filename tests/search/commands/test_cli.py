@@ -156,6 +156,18 @@ def test_a_front_is_drawn_where_it_is_wanted(home: Path, tmp_path: Path) -> None
     refused(called("pareto", "--home", home, "--picture", tmp_path / "front.svg" / "x.svg"), "cannot be written")
 
 
+def test_what_only_reads_a_study_imports_nothing_that_trains(home: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom edgesearch.search.commands._cli import run\n"
+        f"assert run(['pareto', '--home', {str(home)!r}, '--picture', {str(tmp_path / 'f.svg')!r}]) == 0\n"
+        f"assert run(['report', '--home', {str(home)!r}, '-o', {str(tmp_path / 'report.html')!r}]) == 0\n"
+        f"assert run(['pareto', '--study', 'nonsense', '--home', {str(home)!r}]) == 2\n"
+        "print([m for m in ('torch', 'ray', 'scipy') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.rstrip().endswith("[]")
+
+
 def test_results_are_kept_in_one_file(home: Path, tmp_path: Path) -> None:
     done = called("results", "--home", home, "-o", tmp_path / "kept")
     assert done.stdout.split() == [str(tmp_path / "kept" / name) for name in ("results.json", "front.svg")]

@@ -1,0 +1,94 @@
+"""A network of the user's own, as its class makes it."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from edgesearch.errors import SpaceError
+from edgesearch.spaces._candidate import Student
+from edgesearch.spaces._custom import factory_of, is_own
+
+__all__ = ["build_custom"]
+
+
+def build_custom(student: Student, channels: int, classes: int, folder: Path | None) -> nn.Module:
+    """The network that a user's class or function makes of what it takes of the student's settings."""
+    where = student.architecture
+    factory = factory_of(where, folder, student.source_sha256)
+    offered = {"num_classes": classes, "in_channels": channels, "width": student.width, "input_size": student.input_size}
+    try:
+        accepted = inspect.signature(factory).parameters
+        if "num_classes" not in accepted:
+            offered["classes"] = classes
+        offered["channels"] = channels
+        taken = {n: v for n, v in offered.items() if n in accepted and not is_own(factory, accepted, student, n)}
+        model = factory(**taken, **student.parameters)
+    except (Exception, SystemExit) as error:  # whatever the user's own constructor raises
+        raise SpaceError(f"student {where!r} cannot be made: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise SpaceError(f"student {where!r} made a {type(model).__name__}, expected a torch.nn.Module")
+    _refuse_unhashable(model, where)
+    if _lazy(model):
+        _initialise(model, (channels, student.input_size, student.input_size), where)
+    _refuse_unusable_parameters(model, student)
+    return model
+
+
+def _refuse_unusable_parameters(model: nn.Module, student: Student) -> None:
+    """SpaceError for a network that no training could start from as it was made."""
+    for name, parameter in model.named_parameters():
+        problem = ""
+        if parameter.is_meta:
+            problem = "is on torch's `meta` device, which keeps no values; make it on the CPU"
+        elif parameter.is_floating_point() and parameter.dtype != torch.float32:
+            problem = f"is {parameter.dtype}; expected torch.float32, which images are: leave .half(), .double() and dtype= out"
+        elif not student.weights and not bool(torch.isfinite(parameter).all()):  # else a file may give the values
+            problem = "has NaN or infinite values as its class makes it; give it finite ones"
+        if problem:
+            raise SpaceError(f"student {student.architecture!r} cannot be trained: its {name} {problem}")
+
+
+def _refuse_unhashable(model: nn.Module, where: str) -> None:
+    """SpaceError for a network with a part that is no key of a dict, as torch needs it; a plain dataclass is none."""
+    waiting, seen = [model], set[int]()
+    while waiting:
+        module = waiting.pop()
+        if type(module).__hash__ is None:
+            raise SpaceError(
+                f"student {where!r} cannot be used: its {type(module).__name__} compares by values and so has no hash, which "
+                "torch needs; write @dataclass(eq=False)"
+            )
+        parts = [] if id(module) in seen else module.__dict__.get("_modules", {}).values()
+        seen.add(id(module))
+        waiting += [part for part in parts if part is not None]
+
+
+def _lazy(model: nn.Module) -> list[str]:
+    """The names of tensors whose shapes follow from the first image."""
+    return [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
+
+
+def _initialise(model: nn.Module, shape: tuple[int, int, int], where: str) -> None:
+    """Show the network one image, so that its lazy layers (LazyConv2d, LazyLinear) know their sizes. Its modes stay."""
+    modes = [(module, module.training) for module in model.modules()]
+    image = " x ".join(map(str, shape))
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *shape))
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
+        raise SpaceError(
+            f"student {where!r} has lazy layers, whose sizes follow from an image, and fails on one of {image}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    for module, training in modes:
+        module.training = training
+    if left := _lazy(model):
+        raise SpaceError(
+            f"student {where!r} has lazy layers that an image of {image} never reaches: {', '.join(left)}; remove them, or "
+            "give their sizes"
+        )
