@@ -1,16 +1,25 @@
 """What the trainer's recipe gains over a thesis's: points of test accuracy after equal time on 5,000 images of CIFAR-10.
 
-Run: python benchmarks/recipe.py [--minutes 15] [--seeds 3]. Needs the reference data. A small-stem ResNet-18 of half the width.
-The thesis trains with Adam at a constant 1e-3, batches of 64 and images as they are (`_plain_training.py`). Ours is what
-`studies/cifar10.toml` says, with the usual moves of CIFAR-10; its epochs are as many as fit into the time by the seconds of a
-first one, which is part of the time. Accuracy is the float network's on the 10,000 test images.
+Run: python benchmarks/recipe.py [--minutes 15] [--seeds 3] [--runs FILE]. Needs the reference data. A small-stem ResNet-18 of
+half the width. The thesis trains with Adam at a constant 1e-3, batches of 64 and images as they are (`_plain_training.py`).
+Ours is what `studies/cifar10.toml` says, with the usual moves of CIFAR-10; its epochs are as many as fit into the time by
+that of a first one, which is part of the time. Accuracy is the float network's on the 10,000 test images.
+
+The minutes are those of two cores, in time of the processor, so that other work on the machine takes nothing from a run: each
+is a process with one thread, for twice as long, and two of them run side by side. With `--runs` each run that has ended is kept
+in that file, and the same command goes on with the others.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import multiprocessing
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
 
 import _trained
 import numpy as np
@@ -57,21 +66,22 @@ def accuracy(model: nn.Module, data: DataSet) -> float:
 
 def thesis(data: DataSet, seed: int, seconds: float) -> tuple[float, int]:
     """Test accuracy, and epochs."""
-    model, ends = network(seed).train(), time.perf_counter() + seconds
+    model, ends = network(seed).train(), time.process_time() + seconds
     images = prepare_tensor(torch.from_numpy(data.train.images), 32, data.normalisation)
     optimizer, steps = torch.optim.Adam(model.parameters(), 1e-3), 0
     for part, labels in batches(images, torch.from_numpy(data.train.labels), 64, seed):
         step(model, optimizer, part, labels)
         steps += 1
-        if time.perf_counter() >= ends:
+        if time.process_time() >= ends:
             break
     return accuracy(model, data), steps * 64 // IMAGES
 
 
 def ours(data: DataSet, seed: int, seconds: float) -> tuple[float, int]:
-    begun = time.perf_counter()
-    probe = train(network(seed), data, recipe=recipe_of(2), input_size=32, seed=seed, stop_after=1).history[0].seconds
-    epochs = max(2, int((seconds - (time.perf_counter() - begun)) / probe))
+    begun = time.process_time()
+    train(network(seed), data, recipe=recipe_of(2), input_size=32, seed=seed, stop_after=1)
+    first = time.process_time() - begun
+    epochs = max(2, int((seconds - first) / first))
     model = network(seed)
     train(model, data, recipe=recipe_of(epochs), input_size=32, seed=seed)
     return accuracy(model, data), epochs
@@ -81,27 +91,53 @@ def recipe_of(epochs: int) -> Recipe:
     return RECIPE.model_copy(update={"epochs": epochs})
 
 
+RECIPES = {"thesis": thesis, "ours": ours}
+
+
+def run(seed: int, name: str, minutes: float) -> dict[str, Any]:
+    """One training, in a process of its own. Its time is also given as it was taken, all told."""
+    torch.set_num_threads(1)
+    data, begun = cifar10(seed), time.process_time()
+    value, epochs = RECIPES[name](data, seed, 2 * 60 * minutes)
+    took = (time.process_time() - begun) / 120
+    return {"seed": seed, "recipe": name, "minutes": minutes, "accuracy": value, "epochs": epochs, "took": round(took, 2)}
+
+
+def all_runs(seeds: int, minutes: float, file: Path | None) -> list[dict[str, Any]]:
+    lines = file.read_text(encoding="utf-8").splitlines() if file is not None and file.exists() else []
+    found = [one for one in map(json.loads, lines) if one["minutes"] == minutes and one["seed"] < seeds]
+    there = {(one["seed"], one["recipe"]) for one in found}
+    left = [(seed, name) for seed in range(seeds) for name in RECIPES if (seed, name) not in there]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as processes:
+        for future in as_completed([processes.submit(run, seed, name, minutes) for seed, name in left]):
+            found.append(future.result())
+            print(
+                "seed {seed}  {recipe:<7} {accuracy:.2%} after {epochs} epochs, {took} minutes".format(**found[-1]), flush=True
+            )
+            if file is not None:
+                with file.open("a", encoding="utf-8") as kept:
+                    kept.write(json.dumps(found[-1]) + "\n")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs", type=Path)
     arguments = parser.parse_args()
-    found: dict[str, list[tuple[float, int]]] = {"thesis": [], "ours": []}
-    for seed in range(arguments.seeds):
-        data = cifar10(seed)
-        for name, recipe in (("thesis", thesis), ("ours", ours)):
-            found[name].append(recipe(data, seed, 60 * arguments.minutes))
-            print(f"seed {seed}  {name:<7} {found[name][-1][0]:.2%} after {found[name][-1][1]} epochs", flush=True)
-    gains = [100 * (own[0] - other[0]) for own, other in zip(found["ours"], found["thesis"], strict=True)]
+    runs = sorted(all_runs(arguments.seeds, arguments.minutes, arguments.runs), key=lambda one: int(one["seed"]))
+    found = {name: [one for one in runs if one["recipe"] == name] for name in RECIPES}
+    gains = [100 * (own["accuracy"] - other["accuracy"]) for own, other in zip(found["ours"], found["thesis"], strict=True)]
     finish(
         {
             "benchmark": "recipe",
             "gain_points": round(statistics.median(gains), 2),
             "gains": [round(gain, 2) for gain in gains],
-            **{f"accuracy_{name}": [round(value, 4) for value, _ in runs] for name, runs in found.items()},
-            **{f"epochs_{name}": [epochs for _, epochs in runs] for name, runs in found.items()},
+            **{f"accuracy_{name}": [round(one["accuracy"], 4) for one in its] for name, its in found.items()},
+            **{f"epochs_{name}": [one["epochs"] for one in its] for name, its in found.items()},
+            **{f"took_{name}": [one["took"] for one in its] for name, its in found.items()},
             "minutes": arguments.minutes,
-            "threads": torch.get_num_threads(),
         }
     )
 
