@@ -10,8 +10,9 @@ demo: .venv/installed
 	$(BIN)/edgesearch export --study quickstart --knee --home runs -o runs/deploy
 
 # Tests of studies start workers, servers and browsers of their own and wait for them half of the time: two processes for each core.
+# They find each module compiled, as users' processes do, whatever this shell is told.
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$((2 * $$(nproc))) --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
+	env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$((2 * $$(nproc))) --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 quick-test: .venv/installed-dev
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)

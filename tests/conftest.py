@@ -14,8 +14,8 @@ import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
 
-# No test is one of time: on a busy machine any example may take long.
-hypothesis.settings.register_profile("untimed", deadline=None)
+# No test is one of time: on a busy machine any example may take long, to be made and to be tried.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
 
 #: Tests of studies.

@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine; studies that start their own processes, as users' do."""
+"""A Ray cluster on this machine, and fork servers of one's own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import pytest
 from edgesearch.search.engine._fork_server import SHARED_VARIABLE
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_servers(shared_server: None) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(SHARED_VARIABLE)
-        yield
+@pytest.fixture
+def own_server(shared_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever needs a fork server starts its own, whose processes are below this one, as users' are."""
+    monkeypatch.delenv(SHARED_VARIABLE)
 
 
 @pytest.fixture

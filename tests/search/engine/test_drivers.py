@@ -17,6 +17,7 @@ import pytest
 from _training_jobs import name as name_of
 from optuna.trial import TrialState
 
+from edgesearch.search.engine._fork_server import SHARED_VARIABLE
 from edgesearch.search.study import open_storage, open_study
 from edgesearch.search.study._lease import _holder
 
@@ -38,16 +39,19 @@ algorithm = ["vitis"]  # the quicker one
 
 
 class Driver:
-    """`edgesearch optimize` on one study, in a home of its own."""
+    """`edgesearch optimize` on one study, in a home of its own; with a fork server of its own, if its worker is looked for."""
 
-    def __init__(self, home: Path, name: str, url: str | None, workers: int, trials: int = 4, **environment: str) -> None:
+    def __init__(
+        self, home: Path, name: str, url: str | None, workers: int, *, owns_server: bool = False, **environment: str
+    ) -> None:
         home.mkdir(exist_ok=True)
         file = home / "study.toml"
         file.write_text(TEXT.replace("NAME", name))
         line = [sys.executable, "-m", "edgesearch.search", "optimize", str(file), "--home", str(home)]
-        line += ["--workers", str(workers), "--trials", str(trials), *(["--storage", url] if url else [])]
+        line += ["--workers", str(workers), "--trials", "4", *(["--storage", url] if url else [])]
+        inherited = {key: value for key, value in os.environ.items() if not (owns_server and key == SHARED_VARIABLE)}
         self.process = subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment}
+            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**inherited, **environment}
         )
 
     def wait_for(self, text: str) -> None:
@@ -72,7 +76,7 @@ class Driver:
 def test_two_drivers_with_two_homes_on_one_database(tmp_path: Path, database: str) -> None:
     """The second is refused while the first lives, and goes on with its trials, not lost and not doubled, once it is killed."""
     name = f"two-{uuid.uuid4().hex[:8]}"
-    first = Driver(tmp_path / "a", name, database, 0)
+    first = Driver(tmp_path / "a", name, database, 0, owns_server=True)
     first.wait_for("[1/4]")
     worker = first.worker()
     worker.suspend()  # the driver is alive, and waits for its stage for as long as this test needs
@@ -95,7 +99,7 @@ def test_a_frozen_driver_is_taken_over_and_stops_before_it_writes(tmp_path: Path
     """The second is refused until the lease expired; the first, woken, finds its study in other hands and leaves it there."""
     name = f"frozen-{uuid.uuid4().hex[:8]}"
     lease = {"EDGESEARCH_LEASE_S": "20"}
-    first = Driver(tmp_path / "a", name, database, 0, **lease)
+    first = Driver(tmp_path / "a", name, database, 0, owns_server=True, **lease)
     first.wait_for("[1/4]")
     worker = first.worker()
     worker.suspend()
@@ -150,7 +154,7 @@ def test_results_do_not_depend_on_the_workers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_ends_the_driver_and_its_worker(tmp_path: Path) -> None:
-    driver = Driver(tmp_path / "a", "stop", None, 0, trials=4)
+    driver = Driver(tmp_path / "a", "stop", None, 0, owns_server=True)
     driver.wait_for("[1/4]")
     started = time.monotonic()
     driver.process.send_signal(signal.SIGINT)

@@ -187,6 +187,7 @@ def test_while_nothing_runs_no_process_is_needed(inputs: Inputs, process: Foresi
     assert beside() == before
 
 
+@pytest.mark.usefixtures("own_server")
 def test_a_process_that_is_killed_is_started_again(inputs: Inputs, process: ForesightProcess) -> None:
     before = beside()
     asked = foresight(inputs, process)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -42,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
     folder = tmp_path_factory.mktemp("service")
     (folder / "a_service.py").write_text(SERVICE)
     before = {child.pid for child in family()}
-    with pytest.MonkeyPatch.context() as patch, closing(ForkServer()) as server:
+    with pytest.MonkeyPatch.context() as patch, closing(ForkServer(f"edgesearch-{uuid.uuid4().hex}")) as server:
         patch.setenv("PYTHONPATH", str(folder))
         yield server
     assert {child.pid for child in family()} <= before

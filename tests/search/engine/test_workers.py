@@ -59,6 +59,7 @@ def interpreters() -> list[psutil.Process]:
     return [child for child in family() if name(child) == "run_job"]
 
 
+@pytest.mark.usefixtures("own_server")
 def test_a_child_that_crashes_is_reported_as_lost_and_the_next_job_runs(tmp_path: Path) -> None:
     pool = ChildPool()
     try:
@@ -74,6 +75,7 @@ def test_a_child_that_crashes_is_reported_as_lost_and_the_next_job_runs(tmp_path
     assert interpreters() == []
 
 
+@pytest.mark.usefixtures("own_server")
 def test_a_child_that_linux_ended_for_want_of_memory_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kills = tmp_path / "vmstat"
     kills.write_text("nr_free_pages 81\noom_kill 3\n")
@@ -116,6 +118,7 @@ def test_a_child_that_has_nothing_to_do_waits_as_long_as_it_may() -> None:
     assert time.monotonic() - start >= 0.3
 
 
+@pytest.mark.usefixtures("own_server")
 def test_where_a_stage_crashed_is_in_its_log(tmp_path: Path) -> None:
     pool = ChildPool()
     try:
@@ -128,6 +131,7 @@ def test_where_a_stage_crashed_is_in_its_log(tmp_path: Path) -> None:
     assert "objectives/" in Path(task.log).read_text()
 
 
+@pytest.mark.usefixtures("own_server")
 def test_the_child_ends_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     script = f"""
 import json, sys, time
@@ -194,6 +198,7 @@ def test_a_worker_that_is_frozen_is_stopped_and_the_next_job_runs(tmp_path: Path
         pool.close()
 
 
+@pytest.mark.usefixtures("own_server")
 def test_a_process_that_never_begins_its_job_hangs(tmp_path: Path) -> None:
     server = ForkServer()
     pool, patient = ChildPool(hang_s=3.0, server=server), ChildPool(server=server)
@@ -279,6 +284,7 @@ def ray_pool() -> Iterator[RayPool]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_server")
 @pytest.mark.parametrize(
     ("victim", "outcome"),
     [
