@@ -6,10 +6,13 @@ from ._augmentation import seed_from as seed_from
 from ._augmentation import show as show
 from ._dataset import DataSet as DataSet
 from ._dataset import load_data as load_data
+from ._images import blank_images as blank_images
 from ._images import prepare as prepare
 from ._images import prepare_tensor as prepare_tensor
 from ._images import resize as resize
 from ._images import resize_weights as resize_weights
+from ._layout import answer_of as answer_of
+from ._layout import settle_layout as settle_layout
 from ._mixing import Mixing as Mixing
 from ._mixing import draw_mixing as draw_mixing
 from ._mixing import mixed as mixed

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["prepare", "prepare_tensor", "resize", "resize_tensor", "resize_weights"]
+__all__ = ["blank_images", "prepare", "prepare_tensor", "resize", "resize_tensor", "resize_weights"]
 
 #: Fractional bits of Pillow's weights for 8-bit images: 32 bits less 8 of the pixel less 2 of headroom.
 _WEIGHT_BITS = 22
@@ -146,8 +146,21 @@ def prepare_tensor(images: Tensor, size: int | tuple[int, int] | None, normalisa
     if size is not None:
         pixels = resize_tensor(pixels, size)
     mean, std = (_channels_at(tuple(values), images.device) for values in (normalisation.mean, normalisation.std))
-    # Grey images stay in plain order: with one channel the strides of channels-last fit other layouts too, which torch 2.13's
-    # convolutions on the CPU do not always tell apart.
-    layout = torch.channels_last if pixels.shape[1] > 1 else torch.contiguous_format
-    scaled = pixels.to(torch.float32, memory_format=layout)
+    scaled = pixels.to(torch.float32, memory_format=_layout(pixels.shape[1]))
     return scaled.div_(255.0).sub_(mean).div_(std)
+
+
+def blank_images(count: int, shape: tuple[int, int, int], device: torch.device) -> Tensor:
+    """As many images (channels, height, width) as `prepare_tensor` gives, all zero."""
+    import torch
+
+    return torch.zeros(count, *shape, device=device).contiguous(memory_format=_layout(shape[0]))
+
+
+def _layout(channels: int) -> torch.memory_format:
+    """Grey images stay in plain order: with one channel the strides of channels-last fit other layouts too, which torch 2.13's
+    convolutions on the CPU do not always tell apart.
+    """
+    import torch
+
+    return torch.channels_last if channels > 1 else torch.contiguous_format

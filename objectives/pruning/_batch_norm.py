@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from edgesearch.board_eval.execution import full_float32
+from edgesearch.objectives.data import settle_layout
 
 __all__ = ["re_estimate_batch_norm"]
 
@@ -19,13 +20,14 @@ def re_estimate_batch_norm(model: nn.Module, images: Tensor, *, batch_size: int 
     if not norms or not len(images):
         return
     modes = [(module, module.training) for module in model.modules()]
+    device = next(model.parameters()).device
+    settle_layout(model, images[:1].to(device))
     momenta = [norm.momentum for norm in norms]
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch then keeps the plain mean of all batches
         norm.train()
-    device = next(model.parameters()).device
     with full_float32(), torch.no_grad():
         for batch in images.tensor_split(max(1, -(-len(images) // batch_size))):
             model(batch.to(device))

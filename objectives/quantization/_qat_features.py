@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgesearch.board_eval.execution import Network
 from edgesearch.board_eval.graph import Input
 from edgesearch.errors import TrainingError
+from edgesearch.objectives.data import answer_of
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.quantization._qat_network import QatNetwork
 from edgesearch.objectives.training import Features, Supervision
@@ -39,7 +40,7 @@ def nodes_of(names: Sequence[str], model: nn.Module, network: QatNetwork, images
     features = Features(model, names)
     try:
         with quiet(model):
-            model(images.to(next(model.parameters()).device))
+            answer_of(model, images.to(next(model.parameters()).device))
         maps = features.taken()
     finally:
         features.detach()

@@ -16,11 +16,11 @@ from edgesearch.objectives.data import DataSet
 from edgesearch.objectives.pruning import resize_to
 from edgesearch.objectives.stages._artifact import Artifact, ArtifactStore
 from edgesearch.objectives.stages._limits import Limits
-from edgesearch.objectives.stages._outputs import check_outputs
+from edgesearch.objectives.stages._outputs import check_is_its_state, check_outputs
 from edgesearch.objectives.stages._spec import S
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages._starts import normalisation_warning
-from edgesearch.objectives.training import Recipe, Supervision, Training, train
+from edgesearch.objectives.training import Recipe, Supervision, Training, seed_numbers, train
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces import Distillation, Student, build, load_weights, weights_fingerprint
 
@@ -76,10 +76,11 @@ class Context(Generic[S]):
                 f"the weights file {student.weights!r} changed while the study ran; what was begun with it before cannot go "
                 "on, and new trials take it as it is now"
             )
-        torch.manual_seed(self.seed)  # the random start of the layers
+        seed_numbers(self.seed)  # the random start of the layers
         model = self.build(student)
         if is_import_path(student.architecture):
             check_outputs(model, student, channels=self.data.channels, classes=len(self.data.classes), trains=not require_all)
+            check_is_its_state(lambda: self.build(student), student, channels=self.data.channels)
         loaded = load_weights(model, student, require_all=require_all, note=self.report)
         if student.weights:
             self.report(str(loaded))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning import quiet
+from edgesearch.objectives.training import other_numbers
 from edgesearch.spaces import Student
 
-__all__ = ["check_outputs", "refuse_outputs"]
+__all__ = ["check_is_its_state", "check_outputs", "refuse_outputs"]
 
 
 def check_outputs(model: nn.Module, student: Student, *, channels: int, classes: int, trains: bool = True) -> None:
@@ -55,6 +57,34 @@ def _check_training(model: nn.Module, student: Student, image: tuple[int, int, i
         raise SpaceError(
             f"network {student.architecture!r} returns {found} while it is trained; expected the logits alone, as otherwise: "
             "leave its auxiliary outputs out (aux_logits=False, say)"
+        )
+
+
+def check_is_its_state(make: Callable[[], nn.Module], student: Student, *, channels: int) -> None:
+    """Raise SpaceError unless two networks that `make` gives answer alike once they have one state_dict.
+
+    Every stage makes the network anew and loads what the one before has stored of it.
+    """
+    size = student.input_size
+    with other_numbers(0):
+        first = make()
+    with other_numbers(1):
+        second = make()
+        image = torch.rand(1, channels, size, size)
+    try:
+        second.load_state_dict(first.state_dict())
+        answers = []
+        for network in (first, second):
+            with quiet(network), other_numbers(2):  # in case that it draws some to answer
+                answers.append(network(image))
+        same = torch.equal(*answers)
+    except (Exception, SystemExit):  # whatever the user's own code raises: the stages tell
+        return
+    if not same:
+        raise SpaceError(
+            f"network {student.architecture!r} is not the same when it is made again and loaded: its class draws something at "
+            "random that is not in its state_dict (connections, a buffer with persistent=False); keep it there, or draw it "
+            "from a generator with a seed of its own"
         )
 
 

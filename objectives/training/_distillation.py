@@ -23,6 +23,7 @@ from edgesearch.objectives.data import (
     DataSet,
     Normalisation,
     View,
+    answer_of,
     choose_augmentation,
     draw_view,
     mirrors_in_turn,
@@ -254,7 +255,7 @@ class Loss:
             if self._teacher_size() != inputs.shape[2:]:  # the student may see smaller images for a while
                 inputs = prepare_tensor(batch.pixels, self._teacher_size(), self._normalisation)
             with torch.no_grad():
-                answer = teacher(inputs).float()
+                answer = answer_of(teacher, inputs).float()
             if answer.shape[1] != classes:
                 raise TrainingError(f"the teacher tells {answer.shape[1]} classes apart and the student {classes}")
         if self._stored is not None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgesearch.board_eval.execution import full_float32
-from edgesearch.objectives.data import Normalisation, Split, View, prepare_tensor, show
+from edgesearch.objectives.data import Normalisation, Split, View, answer_of, prepare_tensor, show
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._device import choose_device
 from edgesearch.objectives.training._shown import Shown
@@ -56,7 +56,7 @@ def predict_logits(
 
     def answer(start: int, end: int) -> Tensor:
         shown = show(pixels, view, torch.arange(start, end))
-        found: Tensor = model(prepare_tensor(shown.to(where), input_size, normalisation))
+        found = answer_of(model, prepare_tensor(shown.to(where), input_size, normalisation))
         return found.float().cpu()
 
     with full_float32(), quiet(model):
@@ -129,8 +129,7 @@ class Scorer:
 
                 def answer(start: int, end: int, number: int = number, places: Tensor = places) -> Tensor:
                     inputs = self._prepared(places[start:end]) if self._kept is None else self._kept[number][start:end]
-                    found: Tensor = model(inputs)
-                    return found.float()
+                    return answer_of(model, inputs).float()
 
                 answers += self._shown.answers(len(places), answer)
         found = torch.cat(answers).cpu().numpy().argmax(1)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edgesearch.board_eval.execution import full_float32
-from edgesearch.objectives.data import DataSet, Split
+from edgesearch.objectives.data import DataSet, Split, blank_images, settle_layout
 from edgesearch.objectives.pruning import copied, quiet
 from edgesearch.objectives.training._batches import chunk_images
 from edgesearch.objectives.training._device import choose_device, use_bfloat16
@@ -115,6 +115,7 @@ def predict_memory(
     size = data.size if input_size is None else (input_size, input_size)
     probe = model if consume else copied(model)
     probe = probe.requires_grad_(True).to(device=place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    settle_layout(probe, blank_images(1, (data.channels, *size), place))
     bfloat16 = use_bfloat16(recipe.mixed_precision, model, (data.channels, *size), recipe.batch_size)
     there = torch.cuda.memory_allocated(place) if place.type == "cuda" else 0
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
@@ -166,7 +167,7 @@ def _step(
     def work(images: int) -> Callable[[], object]:
         pixels = torch.zeros(images, *data.size, data.channels, dtype=torch.uint8, device=device)
         labels, index = (torch.zeros(images, dtype=torch.long, device=device) for _ in range(2))
-        batch = Batch(pixels, _blank(images, data.channels, size, device), labels, index)
+        batch = Batch(pixels, blank_images(images, (data.channels, *size), device), labels, index)
         batches.append(batch)
         for module in trained:
             module.train().zero_grad(set_to_none=True)
@@ -211,7 +212,7 @@ def _answers(probe: nn.Module, data: DataShape, size: tuple[int, int], device: t
     def work(images: int) -> Callable[[], object]:
         def answer() -> None:
             with quiet(probe):
-                probe(_blank(images, data.channels, size, device))
+                probe(blank_images(images, (data.channels, *size), device))
 
         return answer
 
@@ -220,11 +221,6 @@ def _answers(probe: nn.Module, data: DataShape, size: tuple[int, int], device: t
     peak = footprint.peak(images, holes=device.type == "cpu")
     with full_float32():
         return Peak(peak.heap, peak.pages + _kernels(work, footprint, images, device))
-
-
-def _blank(images: int, channels: int, size: tuple[int, int], device: torch.device) -> Tensor:
-    blank = torch.zeros(images, channels, *size, device=device)
-    return blank if channels == 1 else blank.contiguous(memory_format=torch.channels_last)
 
 
 def _tensors(modules: Iterable[nn.Module]) -> Iterable[Tensor]:

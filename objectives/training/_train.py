@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from edgesearch.errors import NotFinite, OutOfMemory
-from edgesearch.objectives.data import DataSet, seed_from
+from edgesearch.objectives.data import DataSet, blank_images, seed_from, settle_layout
 from edgesearch.objectives.training._average import Average
 from edgesearch.objectives.training._batches import Batches
 from edgesearch.objectives.training._checkpoints import Checkpoints, Saver, State, misfit, pack, unpack, until
@@ -31,6 +31,7 @@ from edgesearch.objectives.training._memory import DataShape, predict_memory
 from edgesearch.objectives.training._optimizers import learning_rate, make_optimizer, set_rate
 from edgesearch.objectives.training._pieces import Pieces
 from edgesearch.objectives.training._process import PeakMemory, free_memory, give_back
+from edgesearch.objectives.training._random import seed_plain_numbers
 from edgesearch.objectives.training._recipe import Recipe
 from edgesearch.objectives.training._recorded import Recorded
 from edgesearch.objectives.training._rules import Rules
@@ -186,6 +187,7 @@ class _Run:
             whiten(model, data, self.size)
         self.bfloat16 = use_bfloat16(recipe.mixed_precision, model, shape, recipe.batch_size)
         model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        settle_layout(model, blank_images(1, shape, device))
         self.loss = Loss(
             model,
             supervision,
@@ -223,6 +225,7 @@ class _Run:
         self.model.train()
         with under_way.random_numbers(self.device, seed_from(self.seed, self.epoch, _DROPOUT)):
             for step, batch in enumerate(self.batches(self.epoch, done), done):
+                seed_plain_numbers(seed_from(self.seed, self.epoch, _DROPOUT, step))
                 under_way.losses.append(self._step(batch, step))
                 under_way.seconds = time.perf_counter() - started
                 saver.after_step(self.epoch)

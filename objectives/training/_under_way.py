@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from edgesearch.objectives.training._random import kept_numbers
+
 __all__ = ["UnderWay"]
 
 
@@ -39,9 +41,12 @@ class UnderWay:
 
     @contextmanager
     def random_numbers(self, device: torch.device, seed: int) -> Iterator[None]:
-        """Random numbers are those of the epoch meanwhile, which begins with `seed`; behind it they are as before."""
+        """Random numbers are those of the epoch meanwhile, which begins with `seed`; behind it they are as before.
+
+        NumPy's and Python's, which a network of the user's own may draw, have no state in `random`: they begin with each step.
+        """
         cuda = device.type == "cuda"
-        with torch.random.fork_rng(devices=[device] if cuda else []):
+        with kept_numbers(), torch.random.fork_rng(devices=[device] if cuda else []):
             torch.manual_seed(seed)
             if self.random:
                 torch.set_rng_state(self.random["cpu"])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
 from edgesearch.objectives import check_outputs
+from edgesearch.objectives.stages._outputs import check_is_its_state
 from edgesearch.spaces import Student
 
 STUDENT = Student(architecture="mine:Net", input_size=8)
@@ -72,3 +77,51 @@ def test_the_network_and_the_random_numbers_are_left_alone() -> None:
     assert model.training
     assert not model[1].training
     assert torch.equal(state, torch.get_rng_state())
+
+
+class Wired(nn.Module):
+    """Draws which of its layers comes first."""
+
+    def __init__(self, draw: Callable[[], bool]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(1, 1, 3, padding=1), nn.ReLU()])
+        self.order = [0, 1] if draw() else [1, 0]
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for place in self.order:
+            x = self.layers[place](x)
+        return torch.as_tensor(self.fc(x.flatten(1)))
+
+
+class Projected(nn.Module):
+    def __init__(self, *, persistent: bool) -> None:
+        super().__init__()
+        self.register_buffer("projection", torch.randn(64, 10), persistent=persistent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ torch.as_tensor(self.projection)
+
+
+@pytest.mark.parametrize(
+    ("make", "is_its_state"),
+    [
+        (lambda: Wired(lambda: random.random() < 0.5), False),
+        (lambda: Wired(lambda: np.random.rand() < 0.5), False),
+        (lambda: Wired(lambda: bool(torch.rand(1) < 0.5)), False),
+        (lambda: Wired(lambda: random.Random(7).random() < 0.5), True),
+        (lambda: Projected(persistent=False), False),
+        (lambda: Projected(persistent=True), True),
+        (lambda: nn.Sequential(*BODY, nn.Flatten(), nn.Dropout(), nn.Linear(4, 10)), True),
+    ],
+)
+def test_what_a_class_draws_is_in_its_state_or_refused(make: Callable[[], nn.Module], is_its_state: bool) -> None:
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    if is_its_state:
+        check_is_its_state(make, STUDENT, channels=1)
+    else:
+        with pytest.raises(SpaceError, match=r"mine:Net.* is not the same when it is made again .*a seed of its own"):
+            check_is_its_state(make, STUDENT, channels=1)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    np.testing.assert_equal(np.random.get_state(), states[2])

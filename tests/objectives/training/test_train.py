@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from typing import Any
 
 import numpy as np
@@ -402,3 +403,34 @@ def test_bfloat16_when_asked(digits: DataSet) -> None:
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     assert run(network(), digits, recipe=Recipe(epochs=1, mixed_precision="off")).precision == "float32"
     assert run(network(), digits, recipe=Recipe(epochs=1)).precision == "float32"  # far too small to gain by it
+
+
+class Drawn(nn.Module):
+    """Passes over a layer by chance while it is trained, as NumPy's and Python's numbers say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.body(x)
+        return answer if not self.training or random.random() < 0.5 else answer * float(np.random.rand())
+
+
+def test_what_a_network_draws_by_itself_follows_from_the_seed_at_every_step(digits: DataSet) -> None:
+    def trained(stop_after: int | None = None, memory: Memory | None = None, seed: int = 5) -> Drawn:
+        torch.manual_seed(0)
+        model = Drawn()
+        train(model, digits, recipe=Recipe(epochs=2), input_size=8, seed=seed, stop_after=stop_after, checkpoints=memory)
+        return model
+
+    random.seed(1)
+    np.random.seed(1)
+    whole = trained()
+    random.seed(2)
+    np.random.seed(2)
+    memory = Memory()
+    trained(1, memory)
+    random.random()
+    assert same(trained(None, memory), whole)
+    assert not same(trained(seed=6), whole)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgesearch.errors import StoreError, StudyError
@@ -188,3 +189,48 @@ def test_what_failed_is_tried_again_with_the_code_as_it_is_now(tmp_path: Path) -
     assert go_on(FAILING) == ["COMPLETE", "FAIL"]
     assert go_on(FAILING.replace('raise ValueError("not yet")', "pass")) == ["COMPLETE", "FAIL", "COMPLETE"]
     assert go_on(FAILING.replace('raise ValueError("not yet")', "pass")) == ["COMPLETE", "FAIL", "COMPLETE"]
+
+
+VIEWED = """
+import torch.nn.functional as F
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes, in_channels, input_size):
+        super().__init__()
+        self.one = nn.Conv2d(in_channels, 16, 3, padding=1)
+        self.two = nn.Conv2d(16, 16, 3, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+        self.last = nn.Linear(16 * (input_size // 4) ** 2, num_classes)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.one(x)), 2)
+        x = F.max_pool2d(F.relu(self.norm(self.two(x))), 2)
+        return self.last(x.view(x.size(0), -1))
+"""
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_network_that_views_its_maps_as_rows_goes_through_every_stage(channels: int, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 256, (120, 16, 16, channels), dtype=np.uint8), draw.integers(0, 3, 120)
+    np.savez(tmp_path / "own.npz", train_images=images, train_labels=labels, test_images=images[:40], test_labels=labels[:40])
+    (tmp_path / "viewing_net.py").write_text(VIEWED)
+    student = {"architecture": "viewing_net:Net", "input_size": 8}
+    quick = {"quantization": {"algorithm": "vitis"}}
+    pruned = {"method": "iterative", "ratio": 0.4, "granularity": 8}
+    candidates = [
+        {"student": student, "distillation": {"kind": "intermediate"}, "pruning": pruned, "quantization": {"method": "qat"}},
+        {"student": student, "distillation": {"kind": "logit"}, "pruning": {**pruned, "method": "one_step"}, **quick},
+    ]
+    short = {"epochs": 1, "batch_size": 40}
+    tables = {
+        "name": "viewed",
+        "data": {"name": "npz", "root": "own.npz", "validation_images": 40, "calibration_images": 20},
+        "teacher": {"architecture": "viewing_net:Net", "input_size": 16, "recipe": short},
+        **{"train": short, "finetune": short, "qat": short, "candidates": candidates},
+        "prune": {"draws": 2, "score_images": 20, "recalibration_images": 20},
+    }
+    study = Study.open(StudyFile.parse(tables, folder=tmp_path), tmp_path / "home")
+    study.optimize(workers=0)
+    assert [record.state for record in study.records()] == ["COMPLETE"] * 2

@@ -1,0 +1,43 @@
+"""Random numbers that a network's own code may draw: torch's, NumPy's and Python's, which have one state each per process."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+__all__ = ["kept_numbers", "other_numbers", "seed_numbers", "seed_plain_numbers"]
+
+
+def seed_numbers(seed: int) -> None:
+    """Let all of them follow from `seed`."""
+    torch.manual_seed(seed)
+    seed_plain_numbers(seed)
+
+
+def seed_plain_numbers(seed: int) -> None:
+    """Let NumPy's and Python's follow from `seed`."""
+    np.random.seed(seed & 0xFFFFFFFF)
+    random.seed(seed)
+
+
+@contextmanager
+def kept_numbers() -> Iterator[None]:
+    """NumPy's and Python's are behind it as they were before."""
+    numpy, python = np.random.get_state(), random.getstate()
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy)
+        random.setstate(python)
+
+
+@contextmanager
+def other_numbers(seed: int) -> Iterator[None]:
+    """All of them follow from `seed` meanwhile; behind it they are as before."""
+    with kept_numbers(), torch.random.fork_rng(devices=[]):
+        seed_numbers(seed)
+        yield
