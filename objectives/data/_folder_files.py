@@ -163,6 +163,12 @@ def _part_roots(root: Path, own_validation: bool) -> dict[str, Path]:
                 f"{root} has {near[0].name!r} with folders in it, but no 'train' with folders for the classes; call the parts "
                 "train and test"
             )
+        classes = [p.name for p in _folders(root)]
+        if classes and all(name.lower() in _PART_NAMES for name in classes):
+            raise DataError(
+                f"{root} has {' and '.join(classes)} without folders for the classes in them; sort the pictures into "
+                "train/CLASS and test/CLASS"
+            )
         if own_validation:
             raise DataError(f"`own_validation` needs {root}/train/CLASS and {root}/validation/CLASS")
         return {"train": root}

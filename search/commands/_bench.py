@@ -28,6 +28,7 @@ from edgesearch.files import write_atomically
 from edgesearch.search.commands._networks import find_network
 from edgesearch.search.commands._outputs import check_output
 from edgesearch.search.library import Study
+from edgesearch.search.report import check_replaceable
 
 
 def bench(
@@ -69,6 +70,7 @@ def _draw(report: LayerReport, picture: Path) -> None:
 
     page = figure(report).to_html(include_plotlyjs=True, full_html=True)
     try:
+        check_replaceable(picture, "HTML")
         write_atomically(picture, page.encode())
     except OSError as error:
         raise TargetError(f"--picture {str(picture)!r} cannot be written: {error.strerror}") from error

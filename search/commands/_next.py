@@ -13,7 +13,8 @@ from click.core import ParameterSource
 from edgesearch.search.study import holds_password
 
 _VARIABLE = "EDGESEARCH_STORAGE"
-_DEFAULT_HOME = Path("runs")
+_HOME_VARIABLE = "EDGESEARCH_HOME"
+_DEFAULT_HOME = "runs"
 
 
 def options(study: str | None, home: Path, storage: str | None) -> str:
@@ -21,14 +22,18 @@ def options(study: str | None, home: Path, storage: str | None) -> str:
 
     A storage whose URL has a password is left to the environment variable that the commands read.
     """
-    words = [] if study is None else ["--study", study]
-    if home != _DEFAULT_HOME:
-        words += ["--home", str(home)]
+    words = [*([] if study is None else ["--study", study]), *home_option(home)]
     if storage is not None and os.environ.get(_VARIABLE) != storage:
         if holds_password(storage):
             return f'{shlex.join(words)} --storage "${_VARIABLE}"'.lstrip()
         words += ["--storage", storage]
     return shlex.join(words)
+
+
+def home_option(home: Path) -> list[str]:
+    """--home, unless the command takes this one without it."""
+    is_taken = str(home) == _DEFAULT_HOME == (os.environ.get(_HOME_VARIABLE) or _DEFAULT_HOME)
+    return [] if is_taken else ["--home", str(home)]
 
 
 def given(*, without: Collection[str]) -> list[str]:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgesearch.errors import StudyError
+from edgesearch.search.commands._next import home_option
 from edgesearch.search.commands._outputs import check_output
 from edgesearch.search.commands._show import make_console
 from edgesearch.search.library import TriedRecipe, TunedRecipe
@@ -67,8 +68,7 @@ def tune(
         tuned.write(place, overwrite=overwrite)
         click.echo(f"written: {place}")
     next_file = str(place) if tuned.is_better else study
-    where = [] if home == Path("runs") else ["--home", str(home)]
-    click.echo(f"next: {shlex.join(['edgesearch', 'optimize', next_file, *where])}")
+    click.echo(f"next: {shlex.join(['edgesearch', 'optimize', next_file, *home_option(home)])}")
     return 0
 
 

@@ -1,6 +1,7 @@
 from ._dashboard import serve_dashboard as serve_dashboard
 from ._no_front import why_no_front as why_no_front
 from ._picture import write_front_svg as write_front_svg
+from ._replaced import check_replaceable as check_replaceable
 from ._report import write_report as write_report
 from ._results import read_results as read_results
 from ._results import run_of as run_of

@@ -12,6 +12,7 @@ from pathlib import Path
 from edgesearch.errors import StudyError
 from edgesearch.files import write_atomically
 from edgesearch.search.report._data import ON_FRONT, Axis, FrontPicture, front_picture
+from edgesearch.search.report._replaced import check_replaceable
 from edgesearch.search.report._table import number
 from edgesearch.search.study import Record, StudyView
 
@@ -69,6 +70,7 @@ def write_front_svg(view: StudyView, path: Path) -> None:
     picture = front_picture(view)
     if not picture.records:
         raise StudyError(f"study {view.name!r} has no complete trial to draw; run more trials")
+    check_replaceable(path, "SVG")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, front_svg(view, picture).encode())

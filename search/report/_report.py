@@ -15,6 +15,7 @@ from edgesearch.files import write_atomically
 from edgesearch.search.report import _sections as sections
 from edgesearch.search.report._data import front_picture, page_data, stage_times
 from edgesearch.search.report._no_front import why_no_front
+from edgesearch.search.report._replaced import check_replaceable
 from edgesearch.search.report._table import LEGEND, certainty_note, columns
 from edgesearch.search.study import StudyView
 
@@ -28,8 +29,9 @@ _POLICY = (
 def write_report(view: StudyView, path: Path) -> None:
     """Write the study's report to `path`, whole or not at all.
 
-    Raises StudyError when the file cannot be written.
+    Raises StudyError when the file cannot be written, and where another kind of file is there.
     """
+    check_replaceable(path, "HTML")
     content = report_html(view)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -213,6 +213,13 @@ def test_parts_by_other_names_are_not_taken_for_classes(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_parts_without_classes_are_not_taken_for_classes(tmp_path: Path) -> None:
+    for name in ("train", "Valid", "test"):
+        picture(tmp_path / name / "0.png")
+    with pytest.raises(DataError, match=r"without folders for the classes in them; sort the pictures into train/CLASS"):
+        read(tmp_path)
+
+
 def test_train_may_be_a_class_of_vehicles(tmp_path: Path) -> None:
     for name in ("bus", "car", "train"):
         picture(tmp_path / name / "0.png")

@@ -26,6 +26,26 @@ def test_names_and_paths_are_quoted_for_a_shell() -> None:
     assert hint("sqlite:///a b.db") == ""
 
 
+@pytest.mark.parametrize(
+    ("home", "variable", "words"),
+    [
+        ("runs", None, []),
+        ("runs", "", []),
+        ("runs", "runs", []),
+        ("runs", "/data/runs", ["--home", "runs"]),  # the variable would lead elsewhere
+        ("/data/runs", "/data/runs", ["--home", "/data/runs"]),  # another shell may not have it
+        ("/data/runs", None, ["--home", "/data/runs"]),
+    ],
+)
+def test_a_home_is_left_out_only_where_every_shell_takes_it(
+    home: str, variable: str | None, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGESEARCH_HOME", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("EDGESEARCH_HOME", variable)
+    assert shlex.split(options("tiny", Path(home), None)) == ["--study", "tiny", *words]
+
+
 @pytest.mark.parametrize("url", SECRETS)
 def test_a_password_is_left_to_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDGESEARCH_STORAGE", raising=False)

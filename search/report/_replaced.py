@@ -1,0 +1,23 @@
+"""Files that a report or a picture may take the place of: none, and an earlier one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from edgesearch.errors import StudyError
+
+__all__ = ["check_replaceable"]
+
+
+_STARTS = {"HTML": ("<!doctype html", "<html"), "SVG": ("<svg", "<?xml")}
+
+
+def check_replaceable(path: Path, kind: Literal["HTML", "SVG"]) -> None:
+    """Raise StudyError where there is a file with content of another kind: a database, say, or a study."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        found = file.read(4096).decode("utf-8", "replace").lstrip().lower()
+    if found and not found.startswith(_STARTS[kind]):
+        raise StudyError(f"{path} is no {kind}, which would take its place; give another name, or remove it first")
