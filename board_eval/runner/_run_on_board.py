@@ -12,8 +12,8 @@ With images of one's own, int8 (N, H, W, C), already quantized; results go to fi
 And what the board is: python3 run_on_board.py --probe --result RESULT.json
 
 It needs what the board's image has: Python 3.8, numpy, and Vitis AI's vart and xir. Exit code 0: done; 1: an export's integers
-differ, or a mistake in this file (traceback); 2: what was given cannot be used; 3: the board is busy or at fault. One sentence
-on stderr says what; the lines before it are the phases of the work.
+differ, or a mistake in this file (traceback); 2: what was given cannot be used; 3: the board is at fault; 4: another program
+has the board. One sentence on stderr says what; the lines before it are the phases of the work.
 """
 
 from __future__ import annotations
@@ -72,7 +72,11 @@ class Refused(Exception):
 
 
 class BoardFault(Exception):
-    """The board is busy or at fault; one sentence. Exit code 3."""
+    """The board is at fault; one sentence. Exit code 3."""
+
+
+class BoardBusy(Exception):
+    """Another program has the board; one sentence. Exit code 4."""
 
 
 # --- signs of life
@@ -177,7 +181,7 @@ def take_lock(path: str, seconds: float) -> int:
             return file
         except OSError:
             if time.monotonic() >= end:
-                raise BoardFault(f"the board is busy: another program held {path} for {seconds:g} s") from None
+                raise BoardBusy(f"the board is busy: another program held {path} for {seconds:g} s") from None
         HEART.beat()
         time.sleep(0.05)
 
@@ -931,9 +935,9 @@ def main() -> int:
     def guarded() -> int:
         try:
             return work(arguments)
-        except (Refused, BoardFault) as error:
+        except (Refused, BoardFault, BoardBusy) as error:
             print(f"error: {error}", file=sys.stderr)
-            return 2 if isinstance(error, Refused) else 3
+            return {Refused: 2, BoardFault: 3, BoardBusy: 4}[type(error)]
 
     return watch(guarded)
 

@@ -17,7 +17,7 @@ import pytest
 from edgesearch.board_eval import compile_xmodel, execute
 from edgesearch.board_eval.remote import BoardRun, BoardSettings, check_board, probe_board, release_board, run_on_board
 from edgesearch.board_eval.targets import DPUS
-from edgesearch.errors import BoardError, BoardLost, BoardUnfit
+from edgesearch.errors import BoardBusy, BoardError, BoardLost, BoardUnfit
 from edgesearch.testing import BoardContract
 
 from .._sshd import LoopbackBoard
@@ -99,7 +99,7 @@ def test_jobs_run_side_by_side_and_from_a_notebook(lab: LoopbackBoard) -> None:
 def test_a_board_that_another_driver_keeps_is_busy(lab: LoopbackBoard) -> None:
     with (lab.folder / "edgesearch-board.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(BoardLost, match=r"is busy or at fault: the board is busy: another program held"):
+        with pytest.raises(BoardBusy, match=r"board 'lab' is busy: another program held"):
             run(lab.settings(timeout_s=12))
         assert release_board(lab.settings()).is_locked is True
     assert lab.left_behind() == []

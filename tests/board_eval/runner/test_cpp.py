@@ -235,7 +235,7 @@ def test_programs_share_a_board_one_after_the_other(run_cpp: Run, tmp_path: Path
     with (tmp_path / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         done = run_cpp("--lock", "lock", "--lock-timeout", 0.2, *QUICK)
-        assert (done.code, done.report) == (3, {})
+        assert (done.code, done.report) == (4, {})
         assert "the board is busy" in done.sentence
     assert run_cpp("--lock", "lock", "--lock-timeout", 0.2, *QUICK).code == 0
 

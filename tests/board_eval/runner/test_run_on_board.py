@@ -202,7 +202,7 @@ def test_options_that_would_not_be_looked_at_are_refused(case: Case, run_python:
         assert f"error: --{option} would not be looked at" in done.sentence
 
 
-# --- the board is busy or at fault: exit code 3
+# --- the board is at fault: exit code 3; or another program has it: 4
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_two_programs_share_a_board_one_after_the_other(case: Case, run_python: 
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         done = run_python(*words, "--lock-timeout", 0.2)
-        assert (done.code, done.report) == (3, {})
+        assert (done.code, done.report) == (4, {})
         assert "the board is busy" in done.sentence
     assert run_python(*words, "--lock-timeout", 0.2).code == 0
 

@@ -167,7 +167,7 @@ def test_a_board_that_another_program_has_is_waited_for(
     with (lab.folder / "edgesearch-board.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert deploy(home, 0, "--board", "lab") == 2
-    assert "board 'lab' is busy or at fault: the board is busy" in refusal(capsys)
+    assert "board 'lab' is busy: another program held" in refusal(capsys)
     assert records(home) == []
 
 
