@@ -44,6 +44,7 @@ MaxStartups 100
 MaxSessions 100
 LogLevel ERROR
 {environment}
+{login}
 """
 
 
@@ -105,6 +106,8 @@ class LoopbackBoard:
     port: int
     #: Further environment of the programs that it runs.
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: What the login shell does before each command.
+    login: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -157,7 +160,8 @@ class LoopbackBoard:
         """Start it, and wait until it answers."""
         words = " ".join(f'"{name}={value}"' for name, value in self.all_environment.items())
         config = self.root / "sshd_config"
-        config.write_text(_CONFIG.format(port=self.port, root=self.root, environment=f"SetEnv {words}"))
+        login = f'ForceCommand {self.login}; eval "$SSH_ORIGINAL_COMMAND"' if self.login else ""
+        config.write_text(_CONFIG.format(port=self.port, root=self.root, environment=f"SetEnv {words}", login=login))
         assert SSHD is not None
         with (self.root / "sshd.log").open("ab") as log:
             self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stdout=log, stderr=log)

@@ -52,6 +52,18 @@ def test_nobody_answers(lab: LoopbackBoard) -> None:
     assert_works(lab)
 
 
+@pytest.mark.parametrize("printed", ["echo 'XILINX_XRT : /opt/xilinx/xrt'", "printf XILINX_XRT", "seq 1 100000"])
+def test_a_login_shell_that_prints_is_told_at_once(lab: LoopbackBoard, printed: str) -> None:
+    lab.stop()
+    lab.login = printed
+    lab.start()
+    begin = time.monotonic()
+    with pytest.raises(BoardUnfit, match=r"board 'lab': the login shell of '\w+' prints '(XILINX_XRT|1 2 3).*interactive"):
+        run(lab.settings())
+    assert time.monotonic() - begin < 20
+    assert lab.left_behind() == []
+
+
 def test_something_else_answers(lab: LoopbackBoard) -> None:
     lab.stop()
     with subprocess.Popen([sys.executable, "-m", "http.server", str(lab.port), "--bind", "127.0.0.1"],
