@@ -228,7 +228,7 @@ class LoopbackBoard:
 
 
 @contextlib.contextmanager
-def loopback_board(root: Path, environment: Mapping[str, str] | None = None) -> Iterator[LoopbackBoard]:
+def loopback_board(root: Path, environment: Mapping[str, str] | None = None, *, login: str = "") -> Iterator[LoopbackBoard]:
     """A board for the block; skips the test where there is no sshd."""
     if SSHD is None:
         pytest.skip("no sshd on this machine (openssh-server)")
@@ -236,7 +236,7 @@ def loopback_board(root: Path, environment: Mapping[str, str] | None = None) -> 
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd shuts its unprivileged half in
     for name in ("host_key", "user_key"):
         _keygen(root / name)
-    board = LoopbackBoard(root, _free_port(), dict(environment or {}))
+    board = LoopbackBoard(root, _free_port(), dict(environment or {}), login)
     board.folder.mkdir()
     public = (root / "host_key.pub").read_text().split()
     (root / "known_hosts").write_text(f"[127.0.0.1]:{board.port} {public[0]} {public[1]}\n")
