@@ -171,7 +171,7 @@ def open_lock(path: str) -> int:
 
 
 def take_lock(path: str, seconds: float) -> int:
-    """Hold the board's lock file; it is let go when the process ends."""
+    """Hold the board's lock file; it is let go when the process ends. Some file systems lock nothing, ever."""
     file = open_lock(path)
     end = time.monotonic() + seconds
     progress("waiting")
@@ -179,7 +179,10 @@ def take_lock(path: str, seconds: float) -> int:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return file
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EINTR):
+                reason = error.strerror or str(error)
+                raise BoardFault(f"the lock file {path} cannot be locked here ({reason}); name another folder") from error
             if time.monotonic() >= end:
                 raise BoardBusy(f"the board is busy: another program held {path} for {seconds:g} s") from None
         HEART.beat()

@@ -223,6 +223,8 @@ void take_lock(const std::string& path, double seconds) {
   const double end = now_s() + seconds;
   progress("waiting");
   while (flock(file, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK && errno != EINTR)  // some file systems lock nothing, however long one waits
+      throw BoardFault("the lock file " + path + " cannot be locked here (" + std::strerror(errno) + "); name another folder");
     if (now_s() >= end) throw BoardBusy("the board is busy: another program held " + path + format(" for %g s", seconds));
     beat();
     std::this_thread::sleep_for(std::chrono::milliseconds(50));

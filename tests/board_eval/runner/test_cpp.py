@@ -256,6 +256,15 @@ def test_a_lock_is_for_every_user_and_one_that_cannot_be_opened_is_the_boards_fa
         assert "the lock file" in done.sentence
 
 
+def test_a_lock_that_no_waiting_gets_is_the_boards_fault(run_cpp: Run, tmp_path: Path) -> None:
+    source = '#include <cerrno>\nextern "C" int flock(int, int) { errno = ENOLCK; return -1; }\n'
+    words = ["g++", "-x", "c++", "-shared", "-fPIC", "-", "-o", str(tmp_path / "libnolock.so")]
+    subprocess.run(words, input=source, text=True, check=True)
+    done = run_cpp("--probe", "--lock", "lock", environment={"LD_PRELOAD": str(tmp_path / "libnolock.so")})
+    assert (done.code, done.report) == (3, {})
+    assert "the lock file lock cannot be locked here (No locks available); name another folder" in done.sentence
+
+
 def test_who_stopped_the_program_is_told(run_cpp: Run, built: Path, images: npt.NDArray[np.int8], tmp_path: Path) -> None:
     (tmp_path / "stub.xmodel").write_text(PLAN)
     command = [str(built / "run_on_board"), "stub.xmodel", "--images", "images.npy", "--result", "result.json"]
