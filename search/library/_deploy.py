@@ -172,7 +172,7 @@ def _compared(
             fps_error=timing.throughput_error or None,
             latency_error=timing.latency_error or None,
         ),
-        predicted_by=_predicted_by(run.report.runner, timing.runner, board.profile),
+        predicted_by=_predicted_by(run.report.runner, timing.runner, board.profile, run.report.board.dpu_mhz),
         study_accuracy=record.accuracy,
         measured_at=run.measured_at,
         conditions={**measurement.conditions, "integers": str(logits)},
@@ -198,10 +198,16 @@ def _our_logits(graph: Graph, images: npt.NDArray[np.int8]) -> npt.NDArray[np.fl
     return np.concatenate(pieces).reshape(len(images), -1)
 
 
-def _predicted_by(program: str, runner: str, profile: BoardProfile) -> str:
-    """The profile and its runner, in words. Nothing was measured with our program in C++ before somebody calibrates with it."""
+def _predicted_by(program: str, runner: str, profile: BoardProfile, mhz: float | None) -> str:
+    """The profile and its runner, in words, with what makes them another board's than the one that tells the clock `mhz`.
+
+    Nothing was measured with our program in C++ before somebody calibrates with it.
+    """
     unknown = program == "cpp" and runner != CPP_RUNNER
-    return f"{profile.name}, {runner} runner{' (the time of the C++ program itself was never measured)' if unknown else ''}"
+    doubts = ["the time of the C++ program itself was never measured"] if unknown else []
+    if mhz is not None and not profile.has_clock(mhz):
+        doubts.append(f"for {profile.clock_mhz:g} MHz, and the board's DPU runs at {mhz:g} MHz")
+    return f"{profile.name}, {runner} runner" + (f" ({'; '.join(doubts)})" if doubts else "")
 
 
 def _write(deployment: Deployment) -> None:
