@@ -42,7 +42,8 @@ class Measurements:
 def study_measurements(view: StudyView, store: ArtifactStore, profile: BoardProfile) -> Measurements:
     """The rows of a study's trials that boards measured, each network once, to fit `profile` to.
 
-    Raises MeasurementError when there are none, when the store has their files no more, where these are for another DPU, and
+    A board that gave other logits than the network's integers ran something else, and what it measured is left out. Raises
+    MeasurementError when there are none, when the store has their files no more, where these are for another DPU, and
     where boards of several clocks measured.
     """
     measured: dict[str, Record] = {}
@@ -54,10 +55,14 @@ def study_measurements(view: StudyView, store: ArtifactStore, profile: BoardProf
     rows: list[MeasurementRow] = []
     codes: dict[str, MeasuredCode] = {}
     reports: dict[int, RunReport] = {}
+    differing: list[int] = []
     with TemporaryDirectory(prefix="edgesearch-") as folder:
         for key, record in measured.items():
             found, compiled = store.get("on_board", key), store.get("compiled", record.artifacts.get("compiled", ""))
             if found is None or compiled is None:
+                continue
+            if found.figures.get("logits_differ"):
+                differing.append(record.number)
                 continue
             network = f"trial-{record.number:04}"
             path = Path(folder) / f"{network}.xmodel"
@@ -65,11 +70,22 @@ def study_measurements(view: StudyView, store: ArtifactStore, profile: BoardProf
             codes[network] = CompiledXmodel.read(path).measured_on(profile)
             reports[record.number] = RunReport.model_validate(found.figures["report"])
             rows += measurement_rows(network, reports[record.number])
+    if not rows and differing:
+        raise MeasurementError(
+            f"the board gave other logits than the network's integers in every trial of study {view.name!r} that it measured; "
+            "see what `edgesearch deploy` says of one"
+        )
     if not rows:
         raise MeasurementError(
             f"the store has the measurements of study {view.name!r} no more; give the home that it was run in"
         )
-    return Measurements(tuple(rows), codes, _clock(reports))
+    notes = [f"left out: {_trials(differing)}, whose board gave other logits than its integers"] if differing else []
+    return Measurements(tuple(rows), codes, _clock(reports), tuple(notes))
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    """Their numbers, in words."""
+    return f"trial{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def _clock(reports: Mapping[int, RunReport]) -> float | None:

@@ -76,6 +76,14 @@ def test_a_profile_is_fitted_at_the_clock_that_the_boards_tell(
         measured(at(150.0), at(300.0))
 
 
+def test_a_trial_whose_logits_differ_is_left_out_and_named(measured: Callable[..., Measurements]) -> None:
+    found = measured({"logits_differ": 2}, {"logits_differ": 0}, {"logits_differ": 1})
+    assert {row.network for row in found.rows} == set(found.codes) == {"trial-0004"}
+    assert found.notes == ("left out: trials 3, 5, whose board gave other logits than its integers",)
+    with pytest.raises(MeasurementError, match="other logits than the network's integers in every trial"):
+        measured({"logits_differ": 2})
+
+
 def test_a_board_that_does_not_tell_its_cores_has_those_of_its_profile() -> None:
     silent = RUN.model_copy(update={"board": RUN.board.model_copy(update={"dpu_cores": None})})
     assert [measurement_rows("n", silent, cores)[1].cores for cores in (1, None)] == [1, None]
