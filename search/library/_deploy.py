@@ -154,7 +154,8 @@ def _compared(
     measurement = board.measured(run)
     ours = _our_logits(graph, run.images)
     logits = LogitsComparison.of(run.logits, ours, xmodel.outputs[0].fix)
-    timing = xmodel.time(board.profile, runner=program_runner(run.report.runner, board.profile))
+    profile = _with_threads(board.profile, board.settings.threads)
+    timing = xmodel.time(profile, runner=program_runner(run.report.runner, profile))
     moment = datetime.fromisoformat(run.measured_at)
     folder = file.network.parent
     return Deployment(
@@ -172,7 +173,7 @@ def _compared(
             fps_error=timing.throughput_error or None,
             latency_error=timing.latency_error or None,
         ),
-        predicted_by=_predicted_by(run.report.runner, timing.runner, board.profile, run.report.board.dpu_mhz),
+        predicted_by=_predicted_by(run.report.runner, timing.runner, profile, run.report.board.dpu_mhz, board.settings.threads),
         study_accuracy=record.accuracy,
         measured_at=run.measured_at,
         conditions={**measurement.conditions, "integers": str(logits)},
@@ -198,13 +199,22 @@ def _our_logits(graph: Graph, images: npt.NDArray[np.int8]) -> npt.NDArray[np.fl
     return np.concatenate(pieces).reshape(len(images), -1)
 
 
-def _predicted_by(program: str, runner: str, profile: BoardProfile, mhz: float | None) -> str:
-    """The profile and its runner, in words, with what makes them another board's than the one that tells the clock `mhz`.
+def _with_threads(profile: BoardProfile, threads: int) -> BoardProfile:
+    """The profile whose runners feed the DPU with as many threads as the boards file sets; 0: with their own."""
+    if threads == 0:
+        return profile
+    runners = {name: runner.model_copy(update={"threads": threads}) for name, runner in profile.runners.items()}
+    return profile.model_copy(update={"runners": runners})
+
+
+def _predicted_by(program: str, runner: str, profile: BoardProfile, mhz: float | None, threads: int = 0) -> str:
+    """The profile and its runner, in words, with what is another there than on the board that tells the clock `mhz`.
 
     Nothing was measured with our program in C++ before somebody calibrates with it.
     """
     unknown = program == "cpp" and runner != CPP_RUNNER
-    doubts = ["the time of the C++ program itself was never measured"] if unknown else []
+    doubts = [f"threads = {threads}"] if threads else []
+    doubts += ["the time of the C++ program itself was never measured"] if unknown else []
     if mhz is not None and not profile.has_clock(mhz):
         doubts.append(f"for {profile.clock_mhz:g} MHz, and the board's DPU runs at {mhz:g} MHz")
     return f"{profile.name}, {runner} runner" + (f" ({'; '.join(doubts)})" if doubts else "")

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from edgesearch.board_eval import BoardProfile, RunReport, load_profile
+from edgesearch.board_eval.timing import time_graph
 from edgesearch.errors import MeasurementError
 from edgesearch.search.library import _measurements
-from edgesearch.search.library._deploy import _predicted_by
+from edgesearch.search.library._deploy import _predicted_by, _with_threads
 from edgesearch.search.library._measurements import (
     Measurements,
     calibrate_by_study,
@@ -22,6 +23,7 @@ from edgesearch.search.library._measurements import (
     study_measurements,
 )
 
+from ...board_eval._networks import residual_net
 from ...board_eval._sshd import REPORT
 
 RUN = RunReport.model_validate(REPORT)
@@ -95,6 +97,18 @@ def test_a_deployment_says_that_the_program_in_cpp_was_never_measured() -> None:
     words = _predicted_by("cpp", "vart_python", profile, None)
     assert words == "zcu104, vart_python runner (the time of the C++ program itself was never measured)"
     assert _predicted_by("cpp", "vart_cpp", profile, None) == "zcu104, vart_cpp runner"
+
+
+def test_a_deployment_is_predicted_for_the_threads_that_its_board_is_set_to() -> None:
+    """One thread keeps one core busy, and waits for it: an image takes the time of the core and of the host."""
+    profile = load_profile("zcu104")
+    assert _with_threads(profile, 0) is profile
+    graph = residual_net(8, (16, 16, 16))
+    few, many = (time_graph(graph, _with_threads(profile, threads), layers=False) for threads in (1, 0))
+    assert few.latency_s == many.latency_s
+    assert few.throughput_fps == pytest.approx(1 / few.latency_s)
+    assert few.throughput_fps < many.throughput_fps
+    assert _predicted_by("python", "vart_python", profile, None, 1) == "zcu104, vart_python runner (threads = 1)"
 
 
 def test_a_deployment_says_that_the_board_has_another_clock_than_its_prediction() -> None:
