@@ -884,6 +884,10 @@ def run_export(arguments: argparse.Namespace) -> int:
         uncompiled = next(name for name in manifest["sha256"] if name.endswith("_int.xmodel"))
         name = os.path.join(os.path.basename(os.path.abspath(arguments.export)), uncompiled)
         append_rows(arguments.csv, name, report, ready.cores)
+        for what in ("latency", "throughput"):
+            if not report[what]["settled"]:
+                spread = report[what]["spread"]
+                print(f"warning: {what} did not settle (repeats within {spread:.1%}); measure again", file=sys.stderr)
     return 0 if equal else 1
 
 

@@ -33,7 +33,7 @@ from edgesearch.files import write_atomically
 from edgesearch.objectives import load_graph, prepare
 from edgesearch.search.export import stored_artifact
 from edgesearch.search.library._deployment import DeployedFile, Deployment, Figures
-from edgesearch.search.library._measurements import measurement_rows, name_in
+from edgesearch.search.library._measurements import measurement_rows, name_in, unsettled
 
 if TYPE_CHECKING:
     from edgesearch.search.library._front import StudyRecord
@@ -80,6 +80,8 @@ def deploy_record(
     if csv is not None and deployment.logits.equal:
         network = name_in(csv, deployment.file.network)
         append_measurements(csv, measurement_rows(network, run.report, found.profile.cores))
+        for what in unsettled(run.report):
+            note(f"warning: {what} did not settle, and its row is in {csv} all the same; measure again, or take it out")
     return deployment
 
 

@@ -80,6 +80,8 @@ def study_measurements(view: StudyView, store: ArtifactStore, profile: BoardProf
             f"the store has the measurements of study {view.name!r} no more; give the home that it was run in"
         )
     notes = [f"left out: {_trials(differing)}, whose board gave other logits than its integers"] if differing else []
+    if restless := [number for number, report in reports.items() if unsettled(report)]:
+        notes.append(f"figures of {_trials(restless)} did not settle while they were measured: less can be told from them")
     return Measurements(tuple(rows), codes, _clock(reports), tuple(notes))
 
 
@@ -112,6 +114,12 @@ def measurement_rows(network: str, report: RunReport, cores: int | None = None) 
         MeasurementRow(network, "latency", round(1e3 / report.latency.mean_ms, 3), runner),
         MeasurementRow(network, "throughput", round(report.throughput.fps, 3), runner, busy),
     )
+
+
+def unsettled(report: RunReport) -> tuple[str, ...]:
+    """Which of its figures did not settle: their repeats were far apart, or the chip warmed up meanwhile."""
+    figures = {"latency": report.latency, "throughput": report.throughput}
+    return tuple(name for name, figure in figures.items() if not figure.settled)
 
 
 def name_in(csv: Path, network: Path) -> str:

@@ -86,6 +86,13 @@ def test_a_trial_whose_logits_differ_is_left_out_and_named(measured: Callable[..
         measured({"logits_differ": 2})
 
 
+def test_a_trial_whose_figures_did_not_settle_is_named(measured: Callable[..., Measurements]) -> None:
+    restless = {**REPORT, "throughput": {**REPORT["throughput"], "settled": False}}
+    found = measured({}, {"report": restless})
+    assert len(found.rows) == 4
+    assert found.notes == ("figures of trial 4 did not settle while they were measured: less can be told from them",)
+
+
 def test_a_board_that_does_not_tell_its_cores_has_those_of_its_profile() -> None:
     silent = RUN.model_copy(update={"board": RUN.board.model_copy(update={"dpu_cores": None})})
     assert [measurement_rows("n", silent, cores)[1].cores for cores in (1, None)] == [1, None]
