@@ -118,8 +118,8 @@ def measurement_rows(network: str, report: RunReport, cores: int | None = None) 
 
 def unsettled(report: RunReport) -> tuple[str, ...]:
     """Which of its figures did not settle: their repeats were far apart, or the chip warmed up meanwhile."""
-    figures = {"latency": report.latency, "throughput": report.throughput}
-    return tuple(name for name, figure in figures.items() if not figure.settled)
+    settled = {"latency": report.latency.settled, "throughput": report.throughput.settled}
+    return tuple(name for name, is_settled in settled.items() if not is_settled)
 
 
 def name_in(csv: Path, network: Path) -> str:

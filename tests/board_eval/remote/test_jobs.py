@@ -209,6 +209,17 @@ def test_where_it_does_not_build_the_python_runner_runs_and_says_why(lab: Loopba
     assert lab.left_behind() == []
 
 
+def test_a_disk_too_full_to_build_on_leaves_the_job_to_no_other_runner(lab: LoopbackBoard, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    message = 'echo "$4: fatal error: error writing to /tmp/x.s: No space left on device" >&2'
+    lab.program("g++", f"#!/bin/sh\necho tried >>{log}\n{message}\nexit 1\n")
+    for _ in range(2):
+        with pytest.raises(BoardLost, match=r"'lab' has no room to build the C\+\+ runner in .*No space left"):
+            run(lab.settings(runner="auto", python=lab.quick_runner()))
+    assert log.read_text().split() == ["tried"] * 2
+    assert lab.left_behind() == []
+
+
 def test_what_is_built_and_does_not_start_leaves_the_job_to_the_python_runner(lab: LoopbackBoard) -> None:
     """As where a library is missing that its compiler had."""
     message = "error while loading shared libraries: libglog.so.0"
