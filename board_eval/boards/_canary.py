@@ -16,7 +16,7 @@ from edgesearch.board_eval.deployment import compile_xmodel
 from edgesearch.board_eval.execution import execute
 from edgesearch.board_eval.graph import Conv, Graph, Input, Linear, Pool, Reshape
 from edgesearch.board_eval.targets import Dpu
-from edgesearch.errors import BoardLost, BoardUnfit, EdgesearchError
+from edgesearch.errors import BoardBusy, BoardLost, BoardUnfit, EdgesearchError
 
 __all__ = ["BoardProblem", "Canary", "examine"]
 
@@ -27,15 +27,21 @@ _FIX = 2
 
 @dataclass(frozen=True)
 class BoardProblem:
-    """What is wrong with a board, in one sentence; `needs_hands`: neither time nor cutting its power mends it."""
+    """What is wrong with a board, in one sentence.
+
+    `needs_hands`: neither time nor cutting its power mends it. `is_busy`: another program measures there, which cutting its
+    power would end.
+    """
 
     reason: str
     needs_hands: bool = False
+    is_busy: bool = False
 
     @classmethod
     def of(cls, error: EdgesearchError) -> BoardProblem:
         """What an error on the way to a known network's result says of the board, which refuses it if it is not lost."""
-        return cls(str(error), isinstance(error, BoardUnfit) or not isinstance(error, BoardLost))
+        needs_hands = isinstance(error, BoardUnfit) or not isinstance(error, BoardLost)
+        return cls(str(error), needs_hands, isinstance(error, BoardBusy))
 
     def __str__(self) -> str:
         return self.reason

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -128,14 +128,14 @@ def find_pool(names: Sequence[str], *, folder: Path | None = None) -> BoardPool:
         if _kind(board) != kind:
             raise BoardError(
                 f"boards {references[0].name!r} and {reference.name!r} cannot share a study's measurements: their DPUs, "
-                f"runners and threads are {_words(kind)} and {_words(_kind(board))}; name boards of one kind"
+                f"clocks, runners and threads are {_words(kind)} and {_words(_kind(board))}; name boards of one kind"
             )
     own = {
         reference.name: {"content": dict(board.content), "source_sha256": reference.source_sha256}
         for reference, board, _ in found
         if not reference.file
     }
-    return BoardPool("+".join(sorted(names)), references, first.target, kind[1], profile, kind[2], own)
+    return BoardPool("+".join(sorted(names)), references, first.target, kind.runner, profile, kind.threads, own)
 
 
 def _members(name: str, file: Boards, folder: Path | None) -> list[tuple[BoardReference, PhysicalBoard, str]]:
@@ -151,9 +151,24 @@ def _reference(settings: BoardSettings, file: Boards) -> BoardReference:
     return BoardReference(settings.name, str(file.path.absolute()), limit, settings.power_cycle)
 
 
-def _kind(board: PhysicalBoard) -> tuple[Target, str, int]:
-    return board.target, str(board.content.get("runner", "")), board.content.get("threads", 0)
+class _Kind(NamedTuple):
+    """What decides how fast a network is. Of a board of the user's own the cores and their clock are not known."""
+
+    target: Target
+    runner: str
+    threads: int
+    cores: int | None = None
+    clock_mhz: float | None = None
 
 
-def _words(kind: tuple[Target, str, int]) -> str:
-    return f"{kind[0].name} ({kind[1] or 'its own'} runner, {f'threads = {kind[2]}' if kind[2] else 'its own threads'})"
+def _kind(board: PhysicalBoard) -> _Kind:
+    kind = _Kind(board.target, str(board.content.get("runner", "")), board.content.get("threads", 0))
+    if isinstance(board, SshBoard):
+        return kind._replace(cores=board.profile.cores, clock_mhz=board.profile.clock_mhz)
+    return kind
+
+
+def _words(kind: _Kind) -> str:
+    speed = "" if kind.cores is None else f"{kind.cores} cores, {kind.clock_mhz:g} MHz, "
+    threads = f"threads = {kind.threads}" if kind.threads else "its own threads"
+    return f"{kind.target.name} ({speed}{kind.runner or 'its own'} runner, {threads})"

@@ -115,6 +115,6 @@ def _cores(cores: int | None, mhz: float | None, profile: BoardProfile) -> Check
     if cores is None:
         return Check("DPU cores", None, f"the board does not tell them; its target {profile.name!r} has {expected}")
     clock = "" if mhz is None else f" at {mhz:g} MHz"
-    if cores == profile.cores:
+    if cores == profile.cores and (mhz is None or profile.has_clock(mhz)):
         return Check("DPU cores", True, f"{cores}{clock}")
     return Check("DPU cores", None, f"{cores}{clock}; predictions are for {expected}, those of its target {profile.name!r}")

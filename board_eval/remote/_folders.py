@@ -18,12 +18,14 @@ import asyncssh
 from edgesearch.board_eval.remote._link import Link, Outcome
 from edgesearch.board_eval.remote._settings import BoardSettings
 from edgesearch.board_eval.remote._text import last_line, printable
-from edgesearch.errors import BoardLost
+from edgesearch.errors import BoardLost, BoardUnfit
 
 __all__ = ["cache_folder", "forget_failures", "is_locked", "lock_file", "private_folder", "run_in", "sweep"]
 
 _KEEPER = "edgesearch-keeper"
 _END_S = 8.0
+#: Bytes that are read of a keeper which does not start.
+_MOST_SAID = 4096
 
 #: `end FOLDER` ends every program that was given the folder; not this one, nor the shell that it was started by.
 _END = """
@@ -111,18 +113,36 @@ def _prefix(settings: BoardSettings) -> str:
 
 @contextlib.asynccontextmanager
 async def private_folder(link: Link) -> AsyncIterator[str]:
-    """A folder on the board that only this user may enter; it goes with the block, or with the connection."""
+    """A folder on the board that only this user may enter; it goes with the block, or with the connection.
+
+    Raises BoardLost where none is made, BoardUnfit where the login shell prints of its own: what a command gives cannot be told
+    from that.
+    """
     path = _prefix(link.settings) + secrets.token_hex(16)
     keeper = await link.start(["sh", "-c", _KEEP, _KEEPER, path])
     try:
         async with asyncio.timeout(link.settings.timeout_s):
-            answer = await keeper.stdout.read(16)
-            if answer != b"ready\n":
-                words = last_line(await keeper.stderr.read(4096))
+            answer = await _first_line(keeper)
+            if not answer:
+                words = last_line(await keeper.stderr.read(_MOST_SAID))
                 raise BoardLost(f"board {link.settings.name!r} makes no folder in {link.settings.folder}: {words}")
+        if answer != b"ready\n":
+            printed = printable(answer.removesuffix(b"ready\n").decode(errors="replace"))
+            raise BoardUnfit(
+                f"board {link.settings.name!r}: the login shell of {link.settings.user!r} prints {printed!r} before each "
+                "command; let it print in interactive shells alone (its .bashrc there), or nothing"
+            )
         yield path
     finally:
         await _end(keeper)
+
+
+async def _first_line(keeper: asyncssh.SSHClientProcess[bytes]) -> bytes:
+    """Up to its first line's end, or more where more came at once; b"" where it and its standard error ended."""
+    line = b""
+    while b"\n" not in line and (piece := await keeper.stdout.read(_MOST_SAID - len(line))):
+        line += piece
+    return line
 
 
 async def _end(keeper: asyncssh.SSHClientProcess[bytes]) -> None:

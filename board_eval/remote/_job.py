@@ -26,7 +26,7 @@ from edgesearch.board_eval.remote._runner import choose_runner, probing_runner
 from edgesearch.board_eval.remote._settings import BoardSettings
 from edgesearch.board_eval.remote._sync import run_sync
 from edgesearch.board_eval.remote._text import last_line
-from edgesearch.errors import BoardError, BoardLost, BoardUnfit
+from edgesearch.errors import BoardBusy, BoardError, BoardLost, BoardUnfit
 
 __all__ = ["BoardLook", "is_board_busy", "look_at_board", "probe_board", "release_board", "run_on_board"]
 
@@ -167,7 +167,9 @@ def _check(outcome: Outcome, settings: BoardSettings) -> None:
         case 2:
             raise BoardError(f"board {name!r} refused the network: {said}")
         case 3:
-            raise BoardLost(f"board {name!r} is busy or at fault: {said}")
+            raise BoardLost(f"board {name!r} is at fault: {said}")
+        case 4:
+            raise BoardBusy(f"board {name!r} is busy: {said.removeprefix('the board is busy: ')}")
         case 126 | 127:
             raise BoardUnfit(_not_started(outcome, settings))
         case None:

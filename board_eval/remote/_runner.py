@@ -10,12 +10,12 @@ from edgesearch.board_eval.remote._folders import cache_folder, run_in
 from edgesearch.board_eval.remote._link import Link, Outcome
 from edgesearch.board_eval.remote._text import last_line
 from edgesearch.board_eval.runner import CPP_NAME, PYTHON_NAME, build_command, runner_cpp_source, runner_source
-from edgesearch.errors import BoardUnfit
+from edgesearch.errors import BoardLost, BoardUnfit
 
 __all__ = ["Runner", "choose_runner", "probing_runner"]
 
 _BUILT = "run_on_board"
-_UNBUILT, _FAILS, _NO_COMPILER = 11, 14, 15
+_UNBUILT, _FULL, _FAILS, _NO_COMPILER = 11, 12, 14, 15
 
 #: A build is kept under the checksum of its source and of the board's VART, and carries its own checksum in its name.
 _KEY = """
@@ -46,7 +46,7 @@ exit 11
 )
 
 #: Further: the compiler and its arguments. What was built is started once, without arguments, which it refuses: libraries may
-#: be missing that were there for the compiler. A full disk is no reason not to try again.
+#: be missing that were there for the compiler. A full disk says nothing of the compiler.
 _BUILD = (
     _KEY
     + """
@@ -63,7 +63,8 @@ if "$@" >"$job/build.log" 2>&1; then
 fi
 grep -m 1 -i 'error' "$job/build.log" | sed "s|$job/||g" >"$job/failed"
 cat "$job/failed" >&2
-grep -q 'No space left' "$job/build.log" || mv -f -- "$job/failed" "$cache/failed-$key"
+grep -q 'No space left' "$job/build.log" && exit 12
+mv -f -- "$job/failed" "$cache/failed-$key"
 exit 14
 """
 )
@@ -116,13 +117,20 @@ async def python_runner(link: Link, folder: str, note: str = "") -> Runner:
 
 
 async def _build(link: Link, folder: str) -> str:
-    """Have the built runner in the job's folder; returns why there is none, or ""."""
+    """Have the built runner in the job's folder; returns why there is none, or "".
+
+    Raises BoardLost for a full disk: figures of the other runner, which measures otherwise, would take the place of this one's.
+    """
     found = await _find(link, folder)
     if found.code in (0, _NO_COMPILER, _FAILS):
         return _problem(found)
     await place_file(link, folder, CPP_NAME, runner_cpp_source())
     compiler = build_command(f"{folder}/{CPP_NAME}", f"{folder}/{_BUILT}")
-    return _problem(await run_in(link, folder, "sh", "-c", _BUILD, "edgesearch-build", *_where(link, folder), *compiler))
+    built = await run_in(link, folder, "sh", "-c", _BUILD, "edgesearch-build", *_where(link, folder), *compiler)
+    if built.code == _FULL:
+        name, where = link.settings.name, link.settings.folder
+        raise BoardLost(f"board {name!r} has no room to build the C++ runner in {where} ({last_line(built.errors)}); make room")
+    return _problem(built)
 
 
 async def _find(link: Link, folder: str) -> Outcome:

@@ -12,8 +12,8 @@ With images of one's own, int8 (N, H, W, C), already quantized; results go to fi
 And what the board is: python3 run_on_board.py --probe --result RESULT.json
 
 It needs what the board's image has: Python 3.8, numpy, and Vitis AI's vart and xir. Exit code 0: done; 1: an export's integers
-differ, or a mistake in this file (traceback); 2: what was given cannot be used; 3: the board is busy or at fault. One sentence
-on stderr says what; the lines before it are the phases of the work.
+differ, or a mistake in this file (traceback); 2: what was given cannot be used; 3: the board is at fault; 4: another program
+has the board. One sentence on stderr says what; the lines before it are the phases of the work.
 """
 
 from __future__ import annotations
@@ -72,7 +72,11 @@ class Refused(Exception):
 
 
 class BoardFault(Exception):
-    """The board is busy or at fault; one sentence. Exit code 3."""
+    """The board is at fault; one sentence. Exit code 3."""
+
+
+class BoardBusy(Exception):
+    """Another program has the board; one sentence. Exit code 4."""
 
 
 # --- signs of life
@@ -167,7 +171,7 @@ def open_lock(path: str) -> int:
 
 
 def take_lock(path: str, seconds: float) -> int:
-    """Hold the board's lock file; it is let go when the process ends."""
+    """Hold the board's lock file; it is let go when the process ends. Some file systems lock nothing, ever."""
     file = open_lock(path)
     end = time.monotonic() + seconds
     progress("waiting")
@@ -175,9 +179,12 @@ def take_lock(path: str, seconds: float) -> int:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return file
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EINTR):
+                reason = error.strerror or str(error)
+                raise BoardFault(f"the lock file {path} cannot be locked here ({reason}); name another folder") from error
             if time.monotonic() >= end:
-                raise BoardFault(f"the board is busy: another program held {path} for {seconds:g} s") from None
+                raise BoardBusy(f"the board is busy: another program held {path} for {seconds:g} s") from None
         HEART.beat()
         time.sleep(0.05)
 
@@ -877,6 +884,10 @@ def run_export(arguments: argparse.Namespace) -> int:
         uncompiled = next(name for name in manifest["sha256"] if name.endswith("_int.xmodel"))
         name = os.path.join(os.path.basename(os.path.abspath(arguments.export)), uncompiled)
         append_rows(arguments.csv, name, report, ready.cores)
+        for what in ("latency", "throughput"):
+            if not report[what]["settled"]:
+                spread = report[what]["spread"]
+                print(f"warning: {what} did not settle (repeats within {spread:.1%}); measure again", file=sys.stderr)
     return 0 if equal else 1
 
 
@@ -931,9 +942,9 @@ def main() -> int:
     def guarded() -> int:
         try:
             return work(arguments)
-        except (Refused, BoardFault) as error:
+        except (Refused, BoardFault, BoardBusy) as error:
             print(f"error: {error}", file=sys.stderr)
-            return 2 if isinstance(error, Refused) else 3
+            return {Refused: 2, BoardFault: 3, BoardBusy: 4}[type(error)]
 
     return watch(guarded)
 

@@ -5,7 +5,8 @@
 //   ./run_on_board NAME.xmodel --images IMAGES.npy --logits LOGITS.npy --labels LABELS.npy --result RESULT.json
 //   ./run_on_board --probe --result RESULT.json
 //
-// Exit code 0: done; 1: a mistake in this file; 2: what was given cannot be used; 3: the board is busy or at fault.
+// Exit code 0: done; 1: a mistake in this file; 2: what was given cannot be used; 3: the board is at fault;
+// 4: another program has the board.
 
 #include <fcntl.h>
 #include <glob.h>
@@ -65,6 +66,7 @@ constexpr size_t kInFlight = 2;          // jobs a thread keeps going, where VAR
 
 struct Refused : std::runtime_error { using std::runtime_error::runtime_error; };     // exit code 2
 struct BoardFault : std::runtime_error { using std::runtime_error::runtime_error; };  // exit code 3
+struct BoardBusy : std::runtime_error { using std::runtime_error::runtime_error; };   // exit code 4
 
 using Strings = std::vector<std::string>;
 using Number = std::optional<double>;
@@ -221,7 +223,9 @@ void take_lock(const std::string& path, double seconds) {
   const double end = now_s() + seconds;
   progress("waiting");
   while (flock(file, LOCK_EX | LOCK_NB) != 0) {
-    if (now_s() >= end) throw BoardFault("the board is busy: another program held " + path + format(" for %g s", seconds));
+    if (errno != EWOULDBLOCK && errno != EINTR)  // some file systems lock nothing, however long one waits
+      throw BoardFault("the lock file " + path + " cannot be locked here (" + std::strerror(errno) + "); name another folder");
+    if (now_s() >= end) throw BoardBusy("the board is busy: another program held " + path + format(" for %g s", seconds));
     beat();
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
@@ -1026,6 +1030,9 @@ int guarded(const std::function<int()>& work) {
   } catch (const BoardFault& error) {
     std::cerr << "error: " << error.what() << std::endl;
     return 3;
+  } catch (const BoardBusy& error) {
+    std::cerr << "error: " << error.what() << std::endl;
+    return 4;
   } catch (const std::exception& error) {
     std::cerr << "bug: " << error.what() << std::endl;
     return 1;

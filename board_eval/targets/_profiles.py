@@ -34,6 +34,8 @@ _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 _Cost = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 _Count = Annotated[int, Field(ge=1, le=1 << 20, strict=True)]
 _ARM_CORES = 4
+#: How far a clock that a board tells may be from the profile's, relative to it, and count as that.
+_SAME_CLOCK = 0.03
 
 
 class _Model(BaseModel):
@@ -121,6 +123,10 @@ class BoardProfile(_Model):
         if found is None:
             raise TargetError(f"{self.name} has no runner {name!r}; it has {', '.join(sorted(self.runners))}")
         return found
+
+    def has_clock(self, mhz: float) -> bool:
+        """Whether a board whose DPU runs at `mhz` is as fast as its predictions say, within 3 %."""
+        return abs(mhz / self.clock_mhz - 1.0) <= _SAME_CLOCK
 
     def to_json(self) -> str:
         """The profile as the text of a file that `load_profile` reads."""

@@ -67,6 +67,8 @@ class Calibration:
     constants: int = 0
     #: Constants that ended far from where they started, and how many times greater they are.
     moved: Mapping[str, float] = field(default_factory=dict)
+    #: What else is worth knowing of the measurements, a sentence each.
+    notes: tuple[str, ...] = ()
 
     @property
     def outliers(self) -> tuple[RowError, ...]:

@@ -101,9 +101,16 @@ def _row(path: Path, line: int, record: Mapping[str | None, str | None]) -> Meas
     if what is None:
         raise fail(f"what is {value('what')!r}, expected 'latency' or 'throughput'")
     try:
-        fps = float(value("fps"))
+        fps = float(value("fps").replace("_", "?"))  # Python takes 1_0 for 10
     except ValueError as error:
         raise fail(f"fps is {value('fps')!r}, expected a number") from error
+    names = list(record)
+    behind = next(iter(names[names.index("fps") + 1 :]), None)
+    if None in record.values() and (digits := (record.get(behind) or "").strip()).isdecimal():
+        raise fail(
+            f"fewer values than the header has columns, and {digits!r} behind fps {value('fps')}: a decimal comma? write "
+            f"{value('fps')}.{digits}, or end the row with a comma for each value that is not given"
+        )
     if not 0 < fps < _FPS_LIMIT:
         raise fail(f"fps is {fps:g}, expected more than 0 and less than {_FPS_LIMIT:g}")
     cores = value("cores")

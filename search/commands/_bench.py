@@ -124,6 +124,8 @@ def calibrate(
             f"note: {len(result.errors)} measurements for {result.constants} constants: what they leave open stays near "
             f"{profile.name}; more networks of other sizes determine more"
         )
+    for note in result.notes:
+        click.echo(f"note: {note}")
     for constant, factor in result.moved.items():
         click.echo(
             f"note: {constant} ended at {factor:.2g} times {profile.name}'s: another host or DPU, or wrong rows; "

@@ -120,10 +120,10 @@ class Allocation:
             found.append((board.name, board.remedy))
         return found
 
-    def checked(self, name: str, problem: str | None, *, needs_hands: bool = False) -> State:
+    def checked(self, name: str, problem: str | None, *, keeps_power: bool = False) -> State:
         """How a look at a board ended: None when it is well, else what is wrong; the state that it is in now.
 
-        `needs_hands`: cutting its power would not help.
+        `keeps_power`: cutting its power would not help, or would end what somebody else measures.
         """
         board, now = self._boards[name], self._clock()
         board.under_check = False
@@ -131,7 +131,7 @@ class Allocation:
             self._is_ready(board)
             return board.state
         board.reason = problem
-        if board.state is State.SUSPECT and board.has_hook and not board.was_cycled and not needs_hands:
+        if board.state is State.SUSPECT and board.has_hook and not board.was_cycled and not keeps_power:
             board.remedy, board.next_check = "power cycle", now
             return board.state
         board.remedy = "check"

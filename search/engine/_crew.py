@@ -125,13 +125,17 @@ class BoardCrew:
         self._overdue.discard(key)
         self._allocation.dropped(name, key)
 
-    def lost(self, key: str, reason: str) -> BoardFault:
-        """The board lost the job; it is looked at before it gets another."""
+    def lost(self, key: str, reason: str, *, is_busy: bool = False) -> BoardFault:
+        """The board lost the job; it is looked at before it gets another.
+
+        `is_busy`: another program had the board, which says nothing of the stage either.
+        """
         name, since = self._given.pop(key)
         if key in self._overdue:
             reason = f"its job did not end in {duration(self._clock() - since)}"
             self._overdue.discard(key)
-        self._open[name].add(key)
+        if not is_busy:
+            self._open[name].add(key)
         return self._blame(name, key, reason)
 
     def refused(self, key: str, reason: str) -> None:
@@ -182,7 +186,7 @@ class BoardCrew:
             name, _ = self._looking.pop(ended[0])
             if (problem := ended[1]) is not None and problem.needs_hands:
                 unfit[name] = problem.reason
-                self._allocation.checked(name, problem.reason, needs_hands=True)
+                self._allocation.checked(name, problem.reason, keeps_power=True)
                 self._note(f"board {name}: is in quarantine: {problem}")
             elif problem is not None:
                 self._note(f"board {name}: does not serve now: {problem}; what it is to measure waits for it")
@@ -256,7 +260,8 @@ class BoardCrew:
             self._open[name].clear()
             self._note(f"board {name}: is well{' again, and out of quarantine' if was_out else ''}")
         else:
-            state = self._allocation.checked(name, problem.reason, needs_hands=problem.needs_hands)
+            keeps_power = problem.needs_hands or problem.is_busy
+            state = self._allocation.checked(name, problem.reason, keeps_power=keeps_power)
             if state is State.QUARANTINE and not was_out:
                 self._note(f"board {name}: is in quarantine: {problem}")
         self._judge(number, name, problem)

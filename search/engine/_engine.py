@@ -69,7 +69,7 @@ class Engine:
         self._study, self._settings, self._conditions = study, settings, conditions
         self._store, self._progress = store, progress
         self._ledger = Ledger(study, lease, say=progress.note) if ledger is None else ledger
-        self._scoring, self._boards = Scoring(settings, estimator.board), boards
+        self._scoring, self._boards = Scoring(settings, estimator.board, progress.note), boards
         self._limits = HardLimits(settings, conditions)
         memory = StageMemory(conditions, folder) if pool.slots > 1 else None
         self._foresight = Foresight(estimator, memory, foresight, is_idle=lambda: self._stages.is_idle)

@@ -14,14 +14,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from edgesearch.errors import BoardError, BoardLost, EdgesearchError, Infeasible, PluginError, StoreError
+from edgesearch.errors import BoardBusy, BoardError, BoardLost, EdgesearchError, Infeasible, PluginError, StoreError
 from edgesearch.search.engine._heartbeats import beating
 
 #: done: the artifact is in the store. refused: the stage's own fault, in one sentence. bug: ours. blocked: the disk or the
 #: store is at fault, so that no stage can run. lost: the worker died in this stage. interrupted: the worker went down with
-#: the machine or the pool that it belonged to. board_lost: the board that it was given is at fault. board_refused: that board
-#: refused it, or it was not found, and nobody knows yet whose fault that is. hung: the worker gave no sign of life for too
-#: long, and was stopped. infeasible: its network breaks a hard limit. out_of_memory: the machine's memory did not suffice.
+#: the machine or the pool that it belonged to. board_lost: the board that it was given is at fault. board_busy: another
+#: program has that board. board_refused: that board refused it, or it was not found, and nobody knows yet whose fault that is.
+#: hung: the worker gave no sign of life for too long, and was stopped. infeasible: its network breaks a hard limit.
+#: out_of_memory: the machine's memory did not suffice.
 Outcome: TypeAlias = Literal[
     "done",
     "refused",
@@ -30,6 +31,7 @@ Outcome: TypeAlias = Literal[
     "lost",
     "interrupted",
     "board_lost",
+    "board_busy",
     "board_refused",
     "hung",
     "infeasible",
@@ -132,6 +134,8 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
                 raise
     except StoreError as error:
         outcome, message = "blocked", str(error)
+    except BoardBusy as error:
+        outcome, message = "board_busy", str(error)
     except BoardLost as error:
         outcome, message = "board_lost", str(error)
     except Infeasible as error:

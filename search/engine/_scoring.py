@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -26,10 +26,14 @@ _TOLD = (
 
 
 class Scoring:
-    """Makes the figures of trials and learns from those that were measured. `board` is the simulated one."""
+    """Makes the figures of trials and learns from those that were measured. `board` is the simulated one.
 
-    def __init__(self, settings: StudyFile, board: Board) -> None:
-        self._settings, self._law = settings, HostLaw.of(board)
+    `note` is told once where measurements came from more than one runner.
+    """
+
+    def __init__(self, settings: StudyFile, board: Board, note: Callable[[str], None] = lambda line: None) -> None:
+        self._settings, self._law, self._note = settings, HostLaw.of(board), note
+        self._runners: dict[str, int] = {}  # -> the first trial that it measured
         self._pairs: dict[int, Pair] = {}  # by trial
         self._told: dict[int, tuple[float, ...]] = {}  # trial -> losses of what may be on the front
         self.correction = Correction()
@@ -48,6 +52,19 @@ class Scoring:
             parts = self._parts(simulated, Candidate.model_validate(attributes["candidate"]))
             self._pairs[trial.number] = Pair(parts, attributes["latency_ms"] * 1e-3, 1.0 / attributes["fps"])
             self.correction = Correction.of(self._pairs.values())
+            self._compare_runners(trial)
+
+    def _compare_runners(self, trial: FrozenTrial) -> None:
+        runner = str(trial.user_attrs.get("conditions", {}).get("runner", "")).partition(" ")[0]
+        if not runner or runner in self._runners:
+            return
+        self._runners[runner] = trial.number
+        if len(self._runners) == 2:
+            (first, one), (second, other) = self._runners.items()
+            self._note(
+                f"warning: trial {one} was measured with the {first} runner, trial {other} with the {second} one, which feed "
+                'the DPU unequally fast: compare no speeds of both; set runner = "cpp" or "python" in the boards file'
+            )
 
     # --- telling
 

@@ -218,9 +218,10 @@ class StageRunner:
 
     def _end_on_board(self, boards: BoardCrew, stage: Stage, log: str, result: JobResult) -> StageEnd | None:
         """A stage that a board lost is not its own death: it is merely no longer running."""
+        is_busy = result.outcome == "board_busy"
         is_lost = result.outcome == "board_lost" or (result.outcome != "done" and boards.was_stopped(stage.key))
-        if is_lost:
-            fault = boards.lost(stage.key, result.message)
+        if is_busy or is_lost:
+            fault = boards.lost(stage.key, result.message, is_busy=is_busy)
             if not boards.has_itself_to_blame(stage.key):
                 self._note(
                     f"stage {stage.kind} {stage.key[:12]}: lost by board {fault.board}: {fault.reason}; it is queued again"

@@ -33,7 +33,7 @@ from edgesearch.files import write_atomically
 from edgesearch.objectives import load_graph, prepare
 from edgesearch.search.export import stored_artifact
 from edgesearch.search.library._deployment import DeployedFile, Deployment, Figures
-from edgesearch.search.library._measurements import measurement_rows, name_in
+from edgesearch.search.library._measurements import measurement_rows, name_in, unsettled
 
 if TYPE_CHECKING:
     from edgesearch.search.library._front import StudyRecord
@@ -80,6 +80,8 @@ def deploy_record(
     if csv is not None and deployment.logits.equal:
         network = name_in(csv, deployment.file.network)
         append_measurements(csv, measurement_rows(network, run.report, found.profile.cores))
+        for what in unsettled(run.report):
+            note(f"warning: {what} did not settle, and its row is in {csv} all the same; measure again, or take it out")
     return deployment
 
 
@@ -154,7 +156,8 @@ def _compared(
     measurement = board.measured(run)
     ours = _our_logits(graph, run.images)
     logits = LogitsComparison.of(run.logits, ours, xmodel.outputs[0].fix)
-    timing = xmodel.time(board.profile, runner=program_runner(run.report.runner, board.profile))
+    profile = _with_threads(board.profile, board.settings.threads)
+    timing = xmodel.time(profile, runner=program_runner(run.report.runner, profile))
     moment = datetime.fromisoformat(run.measured_at)
     folder = file.network.parent
     return Deployment(
@@ -172,7 +175,7 @@ def _compared(
             fps_error=timing.throughput_error or None,
             latency_error=timing.latency_error or None,
         ),
-        predicted_by=_predicted_by(run.report.runner, timing.runner, board.profile),
+        predicted_by=_predicted_by(run.report.runner, timing.runner, profile, run.report.board.dpu_mhz, board.settings.threads),
         study_accuracy=record.accuracy,
         measured_at=run.measured_at,
         conditions={**measurement.conditions, "integers": str(logits)},
@@ -198,10 +201,25 @@ def _our_logits(graph: Graph, images: npt.NDArray[np.int8]) -> npt.NDArray[np.fl
     return np.concatenate(pieces).reshape(len(images), -1)
 
 
-def _predicted_by(program: str, runner: str, profile: BoardProfile) -> str:
-    """The profile and its runner, in words. Nothing was measured with our program in C++ before somebody calibrates with it."""
+def _with_threads(profile: BoardProfile, threads: int) -> BoardProfile:
+    """The profile whose runners feed the DPU with as many threads as the boards file sets; 0: with their own."""
+    if threads == 0:
+        return profile
+    runners = {name: runner.model_copy(update={"threads": threads}) for name, runner in profile.runners.items()}
+    return profile.model_copy(update={"runners": runners})
+
+
+def _predicted_by(program: str, runner: str, profile: BoardProfile, mhz: float | None, threads: int = 0) -> str:
+    """The profile and its runner, in words, with what is another there than on the board that tells the clock `mhz`.
+
+    Nothing was measured with our program in C++ before somebody calibrates with it.
+    """
     unknown = program == "cpp" and runner != CPP_RUNNER
-    return f"{profile.name}, {runner} runner{' (the time of the C++ program itself was never measured)' if unknown else ''}"
+    doubts = [f"threads = {threads}"] if threads else []
+    doubts += ["the time of the C++ program itself was never measured"] if unknown else []
+    if mhz is not None and not profile.has_clock(mhz):
+        doubts.append(f"for {profile.clock_mhz:g} MHz, and the board's DPU runs at {mhz:g} MHz")
+    return f"{profile.name}, {runner} runner" + (f" ({'; '.join(doubts)})" if doubts else "")
 
 
 def _write(deployment: Deployment) -> None:

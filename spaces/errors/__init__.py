@@ -15,6 +15,7 @@ EdgesearchError                 what a person did or gave; the command line prin
 ├── MeasurementError            board measurements that are missing or impossible
 ├── BoardError                  a board that does not answer, or refuses an xmodel
 │   └── BoardLost               the board is at fault, not the network: another board, or the same one later, may serve
+│       ├── BoardBusy           another program measures there: nothing is wrong with the board, and time frees it
 │       └── BoardUnfit          a board that serves nobody before a person mends it, or what the boards file says of it
 ├── ToolchainError              a tool of Vitis AI that is not there, or that failed
 ├── StoreError                  the artifact store cannot be read or written
@@ -34,6 +35,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "BoardBusy",
     "BoardError",
     "BoardLost",
     "BoardUnfit",
@@ -151,6 +153,10 @@ class BoardError(EdgesearchError):
 
 class BoardLost(BoardError):
     """A board at fault, not the network that it was given: another board, or the same one later, may serve."""
+
+
+class BoardBusy(BoardLost):
+    """A board that another program keeps: a living one, so that the board is well and serves when it is let go."""
 
 
 class BoardUnfit(BoardLost):

@@ -44,6 +44,7 @@ MaxStartups 100
 MaxSessions 100
 LogLevel ERROR
 {environment}
+{login}
 """
 
 
@@ -105,6 +106,8 @@ class LoopbackBoard:
     port: int
     #: Further environment of the programs that it runs.
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: What the login shell does before each command.
+    login: str = ""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -157,7 +160,8 @@ class LoopbackBoard:
         """Start it, and wait until it answers."""
         words = " ".join(f'"{name}={value}"' for name, value in self.all_environment.items())
         config = self.root / "sshd_config"
-        config.write_text(_CONFIG.format(port=self.port, root=self.root, environment=f"SetEnv {words}"))
+        login = f'ForceCommand {self.login}; eval "$SSH_ORIGINAL_COMMAND"' if self.login else ""
+        config.write_text(_CONFIG.format(port=self.port, root=self.root, environment=f"SetEnv {words}", login=login))
         assert SSHD is not None
         with (self.root / "sshd.log").open("ab") as log:
             self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stdout=log, stderr=log)
@@ -224,7 +228,7 @@ class LoopbackBoard:
 
 
 @contextlib.contextmanager
-def loopback_board(root: Path, environment: Mapping[str, str] | None = None) -> Iterator[LoopbackBoard]:
+def loopback_board(root: Path, environment: Mapping[str, str] | None = None, *, login: str = "") -> Iterator[LoopbackBoard]:
     """A board for the block; skips the test where there is no sshd."""
     if SSHD is None:
         pytest.skip("no sshd on this machine (openssh-server)")
@@ -232,7 +236,7 @@ def loopback_board(root: Path, environment: Mapping[str, str] | None = None) -> 
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where sshd shuts its unprivileged half in
     for name in ("host_key", "user_key"):
         _keygen(root / name)
-    board = LoopbackBoard(root, _free_port(), dict(environment or {}))
+    board = LoopbackBoard(root, _free_port(), dict(environment or {}), login)
     board.folder.mkdir()
     public = (root / "host_key.pub").read_text().split()
     (root / "known_hosts").write_text(f"[127.0.0.1]:{board.port} {public[0]} {public[1]}\n")

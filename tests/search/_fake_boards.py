@@ -25,7 +25,7 @@ from edgesearch.board_eval import (
 )
 from edgesearch.board_eval.remote import BoardFacts
 from edgesearch.board_eval.xmodel import compiled_graph
-from edgesearch.errors import BoardError, BoardLost, BoardUnfit
+from edgesearch.errors import BoardBusy, BoardError, BoardLost, BoardUnfit
 
 #: Images of a look at a board; measurements of tests have more.
 CANARY_IMAGES = 4
@@ -40,7 +40,7 @@ MODULE = "from pathlib import Path\nfrom _fake_boards import FakeBoard\n" + "".j
 def write_boards(folder: Path, **scripts: Mapping[str, list[str]]) -> None:
     """The module `lab` with the boards a and b, and what each is to do: {"run": [...], "canary": [...]}, "ok" when it ends.
 
-    A deed is ok, lost, hang, refuse, unfit, wrong (logits), or off (lost, whatever the script says next, until NAME.on is
+    A deed is ok, lost, busy, hang, refuse, unfit, wrong (logits), or off (lost, whatever the script says next, until NAME.on is
     there).
     """
     (folder / "lab.py").write_text(MODULE)
@@ -83,6 +83,8 @@ class FakeBoard:
         match deed:
             case "lost" | "off":
                 raise BoardLost(f"board {self.name!r} does not answer")
+            case "busy":
+                raise BoardBusy(f"board {self.name!r} is busy")
             case "refuse":
                 raise BoardError(f"board {self.name!r} refused the network: it does not like it")
             case "unfit":

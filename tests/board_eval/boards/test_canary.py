@@ -11,7 +11,7 @@ from edgesearch.board_eval.boards._canary import BoardProblem, Canary, examine
 from edgesearch.board_eval.remote import BoardProbe, BoardRun
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Dpu
 from edgesearch.board_eval.xmodel import is_compiled
-from edgesearch.errors import BoardError, BoardLost, BoardUnfit
+from edgesearch.errors import BoardBusy, BoardError, BoardLost, BoardUnfit
 
 
 class _Board:
@@ -65,6 +65,11 @@ def test_one_wrong_integer_is_found() -> None:
 def test_a_board_that_fails_says_why_and_whether_a_person_must_mend_it(error: BoardError, needs_hands: bool) -> None:
     """A board that refuses a network that every one runs is not what the boards file says."""
     assert look(_Board(DEFAULT_TARGET, raises=error)) == BoardProblem(str(error), needs_hands)
+
+
+def test_a_board_that_another_program_has_is_busy_and_needs_nobody() -> None:
+    busy = BoardBusy("another program held the lock")
+    assert look(_Board(DEFAULT_TARGET, raises=busy)) == BoardProblem(str(busy), is_busy=True)
 
 
 def test_a_board_that_nothing_can_be_compiled_for_is_asked() -> None:

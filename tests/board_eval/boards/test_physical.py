@@ -27,6 +27,7 @@ def boards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "b": BOARD.format(number=2),
         "cpp": BOARD.format(number=3) + 'runner = "cpp"\n',
         "kv": BOARD.format(number=4) + 'target = "kv260"\n',
+        "big": BOARD.format(number=7) + 'target = "zcu102"\n',
         "one": BOARD.format(number=5) + "threads = 1\n",
         "eight": BOARD.format(number=6) + "threads = 8\n",
     }
@@ -110,6 +111,7 @@ def test_a_reference_finds_its_board_in_another_process(boards: Path, monkeypatc
         (["nobody"], "unknown board 'nobody'"),
         (["lab", "a"], "'a' is named twice"),
         (["a", "cpp"], r"cannot share.*auto runner.*cpp runner"),
+        (["a", "big"], r"cannot share.*\(2 cores, 300 MHz, auto runner.*\(3 cores, 281 MHz, auto runner"),
         (["one", "eight"], r"cannot share.*auto runner, threads = 1.*auto runner, threads = 8"),
         ([], "no board is named"),
     ],

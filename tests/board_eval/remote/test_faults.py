@@ -18,7 +18,7 @@ import pytest
 from edgesearch.board_eval.remote import run_on_board
 from edgesearch.errors import BoardError, BoardLost, BoardUnfit
 
-from .._sshd import LoopbackBoard
+from .._sshd import LoopbackBoard, loopback_board
 from .test_jobs import IMAGES, LOGITS, QUICK_LOGITS, SLEEPER, XMODEL, run, wait_for_job
 
 #: A program in the place of the board's Python. It may run the real one, and change what that wrote.
@@ -50,6 +50,16 @@ def test_nobody_answers(lab: LoopbackBoard) -> None:
         run(lab.settings())
     lab.start()
     assert_works(lab)
+
+
+@pytest.mark.parametrize("printed", ["echo 'XILINX_XRT : /opt/xilinx/xrt'", "printf XILINX_XRT", "seq 1 100000"])
+def test_a_login_shell_that_prints_is_told_at_once(tmp_path: Path, printed: str) -> None:
+    with loopback_board(tmp_path, login=printed) as lab:
+        begin = time.monotonic()
+        with pytest.raises(BoardUnfit, match=r"'lab': the login shell of '\w+' prints '(XILINX_XRT|1 2 3).*interactive"):
+            run(lab.settings())
+        assert time.monotonic() - begin < 20
+        assert lab.left_behind() == []
 
 
 def test_something_else_answers(lab: LoopbackBoard) -> None:

@@ -17,7 +17,7 @@ import pytest
 from edgesearch.board_eval import compile_xmodel, execute
 from edgesearch.board_eval.remote import BoardRun, BoardSettings, check_board, probe_board, release_board, run_on_board
 from edgesearch.board_eval.targets import DPUS
-from edgesearch.errors import BoardError, BoardLost, BoardUnfit
+from edgesearch.errors import BoardBusy, BoardError, BoardLost, BoardUnfit
 from edgesearch.testing import BoardContract
 
 from .._sshd import LoopbackBoard
@@ -99,7 +99,7 @@ def test_jobs_run_side_by_side_and_from_a_notebook(lab: LoopbackBoard) -> None:
 def test_a_board_that_another_driver_keeps_is_busy(lab: LoopbackBoard) -> None:
     with (lab.folder / "edgesearch-board.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(BoardLost, match=r"is busy or at fault: the board is busy: another program held"):
+        with pytest.raises(BoardBusy, match=r"board 'lab' is busy: another program held"):
             run(lab.settings(timeout_s=12))
         assert release_board(lab.settings()).is_locked is True
     assert lab.left_behind() == []
@@ -205,6 +205,17 @@ def test_where_it_does_not_build_the_python_runner_runs_and_says_why(lab: Loopba
     assert log.read_text().split() == ["tried"]
     release_board(lab.settings())
     run(lab.settings(runner="auto", python=lab.quick_runner()))
+    assert log.read_text().split() == ["tried"] * 2
+    assert lab.left_behind() == []
+
+
+def test_a_disk_too_full_to_build_on_leaves_the_job_to_no_other_runner(lab: LoopbackBoard, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    message = 'echo "$4: fatal error: error writing to /tmp/x.s: No space left on device" >&2'
+    lab.program("g++", f"#!/bin/sh\necho tried >>{log}\n{message}\nexit 1\n")
+    for _ in range(2):
+        with pytest.raises(BoardLost, match=r"'lab' has no room to build the C\+\+ runner in .*No space left"):
+            run(lab.settings(runner="auto", python=lab.quick_runner()))
     assert log.read_text().split() == ["tried"] * 2
     assert lab.left_behind() == []
 

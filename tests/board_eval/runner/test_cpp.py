@@ -235,7 +235,7 @@ def test_programs_share_a_board_one_after_the_other(run_cpp: Run, tmp_path: Path
     with (tmp_path / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         done = run_cpp("--lock", "lock", "--lock-timeout", 0.2, *QUICK)
-        assert (done.code, done.report) == (3, {})
+        assert (done.code, done.report) == (4, {})
         assert "the board is busy" in done.sentence
     assert run_cpp("--lock", "lock", "--lock-timeout", 0.2, *QUICK).code == 0
 
@@ -254,6 +254,15 @@ def test_a_lock_is_for_every_user_and_one_that_cannot_be_opened_is_the_boards_fa
         done = run_cpp("--probe", "--lock", path)
         assert (done.code, done.report) == (3, {})
         assert "the lock file" in done.sentence
+
+
+def test_a_lock_that_no_waiting_gets_is_the_boards_fault(run_cpp: Run, tmp_path: Path) -> None:
+    source = '#include <cerrno>\nextern "C" int flock(int, int) { errno = ENOLCK; return -1; }\n'
+    words = ["g++", "-x", "c++", "-shared", "-fPIC", "-", "-o", str(tmp_path / "libnolock.so")]
+    subprocess.run(words, input=source, text=True, check=True)
+    done = run_cpp("--probe", "--lock", "lock", environment={"LD_PRELOAD": str(tmp_path / "libnolock.so")})
+    assert (done.code, done.report) == (3, {})
+    assert "the lock file lock cannot be locked here (No locks available); name another folder" in done.sentence
 
 
 def test_who_stopped_the_program_is_told(run_cpp: Run, built: Path, images: npt.NDArray[np.int8], tmp_path: Path) -> None:

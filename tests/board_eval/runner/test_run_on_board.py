@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -202,7 +203,7 @@ def test_options_that_would_not_be_looked_at_are_refused(case: Case, run_python:
         assert f"error: --{option} would not be looked at" in done.sentence
 
 
-# --- the board is busy or at fault: exit code 3
+# --- the board is at fault: exit code 3; or another program has it: 4
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_two_programs_share_a_board_one_after_the_other(case: Case, run_python: 
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         done = run_python(*words, "--lock-timeout", 0.2)
-        assert (done.code, done.report) == (3, {})
+        assert (done.code, done.report) == (4, {})
         assert "the board is busy" in done.sentence
     assert run_python(*words, "--lock-timeout", 0.2).code == 0
 
@@ -287,6 +288,17 @@ def test_a_lock_that_cannot_be_opened_is_the_boards_fault(run_python: Run, tmp_p
             program.open_lock(str(path))
     done = run_python("--probe", "--lock", tmp_path)
     assert (done.code, done.report) == (3, {})
+
+
+def test_a_lock_that_no_waiting_gets_is_the_boards_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS, whose flock may need a file that is open for writing, or a service."""
+
+    def flock(file: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(program.BoardFault, match=r"the lock file \S+ cannot be locked here \(No locks available\); name"):
+        program.take_lock(str(tmp_path / "lock"), 60.0)
 
 
 def test_who_stopped_the_program_is_told(case: Case, tmp_path: Path) -> None:

@@ -26,6 +26,26 @@ def test_rows_are_read_as_they_were_appended(tmp_path: Path) -> None:
     assert read_measurements(path) == ROWS
 
 
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("net,throughput,842,1", r"line 2: .*'1' behind fps 842: a decimal comma\? write 842\.1, or end the row"),
+        ("net,latency,1_0,,", "line 2: fps is '1_0', expected a number"),
+    ],
+)
+def test_a_figure_that_may_mean_another_is_refused(row: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"network,what,fps,cores,runner\n{row}\n")
+    with pytest.raises(MeasurementError, match=message):
+        read_measurements(path)
+
+
+def test_a_row_may_leave_out_what_comes_last(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("network,what,fps,cores,runner\na,latency,301.5\nb,throughput,842.1,1,\n")
+    assert [(row.fps, row.cores) for row in read_measurements(path)] == [(301.5, None), (842.1, 1)]
+
+
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_file_keeps_its_own_columns_and_rows(end: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"

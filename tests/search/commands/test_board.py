@@ -104,6 +104,7 @@ def test_boards_are_listed_with_what_is_wrong_with_them(lab: LoopbackBoard) -> N
     [
         ({"fingerprint": "0x101000056010406"}, {}, "FAILED   fingerprint: 0x101000056010406, its target 'zcu104' has 0x10"),
         ({"cores": 1}, {}, "note     DPU cores: 1 at 300 MHz; predictions are for 2 x B4096"),
+        ({"mhz": 150}, {}, "note     DPU cores: 2 at 150 MHz; predictions are for 2 x B4096 at 300 MHz"),
         ({}, {"port": 1}, "FAILED   reachable: "),
         ({}, {"python": "/usr/bin/false"}, "FAILED   runner: board 'shelf' cannot start the runner"),
     ],

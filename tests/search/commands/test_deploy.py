@@ -98,6 +98,18 @@ def test_a_trial_is_compiled_run_and_compared(
     assert lab.left_behind() == []
 
 
+def test_rows_that_did_not_settle_come_with_a_warning(
+    lab: LoopbackBoard, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.knobs(noise=0.5, slower=40)
+    lab.boards_file(seconds=2.0)
+    assert deploy(home, 0, "--board", "lab", "--csv", tmp_path / "rows.csv") == 0
+    (kept,) = records(home)
+    expected = {what for what in ("latency", "throughput") if not kept["report"][what]["settled"]}
+    warned = {line.split()[1] for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")}
+    assert warned == expected != set()
+
+
 def test_rows_of_two_trials_are_fitted_to(lab: LoopbackBoard, home: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     for trial in (0, 3):
@@ -167,7 +179,7 @@ def test_a_board_that_another_program_has_is_waited_for(
     with (lab.folder / "edgesearch-board.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert deploy(home, 0, "--board", "lab") == 2
-    assert "board 'lab' is busy or at fault: the board is busy" in refusal(capsys)
+    assert "board 'lab' is busy: another program held" in refusal(capsys)
     assert records(home) == []
 
 

@@ -72,6 +72,15 @@ def test_the_power_is_cut_once_then_the_board_is_out_with_its_reason(clock: Cloc
     assert given(pool, "1") == "b"  # others go on
 
 
+def test_the_power_is_not_cut_where_that_would_not_help(clock: Clock) -> None:
+    pool = boards(clock, "a", hooks=("a",))
+    pool.lost("a", "0", "another program has it")
+    pool.due()
+    assert pool.checked("a", "another program has it", keeps_power=True) is State.QUARANTINE
+    clock.now = 10.0
+    assert pool.due() == [("a", "check")]
+
+
 def test_a_board_without_a_hook_is_out_after_one_check(clock: Clock) -> None:
     pool = boards(clock, "a")
     pool.lost("a", "0", "lost")

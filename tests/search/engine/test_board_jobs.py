@@ -85,10 +85,11 @@ def test_a_hanging_job_on_a_board_is_stopped_and_the_next_one_runs(pool: Pool, o
 
 
 def test_a_lost_board_is_no_fault_of_the_stage(pool: Pool, on_board: Job, tmp_path: Path) -> None:
-    write_boards(tmp_path, a={"run": ["lost"]})
-    pool.submit(on_board)
-    result = finish(pool)
-    assert (result.outcome, result.message) == ("board_lost", "board 'a' does not answer")
+    write_boards(tmp_path, a={"run": ["lost", "busy"]})
+    for told in (("board_lost", "board 'a' does not answer"), ("board_busy", "board 'a' is busy")):
+        pool.submit(on_board)
+        result = finish(pool)
+        assert (result.outcome, result.message) == told
 
 
 @pytest.mark.parametrize("offered", [{"lab:a": 2}, {}])

@@ -287,6 +287,21 @@ def test_a_board_that_was_mended_measures_what_it_refused_before(tmp_path: Path)
     assert (bench.run(1, rules=patient).finished, bench.trials()[0].state) == (1, TrialState.COMPLETE)
 
 
+def test_a_network_that_busy_boards_do_not_take_waits_and_does_not_fail(tmp_path: Path) -> None:
+    write_boards(tmp_path)
+    bench = Bench(tmp_path)
+    busy: list[str] = []
+
+    def event(job: Job) -> JobResult | None:
+        if job.stage["kind"] == "on_board" and len(busy) < 8:
+            busy.append(job.key)
+            return JobResult(job.key, "board_busy", 0.0, "another program has the board")
+        return None
+
+    summary = bench.run(1, Spy(event))
+    assert (summary.finished, summary.failed, len(busy)) == (1, 0, 8)
+
+
 def test_a_network_that_healthy_boards_lose_again_and_again_fails_alone(tmp_path: Path) -> None:
     write_boards(tmp_path)
     bench = Bench(tmp_path)

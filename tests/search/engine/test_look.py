@@ -99,6 +99,35 @@ def test_a_look_that_raises_is_a_problem_and_not_the_end() -> None:
     assert "RuntimeError: a bug" in crew.summary()["a"]["reason"]
 
 
+def test_a_board_that_is_busy_keeps_its_power_and_accuses_no_stage() -> None:
+    said: list[BoardProblem | None] = [BoardProblem("another program has it", is_busy=True)]
+    looks: list[str] = []
+
+    def look(board: BoardReference, remedy: str) -> BoardProblem | None:
+        looks.append(remedy)
+        return said[0]
+
+    def turn(state: str) -> None:
+        deadline = time.monotonic() + 10
+        while (crew.summary()["a"]["state"], crew._looking) != (state, {}) and time.monotonic() < deadline:
+            crew.step(idle=False)
+            time.sleep(0.005)
+        assert crew.summary()["a"]["state"] == state
+
+    rules = BoardRules(check_s=0.01, longest_check_s=0.01)
+    board = BoardReference("a", power_cycle=("reboot",))
+    crew = BoardCrew([board], look=look, note=lambda _: None, rules=rules)
+    for _ in range(6):
+        crew.give("stage")
+        crew.lost("stage", "another program has it", is_busy=True)
+        turn("in quarantine")
+        said[0] = None
+        turn("ready")
+        said[0] = BoardProblem("another program has it", is_busy=True)
+    assert set(looks) == {"check"}
+    assert not crew.has_itself_to_blame("stage")
+
+
 ANSWERS: dict[str, BoardProblem | None] = {
     "well": None,
     "away": BoardProblem("off"),

@@ -64,6 +64,15 @@ def test_golden_images_are_checked_and_frames_counted(carried: Path, board: dict
     assert [row["cores"] for row in measured] == ["", "2"] * 2
 
 
+def test_rows_that_did_not_settle_come_with_a_warning(carried: Path, board: dict[str, str], tmp_path: Path) -> None:
+    restless = board | {"VART_STANDIN_NOISE": "0.5", "VART_STANDIN_SLOWER": "40"}
+    done = run(carried, restless, COMPILED, "--seconds", 2, "--csv", tmp_path / "rows.csv")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    expected = {what for what in ("latency", "throughput") if not figures[what]["settled"]}
+    assert {line.split()[1] for line in done.stderr.splitlines() if line.startswith("warning: ")} == expected != set()
+
+
 def test_rows_go_to_the_columns_of_a_file_that_is_there_and_to_lines_of_their_own(
     carried: Path, board: dict[str, str], tmp_path: Path
 ) -> None:
