@@ -48,8 +48,8 @@ class Suggester(Protocol):
 class Range(Settings):
     """Numbers from `low` to `high`, both included; with `step` only multiples of it above `low`."""
 
-    low: float
-    high: float
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
     step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     log: bool = False
 

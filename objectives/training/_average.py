@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 __all__ = ["Average"]
 
+#: Where a state has the count of steps: no tensor of a network has a name that ends with a dot.
+_COUNT = "count."
+
 
 class Average:
     """An exponential moving average of weights and batch-norm statistics over about `steps` steps.
@@ -61,12 +64,12 @@ class Average:
     def state(self) -> dict[str, Tensor]:
         """All that `load` needs, on the CPU."""
         named = dict(zip(self._values(), self._mean, strict=True))
-        return {"count": torch.tensor(self._count), **{name: v.to("cpu", copy=True).contiguous() for name, v in named.items()}}
+        return {_COUNT: torch.tensor(self._count), **{name: v.to("cpu", copy=True).contiguous() for name, v in named.items()}}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a `state`."""
-        self._count = int(state["count"])
+        self._count = int(state[_COUNT if _COUNT in state else "count"])  # "count": in checkpoints of before
         for name, mean in zip(self._values(), self._mean, strict=True):
             mean.copy_(state[name])
 

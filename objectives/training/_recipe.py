@@ -41,13 +41,13 @@ class Recipe(Settings):
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=64, ge=2)
     optimizer: Literal["adamw", "sgd", "adam", "muon"] = "adamw"
-    lr: float = Field(default=3e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
+    lr: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
+    weight_decay: float = Field(default=1e-2, ge=0, allow_inf_nan=False)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     warmup_epochs: float = Field(default=1.0, ge=0)
     schedule: Literal["cosine", "linear"] = "cosine"
     clip_norm: float = Field(default=0.0, ge=0)
-    average_epochs: float = Field(default=0.0, ge=0)
+    average_epochs: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     augmentation: Augmentation | Literal["auto"] = "auto"
     augmentation_strength: float = Field(default=1.0, gt=0, le=2)

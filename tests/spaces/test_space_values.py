@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ class _Drawn:
         ({"width": {"low": -1.0, "high": 1.0}}, ["width = -1.0", "greater than 0"]),
         ({"width": "wide"}, ["width = 'wide'", "a list of values, or a table"]),
         ({"width": {"low": "a", "high": 1}}, ["width.low = 'a'", "number"]),
-        ({"width": {"low": float("nan"), "high": 1.0}}, ["width = nan"]),
+        ({"width": {"low": float("nan"), "high": 1.0}}, ["width.low = nan", "finite"]),
         ({"width": {"low": 0.1, "high": 1.0, "step": float("inf")}}, ["width.step = inf", "finite"]),
         ({"width": []}, ["width = []", "at least 1 value"]),
         ({"beta": [200.0]}, ["beta = 200.0", "100"]),
@@ -105,3 +106,9 @@ def test_a_students_own_values_stand_for_those_of_the_space() -> None:
     assert (tiny.width, tiny.input_size, tiny.stem) == (0.25, 32, "small")
     assert (resnet.width, resnet.input_size, resnet.stem) == (0.5, 64, "imagenet")
     assert space.choices("cnn_tiny", "width") == Range(low=0.25, high=1.0)
+
+
+@pytest.mark.parametrize("ends", [{"low": 8, "high": math.inf}, {"low": -math.inf, "high": 8}, {"low": 0, "high": math.nan}])
+def test_a_range_has_ends(ends: dict[str, float]) -> None:
+    with pytest.raises(SettingsError, match="finite"):
+        Range(**ends)

@@ -114,3 +114,30 @@ def test_the_average_is_the_plain_mean_at_first_and_forgets_later() -> None:
         average.update()
     average.keep()
     assert model.weight.item() == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_an_average_goes_on_from_its_state_whatever_the_networks_tensors_are_called(earlier: bool) -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = nn.Parameter(torch.tensor(0.5))
+
+    def shown(*values: float, break_after: int | None = None) -> float:
+        model = nn.Linear(1, 1, bias=False) if earlier else Counting()
+        parameter, average = next(model.parameters()), Average(model, steps=2)
+        for place, value in enumerate(values):
+            nn.init.constant_(parameter, value)
+            average.count()
+            average.update()
+            if place == break_after:
+                state = average.state()
+                if earlier:  # its name for the count
+                    state["count"] = state.pop("count.")
+                average = Average(model, steps=2)
+                average.load(state)
+        average.keep()
+        return parameter.item()
+
+    values = (1.0, 2.0, 6.0, 3.0)
+    assert shown(*values, break_after=1) == shown(*values)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -62,6 +63,9 @@ def test_what_is_no_recipe_is_refused(given: Any) -> None:
         {"augmentation_strength": 2.5},
         {"mix": "cutout"},
         {"mix_alpha": 0},
+        {"lr": math.inf},
+        {"weight_decay": math.inf},
+        {"average_epochs": math.inf},
     ],
 )
 def test_recipes_are_validated(wrong: dict[str, Any]) -> None:
