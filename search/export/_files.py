@@ -58,7 +58,7 @@ def export_trial(
     target = output / f"trial-{record.number:04d}"
     temporary = output / f".{target.name}-{uuid.uuid4().hex[:8]}"
     try:
-        _check_replaceable(target, settings.name)
+        _check_replaceable(target, settings.name, record)
         temporary.mkdir(parents=True)
         _write_network(temporary, graph, record, store)
         file: CompiledFile | None = None
@@ -103,7 +103,7 @@ def _write_compiled(job: CompileJob, compiler: Compiler, settings: StudyFile) ->
     return write_vitis_compiled(job, settings.vitis) if isinstance(target, Dpu) else None
 
 
-def _check_replaceable(target: Path, study: str) -> None:
+def _check_replaceable(target: Path, study: str, record: Record) -> None:
     """Raise StudyError unless nothing is lost where the trial's folder is made anew."""
     if target.is_symlink():
         raise StudyError(f"{target} is a link; give another -o, or take it away")
@@ -112,10 +112,15 @@ def _check_replaceable(target: Path, study: str) -> None:
     try:
         manifest = parse_json((target / MANIFEST).read_text(encoding="utf-8"))
         whose, written = manifest["study"], {MANIFEST, *manifest["sha256"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        network = manifest.get("artifacts", record.artifacts).get("quantized")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise StudyError(f"{target} is there already and is no export; give another -o") from None
     if whose != study:
         raise StudyError(f"{target} is there already and is of the study {whose!r}; give another -o")
+    if network != record.artifacts.get("quantized"):
+        raise StudyError(
+            f"{target} is there already and has another network, of a study of the same name; give another -o, or remove it"
+        )
     others = sorted({path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()} - written)
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""

@@ -25,6 +25,14 @@ LEGEND = (
     "labels' weight a; pruning, the share of multiply-accumulates removed and the step in channels (one_step 60%/16); "
     "quantization, after training (ptq) or in it (qat), and bits."
 )
+#: Columns that a narrow terminal does without, by their names in files, the first to go first.
+_SPARED = (
+    *("parameters", "macs", "size_bytes", "latency_error", "throughput_bound", "simulated_fps", "fps_difference"),
+    *("float_test_accuracy", "fps_error", "accuracy_uncertainty", "gain_over_control", "joules", "latency_ms"),
+    *("measured_by", "test_accuracy"),
+)
+#: The least width of a candidate's words, which wrap.
+_CANDIDATE_WIDTH = 16
 #: Trials named in a sentence before "and N more".
 _NAMED = 12
 #: What stands where a trial has no such figure.
@@ -201,13 +209,17 @@ def _by_accuracy(front: Sequence[Record]) -> list[tuple[float, Record]]:
     return sorted(known, key=lambda member: (-member[0], member[1].number))
 
 
-def front_table(view: StudyView, front: Sequence[Record]) -> Table:
-    """The front for a terminal; long candidates wrap."""
+def front_table(shown: Sequence[Column], front: Sequence[Record]) -> Table:
+    """These columns of the front for a terminal; long candidates wrap."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    shown = columns(view)
     for column in shown:
         wraps = column.name == "candidate"
-        table.add_column(column.heading, justify="right" if column.is_number else "left", no_wrap=not wraps)
+        table.add_column(
+            column.heading,
+            justify="right" if column.is_number else "left",
+            no_wrap=not wraps,
+            min_width=_CANDIDATE_WIDTH if wraps else None,
+        )
     for record in front:
         table.add_row(*[Text(column.show(column.value(record))) for column in shown])
     return table
@@ -227,11 +239,33 @@ def front_text(view: StudyView, front: Sequence[Record]) -> str:
 
 
 def print_table(view: StudyView, front: Sequence[Record], console: Console) -> None:
-    """The front, as `front_table` on a terminal and as `front_text` elsewhere, where nothing must be cut off."""
-    if console.is_terminal:
-        console.print(front_table(view, front))
-    else:
+    """The front, as `front_table` on a terminal and as `front_text` elsewhere, where nothing must be cut off.
+
+    A terminal that is too narrow for all columns has those that are whole in it, and is told which it has not.
+    """
+    if not console.is_terminal:
         console.print(Text(front_text(view, front)), soft_wrap=True, end="")
+        return
+    every = columns(view)
+    shown, spared = every, [name for name in _SPARED if any(column.name == name for column in every)]
+    while spared and _least_width(shown, front) > console.width:
+        gone = spared.pop(0)
+        shown = [column for column in shown if column.name != gone]
+    console.print(front_table(shown, front))
+    if len(shown) < len(every):
+        left_out = ", ".join(column.name for column in every if column not in shown)
+        console.print(Text(f"For want of width without {left_out}; --format csv has all."))
+
+
+def _least_width(shown: Sequence[Column], front: Sequence[Record]) -> int:
+    """Of a terminal that shows these columns whole, with two blanks between them."""
+    widths = [
+        _CANDIDATE_WIDTH
+        if column.name == "candidate"
+        else max(len(text) for text in (column.heading, *(_one_line(column.show(column.value(record))) for record in front)))
+        for column in shown
+    ]
+    return sum(widths) + 2 * (len(shown) - 1)
 
 
 def front_csv(view: StudyView, front: Sequence[Record]) -> str:

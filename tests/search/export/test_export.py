@@ -291,6 +291,9 @@ def test_an_export_replaces_an_earlier_one_of_the_trial_and_nothing_else(tiny: S
     (folder / "manifest.json").write_text(json.dumps(manifest | {"study": "other"}))
     with pytest.raises(StudyError, match="is of the study 'other'"):
         tiny.record(2).export(tmp_path)
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"artifacts": {"quantized": "0" * 64}}))
+    with pytest.raises(StudyError, match="has another network, of a study of the same name"):
+        tiny.record(2).export(tmp_path)
     (folder / "manifest.json").unlink()
     with pytest.raises(StudyError, match="is no export"):
         tiny.record(2).export(tmp_path)

@@ -107,6 +107,25 @@ def test_a_terminal_keeps_every_number_and_wraps_the_candidate(view: StudyView, 
         assert number(record.fps) in text
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
+def test_a_narrow_terminal_has_whole_columns_and_is_told_which_it_has_not(width: int) -> None:
+    figures = {"fps_error": 0.18, "latency_error": 0.2, "latency_ms": 0.6132, "size_bytes": 123456, "macs": 12.3e6}
+    records = tuple(
+        plain_record(n, (0.9123 - n / 100, 1234.5 * (n + 1)), metrics=figures | {"parameters": 123456}) for n in range(3)
+    )
+    view = StudyView("s", records[0].objectives, {}, records, test_accuracy=dict.fromkeys(range(3), 0.9), validation_images=500)
+    text = _printed(view, list(records), terminal=True, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    words = set(text.replace(",", "").split())
+    for record in records:
+        assert {str(record.number), f"{record.accuracy:.2%}", number(record.fps).replace(",", "")} <= words
+    everything = {"fps_error", "latency_error", "size_bytes", "macs", "parameters", "accuracy_uncertainty", "test_accuracy"}
+    left_out = everything & set(text.replace(",", "").replace(";", "").split())
+    assert ("For want of width" in text) == bool(left_out) == (width < 160)
+    assert "parameters" in left_out or width == 160
+
+
 def test_markup_in_a_name_is_shown_not_obeyed() -> None:
     settings = {"student": {"architecture": "pkg:[red]Net[/red]", "input_size": 32}}
     record = plain_record(0, (0.5, 10.0), settings=settings)
