@@ -21,7 +21,8 @@ def re_estimate_batch_norm(model: nn.Module, images: Tensor, *, batch_size: int 
         return
     modes = [(module, module.training) for module in model.modules()]
     device = next(model.parameters()).device
-    settle_layout(model, images[:1].to(device))
+    with full_float32():
+        settle_layout(model, images[:1].to(device))
     momenta = [norm.momentum for norm in norms]
     model.eval()
     for norm in norms:
