@@ -1,4 +1,4 @@
-"""A study as a program sees it. Reading one that is stored imports neither torch nor what trains and compiles."""
+"""A study as a program sees it. Reading one that is stored imports neither torch nor what trains."""
 
 from __future__ import annotations
 

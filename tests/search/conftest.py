@@ -56,7 +56,7 @@ quantization = { bits = 5 }
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_server() -> Iterator[None]:
-    """One fork server for all studies, whose imports cost seconds; in the engine's tests each has its own."""
+    """One fork server for all, whose imports cost seconds; the engine's tests that look for its processes have their own."""
     with pytest.MonkeyPatch.context() as patch, closing(ForkServer(shared=True)) as server:  # nobody's child
         server.start()
         patch.setenv(SHARED_VARIABLE, server.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -103,6 +104,17 @@ class Projected(nn.Module):
         return x.flatten(1) @ torch.as_tensor(self.projection)
 
 
+class NotANumber(nn.Module):
+    """Its training tells that, and where."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor(self.fc(x.flatten(1)) * math.nan)
+
+
 @pytest.mark.parametrize(
     ("make", "is_its_state"),
     [
@@ -112,6 +124,7 @@ class Projected(nn.Module):
         (lambda: Wired(lambda: random.Random(7).random() < 0.5), True),
         (lambda: Projected(persistent=False), False),
         (lambda: Projected(persistent=True), True),
+        (NotANumber, True),
         (lambda: nn.Sequential(*BODY, nn.Flatten(), nn.Dropout(), nn.Linear(4, 10)), True),
     ],
 )

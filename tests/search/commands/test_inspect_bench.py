@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from edgesearch.board_eval import Conv, Graph, Input, Pool, compile_xmodel, load_profile
 from edgesearch.board_eval.targets import DPUS
-from edgesearch.errors import CompileError, DataError, EdgesearchError, LoweringError, MeasurementError, SpaceError
+from edgesearch.errors import CompileError, DataError, EdgesearchError, LoweringError, MeasurementError, SpaceError, StudyError
 from edgesearch.search.commands._cli import cli
 from edgesearch.search.commands._networks import find_network, read_candidate
 
@@ -143,6 +143,10 @@ def test_bench_shows_every_layer_and_a_picture(tmp_path: Path) -> None:
     assert sum(layer["seconds"] for layer in facts["layers"]) == pytest.approx(facts["dpu_s"], rel=1e-6)
     assert picture.stat().st_size > 1_000_000  # plotly.js is inside: the page needs no network
     assert "layers" not in json.loads(run("bench", "squeezenet1_1", "--format", "json"))
+    (tmp_path / "study.toml").write_text("name = 'mine'")
+    with pytest.raises(StudyError, match=r"study\.toml is no HTML"):
+        run("bench", "squeezenet1_1", "--picture", tmp_path / "study.toml")
+    assert (tmp_path / "study.toml").read_text() == "name = 'mine'"
 
 
 def test_a_calibrated_profile_can_be_used(tmp_path: Path) -> None:
