@@ -8,7 +8,7 @@ import torch
 from _report import REFERENCE_DATA
 from torch import nn
 
-from edgesearch.spaces._torchvision import import_torchvision
+from edgesearch.plugins import import_torchvision
 
 GOLDEN = REFERENCE_DATA / "golden"
 XMODELS = {

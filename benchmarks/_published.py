@@ -15,7 +15,7 @@ from torch import nn
 from edgesearch.board_eval.graph import Conv, Graph, Linear, without_weights
 from edgesearch.board_eval.lowering import lower, with_widths
 from edgesearch.board_eval.timing import MeasurementRow
-from edgesearch.spaces._torchvision import import_torchvision
+from edgesearch.plugins import import_torchvision
 
 #: Rows of Table I: name -> (network, widths in thesis_pruned_channels.json or "", frames per second, one thread, Python).
 TABLE_I = {

@@ -13,6 +13,7 @@ from ._choices import Suggester as Suggester
 from ._custom import complete as complete
 from ._custom import complete_candidate as complete_candidate
 from ._custom import with_declared_parameters as with_declared_parameters
+from ._custom import without_checksums_of_code as without_checksums_of_code
 from ._fetch import FetchFailed as FetchFailed
 from ._fetch import fetch as fetch
 from ._fetch import is_whole as is_whole
@@ -34,7 +35,6 @@ from ._staged import Staged as Staged
 from ._staged import is_staged_name as is_staged_name
 from ._staged_choices import StageChoices as StageChoices
 from ._staged_choices import StagedChoices as StagedChoices
-from ._torchvision import import_torchvision as import_torchvision
 from ._validation import explain as explain
 from ._weights import LoadedWeights as LoadedWeights
 from ._weights import check_weights as check_weights

@@ -13,14 +13,13 @@ from typing import Any
 
 from torch import nn
 
-from edgesearch.plugins import is_import_path
+from edgesearch.plugins import import_torchvision, is_import_path
 from edgesearch.spaces._candidate import STUDENTS, Student
 from edgesearch.spaces._custom_network import build_custom
 from edgesearch.spaces._networks import CifarResNet, Mlp, SmallCnn, make_head
 from edgesearch.spaces._presets import PRESETS
 from edgesearch.spaces._staged import scaled
 from edgesearch.spaces._staged_network import StagedNetwork
-from edgesearch.spaces._torchvision import import_torchvision
 
 
 def build(student: Student, *, channels: int, classes: int, folder: Path | None = None) -> nn.Module:

@@ -229,6 +229,11 @@ class Quantization(Settings):
             raise ValueError(f"backend = 'nndct' quantizes to 8 bits in its own way; leave out backend, or {asked}")
         return self
 
+    @property
+    def from_scratch(self) -> bool:
+        """Whether it is the candidate's first training, so that there is no trained student."""
+        return self.method == "qat" and self.start == "scratch"
+
 
 class Candidate(Settings):
     """One point of the search space."""
@@ -240,11 +245,7 @@ class Candidate(Settings):
 
     @model_validator(mode="after")
     def _possible(self) -> Candidate:
-        if (
-            self.quantization.method == "qat"
-            and self.quantization.start == "scratch"
-            and self.pruning.canonical().method != "none"
-        ):
+        if self.quantization.from_scratch and self.pruning.canonical().method != "none":
             raise ValueError("QAT from scratch trains the unpruned student; pruning needs start = 'trained'")
         if self.pruning.sparse and (self.quantization.method == "qat" or self.quantization.backend == "nndct"):
             other = "method = 'qat'" if self.quantization.method == "qat" else "backend = 'nndct'"
@@ -322,7 +323,7 @@ class Candidate(Settings):
         )
         if quantization.backend != "edgesearch":
             words[-1] += f" {quantization.backend}{' finetuned' if quantization.fast_finetune else ''}"
-        if quantization.method == "qat" and quantization.start == "scratch":
+        if quantization.from_scratch:
             words.append("from scratch")
         return " ".join(words)
 

@@ -48,9 +48,9 @@ class Suggester(Protocol):
 class Range(Settings):
     """Numbers from `low` to `high`, both included; with `step` only multiples of it above `low`."""
 
-    low: float = Field(allow_inf_nan=False)
-    high: float = Field(allow_inf_nan=False)
-    step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    low: float
+    high: float
+    step: float | None = Field(default=None, gt=0)
     log: bool = False
 
     @model_validator(mode="after")

@@ -68,6 +68,12 @@ def complete_candidate(candidate: Candidate, *, folder: Path | None = None) -> C
     return candidate.model_copy(update={"student": student, "pruning": pruning, "quantization": quantization})
 
 
+def without_checksums_of_code(candidate: Candidate) -> Candidate:
+    """The candidate as it is before it is complete: whatever the code is that it names by import path."""
+    parts = {"student": candidate.student, "pruning": candidate.pruning, "quantization": candidate.quantization}
+    return candidate.model_copy(update={name: part.model_copy(update={"source_sha256": ""}) for name, part in parts.items()})
+
+
 def _takes_width(accepted: Mapping[str, inspect.Parameter]) -> bool:
     return "width" in accepted or any(p.kind is p.VAR_KEYWORD for p in accepted.values())
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
+from inspect import Parameter
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from edgesearch.errors import SpaceError
+from edgesearch.plugins import with_torchvision
 from edgesearch.spaces._candidate import Student
 from edgesearch.spaces._custom import factory_of, is_own
 
@@ -27,7 +31,7 @@ def build_custom(student: Student, channels: int, classes: int, folder: Path | N
             offered["classes"] = classes
         offered["channels"] = channels
         taken = {n: v for n, v in offered.items() if n in accepted and not is_own(factory, accepted, student, n)}
-        model = factory(**taken, **student.parameters)
+        model = with_torchvision(lambda: _made(factory, accepted, taken | student.parameters, classes))
     except (Exception, SystemExit) as error:  # whatever the user's own constructor raises
         raise SpaceError(f"student {where!r} cannot be made: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
@@ -39,13 +43,38 @@ def build_custom(student: Student, channels: int, classes: int, folder: Path | N
     return model
 
 
+def _made(factory: Callable[..., Any], accepted: Mapping[str, Parameter], taken: Mapping[str, Any], classes: int) -> Any:
+    """What the factory makes. One that names no number of classes but hands on what else it is given, as torchvision's
+    functions do, is given it where it takes it.
+    """
+    hands_on = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in accepted.values())
+    if not hands_on or {"num_classes", "classes"} & {*accepted, *taken}:
+        return factory(**taken)
+    drawn = torch.get_rng_state()
+    try:
+        return factory(**taken, num_classes=classes)
+    except TypeError as error:
+        if "num_classes" not in str(error):
+            raise
+    torch.set_rng_state(drawn)
+    return factory(**taken)
+
+
 def _refuse_unusable_parameters(model: nn.Module, student: Student) -> None:
-    """SpaceError for a network that no training could start from as it was made."""
+    """SpaceError for a network that no training could start from as it was made, or that is more than its tensors."""
+    for name, value in model.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise SpaceError(
+                f"student {student.architecture!r} cannot be kept: its state_dict holds {name}, a {type(value).__name__} "
+                "(get_extra_state); keep what it needs in tensors, by register_buffer"
+            )
     for name, parameter in model.named_parameters():
         problem = ""
         if parameter.is_meta:
             problem = "is on torch's `meta` device, which keeps no values; make it on the CPU"
-        elif parameter.is_floating_point() and parameter.dtype != torch.float32:
+        elif not parameter.is_floating_point():
+            problem = f"is {parameter.dtype}, which has no gradients; keep constants by register_buffer"
+        elif parameter.dtype != torch.float32:
             problem = f"is {parameter.dtype}; expected torch.float32, which images are: leave .half(), .double() and dtype= out"
         elif not student.weights and not bool(torch.isfinite(parameter).all()):  # else a file may give the values
             problem = "has NaN or infinite values as its class makes it; give it finite ones"

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from edgesearch.errors import SpaceError
 from edgesearch.files import expanded
+from edgesearch.plugins import import_torchvision
 from edgesearch.spaces._candidate import Student
 from edgesearch.spaces._fetch import FetchFailed, fetch
 from edgesearch.spaces._fingerprint import file_fingerprint, weights_fingerprint
-from edgesearch.spaces._torchvision import import_torchvision
 from edgesearch.spaces._weights_file import read_weights
 
 __all__ = ["IMAGENET", "fetch_imagenet", "find_imagenet", "has_imagenet_weights", "imagenet_shapes", "seems_of_imagenet"]

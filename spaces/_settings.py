@@ -28,6 +28,9 @@ class _Refusing(ModelMetaclass):
 
 
 class Settings(BaseModel, metaclass=_Refusing):
-    """A frozen group of settings; unknown keys are refused. Its constructor raises SettingsError for what is not valid."""
+    """A frozen group of settings; unknown keys and numbers that are not finite are refused.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Its constructor raises SettingsError for what is not valid.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

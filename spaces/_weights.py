@@ -129,7 +129,7 @@ def _match(
             )
         return {}, LoadedWeights(random=_counted(own))
     _refuse_several_networks(state, own, student)
-    source = without_prefix(state, own)
+    source = _with_tied(without_prefix(state, own), own)
     _refuse_eight_bits({name: tensor for name, tensor in source.items() if name in own}, student)
     first = next((name for name, tensor in own.items() if tensor.ndim == 4), "")
     taken: dict[str, Tensor] = {}
@@ -170,6 +170,24 @@ def _match(
             "true to start from the others, with a new classifier and what else differs at random, or give weights that fit"
         )
     return taken, loaded
+
+
+def _with_tied(source: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The file's tensors, and those that it has under another name of the same tensor of the network: some tools, as
+    safetensors' `save_model`, write one name alone.
+    """
+    names: dict[tuple[int, torch.Size], list[str]] = {}
+    for name, tensor in own.items():
+        if tensor.numel() and not tensor.is_meta:
+            names.setdefault((tensor.data_ptr(), tensor.shape), []).append(name)
+    tied = {
+        name: source[known]
+        for group in names.values()
+        if (known := next((name for name in group if name in source), None)) is not None
+        for name in group
+        if name not in source
+    }
+    return {**source, **tied} if tied else source
 
 
 def _is_layer(name: str, tensor: Tensor) -> bool:

@@ -70,7 +70,7 @@ def _read_binary(folder: Path) -> RawData:
 
 
 def _read_torchvision(settings: DataSettings, folder: Path) -> RawData:
-    from edgesearch.spaces import import_torchvision
+    from edgesearch.plugins import import_torchvision
 
     dataset = import_torchvision("datasets").CIFAR10
     if settings.download and not _is_unpacked(dataset, folder):

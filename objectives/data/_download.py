@@ -23,7 +23,8 @@ def download(name: str, folder: Path) -> None:
     What is there is not brought again. A file has its name once it is whole; what came of one before the connection broke is
     kept for the next call. Raises DataError where one does not come.
     """
-    from edgesearch.spaces import FetchFailed, import_torchvision
+    from edgesearch.plugins import import_torchvision
+    from edgesearch.spaces import FetchFailed
 
     try:
         for urls, path, md5 in _files(getattr(import_torchvision("datasets"), name), folder):

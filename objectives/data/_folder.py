@@ -119,6 +119,15 @@ def _picture_notes(pictures: Sequence[Picture], white: float | None) -> list[str
             f"the brightest picture of deep grey reaches {max(tops):.1%} of white, so most of the detail is lost; set "
             "`white` to the value that means white"
         )
+    shallow = [picture for picture in pictures if picture.top is None]
+    if shallow and all(picture.pixels.max() < DARK * 255 for picture in shallow):
+        notes.append(
+            f"{with_count(len(shallow))} of 8 bits or of colour, of which none reaches {DARK:.0%} of white, so that they are "
+            "nearly black; of colour of 16 bits the upper 8 are read: where the brightest of them is a camera's 10 or 12 bits, "
+            "scale it before it is stored"
+        )
+    if white is not None and not tops:
+        notes.append(f"white = {white:g} is for deep grey, and no picture is: it was not used")
     clipped = sum(top > 1 for top in tops)
     if clipped:
         notes.append(f"{with_count(clipped)} with values above `white` = {white:g}: these became white")

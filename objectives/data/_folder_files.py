@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def list_pictures(root: Path, own_validation: bool) -> Listing:
     for part, place in roots.items():
         unknown = sorted({p.name for p in _folders(place)} - set(classes))
         if unknown:
-            raise DataError(f"{place} has the class {unknown[0]!r}, which {train} has not")
+            raise DataError(f"{place} has the class {unknown[0]!r}, which {train} has not{_alike(unknown[0], classes)}")
         for label, name in enumerate(classes):
             files, unreachable = _walk(place / name)
             lost += unreachable
@@ -124,6 +125,13 @@ def list_pictures(root: Path, own_validation: bool) -> Listing:
         if part != "train" and not any(entry.part == part for entry in entries):
             raise DataError(f"{place} has no pictures in its class folders; put some there, or move the folder away")
     return Listing(root, roots, classes, tuple(entries), skipped, tuple(sorted(lost)))
+
+
+def _alike(name: str, classes: Sequence[str]) -> str:
+    """What to do where a class has that name in other characters: an accented letter may be one, or two."""
+    if any(unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", known) for known in classes):
+        return " in these characters (an accent may be a part of its letter, or a character of its own); rename one of them"
+    return ""
 
 
 def some(names: Sequence[str]) -> str:

@@ -49,7 +49,7 @@ class DataSettings(Settings):
     own_validation: bool = False
     noise: float = Field(default=0.0, ge=0.0, le=1.0)
     normalisation: NormalisationChoice | None = None
-    white: float | None = Field(default=None, gt=0.0, allow_inf_nan=False)
+    white: float | None = Field(default=None, gt=0.0)
     skip_unreadable: bool = False
     options: dict[str, JsonValue] = Field(default_factory=dict)
     seed: int = Field(default=0, ge=0)

@@ -96,7 +96,10 @@ def _refuse_lost_classes(raw: RawData, train: _Indices, settings: DataSettings) 
     if missing:
         label = min(missing)
         count = int((raw.train.labels == label).sum())
+        others = ["test_images"] if raw.test is None else []
+        others += ["validation_images"] if raw.validation is None else []
+        *most, last = [f"`{name}`" for name in (*others, "calibration_images")]
         raise DataError(
             f"class {raw.classes[label]!r} of {settings.name!r} is left without training images by the splits (of {count}); "
-            "add images of it or leave it out, raise `train_images`, or lower `validation_images` and `calibration_images`"
+            f"add images of it or leave it out, raise `train_images`, or lower {', '.join(most)}{' and ' if most else ''}{last}"
         )

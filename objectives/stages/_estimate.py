@@ -20,7 +20,7 @@ from edgesearch.objectives.stages._pipeline import Pipeline
 from edgesearch.objectives.stages._structure import network_key, structure
 from edgesearch.objectives.training import check_small_epochs, give_back
 from edgesearch.plugins import is_import_path
-from edgesearch.spaces import Candidate, Student, build
+from edgesearch.spaces import Candidate, Student, build, check_weights
 
 #: Parameters of a network whose memory is worth a look for what nobody holds any more.
 _LARGE = 2_000_000
@@ -57,6 +57,7 @@ class Estimator:
         self._channels, self._classes, self.board, self._folder = channels, classes, board, folder
         self._pipeline = pipeline
         self._takes_smaller: dict[str, str] = {}  # by student: why not, or ""
+        self._unfit: dict[str, str] = {}  # by student: why its starting weights are not its own, or ""
         self._known: dict[tuple[str, float, str, int, int], dict[str, float]] = {}
         self._shapes: dict[str, PrunableShape] = {}  # by student: which channels go together is found once
         self._reach: dict[tuple[str, str, int], float] = {}
@@ -69,9 +70,10 @@ class Estimator:
         A pruned candidate is taken as evenly pruned to its ratio; which channels really go is
         decided on trained weights.
 
-        Raises LoweringError naming operations the DPU does not have, GraphError, SpaceError if it cannot be built or does not
-        tell the data set's classes apart or is pruned by the time of a board that has none or cannot be trained on smaller
-        images where the study asks for it, PluginError if its code cannot be imported.
+        Raises LoweringError naming operations the DPU does not have, GraphError, SpaceError if it cannot be built or its
+        starting weights are of another network or it does not tell the data set's classes apart or is pruned by the time of a
+        board that has none or cannot be trained on smaller images where the study asks for it, PluginError if its code cannot
+        be imported.
         """
         if candidate.distillation.kind == "intermediate":
             self._refuse_without_maps(candidate.student)
@@ -173,6 +175,19 @@ class Estimator:
         if self._takes_smaller[key]:
             raise SpaceError(self._takes_smaller[key])
 
+    def _refuse_other_weights(self, model: nn.Module, student: Student) -> None:
+        """SpaceError where the student's starting weights are of another network, of another width perhaps."""
+        key = student.model_dump_json()
+        if key not in self._unfit:
+            self._unfit[key] = ""
+            try:
+                if student.weights:
+                    check_weights(model, student)
+            except SpaceError as error:
+                self._unfit[key] = str(error)
+        if self._unfit[key]:
+            raise SpaceError(self._unfit[key])
+
     def _graph(self, student: Student, ratio: float, target: str, granularity: int) -> Graph:
         if not ratio:
             return self._unpruned(student)[1]
@@ -198,6 +213,7 @@ class Estimator:
 
     def _unpruned(self, student: Student) -> tuple[nn.Module, Graph]:
         model = build(student, channels=self._channels, classes=self._classes, folder=self._folder)
+        self._refuse_other_weights(model, student)
         make_hollow(model, least=_LARGE_TENSOR)
         graph = lower(model, self._input_shape(student), target=self.board.target)
         if graph.output.shape != (self._classes,):
@@ -216,7 +232,7 @@ def _collect(model: nn.Module) -> None:
 
 def _sees_smaller(candidate: Candidate, pipeline: Pipeline) -> bool:
     """Whether one of its trainings begins on smaller images; QAT alone never does."""
-    if candidate.quantization.method == "qat" and candidate.quantization.start == "scratch":
+    if candidate.quantization.from_scratch:
         return False
     return bool(pipeline.train.small_epochs or (candidate.pruning.removes and pipeline.finetune.small_epochs))
 

@@ -21,12 +21,14 @@ _FLOOR = 2e-4
 def begin_as_identity(model: nn.Module) -> None:
     """Let every convolution but the first pass on what it reads: kernels (O, I, K, K) number 0 to min(O, I) are identities.
 
-    Grouped convolutions, and those of even or one-pixel kernels, stay as they are. The idea is S. Zagoruyko's and
+    Grouped convolutions, those of even or one-pixel kernels, and those whose weight is computed, as by `weight_norm`, stay as
+    they are. The idea is S. Zagoruyko's and
     N. Komodakis' (DiracNets, 2017); K. Jordan (2024) uses it as a start of CIFAR-10 networks without shortcuts.
     """
     convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     for layer in convolutions[1:]:
-        if layer.groups == 1 and min(layer.kernel_size) > 1 and all(side % 2 for side in layer.kernel_size):
+        is_plain = layer.groups == 1 and not _is_computed(layer)
+        if is_plain and min(layer.kernel_size) > 1 and all(side % 2 for side in layer.kernel_size):
             nn.init.dirac_(layer.weight[: layer.in_channels])
 
 
@@ -38,11 +40,11 @@ def whiten(model: nn.Module, data: DataSet, size: tuple[int, int]) -> bool:
     divided by its standard deviation; kernels beyond that are random mixtures of all of them. They are not trained (K. Jordan
     2024, "94% on CIFAR-10 in 3.29 seconds", after D. Page 2018). size: height and width that the network reads.
 
-    Returns False, and changes nothing, where the network does not begin with a convolution over the image's channels. Raises
-    DataError where all windows are equal, so that no direction varies.
+    Returns False, and changes nothing, where the network does not begin with a convolution over the image's channels, or its
+    weight is computed, as by `weight_norm`. Raises DataError where all windows are equal, so that no direction varies.
     """
     layer = next((each for each in model.modules() if isinstance(each, nn.Conv2d | nn.Linear)), None)
-    if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or layer.in_channels != data.channels:
+    if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or layer.in_channels != data.channels or _is_computed(layer):
         return False
     windows = _windows(layer, data, size).double()
     if bool((windows == windows[0]).all()):
@@ -60,6 +62,11 @@ def whiten(model: nn.Module, data: DataSet, size: tuple[int, int]) -> bool:
     layer.weight.copy_(torch.cat([paired, rest]).view_as(layer.weight))
     layer.weight.requires_grad_(False)
     return True
+
+
+def _is_computed(layer: nn.Conv2d) -> bool:
+    """Whether its weight follows from other tensors, so that setting it sets nothing."""
+    return "weight" not in layer._parameters
 
 
 def _windows(layer: nn.Conv2d, data: DataSet, size: tuple[int, int]) -> Tensor:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-__all__ = ["kept_numbers", "other_numbers", "seed_numbers", "seed_plain_numbers"]
+__all__ = ["drawn_here", "kept_numbers", "other_numbers", "seed_numbers", "seed_plain_numbers"]
 
 
 def seed_numbers(seed: int) -> None:
@@ -22,6 +22,12 @@ def seed_plain_numbers(seed: int) -> None:
     """Let NumPy's and Python's follow from `seed`."""
     np.random.seed(seed & 0xFFFFFFFF)
     random.seed(seed)
+
+
+def drawn_here() -> tuple[object, ...]:
+    """What is equal as long as nobody draws any of them in this process; those of a GPU are not among them."""
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    return torch.get_rng_state().numpy().tobytes(), random.getstate(), kind, np.asarray(keys).tobytes(), *rest
 
 
 @contextmanager

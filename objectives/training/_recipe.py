@@ -34,20 +34,21 @@ class Recipe(Settings):
     than half the time; the network must take images of both sizes.
     whitened: the first layer tells windows of the training images apart with every direction counted alike, and is not trained.
     identity: the kernels of other convolutions begin as identities, which serves networks without shortcuts. Both are for
-    networks that start from random weights; those that do not begin with a convolution over the image have no whitened layer.
+    networks that start from random weights; those that do not begin with a convolution over the image, or compute its weight,
+    have no whitened layer.
     mixed_precision: bfloat16 where "auto" finds that it pays, always or never.
     """
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=64, ge=2)
     optimizer: Literal["adamw", "sgd", "adam", "muon"] = "adamw"
-    lr: float = Field(default=3e-3, gt=0, allow_inf_nan=False)
-    weight_decay: float = Field(default=1e-2, ge=0, allow_inf_nan=False)
+    lr: float = Field(default=3e-3, gt=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     warmup_epochs: float = Field(default=1.0, ge=0)
     schedule: Literal["cosine", "linear"] = "cosine"
     clip_norm: float = Field(default=0.0, ge=0)
-    average_epochs: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    average_epochs: float = Field(default=0.0, ge=0)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     augmentation: Augmentation | Literal["auto"] = "auto"
     augmentation_strength: float = Field(default=1.0, gt=0, le=2)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from edgesearch.objectives.training._device import out_of_memory
 from edgesearch.objectives.training._distillation import Batch
+from edgesearch.objectives.training._random import drawn_here
 from edgesearch.objectives.training._soft_targets import Second
 
 __all__ = ["Recorded", "clear_workspaces"]
@@ -39,8 +40,9 @@ class Recorded:
     """Called as `step` is, with a batch: the loss. On a CPU it is `step` itself.
 
     step: computes on `device` alone, with parameters that stay where they are, and tells nothing by Python objects but the
-    loss. One that cannot be recorded, since it asks for values or there is no memory for it, is made as it is from then on, and
-    `note` is told once. `clear` takes all gradients away: those that a recording which failed has left were never computed.
+    loss. One that cannot be recorded, since it asks for values, draws numbers on the processor or there is no memory for it, is
+    made as it is from then on, and `note` is told once. `clear` takes all gradients away: those that a recording which failed
+    has left were never computed.
     """
 
     def __init__(
@@ -66,7 +68,11 @@ class Recorded:
             recording = self._record(batch, kind)
         if recording is None:
             self._made[kind] = self._made.get(kind, 0) + 1
-            return self._aside(batch)
+            before = drawn_here()
+            loss = self._aside(batch)
+            if drawn_here() != before:
+                self._give_up("it draws random numbers on the processor, and a recording would repeat what followed from them")
+            return loss
         for place, tensor in zip(_tensors(recording.batch), _tensors(batch), strict=True):
             place.copy_(tensor)
         recording.graph.replay()
@@ -77,6 +83,11 @@ class Recorded:
         self._recordings.clear()
         self._made.clear()
         self._pool = None
+
+    def _give_up(self, why: str) -> None:
+        self.forget()
+        self._device = None
+        self._note(f"steps of this network cannot be recorded for the GPU, which makes them slower: {why}")
 
     def _aside(self, batch: Batch) -> Tensor:
         """A step on the stream that is recorded from, so that nothing that it leaves belongs to another one."""
@@ -96,13 +107,10 @@ class Recorded:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 loss = self._step(own)
         except RuntimeError as error:
-            self.forget()
             self._clear()
-            self._device = None
             cause = _cause(error)
             said = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-            why = "there is no memory for it" if out_of_memory(cause) else said
-            self._note(f"steps of this network cannot be recorded for the GPU, which makes them slower: {why}")
+            self._give_up("there is no memory for it" if out_of_memory(cause) else said)
             return None
         finally:
             clear_workspaces()

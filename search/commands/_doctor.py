@@ -64,7 +64,7 @@ def _installed(package: str) -> str:
 
 
 def _torchvision_models() -> str:
-    from edgesearch.spaces import import_torchvision
+    from edgesearch.plugins import import_torchvision
 
     return f"{len(import_torchvision('models').list_models())} models"
 

@@ -18,6 +18,8 @@ from ._progress import make_progress as make_progress
 from ._proposals import Proposer as Proposer
 from ._ray import RayPool as RayPool
 from ._rejections import Rejections as Rejections
+from ._retries import failed_candidates as failed_candidates
+from ._retries import form as form
 from ._samplers import Maker as Maker
 from ._samplers import samplers as samplers
 from ._scoring import Scoring as Scoring

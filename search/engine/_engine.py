@@ -28,6 +28,7 @@ from edgesearch.search.engine._pace import Pace
 from edgesearch.search.engine._plans import Plans, with_rungs
 from edgesearch.search.engine._priorities import by_length, by_need
 from edgesearch.search.engine._progress import Progress
+from edgesearch.search.engine._retries import failed_candidates
 from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._stages import StageEnd, StageRunner
 from edgesearch.search.engine._stopping import Stopping
@@ -105,7 +106,7 @@ class Engine:
         self._ends = Ends()
         self._told_teacher = False
         self._count = self._wanted = 0  # trials of the study: all, asked for
-        self._take_over(retry_failed)
+        self._take_over(retry_failed, folder)
 
     # --- the loop
 
@@ -144,11 +145,11 @@ class Engine:
     def _show(self) -> None:
         self._progress.update(self._ends.total, self._wanted, {trial.number: trial.waits_for().kind for trial in self._active})
 
-    def _take_over(self, retry_failed: bool) -> None:
+    def _take_over(self, retry_failed: bool, folder: Path | None) -> None:
         """Learn from what is recorded, and go on with the trials of a driver that died."""
         paid: set[str] = set()  # keys of stages
-        under_way, retry = [], []
-        for trial in self._study.get_trials(deepcopy=False):
+        under_way, trials = [], self._study.get_trials(deepcopy=False)
+        for trial in trials:
             self._count += 1
             candidate = Candidate.model_validate(trial.user_attrs["candidate"])
             self._scoring.observe(trial)
@@ -164,14 +165,14 @@ class Engine:
                 kinds = trial.user_attrs.get("stage_seconds") or {}
                 stages = self._plans.stages(candidate) if kinds else []
                 paid |= {part.key for stage in stages if stage.kind in kinds for part in with_rungs(stage)}
-            if trial.state == TrialState.FAIL and retry_failed:
-                retry.append(candidate)
-            else:  # an earlier version may have stored another key for it
+            if trial.state != TrialState.FAIL or not retry_failed:  # an earlier version may have stored another key for it
                 self._intake.has(candidate, trial.user_attrs.get("network_key"), trial.number)
         for active, found in under_way:
             paid.update(found)
             active.credit(paid, self._stages.artifact)
-        for candidate in self._intake.try_again(retry):
+        retry = failed_candidates(trials, folder) if retry_failed else []
+        self._intake.try_again(retry)
+        for candidate in retry:
             for part in self._plans.everything(candidate):
                 self._store.forget_failure(part.kind, part.key)
 

@@ -36,7 +36,7 @@ def main() -> None:
 def _import_all() -> None:
     """What stages, and looks at candidates, begin with; it imports nearly all that they use."""
     from edgesearch import objectives
-    from edgesearch.spaces import import_torchvision
+    from edgesearch.plugins import import_torchvision
 
     for name in ("Estimator", "open_store", "run_stage"):
         getattr(objectives, name)

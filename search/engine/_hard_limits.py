@@ -55,7 +55,7 @@ class HardLimits:
         """
         assert end.infeasible is not None
         self._broken[end.stage.key] = end.infeasible
-        student = trial.artifact("student")
+        student = None if trial.own_student is None else trial.artifacts.get(trial.own_student.key)
         figures = {**end.infeasible, "accuracy": 0.0 if student is None else float(student.figures["accuracy"])}
         return {
             "reason": end.failure,

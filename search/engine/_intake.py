@@ -97,10 +97,9 @@ class Intake:
         if network is not None:
             self._networks.add(network, number, candidate)
 
-    def try_again(self, candidates: list[Candidate]) -> list[Candidate]:
-        """Propose these first, each once; those that a trial has by now, since it succeeded later, are left out."""
-        self._retry = [c for i, c in enumerate(candidates) if c.key not in self._seen and c not in candidates[:i]]
-        return list(self._retry)
+    def try_again(self, candidates: Iterable[Candidate]) -> None:
+        """Propose these first."""
+        self._retry = list(candidates)
 
     @property
     def repeats(self) -> int:

@@ -26,13 +26,14 @@ from edgesearch.search.engine._kills import memory_kills
 from edgesearch.search.engine._on_node import run_on_node
 from edgesearch.search.engine._placement import Request, places
 from edgesearch.search.engine._processes import descendants, is_frozen, is_of_package, is_running, kill, kill_family
+from edgesearch.search.engine._ray_processes import few_processes
 from edgesearch.search.engine._ray_settings import (
     adopt_settings,
-    environment,
     joining_settings,
     keep_quiet,
     let_speak,
     local_settings,
+    own_settings,
     own_sigterm,
 )
 
@@ -182,14 +183,15 @@ class RayPool:
         local = self._address is None
         if local:
             self._server.start()  # its imports take as long as Ray's start
-        with environment(local_settings(self._server.name) if local else joining_settings()):
+        with own_settings(local_settings(self._server.name) if local else joining_settings()):
             import ray
 
             self._ray: Any = ray
             self._daemons, self._board_tasks = {}, {}
-            adopt_settings()
-            before = psutil.Process().children()
             is_theirs = ray.is_initialized()  # somebody's who uses this library; it is told that there can be one alone
+            if not is_theirs:
+                adopt_settings()
+            before = psutil.Process().children()
             try:
                 self._connect(ray)
             except BaseException:
@@ -220,7 +222,7 @@ class RayPool:
             if self._gpus is not None:
                 options["num_gpus"] = self._gpus
         try:
-            with warnings.catch_warnings(), own_sigterm():
+            with warnings.catch_warnings(), own_sigterm(), few_processes() if local else nullcontext():
                 warnings.simplefilter("ignore")
                 ray.init(
                     # RAY_ADDRESS in the environment is not asked: "local" is always an instance of our own.

@@ -14,7 +14,16 @@ from typing import Any
 
 from edgesearch.search.engine._fork_server import ONE_THREAD, SERVER_VARIABLE
 
-__all__ = ["adopt_settings", "environment", "joining_settings", "keep_quiet", "let_speak", "local_settings", "own_sigterm"]
+__all__ = [
+    "adopt_settings",
+    "environment",
+    "joining_settings",
+    "keep_quiet",
+    "let_speak",
+    "local_settings",
+    "own_settings",
+    "own_sigterm",
+]
 
 #: Ray's own function for what workers print, while ours is in its place.
 _printing: list[Any] = []
@@ -102,6 +111,24 @@ def own_sigterm() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread() and on_terminate is not None:
             signal.signal(signal.SIGTERM, on_terminate)
+
+
+@contextmanager
+def own_settings(values: Mapping[str, str]) -> Iterator[None]:
+    """Within it the environment has these, of which `adopt_settings` tells Ray.
+
+    Behind a Ray that did not start, the next one of this process has what is there then: it would look for a token that is
+    gone, and end the process.
+    """
+    try:
+        with environment(values):
+            yield
+    except BaseException:
+        import ray
+
+        if not ray.is_initialized():
+            adopt_settings()
+        raise
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class Stopping:
             return
         is_known = all(f"estimated_{name}" in attributes for name in self._settings.objectives if name != "accuracy")
         if is_known:  # a board of the user's own may tell no speed before it measures
-            trial.student = next((stage for stage in reversed(trial.stages) if stage.kind == "student"), None)
+            trial.student = trial.own_student
         if trial.student is not None:
             trial.rungs = rungs_of(trial.student)
         self._enter(trial.number, trial.candidate, attributes, "" if trial.student is None else trial.student.key)
@@ -84,6 +84,8 @@ class Stopping:
     def observe(self, trial: FrozenTrial, candidate: Candidate) -> None:
         """Learn from a trial that ended in an earlier run."""
         account = trial.user_attrs.get("stopped") or trial.user_attrs.get("rungs") or {}
+        if candidate.quantization.from_scratch:  # an earlier version took its teacher for its student
+            account = {}
         self._stopped.pop(trial.user_attrs.get("again", -1), None)
         if not self._ends or trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
             return

@@ -35,6 +35,13 @@ class ActiveTrial:
         """The artifact of the candidate's stage of this kind, if it has one and it is there."""
         return next((self.artifacts.get(stage.key) for stage in self.stages if stage.kind == kind), None)
 
+    @property
+    def own_student(self) -> Stage | None:
+        """The training of the candidate's student, which its teacher's may look like; None for QAT from scratch."""
+        if self.candidate.quantization.from_scratch:
+            return None
+        return next((stage for stage in reversed(self.stages) if stage.kind == "student"), None)
+
     def ready(self, find: Callable[[Stage], Artifact | None]) -> list[Stage]:
         """The missing stages that all inputs are there for; `find` looks an artifact up."""
         ready = []

@@ -30,4 +30,6 @@ def stored_artifact(store: ArtifactStore, record: Record, kind: str) -> Artifact
 def float_artifact(store: ArtifactStore, record: Record) -> Artifact | None:
     """The float network that was quantized; None for QAT from scratch, which has none."""
     kind = next((kind for kind in FLOAT_STAGES if kind in record.artifacts), None)
-    return None if kind is None else stored_artifact(store, record, kind)
+    if kind is None or record.candidate.quantization.from_scratch:  # of which "student" is its teacher, or what it learns from
+        return None
+    return stored_artifact(store, record, kind)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage, teaching_figures
 from edgesearch.search.engine import StageRunner, make_pool, run_stages
-from edgesearch.search.library._inputs import Inputs, check_code, check_vitis
+from edgesearch.search.library._findings import normalisation_findings
+from edgesearch.search.library._inputs import Inputs, check_code, check_teacher, check_vitis
 from edgesearch.search.library._starts import fetch_weights
 from edgesearch.search.library._stores import study_store
 from edgesearch.search.study import Home, is_worse_teacher, teacher_sentence
@@ -31,15 +32,21 @@ def evaluate_candidate(
     """The candidate's figures; with `test` also test_accuracy and float_test_accuracy.
 
     Stages that the store has are not run again; it is the one that the `stored` study was run with, where the settings name
-    none. Raises StudyError when a stage fails, with its reason and its log, and PluginError, before anything is trained, for
-    code that cannot be imported.
+    none. Raises StudyError when a stage fails, with its reason and its log, and before anything is trained PluginError for code
+    that cannot be imported, and SpaceError for starting weights of another network.
     """
     candidate = inputs.complete(candidate)
     estimate = inputs.estimator.estimate(candidate)
     measured = inputs.plan(candidate)
     check_code(inputs.settings, candidate)
+    if candidate.distillation.kind == "intermediate":  # which the study may leave out
+        check_teacher(inputs, candidate)
     check_vitis(inputs.settings, candidate)
     fetch_weights(inputs.settings, note, [candidate])
+    teacher = inputs.settings.teacher if any(stage.kind == "teacher" for stage in measured.walk()) else None
+    for student in (candidate.student, *([] if teacher is None else [teacher])):
+        for sentence in normalisation_findings(student, inputs.settings, inputs.data):
+            note(sentence)
     home.prepare()
     store = study_store(inputs.settings, home, stored=stored, warn=note)
     speed = f"about {estimate['fps']:,.0f} FPS before training" if "fps" in estimate else "FPS: measured by the board"

@@ -20,11 +20,8 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
     severities = {f"note: {note}": "note" for note in data.notes} | dict.fromkeys(_duplicates(data), "warning")
     teacher = [settings.teacher] if settings.teacher is not None else []
     for student in (*teacher, *_named(settings)):
-        warnings = [normalisation_warning(student, data.normalisation, data.channels)]
-        if settings.data.normalisation is None:
-            warnings += _likely(student, data)
-        for warning in filter(None, warnings):
-            severities.setdefault(f"warning: {warning}", "warning")
+        for warning in normalisation_findings(student, settings, data):
+            severities.setdefault(warning, "warning")
     for student in _students(settings):
         try:
             model = build(student, channels=data.channels, classes=len(data.classes), folder=settings.folder)
@@ -39,6 +36,14 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
             where = "" if of_input else f"{student.family}: "
             severities.setdefault(f"{finding.severity}: {where}{finding.message}", finding.severity)
     return sorted(severities, key=lambda sentence: severities[sentence] != "warning")
+
+
+def normalisation_findings(student: Student, settings: StudyFile, data: DataSet) -> list[str]:
+    """Sentences where a student starts from weights that know pixels on another scale than it is shown them."""
+    warnings = [normalisation_warning(student, data.normalisation, data.channels)]
+    if settings.data.normalisation is None:
+        warnings += _likely(student, data)
+    return [f"warning: {warning}" for warning in filter(None, warnings)]
 
 
 def _duplicates(data: DataSet) -> list[str]:

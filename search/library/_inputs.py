@@ -137,33 +137,31 @@ def _toolchain(settings: StudyFile) -> tuple[str, str]:
         return "", str(error)
 
 
-def check_teacher(inputs: Inputs) -> None:
-    """Raise SpaceError for a teacher that students cannot learn from.
+def check_teacher(inputs: Inputs, *candidates: Candidate) -> None:
+    """Raise SpaceError for a teacher that students cannot learn from: those of the study, and these candidates.
 
-    That is one of the user's own that does not tell the data set's classes apart, one that takes no smaller images where its
-    recipe shows them first, and one without feature maps where these are to be compared.
+    That is one that cannot take its images or does not tell the data set's classes apart, one that takes no smaller images
+    where its recipe shows them first, and one without feature maps where these are to be compared.
     """
     settings, data = inputs.settings, inputs.data
     teacher = settings.pipeline.teacher
     if teacher is None:
         return
     student, shape = teacher.student, {"channels": data.channels, "classes": len(data.classes)}
-    if is_import_path(student.architecture):
-        check_outputs(build(student, **shape, folder=settings.folder), student, **shape, trains=not teacher.trained)
+    model, size = build(student, **shape, folder=settings.folder), student.input_size
+    check_outputs(model, student, **shape, trains=is_import_path(student.architecture) and not teacher.trained)
     if teacher.recipe.small_epochs and not teacher.trained:
-        model, size = build(student, **shape, folder=settings.folder), student.input_size
         try:
             check_small_epochs(model, data.channels, (size, size))
         except TrainingError as error:
             raise SpaceError(f"teacher.recipe: {error}") from error
-    kinds = {c.distillation.kind for c in settings.candidates} | set(settings.space.distillation if settings.space else ())
-    if "intermediate" in kinds:
-        model, size = build(student, **shape, folder=settings.folder), student.input_size
-        if not find_stages(model, (data.channels, size, size)):
-            raise SpaceError(
-                f"distillation = 'intermediate' compares feature maps, and the teacher, {student.name}, has none; give another "
-                "teacher, or use logit distillation"
-            )
+    kinds = {c.distillation.kind for c in (*settings.candidates, *candidates)}
+    kinds |= set(settings.space.distillation if settings.space else ())
+    if "intermediate" in kinds and not find_stages(model, (data.channels, size, size)):
+        raise SpaceError(
+            f"distillation = 'intermediate' compares feature maps, and the teacher, {student.name}, has none; give another "
+            "teacher, or use logit distillation"
+        )
 
 
 def check_vitis(settings: StudyFile, *candidates: Candidate) -> None:
@@ -213,7 +211,7 @@ def unsupported_students(inputs: Inputs) -> list[str]:
     errors: list[EdgesearchError] = []
     for student in students:
         try:
-            inputs.estimator.estimate(Candidate(student=student))
+            inputs.estimator.estimate(Candidate(student=student.model_copy(update={"weights": "", "weights_sha256": ""})))
         except EdgesearchError as error:
             errors.append(error)
     if len(errors) == len(students):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import ArtifactStore, seconds_taken
 from edgesearch.search.report import run_of
-from edgesearch.search.study import StudyFile, StudyView
+from edgesearch.search.study import StudyFile, StudyView, load_study
 
 __all__ = ["results_of"]
 
@@ -20,7 +22,16 @@ def results_of(view: StudyView, settings: StudyFile, store: ArtifactStore, *, fi
     spent = _totals(item for record in view.records for item in record.stage_seconds.items())
     # What complete trials stand on may come from another study; what trials took that stopped or failed is in no artifact.
     seconds = {kind: max(kept.get(kind, 0.0), spent.get(kind, 0.0)) for kind in kept | spent}
-    return run_of(view, settings.to_json(), [artifact.made_by for artifact in artifacts], seconds, file=file)
+    made_by, own = [artifact.made_by for artifact in artifacts], _own_settings(settings.folder, file)
+    return run_of(view, settings.to_json(), made_by, seconds, file=file, own=own)
+
+
+def _own_settings(folder: Path, file: str) -> dict[str, Any] | None:
+    """The settings that a study's file has by itself; None where it is not there, or not what it was."""
+    try:
+        return load_study(str(folder / file) if file.endswith(".toml") else file).to_json()
+    except EdgesearchError:
+        return None
 
 
 def _totals(items: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -22,6 +22,8 @@ from edgesearch.search.engine import (
     Progress,
     StageRunner,
     Summary,
+    failed_candidates,
+    form,
     look_at,
     make_pool,
     run_stages,
@@ -46,9 +48,8 @@ from edgesearch.search.study import (
     read_study,
     store_places,
     store_use,
-    without_code,
 )
-from edgesearch.spaces import Candidate, identity
+from edgesearch.spaces import Candidate
 
 #: Finished trials whose keys are made again when a study is resumed; of more a part stands for all.
 _LOOKED_AT = 200
@@ -165,7 +166,7 @@ def run_study(
                     foresight=foresight,
                     retry_failed=retry_failed,
                 )
-                summary = engine.run(_with_retries(study, trials) if retry_failed else trials)
+                summary = engine.run(_with_retries(settings, study, trials) if retry_failed else trials)
                 runner = _stage_runner(settings, store, pool, logs, progress)
                 ledger = Ledger(study, lease, say=progress.note)
                 _test_chosen(inputs, study, runner, ledger)
@@ -191,14 +192,10 @@ def _asked_for(settings: StudyFile, study: optuna.Study) -> int:
     if settings.space is not None:
         return settings.trials
     tried = [Candidate.model_validate(trial.user_attrs["candidate"]) for trial in study.get_trials(deepcopy=False)]
-    keys, forms = {candidate.key for candidate in tried}, [_without_code(candidate) for candidate in tried]
+    keys, forms = {candidate.key for candidate in tried}, {form(candidate) for candidate in tried}
     untried = [candidate for candidate in settings.candidates if candidate.key not in keys]
-    is_changed = any(_without_code(candidate) in forms for candidate in untried)
+    is_changed = any(form(candidate) in forms for candidate in untried)
     return max(settings.trials, len(tried) + len(untried)) if is_changed else settings.trials
-
-
-def _without_code(candidate: Candidate) -> object:
-    return without_code(identity(candidate.canonical()))
 
 
 def _is_open(study: optuna.Study, trials: int, retry_failed: bool) -> bool:
@@ -208,16 +205,10 @@ def _is_open(study: optuna.Study, trials: int, retry_failed: bool) -> bool:
     return len(states) < trials or TrialState.RUNNING in states or is_failed_tried
 
 
-def _with_retries(study: optuna.Study, trials: int) -> int:
-    """`trials`, or as many more as there have to be for the candidates of failed trials to be tried again.
-
-    What failed once and succeeded since, or is tried just now, is not tried again.
-    """
-    keys: dict[bool, set[str]] = {True: set(), False: set()}
+def _with_retries(settings: StudyFile, study: optuna.Study, trials: int) -> int:
+    """`trials`, or as many more as there have to be for the candidates of failed trials to be tried again."""
     recorded = study.get_trials(deepcopy=False)
-    for trial in recorded:
-        keys[trial.state == TrialState.FAIL].add(Candidate.model_validate(trial.user_attrs["candidate"]).key)
-    return max(trials, len(recorded) + len(keys[True] - keys[False]))
+    return max(trials, len(recorded) + len(failed_candidates(recorded, settings.folder)))
 
 
 def made_otherwise(inputs: Inputs, study: optuna.Study) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
 
 from edgesearch.board_eval import SimulatedBoard
-from edgesearch.errors import StudyError
+from edgesearch.errors import DataError, StudyError
 from edgesearch.objectives import DataSet
 from edgesearch.search.library._inputs import Inputs
 from edgesearch.search.study import StudyFile, refuse_changes
@@ -28,6 +30,18 @@ def same_inputs(inputs: Inputs, settings: StudyFile, study: optuna.Study | None)
         refuse_changes(study, settings)
         refuse_other_inputs(inputs, study)
     return inputs
+
+
+@contextmanager
+def moved_data(root: Path | None) -> Iterator[None]:
+    """Within it, a DataError on a data set that is not where the stored study has it says what to do if both were moved."""
+    try:
+        yield
+    except DataError as error:
+        if root is None or root.exists():
+            raise
+        again = "`edgesearch optimize FILE`, given once from the study's new place, stores where they are now"
+        raise DataError(f"{error}; if they were moved together with their study, {again}") from error
 
 
 def refuse_other_inputs(inputs: Inputs, study: optuna.Study) -> None:

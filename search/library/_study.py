@@ -328,9 +328,11 @@ class Study:
         if self._opened is not None:
             return self._opened
         from edgesearch.search.library._inputs import read_inputs
-        from edgesearch.search.library._sameness import same_inputs
+        from edgesearch.search.library._sameness import moved_data, same_inputs
 
-        return same_inputs(read_inputs(self.settings, to_run=False), self.settings, self._stored())
+        with moved_data(self.settings.data.root):
+            inputs = read_inputs(self.settings, to_run=False)
+        return same_inputs(inputs, self.settings, self._stored())
 
     def _stored(self) -> optuna.Study | None:
         if self._opened is not None and not is_stored(self.name, self.storage, self.home):

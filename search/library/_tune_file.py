@@ -50,7 +50,7 @@ def tuned_text(text: str, target: Target, settings: Mapping[str, Any], *, name: 
     if teaching and "space" in document:
         document["space"].update({key: [value] for key, value in teaching.items()})
     for candidate in document.get("candidates", ()):
-        is_of = candidate["student"]["architecture"] == target.student.architecture
+        is_of = candidate["student"]["architecture"] == target.name
         if is_of and candidate.get("distillation", {}).get("kind", "none") == target.candidate.distillation.kind and teaching:
             candidate["distillation"].update(teaching)
     return tomlkit.dumps(document)

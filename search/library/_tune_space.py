@@ -53,11 +53,12 @@ def rungs(epochs: int) -> tuple[int, ...]:
 class Target:
     """The study's teacher (`kind` "teacher"), or one of its students in one form ("student").
 
-    `candidate` is the student with the way in which it is taught; for the teacher it says nothing. The teacher's views are
-    fixed in `pipeline`, so that one teacher serves every augmentation of its students.
+    `name` is what the study's file calls it. `candidate` is the student with the way in which it is taught; for the teacher it
+    says nothing. The teacher's views are fixed in `pipeline`, so that one teacher serves every augmentation of its students.
     """
 
     kind: Literal["teacher", "student"]
+    name: str
     candidate: Candidate
     pipeline: Pipeline
     conditions: Conditions
@@ -81,7 +82,7 @@ class Target:
             pipeline = pipeline.model_copy(update={"teacher": teacher.model_copy(update={"recipe": own})})
         if name != TEACHER:
             candidate = inputs.complete(_student(name, settings, distillation))
-            return cls("student", candidate, pipeline, inputs.conditions, inputs.data.name)
+            return cls("student", name, candidate, pipeline, inputs.conditions, inputs.data.name)
         if teacher is None:
             raise StudyError(
                 f"study {settings.name!r} has no [teacher] to tune; name one of its students: {', '.join(_names(settings))}"
@@ -93,7 +94,7 @@ class Target:
             )
         if distillation is not None:
             raise StudyError("a teacher is trained without a teacher; leave --distillation out")
-        return cls("teacher", Candidate(student=teacher.student), pipeline, inputs.conditions, inputs.data.name)
+        return cls("teacher", name, Candidate(student=teacher.student), pipeline, inputs.conditions, inputs.data.name)
 
     @property
     def student(self) -> Student:
@@ -173,7 +174,7 @@ class Target:
     def to_text(self) -> str:
         """As JSON, for another process."""
         conditions = {**asdict(self.conditions), "allow": list(self.conditions.allow)}
-        fields = {"kind": self.kind, "data_name": self.data_name, "conditions": conditions}
+        fields = {"kind": self.kind, "name": self.name, "data_name": self.data_name, "conditions": conditions}
         models = {"candidate": self.candidate, "pipeline": self.pipeline}
         return json.dumps(fields | {name: model.model_dump(mode="json") for name, model in models.items()})
 
@@ -184,6 +185,7 @@ class Target:
         conditions = content["conditions"]
         return cls(
             kind=content["kind"],
+            name=content["name"],
             candidate=Candidate.model_validate(content["candidate"]),
             pipeline=Pipeline.model_validate(content["pipeline"]),
             conditions=Conditions(**{**conditions, "allow": tuple(conditions["allow"])}),

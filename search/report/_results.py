@@ -17,7 +17,8 @@ from edgesearch.files import parse_json, write_atomically
 from edgesearch.search.study import STAGES, Record, StudyFile, StudyView, pareto_front
 
 FORMAT = 1
-_BOARD, _SCORE = (StudyFile.model_fields[name].default for name in ("board", "score"))
+#: What the command line may say in a study file's place, and what a file means that does not.
+_DEFAULTS = {name: StudyFile.model_fields[name].default for name in ("seed", "board", "boards", "score")}
 #: Figures of a trial that are kept, in this order, where it has them.
 _FIGURES = (
     "accuracy",
@@ -40,12 +41,14 @@ def run_of(
     seconds: Mapping[str, float],
     *,
     file: str | None = None,
+    own: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One study as a run of a results file, as JSON values.
 
     `settings` are the study's as they are stored; where its files and its store lie is left out. `made_by` is what the store
     says of the machines that made its artifacts, `seconds` how long they took, by kind of stage. `file` is the study file's
-    name, or that of a bundled study; None: the study's.
+    name, or that of a bundled study; None: the study's. `own` are the settings that the file itself has, None where it is not
+    there any more: the command says in full what the command line may have changed of them.
     """
     made_by = list(made_by)
     threads = _all_of(made_by, "threads")
@@ -53,7 +56,7 @@ def run_of(
     complete = [record for record in view.records if record.is_complete]
     return {
         "study": view.name,
-        "command": _command(view, settings, threads, file or view.name),
+        "command": _command(view, settings, threads, file or view.name, own),
         "settings": _without_places(settings),
         "validation_images": view.validation_images,
         "machine": {"processors": _all_of(made_by, "processor"), "device": _all_of(made_by, "device"), "threads": threads},
@@ -88,17 +91,27 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     return runs
 
 
-def _command(view: StudyView, settings: Mapping[str, Any], threads: Sequence[int], file: str) -> str:
+def _command(
+    view: StudyView, settings: Mapping[str, Any], threads: Sequence[int], file: str, own: Mapping[str, Any] | None
+) -> str:
+    def differs(*names: str) -> bool:
+        return own is None or any(_setting(settings, name) != _setting(own, name) for name in names)
+
     words = ["edgesearch optimize", shlex.quote(file)]
-    words += ["--name", shlex.quote(view.name)] if Path(file).stem != view.name else []
+    words += ["--name", shlex.quote(view.name)] if own is None or own.get("name") != view.name else []
     ended = sum(record.state != "RUNNING" for record in view.records)
     is_open = settings.get("space") or ended < len(settings.get("candidates") or ())
     words += ["--trials", str(ended)] if ended and is_open else []
-    for name in (settings.get("board", _BOARD), *settings.get("boards", ())):
-        words += ["--board", shlex.quote(_placeless(name))] if name != _BOARD else []
-    words += ["--score", settings["score"]] if settings.get("score", _SCORE) != _SCORE else []
-    words += ["--seed", str(settings["seed"])] if settings.get("seed") else []
+    for name in (_setting(settings, "board"), *_setting(settings, "boards")) if differs("board", "boards") else ():
+        words += ["--board", shlex.quote(_placeless(name))]
+    words += ["--score", _setting(settings, "score")] if differs("score") else []
+    words += ["--seed", str(_setting(settings, "seed"))] if differs("seed") else []
     return " ".join(words + (["--threads-per-stage", str(threads[0])] if len(threads) == 1 and threads[0] != 1 else []))
+
+
+def _setting(settings: Mapping[str, Any], name: str) -> Any:
+    value = settings.get(name, _DEFAULTS[name])
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _without_places(settings: Mapping[str, Any]) -> dict[str, Any]:

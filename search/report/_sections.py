@@ -122,7 +122,7 @@ def _rejection(view: StudyView, reason: str) -> str:
     limit = view.constraints.get(reason)
     if limit is not None:
         return f"for {describe_limit(reason, limit)}"
-    return "that the DPU cannot run" if reason == "unsupported" else reason
+    return "that the DPU or edgesearch cannot run" if reason == "unsupported" else reason
 
 
 def _winners(picture: FrontPicture) -> list[Card]:

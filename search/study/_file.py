@@ -50,9 +50,9 @@ class Constraints(Settings):
     """Hard limits. All but accuracy are known before anything is trained, and checked then."""
 
     min_accuracy: float | None = Field(default=None, ge=0, le=1)
-    min_fps: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    max_latency_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    max_size_bytes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    min_fps: float | None = Field(default=None, gt=0)
+    max_latency_ms: float | None = Field(default=None, gt=0)
+    max_size_bytes: float | None = Field(default=None, gt=0)
 
     def violations(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Constraint -> by how much it is violated, for those that `metrics` speaks of and violates."""

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from edgesearch.board_eval import find_board
-from edgesearch.errors import EdgesearchError, StudyError
+from edgesearch.errors import DataError, EdgesearchError, PluginError, StoreError, StudyError
 from edgesearch.files import write_atomically
 from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, Store, load_data, plan, run_stage, stage_specs
 from edgesearch.objectives.stages import Context
@@ -36,8 +36,9 @@ _CHOSEN = "pruned "
 def record_study(study: StudyFile, folder: Path, *, note: Callable[[str], object] = print) -> Table:
     """Make every stage of every candidate of the study's space; what is in `folder` is not made again.
 
-    Stages that fail are recorded with the reason. Raises StudyError for a study without a space, and for a folder in which
-    another study was begun; DataError and TargetError as a run of the study would.
+    Stages that fail are recorded with the reason. Raises StudyError for a study without a space, or with one that has no end,
+    and for a folder in which another study was begun; DataError, PluginError, StoreError and TargetError as a run of the study
+    would.
     """
     if study.space is None:
         raise StudyError(f"study {study.name!r} has no [space] whose candidates could be recorded; add one")
@@ -54,11 +55,14 @@ class _Recorder:
 
     def __init__(self, study: StudyFile, folder: Path) -> None:
         torch.set_num_threads(1)
-        self.study, self._store = study, Store(folder / "store")
+        self._store = Store(folder / "store")
         self._lines = folder / "entries.jsonl"
         self._data: DataSet = load_data(study.data, folder=study.folder)
         board = find_board(study.board, folder=study.folder, compiler=study.compiler, allow=study.allow)
-        self._estimator = Estimator(channels=self._data.channels, classes=len(self._data.classes), board=board)
+        self.study = study = study.resolved(granularity=board.target.channel_parallel)  # as a run makes its candidates
+        self._estimator = Estimator(
+            channels=self._data.channels, classes=len(self._data.classes), board=board, folder=study.folder
+        )
         self._conditions = Conditions.of(self._data, study.pipeline, board, seed=study.seed)
         self._claim(folder)
         self.entries: dict[str, Recorded] = {entry.name: entry for entry in self._read()}
@@ -116,7 +120,11 @@ class _Recorder:
         started = time.process_time()
         try:
             with redirect_stdout(lines):
-                artifact = run_stage(stage, self._store, data_settings=self.study.data.model_dump(mode="json"))
+                artifact = run_stage(
+                    stage, self._store, data_settings=self.study.data.model_dump(mode="json"), folder=self.study.folder
+                )
+        except (PluginError, DataError, StoreError):  # of this moment, and no property of the candidate
+            raise
         except EdgesearchError as error:
             entry = Recorded(name, time.process_time() - started, failure=str(error))
         else:
@@ -142,7 +150,7 @@ class _Recorder:
         Each is trained to in a run of its own, from the checkpoint of the one before, which `stage` itself goes on from.
         """
         settings: Any = stage_specs().find(stage.kind).settings_of(stage)
-        context = Context(stage, settings, self._store, self._data, "cpu", lambda line: None)
+        context = Context(stage, settings, self._store, self._data, "cpu", lambda line: None, self.study.folder)
         self._store.checkpoints(stage.key).clear()  # of an earlier run, whose seconds are not known
         checkpoints = _Timed(self._store.checkpoints(stage.key))
         epochs: list[Epoch] = []

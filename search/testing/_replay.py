@@ -113,6 +113,7 @@ def replay(
     """
     table = digits_table() if table is None else table
     settings = (table.study if study is None else study).model_copy(update={"seed": seed})
+    settings = settings.resolved(granularity=table.board.target.channel_parallel)
     _refuse_others(table, settings)
     store = MemoryStore()
     pool = ReplayPool(table, store, workers=workers)
@@ -122,7 +123,7 @@ def replay(
         try:
             engine = Engine(
                 study=optuna_study,
-                settings=settings.resolved(granularity=table.board.target.channel_parallel),
+                settings=settings,
                 conditions=table.conditions,
                 estimator=RecordedEstimator(table),
                 store=store,

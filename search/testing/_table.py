@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 from edgesearch.board_eval import Board, find_board
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Conditions, Stage, plan
-from edgesearch.search.engine import walk
+from edgesearch.search.engine import Endless, walk
 from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Candidate, Space
 
@@ -75,11 +76,19 @@ class Recorded:
 def what_is(stage: Stage, kind: str = "") -> str:
     """The stage's kind (or that of another of the same candidate) and the candidate's parts that decide it, as JSON."""
     name = kind or stage.kind
+    if name == stage.kind == "logits" and (teacher := stage.inputs["teacher"]).kind == "student":  # by itself, perhaps
+        return _name(name, _parts(teacher))
     return _name(name, {} if name in _COMMON else _parts(stage))
 
 
 def _name(kind: str, parts: Mapping[str, Any]) -> str:
     return json.dumps([kind, parts], sort_keys=True, separators=(",", ":"))
+
+
+def _without_quantization(name: str) -> str:
+    """The parts of a stage of that name that decide its network before it is quantized, as JSON."""
+    parts = {part: value for part, value in json.loads(name)[1].items() if part != "quantization"}
+    return _name("", parts)
 
 
 def _parts(stage: Stage) -> dict[str, Any]:
@@ -152,15 +161,26 @@ class Table:
 
     def limited(self, stage: Stage) -> Mapping[str, Any]:
         """What is known of a pruned network once its channels are chosen: the figures that it has when it is measured."""
-        parts = json.loads(what_is(stage))[1]
-        entry = self._by_name.get(_name("measured", parts | {"quantization": {}}))
+        entry = self._measured.get(_without_quantization(what_is(stage)))
         return {} if entry is None else {name: value for name, value in entry.figures.items() if "accuracy" not in name}
+
+    @cached_property
+    def _measured(self) -> dict[str, Recorded]:
+        """By a network's parts without its quantization, the smallest that was measured of it."""
+        found: dict[str, Recorded] = {}
+        for entry in sorted(self.entries, key=lambda entry: float(entry.figures.get("size_bytes", math.inf))):
+            if entry.kind == "measured" and not entry.failure:
+                found.setdefault(_without_quantization(entry.name), entry)
+        return found
 
     def find(self, name: str) -> Recorded:
         """What was recorded under a stage's name; raises LookupError where there is nothing."""
-        if name not in self._by_name:
+        found = self._by_name.get(name)
+        if found is None and json.loads(name)[0] == "logits":  # tables of earlier versions have one for all
+            found = self._by_name.get(_name("logits", {}))
+        if found is None:
             raise LookupError(f"the table of study {self.study.name!r} has no stage {name}")
-        return self._by_name[name]
+        return found
 
     def save(self, path: Path) -> None:
         """Write it as compressed JSON; equal tables give equal bytes."""
@@ -174,26 +194,34 @@ class Table:
         path.write_bytes(gzip.compress(json.dumps(content, separators=(",", ":")).encode(), mtime=0))
 
     @classmethod
-    def load(cls, path: Path) -> Table:
-        """Read it; raises StudyError for what is no table, or one of another version."""
+    def load(cls, path: Path, *, folder: Path | None = None) -> Table:
+        """Read it; the study's own code is looked for in `folder` (default: the working directory).
+
+        Raises StudyError for what is no table, or one of another version.
+        """
         try:
             content = json.loads(gzip.decompress(path.read_bytes()))
             if content["format"] != _FORMAT:
                 raise StudyError(f"{path} is a table of format {content['format']}, expected {_FORMAT}; record it again")
             entries = tuple(Recorded.from_json(entry) for entry in content["entries"])
-            study = StudyFile.parse(content["study"], where=str(path))
+            study = StudyFile.parse(content["study"], where=str(path), folder=folder)
             return cls(study, entries, content["estimates"], content["images"])
         except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
             raise StudyError(f"{path} is no recorded study ({error}); make one with edgesearch.testing.record_study") from error
 
 
 def candidates_of(space: Space) -> Iterator[Candidate]:
-    """Every candidate of a space, each once; raises Endless where it has a range without steps."""
+    """Every candidate of a space, each once; raises StudyError where it has a range without steps."""
     seen = set()
-    for candidate, _ in walk(space):
-        if candidate.key not in seen:
-            seen.add(candidate.key)
-            yield candidate
+    try:
+        for candidate, _ in walk(space):
+            if candidate.key not in seen:
+                seen.add(candidate.key)
+                yield candidate
+    except Endless as error:
+        raise StudyError(
+            "the space has a range without steps, and so no last candidate; give it a `step`, or a list of values"
+        ) from error
 
 
 def _rounded(value: Any) -> Any:

@@ -8,5 +8,6 @@ from __future__ import annotations
 from edgesearch.plugins._calling import calling
 from edgesearch.plugins._loading import is_import_path, load, source_fingerprint
 from edgesearch.plugins._registry import Registry
+from edgesearch.plugins._torchvision import import_torchvision, with_torchvision
 
-__all__ = ["Registry", "calling", "is_import_path", "load", "source_fingerprint"]
+__all__ = ["Registry", "calling", "import_torchvision", "is_import_path", "load", "source_fingerprint", "with_torchvision"]

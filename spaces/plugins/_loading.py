@@ -11,12 +11,14 @@ import importlib
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 from edgesearch.errors import PluginError
 from edgesearch.plugins._beside import beside, lock
 from edgesearch.plugins._source import is_installed, locate, root_of
+from edgesearch.plugins._torchvision import with_torchvision
 
 #: Fingerprint of the files when the module of that name was imported here.
 _imported: dict[str, str] = {}
@@ -75,7 +77,7 @@ def _import(name: str, folder: Path | None, fingerprint: str, what: str) -> Modu
         _forget(name)
         importlib.invalidate_caches()
         try:
-            module = importlib.import_module(name)
+            module = with_torchvision(partial(importlib.import_module, name))
         except (Exception, SystemExit) as error:  # whatever the user's own module raises when it is imported
             where = "" if folder is None else f" from {str(folder)!r} or"
             raise PluginError(

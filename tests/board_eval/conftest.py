@@ -140,7 +140,7 @@ def resnet20_float(reference_data: Path) -> nn.Module:
 @pytest.fixture(scope="session")
 def squeezenet_float(reference_data: Path) -> nn.Module:
     """torchvision's squeezenet1_0 with ten classes and the golden float weights."""
-    from edgesearch.spaces._torchvision import import_torchvision
+    from edgesearch.plugins import import_torchvision
 
     model = import_torchvision().models.squeezenet1_0(num_classes=10)
     return load_weights(model, reference_data / "golden" / "squeezenet" / "squeezenet1_0_cifar10.npz")

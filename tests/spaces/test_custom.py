@@ -91,6 +91,15 @@ class Endless(Net):
     def __init__(self, num_classes):
         super().__init__(num_classes, 1)
         self[0].bias.data[1] = float("nan")
+class Counting(Net):
+    def __init__(self, num_classes):
+        super().__init__(num_classes, 1)
+        self.order = nn.Parameter(torch.tensor([2, 1]), requires_grad=False)
+class Saying(Net):
+    def __init__(self, num_classes):
+        super().__init__(num_classes, 1)
+    def get_extra_state(self):
+        return {"version": 3}
 def broken():
     raise RuntimeError("no such thing")
 def leaving():
@@ -157,6 +166,8 @@ def test_what_makes_no_network_is_one_sentence(folder: Path, name: str, kind: ty
         ("Typed", {"kind": "float16"}, "its 0.weight is torch.float16; expected torch.float32"),
         ("Typed", {"kind": "meta"}, "its 0.weight is on torch's `meta` device"),
         ("Endless", {}, "its 0.bias has NaN or infinite values as its class makes it"),
+        ("Counting", {}, "its order is torch.int64, which has no gradients; keep constants by register_buffer"),
+        ("Saying", {}, r"its state_dict holds _extra_state, a dict \(get_extra_state\); keep what it needs in tensors"),
     ],
 )
 def test_a_network_that_no_training_could_start_from_is_refused(
@@ -309,3 +320,33 @@ def test_a_network_may_import_its_neighbours_as_it_is_made_and_as_it_runs(folder
     assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
     assert lower(network, (1, 8, 8)).output.shape == (3,)
     assert sys.path == path
+
+
+HANDING_ON = """
+import torch
+from torch import nn
+class Net(nn.Linear):
+    def __init__(self, num_classes=10):
+        super().__init__(4, num_classes)
+def handed(*, progress=True, **rest):
+    return Net(**rest)
+def refusing(**rest):
+    torch.rand(3)
+    return nn.Linear(4, 10, **rest)
+"""
+
+
+def test_a_factory_that_hands_on_its_arguments_is_told_the_classes_where_it_takes_them(tmp_path: Path) -> None:
+    (tmp_path / "handing_on.py").write_text(HANDING_ON)
+    handed = build(Student(architecture="handing_on:handed"), channels=1, classes=7, folder=tmp_path)
+    assert handed.get_parameter("weight").shape == (7, 4)
+    torch.manual_seed(3)
+    refusing = build(Student(architecture="handing_on:refusing"), channels=1, classes=7, folder=tmp_path)
+    torch.manual_seed(3)
+    torch.rand(3)
+    assert torch.equal(refusing.get_parameter("weight"), torch.nn.Linear(4, 10).weight)  # as if it had been asked once
+
+
+def test_a_network_of_torchvision_is_a_student_by_its_import_path() -> None:
+    model = build(Student(architecture="torchvision.models:resnet18"), channels=3, classes=7)
+    assert model.get_submodule("fc").out_features == 7

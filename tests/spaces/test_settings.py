@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from edgesearch.errors import SettingsError, SpaceError
 from edgesearch.objectives import DataSettings, Recipe
 from edgesearch.search import StudyFile
-from edgesearch.spaces import Candidate, Pruning, Space, Student
+from edgesearch.spaces import Candidate, Pruning, Range, Space, Student
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,9 @@ from edgesearch.spaces import Candidate, Pruning, Space, Student
         ),
         (lambda: Pruning(metod="one_step"), "Pruning: unknown key metod = 'one_step'"),
         (lambda: Recipe(epochs=-1), "Recipe: epochs = -1"),
+        (lambda: Recipe(clip_norm=math.inf), "Recipe: clip_norm = "),
+        (lambda: Range(low=0.0, high=math.nan), "Range: high = "),
+        (lambda: Student(architecture="mlp", width=math.inf), "Student: width = "),
         (lambda: DataSettings(train_images=0), "DataSettings: train_images = 0"),
         (lambda: StudyFile(name="x y", space=Space()), "StudyFile: name = 'x y', expected letters"),
     ],

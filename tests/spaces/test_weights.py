@@ -337,3 +337,30 @@ def test_quantized_weights_are_refused(tmp_path: Path) -> None:
     torch.save({k: (v * 64).to(torch.int8) for k, v in trained().state_dict().items()}, path)
     with pytest.raises(SpaceError, match="holds int8; expected floats"):
         load_weights(fresh(), student(path))
+
+
+TIED = """
+from torch import nn
+class Net(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(
+            nn.Flatten(), nn.Linear(64, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, num_classes)
+        )
+        self[3].weight = self[2].weight
+"""
+
+
+def test_a_tensor_that_two_layers_share_is_read_under_either_name(tmp_path: Path) -> None:
+    (tmp_path / "tied_net.py").write_text(TIED)
+    own = Student(architecture="tied_net:Net", input_size=8, weights=str(tmp_path / "w.safetensors"))
+    source, model = (build(own, channels=1, classes=10, folder=tmp_path) for _ in range(2))
+    for name in ("2.weight", "3.weight"):
+        state = source.state_dict()
+        del state["2.weight" if name == "3.weight" else "3.weight"]
+        save_file(state, tmp_path / "w.safetensors")
+        assert load_weights(model, own, require_all=True).random == ()
+        assert torch.equal(model.get_parameter("2.weight"), source.get_parameter("2.weight"))
+        assert model.get_parameter("2.weight") is model.get_parameter("3.weight")
+    save_file({key: tensor for key, tensor in state.items() if key != "3.weight"}, tmp_path / "w.safetensors")
+    with pytest.raises(SpaceError, match=r"2.weight"):
+        load_weights(model, own)

@@ -19,8 +19,7 @@ class HeldOutSettings(Settings):
 
 
 def _place(plan: Plan) -> Stage:
-    quantization = plan.candidate.quantization
-    trained = None if quantization.method == "qat" and quantization.start == "scratch" else plan.first("pruned", "student")
+    trained = None if plan.candidate.quantization.from_scratch else plan.first("pruned", "student")
     return plan.make("tested", HeldOutSettings(), reads=("test",), network=plan.stage("quantized"), trained=trained)
 
 

@@ -70,7 +70,7 @@ class Function(nn.Module):
     ("name", "size"), [("resnet18", 64), ("resnet50", 64), ("squeezenet1_0", 64), ("squeezenet1_1", 64), ("mobilenet_v2", 64)]
 )
 def test_torchvision_networks_compute_the_same(name: str, size: int) -> None:
-    from edgesearch.spaces._torchvision import import_torchvision
+    from edgesearch.plugins import import_torchvision
 
     model = getattr(import_torchvision().models, name)(num_classes=10)
     graph = assert_computes_the_same(model, (3, size, size))

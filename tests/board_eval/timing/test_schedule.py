@@ -24,7 +24,7 @@ from edgesearch.board_eval.timing._instructions import Kind
 from edgesearch.board_eval.timing._schedule import Program, check_fits, schedule
 from edgesearch.board_eval.timing._timing import instruction_costs, run
 from edgesearch.errors import GraphError
-from edgesearch.spaces._torchvision import import_torchvision
+from edgesearch.plugins import import_torchvision
 
 from .._networks import Net, residual_net
 

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 from _archives import write_mnist
 
-from edgesearch import spaces
+from edgesearch import plugins
 from edgesearch.errors import DataError, EdgesearchError
 from edgesearch.objectives.data import DataSettings
 from edgesearch.objectives.data._cifar10 import read_cifar10
 from edgesearch.objectives.data._download import download
 from edgesearch.objectives.data._mnist import read_mnist
-from edgesearch.spaces import _fetch, import_torchvision
+from edgesearch.plugins import import_torchvision
+from edgesearch.spaces import _fetch
 
 from ...spaces._server import Server, serve
 
@@ -154,7 +155,7 @@ def test_any_failure_of_the_network_is_one_sentence_of_the_program(
 def test_an_address_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     gone = SimpleNamespace(url="http://127.0.0.1:9/a.tar.gz", filename="a.tar.gz", tgz_md5="0" * 32)
-    monkeypatch.setattr(spaces, "import_torchvision", lambda part: SimpleNamespace(CIFAR10=gone))
+    monkeypatch.setattr(plugins, "import_torchvision", lambda part: SimpleNamespace(CIFAR10=gone))
     with pytest.raises(
         DataError, match=r"CIFAR10 cannot be downloaded to .* \(http://127.0.0.1:9/a.tar.gz: Connection refused\)"
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +170,44 @@ def test_deep_grey_is_scaled_and_said(tmp_path: Path) -> None:
     assert not any("set `white`" in note for note in bright.notes)
     clipped = read(tmp_path, white=2000.0)
     assert any("1 picture with values above `white` = 2000" in note for note in clipped.notes)
+
+
+def test_a_class_in_other_characters_of_the_same_look_is_told(tmp_path: Path) -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"  # an accent in its letter, and behind it
+    for part, name in (("train", composed), ("test", apart)):
+        picture(tmp_path / part / name / "0.png")
+        picture(tmp_path / part / "bee" / "0.png")
+    with pytest.raises(DataError, match=r"in these characters .* rename one of them"):
+        read(tmp_path)
+
+
+def deep_colour(pixels: np.ndarray) -> bytes:
+    """A PNG of 16 bits a colour, which Pillow reads and does not write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_deep_colour_that_is_nearly_black_is_said_and_that_white_does_not_help(tmp_path: Path) -> None:
+    for kind in ("ant", "bee"):
+        (tmp_path / kind).mkdir()
+        for i in range(20):
+            pixels = np.random.default_rng(i).integers(0, 4096, (5, 6, 3))  # of a camera of 12 bits
+            (tmp_path / kind / f"{i}.png").write_bytes(deep_colour(pixels))
+    raw = read(tmp_path, white=4095.0)
+    assert raw.train.images.max() == 15
+    assert any("none reaches 25% of white" in note for note in raw.notes)
+    assert any("white = 4095 is for deep grey" in note for note in raw.notes)
+
+
+def test_pictures_that_are_bright_somewhere_are_not_called_black(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    assert not any("black" in note or "`white`" in note for note in read(tmp_path).notes)
 
 
 def test_a_class_without_pictures(tmp_path: Path) -> None:

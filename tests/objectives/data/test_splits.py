@@ -57,7 +57,10 @@ def test_more_images_than_there_are(tmp_path: Path, part: str) -> None:
 def test_a_class_that_the_splits_leave_without_training_images(tmp_path: Path) -> None:
     labels = np.array([0] * 199 + [1])
     path = numbered(tmp_path, train_labels=labels, test_images=None, test_labels=None)
-    with pytest.raises(DataError, match="class '1' of 'npz' is left without"):
+    with pytest.raises(DataError, match=r"class '1' of 'npz' is left without .* lower `test_images`, `validation_images` and"):
+        load_data(DataSettings(name="npz", root=path, train_images=10))
+    path = numbered(tmp_path, train_labels=labels, test_labels=np.zeros(40, np.int64))
+    with pytest.raises(DataError, match="or lower `validation_images` and `calibration_images`"):
         load_data(DataSettings(name="npz", root=path, train_images=10))
 
 

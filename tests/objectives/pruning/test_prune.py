@@ -24,7 +24,7 @@ from edgesearch.objectives.pruning._resize import resize_to
 from edgesearch.objectives.pruning._sensitivity import Sensitivity, measure_sensitivity
 from edgesearch.objectives.pruning._shape import PrunableShape, pruned_shape
 from edgesearch.objectives.pruning._sparse import prune_n_m, prune_unstructured, settle
-from edgesearch.spaces._torchvision import import_torchvision
+from edgesearch.plugins import import_torchvision
 
 from ._networks import COMPUTED
 

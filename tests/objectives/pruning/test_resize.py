@@ -12,7 +12,7 @@ from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._groups import find_groups
 from edgesearch.objectives.pruning._resize import resize_to
 from edgesearch.objectives.pruning._shape import pruned_shape
-from edgesearch.spaces._torchvision import import_torchvision
+from edgesearch.plugins import import_torchvision
 
 from ._networks import COMPUTED
 

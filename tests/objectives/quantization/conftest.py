@@ -69,7 +69,7 @@ def resnet20(resnet20_model: nn.Module) -> Graph:
 
 @pytest.fixture(scope="session")
 def squeezenet(reference_data: Path) -> Graph:
-    from edgesearch.spaces._torchvision import import_torchvision
+    from edgesearch.plugins import import_torchvision
 
     model = import_torchvision().models.squeezenet1_0(num_classes=10)
     path = reference_data / "golden" / "squeezenet" / "squeezenet1_0_cifar10.npz"

@@ -89,6 +89,17 @@ def test_a_network_that_begins_otherwise_keeps_its_weights(digits: DataSet) -> N
     assert model[1].weight.requires_grad
 
 
+def test_a_weight_that_is_computed_stays_as_it_is(digits: DataSet) -> None:
+    model = network(1, 8)
+    for index in (0, 3):
+        nn.utils.parametrizations.weight_norm(model[index])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert not whiten(model, digits, (8, 8))
+    begin_as_identity(model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("padding", [5, "same"])
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
 def test_a_kernel_larger_than_the_image_is_whitened_by_padded_windows(digits: DataSet, padding: Any, mode: Any) -> None:

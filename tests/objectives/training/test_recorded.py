@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -67,9 +69,47 @@ def test_gradients_of_a_recording_that_fails_are_in_no_later_step(error: Runtime
         return loss.detach()
 
     recorded = Recorded(step, torch.device("cuda"), notes.append, optimizer.zero_grad)
-    ones: Any = torch.ones(3)
-    batch = Batch(**dict.fromkeys(("pixels", "inputs", "labels", "index"), ones), second=None)
     for _ in range(4):
-        recorded(batch)
+        recorded(ones())
     assert weight.tolist() == [-3.0] * 3
     assert notes == [f"steps of this network cannot be recorded for the GPU, which makes them slower: {told}"]
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("draw", [random.random, np.random.random, lambda: torch.rand(1)], ids=["python", "numpy", "torch"])
+def test_a_step_that_draws_on_the_processor_is_not_recorded(draw: Callable[[], object]) -> None:
+    notes, made = list[str](), list[bool]()
+
+    def step(batch: Batch) -> Tensor:
+        draw()
+        made.append(_State.records)
+        return batch.inputs.sum()
+
+    recorded = Recorded(step, torch.device("cuda"), notes.append, lambda: None)
+    for _ in range(4):
+        recorded(ones())
+    assert made == [False] * 4
+    assert [note.partition(": ")[2][:37] for note in notes] == ["it draws random numbers on the process"[:37]]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_step_that_draws_nothing_there_is_recorded() -> None:
+    notes, made = list[str](), list[bool]()
+
+    def step(batch: Batch) -> Tensor:
+        made.append(_State.records)
+        torch.rand(1, generator=torch.Generator().manual_seed(0))  # its own, which nobody else's follow from
+        return batch.inputs.sum()
+
+    graph = SimpleNamespace(pool=lambda: None, replay=lambda: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+        recorded = Recorded(step, torch.device("cuda"), notes.append, lambda: None)
+        for _ in range(4):
+            recorded(ones())
+    assert (made, notes) == ([False, False, True], [])
+
+
+def ones() -> Batch:
+    tensor: Any = torch.ones(3)
+    return Batch(**dict.fromkeys(("pixels", "inputs", "labels", "index"), tensor), second=None)

@@ -28,6 +28,7 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[psutil.Process, str]
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_worker_niceness", "0")
     monkeypatch.setenv("RAY_CLIENT_RECONNECT_GRACE_PERIOD", "3")  # instead of half a minute
+    monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")  # as docs/cluster.md says
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

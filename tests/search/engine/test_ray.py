@@ -263,6 +263,7 @@ def test_what_stops_a_start_halfway_stops_ray_too(when: str, monkeypatch: pytest
 def test_a_local_ray_that_does_not_come_up_in_time_is_started_again_and_leaves_nothing(
     failures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from ray import _raylet
     from ray._private import services
 
     get_node, left_to_fail = services.get_node, [True] * failures
@@ -274,9 +275,11 @@ def test_a_local_ray_that_does_not_come_up_in_time_is_started_again_and_leaves_n
 
     monkeypatch.setattr(services, "get_node", late)
     before = set(psutil.Process().children(recursive=True))
+    mode = _raylet.get_authentication_mode()
     if failures == 3:
         with pytest.raises(StudyError, match=r"a local Ray does not start: The current node timed out during startup; try"):
             RayPool(1)
+        assert _raylet.get_authentication_mode() == mode  # else the next Ray of this process would end it for want of a token
     else:
         RayPool(1).close()
     assert not left_to_fail
@@ -294,6 +297,7 @@ def test_a_ray_of_the_users_own_is_left_alone(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "init", refuse)
     monkeypatch.setattr(ray, "shutdown", lambda: pytest.fail("it was stopped"))
+    monkeypatch.setattr(_ray, "adopt_settings", lambda: pytest.fail("it reads other settings while it runs"))
     with pytest.raises(StudyError, match=r"a local Ray does not start: Maybe you called ray\.init twice"):
         RayPool(1)
 

@@ -54,6 +54,22 @@ def test_a_teacher_without_feature_maps_is_refused_where_they_are_compared(tiny:
     Study.open(StudyFile.parse(tables | {"teacher": {"architecture": "cnn_tiny", "input_size": 8}}), tmp_path)
 
 
+def test_a_teacher_that_its_images_are_too_small_for_is_refused_before_anything_is_trained(tiny: Study, tmp_path: Path) -> None:
+    teacher = {"architecture": "squeezenet1_1", "stem": "imagenet", "input_size": 8}
+    with pytest.raises(SpaceError, match="network 'squeezenet1_1' fails on an image of 1 x 8 x 8"):
+        Study.open(StudyFile.parse(tiny.settings.to_json() | {"name": "taught", "teacher": teacher}), tmp_path)
+
+
+def test_a_candidate_that_compares_feature_maps_is_not_evaluated_by_a_teacher_without(tiny: Study, tmp_path: Path) -> None:
+    tables = tiny.settings.to_json() | {"name": "taught", "teacher": {"architecture": "mlp", "input_size": 8}}
+    student = {"architecture": "cnn_tiny", "input_size": 8}
+    candidate = Candidate.model_validate({"student": student, "distillation": {"kind": "intermediate"}})
+    lines: list[str] = []
+    with pytest.raises(SpaceError, match="the teacher, mlp, has none"):
+        Study.open(StudyFile.parse(tables), tmp_path).evaluate(candidate, progress=lines.append)
+    assert lines == []
+
+
 def test_networks_of_one_size_are_refused_where_they_would_be_trained_on_smaller_images(tiny: Study, tmp_path: Path) -> None:
     recipe = {"epochs": 2, "small_epochs": 1}
     mlp = {"architecture": "mlp", "input_size": 8}

@@ -178,17 +178,23 @@ def test_what_failed_is_tried_again_with_the_code_as_it_is_now(tmp_path: Path) -
     few = {"name": "digits", "train_images": 40, "validation_images": 40, "calibration_images": 20, "test_images": 20}
     network = {"student": {"architecture": "failing_run_net:net", "input_size": 8}, "quantization": {"algorithm": "vitis"}}
     other = {"student": {"architecture": "mlp", "input_size": 8}, "quantization": {"algorithm": "vitis"}}
-    tables = {"name": "s", "data": few, "train": {"epochs": 1}, "candidates": [other, network]}
+    space = {"students": ["failing_run_net:net", "mlp"], "input_size": [8], "algorithm": ["vitis"]}
+    tables: dict[str, Any] = {"data": few, "train": {"epochs": 1}}
 
-    def go_on(code: str) -> list[str]:
+    def go_on(code: str, of: dict[str, Any]) -> list[str]:
         (tmp_path / "failing_run_net.py").write_text(code)
-        study = Study.open(StudyFile.parse(tables, folder=tmp_path), tmp_path / "home")
+        study = Study.open(StudyFile.parse(tables | of, folder=tmp_path), tmp_path / "home")
         study.optimize(workers=0, retry_failed=True)
-        return [record.state for record in study.view().records]
+        return sorted(record.state for record in study.view().records)
 
-    assert go_on(FAILING) == ["COMPLETE", "FAIL"]
-    assert go_on(FAILING.replace('raise ValueError("not yet")', "pass")) == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert go_on(FAILING.replace('raise ValueError("not yet")', "pass")) == ["COMPLETE", "FAIL", "COMPLETE"]
+    named, searched = (
+        {"name": "named", "candidates": [other, network]},
+        {"name": "searched", "space": space, "search": {"trials": 2}},
+    )
+    for of in (named, searched):
+        assert go_on(FAILING, of) == ["COMPLETE", "FAIL"]
+        assert go_on(FAILING.replace('raise ValueError("not yet")', "pass"), of) == ["COMPLETE", "COMPLETE", "FAIL"]
+        assert go_on(FAILING.replace('raise ValueError("not yet")', "pass"), of) == ["COMPLETE", "COMPLETE", "FAIL"]
 
 
 VIEWED = """

@@ -104,6 +104,8 @@ def test_a_moved_study_goes_on_and_is_found_where_it_lies_now_unless_its_images_
     first, moved, others = study("one", 0), study("two", 0), study("three", 1)
     go_on(first)
     shutil.rmtree(tmp_path / "one")
+    with pytest.raises(DataError, match="given once from the study's new place"):
+        _ = Study.load("s", home=tmp_path / "home").inputs
     go_on(moved)
     assert Study.load("s", home=tmp_path / "home").settings == moved
     with pytest.raises(StudyError, match="the images of data set 'npz' are not those"):

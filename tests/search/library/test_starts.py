@@ -16,7 +16,7 @@ from edgesearch.objectives.data import Normalisation, load_data
 from edgesearch.search import Study, StudyFile
 from edgesearch.search.library._findings import study_findings
 from edgesearch.search.study._file import bundled_studies, load_study
-from edgesearch.spaces import Student, _imagenet, build, weights_fingerprint
+from edgesearch.spaces import Candidate, Student, _imagenet, build, weights_fingerprint
 
 CLASSES, CHANNELS = 10, 1
 DATA = {"train_images": 100, "validation_images": 100, "calibration_images": 32, "test_images": 50}
@@ -198,3 +198,27 @@ def test_the_weights_that_a_study_of_this_program_starts_from_fit(name: str) -> 
     teacher = settings.pipeline.teacher
     for student in (*([teacher.student] if teacher else []), *(candidate.student for candidate in settings.candidates)):
         check_start(student, channels=3, classes=10)
+
+
+def test_a_width_that_starting_weights_do_not_fit_spends_no_trial(tmp_path: Path) -> None:
+    weights = saved(tmp_path, state_of(tmp_path, {"architecture": "cnn_tiny", "width": 0.5, "input_size": 8}))
+    space = {"students": ["cnn_tiny"], "input_size": [8], "width": [0.25, 0.5, 1.0], "weights": weights}
+    opened = Study.open(study(tmp_path, space={**space, "algorithm": ["vitis"]}), tmp_path / "home")
+    lines: list[str] = []
+    opened.optimize(trials=3, workers=0, progress=lines.append)
+    assert {(record.state, record.candidate.student.width) for record in opened.view().records} == {("COMPLETE", 0.5)}
+    assert any("rejected before training" in line and "of another network" in line for line in lines)
+
+
+def test_a_candidate_is_evaluated_with_its_own_weights_or_not_at_all(tmp_path: Path) -> None:
+    state = state_of(tmp_path, {"architecture": "squeezenet1_1", "input_size": 32}, classes=1000)
+    student = {"architecture": "squeezenet1_1", "input_size": 32, "weights": saved(tmp_path, state), "adapt": True}
+    candidate = Candidate.model_validate({"student": student, "quantization": {"algorithm": "vitis"}})
+    opened = Study.open(study(tmp_path, teacher=TEACHERS["own"]), tmp_path / "home")
+    lines: list[str] = []
+    narrow = {"student": {**student, "width": 0.5}, "distillation": {"kind": "logit"}}
+    with pytest.raises(SpaceError, match="of another network"):
+        opened.evaluate(Candidate.model_validate(narrow), progress=lines.append)
+    assert lines == []
+    opened.evaluate(candidate, progress=lines.append)
+    assert sum("likely that they are of ImageNet" in line for line in lines) == 1

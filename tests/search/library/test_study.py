@@ -81,15 +81,20 @@ def test_where_a_study_names_its_candidates_all_are_measured_on_the_test_images(
             {"student": student, "quantization": {"bits": 16}},
             {"student": student},
             {"student": student, "quantization": {"method": "qat", "start": "scratch"}},
+            {"student": student, "distillation": {"kind": "self"}, "quantization": {"method": "qat", "start": "scratch"}},
         ],
     }
     study = Study.open(StudyFile.parse(tables, folder=tmp_path), tmp_path)
     study.optimize(workers=0)
     view = study.view()
-    assert set(view.test_accuracy) == {0, 1, 2}  # the first is not on the front: no DPU runs it
-    assert set(view.float_test_accuracy) == {0, 1}  # the last never was a float network
+    assert set(view.test_accuracy) == {0, 1, 2, 3}  # the first is not on the front: no DPU runs it
+    assert set(view.float_test_accuracy) == {0, 1}  # the others never were float networks
     assert view.float_test_accuracy[0] == view.float_test_accuracy[1]
     assert all(40 * accuracy == round(40 * accuracy) for accuracy in view.test_accuracy.values())
+    exported = study.record(3).export(tmp_path / "deploy")
+    assert not list(exported.glob("*_float.safetensors"))  # what it learnt from is another network
+    with pytest.raises(StudyError, match="trained in integers from scratch"):
+        study.record(3).network()
 
 
 def test_opening_writes_nothing_and_an_opened_study_has_an_empty_front(tiny_file: Path, tmp_path: Path) -> None:

@@ -303,6 +303,15 @@ def test_the_copy_keeps_comments_and_trains_what_was_tuned(inputs: Inputs) -> No
     assert control.distillation.kind == "none"
 
 
+def test_candidates_of_a_preset_are_taught_as_it_was_tuned(inputs: Inputs) -> None:
+    """A preset is a staged network whose table keeps its own name."""
+    text = STUDY.replace('["cnn_tiny"]', '["resnet8"]').replace('"cnn_tiny", input_size = 8 }', '"resnet8", input_size = 8 }')
+    target = Target.find("resnet8", read(text))
+    taught, control = read(tuned_text(text, target, RECIPE, name="tiny")).settings.candidates
+    assert (taught.distillation.temperature, taught.distillation.alpha) == (2.5, 0.3)
+    assert control.distillation.kind == "none"
+
+
 def test_the_copy_of_a_teachers_recipe_leaves_the_students(inputs: Inputs) -> None:
     target = Target.find("teacher", inputs)
     recipe = {**target.own, "lr": 7e-4}

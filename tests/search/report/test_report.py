@@ -76,7 +76,7 @@ def test_headlines_constraints_and_the_front_are_in_the_page_itself(view: StudyV
     assert "FPS at least 400" in page.text
     assert f"Rejected {view.rejected}" in page.text
     assert f"{view.rejections['min_fps']} for FPS at least 400" in page.text
-    assert f"{view.rejections['unsupported']} that the DPU cannot run" in page.text
+    assert f"{view.rejections['unsupported']} that the DPU or edgesearch cannot run" in page.text
     assert "the nearest: cnn_small x2 @8 (FPS at least 400, expected 391)" in page.text
     assert f"Repeats {view.repeats}" in page.text
     assert "board zcu104" in page.text

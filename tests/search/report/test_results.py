@@ -28,9 +28,8 @@ def _run(count: int = 40, **settings: Any) -> tuple[StudyView, dict[str, Any]]:
     view = read_study(make_study(count))
     tests = {record.number: 0.5 + record.number / 1000 for record in pareto_front(view)}
     view = replace(view, test_accuracy=tests, float_test_accuracy={n: a + 0.01 for n, a in tests.items()})
-    return view, run_of(
-        view, {"name": "s", "seed": 3, "data": {"name": "digits", "root": "/secret"}, **settings}, MADE_BY, SECONDS
-    )
+    settings = {"name": "s", "seed": 3, "data": {"name": "digits", "root": "/secret"}, **settings}
+    return view, run_of(view, settings, MADE_BY, SECONDS, own={"name": view.name})
 
 
 def test_a_run_keeps_every_complete_trial_and_says_how_it_was_made(tmp_path: Path) -> None:
@@ -98,9 +97,29 @@ def test_what_a_board_measured_is_said_to_be_measured() -> None:
 
 def test_the_command_names_the_file_of_a_study() -> None:
     view, _ = _run()
-    expected = {None: view.name, f"{view.name}.toml": f"{view.name}.toml", "my own.toml": f"'my own.toml' --name {view.name}"}
-    for file, words in expected.items():
-        assert run_of(view, {"name": "s"}, [], {}, file=file)["command"] == f"edgesearch optimize {words}"
+    other = f"'my own.toml' --name {view.name}"
+    for file, name, words in ((None, view.name, view.name), ("a.toml", view.name, "a.toml"), ("my own.toml", "own", other)):
+        run = run_of(view, {"name": view.name}, [], {}, file=file, own={"name": name})
+        assert run["command"] == f"edgesearch optimize {words}"
+
+
+def test_the_command_says_what_its_file_says_otherwise() -> None:
+    own = {"name": "demo", "seed": 7, "board": "kv260", "score": "board", "boards": ["lab"]}
+    assert _command(own, own) == "edgesearch optimize demo"
+    assert _command({**own, "seed": 0}, own) == "edgesearch optimize demo --seed 0"
+    assert _command({**own, "score": "simulated"}, own) == "edgesearch optimize demo --score simulated"
+    assert _command({**own, "board": "zcu104", "boards": []}, own) == "edgesearch optimize demo --board zcu104"
+    assert _command({**own, "boards": ["b"]}, own) == "edgesearch optimize demo --board kv260 --board b"
+
+
+def test_the_command_says_everything_where_its_file_is_gone() -> None:
+    expected = "edgesearch optimize demo --name demo --board zcu104 --score simulated --seed 0"
+    assert _command({"name": "demo"}, None) == expected
+
+
+def _command(settings: dict[str, Any], own: dict[str, Any] | None) -> str:
+    command: str = run_of(read_study(make_study(2)), settings, [], {}, own=own)["command"]
+    return command
 
 
 def test_the_command_says_on_which_boards_and_by_what_is_scored() -> None:
@@ -119,7 +138,7 @@ def test_the_command_says_on_which_boards_and_by_what_is_scored() -> None:
 
 def test_the_command_of_a_study_without_trials_is_one_that_is_taken() -> None:
     view = StudyView("s", read_study(make_study(1)).objectives, {}, ())
-    assert run_of(view, {"name": "s", "space": {"students": ["mlp"]}}, [], {})["command"] == "edgesearch optimize s"
+    assert run_of(view, {"space": {"students": ["mlp"]}}, [], {}, own={"name": "s"})["command"] == "edgesearch optimize s"
 
 
 def test_no_place_on_this_machine_is_kept() -> None:

@@ -26,7 +26,6 @@ def study() -> StudyFile:
                 "input_size": [8],
                 "pruning": ["none", "one_step"],
                 "ratio": [0.25, 0.5],
-                "granularity": [8],
                 "algorithm": ["vitis"],
             },
             "search": {"sampler": "random", "trials": 3},
@@ -102,3 +101,31 @@ def test_a_study_without_a_space_is_refused(study: StudyFile, tmp_path: Path) ->
 def test_a_recorded_study_is_searched(table: Table) -> None:
     history: History = replay(table=table, trials=3)
     assert history.points[-1].share == pytest.approx(1.0)
+
+
+OWN = """
+from torch import nn
+class Net(nn.Sequential):
+    def __init__(self, num_classes, in_channels, width):
+        body = nn.Conv2d(in_channels, int(16 * width), 3), nn.ReLU(), nn.Flatten()
+        super().__init__(*body, nn.Linear(int(576 * width), num_classes))
+"""
+
+
+def test_students_beside_the_study_file_that_teach_themselves_are_recorded_each_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "recorded_net.py").write_text(OWN)
+    data = {"name": "digits", "train_images": 60, "validation_images": 40, "calibration_images": 20, "test_images": 20}
+    space = {"students": ["recorded_net:Net"], "input_size": [8], "width": [0.5, 1.0], "distillation": ["self"]}
+    tables = {"name": "own", "data": data, "train": {"epochs": 1}, "space": {**space, "algorithm": ["vitis"]}}
+    recorded = record_study(StudyFile.parse(tables, folder=tmp_path), tmp_path / "made", note=lambda line: None)
+    assert [entry.failure for entry in recorded.entries] == [""] * len(recorded.entries)
+    assert sum(entry.kind == "logits" for entry in recorded.entries) == 2
+    recorded.save(tmp_path / "table.gz")
+    loaded = Table.load(tmp_path / "table.gz", folder=tmp_path)
+    assert replay(table=loaded, trials=2).points[-1].share == pytest.approx(1.0)
+
+
+def test_a_space_without_an_end_is_refused(study: StudyFile, tmp_path: Path) -> None:
+    endless = study.with_changes(space={"students": ["cnn_tiny"], "width": {"low": 0.5, "high": 1.0}, "input_size": [8]})
+    with pytest.raises(StudyError, match="a range without steps, and so no last candidate"):
+        record_study(endless, tmp_path)

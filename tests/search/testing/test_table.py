@@ -60,6 +60,15 @@ def test_a_chain_ends_where_a_stage_failed() -> None:
     assert broken.figures(candidate_of("none")) == table.figures(candidate_of("none"))
 
 
+def test_what_limits_are_checked_by_is_known_whatever_the_quantization() -> None:
+    table = small_table()
+    entries = tuple(entry for entry in table.entries if '"quantization":{}' not in entry.name)
+    assert len(entries) < len(table.entries)
+    pruned = next(stage for stage in stages_of(candidate_of("one_step")) if stage.kind == "pruned")
+    found = Table(table.study, entries, table.estimates, table.images).limited(pruned)
+    assert found == table.limited(pruned) != {}
+
+
 def test_a_candidate_outside_is_no_candidate_of_the_table() -> None:
     known = candidate_of("one_step")
     other = known.model_copy(update={"pruning": known.pruning.model_copy(update={"ratio": 0.6})})

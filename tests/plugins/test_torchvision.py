@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from edgesearch.plugins import with_torchvision
+
 
 def said(code: str) -> str:
-    script = f"import sys\nfrom edgesearch.spaces import import_torchvision\n{code}"
+    script = f"import sys\nfrom edgesearch.plugins import import_torchvision\n{code}"
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
 
 
@@ -47,7 +50,7 @@ print(own == torch._dynamo.utils.is_compile_supported("cpu"))
 
 def test_whoever_needs_more_of_the_compiler_meanwhile_has_it() -> None:
     code = """
-from edgesearch.spaces import _torchvision
+from edgesearch.plugins import _torchvision
 with _torchvision._compiler_when_asked():
     import torch._dynamo
     import torch
@@ -55,3 +58,26 @@ with _torchvision._compiler_when_asked():
     print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
 """
     assert said(code) == "True 2.0"
+
+
+def test_code_that_imports_it_is_imported_on_any_torch(tmp_path: Path) -> None:
+    (tmp_path / "detector.py").write_text("from torchvision.models import resnet18\nfrom torchvision.ops import nms\n")
+    code = f"""
+from pathlib import Path
+from edgesearch.plugins import load
+make = load("detector:resnet18", folder=Path({str(tmp_path)!r}))
+print(len(list(make(num_classes=10).parameters())))
+"""
+    assert said(code) == "62"
+
+
+def test_what_fails_for_another_reason_is_tried_once() -> None:
+    tried: list[int] = []
+
+    def fail() -> None:
+        tried.append(1)
+        raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        with_torchvision(fail)
+    assert tried == [1]

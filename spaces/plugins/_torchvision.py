@@ -2,19 +2,22 @@
 
 PyPI's torchvision is built against a CUDA torch. On a CPU-only torch its import stops, because the operators it registers
 kernels for were never defined. This project uses none of them, so it defines their schemas, only when the import failed, and
-imports again. And one of torchvision's operators of detection imports torch's compiler, a second and 70 MB of it, for a
-question that it asks when it is called; here the compiler is imported when that question is asked.
+imports again; likewise where a user's own code imports it. And one of torchvision's operators of detection imports torch's
+compiler, a second and 70 MB of it, for a question that it asks when it is called; here the compiler is imported when that
+question is asked.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 #: Of torch's compiler, what torchvision imports.
 _COMPILER = "torch._dynamo.utils"
@@ -69,7 +72,22 @@ def import_torchvision(submodule: str = "") -> ModuleType:
         try:
             return importlib.import_module(name)
         except RuntimeError as error:
-            if "torchvision::" not in str(error):
+            if not _is_of_operators(error):
                 raise
         _define_missing_operators()
         return importlib.import_module(name)
+
+
+def with_torchvision(action: Callable[[], T]) -> T:
+    """What `action`, which may import torchvision, returns; once more where it fails as torchvision does on another torch."""
+    try:
+        return action()
+    except Exception as error:
+        if not _is_of_operators(error):
+            raise
+    import_torchvision()
+    return action()
+
+
+def _is_of_operators(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and "torchvision::" in str(error)

@@ -1,0 +1,37 @@
+"""Candidates whose trials failed, to be tried again: with the code of their own networks as it is by now, since a person who
+mends a network asks for just that.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from optuna.trial import FrozenTrial, TrialState
+
+from edgesearch.search.study import without_code
+from edgesearch.spaces import Candidate, complete_candidate, identity, without_checksums_of_code
+
+
+def form(candidate: Candidate) -> str:
+    """What a candidate is but for the code that it names by import path: the same text for the same."""
+    return json.dumps(without_code(identity(candidate.canonical())), sort_keys=True)
+
+
+def failed_candidates(trials: Iterable[FrozenTrial], folder: Path | None) -> list[Candidate]:
+    """The candidates whose last trial failed, each once, complete with the code of now; trials come in their order.
+
+    Left out is what has a trial that ended otherwise, or is under way, with that very code.
+    """
+    failed: dict[str, Candidate] = {}  # by form
+    others: set[str] = set()  # keys
+    for trial in trials:
+        candidate = Candidate.model_validate(trial.user_attrs["candidate"])
+        if trial.state == TrialState.FAIL:
+            failed[form(candidate)] = candidate
+        else:
+            others.add(candidate.key)
+            failed.pop(form(candidate), None)
+    renewed = (complete_candidate(without_checksums_of_code(candidate), folder=folder) for candidate in failed.values())
+    return [candidate for candidate in renewed if candidate.key not in others]
