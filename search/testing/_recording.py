@@ -91,7 +91,7 @@ class _Recorder:
             taught = candidate.distillation
             return candidate.pruning.method == "iterative", taught.kind != "none", taught.temperature, taught.alpha
 
-        return sorted(candidates_of(self.study.space), key=layer)
+        return sorted(candidates_of(self.study.space, self.study.folder), key=layer)
 
     def make(self, candidate: Candidate) -> None:
         """The candidate's stages, as far as none refuses it."""

@@ -146,15 +146,15 @@ def _refuse_others(table: Table, settings: StudyFile) -> None:
             "recorded; change [search], [space], [constraints] and objectives of the table's own study alone"
         )
     named = [candidate.canonical() for candidate in settings.candidates]
-    drawn = [] if settings.space is None else _candidates(settings.space.model_dump_json())
+    drawn = [] if settings.space is None else _candidates(settings.space.model_dump_json(), settings.folder)
     for candidate in (*named, *drawn):
         if candidate.key not in table.estimates:
             raise StudyError(f"{candidate} is not in table {table.study.name!r}; search a part of its space")
 
 
 @cache
-def _candidates(space: str) -> tuple[Candidate, ...]:
-    return tuple(candidates_of(Space.model_validate_json(space)))
+def _candidates(space: str, folder: Path) -> tuple[Candidate, ...]:
+    return tuple(candidates_of(Space.model_validate_json(space), folder))
 
 
 class _Reached(Exception):

@@ -20,7 +20,7 @@ from edgesearch.errors import StudyError
 from edgesearch.objectives import Conditions, Stage, plan
 from edgesearch.search.engine import Endless, walk
 from edgesearch.search.study import StudyFile
-from edgesearch.spaces import Candidate, Space
+from edgesearch.spaces import Candidate, Space, complete_candidate
 
 __all__ = ["Epoch", "Recorded", "Table", "what_is"]
 
@@ -138,7 +138,7 @@ class Table:
     def candidates(self) -> dict[str, Candidate]:
         """Every candidate by its key."""
         assert self.study.space is not None  # what is recorded is a space
-        return {candidate.key: candidate for candidate in candidates_of(self.study.space)}
+        return {candidate.key: candidate for candidate in candidates_of(self.study.space, self.study.folder)}
 
     def chain(self, candidate: Candidate) -> tuple[Recorded, ...]:
         """Every stage of a candidate, inputs first, up to one that fails.
@@ -210,11 +210,15 @@ class Table:
             raise StudyError(f"{path} is no recorded study ({error}); make one with edgesearch.testing.record_study") from error
 
 
-def candidates_of(space: Space) -> Iterator[Candidate]:
-    """Every candidate of a space, each once; raises StudyError where it has a range without steps."""
+def candidates_of(space: Space, folder: Path | None) -> Iterator[Candidate]:
+    """Every candidate of a space, each once, with the checksums of the user's own code, which is looked for in `folder` first.
+
+    Raises StudyError where it has a range without steps.
+    """
     seen = set()
     try:
-        for candidate, _ in walk(space):
+        for drawn, _ in walk(space):
+            candidate = complete_candidate(drawn, folder=folder)
             if candidate.key not in seen:
                 seen.add(candidate.key)
                 yield candidate
