@@ -35,6 +35,7 @@ from ._staged import Staged as Staged
 from ._staged import is_staged_name as is_staged_name
 from ._staged_choices import StageChoices as StageChoices
 from ._staged_choices import StagedChoices as StagedChoices
+from ._unused import unused_choices as unused_choices
 from ._validation import explain as explain
 from ._weights import LoadedWeights as LoadedWeights
 from ._weights import check_weights as check_weights

@@ -136,12 +136,15 @@ def _guessing(data: DataSet) -> float:
     return share if share > 1 / len(data.classes) + _UNEVEN else 0.0
 
 
-def plan(candidate: Candidate, pipeline: Pipeline, conditions: Conditions, *, last: str = "measured") -> Stage:
+def plan(
+    candidate: Candidate, pipeline: Pipeline, conditions: Conditions, *, last: str = "measured", teacher_apart: bool = False
+) -> Stage:
     """The stage `last` of `candidate`, which has one of this kind; `Stage.walk` gives all before it.
 
-    Raises SpaceError if the candidate distils from a teacher and the pipeline has none.
+    teacher_apart: the teacher is a stage of its own even where it is trained as the students are, so that it stays the same
+    where they are not. Raises SpaceError if the candidate distils from a teacher and the pipeline has none.
     """
-    stage = Plan(candidate, pipeline, conditions).stage(last)
+    stage = Plan(candidate, pipeline, conditions, teacher_apart=teacher_apart).stage(last)
     assert stage is not None, last
     return stage
 
@@ -149,7 +152,10 @@ def plan(candidate: Candidate, pipeline: Pipeline, conditions: Conditions, *, la
 class Plan:
     """The stages of one candidate, each made when another needs it."""
 
-    def __init__(self, candidate: Candidate, pipeline: Pipeline, conditions: Conditions) -> None:
+    def __init__(
+        self, candidate: Candidate, pipeline: Pipeline, conditions: Conditions, *, teacher_apart: bool = False
+    ) -> None:
+        self._teacher_apart = teacher_apart
         self.candidate = candidate.resolved(granularity=conditions.granularity).canonical()
         self.pipeline, self.conditions = pipeline, conditions
         self._made: dict[str, Stage | None] = {}
@@ -229,7 +235,7 @@ class Plan:
         teacher = self.pipeline.teacher
         if teacher is None:
             raise SpaceError(f"distillation = {self.distillation.kind!r} needs a [teacher] in the study; add one")
-        if not teacher.trained and self._trained_alike(teacher):
+        if not (teacher.trained or self._teacher_apart) and self._trained_alike(teacher):
             return self._plain(teacher.student)
         return self.stage("teacher")
 

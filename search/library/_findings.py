@@ -6,7 +6,7 @@ from edgesearch.board_eval import DEFAULT_TARGET, Target, duplicate_images, lowe
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import DataSet, likely_normalisation_warning, normalisation_warning, prepare
 from edgesearch.search.study import StudyFile
-from edgesearch.spaces import Student, build
+from edgesearch.spaces import Student, build, unused_choices
 
 #: Calibration images that are looked at.
 _IMAGES = 64
@@ -18,6 +18,7 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
     Students that the DPU cannot run are passed over; what is wrong with them is said elsewhere.
     """
     severities = {f"note: {note}": "note" for note in data.notes} | dict.fromkeys(_duplicates(data), "warning")
+    severities |= {f"note: {note}": "note" for note in _without_effect(settings)}
     teacher = [settings.teacher] if settings.teacher is not None else []
     for student in (*teacher, *_named(settings)):
         for warning in normalisation_findings(student, settings, data):
@@ -36,6 +37,17 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
             where = "" if of_input else f"{student.family}: "
             severities.setdefault(f"{finding.severity}: {where}{finding.message}", finding.severity)
     return sorted(severities, key=lambda sentence: severities[sentence] != "warning")
+
+
+def _without_effect(settings: StudyFile) -> list[str]:
+    """What the study says and nothing reads."""
+    found = [] if settings.space is None else unused_choices(settings.space)
+    if settings.boards and settings.score == "simulated":
+        found.append(
+            f"nothing is measured on {', '.join(settings.boards)}, since the score is simulated; score = 'board', or "
+            "--score board, has them measure"
+        )
+    return found
 
 
 def normalisation_findings(student: Student, settings: StudyFile, data: DataSet) -> list[str]:

@@ -154,7 +154,10 @@ class Target:
         return {name: own[name] if drawn[name] == start[name] else value for name, value in rounded.items()}
 
     def stage(self, settings: Mapping[str, Any], *, seed: int = 0) -> Stage:
-        """The training with these settings, with all that it needs; `seed` is added to the study's for the training alone."""
+        """The training with these settings, with all that it needs; `seed` is added to the study's for the training alone.
+
+        The study's teacher is the same for all settings.
+        """
         recipe = {name: settings[name] for name in _RECIPE}
         pipeline, conditions, candidate = self.pipeline, self.conditions, self.candidate
         if self.kind == "teacher":
@@ -167,7 +170,7 @@ class Target:
             conditions = replace(conditions, views=views)
             teaching = candidate.distillation.model_copy(update={name: settings[name] for name in self.taught})
             candidate = candidate.model_copy(update={"distillation": teaching})
-        stage = plan(candidate, pipeline, conditions, last=self.kind)
+        stage = plan(candidate, pipeline, conditions, last=self.kind, teacher_apart=True)
         assert stage.seed is not None
         return replace(stage, seed=stage.seed + seed)
 

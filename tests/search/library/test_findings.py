@@ -12,7 +12,8 @@ from PIL import Image
 
 from edgesearch.objectives import DataSet, DataSettings, load_data
 from edgesearch.search.library._findings import study_findings
-from edgesearch.search.study._file import StudyFile, parse_study
+from edgesearch.search.study._file import StudyFile, bundled_studies, load_study, parse_study
+from edgesearch.spaces import unused_choices
 
 
 def study(students: str, extra: str = "") -> StudyFile:
@@ -38,6 +39,20 @@ def test_a_student_that_cannot_be_built_is_passed_over(data: DataSet) -> None:
     found = study_findings(study('"no_such_package:Net", "mobilenet_v2"'), data)
     assert found[0].startswith("warning: mobilenet_v2:")
     assert not any("no_such_package" in sentence for sentence in found)
+
+
+def test_what_a_study_says_and_nothing_reads_is_told(data: DataSet) -> None:
+    found = study_findings(study('"cnn_tiny"', "temperature = [2, 4]\n").model_copy(update={"boards": ("lab",)}), data)
+    assert any(sentence.startswith("note: `temperature` in [space] decides nothing") for sentence in found)
+    assert any(sentence.startswith("note: nothing is measured on lab, since the score is simulated") for sentence in found)
+    measured = study('"cnn_tiny"').model_copy(update={"boards": ("lab",), "score": "board"})
+    assert not any("lab" in sentence or "[space]" in sentence for sentence in study_findings(measured, data))
+
+
+@pytest.mark.parametrize("name", bundled_studies())
+def test_every_choice_of_the_bundled_studies_decides_something(name: str) -> None:
+    space = load_study(name).space
+    assert space is None or unused_choices(space) == []
 
 
 def test_what_was_left_out_of_the_data_is_said(data: DataSet) -> None:

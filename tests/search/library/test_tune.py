@@ -103,6 +103,16 @@ def test_one_teacher_serves_every_recipe_and_seed_of_its_student(inputs: Inputs)
     assert len(teachers) == 1
 
 
+def test_a_teacher_that_is_trained_as_the_file_trains_its_students_is_one_for_every_recipe() -> None:
+    alike = read(
+        STUDY.replace("recipe = { epochs = 1 }  # brief", 'recipe = { epochs = 3, lr = 1e-3, augmentation = "shift" }')
+    )
+    target = Target.find("cnn_tiny", alike)
+    walks = [list(target.stage(settings).walk()) for settings in (target.own, RECIPE)]
+    teachers = [[stage.key for stage in walk if stage.kind == "teacher"] for walk in walks]
+    assert teachers[0] == teachers[1] != []
+
+
 def test_a_target_goes_to_another_process_as_it_is(inputs: Inputs) -> None:
     target = Target.find("cnn_tiny", inputs)
     assert Target.from_text(target.to_text()).stage(RECIPE).key == target.stage(RECIPE).key
