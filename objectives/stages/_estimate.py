@@ -176,12 +176,16 @@ class Estimator:
             raise SpaceError(self._takes_smaller[key])
 
     def _refuse_other_weights(self, model: nn.Module, student: Student) -> None:
-        """SpaceError where the student's starting weights are of another network, of another width perhaps."""
+        """SpaceError where the student's starting weights are of another network, of another width perhaps.
+
+        A file that is known by its checksum may be away: whoever was trained from it is in the store.
+        """
         key = student.model_dump_json()
         if key not in self._unfit:
             self._unfit[key] = ""
+            is_away = student.weights_sha256 and not Path(student.weights).is_file()
             try:
-                if student.weights:
+                if student.weights and not is_away:
                     check_weights(model, student)
             except SpaceError as error:
                 self._unfit[key] = str(error)

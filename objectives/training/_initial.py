@@ -22,8 +22,8 @@ def begin_as_identity(model: nn.Module) -> None:
     """Let every convolution but the first pass on what it reads: kernels (O, I, K, K) number 0 to min(O, I) are identities.
 
     Grouped convolutions, those of even or one-pixel kernels, and those whose weight is computed, as by `weight_norm`, stay as
-    they are. The idea is S. Zagoruyko's and
-    N. Komodakis' (DiracNets, 2017); K. Jordan (2024) uses it as a start of CIFAR-10 networks without shortcuts.
+    they are. The idea is S. Zagoruyko's and N. Komodakis' (DiracNets, 2017); K. Jordan (2024) uses it as a start of CIFAR-10
+    networks without shortcuts.
     """
     convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
     for layer in convolutions[1:]:
@@ -66,7 +66,7 @@ def whiten(model: nn.Module, data: DataSet, size: tuple[int, int]) -> bool:
 
 def _is_computed(layer: nn.Conv2d) -> bool:
     """Whether its weight follows from other tensors, so that setting it sets nothing."""
-    return "weight" not in layer._parameters
+    return "weight" not in layer._parameters and "weight" not in layer._buffers
 
 
 def _windows(layer: nn.Conv2d, data: DataSet, size: tuple[int, int]) -> Tensor:

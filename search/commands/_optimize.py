@@ -99,13 +99,17 @@ def _next_commands(study: Study, front: Front, words: list[str], home: Path, sto
 
 
 def _in_words(summary: Summary) -> str:
-    words = [f"{summary.finished} trials finished now"]
+    words = [f"{_counted(summary.finished, 'trial')} finished now"]
     if summary.stopped:
         words.append(f"{summary.stopped} stopped early")
     if summary.failed:
         words.append(f"{summary.failed} failed")
     if summary.rejected:
-        words.append(f"{summary.rejected} candidates rejected before training")
+        words.append(f"{_counted(summary.rejected, 'candidate')} rejected before training")
     if summary.repeats:
-        words.append(f"{summary.repeats} repeats answered from the record")
+        words.append(f"{_counted(summary.repeats, 'repeat')} answered from the record")
     return ", ".join(words)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

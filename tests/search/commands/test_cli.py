@@ -136,7 +136,7 @@ def test_the_same_command_again_changes_nothing_and_more_trials_go_on(home: Path
     assert "0 trials finished now" in again.stdout
     assert json.loads(called("pareto", "--home", home, "--format", "json").stdout) == before
     more = edgesearch("optimize", study_file, "--trials", 7, "--workers", 0, "--home", home)
-    assert "1 trials finished now" in more.stdout
+    assert "1 trial finished now" in more.stdout
 
 
 def test_a_front_is_shown_in_three_ways(home: Path) -> None:

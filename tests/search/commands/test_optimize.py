@@ -80,7 +80,7 @@ def test_the_front_is_shown_though_the_database_has_gone_by_then(
     monkeypatch.setattr(run_module, "_compile_front", last)
     assert run(["optimize", write(tmp_path, STUDY), "--workers", "0", "--trials", "1", "--home", str(home)]) == 0
     told = capsys.readouterr().out
-    assert "1 trials finished now" in told
+    assert "1 trial finished now" in told
     assert "cnn_tiny" in told
     page = home / "reports" / "tiny.html"
     assert f"report: {page}" in told
