@@ -15,7 +15,7 @@ from edgesearch.board_eval.lowering._reasons import LEFT_OUT_PADDING, clip_reaso
 from edgesearch.board_eval.lowering._values import Unsupported, argument
 from edgesearch.board_eval.lowering._windows import pair
 
-__all__ = ["FUNCTIONS", "MODULES"]
+__all__ = ["BY_NAME", "FUNCTIONS", "MODULES"]
 
 
 def _max_pool_function(low: Layers, at: fx.Node) -> None:
@@ -124,6 +124,51 @@ def _clip(low: Layers, at: fx.Node, name: str, least: Any, most: Any, *, inplace
     low.activation(at, "relu" if most is None else "relu6", inplace=inplace, keeps_clip=most is not None)
 
 
+def _clip_below(low: Layers, at: fx.Node, *, inplace: bool) -> None:
+    _clip(low, at, "clamp", argument(at, 1, "min", None), None, inplace=inplace)
+
+
+def _threshold_function(low: Layers, at: fx.Node) -> None:
+    """Values at `threshold` or below become `value`: ReLU where both are 0."""
+    threshold, value = argument(at, 1, "threshold", None), argument(at, 2, "value", None)
+    if (threshold, value) != (0, 0):
+        raise Unsupported(f"threshold({threshold}, {value}); the DPU has threshold(0, 0), which is ReLU")
+    low.activation(at, "relu", inplace=bool(argument(at, 3, "inplace", False)))
+
+
+def _adaptive_max(low: Layers, at: fx.Node, output: Any, *, indices: bool) -> None:
+    if indices:
+        raise Unsupported("an adaptive pooling that returns indices")
+    low.adaptive(at, "max", output)
+
+
+def _to(low: Layers, at: fx.Node) -> None:
+    """To a place, a layout or to float32, which values are already: the same memory, but for another layout."""
+    given = [*at.args[1:], *(value for name, value in at.kwargs.items() if name not in ("non_blocking", "copy"))]
+    if not all(isinstance(value, str | torch.device | bool) or value in _KEPT for value in given):
+        raise Unsupported("a conversion to another type; the DPU computes with the types that it is given")
+    is_copied = at.kwargs.get("copy", False) or torch.channels_last in given
+    (low.copy if is_copied else low.identity)(at)
+
+
+#: What a conversion to leaves values as they are: their type, and layouts of memory.
+_KEPT = (torch.float32, torch.contiguous_format, torch.channels_last, torch.preserve_format, None)
+
+
+def _stochastic_depth(low: Layers, at: fx.Node) -> None:
+    _only_in_training(low, at, argument(at, 3, "training", True))
+
+
+def _drop_block(low: Layers, at: fx.Node) -> None:
+    _only_in_training(low, at, argument(at, 5, "training", True))
+
+
+def _only_in_training(low: Layers, at: fx.Node, training: Any) -> None:
+    if training:
+        raise Unsupported("it draws random numbers in evaluation mode, too; give it training=self.training")
+    low.identity(at)
+
+
 #: Layers that do nothing when a network is not trained.
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
@@ -141,7 +186,8 @@ MODULES: Mapping[type[nn.Module], Callable[[Layers, fx.Node, Any], None]] = {
     nn.LeakyReLU: lambda low, at, m: low.leaky(at, m.negative_slope, inplace=m.inplace),
     nn.MaxPool2d: _max_pool_module,
     nn.AvgPool2d: _average_pool_module,
-    nn.AdaptiveAvgPool2d: lambda low, at, m: low.adaptive_average(at, m.output_size),
+    nn.AdaptiveAvgPool2d: lambda low, at, m: low.adaptive(at, "avg", m.output_size),
+    nn.AdaptiveMaxPool2d: lambda low, at, m: _adaptive_max(low, at, m.output_size, indices=m.return_indices),
     nn.Flatten: _flatten_module,
     **dict.fromkeys(_NOTHING, lambda low, at, _: low.identity(at)),
 }
@@ -178,5 +224,19 @@ FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
     F.max_pool2d: _max_pool_function,
     torch.max_pool2d: _max_pool_function,
     F.avg_pool2d: _average_pool_function,
-    F.adaptive_avg_pool2d: lambda low, at: low.adaptive_average(at, argument(at, 1, "output_size", None)),
+    F.adaptive_avg_pool2d: lambda low, at: low.adaptive(at, "avg", argument(at, 1, "output_size", None)),
+    F.adaptive_max_pool2d: lambda low, at: _adaptive_max(
+        low, at, argument(at, 1, "output_size", None), indices=bool(argument(at, 2, "return_indices", False))
+    ),
+    **dict.fromkeys(("float", "requires_grad_"), Layers.identity),
+    "to": _to,
+    **dict.fromkeys((torch.clamp_min, "clamp_min"), lambda low, at: _clip_below(low, at, inplace=False)),
+    **dict.fromkeys((torch.clamp_min_, "clamp_min_"), lambda low, at: _clip_below(low, at, inplace=True)),
+    F.threshold: _threshold_function,
+}
+
+#: What lowers functions of packages that are not imported for it, by their whole names.
+BY_NAME: Mapping[str, Callable[[Layers, fx.Node], None]] = {
+    "torchvision.ops.stochastic_depth.stochastic_depth": _stochastic_depth,
+    "torchvision.ops.drop_block.drop_block2d": _drop_block,
 }

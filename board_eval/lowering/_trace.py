@@ -17,8 +17,9 @@ from torch import fx, nn
 
 from edgesearch.board_eval.graph import Graph, Input, Node
 from edgesearch.board_eval.lowering._batch_norm import fold_batch_norm
+from edgesearch.board_eval.lowering._hooks import changes_values
 from edgesearch.board_eval.lowering._layers import Layers
-from edgesearch.board_eval.lowering._operations import FUNCTIONS, MODULES
+from edgesearch.board_eval.lowering._operations import BY_NAME, FUNCTIONS, MODULES
 from edgesearch.board_eval.lowering._reasons import output_reason, reason_for
 from edgesearch.board_eval.lowering._sizes import Sizes
 from edgesearch.board_eval.lowering._tracer import traced
@@ -59,6 +60,7 @@ def lower_with_sources(
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
+        _refuse_hooks(model, name, shape)
         if not _is_one_layer(model):
             return _lower(model, name, shape, target)
         lowered = _lower(nn.Sequential(OrderedDict([(_ONLY, model)])), name, shape, target)
@@ -95,6 +97,15 @@ def _checked_shape(model: object, shape: object) -> tuple[int, int, int]:
 def _check_target(target: object) -> None:
     if target is not None and (isinstance(target, type) or not isinstance(target, Target)):
         raise TargetError(f"the target is {target!r}, expected a Target, such as find_target('B4096') gives, or None")
+
+
+def _refuse_hooks(model: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
+    if changes_values(model, shape):
+        reason = (
+            "hooks, or a forward that was put on the network itself, change what it computes, and nothing of them would be on "
+            "the DPU; make them layers, or remove them"
+        )
+        raise LoweringError(name, [LoweringProblem(name, "forward", reason)])
 
 
 #: The name of a layer that is a network by itself.
@@ -182,7 +193,7 @@ class _Lowering(Layers):
         elif node.op in ("call_function", "call_method"):
             if self.sizes.read(node):
                 return
-            function = FUNCTIONS.get(node.target)
+            function = FUNCTIONS.get(node.target) or BY_NAME.get(_full_name(node.target))
             if function is None:
                 raise Unsupported(self._reason(node, None))
             self.sizes.check_known(node)
@@ -207,6 +218,10 @@ class _Lowering(Layers):
         if any(isinstance(existing, Input) for existing in self.nodes.values()):
             raise Unsupported("a second input; the DPU is given one image")
         self.put(node, Input(name=node.name, inputs=(), shape=self.input_shape))
+
+
+def _full_name(target: object) -> str:
+    return f"{getattr(target, '__module__', '')}.{getattr(target, '__name__', '')}"
 
 
 #: Arguments of torch's functions and layers that are tensors or shapes, by their places, where they were given by name.

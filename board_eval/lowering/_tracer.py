@@ -29,7 +29,26 @@ class _Value(fx.Proxy):
         return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {}, name="add")
 
 
+#: Layers with weights, and what a subclass of them may not write anew to be one of its kind: what they compute.
+_LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d)
+_COMPUTATION = ("forward", "__call__", "_conv_forward", "_check_input_dim")
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a user's class is a layer of torch with other arguments; torch.fx would look into it, at functions of weights."""
+    own = type(module)
+    return "forward" not in vars(module) and any(
+        isinstance(module, kind) and all(getattr(own, name, None) is getattr(kind, name, None) for name in _COMPUTATION)
+        for kind in _LAYERS
+    )
+
+
 class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if "forward" in vars(m):  # of this one alone
+            return False
+        return _is_layer(m) or super().is_leaf_module(m, module_qualified_name)
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Value(node, self)
 

@@ -41,10 +41,10 @@ class Windows(Values):
         )
         self.put(at, node)
 
-    def adaptive_average(self, at: fx.Node, output: Any) -> None:
-        self.average(at, self.value(at.args[0]), output)
+    def adaptive(self, at: fx.Node, kind: str, output: Any) -> None:
+        self._adaptive(at, self.value(at.args[0]), kind, output)
 
-    def average(self, at: fx.Node, source: str, output: Any) -> None:
+    def _adaptive(self, at: fx.Node, source: str, kind: str, output: Any) -> None:
         """An adaptive pool of the node `source`, as the value of `at`."""
         height, width, _ = self.image(source)
         sides = output if isinstance(output, list | tuple) and len(output) == 2 else (output, output)
@@ -57,7 +57,8 @@ class Windows(Values):
             self.values[at] = source  # a copy, which an in-place operation changes alone
             return
         kernel = (height // out_h, width // out_w)
-        self._pool(at, source, "avg", kernel, kernel, 0, ceil=False, whole=(out_h, out_w) == (1, 1))
+        is_global = kind == "avg" and (out_h, out_w) == (1, 1)
+        self._pool(at, source, kind, kernel, kernel, 0, ceil=False, whole=is_global)
 
     def mean(self, at: fx.Node, dims: Any, keep: Any) -> None:
         half = self.half(at.args[0])
@@ -73,7 +74,7 @@ class Windows(Values):
             return
         if axes != [2, 3]:
             raise Unsupported("a mean over other dimensions than height and width")
-        self.average(at, source, 1)
+        self._adaptive(at, source, "avg", 1)
         if not keep:
             pooled = self.values[at]
             node = Reshape(name=f"{at.name}_flatten", inputs=(pooled,), shape=(self.shape(pooled)[-1],))

@@ -135,7 +135,8 @@ class _Writer:
 
     def _node(self, node: Node, fix: int) -> None:
         if isinstance(node, Input):
-            self._rounded(node, fix, self._half_up("input", fix, "input"))
+            is_taken = any(other.name == "input" for other in self.graph if other is not node)
+            self._rounded(node, fix, self._half_up("input", fix, node.name if is_taken else "input"))
             return
         name = self._name(node, fix)
         sources = [self._source(source, fix) for source in node.inputs]

@@ -68,6 +68,19 @@ def test_large_sums_behind_a_leaky_relu_are_rounded_once(fix: int, tmp_path: Pat
     np.testing.assert_array_equal(run(tmp_path / "leaky.onnx", images).reshape(256, 3), execute(graph, images).reshape(256, 3))
 
 
+def test_a_layer_may_be_called_as_the_image_is(tmp_path: Path) -> None:
+    """A leaky ReLU and the image are rounded by operations of one kind, each with its own names."""
+    source = Input(name="x", inputs=(), shape=(1, 1, 4), fix=5)
+    weight = (np.arange(-8, 8, dtype=np.float32) / 8).reshape(4, 1, 1, 4)
+    common: dict[str, Any] = {"inputs": ("x",), "shape": (1, 1, 4), "kernel": (1, 1), "has_bias": False}
+    layer = Conv(name="input", weight=weight, weight_fix=6, fix=4, activation="leaky_relu", **common)
+    graph = Graph("Named", (source, layer))
+    write_onnx(graph, tmp_path / "named.onnx")
+    onnx.checker.check_model(onnx.load(tmp_path / "named.onnx"))
+    images = (np.arange(64, dtype=np.float32).reshape(16, 1, 1, 4) - 32) / 16
+    np.testing.assert_array_equal(run(tmp_path / "named.onnx", images).reshape(16, 4), execute(graph, images).reshape(16, 4))
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_networks_run_as_the_dpu_does(random_networks: Any, tmp_path: Path, data: st.DataObject) -> None:

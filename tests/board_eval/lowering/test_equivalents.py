@@ -1,0 +1,177 @@
+"""Layers, calls and classes that compute what the DPU's own do are taken as these; what changes a layer's answers is not."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgesearch.board_eval.execution import run_float
+from edgesearch.board_eval.lowering import lower
+from edgesearch.errors import LoweringError
+from edgesearch.plugins import import_torchvision
+
+
+class Conv(nn.Conv2d):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+
+
+class Dense(nn.Linear):
+    """Another name for it."""
+
+
+class Norm(nn.BatchNorm2d):
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-3)
+
+
+class Scaled(nn.Conv2d):
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(input, weight * 2, bias)
+
+
+class Doubled(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) * 2
+
+
+class Calls(nn.Module):
+    """A convolution, then what is given, then a classifier."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], size: int = 6) -> None:
+        super().__init__()
+        self.function = function
+        self.conv, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8 * size * size, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.flatten(self.function(self.conv(x)), 1))
+
+
+def own_kinds() -> nn.Module:
+    norm = Norm(8)
+    norm.running_mean, norm.running_var = torch.linspace(-1, 1, 8), torch.linspace(0.5, 2, 8)
+    return nn.Sequential(Conv(3, 8), norm, nn.ReLU(), nn.Flatten(), Dense(8 * 36, 4))
+
+
+def in_place_behind_an_alias(x: Tensor) -> Tensor:
+    """Its first operand is changed, too, since nothing was converted."""
+    same = x.to(torch.float32)
+    same.relu_()
+    return x + same
+
+
+def stochastic_depth(mode: str) -> nn.Module:
+    from torchvision.ops import StochasticDepth
+
+    return Calls(StochasticDepth(0.5, mode))
+
+
+def drop_block() -> nn.Module:
+    from torchvision.ops import DropBlock2d
+
+    return Calls(DropBlock2d(0.5, 3))
+
+
+EQUAL: dict[str, Callable[[], nn.Module]] = {
+    "subclasses": own_kinds,
+    "adaptive max pool": lambda: Calls(nn.AdaptiveMaxPool2d(1), 1),
+    "adaptive max pool to 2 x 3": lambda: nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.AdaptiveMaxPool2d((2, 3))),
+    "adaptive max pool, called": lambda: Calls(lambda x: F.adaptive_max_pool2d(x, 2), 2),
+    "float": lambda: Calls(lambda x: x.float()),
+    "requires_grad_": lambda: Calls(lambda x: x.requires_grad_(False)),
+    "to": lambda: Calls(lambda x: x.to("cpu", torch.float32).to(memory_format=torch.channels_last)),
+    "in place behind an alias": lambda: Calls(in_place_behind_an_alias),
+    "clamp_min": lambda: Calls(lambda x: x.clamp_min(0)),
+    "clamp_min_": lambda: Calls(lambda x: x.clamp_min_(0)),
+    "torch.clamp_min": lambda: Calls(lambda x: torch.clamp_min(x, min=0)),
+    "threshold": lambda: Calls(lambda x: F.threshold(x, 0.0, 0.0)),
+    "stochastic depth, rows": lambda: stochastic_depth("row"),
+    "stochastic depth, batches": lambda: stochastic_depth("batch"),
+    "drop block": drop_block,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _torchvision() -> None:
+    import_torchvision()
+
+
+def images() -> Any:
+    return np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_what_is_equal_is_lowered_and_computes_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    model = EQUAL[name]().eval()
+    graph = lower(model, (3, 6, 6))
+    with torch.no_grad():
+        expected = model(torch.from_numpy(images().transpose(0, 3, 1, 2).copy()))
+    found = run_float(graph, images())
+    expected = expected.permute(0, 2, 3, 1) if expected.ndim == 4 else expected
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def hooked(change: Callable[[nn.Module], object]) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 4))
+    change(model)
+    return model.eval()
+
+
+def patch(module: nn.Module) -> None:
+    own = type(module).forward
+    module.forward = types.MethodType(lambda self, x: own(self, x) * 2, module)  # type: ignore[method-assign]
+
+
+CHANGED: dict[str, Callable[[Any], object]] = {
+    "hook": lambda m: m[0].register_forward_hook(lambda module, given, answer: answer * 2),
+    "hook before": lambda m: m[3].register_forward_pre_hook(lambda module, given: (given[0] * 2,)),
+    "hook of the whole": lambda m: m.register_forward_hook(lambda module, given, answer: answer + 1),
+    "forward of the whole": patch,
+    "forward of a layer": lambda m: patch(m[0]),
+    "forward of a ReLU": lambda m: patch(m[1]),
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_answers_that_something_beside_the_network_changes_are_refused(name: str) -> None:
+    model = hooked(CHANGED[name])
+    before = model(torch.ones(1, 3, 6, 6))
+    with pytest.raises(LoweringError):
+        lower(model, (3, 6, 6))
+    assert torch.equal(model(torch.ones(1, 3, 6, 6)), before)  # what was put there is there again
+
+
+def test_hooks_that_only_look_change_nothing() -> None:
+    seen: list[Any] = []
+    looking = hooked(lambda m: m[0].register_forward_hook(lambda module, given, answer: seen.append(answer.shape)))
+    graph, plain = lower(looking, (3, 6, 6)), lower(hooked(lambda m: None), (3, 6, 6))
+    assert np.array_equal(run_float(graph, images()), run_float(plain, images()))
+    seen.clear()
+    looking(torch.ones(1, 3, 6, 6))
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(Scaled(3, 8, 3)),
+        nn.Sequential(nn.Flatten(), Doubled(108, 4)),
+        Calls(lambda x: x.half()),
+        Calls(lambda x: x.to(torch.float16)),
+        Calls(lambda x: x.clamp_min(1)),
+        Calls(lambda x: F.threshold(x, 0.5, 0.0)),
+    ],
+    ids=["_conv_forward", "forward", "half", "to half", "clamp_min", "threshold"],
+)
+def test_what_only_looks_equal_is_refused(model: nn.Module) -> None:
+    with pytest.raises(LoweringError):
+        lower(model, (3, 6, 6))
