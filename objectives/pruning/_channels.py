@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from edgesearch.board_eval.lowering import traced
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._macs import quiet
 from edgesearch.objectives.pruning._resize import is_computed, is_depthwise
@@ -30,7 +31,19 @@ _KEEPING = {
     *("adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "boolean_dispatch", "interpolate", "max_pool2d"),
     *("elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "relu", "relu6", "relu_", "sigmoid"),
     *("sigmoid_", "silu", "softplus", "tanh", "tanh_"),
-    *("clamp", "clamp_", "clip", "clip_", "clone", "contiguous", "detach", "dropout", "dropout2d", "float"),
+    *("clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_", "threshold"),
+    *(
+        "clone",
+        "contiguous",
+        "detach",
+        "drop_block2d",
+        "dropout",
+        "dropout2d",
+        "float",
+        "requires_grad_",
+        "stochastic_depth",
+        "to",
+    ),
 }
 _ELEMENTWISE = {
     *("add", "add_", "iadd", "sub", "sub_", "isub", "mul", "mul_", "imul"),
@@ -62,11 +75,11 @@ def trace_channels(model: nn.Module, input_shape: tuple[int, int, int]) -> Chann
     """
     with quiet(model):
         try:
-            traced = fx.symbolic_trace(model)
+            module = traced(model)
         except (Exception, SystemExit) as error:  # fx raises whatever the model's own code raises on a symbolic value
             why = f"{type(error).__name__}: {error}"
             raise SpaceError(f"{type(model).__name__} cannot be pruned, since torch.fx cannot trace it: {why}") from error
-        numbering = _Numbering(traced, {id(module): name for name, module in model.named_modules()})
+        numbering = _Numbering(module, {id(part): name for name, part in model.named_modules()})
         numbering.run(torch.zeros(2, *input_shape, dtype=next(model.parameters(), torch.empty(0)).dtype))
     return numbering.channels()
 
@@ -74,8 +87,8 @@ def trace_channels(model: nn.Module, input_shape: tuple[int, int, int]) -> Chann
 class _Numbering(fx.Interpreter):
     """Runs a traced network and numbers its channels, those along axis 1."""
 
-    def __init__(self, traced: fx.GraphModule, names: dict[int, str]) -> None:
-        super().__init__(traced)
+    def __init__(self, module: fx.GraphModule, names: dict[int, str]) -> None:
+        super().__init__(module)
         self._names = names
         self._leader: list[int] = []
         self._fixed: list[int] = []

@@ -176,6 +176,33 @@ def test_channels_that_are_clipped_may_go(name: str) -> None:
     assert [group.name for group in find_groups(Clipped(), (3, 4, 4))] == ["a"]
 
 
+class Narrow(nn.Conv2d):
+    """A convolution whose arguments are set."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+
+
+class Norm(nn.BatchNorm2d):
+    """Another name for it."""
+
+
+def test_layers_of_ones_own_kind_are_pruned_as_those_of_torch() -> None:
+    def network(conv: type[nn.Module], norm: type[nn.Module]) -> nn.Module:
+        torch.manual_seed(0)
+        more = {} if conv is Narrow else {"kernel_size": 3, "padding": 1}
+        first, second = conv(3, 8, **more), conv(8, 8, **more)
+        return nn.Sequential(first, norm(8), nn.ReLU(), second, norm(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+
+    own, plain = network(Narrow, Norm).eval(), network(nn.Conv2d, nn.BatchNorm2d).eval()
+    groups = [find_groups(model, (3, 4, 4)) for model in (own, plain)]
+    assert [[group.name for group in found] for found in groups] == [["0", "3"]] * 2
+    pruned = [remove_channels(model, found, [4, 4]) for model, found in zip((own, plain), groups, strict=True)]
+    image = torch.rand(1, 3, 4, 4)
+    assert pruned[0].get_submodule("0").weight.shape == (4, 3, 3, 3)
+    assert torch.equal(pruned[0](image), pruned[1](image))
+
+
 def test_a_network_that_cannot_be_traced_is_refused() -> None:
     class Branching(nn.Module):
         def __init__(self) -> None:
