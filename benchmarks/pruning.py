@@ -44,7 +44,7 @@ from edgesearch.spaces import Student, build
 
 #: In the order in which they are made: the last is told the time of the one before it.
 METHODS = ("torch_pruning", "one_step", "iterative", "iterative_fps")
-#: Of Torch-Pruning, and of what is pruned by its MACs.
+#: What is told in points: behind Torch-Pruning, and ahead of pruning by the MACs.
 GAINS = ("behind", "ahead")
 ROUNDS = 3  # of iterative pruning
 #: Students for images of the digits' size, and for larger ones.

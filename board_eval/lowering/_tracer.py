@@ -37,7 +37,7 @@ _COMPUTATION = ("forward", "__call__", "_conv_forward", "_check_input_dim")
 def _is_layer(module: nn.Module) -> bool:
     """Whether a user's class is a layer of torch with other arguments; torch.fx would look into it, at functions of weights."""
     own = type(module)
-    return "forward" not in vars(module) and any(
+    return any(
         isinstance(module, kind) and all(getattr(own, name, None) is getattr(kind, name, None) for name in _COMPUTATION)
         for kind in _LAYERS
     )

@@ -32,18 +32,8 @@ _KEEPING = {
     *("elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "relu", "relu6", "relu_", "sigmoid"),
     *("sigmoid_", "silu", "softplus", "tanh", "tanh_"),
     *("clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_", "threshold"),
-    *(
-        "clone",
-        "contiguous",
-        "detach",
-        "drop_block2d",
-        "dropout",
-        "dropout2d",
-        "float",
-        "requires_grad_",
-        "stochastic_depth",
-        "to",
-    ),
+    *("clone", "contiguous", "detach", "float", "requires_grad_", "to"),
+    *("drop_block2d", "dropout", "dropout2d", "stochastic_depth"),
 }
 _ELEMENTWISE = {
     *("add", "add_", "iadd", "sub", "sub_", "isub", "mul", "mul_", "imul"),

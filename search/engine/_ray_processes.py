@@ -1,8 +1,8 @@
 """Which processes a local Ray has: those that run stages, and none for what nobody here asks of it.
 
 Beside its table and its scheduler Ray starts three Python programs: one that would ask a cloud for more machines, one that
-would show a dashboard, even where none is wanted, and one that would print what workers write. Each takes a second or two of a
-processor and some 70 MB, and Ray's own start waits for the second. `ray.init` has no words to leave them out.
+would show a dashboard, even where none is wanted, and one that would print what workers write. Each takes time of a processor
+to begin, and memory as long as it lives, and Ray's own start waits for the second. `ray.init` has no words to leave them out.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def evaluate_candidate(
         check_teacher(inputs, candidate)
     check_vitis(inputs.settings, candidate)
     fetch_weights(inputs.settings, note, [candidate])
-    teacher = inputs.settings.teacher if any(stage.kind == "teacher" for stage in measured.walk()) else None
+    teacher = inputs.settings.teacher if candidate.distillation.needs_teacher else None
     for student in (candidate.student, *([] if teacher is None else [teacher])):
         for sentence in normalisation_findings(student, inputs.settings, inputs.data):
             note(sentence)

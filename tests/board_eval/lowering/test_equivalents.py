@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from edgesearch.board_eval.execution import run_float
 from edgesearch.board_eval.lowering import lower
@@ -175,3 +176,21 @@ def test_hooks_that_only_look_change_nothing() -> None:
 def test_what_only_looks_equal_is_refused(model: nn.Module) -> None:
     with pytest.raises(LoweringError):
         lower(model, (3, 6, 6))
+
+
+def test_a_lazy_network_with_hooks_learns_no_sizes_from_being_looked_at() -> None:
+    model = nn.Sequential(nn.LazyConv2d(8, 3), nn.Flatten(), nn.LazyLinear(4))
+    model[1].register_forward_hook(lambda module, given, answer: None)
+    with pytest.raises(LoweringError):
+        lower(model, (3, 6, 6))
+    assert is_lazy(model[0].weight)
+    assert is_lazy(model[2].weight)
+
+
+def test_a_network_that_draws_numbers_is_not_called_changed_by_hooks_that_look() -> None:
+    model = Calls(lambda x: F.dropout(x, 0.5)).eval()  # which draws some in evaluation mode, too
+    plain = lower(model, (3, 6, 6))
+    model.conv.register_forward_hook(lambda module, given, answer: None)
+    state = torch.get_rng_state()
+    assert np.array_equal(run_float(lower(model, (3, 6, 6)), images()), run_float(plain, images()))
+    assert torch.equal(torch.get_rng_state(), state)  # nobody else's numbers are others for it

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -223,18 +224,25 @@ def test_a_driver_that_nobody_waits_for_outlives_rays_node(tmp_path: Path) -> No
 
 
 def test_a_driver_of_another_thread_than_the_main_one_has_a_ray_and_leaves_the_next_its_voice() -> None:
-    from ray._private import worker
+    from ray._private import node, worker
 
     printing, on_terminate, found = worker.print_to_stdstream, signal.getsignal(signal.SIGTERM), []
+    starter, programs = node.Node.start_monitor, set[str]()
 
     def drive() -> None:
         pool = RayPool(1)
         found.append(worker.print_to_stdstream is printing)
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):
+                programs.update(Path(word).name for word in child.cmdline())
         pool.close()
 
     with ThreadPoolExecutor(1) as threads:
         threads.submit(drive).result()
     assert found == [False]
+    assert {"raylet", "gcs_server"} <= programs
+    assert not {"monitor.py", "dashboard.py", "log_monitor.py"} & programs  # which nobody asks for anything
+    assert node.Node.start_monitor is starter
     assert worker.print_to_stdstream is printing
     assert signal.getsignal(signal.SIGTERM) is on_terminate
 
