@@ -21,6 +21,7 @@ from _report import finish
 from edgesearch.objectives import DataSet
 from edgesearch.objectives.data import Split
 from edgesearch.objectives.training import DataShape, Recipe, Supervision, predict_memory, train
+from edgesearch.search.engine import prepare_process
 from edgesearch.spaces import Student, build
 
 #: Network, batch, precision, optimizer, and the teacher with the way it teaches.
@@ -78,7 +79,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if arguments.case:
-        torch.set_num_threads(arguments.threads)
+        prepare_process(arguments.threads)  # as a stage's process is
         print(json.dumps(measure(json.loads(arguments.case), device)))
         return
     errors, own = [], []

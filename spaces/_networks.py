@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from edgesearch.spaces._chain import Chain
+
 
 def make_head(features: int, hidden: int, classes: int) -> nn.Module:
     """Features to logits, through a hidden layer with ReLU when `hidden` is not 0."""
@@ -28,7 +30,7 @@ class SmallCnn(nn.Module):
             for _ in range(per_stage):
                 layers += [nn.Conv2d(reads, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
                 reads = width
-        self.features = nn.Sequential(*layers)
+        self.features = Chain(*layers)
         if hidden:
             while size > 4:
                 self.features.append(nn.MaxPool2d(2))

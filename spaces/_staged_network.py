@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from edgesearch.spaces._chain import Chain
 from edgesearch.spaces._networks import make_head
 from edgesearch.spaces._staged import STEMS, Stage, Staged, sizes
 
@@ -71,7 +72,7 @@ def _narrow(width: int, share: int) -> int:
     return -(-width // (share * _PARALLEL)) * _PARALLEL
 
 
-class _Plain(nn.Sequential):
+class _Plain(Chain):
     """relu(bn(conv x)), with a max pool of 2x2 behind it if `pooled`."""
 
     def __init__(self, reads: int, width: int, stride: int = 1, *, pooled: bool = False) -> None:

@@ -8,35 +8,19 @@ same for every batch, they say what is alive at every moment of a step with any 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from edgesearch.objectives.training._allocations import Allocations
 
-__all__ = ["PROBES", "Footprint", "Peak"]
+__all__ = ["PROBES", "Footprint"]
 
 #: Images of the two steps. Batch-norm needs two, and so does each half of a batch.
 PROBES = (2, 4)
-#: glibc hands blocks below this size out of its heap, which it does not give back, and larger ones page by page.
-_HEAP_BLOCK = 32 << 20
 #: Bytes of heap for a byte alive in it: blocks of many sizes that come and go leave holes between them, since glibc looks for
-#: more than an aligned block needs and so seldom fills a hole of its size. Between 1.3 and 1.5 for convolutional networks of
-#: several kinds, batches and precisions (glibc 2.36, benchmarks/memory.py).
-_HOLES = 1.4
-
-
-@dataclass(frozen=True)
-class Peak:
-    """Bytes at a peak: `heap`, which stays with the process after it, and `pages`, which the machine has back."""
-
-    heap: int
-    pages: int
-
-    @property
-    def total(self) -> int:
-        """Both."""
-        return self.heap + self.pages
+#: more than an aligned block needs and so seldom fills a hole of its size. Between 1.6 and 2.0 for convolutional networks of
+#: several kinds, batches and precisions, in a process that keeps what it frees (glibc 2.36, benchmarks/memory.py).
+_HOLES = 1.7
 
 
 class Footprint:
@@ -49,25 +33,18 @@ class Footprint:
         runs = [_events(work(images), known) for images in PROBES]
         self._events = _affine(*runs)
 
-    def peak(self, images: int, *, holes: bool = True) -> Peak:
-        """The peak with so many images; `holes`: in a heap, which a GPU's allocator is not."""
+    def peak(self, images: int, *, holes: bool = True) -> int:
+        """Bytes at the peak with so many images; `holes`: in a heap, which a GPU's allocator is not."""
         alive: dict[int, int] = {}
-        small = large = 0
-        peak, heap = Peak(0, 0), 0
-        factor = _HOLES if holes else 1.0
+        now = most = 0
         for number, size in self._events:
             if size is None:
-                taken = -alive.pop(number)
+                now -= alive.pop(number)
             else:
-                taken = alive[number] = max(0, round(size[0] + size[1] * images))
-            if abs(taken) < _HEAP_BLOCK:
-                small += taken
-            else:
-                large += taken
-            heap = max(heap, int(factor * small))
-            if heap + large > peak.total:
-                peak = Peak(heap, large)
-        return peak
+                alive[number] = max(0, round(size[0] + size[1] * images))
+                now += alive[number]
+            most = max(most, now)
+        return int(_HOLES * most) if holes else most
 
 
 def _events(work: Callable[[], object], known: Callable[[], Sequence[Tensor]]) -> list[tuple[int, int | None]]:

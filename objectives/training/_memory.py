@@ -26,7 +26,7 @@ from edgesearch.objectives.training._batches import chunk_images
 from edgesearch.objectives.training._device import choose_device, use_bfloat16
 from edgesearch.objectives.training._distillation import Batch, Loss, Supervision
 from edgesearch.objectives.training._evaluation import evaluation_batch
-from edgesearch.objectives.training._footprint import PROBES, Footprint, Peak
+from edgesearch.objectives.training._footprint import PROBES, Footprint
 from edgesearch.objectives.training._kernels import safe_convolutions, same_every_time
 from edgesearch.objectives.training._process import process_memory
 from edgesearch.objectives.training._recipe import Recipe
@@ -72,13 +72,13 @@ class MemoryForecast:
     before: int
     fixed: int
     step: Footprint
-    answers: Peak  # the validation images'
+    answers: int  # the validation images'
     on_gpu: bool = False
     kernels: int = 0  # that those of a step take for themselves on a GPU, and nobody else sees
 
     def bytes(self, batch: int) -> int:
         """The peak where `batch` images are computed at a time."""
-        return self.before + self.fixed + max(self._step(batch).total, self.answers.total)
+        return self.before + self.fixed + max(self._step(batch), self.answers)
 
     def pieces(self, batch: int, free: int) -> int:
         """In how many pieces, a power of two, a batch must be computed where `free` bytes are free beside those `before`.
@@ -86,13 +86,12 @@ class MemoryForecast:
         What answers to validation images take is no smaller for it, and does not count.
         """
         count = 1
-        while self.fixed + self._step(-(-batch // count)).total > free and batch // (2 * count) >= _LEAST_PIECE:
+        while self.fixed + self._step(-(-batch // count)) > free and batch // (2 * count) >= _LEAST_PIECE:
             count *= 2
         return count
 
-    def _step(self, images: int) -> Peak:
-        peak = self.step.peak(images, holes=not self.on_gpu)
-        return Peak(peak.heap, peak.pages + self.kernels)
+    def _step(self, images: int) -> int:
+        return self.step.peak(images, holes=not self.on_gpu) + self.kernels
 
 
 def predict_memory(
@@ -205,10 +204,10 @@ def _kernels(work: Callable[[int], Callable[[], object]], footprint: Footprint, 
         prepared()
     except torch.OutOfMemoryError:
         return 0
-    return max(0, torch.cuda.max_memory_allocated(device) - before - footprint.peak(images, holes=False).total)
+    return max(0, torch.cuda.max_memory_allocated(device) - before - footprint.peak(images, holes=False))
 
 
-def _answers(probe: nn.Module, data: DataShape, size: tuple[int, int], device: torch.device) -> Peak:
+def _answers(probe: nn.Module, data: DataShape, size: tuple[int, int], device: torch.device) -> int:
     def work(images: int) -> Callable[[], object]:
         def answer() -> None:
             with quiet(probe):
@@ -220,7 +219,7 @@ def _answers(probe: nn.Module, data: DataShape, size: tuple[int, int], device: t
     images = min(data.validation, evaluation_batch(size, data.channels))
     peak = footprint.peak(images, holes=device.type == "cpu")
     with full_float32():
-        return Peak(peak.heap, peak.pages + _kernels(work, footprint, images, device))
+        return peak + _kernels(work, footprint, images, device)
 
 
 def _tensors(modules: Iterable[nn.Module]) -> Iterable[Tensor]:

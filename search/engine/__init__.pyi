@@ -8,6 +8,7 @@ from ._foresight import ForesightSettings as ForesightSettings
 from ._fork_server import ForkServer as ForkServer
 from ._jobs import Job as Job
 from ._jobs import JobResult as JobResult
+from ._jobs import prepare_process as prepare_process
 from ._jobs import run_job as run_job
 from ._look import look_at as look_at
 from ._machine import share_machine as share_machine

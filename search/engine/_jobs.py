@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from edgesearch.errors import BoardBusy, BoardError, BoardLost, EdgesearchError, Infeasible, PluginError, StoreError
+from edgesearch.search.engine._heap import keep_freed_blocks
 from edgesearch.search.engine._heartbeats import beating
 
 #: done: the artifact is in the store. refused: the stage's own fault, in one sentence. bug: ours. blocked: the disk or the
@@ -100,8 +101,9 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     extend_path(job.python_path)
     from edgesearch.board_eval import BoardReference, VitisSettings
     from edgesearch.objectives import Limits, Stage, open_store, run_stage
+    from edgesearch.objectives.training import give_back
 
-    _use_threads(threads)
+    prepare_process(threads)
     stage = Stage.from_json(job.stage)
     folder = None if job.folder is None else Path(job.folder)
     board = None if job.board is None else BoardReference.from_json(job.board)
@@ -151,6 +153,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
         message = f"{error.strerror or error} ({error.filename or job.store})"
     except (Exception, SystemExit) as error:  # the user's own code may end the process, which is no death of the worker
         outcome, message = "bug", f"{type(error).__name__}: {error}"
+    give_back()  # while the process waits for its next job, others may need it
     return asdict(JobResult(stage.key, outcome, time.perf_counter() - started, message, figures))
 
 
@@ -161,11 +164,13 @@ def extend_path(python_path: tuple[str, ...]) -> None:
             sys.path.append(folder)
 
 
-def _use_threads(count: int) -> None:
+def prepare_process(threads: int) -> None:
+    """Let torch use so many threads, and keep the memory that a step frees for the next one."""
     import torch
 
-    if torch.get_num_threads() != count:
-        torch.set_num_threads(count)
+    keep_freed_blocks()
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from edgesearch.errors import EdgesearchError, OutOfMemory, StageFailed, Trainin
 from edgesearch.objectives import ArtifactStore, DataSet, DataSettings, Stage, load_data, open_store, run_stage, stage_specs
 from edgesearch.objectives.stages import Context
 from edgesearch.objectives.training import choose_device, train
+from edgesearch.search.engine import prepare_process
 from edgesearch.search.library._tune_space import Target, rungs
 from edgesearch.spaces import Distillation
 
@@ -150,10 +151,7 @@ def _logged(folder: Path, stage: Stage) -> Iterator[None]:
             raise
 
 
-def prepare_process(task: Task) -> None:
-    """Let this process find the user's own code, and use as many threads as the task says."""
-    import torch
-
+def prepare_worker(task: Task) -> None:
+    """Let this process find the user's own code, and train as a stage does, with as many threads as the task says."""
     sys.path.extend(folder for folder in task.python_path if folder not in sys.path)
-    if torch.get_num_threads() != task.threads:
-        torch.set_num_threads(task.threads)
+    prepare_process(task.threads)

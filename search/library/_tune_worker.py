@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from edgesearch.search.library._tune_training import Task, Training, prepare_process
+from edgesearch.search.library._tune_training import Task, Training, prepare_worker
 
 __all__ = ["TASK", "Trainable"]
 
@@ -35,5 +35,5 @@ class Trainable(tune.Trainable):
 
     def _begin(self, config: Mapping[str, Any]) -> None:
         task = Task.from_text(config[TASK])
-        prepare_process(task)
+        prepare_worker(task)
         self._training = Training(task, {name: value for name, value in config.items() if name != TASK})

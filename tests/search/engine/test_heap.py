@@ -1,4 +1,4 @@
-"""Large blocks go back to the system, whatever else was allocated meanwhile."""
+"""A driver's large blocks go back to the system, whatever else was allocated meanwhile; a stage's stay with its process."""
 
 from __future__ import annotations
 
@@ -47,3 +47,50 @@ def test_large_blocks_are_given_back_though_small_ones_lie_between_them() -> Non
     )
     assert left > 50
     assert kept < 10
+
+
+#: Faults of pages in ten rounds of taking, filling and freeing blocks of 40 and 4 MiB, behind a first one; MiB that are the
+#: process's then, and after it gave back what it kept.
+_STEPS = """
+import ctypes, resource, sys
+from edgesearch.objectives.training import give_back
+from edgesearch.search.engine._heap import keep_freed_blocks
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+
+def step():
+    places = [libc.malloc(size << 20) for size in (40, 4, 40, 4)]
+    for place, size in zip(places, (40, 4, 40, 4)):
+        ctypes.memset(place, 1, size << 20)
+    for place in places:
+        libc.free(place)
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
+
+if sys.argv[1] == "yes":
+    keep_freed_blocks()
+empty = resident()
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+full = resident() - empty
+give_back()
+print(faults, full, resident() - empty)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+def test_a_stage_keeps_the_blocks_of_a_step_for_the_next_one_until_it_gives_them_back() -> None:
+    (kept, full, left), (without, *_) = (
+        map(
+            int, subprocess.run([sys.executable, "-c", _STEPS, told], capture_output=True, text=True, check=True).stdout.split()
+        )
+        for told in ("yes", "no")
+    )
+    assert kept < 2_000
+    assert without > 100_000
+    assert full > 80 > 8 > left  # MiB
