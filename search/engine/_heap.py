@@ -26,8 +26,8 @@ def keep_freed_blocks() -> None:
     """Have this process keep what it frees, for the next block of its kind.
 
     A training's every step takes the same large blocks. glibc gets each from the system and gives it back, and the system
-    fills its pages with zeros, one after the other as they are touched: on a processor that multiplies bfloat16, a third of
-    the time of a step. With another C library nothing happens.
+    fills its pages with zeros, one after the other as they are touched (benchmarks/kept_memory.py). With another C library
+    nothing happens.
     """
     _set(_MMAP_MAX, 0)
     _set(_TRIM_THRESHOLD, -1)
