@@ -18,9 +18,10 @@ __all__ = ["PROBES", "Footprint"]
 #: Images of the two steps. Batch-norm needs two, and so does each half of a batch.
 PROBES = (2, 4)
 #: Bytes of heap for a byte alive in it: blocks of many sizes that come and go leave holes between them, since glibc looks for
-#: more than an aligned block needs and so seldom fills a hole of its size. Between 1.6 and 2.0 for convolutional networks of
-#: several kinds, batches and precisions, in a process that keeps what it frees (glibc 2.36, benchmarks/memory.py).
-_HOLES = 1.7
+#: more than an aligned block needs and so seldom fills a hole of its size. Between 1.3 (deep networks) and 2.4 (few layers in
+#: bfloat16) for convolutional networks in a process that keeps what it frees (glibc 2.36, benchmarks/memory.py); with this one
+#: the errors of a whole process are about as large on both sides.
+_HOLES = 1.48
 
 
 class Footprint:

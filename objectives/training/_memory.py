@@ -105,8 +105,10 @@ def predict_memory(
     before: int | None = None,
     consume: bool = False,
 ) -> MemoryForecast:
-    """What `train` with the same arguments will take. Two steps of a copy are computed, and `model` is not changed; of `model`
-    itself with `consume`, which is of no use afterwards, and takes no memory for a copy.
+    """What `train` with the same arguments will take in a stage's process; one that does not keep what it frees takes less.
+
+    Two steps of a copy are computed, and `model` is not changed; of `model` itself with `consume`, which is of no use
+    afterwards, and takes no memory for a copy.
 
     before: bytes that the process has before; None: those of this one, in which all but the training is there already.
     """

@@ -78,7 +78,7 @@ def test_the_peak_of_any_number_of_images_is_told_by_two_and_four(images: int, w
 def test_blocks_leave_holes_in_a_heap_alone() -> None:
     footprint = Footprint(lambda images: lambda: torch.zeros(images, MB // 4), lambda: [])
     assert footprint.peak(100, holes=False) == 100 * MB
-    assert 150 * MB < footprint.peak(100) < 200 * MB
+    assert 130 * MB < footprint.peak(100) < 200 * MB  # the factor is measured
 
 
 def test_a_step_keeps_what_its_way_back_needs() -> None:

@@ -54,10 +54,11 @@ def test_large_blocks_are_given_back_though_small_ones_lie_between_them() -> Non
 _STEPS = """
 import ctypes, resource, sys
 from edgesearch.objectives.training import give_back
-from edgesearch.search.engine._heap import keep_freed_blocks
+from edgesearch.search.engine import prepare_process
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+libc.prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: huge pages, which some systems give unasked, are few
 
 def step():
     places = [libc.malloc(size << 20) for size in (40, 4, 40, 4)]
@@ -70,7 +71,7 @@ def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
 
 if sys.argv[1] == "yes":
-    keep_freed_blocks()
+    prepare_process(1)
 empty = resident()
 step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
