@@ -22,7 +22,7 @@ from edgesearch.board_eval.lowering._layers import Layers
 from edgesearch.board_eval.lowering._operations import BY_NAME, FUNCTIONS, MODULES
 from edgesearch.board_eval.lowering._reasons import output_reason, reason_for
 from edgesearch.board_eval.lowering._sizes import Sizes
-from edgesearch.board_eval.lowering._tracer import traced
+from edgesearch.board_eval.lowering._tracer import Untraceable, traced
 from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
 from edgesearch.errors import GraphError, LoweringError, LoweringProblem, TargetError
@@ -71,7 +71,7 @@ def lower_with_sources(
 
 
 def _lower(model: nn.Module, name: str, shape: tuple[int, int, int], target: Target | None) -> Lowered:
-    module = _trace(model, name)
+    module = _trace(model, name, shape)
     lowering = _Lowering(model, module, name, shape)
     lowered = lowering.run(target)
     if not lowering.joins_vectors:
@@ -118,12 +118,11 @@ def _is_one_layer(model: nn.Module) -> bool:
     return is_of_torch and any(True for _ in (*model.parameters(recurse=False), *model.buffers(recurse=False)))
 
 
-def _trace(model: nn.Module, name: str) -> fx.GraphModule:
+def _trace(model: nn.Module, name: str, shape: tuple[int, int, int]) -> fx.GraphModule:
     try:
-        return traced(model)
-    except (Exception, SystemExit) as error:  # fx raises whatever the model's own code raises on a symbolic value
-        problem = LoweringProblem(name, "forward", f"cannot be traced by torch.fx: {type(error).__name__}: {error}")
-        raise LoweringError(name, [problem]) from error
+        return traced(model, shape)
+    except Untraceable as error:
+        raise LoweringError(name, [LoweringProblem(name, "forward", str(error))]) from error
 
 
 class _Lowering(Layers):

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from edgesearch.board_eval.lowering import traced
+from edgesearch.board_eval.lowering import Untraceable, traced
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._macs import quiet
 from edgesearch.objectives.pruning._resize import is_computed, is_depthwise
@@ -65,10 +65,9 @@ def trace_channels(model: nn.Module, input_shape: tuple[int, int, int]) -> Chann
     """
     with quiet(model):
         try:
-            module = traced(model)
-        except (Exception, SystemExit) as error:  # fx raises whatever the model's own code raises on a symbolic value
-            why = f"{type(error).__name__}: {error}"
-            raise SpaceError(f"{type(model).__name__} cannot be pruned, since torch.fx cannot trace it: {why}") from error
+            module = traced(model, input_shape)
+        except Untraceable as error:
+            raise SpaceError(f"{type(model).__name__} cannot be pruned: {error}") from error
         numbering = _Numbering(module, {id(part): name for name, part in model.named_modules()})
         numbering.run(torch.zeros(2, *input_shape, dtype=next(model.parameters(), torch.empty(0)).dtype))
     return numbering.channels()

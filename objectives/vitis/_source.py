@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from edgesearch.board_eval.lowering import traced
+from edgesearch.board_eval.lowering import Untraceable, traced
 from edgesearch.errors import LoweringError, LoweringProblem
 from edgesearch.objectives.vitis._constructors import constructor
 from edgesearch.objectives.vitis._operations import Operations
@@ -59,9 +59,9 @@ def torch_source(model: nn.Module, input_shape: tuple[int, int, int], *, trainab
     name = _class_name(type(model).__name__)
     image = torch.randn(1, *input_shape, generator=torch.Generator().manual_seed(0))
     try:
-        module = traced(model)
-    except (Exception, SystemExit) as error:  # fx raises whatever the model's own code raises on a symbolic value
-        raise _problem(name, "forward", f"cannot be traced by torch.fx: {type(error).__name__}: {error}") from error
+        module = traced(model, input_shape)
+    except Untraceable as error:
+        raise _problem(name, "forward", str(error)) from error
     for path, _ in model.named_modules():
         if _CONFUSING.search(path):
             raise _problem(name, path, "a name that Vitis AI would misread; give the layer another")

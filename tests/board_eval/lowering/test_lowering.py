@@ -595,7 +595,11 @@ def test_every_unsupported_operation_is_named_with_its_place() -> None:
         (Function(lambda self, x: 7), "output", "the model returns 7, whatever the image is; return the logits"),
         (Function(lambda self, x: None), "output", "the model returns None, whatever"),
         (nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 3, groups=2)), "1", "2 groups of 3 channels"),
-        (Function(lambda self, x: x if x.sum() > 0 else -x), "Function", "cannot be traced"),
+        (
+            Function(lambda self, x: x if x.sum() > 0 else -x),
+            "Function",
+            "of values that depend on the image",
+        ),
         (nn.Sequential(nn.Conv2d(3, 4, 1, device="meta")), "0", "on torch's `meta` device, which keeps no values"),
         (nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, device="meta")), "1", "on torch's `meta` device"),
         (Function(lambda self, x: sys.exit(3)), "Function", "cannot be traced by torch.fx: SystemExit: 3"),

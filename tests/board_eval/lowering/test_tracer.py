@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgesearch.board_eval.execution import run_float
+from edgesearch.board_eval.graph import Pool
 from edgesearch.board_eval.lowering import lower
 from edgesearch.errors import LoweringError
+from edgesearch.objectives.pruning import PrunableShape
+from edgesearch.objectives.vitis import load_source, torch_source
 
 
 class _Layers(nn.Module):
@@ -67,3 +73,135 @@ class Named(_Layers):
 def test_a_second_image_is_refused(model: nn.Module, words: str) -> None:
     with pytest.raises(LoweringError, match=words):
         lower(model, (3, 8, 8))
+
+
+class Decides(_Layers):
+    """Computes what it was given to compute, with two layers and a head."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.same, self.body = nn.Conv2d(4, 4, 3, padding=1), forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(self, x)
+
+
+def _by_channels(net: Any, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    if y.shape[1] != x.shape[1]:
+        y = net.same(y)
+    return net.linear(y.mean((2, 3)))
+
+
+def _by_side(net: Any, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    while y.shape[-1] > 7:
+        y = F.max_pool2d(y, 2)
+    return net.linear(y.mean((2, 3)))
+
+
+def _as_often_as_a_size_says(net: Any, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    for _ in range(y.size(2) // 4):
+        y = F.relu(net.same(y))
+    return net.linear(y.mean((2, 3)))
+
+
+def _with_whole_numbers(net: Any, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    kernel = [int(side) for side in y.shape[2:]]
+    assert min(kernel) == math.ceil(float(y.shape[2]))
+    assert len(y.shape) == 4
+    return net.linear(F.avg_pool2d(y, kernel).flatten(1))
+
+
+def _with_what_it_expects(net: Any, x: Tensor) -> Tensor:
+    if x.ndim != 4 or x.is_cuda or x.dtype != torch.float32:
+        raise ValueError("expected images")
+    torch._assert(x.shape[1] == 3, f"expected colours, got {x.shape}")
+    height, _ = list(x.shape[2:])
+    torch._assert(condition=height >= 8, message="too low")
+    return net.linear(net.conv(x).mean((2, 3)))
+
+
+_DECIDING = [_by_channels, _by_side, _as_often_as_a_size_says, _with_whole_numbers, _with_what_it_expects]
+
+
+@pytest.mark.parametrize("forward", _DECIDING)
+@pytest.mark.parametrize("side", [8, 13, 20])
+def test_code_that_decides_by_sizes_goes_the_way_that_it_goes_for_such_an_image(forward: Any, side: int) -> None:
+    torch.manual_seed(side)
+    model = Decides(forward).eval()
+    images = torch.randn(2, 3, side, side)
+    drawn = torch.get_rng_state()
+    graph = lower(model, (3, side, side))
+    assert torch.equal(torch.get_rng_state(), drawn)
+    with torch.no_grad():
+        expected = model(images).numpy()
+    found = run_float(graph, images.permute(0, 2, 3, 1).contiguous().numpy())
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-4)
+
+
+def test_one_network_of_one_side_goes_another_way_than_of_another() -> None:
+    model = Decides(_by_side)
+    pools = [sum(isinstance(node, Pool) for node in lower(model, (3, side, side))) for side in (8, 13, 20)]
+    assert pools == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("forward", "words"),
+    [
+        (lambda net, x: net.same(net.conv(x)) if x.sum() > 0 else net.conv(x), r"an `if`.* of values that depend on the image"),
+        (lambda net, x: net.conv(x).view(len(x), -1), r"the length of what depends on the number of images; write -1"),
+        (lambda net, x: net.conv(x).view(int(x.size(0)), -1), r"a whole number of what depends on the number of images"),
+        (lambda net, x: net.conv(x) if x.shape[0] > 1 else x, r"an `if`.* of what depends on the number of images"),
+        (lambda net, x: sum(net.conv(one) for one in x), r"the length of what depends on the number of images"),
+        (lambda net, x: net.conv(x) * float(x.max()), r"a number of values that depend on the image"),
+    ],
+)
+def test_what_no_size_decides_is_refused_with_its_place(forward: Any, words: str) -> None:
+    with pytest.raises(LoweringError, match=words + r".* \(test_tracer.py, line \d+\)"):
+        lower(Decides(forward), (3, 8, 8))
+
+
+def test_a_network_says_itself_which_sizes_it_takes() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        if x.shape[1:] != (3, 8, 8):
+            raise ValueError(f"expected 8 x 8, got {x.shape[2]} x {x.shape[3]:d}")
+        return net.conv(x)
+
+    lower(Decides(forward), (3, 8, 8))
+    with pytest.raises(LoweringError, match=r"ValueError: expected 8 x 8, got 9 x 10 \(test_tracer.py, line \d+\)"):
+        lower(Decides(forward), (3, 9, 10))
+
+
+def test_a_tensor_in_a_message_is_named() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        raise ValueError(f"never {x} nor {x.shape[0]}")
+
+    with pytest.raises(LoweringError, match=r"never Proxy\(x\) nor Proxy\(getitem\)"):
+        lower(Decides(forward), (3, 8, 8))
+
+
+def test_what_cannot_be_computed_leaves_the_rest_decided() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        y = net.conv(x)
+        wrong = F.conv2d(y, torch.zeros(1, 9, 1, 1))  # expects nine channels
+        assert y.shape[1] == 4
+        return y + wrong
+
+    with pytest.raises(LoweringError, match="conv2d"):
+        lower(Decides(forward), (3, 8, 8))
+
+
+@pytest.mark.parametrize("forward", [_by_channels, _by_side, _as_often_as_a_size_says])
+def test_such_networks_are_pruned_and_written_for_vitis_ai(forward: Any) -> None:
+    torch.manual_seed(0)
+    model = Decides(forward).eval()
+    pruned = PrunableShape(model, (3, 12, 12)).at(ratio=0.5, granularity=1)
+    image = torch.rand(1, 3, 12, 12)
+    for network in (model, pruned):
+        made = load_source(torch_source(network, (3, 12, 12)))
+        with torch.no_grad():
+            assert torch.equal(made(image), network(image))
+    assert sum(one.numel() for one in pruned.parameters()) < sum(one.numel() for one in model.parameters())

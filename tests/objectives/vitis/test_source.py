@@ -197,7 +197,13 @@ class Branching(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("model", "words"), [(Unwritten(), "fft"), (Two(), "output"), (Branching(), "traced"), (nn.Sequential(nn.GELU()), "GELU")]
+    ("model", "words"),
+    [
+        (Unwritten(), "fft"),
+        (Two(), "output"),
+        (Branching(), "values that depend on the image"),
+        (nn.Sequential(nn.GELU()), "GELU"),
+    ],
 )
 def test_what_cannot_be_written_is_named(model: nn.Module, words: str) -> None:
     with pytest.raises(LoweringError, match=words):

@@ -1,0 +1,100 @@
+"""What the code of a network is told where it decides by the sizes of its tensors, while it is traced."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+__all__ = ["Decisions", "Undecided"]
+
+#: Numbers of images that every decision is looked at with. The DPU is given one.
+_BATCHES = (1, 2)
+_Number = TypeVar("_Number")
+
+
+class Undecided(Exception):
+    """The code decides by what is not the same for every image; carries the reason."""
+
+
+class Decisions:
+    """Computes the sizes in a graph that is being traced, by fake tensors: they have a shape and no values.
+
+    Nothing is computed before something is asked for, and no operation twice.
+    """
+
+    def __init__(self, graph: fx.Graph, root: nn.Module, shape: tuple[int, int, int]) -> None:
+        self._graph, self._root, self._shape = graph, root, shape
+        self._modes = tuple(FakeTensorMode(allow_non_fake_inputs=True) for _ in _BATCHES)
+        self._values: dict[fx.Node, tuple[Any, ...]] = {}
+        #: Whether operations are computed at the time, and none is traced.
+        self.at_work = False
+
+    def made(self, at: fx.Node, wanted: Callable[[Any], _Number], what: str) -> _Number:
+        """`wanted` of the value of `at`, where it is one whatever the images are. `what` the code does with it, in words.
+
+        Raises Undecided where it is not.
+        """
+        self._catch_up()
+        try:
+            found = [wanted(value) for value in self._values[at]]
+        except (KeyError, RuntimeError) as error:  # a tensor's values are asked for, or what has none
+            raise Undecided(f"{what} of values that depend on the image; the DPU computes the same for every image") from error
+        if any(one != found[0] for one in found):
+            raise Undecided(f"{what} of what depends on the number of images; write -1 or x.size(0) where it is a size")
+        return found[0]
+
+    def clear(self) -> None:
+        """Take the numbers out of the graph that nothing reads but the decisions."""
+        for node in reversed(self._graph.nodes):
+            values = self._values.get(node)
+            if node.op in ("call_function", "call_method") and values and not node.users and not any(map(_has_tensor, values)):
+                self._graph.erase_node(node)
+
+    @torch.no_grad()
+    def _catch_up(self) -> None:
+        self.at_work = True
+        try:
+            for node in self._graph.nodes:
+                if node not in self._values and all(one in self._values for one in node.all_input_nodes):
+                    values = self._computed(node)
+                    if values is not None:
+                        self._values[node] = values
+        finally:
+            self.at_work = False
+
+    def _computed(self, node: fx.Node) -> tuple[Any, ...] | None:
+        """One value per number of images; None where there is none, such as of what fails."""
+        values = []
+        for place, (mode, batch) in enumerate(zip(self._modes, _BATCHES, strict=True)):
+            try:
+                with mode:
+                    values.append(self._value(node, place, batch))
+            except Exception:  # whatever it was: what cannot be computed may be what no decision needs
+                return None
+        return tuple(values)
+
+    def _value(self, node: fx.Node, place: int, batch: int) -> Any:
+        if node.op == "placeholder":
+            if any(other.op == "placeholder" and other in self._values for other in self._graph.nodes):
+                raise NotImplementedError("an image is the one that is given")
+            kind = next((one.dtype for one in self._root.parameters() if one.is_floating_point()), torch.float32)
+            return torch.empty(batch, *self._shape, dtype=kind)
+        if node.op == "get_attr":
+            return operator.attrgetter(str(node.target))(self._root)
+        args = fx.map_arg(node.args, lambda one: self._values[one][place])
+        kwargs = fx.map_arg(node.kwargs, lambda one: self._values[one][place])
+        if node.op == "call_module":
+            return self._root.get_submodule(str(node.target)).forward(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
+
+
+def _has_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(map(_has_tensor, value)))
