@@ -32,6 +32,7 @@ from torch import nn
 from edgesearch.objectives import DataSet
 from edgesearch.objectives.data import Split, prepare_tensor
 from edgesearch.objectives.training import Recipe, evaluate, train
+from edgesearch.search.engine import prepare_process
 from edgesearch.spaces import Student, build
 
 IMAGES = 5000
@@ -97,7 +98,7 @@ RECIPES = {"ours": ours, "thesis": thesis}
 
 def run(seed: int, name: str, minutes: float) -> dict[str, Any]:
     """One training, in a process of its own. It says what it took, too."""
-    torch.set_num_threads(1)
+    prepare_process(1)  # as a stage's process is
     data, begun = cifar10(seed), time.process_time()
     model, epochs = RECIPES[name](data, seed, 120 * minutes)
     took = (time.process_time() - begun) / 120

@@ -190,8 +190,8 @@ class Layers(Windows):
             self._rebind(at)
 
     def leaky(self, at: fx.Node, slope: float, *, inplace: bool = False) -> None:
-        if abs(slope - LEAKY_SLOPE) > 0.02:
-            raise Unsupported(f"slope {slope}; the DPU computes leaky ReLU with 26/256 only")
+        if not 0.1 <= slope <= LEAKY_SLOPE:  # as 0.1 it is written in most networks
+            raise Unsupported(f"slope {slope}; the DPU computes leaky ReLU with 26/256 only: train with that, or with 0.1")
         self.activation(at, "leaky_relu", inplace=inplace)
 
     def add(self, at: fx.Node, *, inplace: bool = False) -> None:
@@ -218,6 +218,10 @@ class Layers(Windows):
         if not isinstance(tensors, list | tuple) or not isinstance(axis, int):
             raise Unsupported("a concatenation of something other than a list of tensors")
         names = tuple(self.value(t) for t in tensors)
+        if any(len(self.shape(name)) != 3 for name in names):
+            raise Unsupported(
+                "a concatenation of vectors; join what they are made of along its channels, in front of the flatten"
+            )
         shapes = [self.image(n) for n in names]
         position = {1: 2, 2: 0, 3: 1}.get(axis % 4)  # NCHW axis -> position in (H, W, C)
         if position is None:

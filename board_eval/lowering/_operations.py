@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from edgesearch.board_eval.lowering._layers import Layers
-from edgesearch.board_eval.lowering._reasons import LEFT_OUT_PADDING, clip_reason
+from edgesearch.board_eval.lowering._reasons import LEFT_OUT_PADDING, PART, clip_reason
 from edgesearch.board_eval.lowering._values import Unsupported, argument
 from edgesearch.board_eval.lowering._windows import pair
 
@@ -87,6 +87,12 @@ def _squeeze(low: Layers, at: fx.Node) -> None:
     low.squeeze(at, dims[0] if len(dims) == 1 else dims or None)
 
 
+def _index(low: Layers, at: fx.Node) -> None:
+    if not low.index(at, at.args[1]):
+        low.value(at.args[0])  # raises what can be done instead of half an image
+        raise Unsupported(PART)
+
+
 def _contiguous(low: Layers, at: fx.Node) -> None:
     layout = argument(at, 1, "memory_format", torch.contiguous_format)
     (low.identity if layout is torch.contiguous_format else low.copy)(at)
@@ -155,6 +161,16 @@ def _to(low: Layers, at: fx.Node) -> None:
 _KEPT = (torch.float32, torch.contiguous_format, torch.channels_last, torch.preserve_format, None)
 
 
+def _dropout(draws: bool) -> Callable[[Layers, fx.Node], None]:
+    """Of functions that draw in evaluation mode, too, unless they are told otherwise; or do not, unless."""
+
+    def lowers(low: Layers, at: fx.Node) -> None:
+        name = "train" if at.target is torch.dropout else "training"
+        _only_in_training(low, at, argument(at, 2, name, draws))
+
+    return lowers
+
+
 def _stochastic_depth(low: Layers, at: fx.Node) -> None:
     _only_in_training(low, at, argument(at, 3, "training", True))
 
@@ -172,8 +188,11 @@ def _only_in_training(low: Layers, at: fx.Node, training: Any) -> None:
 #: Layers that do nothing when a network is not trained.
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
-#: Functions that do nothing then.
-_DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout)
+#: Functions that do nothing then if they are told so, and whether they have to be told.
+_DROPOUTS = {
+    **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), True),
+    **dict.fromkeys((F.alpha_dropout, F.feature_alpha_dropout, torch.dropout), False),
+}
 
 #: What lowers a call of each kind of layer; a subclass is one of its kind.
 MODULES: Mapping[type[nn.Module], Callable[[Layers, fx.Node, Any], None]] = {
@@ -218,9 +237,10 @@ FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
     F.hardtanh: _hardtanh_function,
     **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip"), _clamp(inplace=False)),
     **dict.fromkeys((torch.clamp_, torch.clip_, "clamp_", "clip_"), _clamp(inplace=True)),
-    **dict.fromkeys((*_DROPOUTS, "detach"), Layers.identity),
+    **{function: _dropout(draws) for function, draws in _DROPOUTS.items()},
     **dict.fromkeys((torch.clone, "clone"), Layers.copy),
     **dict.fromkeys((torch.squeeze, "squeeze"), _squeeze),
+    operator.getitem: _index,
     F.max_pool2d: _max_pool_function,
     torch.max_pool2d: _max_pool_function,
     F.avg_pool2d: _average_pool_function,
@@ -228,7 +248,7 @@ FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
     F.adaptive_max_pool2d: lambda low, at: _adaptive_max(
         low, at, argument(at, 1, "output_size", None), indices=bool(argument(at, 2, "return_indices", False))
     ),
-    **dict.fromkeys(("float", "requires_grad_"), Layers.identity),
+    **dict.fromkeys(("detach", "float", "requires_grad_"), Layers.identity),
     "to": _to,
     **dict.fromkeys((torch.clamp_min, "clamp_min"), lambda low, at: _clip_below(low, at, inplace=False)),
     **dict.fromkeys((torch.clamp_min_, "clamp_min_"), lambda low, at: _clip_below(low, at, inplace=True)),

@@ -19,7 +19,7 @@ from edgesearch.board_eval.graph import Shape
 from edgesearch.board_eval.lowering._values import argument
 from edgesearch.board_eval.targets import MODELLED, Target
 
-__all__ = ["LEFT_OUT_PADDING", "add_reason", "clip_reason", "groups_reason", "output_reason", "reason_for"]
+__all__ = ["LEFT_OUT_PADDING", "PART", "add_reason", "clip_reason", "groups_reason", "output_reason", "reason_for"]
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,15 @@ def _padding(call: _Call) -> str:
     return f"{_lacks('zero padding, as part of the convolution or pool behind it')}; give that layer the padding"
 
 
+def _maximum(call: _Call) -> str:
+    is_of_two = any(isinstance(operand, fx.Node) for operand in call.at.args[1:])
+    return (_OF_TWO if is_of_two else _OVER_AXES)(call)
+
+
+def _part(_: _Call) -> str:
+    return PART
+
+
 def _transposed(call: _Call) -> str:
     limits = call.target.limits
     has = (
@@ -209,9 +218,11 @@ _USE_RELU = "use ReLU, ReLU6 or leaky ReLU with slope 26/256"
 _LOGITS = _on_arm("softmax", "it comes behind the DPU: return the logits")
 _HARD_SWISH = _missing_here("hard-swish, as x * hard-sigmoid(x)", "use ReLU or ReLU6")
 _HARD_SIGMOID = _missing_here("hard-sigmoid", "use ReLU or ReLU6")
-_PART = _missing_here("chunk, split and slice", "make each part by a layer of its own")
+#: Why a part of a tensor is refused.
+PART = f"{_lacks('chunk, split and slice')}; make each part by a layer of its own"
 _PRELU = _missing_here("PReLU", "use leaky ReLU with slope 26/256")
-_MAXIMUM = _missing_here("a maximum over a dimension", "use a max pool over height and width")
+_OVER_AXES = _missing_here("a maximum over a dimension", "use a max pool over height and width")
+_OF_TWO = _on_arm("a maximum of two tensors", "use an addition, or a concatenation")
 _OTHER_PAD = _on_arm("padding by anything but zeros", "pad with zeros, which a convolution or pool does by itself")
 _NORM = "use batch-norm"
 
@@ -235,6 +246,9 @@ _MODULES: Mapping[type[nn.Module], _Reason] = {
     nn.SiLU: _on_arm("SiLU", _USE_RELU),
     nn.GELU: _on_arm("GELU", _USE_RELU),
     nn.ELU: _on_arm("ELU", _USE_RELU),
+    nn.SyncBatchNorm: lambda _: (
+        "it trains on several GPUs only; use BatchNorm2d, which computes the same when it is not trained"
+    ),
     nn.LayerNorm: _on_arm("layer-norm", _NORM),
     nn.GroupNorm: _on_arm("group-norm", _NORM),
 }
@@ -251,9 +265,11 @@ _FUNCTIONS: Mapping[Any, _Reason] = {
     **dict.fromkeys((operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply"), _multiplication),
     **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, torch.divide, "div", "div_", "divide"), _division),
     **dict.fromkeys((operator.sub, operator.isub, torch.sub, torch.subtract, "sub", "sub_", "subtract"), _subtraction),
-    **dict.fromkeys((operator.getitem, torch.chunk, torch.split, torch.tensor_split, torch.narrow), _PART),
-    **dict.fromkeys(("chunk", "split", "tensor_split", "narrow"), _PART),
-    **dict.fromkeys((torch.max, torch.amax, "max", "amax"), _MAXIMUM),
+    **dict.fromkeys((torch.chunk, torch.split, torch.tensor_split, torch.narrow), _part),
+    **dict.fromkeys(("chunk", "split", "tensor_split", "narrow"), _part),
+    **dict.fromkeys((torch.max, "max"), _maximum),
+    **dict.fromkeys((torch.amax, "amax"), _OVER_AXES),
+    **dict.fromkeys((torch.maximum, "maximum"), _OF_TWO),
     **dict.fromkeys((F.softmax, torch.softmax, "softmax", F.log_softmax, torch.log_softmax, "log_softmax"), _LOGITS),
     **dict.fromkeys((torch.sigmoid, F.sigmoid, "sigmoid"), _MODULES[nn.Sigmoid]),
     **dict.fromkeys((torch.tanh, F.tanh, "tanh"), _MODULES[nn.Tanh]),

@@ -7,7 +7,6 @@ them all.
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -209,8 +208,6 @@ class _Lowering(Layers):
         known = self.values.get(source) if isinstance(source, fx.Node) else None
         if self.half(source) is not None:
             self.value(source)  # raises what can be done instead
-        if node.target is operator.getitem and known is None:
-            raise BlockedByEarlierProblem  # a part of what was refused as a whole
         return reason_for(node, module, self.target, None if known is None else self.shape(known))
 
     def _visit_placeholder(self, node: fx.Node) -> None:

@@ -102,6 +102,29 @@ class Windows(Values):
         else:
             self.values[at] = source
 
+    def index(self, at: fx.Node, given: Any) -> bool:
+        """A part that is whole: x[:, :, 0, 0] of one pixel. Whether it is such."""
+        lengths = self._lengths(at.args[0])
+        parts = list(given) if isinstance(given, list | tuple) else [given]
+        if Ellipsis in parts:
+            place = parts.index(Ellipsis)
+            parts[place : place + 1] = [slice(None)] * (len(lengths) - len(parts) + 1)
+        parts += [slice(None)] * (len(lengths) - len(parts))
+        gone = [axis for axis, part in enumerate(parts) if part != slice(None)]
+        if len(parts) != len(lengths) or any(lengths[axis] != 1 or parts[axis] not in (0, -1) for axis in gone):
+            return False
+        self.squeeze(at, gone)
+        return True
+
+    def _lengths(self, operand: Any) -> list[int]:
+        """Those of the axes that torch's tensor has; 0 for the batch, of which nothing is known."""
+        half = self.half(operand)
+        *sides, channels = self.shape(self.value(operand) if half is None else half.source)
+        lengths = [0, channels, *sides]
+        if half is not None:
+            lengths[half.axis] = 1
+        return lengths if half is None else [lengths[axis] for axis in _axes(half)]
+
     def flattened_source(self, at: fx.Node) -> str:
         """The node whose elements a flatten or a reshape puts into a vector: a squeeze before it changes nothing."""
         half = self.half(at.args[0])

@@ -142,6 +142,8 @@ class _Numbering(fx.Interpreter):
             return first
         if name in _RESHAPING:
             return self._reshaped(read[0], first, value)
+        if name == "getitem":
+            return first if _leaves_channels(node.args[1], self.env[read[0]].ndim) else None
         if name in _REDUCING:
             axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
             rank = self.env[read[0]].ndim
@@ -205,3 +207,11 @@ class _Numbering(fx.Interpreter):
         for one, other in zip(first.tolist(), second.tolist(), strict=True):
             a, b = self._find(one), self._find(other)
             self._leader[max(a, b)] = min(a, b)
+
+
+def _leaves_channels(index: Any, rank: int) -> bool:
+    """Whether a part of a tensor of `rank` axes has all images and all of their channels."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if parts and parts[0] is Ellipsis:
+        return len(parts) <= rank - 1
+    return all(part == slice(None) for part in parts[:2])

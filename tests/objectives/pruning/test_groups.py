@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -214,6 +215,31 @@ def test_a_network_that_cannot_be_traced_is_refused() -> None:
 
     with pytest.raises(SpaceError, match=r"Branching cannot be pruned: an `if`.* of values that depend on the image"):
         find_groups(Branching(), (3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        (lambda y: y[:, :, 0, 0], ["first", "second"]),
+        (lambda y: y[..., 0, 0], ["first", "second"]),
+        (lambda y: y[:][..., 0][..., 0], ["first", "second"]),
+        (lambda y: y[:, [*range(8)], 0, 0], ["first"]),
+        (lambda y: y[..., :8, 0, 0], ["first"]),
+    ],
+)
+def test_a_part_with_all_channels_leaves_them_free(part: Callable[[Tensor], Tensor], names: list[str]) -> None:
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(part(self.second(self.first(x)).mean((2, 3), keepdim=True)))
+
+    model = Parts().eval()
+    groups = find_groups(model, (3, 8, 8))
+    assert [group.name for group in groups] == names
+    remove_channels(model, groups, [4] * len(groups))(torch.rand(1, 3, 8, 8))
 
 
 class Counting(nn.Module):

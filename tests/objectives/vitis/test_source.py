@@ -21,7 +21,7 @@ from edgesearch.objectives.vitis import ModelSource, load_source, torch_source
 from edgesearch.objectives.vitis._job import RUNNER
 from edgesearch.spaces import STUDENTS, Student, build
 
-from ._networks import Clips, Functions, Modules, Shared, randomized
+from ._networks import Clips, Functions, Modules, Others, Shared, randomized
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 
@@ -63,7 +63,7 @@ def test_stems_and_heads(name: str, student: dict[str, object]) -> None:
     check(randomized(build(settings, channels=1, classes=3)), (1, 64, 64))
 
 
-@pytest.mark.parametrize("model", [Functions(), Clips(), Modules(), Shared()], ids=lambda model: type(model).__name__)
+@pytest.mark.parametrize("model", [Functions(), Others(), Clips(), Modules(), Shared()], ids=lambda model: type(model).__name__)
 def test_every_operation(model: nn.Module) -> None:
     check(randomized(model), (3, 16, 16))
 
