@@ -189,7 +189,7 @@ def _only_in_training(low: Layers, at: fx.Node, training: Any) -> None:
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 #: Functions that do nothing then if they are told so, and whether they have to be told.
-_DROPOUTS = {
+_DROPOUTS: Mapping[Any, bool] = {
     **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), True),
     **dict.fromkeys((F.alpha_dropout, F.feature_alpha_dropout, torch.dropout), False),
 }
