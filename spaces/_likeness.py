@@ -13,7 +13,7 @@ from edgesearch.spaces._architectures import build
 from edgesearch.spaces._candidate import STUDENTS, TORCHVISION_STUDENTS, Student
 from edgesearch.spaces._weights_file import without_prefix
 
-__all__ = ["likeliest"]
+__all__ = ["in_words", "likeliest"]
 
 #: Widths that are tried beside 1.
 _WIDTHS = (0.25, 0.5, 0.75, 1.5, 2.0)
@@ -36,8 +36,13 @@ def likeliest(state: Mapping[str, Tensor], input_size: int) -> tuple[float, str]
                 fitting = sum(tensor.shape == own[key].shape for key, tensor in found.items() if key in own)
                 share = fitting / max(len(own), len(found))
                 if share > best[0]:
-                    best = share, name + (f" with width = {width:g}" if width != 1.0 else "")
+                    best = share, in_words(name, width)
     return best if best[0] >= _LIKE else (0.0, "")
+
+
+def in_words(architecture: str, width: float) -> str:
+    """The student as a sentence names it."""
+    return architecture + (f" with width = {width:g}" if width != 1.0 else "")
 
 
 def _names(state: Mapping[str, Tensor]) -> set[str]:

@@ -24,7 +24,10 @@ _LISTED, _REPORTED = 4, 12
 #: Weights are of another network if less than this share of it, or of them, fits.
 _FITTING = 0.5
 #: Parts of the names of what training keeps beside networks.
-_NO_NETWORK = frozenset({"optimizer", "optimizers", "optim", "scheduler", "schedulers", "lr_scheduler", "scaler"})
+_NO_NETWORK = frozenset(
+    {"optimizer", "optimizers", "optim", "scheduler", "schedulers", "lr_scheduler", "scaler"}
+    | {"criterion", "loss", "loss_fn", "loss_fct", "loss_function"}
+)
 #: If this share fits, no other of the known students is looked for: the classifier and the stem may differ.
 _ALIKE = 0.8
 
@@ -97,7 +100,7 @@ def load_weights(
     elif student.weights:
         source = read_weights(Path(student.weights))
     own = model.state_dict()
-    taken, loaded = _match(source, own, student, require_all)
+    taken, loaded = _match(source, model, student, require_all)
     _refuse_unusable_values(own, taken, student)
     model.load_state_dict(own | {name: tensor.to(own[name].dtype) for name, tensor in taken.items()})
     return loaded
@@ -112,16 +115,17 @@ def check_weights(model: nn.Module, student: Student, *, require_all: bool = Fal
     elif student.weights:
         source = read_weights(Path(student.weights))
     own = model.state_dict()
-    taken, loaded = _match(source, own, student, require_all)
+    taken, loaded = _match(source, model, student, require_all)
     if not any(tensor.is_meta for tensor in source.values()):
         _refuse_unusable_values(own, taken, student)
     return loaded
 
 
 def _match(
-    state: Mapping[str, Tensor], own: Mapping[str, Tensor], student: Student, require_all: bool
+    state: Mapping[str, Tensor], model: nn.Module, student: Student, require_all: bool
 ) -> tuple[dict[str, Tensor], LoadedWeights]:
     """The tensors that the network takes, in its shapes, and what is to be said of all of them."""
+    own = model.state_dict()
     if not student.weights:
         if require_all:
             raise SpaceError(
@@ -129,7 +133,7 @@ def _match(
             )
         return {}, LoadedWeights(random=_counted(own))
     _refuse_several_networks(state, own, student)
-    source = _with_tied(without_prefix(state, own), own)
+    source = _with_tied(without_prefix(state, own), own, student)
     _refuse_eight_bits({name: tensor for name, tensor in source.items() if name in own}, student)
     first = next((name for name, tensor in own.items() if tensor.ndim == 4), "")
     taken: dict[str, Tensor] = {}
@@ -137,7 +141,8 @@ def _match(
     for name, expected in own.items():
         if name not in source:
             continue
-        fitted, how = _fitted(source[name], expected, fold=student.adapt and not require_all and name == first)
+        fold = name == first and student.adapt and not require_all
+        fitted, how = _fitted(source[name], expected, grey=name == first and _reads_grey(model, first), fold=fold)
         if fitted is not None:
             taken[name] = fitted
             adapted |= {name: how} if how else {}
@@ -153,12 +158,13 @@ def _match(
         adapted=adapted,
         other_shape={name: (tuple(source[name].shape), tuple(own[name].shape)) for name in random if name in source},
     )
-    share = len(loaded.loaded) / max(len(_counted(own)), len(_counted(source)))
-    if share < (_ALIKE if student.architecture in STUDENTS else _FITTING):
+    further = [name for name in foreign if _is_of_a_network(name, source[name])]
+    share = len(loaded.loaded) / max(len(_counted(own)), len(loaded.loaded) + len(loaded.other_shape) + len(further))
+    if random and share < (_ALIKE if student.architecture in STUDENTS else _FITTING):
         _refuse_another_architecture(state, own, student, loaded, share)
     layers = [name for name in outside if _is_layer(name, state[name]) and not _has_copy(state[name], source)]
-    if require_all and (random or foreign or layers):
-        problems = [*_problems(loaded), *([f"the network has no {_some([*foreign, *layers])}"] if foreign or layers else [])]
+    if require_all and (random or further or layers):
+        problems = [*_problems(loaded), *([f"the network has no {_some([*further, *layers])}"] if further or layers else [])]
         raise SpaceError(
             f"weights {student.weights!r} are not those of this {student.name}, which is to be taken as trained: "
             f"{'; '.join(problems)}; give the weights of this very network and these classes, with no other layers beside "
@@ -172,14 +178,22 @@ def _match(
     return taken, loaded
 
 
-def _with_tied(source: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def _with_tied(source: Mapping[str, Tensor], own: Mapping[str, Tensor], student: Student) -> Mapping[str, Tensor]:
     """The file's tensors, and those that it has under another name of the same tensor of the network: some tools, as
-    safetensors' `save_model`, write one name alone.
+    safetensors' `save_model`, write one name alone. Raises SpaceError where the file has two in its place.
     """
     names: dict[tuple[int, torch.Size], list[str]] = {}
     for name, tensor in own.items():
         if tensor.numel() and not tensor.is_meta:
             names.setdefault((tensor.data_ptr(), tensor.shape), []).append(name)
+    for group in names.values():
+        first, *others = [name for name in group if name in source] or [""]
+        for other in others:
+            if not is_copy(source[first], source[other]):
+                raise SpaceError(
+                    f"weights {student.weights!r} have two tensors, {first} and {other}, where this {student.name} has one "
+                    "under both names; give weights of a network that shares them, too"
+                )
     tied = {
         name: source[known]
         for group in names.values()
@@ -188,6 +202,17 @@ def _with_tied(source: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mappi
         if name not in source
     }
     return {**source, **tied} if tied else source
+
+
+def _is_of_a_network(name: str, tensor: Tensor) -> bool:
+    """Whether it may be a part of a network: no counter such as thop's `total_ops`, and nothing of an optimizer or a loss."""
+    is_counter = tensor.numel() <= 1 and not name.endswith(("weight", "bias"))
+    return not is_counter and not _NO_NETWORK.intersection(name.split("."))
+
+
+def _reads_grey(model: nn.Module, name: str) -> bool:
+    """Whether the layer of that weight reads images of one channel; a kernel for one channel may also be one of groups."""
+    return getattr(model.get_submodule(name.rpartition(".")[0]), "in_channels", 1) == 1
 
 
 def _is_layer(name: str, tensor: Tensor) -> bool:
@@ -219,16 +244,15 @@ def _refuse_several_networks(state: Mapping[str, Tensor], own: Mapping[str, Tens
         )
 
 
-def _fitted(given: Tensor, own: Tensor, *, fold: bool) -> tuple[Tensor | None, str]:
+def _fitted(given: Tensor, own: Tensor, *, grey: bool, fold: bool) -> tuple[Tensor | None, str]:
     """The given tensor in the shape of the network's, and what was done for it; None where it does not fit."""
     if given.shape == own.shape:
         return given, ""
     if not given.is_floating_point():
         return None, ""
     how = []
-    grey = sum_colours(given, own)
-    if grey is not None:
-        given = grey
+    if grey and (summed := sum_colours(given, own)) is not None:
+        given = summed
         how.append("the sum over three colours")
     if fold and (folded := fold_kernel(given, own)) is not None:
         how.append(f"{_taps(given)} taps folded to {_taps(own)}")
@@ -269,10 +293,10 @@ def _refuse_another_architecture(
     state: Mapping[str, Tensor], own: Mapping[str, Tensor], student: Student, loaded: LoadedWeights, share: float
 ) -> None:
     """SpaceError where less than half fits, or a known student is more like the weights than this one."""
-    from edgesearch.spaces._likeness import likeliest  # builds networks, which nothing else here needs
+    from edgesearch.spaces._likeness import in_words, likeliest  # builds networks, which nothing else here needs
 
     likeness, probably = likeliest(state, student.input_size)
-    if share >= _FITTING and likeness <= share:
+    if share >= _FITTING and (likeness <= share or probably == in_words(student.architecture, student.width)):
         return
     names = f"its first tensors are {', '.join(list(state)[:3])}, expected {', '.join(list(own)[:3])}"
     hint = f"it looks like {probably}, so give that network" if probably else f"{names}; give its network"

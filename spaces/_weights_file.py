@@ -51,6 +51,8 @@ def read_weights(path: Path) -> State:
         if not state:
             raise _Reason("it holds no tensors")
         _refuse_without_values(state)
+    except RecursionError as error:
+        raise SpaceError(f"weights {str(path)!r} cannot be read: its dictionaries hold each other without end") from error
     except _Reason as reason:
         raise SpaceError(f"weights {str(path)!r} cannot be read: {reason}") from reason.__cause__
     except OSError as error:
@@ -100,7 +102,12 @@ def rivals(state: State, own: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 def is_copy(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors hold the same values, or none."""
-    return a is b or (a.shape == b.shape and (a.is_meta or b.is_meta or torch.equal(a, b)))
+    return a is b or (a.shape == b.shape and (a.is_meta or b.is_meta or torch.equal(_wide(a), _wide(b))))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """The values in a type that torch compares with others; it has no rule for floats of eight bits."""
+    return tensor.float() if tensor.is_floating_point() and tensor.element_size() < 2 else tensor
 
 
 def _fits(state: State, own: Mapping[str, Tensor]) -> Counter[str]:
@@ -218,11 +225,19 @@ def _tensors(loaded: object) -> State:
     own = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
     if own and len(own) == len(loaded):
         return own
+    reasons: list[_Reason] = []
     for key in _NESTED:
         if isinstance(loaded.get(key), Mapping):
-            return _with_others(key, _tensors(loaded[key]), loaded)
+            try:
+                first = _tensors(loaded[key])
+            except _Reason as reason:  # settings of the network, say
+                reasons.append(reason)
+                continue
+            return _with_others(key, first, loaded)
     if own:
         return own
+    if reasons:
+        raise reasons[0]
     found = ", ".join(str(key) for key in list(loaded)[:5]) or "nothing"
     raise _Reason(f"it does not hold a state_dict but {found}; write it with torch.save(model.state_dict(), FILE)")
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesearch.objectives.stages._entries import sync, writing
+from edgesearch.objectives.stages._entries import reading, save_tensors, writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,16 +28,17 @@ class StoredCheckpoints:
         return StoredCheckpoints(self._file.parent / name)
 
     def latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-        """(epochs done, tensors, meta) of the newest checkpoint; None when there is none or it is damaged."""
+        """(epochs done, tensors, meta) of the newest checkpoint; None when there is none or it is damaged.
+
+        Raises StoreError where the disk does not let it be read: the training goes on from it when it does.
+        """
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(self._file, framework="pt") as file:
+            with reading(f"the checkpoint {self._file}"), safe_open(self._file, framework="pt") as file:
                 meta = json.loads(file.metadata()["meta"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        except FileNotFoundError:
-            return None
-        except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError):
+        except (FileNotFoundError, SafetensorError, KeyError, TypeError, json.JSONDecodeError):
             return None
         if meta["sha256"] != _tensor_checksum(tensors):
             self._file.unlink(missing_ok=True)  # else `save` would wait for its epoch to be over
@@ -46,8 +47,6 @@ class StoredCheckpoints:
 
     def save(self, epoch: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
         """Keep this epoch instead of the one before; nothing happens where a later one is kept."""
-        from safetensors.torch import save_file
-
         if self._epoch() > epoch:
             return
         with writing(f"a checkpoint in {self._file.parent}"):
@@ -56,20 +55,19 @@ class StoredCheckpoints:
             plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
             text = json.dumps({"epoch": epoch, "meta": dict(meta), "sha256": _tensor_checksum(plain)})
             try:
-                save_file(plain, temporary, metadata={"meta": text})
-                sync(temporary)
+                save_tensors(plain, temporary, {"meta": text})
                 os.replace(temporary, self._file)
             finally:
                 temporary.unlink(missing_ok=True)
 
     def _epoch(self) -> int:
-        """The epoch that is kept; 0 where there is none that can be read."""
+        """The epoch that is kept; 0 where there is none, or it is damaged."""
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(self._file, framework="pt") as file:
+            with reading(f"the checkpoint {self._file}"), safe_open(self._file, framework="pt") as file:
                 return int(json.loads(file.metadata()["meta"])["epoch"])
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
             return 0
 
     def clear(self) -> None:

@@ -39,7 +39,10 @@ def artifact_of(kind: str, key: str, folder: Path, manifest: Mapping[str, Any]) 
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with an entry; None when every checksum is right."""
+    """What is wrong with an entry; None when every checksum is right.
+
+    Raises OSError where the disk does not let it be read: it may be whole.
+    """
     try:
         content = json.loads((folder / MANIFEST).read_text())
         claimed = content.pop("sha256")
@@ -50,7 +53,7 @@ def damage(folder: Path) -> str | None:
                 return f"{name} does not match its checksum"
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (IsADirectoryError, NotADirectoryError, ValueError, KeyError, AttributeError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -75,11 +78,19 @@ def file_checksum(path: Path) -> str:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write and flush a safetensors file; returns its checksum."""
+    save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+    return file_checksum(path)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write and flush a new safetensors file, which others may read as any other file: the package lets its owner alone."""
     from safetensors.torch import save_file
 
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+    path.touch(exist_ok=False)
+    rights = path.stat().st_mode
+    save_file(tensors, path, metadata=metadata)
+    path.chmod(rights)
     sync(path)
-    return file_checksum(path)
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -110,3 +121,14 @@ def writing(what: str) -> Iterator[None]:
         raise StoreError(f"{what} could not be written: {error.strerror or error}; {hint}") from error
     except SafetensorError as error:  # how safetensors reports a failed write
         raise StoreError(f"{what} could not be written: {error}; free some space and run the same command again") from error
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn what the disk does not let be read into StoreError; files that are not there stay FileNotFoundError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{what} cannot be read: {error.strerror or error}; check its rights and the disk") from error

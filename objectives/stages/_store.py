@@ -34,6 +34,7 @@ from edgesearch.objectives.stages._entries import (
     artifact_of,
     damage,
     manifest_of,
+    reading,
     state_of,
     sync,
     write_synced,
@@ -63,19 +64,23 @@ class Store:
         return str(self.root)
 
     def get(self, kind: str, key: str) -> Artifact | None:
-        """The artifact, or None when it is not there. A damaged one is set aside, said so, and counts as not there."""
+        """The artifact, or None when it is not there. A damaged one is set aside, said so, and counts as not there.
+
+        Raises StoreError, and leaves it where it is, where the disk does not let it be read.
+        """
         folder = self._folder(kind, key)
-        try:
-            state = state_of(folder)
-        except FileNotFoundError:
-            return None
-        if self._verified.get(folder) != state:
-            problem = damage(folder)
-            if problem is not None:
-                self._set_aside(kind, key, problem)
+        with reading(f"store entry {folder}"):
+            try:
+                state = state_of(folder)
+            except FileNotFoundError:
                 return None
-            self._verified[folder] = state
-        content = json.loads((folder / MANIFEST).read_text())
+            if self._verified.get(folder) != state:
+                problem = damage(folder)
+                if problem is not None:
+                    self._set_aside(kind, key, problem)
+                    return None
+                self._verified[folder] = state
+            content = json.loads((folder / MANIFEST).read_text())
         return artifact_of(kind, key, folder, content)
 
     def has(self, kind: str, key: str) -> bool:

@@ -39,16 +39,27 @@ def check_starts(inputs: Inputs) -> None:
 
 
 def _students_of_the_space(settings: StudyFile) -> Iterator[list[Student]]:
-    """Of each student of the space that starts from weights its widths and stems; those with other settings are left out."""
+    """Of each student of the space that starts from weights its widths, stems and input sizes.
+
+    Those with other settings are left out.
+    """
     space = settings.space
     for smallest in space.smallest_students() if space is not None else ():
         if not smallest.weights or smallest.staged is not None or smallest.parameters:
             continue
         assert space is not None
         widths = space.choices(smallest.architecture, "width")
-        ends = (widths.low, widths.high) if isinstance(widths, Range) else widths
-        forms = product(sorted(ends), space.choices(smallest.architecture, "stem"))
-        yield [smallest.model_copy(update={"width": width, "stem": stem}) for width, stem in forms]
+        known = _values(widths) if isinstance(widths, Range) else widths
+        others = (space.choices(smallest.architecture, name) for name in ("stem", "input_size"))
+        forms = product(sorted(known), *others)
+        yield [smallest.model_copy(update=dict(zip(("width", "stem", "input_size"), form, strict=True))) for form in forms]
+
+
+def _values(widths: Range) -> list[float]:
+    """Those of a range with steps; of any other its ends, and the whole network."""
+    if widths.step is None:
+        return sorted({widths.low, widths.high} | ({1.0} if widths.low <= 1.0 <= widths.high else set()))
+    return [round(widths.low + place * widths.step, 9) for place in range(int(widths.size))]
 
 
 def fetch_weights(settings: StudyFile, note: Callable[[str], object], candidates: Iterable[Candidate] | None = None) -> None:

@@ -364,3 +364,85 @@ def test_a_tensor_that_two_layers_share_is_read_under_either_name(tmp_path: Path
     save_file({key: tensor for key, tensor in state.items() if key != "3.weight"}, tmp_path / "w.safetensors")
     with pytest.raises(SpaceError, match=r"2.weight"):
         load_weights(model, own)
+
+
+def test_two_tensors_in_the_place_of_one_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "tied_net.py").write_text(TIED)
+    own = Student(architecture="tied_net:Net", input_size=8, weights=str(tmp_path / "w.pth"))
+    model = build(own, channels=1, classes=10, folder=tmp_path)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch.save(state, own.weights)
+    load_weights(model, own, require_all=True)  # two equal ones are one
+    torch.save(state | {"3.weight": state["2.weight"] + 1}, own.weights)
+    with pytest.raises(SpaceError, match=r"two tensors, 2.weight and 3.weight, where this .* has one under both names"):
+        load_weights(model, own)
+
+
+def test_counters_beside_each_layer_make_no_other_network(tmp_path: Path) -> None:
+    path, source = tmp_path / "w.pth", trained()
+    layers = [name for name, _ in source.named_modules()]
+    counters = {f"{name}.total_{what}".lstrip("."): torch.zeros(1) for name in layers for what in ("ops", "params")}
+    state = counters | source.state_dict() | {"n_averaged": torch.tensor(3), "criterion.weight": torch.ones(10)}
+    torch.save(state, path)
+    for require_all in (False, True):
+        model = fresh()
+        loaded = load_weights(model, student(path), require_all=require_all)
+        assert same(model, source)
+        assert set(loaded.ignored) == set(state) - set(source.state_dict())
+    torch.save(state | {"norm.weight": torch.ones(8)}, path)  # of a layer
+    with pytest.raises(SpaceError, match=r"the network has no norm.weight; "):
+        load_weights(fresh(), student(path), require_all=True)
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(10, 26), (10, 5), (26, 10)])
+def test_the_classifier_of_a_small_network_is_replaced_when_asked_for(tmp_path: Path, given: int, wanted: int) -> None:
+    own = Student(architecture="mlp", input_size=8, weights=str(tmp_path / "w.pth"))
+    source, model = (build(own, channels=1, classes=classes) for classes in (given, wanted))
+    torch.save(source.state_dict(), own.weights)
+    with pytest.raises(SpaceError, match=r"are not those of this mlp.* write adapt = true"):
+        load_weights(model, own)
+    assert len(load_weights(model, own.model_copy(update={"adapt": True})).random) == 2
+
+
+def test_a_copy_in_floats_of_8_bits_is_another_network(tmp_path: Path) -> None:
+    path, state = tmp_path / "w.pth", trained().state_dict()
+    copied = {k: v.to(torch.float8_e4m3fn) if v.is_floating_point() else v for k, v in state.items()}
+    torch.save({"model": state, "small": copied}, path)
+    with pytest.raises(SpaceError, match=r"hold 2 networks that fit this"):
+        load_weights(fresh(), student(path))
+
+
+class Grouped(nn.Sequential):
+    def __init__(self, num_classes: int, groups: int = 3) -> None:
+        head = nn.Linear(12, num_classes)
+        super().__init__(nn.Conv2d(3, 12, 3, groups=groups), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+
+
+def test_colours_are_summed_for_grey_images_only(tmp_path: Path) -> None:
+    own = Student(architecture=f"{__name__}:Grouped", weights=str(tmp_path / "w.pth"))
+    torch.save(Grouped(10, groups=1).state_dict(), own.weights)
+    with pytest.raises(SpaceError, match=r"0.weight is \(12, 3, 3, 3\), expected \(12, 1, 3, 3\)"):
+        load_weights(Grouped(10), own)
+
+
+@pytest.mark.parametrize(
+    "beside", [{"model": {"arch": "cnn_tiny", "classes": 10}}, {"model": {}}, {"params": {"lr": 0.1}, "state_dict": {"a": 1}}]
+)
+def test_settings_under_a_usual_name_hide_no_tensors(tmp_path: Path, beside: dict[str, object]) -> None:
+    path, source = tmp_path / "w.pth", trained()
+    torch.save({**beside, "weights": source.state_dict()}, path)
+    model = fresh()
+    load_weights(model, student(path), require_all=True)
+    assert same(model, source)
+    torch.save(beside, path)
+    with pytest.raises(SpaceError, match="does not hold a state_dict but"):
+        load_weights(fresh(), student(path))
+
+
+def test_a_dictionary_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    endless: dict[str, object] = {"epoch": 3}
+    endless["model"] = endless
+    torch.save(endless, path)
+    with pytest.raises(SpaceError, match="its dictionaries hold each other without end"):
+        load_weights(fresh(), student(path))

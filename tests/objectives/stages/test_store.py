@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
 import signal
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -210,3 +212,51 @@ def test_a_lease_is_waited_for_and_ends_with_its_process(tmp_path: Path) -> None
     with Store(tmp_path).lease(KEY, waiting=kill):
         assert said == [f"process {process.pid} on {socket.gethostname()}"]
     process.join()
+
+
+def test_an_entry_that_the_disk_does_not_let_be_read_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    store = Store(tmp_path)
+    store.put("student", "k", figures={"a": 1}, seconds=0.0, recipe={}, tensors={"weights": {"w": torch.ones(3)}})
+    fresh = Store(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("edgesearch.objectives.stages._entries.file_checksum", refuse)
+        with pytest.raises(StoreError, match=r"store entry .*student/k cannot be read: Stale file handle; check its rights"):
+            fresh.get("student", "k")
+    assert not (tmp_path / "corrupt").exists()
+    assert fresh.get("student", "k") is not None
+
+
+def test_a_checkpoint_that_the_disk_does_not_let_be_read_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object, **named: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    checkpoints = Store(tmp_path).checkpoints("k")
+    checkpoints.save(50, {"w": torch.ones(3)}, {})
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.safe_open", refuse)
+        with pytest.raises(StoreError, match=r"the checkpoint .*last.safetensors cannot be read: Permission denied"):
+            checkpoints.latest()
+        with pytest.raises(StoreError, match="cannot be read: Permission denied"):
+            checkpoints.save(1, {"w": torch.zeros(3)}, {})
+    found = checkpoints.latest()
+    assert found is not None
+    assert found[0] == 50
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_files_have_the_rights_that_the_user_gives_new_ones(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        store = Store(tmp_path)
+        store.put("student", "k", figures={}, seconds=0.0, recipe={}, tensors={"weights": {"w": torch.ones(3)}})
+        store.checkpoints("k").save(1, {"w": torch.ones(3)}, {})
+    finally:
+        os.umask(before)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"artifact.json", "weights.safetensors", "last.safetensors"} <= {path.name for path in written}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o666 & ~umask}

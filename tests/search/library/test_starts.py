@@ -94,12 +94,24 @@ def test_a_student_of_the_space_is_refused_when_no_width_of_it_takes_the_weights
     Study.open(study(tmp_path, space=space), tmp_path / "runs")
     with pytest.raises(SpaceError, match=r"another network than cnn_tiny x0.5, .* it looks like cnn_tiny, so"):
         Study.open(study(tmp_path, space=space | {"width": [0.25, 0.5]}), tmp_path / "runs")
+    for width in ({"low": 0.5, "high": 1.5, "step": 0.5}, {"low": 0.5, "high": 1.5}):
+        Study.open(study(tmp_path, space=space | {"width": width}), tmp_path / "runs")
+    with pytest.raises(SpaceError, match="another network than cnn_tiny"):
+        Study.open(study(tmp_path, space=space | {"width": {"low": 0.4, "high": 1.6, "step": 0.4}}), tmp_path / "runs")
     seven = saved(tmp_path, state_of(tmp_path, {"architecture": "cnn_tiny"}, classes=7))
     with pytest.raises(SpaceError, match="write adapt = true"):
         Study.open(study(tmp_path, space=space | {"weights": seven}), tmp_path / "runs")
     Study.open(study(tmp_path, space=space | {"weights": seven, "adapt": True}), tmp_path / "runs")
     own = {"student": {"cnn_tiny": {"weights": seven, "adapt": True}}, "weights": ""}
     Study.open(study(tmp_path, space=space | own), tmp_path / "runs")
+
+
+def test_a_student_of_the_space_is_refused_when_no_size_of_its_images_takes_the_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path, state_of(tmp_path, {"architecture": "mlp", "input_size": 8}))
+    space: dict[str, Any] = {"students": ["mlp"], "weights": path}
+    Study.open(study(tmp_path, space=space | {"input_size": [8, 16]}), tmp_path / "runs")
+    with pytest.raises(SpaceError, match=r"layers.0.weight is \(64, 64\), expected"):
+        Study.open(study(tmp_path, space=space | {"input_size": [16, 32]}), tmp_path / "runs")
 
 
 def test_imagenets_normalisation_is_used_unless_the_study_says_another(tmp_path: Path) -> None:
