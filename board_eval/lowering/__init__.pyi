@@ -1,6 +1,8 @@
 from ._trace import Lowered as Lowered
 from ._trace import lower as lower
 from ._trace import lower_with_sources as lower_with_sources
+from ._trace import put_in_place as put_in_place
+from ._tracer import DECIDES as DECIDES
 from ._tracer import Untraceable as Untraceable
 from ._tracer import traced as traced
 from ._weights import parameter_of as parameter_of

@@ -1,9 +1,9 @@
-"""What the code of a network is told where it decides by the sizes of its tensors, while it is traced."""
+"""What the code of a network is told of the sizes and types of its tensors, and decides by, while it is traced."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
@@ -33,20 +33,35 @@ class Decisions:
         self._values: dict[fx.Node, tuple[Any, ...]] = {}
         #: Whether operations are computed at the time, and none is traced.
         self.at_work = False
+        #: The first decision that could not be made: code may go on from there as if it had failed.
+        self.refused: Undecided | None = None
+        #: Whether the code was told anything that it may decide by.
+        self.told = False
 
-    def made(self, at: fx.Node, wanted: Callable[[Any], _Number], what: str) -> _Number:
+    def values(self, at: fx.Node) -> tuple[Any, ...]:
+        """What `at` gives of one image and of two; () where it fails, or nobody can tell."""
+        self._catch_up()
+        return self._values.get(at, ())
+
+    def made(self, at: fx.Node, wanted: Callable[[Any], _Number], what: str, *, probed: bool = False) -> _Number:
         """`wanted` of the value of `at`, where it is one whatever the images are. `what` the code does with it, in words.
 
-        Raises Undecided where it is not.
+        Raises Undecided where it is not. `probed`: torch itself may ask, to see what it was given, and take that for an answer.
         """
-        self._catch_up()
+        reason = ""
         try:
-            found = [wanted(value) for value in self._values[at]]
-        except (KeyError, RuntimeError) as error:  # a tensor's values are asked for, or what has none
-            raise Undecided(f"{what} of values that depend on the image; the DPU computes the same for every image") from error
-        if any(one != found[0] for one in found):
-            raise Undecided(f"{what} of what depends on the number of images; write -1 or x.size(0) where it is a size")
-        return found[0]
+            first, *others = [wanted(value) for value in self.values(at)]
+            if any(other != first for other in others):
+                reason = "what depends on the number of images; write -1 or x.size(0) where it is a size"
+        except (ValueError, RuntimeError):  # what has no value, or a tensor
+            reason = "values that depend on the image; the DPU computes the same for every image"
+        if not reason:
+            self.told = True
+            return first
+        error = Undecided(f"{what} of {reason}")
+        if not probed:
+            self.refused = self.refused or error
+        raise error
 
     def clear(self) -> None:
         """Take the numbers out of the graph that nothing reads but the decisions."""
@@ -57,6 +72,8 @@ class Decisions:
 
     @torch.no_grad()
     def _catch_up(self) -> None:
+        if self.at_work:
+            return
         self.at_work = True
         try:
             for node in self._graph.nodes:
@@ -85,7 +102,7 @@ class Decisions:
             kind = next((one.dtype for one in self._root.parameters() if one.is_floating_point()), torch.float32)
             return torch.empty(batch, *self._shape, dtype=kind)
         if node.op == "get_attr":
-            return operator.attrgetter(str(node.target))(self._root)
+            return attrgetter(str(node.target))(self._root)
         args = fx.map_arg(node.args, lambda one: self._values[one][place])
         kwargs = fx.map_arg(node.kwargs, lambda one: self._values[one][place])
         if node.op == "call_module":

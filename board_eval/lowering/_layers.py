@@ -190,7 +190,7 @@ class Layers(Windows):
             self._rebind(at)
 
     def leaky(self, at: fx.Node, slope: float, *, inplace: bool = False) -> None:
-        if not 0.1 <= slope <= LEAKY_SLOPE:  # as 0.1 it is written in most networks
+        if not isinstance(slope, int | float) or not 0.1 <= slope <= LEAKY_SLOPE:  # as 0.1 it is written in most networks
             raise Unsupported(f"slope {slope}; the DPU computes leaky ReLU with 26/256 only: train with that, or with 0.1")
         self.activation(at, "leaky_relu", inplace=inplace)
 

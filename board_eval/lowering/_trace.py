@@ -12,21 +12,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
+import torch
 from torch import fx, nn
+from torch.nn.parameter import is_lazy
 
 from edgesearch.board_eval.graph import Graph, Input, Node
 from edgesearch.board_eval.lowering._batch_norm import fold_batch_norm
-from edgesearch.board_eval.lowering._hooks import changes_values
+from edgesearch.board_eval.lowering._hooks import changes_values, differ
 from edgesearch.board_eval.lowering._layers import Layers
 from edgesearch.board_eval.lowering._operations import BY_NAME, FUNCTIONS, MODULES
 from edgesearch.board_eval.lowering._reasons import output_reason, reason_for
 from edgesearch.board_eval.lowering._sizes import Sizes
-from edgesearch.board_eval.lowering._tracer import Untraceable, traced
+from edgesearch.board_eval.lowering._tracer import Untraceable, is_layer, traced
 from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
 from edgesearch.errors import GraphError, LoweringError, LoweringProblem, TargetError
 
-__all__ = ["Lowered", "Source", "fold_batch_norm", "lower", "lower_with_sources"]
+__all__ = ["Lowered", "Source", "fold_batch_norm", "lower", "lower_with_sources", "put_in_place"]
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,14 @@ def lower_with_sources(
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        _refuse_hooks(model, name, shape)
+        _refuse_other_forms(model, name, shape)
         if not _is_one_layer(model):
             return _lower(model, name, shape, target)
         lowered = _lower(nn.Sequential(OrderedDict([(_ONLY, model)])), name, shape, target)
         return Lowered(lowered.graph, {node: Source("", None) for node in lowered.sources})
     finally:
+        if training[model]:
+            model.train()  # a network may undo by it what it does for `eval`
         for module, mode in training.items():
             module.training = mode
 
@@ -73,6 +77,12 @@ def _lower(model: nn.Module, name: str, shape: tuple[int, int, int], target: Tar
     module = _trace(model, name, shape)
     lowering = _Lowering(model, module, name, shape)
     lowered = lowering.run(target)
+    if _has_code_of_users(model) and differ(model, module, shape):
+        reason = (
+            "what torch.fx sees of it computes something else than the network: its code decides by what only a tensor has, "
+            "such as isinstance(x, torch.Tensor); decide by shapes, or not at all"
+        )
+        raise LoweringError(name, [LoweringProblem(name, "forward", reason)])
     if not lowering.joins_vectors:
         return lowered
     apart = _Lowering(model, module, name, shape)
@@ -98,12 +108,26 @@ def _check_target(target: object) -> None:
         raise TargetError(f"the target is {target!r}, expected a Target, such as find_target('B4096') gives, or None")
 
 
-def _refuse_hooks(model: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
-    if changes_values(model, shape):
+def _has_code_of_users(model: nn.Module) -> bool:
+    """Whether a class of it is neither torch's nor one of this program's networks, which are known to be traced as they are."""
+    return any(not type(module).__module__.startswith(("torch.", "torchvision.", "edgesearch.")) for module in model.modules())
+
+
+def _refuse_other_forms(model: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
+    """LoweringError for networks that torch.fx cannot look into, or would not look at as a whole."""
+    reason = ""
+    if hasattr(model, "_orig_mod"):
+        reason = "torch.compile made it; give the network that it was made of, which is its `_orig_mod`"
+    elif isinstance(model, torch.jit.ScriptModule):
+        reason = "it is a TorchScript program; give the network that it was made of"
+    elif any(map(is_lazy, (*model.parameters(), *model.buffers()))):
+        reason = "it has lazy layers that know no sizes yet; call it with an image first"
+    elif changes_values(model, shape):
         reason = (
             "hooks, or a forward that was put on the network itself, change what it computes, and nothing of them would be on "
             "the DPU; make them layers, or remove them"
         )
+    if reason:
         raise LoweringError(name, [LoweringProblem(name, "forward", reason)])
 
 
@@ -113,8 +137,7 @@ _ONLY = "layer"
 
 def _is_one_layer(model: nn.Module) -> bool:
     """Whether `model` is a layer of torch with weights: torch.fx would look into it, at functions of its weights."""
-    is_of_torch = type(model).__module__.startswith("torch.nn.modules.") and not isinstance(model, nn.Sequential)
-    return is_of_torch and any(True for _ in (*model.parameters(recurse=False), *model.buffers(recurse=False)))
+    return is_layer(model) and any(True for _ in (*model.parameters(recurse=False), *model.buffers(recurse=False)))
 
 
 def _trace(model: nn.Module, name: str, shape: tuple[int, int, int]) -> fx.GraphModule:
@@ -178,7 +201,7 @@ class _Lowering(Layers):
         return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
 
     def _visit(self, node: fx.Node) -> None:
-        _put_in_place(node)
+        put_in_place(node)
         if node.op == "placeholder":
             self._visit_placeholder(node)
         elif node.op == "call_module":
@@ -195,6 +218,8 @@ class _Lowering(Layers):
             if function is None:
                 raise Unsupported(self._reason(node, None))
             self.sizes.check_known(node)
+            if node.kwargs.get("out") is not None:
+                raise Unsupported("writes its result over another tensor (out=); use the result instead")
             function(self, node)
         elif node.op == "output":
             if not isinstance(node.args[0], fx.Node):
@@ -226,7 +251,7 @@ _PLACES = (("input",), ("other", "dim", "size", "shape"))
 _NUMPYS = {"axis": "dim", "keepdims": "keepdim"}
 
 
-def _put_in_place(node: fx.Node) -> None:
+def put_in_place(node: fx.Node) -> None:
     """Give the arguments that the lowering reads by their places there, as in most calls."""
     arguments, named = list(node.args), {_NUMPYS.get(name, name): value for name, value in node.kwargs.items()}
     for place, names in enumerate(_PLACES):

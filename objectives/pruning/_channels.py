@@ -6,6 +6,7 @@ channels numbers them anew, a concat puts numbers side by side, a flatten repeat
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from edgesearch.board_eval.lowering import Untraceable, traced
+from edgesearch.board_eval.lowering import DECIDES, Untraceable, traced
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._macs import quiet
 from edgesearch.objectives.pruning._resize import is_computed, is_depthwise
@@ -33,7 +34,8 @@ _KEEPING = {
     *("sigmoid_", "silu", "softplus", "tanh", "tanh_"),
     *("clamp", "clamp_", "clamp_min", "clamp_min_", "clip", "clip_", "threshold"),
     *("clone", "contiguous", "detach", "float", "requires_grad_", "to"),
-    *("drop_block2d", "dropout", "dropout2d", "stochastic_depth"),
+    *("alpha_dropout", "drop_block2d", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"),
+    "stochastic_depth",
 }
 _ELEMENTWISE = {
     *("add", "add_", "iadd", "sub", "sub_", "isub", "mul", "mul_", "imul"),
@@ -48,13 +50,15 @@ class Channels:
     """Numbers of the channels that layers make and read, in order of execution; equal numbers are one channel.
 
     made, kept, read: by the name of a layer, the numbers of a plain layer's outputs, of a batch-norm's or a depthwise layer's
-    channels, of a plain layer's inputs. fixed: numbers of channels that must stay.
+    channels, of a plain layer's inputs. fixed: numbers of channels that must stay. decides: whether the network's code reads
+    sizes or types of tensors, by which it may decide.
     """
 
     made: dict[str, Integers] = field(default_factory=dict)
     kept: dict[str, Integers] = field(default_factory=dict)
     read: dict[str, Integers] = field(default_factory=dict)
     fixed: frozenset[int] = frozenset()
+    decides: bool = False
 
 
 def trace_channels(model: nn.Module, input_shape: tuple[int, int, int]) -> Channels:
@@ -69,8 +73,14 @@ def trace_channels(model: nn.Module, input_shape: tuple[int, int, int]) -> Chann
         except Untraceable as error:
             raise SpaceError(f"{type(model).__name__} cannot be pruned: {error}") from error
         numbering = _Numbering(module, {id(part): name for name, part in model.named_modules()})
-        numbering.run(torch.zeros(2, *input_shape, dtype=next(model.parameters(), torch.empty(0)).dtype))
-    return numbering.channels()
+        try:
+            numbering.run(torch.zeros(2, *input_shape, dtype=next(model.parameters(), torch.empty(0)).dtype))
+        except (ValueError, TypeError, RuntimeError) as error:  # what the network computes of one image alone, say
+            why = str(error).partition("\n")[0]
+            raise SpaceError(
+                f"{type(model).__name__} cannot be pruned, since it fails with two images at once: {why}"
+            ) from error
+    return dataclasses.replace(numbering.channels(), decides=module.meta[DECIDES])
 
 
 class _Numbering(fx.Interpreter):
@@ -152,7 +162,7 @@ class _Numbering(fx.Interpreter):
             return first if spatial else None
         if name in _ELEMENTWISE:
             return self._united(node, read, value)
-        if name in ("cat", "concat"):
+        if name in ("cat", "concat", "concatenate"):
             axis = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
             tensors: Any = node.args[0] if node.args else node.kwargs.get("tensors")
             parts = [self._numbers[tensor] for tensor in tensors if tensor in self._numbers]

@@ -7,7 +7,7 @@ that any number of variants of a network costs a copy each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -53,17 +53,39 @@ def find_groups(model: nn.Module, input_shape: tuple[int, int, int]) -> list[Gro
     """The groups of `model` that may be pruned, in order of execution. `input_shape` is (channels, height, width).
 
     Left out: groups that hold one of the network's outputs, or that reach an operation whose channels cannot simply be removed
-    (grouped convolutions that are not depthwise, layer-norm, bare parameters). Raises SpaceError for a network that torch.fx
-    cannot trace.
+    (grouped convolutions that are not depthwise, layer-norm, bare parameters), or without which the network computes something
+    else. Raises SpaceError for a network that torch.fx cannot trace, or that fails with two images at once.
     """
     traced = copied(model).cpu().float().eval()
     channels = trace_channels(traced, input_shape)
     modules = dict(traced.named_modules())
     groups = [_group(makers, channels, modules) for makers in _makers_together(channels)]
-    if _sound(traced, groups, input_shape):
+    widths = {input_shape[0], *(group.channels for group in groups)} if channels.decides else set()
+
+    def sound(some: Sequence[Group]) -> bool:
+        return all(_sound(traced, some, input_shape, kept) for kept in _tries(some, sorted(widths)))
+
+    if sound(groups):
         return groups
-    groups = [group for group in groups if _sound(traced, [group], input_shape)]
-    return groups if _sound(traced, groups, input_shape) else []
+    groups = [group for group in groups if sound([group])]
+    return groups if sound(groups) else []
+
+
+def _tries(groups: Sequence[Group], widths: Sequence[int]) -> Iterator[list[int]]:
+    """Channels kept of each group, to see whether the others can be removed: three of four.
+
+    Where `widths` says how wide a network is that may decide by it, such as whether two maps are equally wide, also fewer, and
+    as many as another group has.
+    """
+    yield [max(1, group.channels * 3 // 4) for group in groups]
+    if not widths:
+        return
+    for divisor in (2, 8):
+        yield [max(1, group.channels // divisor) for group in groups]
+    for width in {*widths, max(1, widths[-1] // 4)}:
+        kept = [min(group.channels, width) for group in groups]
+        if any(count < group.channels for count, group in zip(kept, groups, strict=True)):
+            yield kept
 
 
 def _makers_together(channels: Channels) -> list[list[str]]:
@@ -119,9 +141,8 @@ def _importance(members: Sequence[Member], channels: int, modules: Mapping[str, 
     return total / max(1, counted)
 
 
-def _sound(model: nn.Module, groups: Sequence[Group], input_shape: tuple[int, int, int]) -> bool:
-    """Whether removing a quarter of each group's channels does what zero weights at all their readers do."""
-    kept = [max(1, group.channels * 3 // 4) for group in groups]
+def _sound(model: nn.Module, groups: Sequence[Group], input_shape: tuple[int, int, int], kept: Sequence[int]) -> bool:
+    """Whether keeping so many of each group's channels does what zero weights at all readers of the others do."""
     images = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     # Again where rounding alone may have parted them, and with other weights where these say the same of every image.
     for redraws, kind in ((False, torch.float32), (False, torch.float64), (True, torch.float64)):

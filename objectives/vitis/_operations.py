@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from edgesearch.board_eval.lowering import put_in_place
 from edgesearch.errors import LoweringError, LoweringProblem
 from edgesearch.objectives.vitis._constructors import constructor, same_padding
 
@@ -76,6 +77,7 @@ class Operations:
             write = _FUNCTIONS.get(node.target)
             if write is None:
                 self._refuse(node, "this operation")
+            put_in_place(node)
             write(self, node)
 
     def _refuse(self, node: fx.Node, what: str) -> NoReturn:
@@ -136,6 +138,9 @@ class Operations:
     def _add(self, node: fx.Node, *, inplace: bool = False) -> None:
         if node.kwargs.get("alpha", 1) != 1 or len(node.args) < 2:
             self._refuse(node, "an addition with a factor")
+        if node.args[0] == 0 and not inplace:  # where Python's sum begins
+            self._variables[node] = self._of(node, node.args[1])
+            return
         a, b = (self._of(node, operand) for operand in node.args[:2])
         self._put(node, f"{self._add_module(node.name, 'Add()')}({a}, {b})")
         if inplace:  # whoever reads the first operand from here on reads the sum

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrizations
 
 from edgesearch.board_eval.execution import run_float
 from edgesearch.board_eval.lowering import lower
@@ -108,6 +110,11 @@ def images() -> Any:
     return np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype(np.float32)
 
 
+def images_of_torch() -> Tensor:
+    """The same in torch's order."""
+    return torch.from_numpy(images()).permute(0, 3, 1, 2).contiguous()
+
+
 @pytest.mark.parametrize("name", EQUAL)
 def test_what_is_equal_is_lowered_and_computes_the_same(name: str) -> None:
     torch.manual_seed(0)
@@ -181,7 +188,7 @@ def test_what_only_looks_equal_is_refused(model: nn.Module) -> None:
 def test_a_lazy_network_with_hooks_learns_no_sizes_from_being_looked_at() -> None:
     model = nn.Sequential(nn.LazyConv2d(8, 3), nn.Flatten(), nn.LazyLinear(4))
     model[1].register_forward_hook(lambda module, given, answer: None)
-    with pytest.raises(LoweringError):
+    with pytest.raises(LoweringError, match="lazy layers that know no sizes yet; call it with an image first"):
         lower(model, (3, 6, 6))
     assert is_lazy(model[0].weight)
     assert is_lazy(model[2].weight)
@@ -194,3 +201,84 @@ def test_a_network_that_draws_numbers_is_not_called_changed_by_hooks_that_look()
     with pytest.raises(LoweringError, match=r"dropout \(dropout\): it draws random numbers in evaluation mode"):
         lower(model, (3, 6, 6))
     assert torch.equal(torch.get_rng_state(), state)  # nobody else's numbers are others for it
+
+
+class WithRelu(nn.Conv2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.relu(super().forward(input))
+
+
+@pytest.mark.parametrize("computed", [parametrizations.weight_norm, parametrizations.spectral_norm])
+@pytest.mark.parametrize("kind", [WithRelu, Conv, nn.Conv2d])
+def test_a_layer_whose_weight_is_computed_does_what_its_class_does(computed: Any, kind: Any) -> None:
+    torch.manual_seed(0)
+    layer = kind(3, 8) if kind is Conv else kind(3, 8, 3, padding=1)
+    model = nn.Sequential(computed(layer), nn.Conv2d(8, 4, 1)).eval()
+    if kind is WithRelu:  # looked into, at a function of a weight
+        with pytest.raises(LoweringError, match="a constant or parameter used outside a layer"):
+            lower(model, (3, 6, 6))
+        return
+    with torch.no_grad():
+        expected = model(images_of_torch()).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(run_float(lower(model, (3, 6, 6)), images()), expected, atol=1e-5)
+
+
+class CallsItself(Calls):
+    def __call__(self, *given: Any) -> Any:
+        return F.relu(super().__call__(*given))
+
+
+def test_what_surrounds_the_network_is_looked_at() -> None:
+    plain = lambda x: x  # noqa: E731
+    clipped = Calls(plain).eval()
+    clipped.register_forward_pre_hook(lambda module, given: (given[0].clamp(0, 1),))
+    for model in (CallsItself(plain).eval(), clipped):
+        with pytest.raises(LoweringError, match="change what it computes"):
+            lower(model, (3, 6, 6))
+    model = Calls(plain).eval()
+    before = model(images_of_torch())
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda module, given, answer: answer * 2)
+    try:
+        with pytest.raises(LoweringError, match="change what it computes"):
+            lower(model, (3, 6, 6))
+        assert not torch.equal(model(images_of_torch()), before)  # the hook is there still
+    finally:
+        hook.remove()
+    lower(model, (3, 6, 6))
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: (torch.add(x, x, out=x), F.relu(x))[1], lambda x: (torch.clamp(x, min=0, out=x), x)[1]]
+)
+def test_a_result_over_another_tensor_is_refused(function: Any) -> None:
+    with pytest.raises(LoweringError, match=r"writes its result over another tensor \(out=\)"):
+        lower(Calls(function), (3, 6, 6))
+
+
+def test_layers_that_the_code_makes_in_passing_are_traced() -> None:
+    model = Calls(lambda x: nn.ReLU()(nn.MaxPool2d(2)(x)), 3).eval()
+    parts = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1))
+    whole = Calls(lambda x: parts[:2](x)).eval()
+    whole.parts = parts
+    for network in (model, whole):
+        with torch.no_grad():
+            expected = network(images_of_torch()).numpy()
+        np.testing.assert_allclose(run_float(lower(network, (3, 6, 6)), images()), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", [Conv(3, 4), parametrizations.weight_norm(nn.Conv2d(3, 4, 3))])
+def test_a_layer_of_the_users_own_is_a_network(network: nn.Module) -> None:
+    with torch.no_grad():
+        expected = network.eval()(images_of_torch()).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(run_float(lower(network, (3, 6, 6)), images()), expected, atol=1e-5)
+
+
+def test_other_forms_of_a_network_are_refused_with_what_to_give() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1))
+    with pytest.raises(LoweringError, match="give the network that it was made of, which is its `_orig_mod`"):
+        lower(torch.compile(net, backend="eager"), (3, 6, 6))  # type: ignore[arg-type]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.trace(net, images_of_torch())  # type: ignore[no-untyped-call]
+        with pytest.raises(LoweringError, match="it is a TorchScript program; give the network that it was made of"):
+            lower(scripted, (3, 6, 6))
