@@ -235,10 +235,11 @@ def _collect(model: nn.Module) -> None:
 
 
 def _sees_smaller(candidate: Candidate, pipeline: Pipeline) -> bool:
-    """Whether one of its trainings begins on smaller images; QAT alone never does."""
+    """Whether one of its trainings begins on smaller images; QAT alone never does, but a student that teaches itself may."""
     if candidate.quantization.from_scratch:
-        return False
-    return bool(pipeline.train.small_epochs or (candidate.pruning.removes and pipeline.finetune.small_epochs))
+        return bool(candidate.distillation.kind == "self" and pipeline.train.small_epochs)
+    is_pruned = candidate.pruning.canonical().method != "none"
+    return bool(pipeline.train.small_epochs or (is_pruned and pipeline.finetune.small_epochs))
 
 
 def _is_map(node: Node) -> bool:

@@ -36,6 +36,11 @@ class Pipeline(Settings):
     qat: QatRecipe = QatRecipe()
     prune: PruneSearch = PruneSearch()
 
+    def strength(self, recipe: Recipe) -> float:
+        """How much a teacher's views are changed that are those of the study: as its `recipe` says, else as the students'."""
+        usual = Recipe.model_fields["augmentation_strength"].default
+        return self.train.augmentation_strength if recipe.augmentation_strength == usual else recipe.augmentation_strength
+
     @model_validator(mode="after")
     def _sizes(self) -> Pipeline:
         if self.teacher is not None and self.teacher.trained and not self.teacher.student.weights:

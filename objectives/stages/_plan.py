@@ -195,9 +195,7 @@ class Plan:
         if student is not None and student.weights:
             chosen = {"whitened": False, "identity": False}
         if not own_views or recipe.augmentation == "auto":
-            strength = self.pipeline.train.augmentation_strength
-            if own_views and recipe.augmentation_strength != Recipe.model_fields["augmentation_strength"].default:
-                strength = recipe.augmentation_strength
+            strength = self.pipeline.strength(recipe) if own_views else self.pipeline.train.augmentation_strength
             chosen |= {"augmentation": self.conditions.views, "augmentation_strength": strength}
         if not own_views:
             chosen |= {"mix": self.pipeline.train.mix, "mix_alpha": self.pipeline.train.mix_alpha}

@@ -18,11 +18,13 @@ def check_small_epochs(model: nn.Module, channels: int, size: tuple[int, int]) -
     height, width = smaller(size)
     try:
         with quiet(model):
-            model(torch.zeros(1, channels, height, width))
-    except RuntimeError as error:
-        if out_of_memory(error):
+            place = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+            model(torch.zeros(1, channels, height, width, device=place))
+    except (Exception, SystemExit) as error:  # whatever a user's network raises
+        if isinstance(error, (RuntimeError, MemoryError)) and out_of_memory(error):
             raise
+        why = str(error).partition("\n")[0] or type(error).__name__
         raise TrainingError(
             f"`small_epochs` needs a network that takes images of {height}x{width} pixels, too, and this one does not "
-            f"({str(error).splitlines()[0]}); leave it out"
+            f"({why}); leave it out"
         ) from error

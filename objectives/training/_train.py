@@ -115,8 +115,10 @@ def train(
             model, DataShape.of(data), recipe=recipe, input_size=input_size, supervision=supervision, device=str(place)
         )
         peak = PeakMemory(place)
+        weights = sum(one.nbytes for one in (*model.parameters(), *model.buffers()) if one.device.type != place.type)
+        free = free_memory(place) - weights  # before anything of the forecast is there
         run = _Run(model, data, recipe, input_size, seed, supervision, place, select, rules, note)
-    run.pieces.count = max(pieces, memory.pieces(run.batches.largest, free_memory(place)))
+    run.pieces.count = max(pieces, memory.pieces(run.batches.largest, free))
     last = recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)
     try:
         run.resume(checkpoints, last)
@@ -183,8 +185,8 @@ class _Run:
         model.requires_grad_(True)
         if recipe.identity:
             begin_as_identity(model)
-        if recipe.whitened:
-            whiten(model, data, self.size)
+        if recipe.whitened and not whiten(model, data, self.size):
+            note("the network does not begin with a convolution over the image that can be whitened: `whitened` has no effect")
         self.bfloat16 = use_bfloat16(recipe.mixed_precision, model, shape, recipe.batch_size)
         model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         settle_layout(model, blank_images(1, shape, device))

@@ -268,7 +268,8 @@ class TrainingData:
     def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
         """Those of an epoch, counted from 0; their sizes differ by one at most."""
         view, order = epoch % len(self.pixels), self.order[epoch]
-        for index in np.array_split(order, max(1, -(-len(order) // self.batch))):
+        parts = max(1, min(-(-len(order) // self.batch), len(order) // 2))  # batch-norm has no batch of one image
+        for index in np.array_split(order, parts):
             logits = tensor(self.logits[view][index]).to(self.place) if self.logits else None
             yield self.prepare(self.pixels[view][index]), tensor(self.labels[index]).to(self.place), logits
 

@@ -76,7 +76,7 @@ class Target:
         if teacher is not None and teacher.recipe.augmentation == "auto":
             views = {
                 "augmentation": inputs.conditions.views,
-                "augmentation_strength": pipeline.train.augmentation_strength,
+                "augmentation_strength": pipeline.strength(teacher.recipe),
             }
             own = teacher.recipe.model_copy(update=views)
             pipeline = pipeline.model_copy(update={"teacher": teacher.model_copy(update={"recipe": own})})

@@ -19,10 +19,18 @@ _VIEWS = ("augmentation_strength", "mix", "mix_alpha")
 
 
 def unread_recipes(tables: Mapping[str, Any], train: Recipe, **later: Recipe) -> str:
-    """A sentence on a way to show images that a study's tables give one of the `later` trainings and `train` does not; or "".
+    """A sentence on what nothing reads of a study's recipes; or "".
 
+    A teacher's that is trained already, and a way to show images that one of the `later` trainings has and `train` does not.
     A table with every key was written by a program, out of settings that somebody left as they were.
     """
+    teacher = tables.get("teacher")
+    if (
+        isinstance(teacher, Mapping)
+        and teacher.get("trained")
+        and 0 < len(_given(teacher.get("recipe"))) < len(Recipe.model_fields)
+    ):
+        return "teacher.recipe trains nothing where teacher.trained = true takes weights as they are; remove one of them"
     for table, recipe in later.items():
         given = _given(tables.get(table))
         for name in _VIEWS if given < type(recipe).model_fields.keys() else ():

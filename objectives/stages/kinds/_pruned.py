@@ -101,20 +101,28 @@ def _run(context: Context[PrunedSettings]) -> Result:
     settings = context.settings
     student, model = context.network("network")
     supervision = context.supervision(settings.distillation)
-    pruned = _prune(context, student, model, supervision)
+    rounds: list[Training] = []
+    pruned = _prune(context, student, model, supervision, rounds)
     context.report(_said(pruned))
     if context.limits is not None and settings.pruning.removes:  # before its fine-tuning is paid for
         size = student.input_size
         context.limits.check(pruned.model, (context.data.channels, size, size), folder=context.folder)
     training, _ = context.train(pruned.model, student, settings.recipe, supervision)
     figures = _figures(pruned, training) | context.taught_by(settings.distillation)
+    figures["pieces"] = max(each.pieces for each in (*rounds, training))  # a round's network is wider than the last one
     if settings.pruning.sparse:
         figures["zero_weights"] = zero_share(settle(pruned.model))
     return Result(figures, weights_of(pruned.model))
 
 
-def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module, supervision: Supervision | None) -> Pruned:
-    """The network without the channels that go; `model` stays as it is."""
+def _prune(
+    context: Context[PrunedSettings],
+    student: Student,
+    model: nn.Module,
+    supervision: Supervision | None,
+    rounds: list[Training],
+) -> Pruned:
+    """The network without the channels that go; `model` stays as it is. Trainings between rounds are added to `rounds`."""
     settings, data, size = context.settings, context.data, student.input_size
     pruning = settings.pruning
     pixels = torch.from_numpy(data.train.images[-settings.search.recalibration_images :])
@@ -122,7 +130,7 @@ def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module,
 
     def fine_tune(network: nn.Module, step: int) -> None:
         recipe, round_name = _shorter(settings.recipe, pruning.steps), f"round {step + 1} of {pruning.steps}"
-        train(
+        training = train(
             network,
             data,
             recipe=recipe,
@@ -135,6 +143,7 @@ def _prune(context: Context[PrunedSettings], student: Student, model: nn.Module,
             note=context.report,
             pieces=context.pieces,
         )
+        rounds.append(training)
         network.to(context.device)
 
     shape = (data.channels, size, size)

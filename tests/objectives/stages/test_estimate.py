@@ -136,6 +136,11 @@ def test_a_network_of_one_size_is_refused_where_it_would_be_trained_on_smaller_i
         estimate_with(Pipeline(train=small), Candidate(student=mlp))
     with pytest.raises(SpaceError, match=complaint):
         estimate_with(Pipeline(finetune=small), Candidate(student=mlp, pruning=pruned))
+    with pytest.raises(SpaceError, match=complaint):
+        estimate_with(Pipeline(finetune=small), Candidate(student=mlp, pruning=Pruning(method="unstructured", ratio=0.3)))
+    itself = Distillation(kind="self")  # its teacher is a student that is trained in floating point
+    with pytest.raises(SpaceError, match=complaint):
+        estimate_with(Pipeline(train=small), Candidate(student=mlp, quantization=scratch, distillation=itself))
     estimate_with(Pipeline(finetune=small), Candidate(student=mlp))
     estimate_with(Pipeline(train=small), Candidate(student=mlp, quantization=scratch))
     estimate_with(Pipeline(train=small), Candidate(student=Student(architecture="cnn_tiny", input_size=8)))

@@ -117,6 +117,19 @@ def test_rounds_of_pruning_go_on_where_they_were_cut_off(tmp_path: Path, monkeyp
     assert not list((tmp_path / "cut" / "checkpoints").glob("*"))
 
 
+def test_batches_that_were_halved_between_rounds_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_iterative, "_FALLEN", -np.inf)
+    pieces = iter([4, 2])
+
+    def halved(*arguments: Any, **options: Any) -> Training:
+        return dataclasses.replace(train(*arguments, **options), pieces=next(pieces))
+
+    monkeypatch.setattr(_pruned, "train", halved)
+    pruning = {"method": "iterative", "ratio": 0.5, "steps": 3}
+    made = run(stages({"pruning": pruning}, finetune={"epochs": 3}, last="pruned"), tmp_path)["pruned"]
+    assert made.figures["pieces"] == 4  # the last training's is 1
+
+
 def test_a_pruned_stage_that_comes_to_other_widths_elsewhere_is_fine_tuned_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

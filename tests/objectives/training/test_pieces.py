@@ -127,6 +127,17 @@ def test_a_batch_that_will_not_fit_is_halved_before_it_fails(
     torch.testing.assert_close(halves, whole, rtol=1e-3, atol=1e-5)
 
 
+def test_memory_is_asked_for_before_anything_is_there_that_was_foretold(
+    digits: DataSet, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    real, whole = loop.Batches, loop.free_memory
+    monkeypatch.setattr(loop, "free_memory", lambda device: (order.append("asked"), whole(device))[1])
+    monkeypatch.setattr(loop, "Batches", lambda *given, **named: (order.append("images"), real(*given, **named))[1])
+    trained(digits)
+    assert order == ["asked", "images"]
+
+
 def test_other_errors_are_not_tried_again(digits: DataSet, memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Loss.__call__
 

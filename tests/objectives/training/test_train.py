@@ -19,6 +19,7 @@ from edgesearch.objectives.training._evaluation import evaluate, predict_logits
 from edgesearch.objectives.training._footprint import PROBES
 from edgesearch.objectives.training._optimizers import learning_rate
 from edgesearch.objectives.training._recipe import Recipe
+from edgesearch.objectives.training._small_epochs import check_small_epochs
 from edgesearch.objectives.training._train import Training, train
 
 
@@ -274,6 +275,37 @@ def test_a_network_of_one_size_is_not_trained_on_smaller_images(digits: DataSet)
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(TrainingError, match="takes images of 6x6 pixels, too, and this one does not"):
         run(model, digits, recipe=Recipe(epochs=2, small_epochs=1))
+
+
+class Insists(nn.Module):
+    """A network that says itself which images it takes, or does not."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        super().__init__()
+        self.error, self.conv = error, nn.Conv2d(1, 10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.error is not None and x.shape[-1] != 8:
+            raise self.error
+        return self.conv(x).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(ValueError("8 x 8 only\nplease"), "8 x 8 only"), (AssertionError(), "AssertionError"), (SystemExit(3), "3")],
+)
+def test_whatever_a_network_raises_on_smaller_images_is_said(error: BaseException, words: str) -> None:
+    with pytest.raises(TrainingError, match=rf"and this one does not \({words}\); leave it out"):
+        check_small_epochs(Insists(error), 1, (8, 8))
+    check_small_epochs(Insists(None), 1, (8, 8))
+    check_small_epochs(Insists(None).to("meta"), 1, (8, 8))  # wherever it lies
+
+
+def test_a_network_that_cannot_be_whitened_is_trained_and_told(digits: DataSet) -> None:
+    for layers, told in (([nn.Flatten(), nn.Linear(64, 10)], 1), ([nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(288, 10)], 0)):
+        lines: list[str] = []
+        run(nn.Sequential(*layers), digits, recipe=Recipe(epochs=1, whitened=True), note=lines.append)
+        assert len([line for line in lines if "`whitened` has no effect" in line]) == told
 
 
 def test_gradients_are_clipped_and_weights_averaged(digits: DataSet) -> None:

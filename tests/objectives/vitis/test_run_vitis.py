@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from edgesearch.objectives.vitis import _run_vitis
 from edgesearch.objectives.vitis._run_vitis import Refused, prune_one_step
@@ -44,6 +46,21 @@ def test_what_was_found_when_time_is_up_is_no_result(search: Callable[[int, floa
         Refused, match=r"found 1 of 3 networks within 1 % .* in 0.4 s, half of \[vitis\] job_timeout_s; raise that"
     ):
         search(1, 5.0)
+
+
+@pytest.mark.parametrize(("images", "batch"), [(5, 2), (7, 2), (9, 4), (1, 2), (2, 2), (33, 16)])
+def test_no_batch_is_of_one_image(monkeypatch: pytest.MonkeyPatch, images: int, batch: int) -> None:
+    arrays = {
+        "pixels_0": np.zeros((images, 4, 4, 1), np.uint8),
+        "labels": np.zeros(images, np.int64),
+        "order": np.arange(images)[None],
+    }
+    monkeypatch.setattr(_run_vitis, "array", arrays.__getitem__)
+    job = {"recipe": {"batch_size": batch}, "views": 1, "taught": False, "mean": [0.0], "std": [1.0], "resize_bits": 0}
+    sizes = [len(labels) for _, labels, _ in _run_vitis.TrainingData(job, torch.device("cpu")).batches(0)]
+    assert sum(sizes) == images
+    assert min(sizes) >= min(2, images)
+    assert max(sizes) <= batch + 1
 
 
 @pytest.mark.parametrize("seconds", [0.0, 5.0])

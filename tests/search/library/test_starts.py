@@ -83,6 +83,10 @@ def test_a_trained_teacher_adapts_nothing_and_has_weights(tmp_path: Path) -> Non
             "and adapt = true does not; remove one of them",
         ),
         ({}, "needs teacher.weights = 'FILE'"),
+        (
+            {"weights": saved(tmp_path, state_of(tmp_path, student)), "recipe": {"epochs": 70}},
+            "teacher.recipe trains nothing where teacher.trained = true takes weights as they are; remove one of them",
+        ),
     ):
         with pytest.raises(SpaceError, match=complaint):
             study(tmp_path, teacher=student | table | {"trained": True})

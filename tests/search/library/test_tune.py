@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Store, run_stage
+from edgesearch.objectives import Store, plan, run_stage
 from edgesearch.search import StudyFile
 from edgesearch.search.library._inputs import Inputs, read_inputs
 from edgesearch.search.library._tune import TunedRecipe
@@ -111,6 +111,23 @@ def test_a_teacher_that_is_trained_as_the_file_trains_its_students_is_one_for_ev
     walks = [list(target.stage(settings).walk()) for settings in (target.own, RECIPE)]
     teachers = [[stage.key for stage in walk if stage.kind == "teacher"] for walk in walks]
     assert teachers[0] == teachers[1] != []
+
+
+@pytest.mark.parametrize(("own", "others"), [("", ""), ("", "0.3"), ("0.5", ""), ("0.5", "0.3")])
+def test_the_teacher_is_the_one_that_optimize_trains(own: str, others: str) -> None:
+    strength = {"teacher": f", augmentation_strength = {own}" if own else "", "train": f"augmentation_strength = {others}\n"}
+    text = STUDY.replace("recipe = { epochs = 1 }", f"recipe = {{ epochs = 1{strength['teacher']} }}")
+    text = text.replace('augmentation = "shift"', 'augmentation = "colour"')
+    text = text.replace("[finetune]\n", f"{strength['train'] if others else ''}[finetune]\n")
+    inputs = read(text)
+    asked = inputs.complete(inputs.settings.candidates[0])
+    walks = (
+        plan(asked, inputs.settings.pipeline, inputs.conditions).walk(),
+        (target := Target.find("cnn_tiny", inputs)).stage(target.own).walk(),
+    )
+    teachers = [{stage.key for stage in walk if stage.kind == "teacher"} for walk in walks]
+    assert teachers[0] == teachers[1]
+    assert len(teachers[0]) == 1
 
 
 def test_a_target_goes_to_another_process_as_it_is(inputs: Inputs) -> None:
