@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 __all__ = ["Decisions", "Undecided"]
 
@@ -22,14 +22,13 @@ class Undecided(Exception):
 
 
 class Decisions:
-    """Computes the sizes in a graph that is being traced, by fake tensors: they have a shape and no values.
+    """Computes the sizes in a graph that is being traced, on torch's device `meta`: tensors there have a shape and no values.
 
     Nothing is computed before something is asked for, and no operation twice.
     """
 
     def __init__(self, graph: fx.Graph, root: nn.Module, shape: tuple[int, int, int]) -> None:
         self._graph, self._root, self._shape = graph, root, shape
-        self._modes = tuple(FakeTensorMode(allow_non_fake_inputs=True) for _ in _BATCHES)
         self._values: dict[fx.Node, tuple[Any, ...]] = {}
         #: Whether operations are computed at the time, and none is traced.
         self.at_work = False
@@ -63,13 +62,6 @@ class Decisions:
             self.refused = self.refused or error
         raise error
 
-    def clear(self) -> None:
-        """Take the numbers out of the graph that nothing reads but the decisions."""
-        for node in reversed(self._graph.nodes):
-            values = self._values.get(node)
-            if node.op in ("call_function", "call_method") and values and not node.users and not any(map(_has_tensor, values)):
-                self._graph.erase_node(node)
-
     @torch.no_grad()
     def _catch_up(self) -> None:
         if self.at_work:
@@ -87,10 +79,9 @@ class Decisions:
     def _computed(self, node: fx.Node) -> tuple[Any, ...] | None:
         """One value per number of images; None where there is none, such as of what fails."""
         values = []
-        for place, (mode, batch) in enumerate(zip(self._modes, _BATCHES, strict=True)):
+        for place, batch in enumerate(_BATCHES):
             try:
-                with mode:
-                    values.append(self._value(node, place, batch))
+                values.append(self._value(node, place, batch))
             except Exception:  # whatever it was: what cannot be computed may be what no decision needs
                 return None
         return tuple(values)
@@ -100,18 +91,36 @@ class Decisions:
             if any(other.op == "placeholder" and other in self._values for other in self._graph.nodes):
                 raise NotImplementedError("an image is the one that is given")
             kind = next((one.dtype for one in self._root.parameters() if one.is_floating_point()), torch.float32)
-            return torch.empty(batch, *self._shape, dtype=kind)
+            return torch.empty(batch, *self._shape, dtype=kind, device="meta")
         if node.op == "get_attr":
-            return attrgetter(str(node.target))(self._root)
-        args = fx.map_arg(node.args, lambda one: self._values[one][place])
-        kwargs = fx.map_arg(node.kwargs, lambda one: self._values[one][place])
+            value = attrgetter(str(node.target))(self._root)
+            return value.to("meta") if isinstance(value, Tensor) else value
+        args: Any = fx.map_arg(node.args, lambda one: self._values[one][place])
+        kwargs: Any = fx.map_arg(node.kwargs, lambda one: self._values[one][place])
         if node.op == "call_module":
-            return self._root.get_submodule(str(node.target)).forward(*args, **kwargs)
+            module = self._root.get_submodule(str(node.target))
+            with _on_meta(module):
+                return module.forward(*args, **kwargs)
+        if node.target is getattr and args[1] == "device":
+            return next((one.device for one in self._root.parameters()), torch.device("cpu"))
         if node.op == "call_method":
+            if node.target in ("to", "cpu", "cuda"):  # another place has the same sizes
+                kinds = [one.dtype if isinstance(one, Tensor) else one for one in (*args[1:], *kwargs.values())]
+                return args[0].to(next((kind for kind in kinds if isinstance(kind, torch.dtype)), args[0].dtype))
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         assert callable(node.target)
         return node.target(*args, **kwargs)
 
 
-def _has_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor) or (isinstance(value, list | tuple) and any(map(_has_tensor, value)))
+@contextmanager
+def _on_meta(module: nn.Module) -> Iterator[None]:
+    """The layer with tensors without values."""
+    tables = [table for part in module.modules() for table in (part._parameters, part._buffers)]
+    kept = [dict(table) for table in tables]
+    try:
+        for table in tables:
+            table.update({name: value.to("meta") for name, value in table.items() if value is not None})  # type: ignore[misc]
+        yield
+    finally:
+        for table, before in zip(tables, kept, strict=True):
+            table.update(before)  # type: ignore[arg-type]

@@ -248,7 +248,7 @@ FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
     F.adaptive_max_pool2d: lambda low, at: _adaptive_max(
         low, at, argument(at, 1, "output_size", None), indices=bool(argument(at, 2, "return_indices", False))
     ),
-    **dict.fromkeys(("detach", "float", "requires_grad_"), Layers.identity),
+    **dict.fromkeys(("cpu", "detach", "float", "requires_grad_"), Layers.identity),
     "to": _to,
     **dict.fromkeys((torch.clamp_min, "clamp_min"), lambda low, at: _clip_below(low, at, inplace=False)),
     **dict.fromkeys((torch.clamp_min_, "clamp_min_"), lambda low, at: _clip_below(low, at, inplace=True)),

@@ -50,6 +50,8 @@ def _place(error: BaseException) -> str:
 DECIDES = "decides"
 #: Layers with weights, and what a subclass of them may not write anew to be one of its kind: what they compute.
 _LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.BatchNorm1d)
+#: Operators that change their first operand, as `operator` names them.
+_IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "iand", "ior", "ixor", "setitem")
 _COMPUTATION = ("forward", "__call__", "_conv_forward", "_check_input_dim")
 
 
@@ -77,7 +79,7 @@ class NetworkTracer(fx.Tracer):
         graph = self.trace(model)
         if self.decisions.refused is not None:  # which its code took for a failure
             raise self.decisions.refused
-        self.decisions.clear()
+        _drop_unread(graph, self.root)
         module = fx.GraphModule(self.root, graph, type(model).__name__)
         module.meta[DECIDES] = self.decisions.told
         return module
@@ -148,3 +150,19 @@ def _check(condition: Any, message: str) -> None:
 def _has_to_be_given(argument: inspect.Parameter) -> bool:
     by_place = argument.kind in (argument.POSITIONAL_ONLY, argument.POSITIONAL_OR_KEYWORD)
     return by_place and argument.default is argument.empty
+
+
+def _drop_unread(graph: fx.Graph, root: nn.Module) -> None:
+    """Take out what nothing reads and what changes nothing: numbers that code decided by, branches that lead nowhere."""
+    for node in reversed(graph.nodes):
+        if node.op in ("get_attr", "call_function", "call_method", "call_module") and not node.users and _is_pure(node, root):
+            graph.erase_node(node)
+
+
+def _is_pure(node: fx.Node, root: nn.Module) -> bool:
+    """Whether a call surely changes none of its operands."""
+    if node.op == "call_module":
+        return not any(getattr(part, "inplace", False) for part in root.get_submodule(str(node.target)).modules())
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    changes = name.endswith("_") or name in _IN_PLACE or "out" in node.kwargs
+    return not changes and not any(value is True for value in (*node.args, *node.kwargs.values()))

@@ -243,6 +243,7 @@ _ASKING: dict[str, Callable[[Any, Tensor], Any]] = {
     "rounded": lambda net, y: round(y.shape[2] / 1) == 6 and divmod(y.size(3), 4) == (1, 2),
     "numpy": lambda net, y: int(np.prod(y.shape[1:])) == 144,
     "type": lambda net, y: y.dtype is torch.float32 and y.device.type == "cpu" and y.is_floating_point(),
+    "place": lambda net, y: y.to(y.device).cpu().to(net.same.weight).to("cpu", torch.float32).shape[2] == 6,
     "rank": lambda net, y: y.dim() in {4} and y.ndimension() == 4,
     "parameter": lambda net, y: y.shape[1] == net.same.weight.shape[0] and net.same.weight.dtype == y.dtype,
     "gate": lambda net, y: net.gate > 0.5,
@@ -412,3 +413,22 @@ def test_a_network_for_one_image_alone_is_not_pruned() -> None:
     lower(Decides(forward), (3, 8, 8))
     with pytest.raises(SpaceError, match=r"Decides cannot be pruned, since it fails with two images at once: "):
         PrunableShape(Decides(forward), (3, 8, 8))
+
+
+def test_a_branch_that_leads_nowhere_is_left_out_and_what_changes_a_tensor_is_not() -> None:
+    def forward(net: Any, x: Tensor) -> Tensor:
+        y = net.conv(x)
+        torch.sigmoid(net.same(y)).softmax(1)  # for a loss in training, say
+        F.relu(y, inplace=True)
+        y.clamp_(0, 6)
+        net.clip(y)
+        return net.linear(y.mean((2, 3)))
+
+    model = Decides(forward).eval()
+    model.clip = nn.ReLU(inplace=True)
+    image = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        expected = model(image).numpy()
+    graph = lower(model, (3, 8, 8))
+    assert sum(isinstance(node, Conv) for node in graph) == 1
+    np.testing.assert_allclose(run_float(graph, image.permute(0, 2, 3, 1).contiguous().numpy()), expected, atol=1e-5)
