@@ -208,6 +208,8 @@ def as_labels(array: NDArray[Any], where: str) -> Labels:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim == 1 and array.dtype.kind in "iu":
+        if array.dtype.kind == "u" and len(array) and int(array.max()) > np.iinfo(np.int64).max:
+            raise DataError(f"{where} has a label {int(array.max())}; expected the number of each image's class from 0")
         return array.astype(np.int64)
     expected = f"{where} is {array.dtype} of shape {array.shape}; expected integers of shape (images,)"
     raise DataError(expected + _labels_advice(array))
@@ -218,6 +220,8 @@ def _labels_advice(array: NDArray[Any]) -> str:
         return "; number the classes from 0, and store their names as `classes`"
     if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
         return ", the number of each image's class from 0"
+    if array.ndim == 1 and array.dtype.kind == "f" and not np.isfinite(array).all():
+        return "; some are not finite: give each image its class"
     if array.ndim == 1:
         whole = array.dtype.kind == "b" or bool(np.array_equal(array, np.rint(array)))
         return "; store labels.astype('int64')" if whole else "; these are measurements, not classes"

@@ -9,6 +9,7 @@ the networks of the final front.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,6 +125,8 @@ def _check(raw: RawData, settings: DataSettings) -> None:
             raise DataError(f"data set {name!r} has {len(split.images)} {part} images but {len(split.names)} names for them")
         if len(split.images) != len(split.labels):
             raise DataError(f"data set {name!r} has {len(split.images)} {part} images but {len(split.labels)} labels for them")
+        if not raw.classes:
+            raise DataError(f"data set {name!r} has no names of classes; give one for each number that its labels have")
         if split.labels.min() < 0 or split.labels.max() >= len(raw.classes):
             wrong = int(split.labels.min() if split.labels.min() < 0 else split.labels.max())
             raise DataError(f"a {part} label of {name!r} is {wrong}; expected 0 to {len(raw.classes) - 1}")
@@ -131,6 +134,12 @@ def _check(raw: RawData, settings: DataSettings) -> None:
         raise DataError(
             f"the class {unwritable[0]!r} of {name!r} has a name that is not UTF-8; give it, or its folder, another"
         )
+    names = [unicodedata.normalize("NFC", label).strip() for label in raw.classes]
+    if "" in names:
+        raise DataError(f"class {names.index('')} of {name!r} has no name; give it one")
+    if len({*names}) < len(names):
+        twice = next(label for label in names if names.count(label) > 1)
+        raise DataError(f"two classes of {name!r} are called {twice!r}; give one of them another name")
     if len(raw.classes) < 2:
         raise DataError(f"data set {name!r} has a single class, {raw.classes[0]!r}; classification needs at least two")
     empty = np.flatnonzero(np.bincount(raw.train.labels, minlength=len(raw.classes)) == 0)

@@ -81,7 +81,8 @@ class Listing:
         if self.roots["train"] != self.root:
             unread = [p.name for p in _folders(self.root) if p not in self.roots.values()]
             if unread:
-                advice = "; `own_validation = true` reads it for validation" if set(unread) & set(_VALIDATION_NAMES) else ""
+                is_offered = set(unread) & set(_VALIDATION_NAMES) and "validation" not in self.roots
+                advice = "; `own_validation = true` reads it for validation" if is_offered else ""
                 notes.append(f"not read: {some(unread)} in {self.root}, beside train and test{advice}")
         for place in dict.fromkeys([self.root, *self.roots.values()]):
             loose = [p for p in place.iterdir() if p.is_file() and not _is_litter(p.name) and _is_picture(p)]

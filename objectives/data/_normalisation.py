@@ -13,12 +13,15 @@ from edgesearch.objectives.data._source import Images
 
 __all__ = ["Normalisation", "NormalisationChoice", "choose_normalisation", "imagenet_normalisation", "measure"]
 
+#: Pixels are divided by no less, since they would be beyond float32.
+_LEAST_STD = 1e-6
+
 
 @dataclass(frozen=True)
 class Normalisation:
     """A byte u becomes (u / 255 - mean) / std; one mean and std, or one for each channel. The default gives -1..1.
 
-    Raises ValueError unless all are finite, every std is above 0, and there are as many means as stds.
+    Raises ValueError unless all are finite, every std is a millionth or more, and there are as many means as stds.
     """
 
     mean: tuple[float, ...] = (0.5,)
@@ -36,6 +39,10 @@ class Normalisation:
             raise ValueError(f"normalisation has a value that is not finite: mean {list(self.mean)}, std {list(self.std)}")
         if min(self.std) <= 0:
             raise ValueError(f"normalisation has std {list(self.std)}; every std must be above 0")
+        if min(self.std) < _LEAST_STD:
+            raise ValueError(
+                f"normalisation has std {list(self.std)}; pixels are from 0 to 1, give stds of {_LEAST_STD:g} or more"
+            )
 
 
 #: What a study may say: the data set's own (measured on the training images), ImageNet's, or numbers.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,7 @@ def _array(given: object, where: str, expected: str) -> NDArray[Any]:
 
 
 def _texts(given: object, where: str, expected: str) -> tuple[str, ...]:
-    if not isinstance(given, Iterable):
+    if isinstance(given, str | bytes | AbstractSet) or not isinstance(given, Iterable):  # a set has no order
         raise DataError(f"{where} is {_told(given)}; expected {expected}")
     return tuple(map(str, given))
 

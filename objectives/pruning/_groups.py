@@ -228,6 +228,8 @@ def _shares(sizes: Sequence[int], count: int) -> list[int]:
     by_remainder = sorted(range(len(sizes)), key=lambda place: int(exact[place]) - exact[place])
     for place in by_remainder[: max(0, count - sum(shares))]:
         shares[place] += 1
+    while sum(shares) > max(count, len(sizes)):  # what parts below one channel were given
+        shares[max(range(len(sizes)), key=shares.__getitem__)] -= 1
     return shares
 
 

@@ -47,7 +47,7 @@ class Pruned:
             return self.zero_share
         if self.seconds_before is not None and self.seconds_after is not None:
             return 1 - self.seconds_after / self.seconds_before
-        return 1 - self.macs_after / self.macs_before
+        return 1 - self.macs_after / self.macs_before if self.macs_before else 0.0
 
 
 def check_pruning(ratio: float, granularity: int) -> None:

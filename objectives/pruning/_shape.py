@@ -43,7 +43,7 @@ class PrunableShape:
         check_pruning(0.0, granularity)
         narrowest = np.array([levels(count, granularity)[-1] for count in self._layers.channels.tolist()], np.int64)
         budget = budget_of(self._model, self._groups, self._layers, granularity, clock)
-        return 1 - budget.cost(narrowest) / budget.whole
+        return 1 - budget.cost(narrowest) / budget.whole if budget.whole else 0.0
 
 
 def pruned_shape(model: nn.Module, input_shape: tuple[int, int, int], *, ratio: float, granularity: int) -> nn.Module:

@@ -248,7 +248,7 @@ def _images(settings: PrunedSettings, data: Parts) -> float:
 
 SPEC = StageSpec(
     name="pruned",
-    version=4,
+    version=5,
     settings=PrunedSettings,
     place=_place,
     run=_run,

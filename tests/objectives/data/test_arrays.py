@@ -203,3 +203,10 @@ def test_validation_images_of_its_own_are_read_when_asked_for(tmp_path: Path) ->
     assert len(used.train) == 200 - len(used.calibration)
     with pytest.raises(DataError, match="own_validation"):
         load_data(DataSettings(own_validation=True))
+
+
+def test_labels_that_are_no_numbers_of_classes_are_told_apart() -> None:
+    with pytest.raises(DataError, match="labels has a label 9223372036854775808; expected the number of each image's class"):
+        as_labels(np.array([0, 2**63], np.uint64), "labels")
+    with pytest.raises(DataError, match="some are not finite: give each image its class"):
+        as_labels(np.array([0.0, np.nan]), "labels")

@@ -73,6 +73,7 @@ def test_measured_as_numpy_measures(count: int, channels: int, seed: int) -> Non
         ({"mean": [], "std": []}, "0 values"),
         ({"mean": [0.5], "std": [0.0]}, "above 0"),
         ({"mean": [0.5], "std": [-1]}, "above 0"),
+        ({"mean": [0.5], "std": [1e-46]}, "pixels are from 0 to 1, give stds of 1e-06 or more"),
         ({"mean": [float("nan")], "std": [1]}, "not finite"),
         ({"mean": [0.5], "std": [float("inf")]}, "not finite"),
         ([0.5], "is no normalisation"),

@@ -214,3 +214,20 @@ def test_digits_are_those_that_the_library_gives() -> None:
     raw = read_digits(DataSettings(), None)
     assert np.array_equal(raw.train.images[..., 0], np.rint(library.images * (255 / 16)))
     assert np.array_equal(raw.train.labels, library.target)
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ('{"lying", "standing"}', "a tuple of the classes' names"),
+        ('"ab"', "a tuple of the classes' names"),
+        ('("a", "a")', "two classes of .* are called 'a'"),
+        ('("\\u00fc", "u\\u0308")', "two classes of .* are called"),
+        ('("a", " ")', "class 1 of .* has no name"),
+        ("()", "has no names of classes"),
+    ],
+)
+def test_classes_have_names_of_their_own_in_an_order(tmp_path: Path, classes: str, words: str) -> None:
+    write_source(tmp_path, SOURCE.replace('("dark", "bright")', classes))
+    with pytest.raises(DataError, match=words):
+        load_data(DataSettings(name="my_source:load", options={"count": 400}), folder=tmp_path)

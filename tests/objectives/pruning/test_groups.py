@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
-from edgesearch.objectives.pruning._groups import Group, _least, find_groups, layers_of, remove_channels
+from edgesearch.objectives.pruning._groups import Group, _least, _shares, find_groups, layers_of, remove_channels
 from edgesearch.objectives.pruning._macs import layer_macs
 from edgesearch.objectives.pruning._resize import resize_to
 from edgesearch.spaces import Student, build
@@ -260,3 +260,11 @@ def test_a_group_without_which_the_network_raises_whatever_it_is_stays() -> None
     layers = nn.Conv2d(3, 16, 3), bare, nn.Conv2d(16, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)
     for model, name in ((Counting(), "second"), (nn.Sequential(*layers), "2")):
         assert [group.name for group in find_groups(model.eval(), SHAPE)] == [name]
+
+
+@pytest.mark.parametrize("sizes", [[4, 4, 4, 52], [1, 1, 1, 61], [8, 8], [3], [2, 2, 2, 2, 2]])
+def test_parts_of_a_group_keep_as_many_as_was_decided(sizes: list[int]) -> None:
+    for count in range(1, sum(sizes) + 1):
+        shares = _shares(sizes, count)
+        assert sum(shares) == max(count, len(sizes))  # none of its parts may go whole
+        assert all(1 <= share <= size for share, size in zip(shares, sizes, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -53,6 +54,39 @@ def test_importance_is_the_share_of_the_readers_variance() -> None:
     assert groups[0].importance == pytest.approx(np.array(parts) / sum(parts), rel=1e-4)
     assert groups[1].importance.sum() == pytest.approx(1.0)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def showing(batch: int, fails_at: int = -1) -> Callable[[nn.Module], float]:
+    """A score that shows the images so many at a time; the batch `fails_at` fails at first, and is shown again in halves."""
+
+    def score(model: nn.Module) -> float:
+        with torch.no_grad():
+            for number, part in enumerate(IMAGES.split(batch)):
+                if number == fails_at:
+                    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+                    handle = last.register_forward_hook(lambda *_: (_ for _ in ()).throw(MemoryError()))
+                    with pytest.raises(MemoryError):
+                        model(part)
+                    handle.remove()
+                    halves = part.chunk(2)
+                    for half in halves:
+                        model(half)
+                else:
+                    model(part)
+        return 0.0
+
+    return score
+
+
+@pytest.mark.parametrize(("batch", "fails_at"), [(1, -1), (5, -1), (5, 2), (24, 0)])
+def test_importance_does_not_depend_on_how_many_images_are_shown_at_a_time(batch: int, fails_at: int) -> None:
+    model = plain()
+    groups = find_groups(model, SHAPE)
+    whole, _ = weigh(model, groups, showing(24))
+    parts, _ = weigh(model, groups, showing(batch, fails_at))
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(one.importance, other.importance, rtol=1e-5)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 class ByName(nn.Module):

@@ -76,6 +76,24 @@ def test_the_weights_worth_least_go() -> None:
     assert zeros(blind.model[0]).flatten().tolist() == [False, True]  # type: ignore[index]
 
 
+def test_what_is_kept_does_not_depend_on_how_many_images_are_shown_at_a_time() -> None:
+    def one_by_one(model: nn.Module) -> float:
+        with torch.no_grad():
+            return float(torch.stack([model(image[None]) for image in IMAGES]).abs().mean())
+
+    def a_single_one(model: nn.Module) -> float:
+        with torch.no_grad():
+            return float(model(IMAGES[:1]).abs().mean())
+
+    whole, parts, same = (
+        prune_unstructured(network(), SHAPE, ratio=0.5, score=score, seed=0).model
+        for score in (shows, one_by_one, a_single_one)
+    )
+    for place in (0, 4, 8):
+        assert torch.equal(zeros(whole[place]), zeros(parts[place]))  # type: ignore[index]
+    assert 0.3 < float(zeros(same[8]).float().mean()) < 0.7  # type: ignore[index]  # one image tells no variance: by size alone
+
+
 @pytest.mark.parametrize("pattern", [(2, 4), (1, 4), (4, 8), (1, 2)])
 def test_n_of_every_m_inputs_stay(pattern: tuple[int, int]) -> None:
     kept, of = pattern
