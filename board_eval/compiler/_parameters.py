@@ -100,7 +100,7 @@ def _coarser(node: Conv | Depthwise | Linear, values: npt.NDArray[np.int64], shi
     if node.activation == "leaky_relu" and (values % (1 << min(shift, 62))).any():
         raise CompileError(
             f"layer {node.name!r}: its bias has {shift} bits more behind the point than its sums; rounded before a leaky "
-            "ReLU it would give other numbers: quantize it with a coarser bias"
+            'ReLU it would give other numbers: quantize it with a coarser bias, as method "best" does'
         )
     return values >> min(shift, 62)
 

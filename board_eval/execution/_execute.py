@@ -102,7 +102,7 @@ class Executor:
     def logits(self, images: npt.NDArray[np.generic], *, batch: int | None = None) -> Array:
         """See `execute`."""
         check_images(self.graph, images)
-        size = batch or batch_size(self.graph)
+        size = batch_size(self.graph, batch)
         out = np.empty((len(images), *self.graph.output.shape), np.float32)
         with exact_arithmetic(self.device.type), torch.inference_mode():
             for start in range(0, len(images), size):

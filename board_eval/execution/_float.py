@@ -47,7 +47,7 @@ def run_float(
         raise QuantizationError(f"network {graph.name!r} has no nodes {unknown}")
     network = Network.of(graph, reference=True).channels_last().to(place)
     parts: dict[str, list[Array]] = {name: [] for name in wanted}
-    size = batch or batch_size(graph)
+    size = batch_size(graph, batch)
     with full_float32(), torch.inference_mode():
         for start in range(0, len(images), size):
             values = network.run(to_tensor(images[start : start + size]).to(place), keep=wanted)

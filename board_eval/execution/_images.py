@@ -15,8 +15,15 @@ from edgesearch.errors import QuantizationError
 _BATCH_ELEMENTS = 4_000_000
 
 
-def batch_size(graph: Graph) -> int:
-    """How many images to run at a time."""
+def batch_size(graph: Graph, wanted: object = None) -> int:
+    """How many images to run at a time: as many as wanted, else what suits the network.
+
+    Raises QuantizationError for what is no number of images.
+    """
+    if wanted is not None:
+        if not isinstance(wanted, int | np.integer) or isinstance(wanted, bool) or wanted < 1:
+            raise QuantizationError(f"the batch is {wanted!r}, expected a number of images, at least 1")
+        return int(wanted)
     return max(1, _BATCH_ELEMENTS // max(int(np.prod(node.shape)) for node in graph))
 
 

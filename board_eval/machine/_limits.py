@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from edgesearch.board_eval.isa import Alu, AluInit, Conv, ConvInit, Elew, ElewInit, Load, Save
+from edgesearch.board_eval.isa import Alu, AluInit, Conv, ConvInit, Elew, ElewInit, Instruction, Load, Save
 from edgesearch.board_eval.machine import _alu, _elementwise
 from edgesearch.board_eval.machine._arithmetic import LEAKY, NONE, RELU, RELU6
 from edgesearch.board_eval.machine._banks import Banks
@@ -45,6 +45,10 @@ class Limits:
 
     def broken_by(self, step: Step) -> Iterator[str]:
         """Sentences that begin with a verb; none when the DPU executes it."""
+        beyond = [*_beyond_its_fields(step.instruction)]
+        if beyond:
+            yield from beyond
+            return
         match step.instruction:
             case Load() as load:
                 yield from self._load(load)
@@ -195,3 +199,11 @@ class Limits:
 def _at_most(field: str, value: int, largest: int) -> Iterator[str]:
     if value > largest:
         yield f"has {field} = {value}, expected at most {largest}"
+
+
+def _beyond_its_fields(instruction: Instruction) -> Iterator[str]:
+    """What no encoding of the instruction has."""
+    for field in type(instruction).fields():
+        value = getattr(instruction, field.name)
+        if not field.smallest <= value <= field.largest:
+            yield f"asks for {field.name} {value}, of which its field has {field.smallest}..{field.largest}"

@@ -66,6 +66,7 @@ class _Writer:
         self.values: dict[tuple[str, int], str] = {}
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
+        self._names: set[str] = set()
 
     def run(self) -> onnx.ModelProto:
         from onnx import TensorProto, helper
@@ -87,8 +88,12 @@ class _Writer:
     def _op(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
         from onnx import helper
 
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
-        return output
+        unique, number = output, 1
+        while unique in self._names:  # "a" with a leaky ReLU beside "a_leaky" with a ReLU
+            unique, number = f"{output}_{number}", number + 1
+        self._names.add(unique)
+        self.nodes.append(helper.make_node(kind, list(inputs), [unique], name=unique, **attributes))
+        return unique
 
     def _constant(self, name: str, values: npt.NDArray[np.generic]) -> str:
         from onnx import numpy_helper

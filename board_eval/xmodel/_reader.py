@@ -107,7 +107,12 @@ class _Reader:
         for node in [n for n in self.nodes.values() if isinstance(n, Input) and n.fix is None]:
             readers = [n for n in self.nodes.values() if node.name in n.inputs]
             if len(readers) == 1 and isinstance(readers[0], Activation) and reads_unrounded(readers[0]):
-                self.nodes[node.name] = dataclasses.replace(node, fix=readers[0].fix)
+                relu = readers[0]
+                owners = [n for n in self.nodes.values() if relu.name in n.inputs] if relu.fix is None else [relu]
+                fix = (
+                    owners[0].fix if len(owners) == 1 and reads_unrounded(owners[0]) else None
+                )  # a concat rounds for its parts
+                self.nodes[node.name] = dataclasses.replace(node, fix=fix)
 
     def _ordered(self) -> list[Node]:
         read = {source for node in self.nodes.values() for source in node.inputs}

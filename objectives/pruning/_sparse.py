@@ -105,8 +105,9 @@ def _worths(model: nn.Module, score: Callable[[nn.Module], float], seed: int) ->
     worths = {}
     for name, module in layers.items():
         worth = _weight(module).detach().double().cpu().square()
-        if name in spreads and bool(spreads[name].sum() > 0):
-            worth = worth * spreads[name].view(1, -1, *[1] * (worth.ndim - 2))
+        if name in spreads:
+            if bool(spreads[name].sum() > 0):  # else every image says the same there
+                worth = worth * spreads[name].view(1, -1, *[1] * (worth.ndim - 2))
             worth = worth / worth.mean(tuple(range(1, worth.ndim)), keepdim=True).clamp_min(torch.finfo(worth.dtype).tiny)
         worths[name] = worth
     return worths

@@ -37,6 +37,7 @@ from edgesearch.objectives.quantization._positions import (
     round_half_away,
     round_half_up,
     search_position,
+    with_coarse_biases,
 )
 from edgesearch.objectives.quantization._reconstruction import reconstruct
 from edgesearch.objectives.quantization._sensitivity import measure
@@ -63,12 +64,13 @@ def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 
     """See `quantize`. What was taken, and by which figures, is logged."""
     shown, held = hold_back(images, seed)
     rivals = quantize_alone(graph, shown, bits=bits, seed=seed, device=device)
-    try:
-        rivals["vitis"] = quantize_as_it_is(graph, images, bits=bits, device=device)
-    except QuantizationError as error:  # its values may overflow where those of this method do not
-        _LOG.info('network %s: nothing to compare with, since "vitis" cannot quantize it: %s', graph.name, error)
     judge = Judge.of(graph, judged_on(held, seed), device=device)
     distances = {name: judge.distances(rival) for name, rival in rivals.items()}
+    try:
+        rivals["vitis"] = with_coarse_biases(quantize_as_it_is(graph, images, bits=bits, device=device))
+        distances["vitis"] = judge.distances(rivals["vitis"])
+    except QuantizationError as error:  # its values may overflow where those of this method do not
+        _LOG.info('network %s: nothing to compare with, since "vitis" cannot quantize it: %s', graph.name, error)
     taken = choose_rival(distances)
     figures = ", ".join(f"{name} {float(distance.mean()):.4g}" for name, distance in distances.items())
     _LOG.info(

@@ -40,6 +40,10 @@ def check_graph(graph: Graph) -> None:
                 )
 
 
+#: Torch's generators take no more.
+_SEEDS = 2**63
+
+
 def check_bits(bits: object) -> None:
     """Raise QuantizationError unless integers of `bits` bits fit an int8."""
     if not isinstance(bits, int | np.integer) or not MIN_BITS <= bits <= MAX_BITS:
@@ -48,8 +52,8 @@ def check_bits(bits: object) -> None:
 
 def check_seed(seed: object) -> None:
     """Raise QuantizationError for what no random numbers are drawn from."""
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-        raise QuantizationError(f"the seed is {seed!r}, expected a whole number of at least 0")
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or not 0 <= seed < _SEEDS:
+        raise QuantizationError(f"the seed is {seed!r}, expected a whole number from 0 to {_SEEDS - 1}")
 
 
 def check_calibration(graph: Graph, images: npt.NDArray[np.generic], expected: int | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 
@@ -119,19 +120,41 @@ def output_position(value: Tensor, bits: int = 8) -> int:
 
 
 def obey_limits(graph: Graph, positions: Positions) -> None:
-    """`obey_shift_limits`, and the inputs of every add at most two positions apart, in place."""
+    """`obey_shift_limits`, and what compiled programs ask for beside it, in place.
+
+    The inputs of every add lie at most two positions apart. Biases in front of a leaky ReLU are no finer than the sums that
+    they are added to: others are rounded down beforehand, which would give other numbers there.
+    """
     owned_by = owners(graph)
     changed = True
     while changed:
         obey_shift_limits(graph, positions)
         changed = False
         for node in graph:
+            if getattr(node, "activation", "") == "leaky_relu" and node.name in positions.biases:
+                finest = positions.weights[node.name] + positions.values[owned_by[node.inputs[0]]] + 1
+                if positions.biases[node.name] > finest:
+                    positions.biases[node.name], changed = finest, True
             if isinstance(node, Add):
                 sources = [owned_by[source] for source in node.inputs]
                 finest = min(positions.values[source] for source in sources) + _ADD_DISTANCE
                 for source in sources:
                     if positions.values[source] > finest:
                         positions.values[source], changed = finest, True
+
+
+def with_coarse_biases(graph: Graph) -> Graph:
+    """A quantized Graph whose biases in front of leaky ReLUs are as `obey_limits` has them."""
+
+    def coarse(node: Node) -> Node:
+        if not isinstance(node, Conv | Depthwise | Linear) or node.activation != "leaky_relu":
+            return node
+        fix_in = graph.fix_of(node.inputs[0])
+        if node.bias_fix is None or node.weight_fix is None or fix_in is None:
+            return node
+        return dataclasses.replace(node, bias_fix=min(node.bias_fix, node.weight_fix + fix_in + 1))
+
+    return graph.map(coarse)
 
 
 def obey_shift_limits(graph: Graph, positions: Positions) -> None:

@@ -56,7 +56,7 @@ def quantize(
     quantizer = _find(method, folder)
     own = calling(f"quantization method {method!r}", QuantizationError) if is_import_path(method) else nullcontext()
     with full_float32(), own:
-        quantized = quantizer(graph, images, bits=bits, seed=seed, device=device)
+        quantized = quantizer(graph, images, bits=int(bits), seed=int(seed), device=device)  # perhaps NumPy's
     if not isinstance(quantized, Graph) or not quantized.quantized:
         found = "a Graph without fix positions" if isinstance(quantized, Graph) else f"a {type(quantized).__name__}"
         raise QuantizationError(f"quantization method {method!r} returned {found}, expected a quantized Graph")

@@ -149,7 +149,7 @@ class Calibration:
     def finish(self) -> Graph:
         """The quantized Graph."""
         if self._input_relu is not None:
-            self.positions.values[self.network.graph.input.name] = self.positions.values[self._input_relu]
+            self.positions.values[self.network.graph.input.name] = self.positions.values[self._owned_by[self._input_relu]]
         obey_shift_limits(self.network.graph, self.positions)
         return assemble(self.network, self.positions, self.bits)
 

@@ -52,7 +52,7 @@ def _place(plan: Plan) -> Stage:
         settings = QuantizedSettings(
             quantization=quantization,
             keep_zeros=plan.candidate.pruning.sparse,
-            best_version=_best_version(quantization),
+            best_version=_best_version(student, quantization),
             vitis_version=_vitis_version(plan.candidate.student, quantization),
         )
         return plan.make("quantized", settings, reads=("calibration", "validation"), network=network)
@@ -79,10 +79,11 @@ def _relu6_version(student: Student, quantization: Quantization) -> int:
     return 2 if may_have_one and quantization.backend == "edgesearch" else 1  # 1: what is clipped at 6 moved its position
 
 
-def _best_version(quantization: Quantization) -> int:
+def _best_version(student: Student, quantization: Quantization) -> int:
     is_best = quantization.algorithm == "best" and quantization.backend == "edgesearch" and quantization.bits != 16
-    # 1: what `vitis` makes of some of the images was its rival; 2: both were judged on single images alone
-    return 3 if is_best else 1
+    # 1: what `vitis` makes of some of the images was its rival; 2: both were judged on single images alone; 3: biases in front
+    # of a leaky ReLU, which networks of the user's own may have, were too fine for the compiler
+    return (4 if is_import_path(student.architecture) else 3) if is_best else 1
 
 
 def _vitis_version(student: Student, quantization: Quantization) -> int:

@@ -264,3 +264,12 @@ def test_what_is_no_network_and_a_device_that_is_not_there_are_refused(run: Any)
     graph = Graph("image", (Input(name="image", inputs=(), shape=(8, 8, 3), fix=6),))
     with pytest.raises(QuantizationError, match=r"device 'tpu:7' cannot be used here .*; try 'cpu'"):
         run(graph, images, device="tpu:7")
+
+
+@pytest.mark.parametrize("batch", [-1, 0, 0.5, "3", True])
+def test_a_batch_is_a_number_of_images(golden: Any, batch: Any) -> None:
+    network = golden("tiny")
+    for run in (execute, run_float):
+        with pytest.raises(QuantizationError, match=r"the batch is .*, expected a number of images, at least 1"):
+            run(network.graph, network.images[:3], batch=batch)
+    assert np.array_equal(execute(network.graph, network.images[:3], batch=np.int64(2)), network.logits[:3])

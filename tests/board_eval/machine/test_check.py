@@ -196,3 +196,11 @@ def test_faults_come_in_the_order_of_the_program() -> None:
     found = faults(edited((CONV, {"dpdby": 4}), (0, {"dpdon": 0}), (OUT, {"reg_id": 7})))
     assert [fault.position for fault in found] == sorted(fault.position for fault in found)
     assert {fault.kind for fault in found} >= {FaultKind.OWN_BITS, FaultKind.DEADLOCK, FaultKind.LIMIT}
+
+
+@pytest.mark.parametrize(("field", "value"), [("kernel_h", 0), ("kernel_w", -1), ("jump_read", 1 << 20)])
+def test_what_no_field_holds_is_a_fault(field: str, value: int) -> None:
+    position = next(place for place, one in enumerate(PROGRAM) if any(each.name == field for each in type(one).fields()))
+    found = faults(edited((position, {field: value})))
+    assert any(f"asks for {field} {value}, of which its field has" in str(fault) for fault in found)
+    assert all(fault.kind is FaultKind.LIMIT for fault in found if field in str(fault))

@@ -1,19 +1,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from edgesearch.board_eval.execution._execute import execute
 from edgesearch.board_eval.graph import Conv, Graph, Input, Pool
+from edgesearch.board_eval.lowering import lower
 from edgesearch.board_eval.onnx._writer import write_onnx
 from edgesearch.errors import GraphError, QuantizationError
+from edgesearch.objectives.quantization import quantize
 
 ort = pytest.importorskip("onnxruntime")
 
@@ -130,3 +135,21 @@ def test_ties_of_plain_means_go_up(kernel: tuple[int, int], shift: int, tmp_path
     images = images.reshape(-1, *kernel, 1)
     reals = np.ldexp(images.astype(np.float32), -graph.input.fix)  # type: ignore[operator]
     np.testing.assert_array_equal(execute(graph, images), run(tmp_path / "a.onnx", reals))
+
+
+def test_names_that_come_together_stay_apart(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = {
+        "a": nn.Conv2d(3, 4, 1),
+        "leaky": nn.LeakyReLU(0.1),
+        "a_leaky": nn.Conv2d(4, 4, 1),
+        "relu": nn.ReLU(),
+        "a_leaky_relu": nn.Conv2d(4, 4, 1),
+    }
+    model = nn.Sequential(OrderedDict(layers))
+    images = np.random.default_rng(0).normal(size=(8, 4, 4, 3)).astype(np.float32)
+    quantized = quantize(lower(model, (3, 4, 4)), images)
+    write_onnx(quantized, tmp_path / "a.onnx")
+    onnx.checker.check_model(onnx.load(tmp_path / "a.onnx"), full_check=True)
+    found = run(tmp_path / "a.onnx", images).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(found.reshape(execute(quantized, images).shape), execute(quantized, images))

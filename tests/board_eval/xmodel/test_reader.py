@@ -15,7 +15,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgesearch.board_eval.graph._graph import Add, Concat, Conv, Graph, Input, Linear, Pool, Reshape, average_factor
+from edgesearch.board_eval.execution import execute
+from edgesearch.board_eval.graph._graph import (
+    Activation,
+    Add,
+    Concat,
+    Conv,
+    Graph,
+    Input,
+    Linear,
+    Pool,
+    Reshape,
+    average_factor,
+)
 from edgesearch.board_eval.xmodel._reader import read_xmodel
 from edgesearch.board_eval.xmodel._wire import graph_message
 from edgesearch.board_eval.xmodel._writer import write_xmodel
@@ -251,3 +263,31 @@ def test_large_claims_cost_no_memory(claim: str, small: Path, tmp_path: Path) ->
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert int(result.stdout) < 400, result.stderr
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0
+
+
+def test_an_input_whose_relu_a_concat_rounds_has_the_position_of_that(tmp_path: Path) -> None:
+    nodes = (
+        Input(name="x", inputs=(), shape=(4, 4, 3), fix=4),
+        Activation(name="r", inputs=("x",), shape=(4, 4, 3), activation="relu"),
+        Concat(name="c", inputs=("r", "r"), shape=(4, 4, 6), fix=4),
+    )
+    write_xmodel(Graph("g", nodes), tmp_path / "g.xmodel")
+    message = graph_message()()
+    message.ParseFromString((tmp_path / "g.xmodel").read_bytes())
+    image = message.op_node[0].op_name
+    rounded = next(op for op in message.op_node if op.op_type == "fix" and op.args[0].arg_ops[0] == image)
+    for op in message.op_node:
+        for argument in op.args:
+            argument.arg_ops[:] = [image if name == rounded.op_name else name for name in argument.arg_ops]
+    kept = [op for op in message.op_node if op.op_name != rounded.op_name]
+    names = [op.op_name for op in kept]
+    without = graph_message()()
+    without.CopyFrom(message)
+    del without.op_node[:]
+    without.op_node.extend(kept)
+    without.subg_root.op_name[:] = names
+    (tmp_path / "g.xmodel").write_bytes(without.SerializeToString())
+    graph = read_xmodel(tmp_path / "g.xmodel")
+    assert graph.input.fix == 4
+    images = RNG.normal(size=(3, 4, 4, 3)).astype(np.float32)
+    assert np.array_equal(execute(graph, images), execute(Graph("g", nodes), images))

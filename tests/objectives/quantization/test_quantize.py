@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 import torch
 from torch import nn
 
+from edgesearch.board_eval.compiler import Options, compile_graph
 from edgesearch.board_eval.execution import Network, to_tensor
 from edgesearch.board_eval.execution._execute import execute
 from edgesearch.board_eval.graph._arithmetic import weight_integers
 from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Linear
+from edgesearch.board_eval.graph._serialise import graph_to_json
 from edgesearch.board_eval.lowering._trace import lower
+from edgesearch.board_eval.targets import DPUS
 from edgesearch.errors import QuantizationError
 from edgesearch.objectives.quantization._positions import owners
 from edgesearch.objectives.quantization._quantize import quantize
@@ -183,7 +187,7 @@ def test_what_is_no_graph_and_what_are_no_arrays_is_refused_with_what_was_meant(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"seed": -1}, "the seed is -1, expected a whole number of at least 0"),
+        ({"seed": -1}, "the seed is -1, expected a whole number from 0 to"),
         ({"seed": "0"}, "the seed is '0', expected a whole number"),
         ({"bits": "8"}, "'8' bits were asked for"),
         ({"device": "tpu:7"}, "device 'tpu:7' cannot be used here"),
@@ -192,3 +196,85 @@ def test_what_is_no_graph_and_what_are_no_arrays_is_refused_with_what_was_meant(
 def test_settings_that_are_none_are_refused(network: Graph, images: np.ndarray, given: dict[str, Any], words: str) -> None:
     with pytest.raises(QuantizationError, match=words):
         quantize(network, images, **given)
+
+
+class ClippedTwice(nn.Module):
+    """The image behind a ReLU, and that twice in a concat, which rounds for its parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(x)
+        return self.conv(torch.cat([x, x], 1)).mean((2, 3))
+
+
+@pytest.mark.parametrize("method", [*METHODS, "per_channel"])
+def test_an_image_that_only_a_concat_rounds_has_its_position(images: np.ndarray, method: Any) -> None:
+    torch.manual_seed(0)
+    graph = lower(ClippedTwice(), (3, 8, 8))
+    quantized = quantize(graph, images, method=method)
+    (concat,) = (node for node in quantized if node.name == "cat")
+    assert quantized.input.fix == concat.fix is not None
+    difference = np.abs(execute(quantized, images) - float_logits(graph, images))
+    assert difference.max() < 0.05
+
+
+class Leaky(nn.Module):
+    def __init__(self, *, first: float, second: float, bias: float) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 5, 1)
+        with torch.no_grad():
+            self.a.weight *= first
+            self.b.weight *= second
+            self.b.bias *= bias  # type: ignore[operator]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in (self.a, self.b):
+            x = nn.functional.leaky_relu(layer(x), 26 / 256)
+        return self.c(x).mean((2, 3))
+
+
+@pytest.mark.parametrize(("first", "second", "bias"), [(8, 16, 0.1), (32, 16, 1), (32, 16, 0.01), (1, 1, 1), (8, 4, 0.01)])
+def test_what_is_quantized_behind_leaky_relus_can_be_compiled(
+    images: np.ndarray, first: float, second: float, bias: float
+) -> None:
+    torch.manual_seed(0)
+    graph = lower(Leaky(first=first, second=second, bias=bias), (3, 8, 8))
+    quantized = quantize(graph, images, method="best")
+    compile_graph(quantized, DPUS["B4096"], Options(allow=frozenset({"leaky_relu"})))
+    difference = np.abs(execute(quantized, images) - float_logits(graph, images))
+    assert difference.max() < 0.1 * np.abs(float_logits(graph, images)).max()
+
+
+class Far(nn.Module):
+    """A sum of numbers that no two positions of an add hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        with torch.no_grad():
+            self.a.weight *= 1e13
+            self.b.weight *= 1e-4
+            self.b.bias *= 1e-4  # type: ignore[operator]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.a(x) + self.b(x)).mean((2, 3))
+
+
+def test_a_rival_that_cannot_be_executed_is_none(images: np.ndarray) -> None:
+    torch.manual_seed(0)
+    graph = lower(Far(), (3, 8, 8))
+    with pytest.raises(QuantizationError, match="too far apart"):
+        execute(quantize(graph, images, method="vitis"), images)
+    assert np.isfinite(execute(quantize(graph, images, method="best"), images)).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_numbers_of_numpy_are_numbers(graph: Graph, images: np.ndarray, method: Any) -> None:
+    own, numpys = (quantize(graph, images, method=method, bits=kind(6), seed=kind(3)) for kind in (int, np.int64))
+    json.dumps(graph_to_json(numpys)[0])
+    assert np.array_equal(execute(own, images), execute(numpys, images))
+    with pytest.raises(QuantizationError, match="expected a whole number from 0 to 9223372036854775807"):
+        quantize(graph, images, method=method, seed=2**70)
