@@ -52,7 +52,7 @@ def _place(plan: Plan) -> Stage:
         settings = QuantizedSettings(
             quantization=quantization,
             keep_zeros=plan.candidate.pruning.sparse,
-            best_version=_best_version(student, quantization),
+            best_version=_best_version(plan.candidate.student, quantization),
             vitis_version=_vitis_version(plan.candidate.student, quantization),
         )
         return plan.make("quantized", settings, reads=("calibration", "validation"), network=network)
