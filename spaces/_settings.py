@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from edgesearch.errors import SettingsError
 from edgesearch.spaces._validation import explain
@@ -34,3 +35,17 @@ class Settings(BaseModel, metaclass=_Refusing):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_is_a_number(cls, given: Any) -> Any:
+        for name, value in given.items() if isinstance(given, Mapping) else ():
+            if isinstance(value, bool) and name in cls.model_fields and _is_number(cls.model_fields[name].annotation):
+                raise ValueError(f"`{name}` is {str(value).lower()}, expected a number")
+        return given
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a field holds a number or nothing, and no truth."""
+    kinds = {*(get_args(annotation) or (annotation,))} - {type(None)}
+    return bool(kinds) and kinds <= {int, float}

@@ -18,7 +18,7 @@ class QatRecipe(Recipe):
     size of images. mixed_precision: "auto" is float32, since bfloat16 holds no sums of the DPU's integers.
     """
 
-    epochs: int = Field(default=5, ge=1)
+    epochs: int = Field(default=5, ge=1, le=Recipe.MOST_EPOCHS)
     lr: float = Field(default=1e-3, gt=0, le=1)
     weight_decay: float = Field(default=1e-5, ge=0)
     warmup_epochs: float = Field(default=0.0, ge=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -39,7 +39,10 @@ class Recipe(Settings):
     mixed_precision: bfloat16 where "auto" finds that it pays, always or never.
     """
 
-    epochs: int = Field(default=20, ge=1)
+    #: A training of more would not end.
+    MOST_EPOCHS: ClassVar[int] = 1_000_000
+
+    epochs: int = Field(default=20, ge=1, le=MOST_EPOCHS)
     batch_size: int = Field(default=64, ge=2)
     optimizer: Literal["adamw", "sgd", "adam", "muon"] = "adamw"
     lr: float = Field(default=3e-3, gt=0)

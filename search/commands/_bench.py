@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -50,7 +52,8 @@ def bench(
     def seconds(graph: Graph) -> float:
         return board_timing(graph, profile, compiler=compiler, allow=allow, layers=False).dpu_s
 
-    graph, _ = find_network(network, input_size=input_size, target=profile.dpu, seconds=seconds)
+    with redirect_stdout(sys.stderr):  # what the network's own code prints
+        graph, _ = find_network(network, input_size=input_size, target=profile.dpu, seconds=seconds)
     report = board_report(graph, profile, compiler=compiler, allow=allow, runner=runner)
     if style == "json":
         facts = json.loads(report.to_json()) | {"macs": graph.macs, "parameters": graph.parameters}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +60,17 @@ def inspect(
         return board_timing(graph, profile, compiler=compiler, allow=allow, layers=False).dpu_s
 
     try:
-        graph, built = find_network(
-            model,
-            width=width,
-            input_size=input_size,
-            channels=channels,
-            classes=classes,
-            stem=stem,
-            target=profile.dpu,
-            seconds=seconds,
-        )
+        with redirect_stdout(sys.stderr):  # what the network's own code prints
+            graph, built = find_network(
+                model,
+                width=width,
+                input_size=input_size,
+                channels=channels,
+                classes=classes,
+                stem=stem,
+                target=profile.dpu,
+                seconds=seconds,
+            )
     except LoweringError as error:
         if style == "json":
             problems = [{"where": p.where, "operation": p.operation, "reason": p.reason} for p in error.problems]

@@ -10,7 +10,7 @@ from edgesearch.board_eval import Graph, Target, lower, pruned_estimate, read_xm
 from edgesearch.errors import SpaceError
 from edgesearch.files import expanded, parse_toml
 from edgesearch.plugins import source_fingerprint
-from edgesearch.search.study import unread_students
+from edgesearch.search.study import unread_choices, unread_students
 from edgesearch.spaces import PRESETS, STUDENTS, Candidate, Pruning, build, complete, is_staged_name, parse_candidate
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def read_candidate(path: Path) -> Candidate:
     if isinstance(student, dict) and student.get("weights") not in (None, "", "imagenet"):
         student["weights"] = str(path.resolve().parent / expanded(str(student["weights"]), f"{path}: weights", SpaceError))
     candidate = parse_candidate(tables, str(path))
-    if unread := unread_students({"student": candidate.student}, None):
+    if unread := unread_students({"student": candidate.student}, None) or unread_choices({"": candidate}):
         raise SpaceError(f"{path}: {unread}")
     return candidate
 

@@ -35,7 +35,7 @@ class Rejections:
         limits = {name: float(getattr(self._constraints, name)) for name in violations}
         expected = {name: estimate[name.partition("_")[2]] for name in violations}
         for name, limit in limits.items():
-            self._tell(name, f"{candidate}: {name} = {limit:g}, expected {expected[name]:g}")
+            self._tell(name, f"{candidate}: {name} = {limit:g}, and it would have {expected[name]:g}")
         self._compare(candidate, estimate, violations)
 
     def ruled_out(self, candidate: Candidate, figures: Mapping[str, float], violations: Mapping[str, float]) -> None:

@@ -43,6 +43,8 @@ samplers.add("gp", lambda search, seed: GPSampler(seed=seed, n_startup_trials=se
 samplers.add("random", lambda search, seed: RandomSampler(seed=seed, **search.sampler_options))
 #: These only search the parameters that all trials have, and would find none with a trial that has no parameters.
 _NEED_PARAMETERS = (GPSampler, NSGAIISampler, NSGAIIISampler)
+#: Options of Optuna's samplers that settings of a study stand for.
+_OF_THE_STUDY = {"seed": "`seed`", "n_startup_trials": "search.startup_trials", "population_size": "search.population"}
 #: Trials that a sampler is tried with before the study starts.
 _TRIALS = 6
 
@@ -53,6 +55,9 @@ def make_sampler(search: SearchSettings, seed: int, *, folder: Path | None = Non
     Raises PluginError for an unknown name, StudyError for options that it does not take and for what is no sampler.
     """
     maker = _maker(search.sampler, folder)
+    for option, setting in _OF_THE_STUDY.items():
+        if search.sampler in samplers and option in search.sampler_options:
+            raise StudyError(f"sampler_options.{option} is given, which the study sets itself; give {setting} instead")
     try:
         with quiet_optuna():
             sampler = maker(search, seed) if search.sampler in samplers else _made(maker, search, seed)

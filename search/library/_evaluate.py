@@ -35,6 +35,10 @@ def evaluate_candidate(
     none. Raises StudyError when a stage fails, with its reason and its log, and before anything is trained PluginError for code
     that cannot be imported, and SpaceError for starting weights of another network.
     """
+    if not isinstance(candidate, Candidate):
+        raise StudyError(
+            f"the candidate is of type {type(candidate).__name__}, expected a Candidate; Candidate(student=Student(...))"
+        )
     candidate = inputs.complete(candidate)
     estimate = inputs.estimator.estimate(candidate)
     measured = inputs.plan(candidate)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -109,6 +111,9 @@ class Front(Sequence[StudyRecord]):
         With `min_accuracy` (0..1) alone: the fastest that is accurate enough. With `min_fps` (images per second), alone or with
         `min_accuracy`: the most accurate that is fast enough. Raises StudyError when no member keeps these limits.
         """
+        for name, limit in (("min_accuracy", min_accuracy), ("min_fps", min_fps)):
+            if limit is not None:
+                _check_number(name, limit)
         record = choose(self.members(), min_accuracy=min_accuracy, min_fps=min_fps)
         if record is None:
             reach = ", ".join(_in_words(member) for member in self)
@@ -123,9 +128,13 @@ class Front(Sequence[StudyRecord]):
         volumes with the same reference compare.
         """
         objectives = self._view.objectives
+        if reference is not None and not isinstance(reference, Sequence):
+            raise StudyError(f"the reference is {reference!r}, expected a sequence of numbers, one for each objective")
         if reference is not None and len(reference) != len(objectives):
             names = ", ".join(objective.name for objective in objectives)
             raise StudyError(f"reference has {len(reference)} values, expected one for each of {names}")
+        for value in reference or ():
+            _check_number("a value of the reference", value)
         return hypervolume(self._records, [self._reference(o) for o in objectives] if reference is None else reference)
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -164,3 +173,8 @@ def _in_words(record: Record) -> str:
     accuracy = "" if record.accuracy is None else f"{record.accuracy:.2%}"
     speed = "" if record.fps is None else f"{record.fps:,.0f} FPS"
     return " at ".join(part for part in (accuracy, speed) if part) or "no figures"
+
+
+def _check_number(what: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
+        raise StudyError(f"{what} is {value!r}, expected a number")

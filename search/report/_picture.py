@@ -71,6 +71,8 @@ def write_front_svg(view: StudyView, path: Path) -> None:
     if not picture.records:
         raise StudyError(f"study {view.name!r} has no complete trial to draw; run more trials")
     check_replaceable(path, "SVG")
+    if path.suffix.lower() != ".svg":
+        raise StudyError(f"the picture {str(path)!r} does not end in .svg; it is SVG: give it that ending")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, front_svg(view, picture).encode())

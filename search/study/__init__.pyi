@@ -55,4 +55,5 @@ from ._storage import study_names as study_names
 from ._teaching import is_worse_teacher as is_worse_teacher
 from ._teaching import teacher_note as teacher_note
 from ._teaching import teacher_sentence as teacher_sentence
+from ._unread import unread_choices as unread_choices
 from ._unread import unread_students as unread_students

@@ -17,7 +17,7 @@ from edgesearch.errors import SettingsError, SpaceError, StudyError
 from edgesearch.files import expanded, is_utf8, parse_toml
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher, is_folder
 from edgesearch.plugins import is_import_path
-from edgesearch.search.study._unread import unread_recipes, unread_students
+from edgesearch.search.study._unread import unread_choices, unread_recipes, unread_students
 from edgesearch.spaces import (
     TAUGHT_BY_TEACHER,
     Candidate,
@@ -311,8 +311,11 @@ def parse_tables(tables: Mapping[str, Any], *, where: str, folder: Path) -> Stud
     anchored = copy.deepcopy(dict(tables))
     _anchor_paths(anchored, where, folder)
     study = _validate(anchored, where=where, folder=folder)
-    if unread := unread_recipes(tables, study.train, finetune=study.finetune, qat=study.qat) or unread_students(
-        study.students, study.space
+    named = {f"candidates.{number}": each for number, each in enumerate(study.candidates)}
+    if unread := (
+        unread_recipes(tables, study.train, finetune=study.finetune, qat=study.qat)
+        or unread_students(study.students, study.space)
+        or unread_choices(named)
     ):
         raise SpaceError(f"{where}: {unread}")
     return study

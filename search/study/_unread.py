@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from edgesearch.objectives import Recipe
-from edgesearch.spaces import Space, Student, StudentOverride
+from edgesearch.spaces import Candidate, Settings, Space, Student, StudentOverride
 
-__all__ = ["unread_overrides", "unread_recipes", "unread_students", "without_infinite"]
+__all__ = ["unread_choices", "unread_overrides", "unread_recipes", "unread_students", "without_infinite"]
 
 #: How training images are shown, which [train] decides for all that follows it.
 _VIEWS = ("augmentation_strength", "mix", "mix_alpha")
@@ -54,6 +54,26 @@ def unread_students(students: Mapping[str, Student], space: Space | None) -> str
     for place, student in (dict(students) | tables).items():
         for name, advice in student.unread.items():
             return f"{place}.{name} is {getattr(student, name)!r}, and {student.architecture} has no such choice; {advice}"
+    return ""
+
+
+def unread_choices(candidates: Mapping[str, Candidate]) -> str:
+    """A sentence on a choice of one of the candidates, by place in the study, that was named and comes to nothing; or "".
+
+    Its table names no method or kind to which its settings would belong, or a pruning without a ratio.
+    """
+    for place, candidate in candidates.items():
+        whole = candidate.canonical()
+        for table, method in (("distillation", "kind"), ("pruning", "method"), ("quantization", "method")):
+            asked: Settings = getattr(candidate, table)
+            given = asked.model_fields_set
+            lost = [name for name in sorted(given) if getattr(asked, name) != getattr(getattr(whole, table), name)]
+            at = f"{place}.{table}" if place else table
+            if lost == [method]:
+                return f"{at}.{method} is {getattr(asked, method)!r}, and it has no ratio above 0; give {at}.ratio"
+            if lost and method not in given:
+                value = getattr(asked, lost[0])
+                return f"{at}.{lost[0]} is {value!r}, and {at}.{method} is not there; give the {method} that it is of"
     return ""
 
 

@@ -80,10 +80,12 @@ def _import(name: str, folder: Path | None, fingerprint: str, what: str) -> Modu
             module = with_torchvision(partial(importlib.import_module, name))
         except (Exception, SystemExit) as error:  # whatever the user's own module raises when it is imported
             where = "" if folder is None else f" from {str(folder)!r} or"
-            raise PluginError(
-                f"{what} cannot be imported ({type(error).__name__}: {error}); "
-                f"expected package.module:Thing that Python finds{where} from here"
-            ) from error
+            advice = f"expected package.module:Thing that Python finds{where} from here"
+            if isinstance(error, SystemExit):
+                advice = "its code ends the program when it is imported: take that out"
+            elif not isinstance(error, ImportError):
+                advice = "its code fails when it is imported: mend that"
+            raise PluginError(f"{what} cannot be imported ({type(error).__name__}: {error}); {advice}") from error
     _imported[name] = fingerprint
     return module
 

@@ -112,7 +112,8 @@ def test_code_that_is_not_what_was_asked_for_is_refused(tmp_path: Path) -> None:
         ("class Net: pass", "nowhere:Net", "cannot be imported"),
         ("class Net(:", "net:Net", "SyntaxError"),
         ("raise RuntimeError('no luck')", "net:Net", "no luck"),
-        ("raise SystemExit(3)", "net:Net", "cannot be imported (SystemExit: 3)"),
+        ("raise SystemExit(3)", "net:Net", "cannot be imported (SystemExit: 3); its code ends the program when it is imported"),
+        ("raise ValueError(3)", "net:Net", "cannot be imported (ValueError: 3); its code fails when it is imported: mend that"),
         ("import not_installed_at_all", "net:Net", "not_installed_at_all"),
     ],
 )

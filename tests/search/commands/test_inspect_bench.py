@@ -55,7 +55,8 @@ def test_the_code_of_either_compiler_is_timed(command: str) -> None:
 def test_what_the_code_may_use_is_said_there_too(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "leaky_net.py").write_text(
-        "from torch import nn\n\n\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.LeakyReLU(0.1015625))\n"
+        "from torch import nn\nprint('imported')\n\n"
+        "def net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.LeakyReLU(0.1015625))\n"
     )
     network = (command, "leaky_net:net", "--input-size", 16, "--format", "json")
     with pytest.raises(CompileError, match="allow 'leaky_relu'"):

@@ -31,7 +31,7 @@ def test_the_nearest_misses_by_least_relative_to_the_limits() -> None:
     assert kept["rejections"] == {"min_fps": 2, "max_size_bytes": 2}
     assert kept["nearest_rejected"]["candidate"] == str(candidate(2.0))
     assert kept["nearest_rejected"]["misses"] == {"max_size_bytes": {"limit": 2000.0, "expected": 2100.0}}
-    assert "min_fps = 1000, expected 900" in notes[0]
+    assert "min_fps = 1000, and it would have 900" in notes[0]
 
 
 def test_counting_goes_on_from_what_is_stored() -> None:

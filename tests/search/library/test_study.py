@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import math
 import re
 import shutil
 import sqlite3
@@ -170,6 +171,9 @@ def test_members_of_the_front_are_chosen_as_the_command_chooses(tiny: Study) -> 
     assert len(front[:1]) == 1
     with pytest.raises(StudyError, match="no member of the front keeps these limits; the front is "):
         front.best(min_fps=1e9)
+    for limit in ("x", True, math.nan):
+        with pytest.raises(StudyError, match=rf"min_fps is {limit!r}, expected a number"):
+            front.best(min_fps=limit)  # type: ignore[arg-type]
     with pytest.raises(StudyError, match="no trial 99"):
         tiny.record(99)
 
@@ -187,6 +191,13 @@ def test_the_hypervolume_counts_from_nothing(tiny: Study) -> None:
     assert front.hypervolume([0.0, 0.0]) == front.hypervolume()
     with pytest.raises(StudyError, match="accuracy, fps"):
         front.hypervolume([0.0])
+    for reference, words in (
+        (5, "the reference is 5"),
+        ([0, "x"], "a value of the reference is 'x'"),
+        ([math.nan, 0], "is nan"),
+    ):
+        with pytest.raises(StudyError, match=words):
+            front.hypervolume(reference)  # type: ignore[arg-type]
 
 
 def test_a_table_has_a_row_for_each_member(tiny: Study, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +264,9 @@ def test_one_candidate_is_evaluated_without_becoming_a_trial(tiny: Study) -> Non
     assert {"accuracy", "fps", "test_accuracy", "float_test_accuracy"} <= set(figures)
     assert any("from the store" in line for line in lines) or any(line.endswith(" s") for line in lines)
     assert len(tiny.records()) == 4
+    for wrong in ("x", {"student": {"architecture": "mlp"}}):
+        with pytest.raises(StudyError, match=rf"the candidate is of type {type(wrong).__name__}, expected a Candidate"):
+            tiny.evaluate(wrong)  # type: ignore[arg-type]
     with pytest.raises(StudyError, match=r"no \[teacher\]"):
         tiny.evaluate(candidate.model_copy(update={"distillation": Distillation(kind="logit")}))
 

@@ -69,6 +69,8 @@ def test_trials_that_cover_each_other_are_drawn_once(tmp_path: Path) -> None:
 def test_nothing_to_draw_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="no complete trial to draw"):
         write_front_svg(read_study(make_study(0)), tmp_path / "front.svg")
+    with pytest.raises(StudyError, match=r"front.png' does not end in .svg; it is SVG: give it that ending"):
+        write_front_svg(read_study(make_study(20)), tmp_path / "front.png")
 
 
 def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgesearch.errors import SpaceError
 from edgesearch.objectives import QatRecipe, Recipe
+from edgesearch.search.commands._networks import read_candidate
 from edgesearch.search.study._file import StudyFile
 
 TABLES: dict[str, Any] = {"name": "a", "space": {"students": ["cnn_tiny", "resnet18", "resnet8"]}}
@@ -75,3 +79,40 @@ def test_settings_that_some_students_have_are_for_those() -> None:
     parse(space=TABLES["space"] | {"student": student})
     parse(teacher={"architecture": "resnet50", "head": 256, "stem": "imagenet"})
     parse(candidates=[{"student": {"architecture": "resnet8", "head": 64}}, {"student": {"architecture": "mlp"}}])
+
+
+@pytest.mark.parametrize(
+    ("choices", "complaint"),
+    [
+        ({"pruning": {"ratio": 0.5}}, "pruning.ratio is 0.5, and candidates.0.pruning.method is not there; give the method"),
+        ({"pruning": {"target": "fps"}}, "pruning.target is 'fps', and candidates.0.pruning.method is not there"),
+        ({"pruning": {"method": "one_step"}}, "pruning.method is 'one_step', and it has no ratio above 0"),
+        ({"distillation": {"alpha": 0.1}}, "distillation.alpha is 0.1, and candidates.0.distillation.kind is not there"),
+        ({"quantization": {"start": "scratch"}}, "quantization.start is 'scratch', and candidates.0.quantization.method"),
+    ],
+)
+def test_choices_that_come_to_nothing_are_refused(choices: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(SpaceError, match=rf"the study: candidates\.0\.{complaint}"):
+        parse(candidates=[{"student": {"architecture": "mlp"}, **choices}])
+    with pytest.raises(SpaceError, match=r"give the|no ratio"):
+        read_candidate(written(choices))
+
+
+def written(choices: dict[str, Any]) -> Path:
+    """A candidate's file."""
+    tables = {"student": {"architecture": "mlp"}, **choices}
+    lines = [
+        f"[{table}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in keys.items())
+        for table, keys in tables.items()
+    ]
+    path = Path(tempfile.mkdtemp()) / "c.toml"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_choices_that_are_said_to_be_none_may_have_settings() -> None:
+    none = {"pruning": {"method": "none", "ratio": 0.5}, "distillation": {"kind": "none", "temperature": 2.0}}
+    parse(candidates=[{"student": {"architecture": "mlp"}, **none}])
+    for pruning in ({"method": "one_step", "ratio": 0.5, "steps": 4}, {"method": "n_m"}, {}):
+        study = parse(candidates=[{"student": {"architecture": "mlp"}, "pruning": pruning}])
+        assert StudyFile.parse(study.to_json()) == study
