@@ -152,9 +152,11 @@ def with_coarse_biases(graph: Graph) -> Graph:
         fix_in = graph.fix_of(node.inputs[0])
         if node.bias_fix is None or node.weight_fix is None or fix_in is None:
             return node
-        return dataclasses.replace(node, bias_fix=min(node.bias_fix, node.weight_fix + fix_in + 1))
+        finest = node.weight_fix + fix_in + 1
+        return node if node.bias_fix <= finest else dataclasses.replace(node, bias_fix=finest)
 
-    return graph.map(coarse)
+    coarser = graph.map(coarse)
+    return graph if all(one is other for one, other in zip(graph, coarser, strict=True)) else coarser
 
 
 def obey_shift_limits(graph: Graph, positions: Positions) -> None:

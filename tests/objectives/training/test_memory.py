@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -164,15 +165,23 @@ def test_a_training_tells_what_it_should_take_and_took() -> None:
     assert abs(training.predicted_bytes / training.peak_bytes - 1) < 0.2
 
 
+def taken(size: int) -> mmap.mmap:
+    """New memory: what malloc gives may be left from tests before."""
+    memory = mmap.mmap(-1, size)
+    for page in range(0, size, mmap.PAGESIZE):
+        memory[page] = 1
+    return memory
+
+
 def test_the_peak_is_of_the_work_and_not_of_what_was_before() -> None:
     cpu = torch.device("cpu")
-    held: list[Tensor] = [torch.ones(64 * MB // 4)]
-    held.clear()
+    taken(64 * MB).close()
     gc.collect()  # what tests before left behind would be given back meanwhile
     peak = PeakMemory(cpu)
     before = peak.bytes()
-    held.append(torch.ones(64 * MB // 4))
+    held = taken(64 * MB)
     after = peak.bytes()
+    held.close()
     assert before is not None
     assert after is not None
     assert 60 * MB < after - before < 70 * MB
