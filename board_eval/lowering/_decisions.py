@@ -101,8 +101,9 @@ class Decisions:
             module = self._root.get_submodule(str(node.target))
             with _on_meta(module):
                 return module.forward(*args, **kwargs)
-        if node.target is getattr and args[1] == "device":
-            return next((one.device for one in self._root.parameters()), torch.device("cpu"))
+        if node.target is getattr and args[1] in ("device", "is_cuda"):
+            place = next((one.device for one in self._root.parameters()), torch.device("cpu"))
+            return place if args[1] == "device" else place.type == "cuda"
         if node.op == "call_method":
             if node.target in ("to", "cpu", "cuda"):  # another place has the same sizes
                 kinds = [one.dtype if isinstance(one, Tensor) else one for one in (*args[1:], *kwargs.values())]

@@ -146,7 +146,7 @@ def test_where_its_files_lie_is_no_difference_and_the_last_place_is_stored(study
 def test_candidates_that_mean_the_same_are_no_difference(study: optuna.Study) -> None:
     plain = {"student": {"architecture": "cnn_tiny", "input_size": 8}}
     store_settings(study, StudyFile.parse(TABLES | {"candidates": [plain]}))
-    refuse_changes(study, StudyFile.parse(TABLES | {"candidates": [plain | {"pruning": {"steps": 5}}]}))
+    refuse_changes(study, StudyFile.parse(TABLES | {"candidates": [plain | {"pruning": {"method": "none", "steps": 5}}]}))
     with pytest.raises(StudyError, match="candidates"):
         refuse_changes(study, StudyFile.parse(TABLES | {"candidates": [plain | {"quantization": {"bits": 5}}]}))
 
