@@ -102,8 +102,8 @@ class Decisions:
             with _on_meta(module):
                 return module.forward(*args, **kwargs)
         if node.target is getattr and args[1] in ("device", "is_cuda"):
-            place = next((one.device for one in self._root.parameters()), torch.device("cpu"))
-            return place if args[1] == "device" else place.type == "cuda"
+            device = next((one.device for one in self._root.parameters()), torch.device("cpu"))
+            return device if args[1] == "device" else device.type == "cuda"
         if node.op == "call_method":
             if node.target in ("to", "cpu", "cuda"):  # another place has the same sizes
                 kinds = [one.dtype if isinstance(one, Tensor) else one for one in (*args[1:], *kwargs.values())]
