@@ -77,7 +77,9 @@ class Decisions:
             self.at_work = False
 
     def _computed(self, node: fx.Node) -> tuple[Any, ...] | None:
-        """One value per number of images; None where there is none, such as of what fails."""
+        """One value per number of images; None where there is none, such as of what fails, or of a second input."""
+        if node.op == "placeholder" and node is not next(iter(self._graph.nodes)):
+            return None
         values = []
         for place, batch in enumerate(_BATCHES):
             try:
@@ -88,8 +90,6 @@ class Decisions:
 
     def _value(self, node: fx.Node, place: int, batch: int) -> Any:
         if node.op == "placeholder":
-            if any(other.op == "placeholder" and other in self._values for other in self._graph.nodes):
-                raise NotImplementedError("an image is the one that is given")
             kind = next((one.dtype for one in self._root.parameters() if one.is_floating_point()), torch.float32)
             return torch.empty(batch, *self._shape, dtype=kind, device="meta")
         if node.op == "get_attr":

@@ -68,7 +68,7 @@ class Sizes:
             if not half.kept:
                 del sides[half.axis]
         sizes = (_Batch(-1), shape[-1], *sides.values())  # (H, W, C) -> (N, C, H, W), (C,) -> (N, C)
-        if node.target == "dim" or "ndim" in node.args:
+        if node.target == "dim":
             return len(sizes)
         return sizes if len(node.args) == 1 or node.args[1] == "shape" else _item(sizes, node.args[1])
 

@@ -197,4 +197,4 @@ def reads_shape(at: fx.Node) -> bool:
     """Whether an operation reads the shape of a tensor, not its values."""
     if at.op == "call_method":
         return at.target in ("size", "dim")
-    return at.op == "call_function" and at.target is getattr and at.args[1] in ("shape", "ndim")
+    return at.op == "call_function" and at.target is getattr and at.args[1] == "shape"

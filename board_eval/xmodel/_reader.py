@@ -108,11 +108,10 @@ class _Reader:
             readers = [n for n in self.nodes.values() if node.name in n.inputs]
             if len(readers) == 1 and isinstance(readers[0], Activation) and reads_unrounded(readers[0]):
                 relu = readers[0]
+                # a concat rounds for its parts
                 owners = [n for n in self.nodes.values() if relu.name in n.inputs] if relu.fix is None else [relu]
-                fix = (
-                    owners[0].fix if len(owners) == 1 and reads_unrounded(owners[0]) else None
-                )  # a concat rounds for its parts
-                self.nodes[node.name] = dataclasses.replace(node, fix=fix)
+                if len(owners) == 1 and reads_unrounded(owners[0]):
+                    self.nodes[node.name] = dataclasses.replace(node, fix=owners[0].fix)
 
     def _ordered(self) -> list[Node]:
         read = {source for node in self.nodes.values() for source in node.inputs}

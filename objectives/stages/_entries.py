@@ -89,7 +89,8 @@ def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str
     path.touch(exist_ok=False)
     rights = path.stat().st_mode
     save_file(tensors, path, metadata=metadata)
-    path.chmod(rights)
+    if path.stat().st_mode != rights:  # where the file system knows rights
+        path.chmod(rights)
     sync(path)
 
 

@@ -14,6 +14,12 @@ from edgesearch.spaces import Candidate, Settings, Space, Student, StudentOverri
 
 __all__ = ["unread_choices", "unread_overrides", "unread_recipes", "unread_students", "without_infinite"]
 
+#: Of a candidate's tables, what each setting is of; "": all others.
+_OWNERS = {
+    "distillation": {"": "kind"},
+    "pruning": {"": "method"},
+    "quantization": {"start": "method", "fast_finetune": "backend"},
+}
 #: How training images are shown, which [train] decides for all that follows it.
 _VIEWS = ("augmentation_strength", "mix", "mix_alpha")
 
@@ -60,20 +66,22 @@ def unread_students(students: Mapping[str, Student], space: Space | None) -> str
 def unread_choices(candidates: Mapping[str, Candidate]) -> str:
     """A sentence on a choice of one of the candidates, by place in the study, that was named and comes to nothing; or "".
 
-    Its table names no method or kind to which its settings would belong, or a pruning without a ratio.
+    Its table does not name the method, kind or backend that it is a setting of, or a pruning has no ratio.
     """
     for place, candidate in candidates.items():
-        whole = candidate.canonical()
-        for table, method in (("distillation", "kind"), ("pruning", "method"), ("quantization", "method")):
+        whole, prefix = candidate.canonical(), f"{place}." if place else ""
+        for table, owners in _OWNERS.items():
             asked: Settings = getattr(candidate, table)
             given = asked.model_fields_set
-            lost = [name for name in sorted(given) if getattr(asked, name) != getattr(getattr(whole, table), name)]
-            at = f"{place}.{table}" if place else table
-            if lost == [method]:
-                return f"{at}.{method} is {getattr(asked, method)!r}, and it has no ratio above 0; give {at}.ratio"
-            if lost and method not in given:
-                value = getattr(asked, lost[0])
-                return f"{at}.{lost[0]} is {value!r}, and {at}.{method} is not there; give the {method} that it is of"
+            for name in sorted(given):
+                owner = owners.get(name, owners.get("", ""))
+                is_lost = getattr(asked, name) != getattr(getattr(whole, table), name)
+                if is_lost and owner and name != owner and owner not in given:
+                    what = f"{prefix}{table}.{name} is {getattr(asked, name)!r}, and {prefix}{table}.{owner}"
+                    return f"{what} is not there; give the {owner} that it is of"
+        if whole.pruning.method != candidate.pruning.method:
+            what = f"{prefix}pruning.method is {candidate.pruning.method!r}"
+            return f"{what}, and it has no ratio above 0; give {prefix}pruning.ratio"
     return ""
 
 

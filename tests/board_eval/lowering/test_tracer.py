@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgesearch.board_eval.execution import run_float
-from edgesearch.board_eval.graph import Conv, Pool
+from edgesearch.board_eval.graph import Conv, Graph, Pool
 from edgesearch.board_eval.lowering import lower
 from edgesearch.errors import LoweringError, SpaceError
 from edgesearch.objectives.pruning import PrunableShape
@@ -46,17 +46,23 @@ class Anything(_Layers):
         return x * 2 if options.get("twice") else x
 
 
+def lowered(model: nn.Module, images: Tensor, *, atol: float = 1e-5) -> Graph:
+    """The network's graph, which computes what the network computes of the images (N, C, H, W)."""
+    with torch.no_grad():
+        expected = model(images)
+    expected = expected.permute(0, 2, 3, 1) if expected.ndim == 4 else expected
+    _, channels, height, width = images.shape
+    graph = lower(model, (channels, height, width))
+    found = run_float(graph, images.permute(0, 2, 3, 1).contiguous().numpy())
+    np.testing.assert_allclose(found.reshape(expected.shape), expected.numpy(), atol=atol)
+    return graph
+
+
 @pytest.mark.parametrize("kind", [Features, Masked, Anything])
 def test_arguments_that_are_never_given_have_their_defaults(kind: type[nn.Module]) -> None:
     model = kind().eval()
     images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        expected = model(images)
-    expected = expected.permute(0, 2, 3, 1) if expected.ndim == 4 else expected
-    graph = lower(model, (3, 8, 8))
-    assert graph.input.name == "x"
-    found = run_float(graph, images.permute(0, 2, 3, 1).contiguous().numpy())
-    np.testing.assert_allclose(found.reshape(expected.shape), expected.numpy(), atol=1e-5)
+    assert lowered(model, images).input.name == "x"
 
 
 class Two(_Layers):
@@ -134,12 +140,8 @@ def test_code_that_decides_by_sizes_goes_the_way_that_it_goes_for_such_an_image(
     model = Decides(forward).eval()
     images = torch.randn(2, 3, side, side)
     drawn = torch.get_rng_state()
-    graph = lower(model, (3, side, side))
+    lowered(model, images, atol=1e-4)
     assert torch.equal(torch.get_rng_state(), drawn)
-    with torch.no_grad():
-        expected = model(images).numpy()
-    found = run_float(graph, images.permute(0, 2, 3, 1).contiguous().numpy())
-    np.testing.assert_allclose(found.reshape(expected.shape), expected, atol=1e-4)
 
 
 def test_one_network_of_one_side_goes_another_way_than_of_another() -> None:
@@ -264,12 +266,7 @@ class Gated(Decides):
 def test_what_code_asks_of_sizes_and_types_is_answered_as_by_a_tensor(asks: str) -> None:
     torch.manual_seed(0)
     model = Gated(_body(_ASKING[asks])).eval()
-    image = torch.randn(1, 3, 8, 8)
-    with torch.no_grad():
-        expected = model(image).numpy()
-    graph = lower(model, (3, 8, 8))
-    assert sum(isinstance(node, Conv) for node in graph) == 2
-    np.testing.assert_allclose(run_float(graph, image.permute(0, 2, 3, 1).contiguous().numpy()), expected, atol=1e-5)
+    assert sum(isinstance(node, Conv) for node in lowered(model, torch.randn(1, 3, 8, 8))) == 2
 
 
 def _length_or_nothing(net: Any, y: Tensor) -> bool:
@@ -313,11 +310,7 @@ def test_the_number_of_images_stays_open(reshape: Any) -> None:
 
     model = Decides(forward).eval()
     model.wide = head
-    images = torch.randn(3, 3, 8, 8)
-    with torch.no_grad():
-        expected = model(images).numpy()
-    found = run_float(lower(model, (3, 8, 8)), images.permute(0, 2, 3, 1).contiguous().numpy())
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    lowered(model, torch.randn(3, 3, 8, 8))
 
 
 # -- the network is left as it was
@@ -426,9 +419,4 @@ def test_a_branch_that_leads_nowhere_is_left_out_and_what_changes_a_tensor_is_no
 
     model = Decides(forward).eval()
     model.clip = nn.ReLU(inplace=True)
-    image = torch.randn(1, 3, 8, 8)
-    with torch.no_grad():
-        expected = model(image).numpy()
-    graph = lower(model, (3, 8, 8))
-    assert sum(isinstance(node, Conv) for node in graph) == 1
-    np.testing.assert_allclose(run_float(graph, image.permute(0, 2, 3, 1).contiguous().numpy()), expected, atol=1e-5)
+    assert sum(isinstance(node, Conv) for node in lowered(model, torch.randn(1, 3, 8, 8))) == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -88,24 +87,24 @@ def test_settings_that_some_students_have_are_for_those() -> None:
         ({"pruning": {"target": "fps"}}, "pruning.target is 'fps', and candidates.0.pruning.method is not there"),
         ({"pruning": {"method": "one_step"}}, "pruning.method is 'one_step', and it has no ratio above 0"),
         ({"distillation": {"alpha": 0.1}}, "distillation.alpha is 0.1, and candidates.0.distillation.kind is not there"),
+        (
+            {"quantization": {"fast_finetune": True}},
+            "quantization.fast_finetune is True, and .*quantization.backend is not there",
+        ),
         ({"quantization": {"start": "scratch"}}, "quantization.start is 'scratch', and candidates.0.quantization.method"),
     ],
 )
-def test_choices_that_come_to_nothing_are_refused(choices: dict[str, Any], complaint: str) -> None:
+def test_choices_that_come_to_nothing_are_refused(choices: dict[str, Any], complaint: str, tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match=rf"the study: candidates\.0\.{complaint}"):
         parse(candidates=[{"student": {"architecture": "mlp"}, **choices}])
     with pytest.raises(SpaceError, match=r"give the|no ratio"):
-        read_candidate(written(choices))
+        read_candidate(written(choices, tmp_path / "c.toml"))
 
 
-def written(choices: dict[str, Any]) -> Path:
+def written(choices: dict[str, Any], path: Path) -> Path:
     """A candidate's file."""
     tables = {"student": {"architecture": "mlp"}, **choices}
-    lines = [
-        f"[{table}]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in keys.items())
-        for table, keys in tables.items()
-    ]
-    path = Path(tempfile.mkdtemp()) / "c.toml"
+    lines = [f"{table}.{key} = {json.dumps(value)}" for table, keys in tables.items() for key, value in keys.items()]
     path.write_text("\n".join(lines))
     return path
 
@@ -113,6 +112,7 @@ def written(choices: dict[str, Any]) -> Path:
 def test_choices_that_are_said_to_be_none_may_have_settings() -> None:
     none = {"pruning": {"method": "none", "ratio": 0.5}, "distillation": {"kind": "none", "temperature": 2.0}}
     parse(candidates=[{"student": {"architecture": "mlp"}, **none}])
+    parse(candidates=[{"student": {"architecture": "mlp"}, "quantization": {"bits": 16, "algorithm": "vitis"}}])
     for pruning in ({"method": "one_step", "ratio": 0.5, "steps": 4}, {"method": "n_m"}, {}):
         study = parse(candidates=[{"student": {"architecture": "mlp"}, "pruning": pruning}])
         assert StudyFile.parse(study.to_json()) == study
