@@ -191,7 +191,10 @@ OWN_NETWORK = "from torch import nn\n\n\ndef net(num_classes, in_channels):\n   
 @pytest.mark.parametrize("where", ["teacher", "candidates", "pruning"])
 def test_an_edit_of_ones_own_code_is_no_other_setting(study: optuna.Study, tmp_path: Path, where: str) -> None:
     own = {"architecture": "own_settings_net:net", "input_size": 8}
-    pruned = {"student": {"architecture": "mlp", "input_size": 8}, "pruning": {"method": "own_settings_net:prune"}}
+    pruned = {
+        "student": {"architecture": "mlp", "input_size": 8},
+        "pruning": {"method": "own_settings_net:prune", "ratio": 0.5},
+    }
     tables: dict[str, Any] = {
         "teacher": {"teacher": own},
         "candidates": {"candidates": [{"student": own}]},
