@@ -54,12 +54,13 @@ class HardLimits:
         Its accuracy, which nobody knows, counts as its student's.
         """
         assert end.infeasible is not None
-        self._broken[end.stage.key] = end.infeasible
+        made_by = end.stage.inputs.get("network", end.stage) if end.stage.kind == "quantized" else end.stage
+        self._broken[made_by.key] = end.infeasible
         student = None if trial.own_student is None else trial.artifacts.get(trial.own_student.key)
         figures = {**end.infeasible, "accuracy": 0.0 if student is None else float(student.figures["accuracy"])}
         return {
             "reason": end.failure,
-            _STAGE: end.stage.key,
+            _STAGE: made_by.key,
             _FIGURES: dict(end.infeasible),
             "values": [figures[name] for name in self._settings.objectives],
             "constraints": self._settings.constraints.excesses(figures),

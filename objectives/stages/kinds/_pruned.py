@@ -104,9 +104,8 @@ def _run(context: Context[PrunedSettings]) -> Result:
     rounds: list[Training] = []
     pruned = _prune(context, student, model, supervision, rounds)
     context.report(_said(pruned))
-    if context.limits is not None and settings.pruning.removes:  # before its fine-tuning is paid for
-        size = student.input_size
-        context.limits.check(pruned.model, (context.data.channels, size, size), folder=context.folder)
+    if settings.pruning.removes:  # before its fine-tuning is paid for
+        context.hold_to_limits(pruned.model, student)
     training, _ = context.train(pruned.model, student, settings.recipe, supervision)
     figures = _figures(pruned, training) | context.taught_by(settings.distillation)
     figures["pieces"] = max(each.pieces for each in (*rounds, training))  # a round's network is wider than the last one

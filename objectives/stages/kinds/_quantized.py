@@ -111,6 +111,8 @@ def _run(context: Context[QuantizedSettings]) -> Result:
     accuracy: float | None = None
     if settings.student is None:
         student, model = context.network("network")
+        if context.stage.inputs["network"].kind == "pruned":  # perhaps by a study that had other limits
+            context.hold_to_limits(model, student)
         accuracy = evaluate(
             model.eval(),
             data.validation,

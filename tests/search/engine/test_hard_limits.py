@@ -95,6 +95,25 @@ def test_a_pruned_network_that_breaks_a_limit_is_not_fine_tuned_and_the_sampler_
     assert len(bench.study().get_trials()) == 1
 
 
+def test_a_network_that_was_pruned_under_other_limits_is_not_quantized(tmp_path: Path) -> None:
+    Bench(tmp_path).run(1)
+    store = Store(Home(tmp_path).store)
+    (quantized,) = [key for kind, key in store if kind == "quantized"]
+    (measured,) = [key for kind, key in store if kind == "measured"]
+    fps = store.get("measured", measured).figures["fps"]  # type: ignore[union-attr]
+    before = set(store)
+
+    bench = Bench(tmp_path, min_fps=1.1 * fps)
+    bench.settings = bench.settings.model_copy(update={"name": "held", "candidates": bench.settings.candidates[1:]})
+    summary = bench.run(1)
+    (ended,) = bench.study().get_trials()
+    assert (ended.state, summary.stopped, summary.failed) == (TrialState.PRUNED, 1, 0)
+    assert ended.user_attrs["fps"] == fps
+    account = ended.user_attrs["stopped"]
+    assert account["made_by"] in {key for kind, key in before if kind == "pruned"} - {quantized}
+    assert {kind for kind, _ in set(store) - before} <= {"logits"}  # nothing was trained for it
+
+
 def test_a_pruned_network_that_is_expected_just_below_a_limit_and_keeps_it_is_a_trial(tmp_path: Path) -> None:
     free = Bench(tmp_path / "free")
     free.run(1, factor=1.0)
