@@ -40,6 +40,7 @@ from .stages import run_stage as run_stage
 from .stages import rung_epochs as rung_epochs
 from .stages import rungs_of as rungs_of
 from .stages import seconds_taken as seconds_taken
+from .stages import size_bytes as size_bytes
 from .stages import stage_specs as stage_specs
 from .stages import teaching_figures as teaching_figures
 from .stages import trained_student as trained_student

@@ -245,8 +245,8 @@ def _stripes(layer: str, sliding: Sliding, out: range) -> Iterator[range]:
         count = min(out.stop - top, (reach - kernel) // stride + 1)
         if count < 1:
             raise CompileError(
-                f"layer {layer!r}: a window of {kernel} rows with stride {stride}; one instruction reads "
-                f"{ROUNDS * rows.banks} banks in turn, {ROUNDS * rows.banks * stride} rows: use a smaller window"
+                f"layer {layer!r}: a window of {kernel} rows with stride {stride}; from where it begins in the banks one "
+                f"instruction reads {reach} rows: use a smaller window"
             )
         yield range(top, top + count)
         top += count

@@ -46,8 +46,7 @@ Rounding = Callable[[Node, Tensor], Tensor]
 class Network:
     """A Graph with its weights and biases as tensors: node name -> tensor. A layer without bias has none here either.
 
-    With `reference` averages are plain means, where the DPU multiplies sums by m / 2**s, and images that torch's convolution
-    may mistake for another layout are copied first.
+    With `reference` averages are plain means, where the DPU multiplies sums by m / 2**s.
     """
 
     graph: Graph
@@ -99,8 +98,7 @@ class Network:
     def before_activation(self, node: Node, inputs: Sequence[Tensor]) -> Tensor:
         """The node's value before its activation."""
         if isinstance(node, Conv | Depthwise | Linear):
-            x = unambiguous(inputs[0]) if self.reference and not isinstance(node, Linear) else inputs[0]
-            return apply_layer(node, x, self.weights[node.name], self.biases.get(node.name))
+            return apply_layer(node, inputs[0], self.weights[node.name], self.biases.get(node.name))
         return apply_node(node, inputs, plain_means=self.reference)
 
     def run(self, images: Tensor, rounding: Rounding | None = None, keep: Iterable[str] = ()) -> dict[str, Tensor]:
@@ -168,7 +166,7 @@ def apply_layer(node: Conv | Depthwise | Linear, x: Tensor, weight: Tensor, bias
     if (left, top) != (right, bottom):
         x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
     groups = weight.shape[0] if isinstance(node, Depthwise) else 1
-    return F.conv2d(x, weight, bias, node.stride, padding, node.dilation, groups)
+    return F.conv2d(unambiguous(x), weight, bias, node.stride, padding, node.dilation, groups)
 
 
 def apply_node(node: Node, inputs: Sequence[Tensor], *, plain_means: bool = False) -> Tensor:

@@ -5,6 +5,7 @@ from ._estimate import Estimator as Estimator
 from ._estimate import Facts as Facts
 from ._limits import Limits as Limits
 from ._memory import StageMemory as StageMemory
+from ._metrics import size_bytes as size_bytes
 from ._open_store import is_folder as is_folder
 from ._open_store import open_store as open_store
 from ._outputs import check_outputs as check_outputs

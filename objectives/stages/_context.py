@@ -102,7 +102,7 @@ class Context(Generic[S]):
         return lower(model, (self.data.channels, student.input_size, student.input_size), target=None)
 
     def hold_to_limits(self, model: nn.Module, student: Student) -> None:
-        """Raise Infeasible where the network, whose channels are chosen, breaks a limit of the study that asked for this stage."""
+        """Raise Infeasible where the network, whose channels are chosen, breaks a limit of the study."""
         if self.limits is not None:
             size = student.input_size
             self.limits.check(model, (self.data.channels, size, size), folder=self.folder)

@@ -6,10 +6,15 @@ from edgesearch.board_eval import Board, Graph, check_fits
 from edgesearch.board_eval.boards import measure_on
 
 
+def size_bytes(parameters: int, bits: int) -> float:
+    """Bytes of so many weights and biases of `bits` bits each."""
+    return float(-(-parameters * bits // 8))
+
+
 def describe(graph: Graph, bits: int) -> dict[str, float]:
     """Size and work. size_bytes counts weights and biases at `bits` bits each."""
     return {
-        "size_bytes": float(-(-graph.parameters * bits // 8)),
+        "size_bytes": size_bytes(graph.parameters, bits),
         "macs": float(graph.macs),
         "parameters": float(graph.parameters),
     }

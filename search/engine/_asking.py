@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from edgesearch.objectives import ArtifactStore, Conditions, Counts, Stage
 from edgesearch.search.engine._choice import Chooser
 from edgesearch.search.engine._draws import Proposal
-from edgesearch.search.engine._foresight import Foresight, Pending
+from edgesearch.search.engine._foresight import Pending
+from edgesearch.search.engine._hard_limits import is_cut_off
 from edgesearch.search.engine._insight import EngineInsight
 from edgesearch.search.engine._proposals import Proposer
-from edgesearch.search.engine._scoring import Scoring
+from edgesearch.search.engine._screening import Screening
 from edgesearch.search.engine._stage_costs import StageCosts
 from edgesearch.search.engine._stopping import foretold
 from edgesearch.search.study import StudyFile
@@ -27,8 +29,8 @@ _PAID = 512
 
 
 class Asking:
-    """Proposals for one study. `plan` gives a candidate's stages; `was_tried` says of a candidate's key whether it was tried or
-    ruled out, `has_network` of a network's whether a trial has it.
+    """Proposals for one study. `was_tried` says of a candidate's key whether it was tried or ruled out, `has_network` of a
+    network's whether a trial has it.
 
     Raises StudyError for a sampler that cannot search the study's space.
     """
@@ -38,25 +40,15 @@ class Asking:
         settings: StudyFile,
         *,
         conditions: Conditions,
-        estimator: Foresight,
-        scoring: Scoring,
+        screening: Screening,
         store: ArtifactStore,
-        plan: Callable[[Candidate], Sequence[Stage]],
         was_tried: Callable[[str], bool],
         has_network: Callable[[str], bool],
         folder: Path | None = None,
     ) -> None:
         self._proposer = Proposer(settings, folder=folder)
         self._own = {proposal.key for proposal in self._proposer.own()}
-        self._insight = EngineInsight(
-            settings=settings,
-            estimator=estimator,
-            scoring=scoring,
-            store=store,
-            plan=plan,
-            was_tried=was_tried,
-            has_network=has_network,
-        )
+        self._insight = EngineInsight(screening=screening, store=store, was_tried=was_tried, has_network=has_network)
         self._costs = StageCosts(self._insight.macs, Counts.of(conditions.images), bfloat16=conditions.bfloat16)
         self._paid: deque[FrozenTrial] = deque(maxlen=_PAID)  # trials that the costs have not learnt from
         self._chooser: Chooser | None = None
@@ -102,7 +94,7 @@ class Asking:
             attributes = self._paid[0].user_attrs
             stages = self._insight.stages(Candidate.model_validate(attributes["candidate"]))
             try:
-                self._costs.learn(stages, attributes["stage_seconds"])
+                self._costs.learn(stages, whole_stages(attributes))
             except Pending:
                 return  # next time
             self._paid.popleft()
@@ -115,3 +107,10 @@ class Asking:
     def why_none_is_left(self) -> str:
         """Once `proposals` came to its end: one sentence."""
         return self._proposer.why_none_is_left()
+
+
+def whole_stages(attributes: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds of a trial's stages by their kind, without one that was cut off since its network broke a limit."""
+    seconds: dict[str, float] = attributes["stage_seconds"]
+    cut = is_cut_off(attributes)
+    return {kind: value for kind, value in seconds.items() if not (cut and kind in ("pruned", "quantized"))}

@@ -138,7 +138,7 @@ class Cluster:
             self._fit |= new.keys()
 
     def _code(self, job: Job) -> Any:
-        if job.folder is None or not names_code(job.stage, job.data, job.board, job.store):
+        if job.folder is None or not names_code(job.stage, job.data, job.board, job.store, job.limits):
             return None
         if job.folder not in self._codes:
             self._codes[job.folder] = self._ray.put(packed(Path(job.folder)))

@@ -28,7 +28,7 @@ from edgesearch.search.engine._pace import Pace
 from edgesearch.search.engine._plans import Plans, with_rungs
 from edgesearch.search.engine._priorities import by_length, by_need
 from edgesearch.search.engine._progress import Progress
-from edgesearch.search.engine._retries import failed_candidates
+from edgesearch.search.engine._retries import failures
 from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._stages import StageEnd, StageRunner
 from edgesearch.search.engine._stopping import Stopping
@@ -138,9 +138,9 @@ class Engine:
             for end in self._stages.collect(0.0) if busy else self._foresight.meanwhile(self._stages.collect):
                 self._settle(end)
         self._ledger.set_attributes(self._tallies())
-        intake = self._intake
         finished, failed, stopped = map(self._ends.in_this_run, (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED))
-        return Summary(finished, failed, intake.rejections.count, intake.repeats, intake.exhausted, stopped)
+        rejected, repeats, exhausted = self._intake.rejections.count, self._intake.repeats, self._intake.exhausted
+        return Summary(finished, failed, rejected, repeats, exhausted, stopped)
 
     def _show(self) -> None:
         self._progress.update(self._ends.total, self._wanted, {trial.number: trial.waits_for().kind for trial in self._active})
@@ -170,10 +170,10 @@ class Engine:
         for active, found in under_way:
             paid.update(found)
             active.credit(paid, self._stages.artifact)
-        retry = failed_candidates(trials, folder) if retry_failed else []
+        retry = failures(trials, folder) if retry_failed else []
         self._intake.try_again(retry)
-        for candidate in retry:
-            for part in self._plans.everything(candidate):
+        for each in retry:
+            for part in self._plans.everything(each.candidate):
                 self._store.forget_failure(part.kind, part.key)
 
     # --- beginning a trial
@@ -304,7 +304,7 @@ class Engine:
             trial.faults += end.faults
         if end.infeasible is not None:
             for trial in waiting:
-                self._rule_out(trial, end)
+                self._rule_out(trial, end, seconds=end.seconds if trial is waiting[0] else 0.0)
         elif end.failure is not None:
             for trial in waiting:
                 self._fail(trial, end.failure)
@@ -337,7 +337,7 @@ class Engine:
             **self._stopping.record(trial),
         }
         self._tell(trial, attributes, values, self._settings.constraints.excesses(figures))
-        self._progress.finished(trial.number, trial.candidate, figures, None)
+        self._progress.finished(trial.number, trial.candidate, attributes, None)
         self._stopping.finished(trial, attributes)
         self._stop_hopeless()
         if not self._told_teacher and is_worse_teacher(trial.candidate.model_dump(), figures):
@@ -350,12 +350,12 @@ class Engine:
         self._progress.finished(trial.number, trial.candidate, {}, reason)
         self._ends.check_hope(reason)
 
-    def _rule_out(self, trial: ActiveTrial, end: StageEnd) -> None:
+    def _rule_out(self, trial: ActiveTrial, end: StageEnd, *, seconds: float) -> None:
         """A trial whose network, now that it is known, breaks a hard limit: the sampler is told so."""
-        figures = dict(end.infeasible or {})
+        trial.pay(end.stage, seconds)
+        figures = self._limits.figures(trial, end)
         violations = self._settings.constraints.violations(figures)
         self._intake.rejections.ruled_out(trial.candidate, figures, violations)
-        trial.seconds[end.stage.kind] = round(end.seconds, 3)
         self._end_early(trial, self._limits.account(trial, end), {"violations": violations, **figures})
         self._stopping.left(trial)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from edgesearch.objectives import Conditions, Limits, Stage
+from edgesearch.objectives import Conditions, Limits, Stage, size_bytes
 from edgesearch.search.engine._stages import StageEnd
 from edgesearch.search.engine._trials import ActiveTrial
 from edgesearch.search.study import StudyFile
 
-__all__ = ["HardLimits"]
+__all__ = ["HardLimits", "is_cut_off"]
 
 #: Where a stopped trial keeps which stage made its network, and that network's metrics.
 _STAGE, _FIGURES = "made_by", "figures"
@@ -36,6 +36,11 @@ class HardLimits:
         if values and conditions.timed:
             self.limits = Limits(values, conditions.timed, conditions.board_import_path, conditions.board_source_sha256, least)
 
+    @property
+    def count(self) -> int:
+        """Of networks that are known to break one."""
+        return len(self._broken)
+
     def observe(self, trial: FrozenTrial) -> None:
         """Learn from a trial of an earlier run."""
         account = trial.user_attrs.get("stopped") or {}
@@ -48,6 +53,11 @@ class HardLimits:
             return None
         return next((self._broken[stage.key] for stage in stages if stage.key in self._broken), None)
 
+    def figures(self, trial: ActiveTrial, end: StageEnd) -> dict[str, float]:
+        """Metrics of a trial's network that broke a limit, which was looked at with the fewest bits of the study."""
+        figures = dict(end.infeasible or {})
+        return figures | {"size_bytes": size_bytes(int(figures["parameters"]), trial.candidate.quantization.bits)}
+
     def account(self, trial: ActiveTrial, end: StageEnd) -> dict[str, Any]:
         """What is kept of a trial whose network broke a limit: why, and what the sampler is told (`values`, `constraints`).
 
@@ -57,7 +67,7 @@ class HardLimits:
         made_by = end.stage.inputs.get("network", end.stage) if end.stage.kind == "quantized" else end.stage
         self._broken[made_by.key] = end.infeasible
         student = None if trial.own_student is None else trial.artifacts.get(trial.own_student.key)
-        figures = {**end.infeasible, "accuracy": 0.0 if student is None else float(student.figures["accuracy"])}
+        figures = {**self.figures(trial, end), "accuracy": 0.0 if student is None else float(student.figures["accuracy"])}
         return {
             "reason": end.failure,
             _STAGE: made_by.key,
@@ -65,3 +75,8 @@ class HardLimits:
             "values": [figures[name] for name in self._settings.objectives],
             "constraints": self._settings.constraints.excesses(figures),
         }
+
+
+def is_cut_off(attributes: Mapping[str, Any]) -> bool:
+    """Whether a trial with these attributes ended in the middle of a stage, since its network broke a limit."""
+    return _STAGE in (attributes.get("stopped") or {})

@@ -9,32 +9,28 @@ from optuna.trial import FrozenTrial, TrialState
 
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import ArtifactStore, Stage
-from edgesearch.search.engine._foresight import Foresight, bare
-from edgesearch.search.engine._scoring import Scoring
-from edgesearch.search.study import StudyFile
+from edgesearch.search.engine._foresight import bare
+from edgesearch.search.engine._screening import Screening
 from edgesearch.spaces import Candidate, Student
 
 __all__ = ["EngineInsight"]
 
 
 class EngineInsight:
-    """See `Insight`. `plan` gives a candidate's stages; `was_tried` tells by a candidate's key whether it was tried or ruled
+    """See `Insight`. `was_tried` tells by a candidate's key whether it was tried or ruled
     out, `has_network` by a network's whether a trial has it. What is being found out raises Pending.
     """
 
     def __init__(
         self,
         *,
-        settings: StudyFile,
-        estimator: Foresight,
-        scoring: Scoring,
+        screening: Screening,
         store: ArtifactStore,
-        plan: Callable[[Candidate], Sequence[Stage]],
         was_tried: Callable[[str], bool],
         has_network: Callable[[str], bool],
     ) -> None:
-        self._settings, self._estimator, self._scoring, self._store = settings, estimator, scoring, store
-        self._plan, self.was_tried, self.has_network = plan, was_tried, has_network
+        self._screening, self._estimator, self._store = screening, screening.estimator, store
+        self.was_tried, self.has_network = was_tried, has_network
         self._there: dict[str, bool] = {}  # by the stage's key
         self._underway: dict[int, frozenset[str]] = {}  # trial -> keys of its stages
         self._makers: Counter[str] = Counter()  # of a stage's key: trials under way
@@ -42,8 +38,8 @@ class EngineInsight:
 
     @property
     def revision(self) -> int:
-        """How many measurements of boards correct what is expected."""
-        return self._scoring.correction.measurements
+        """Grows with what may change what is expected."""
+        return self._screening.revision
 
     def observe(self, trial: FrozenTrial) -> None:
         """Learn which stages a trial makes, or has made."""
@@ -68,14 +64,14 @@ class EngineInsight:
     def expected(self, candidate: Candidate) -> Mapping[str, float] | None:
         """Its metrics before training; None where a hard constraint or the DPU rules it out."""
         try:
-            estimate = self._scoring.corrected(self._estimator.estimate(candidate), candidate)
+            screened = self._screening.of(candidate)
         except EdgesearchError:
             return None
-        return None if self._settings.constraints.violations(self._scoring.at_best(estimate, candidate)) else estimate
+        return None if screened.violations else screened.estimate
 
     def stages(self, candidate: Candidate) -> Sequence[Stage]:
         """All its stages, inputs first."""
-        return self._plan(candidate)
+        return self._screening.stages(candidate)
 
     def is_there(self, kind: str, key: str) -> bool:
         """Whether a stage's artifact is in the store, or a trial under way will put it there."""

@@ -18,7 +18,9 @@ from edgesearch.search.engine._hard_limits import HardLimits
 from edgesearch.search.engine._plans import Plans
 from edgesearch.search.engine._rejections import Rejections
 from edgesearch.search.engine._repeats import Networks
+from edgesearch.search.engine._retries import Failure
 from edgesearch.search.engine._scoring import Scoring
+from edgesearch.search.engine._screening import Screening
 from edgesearch.search.engine._stopping import Stopping
 from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Candidate
@@ -56,15 +58,13 @@ class Intake:
         note: Callable[[str], None],
         folder: Path | None = None,
     ) -> None:
-        self._settings, self._estimator, self._scoring, self._plans = settings, estimator, scoring, plans
-        self._limits, self._stopping, self._note = limits, stopping, note
+        self._estimator, self._stopping, self._note = estimator, stopping, note
+        self._screening = Screening(settings, estimator, scoring, limits, plans.stages)
         self._asking = Asking(
             settings,
             conditions=conditions,
-            estimator=estimator,
-            scoring=scoring,
+            screening=self._screening,
             store=store,
-            plan=plans.stages,
             was_tried=lambda key: key in self._seen,
             has_network=lambda key: self._networks.knows(key),
             folder=folder,
@@ -77,7 +77,7 @@ class Intake:
         self._seen: set[str] = set()  # candidate keys
         self._networks = Networks(int(attributes.get("repeats", 0)), note=note)
         self.rejections = Rejections(settings.constraints, attributes, note=note)
-        self._retry: list[Candidate] = []
+        self._retry: list[Proposal] = []
         #: Whether nothing is left to propose.
         self.exhausted = False
 
@@ -97,9 +97,9 @@ class Intake:
         if network is not None:
             self._networks.add(network, number, candidate)
 
-    def try_again(self, candidates: Iterable[Candidate]) -> None:
+    def try_again(self, failures: Iterable[Failure]) -> None:
         """Propose these first."""
-        self._retry = list(candidates)
+        self._retry = [Proposal(each.candidate, each.trial.params, each.trial.distributions) for each in failures]
 
     @property
     def repeats(self) -> int:
@@ -149,7 +149,7 @@ class Intake:
 
     def _proposals(self, number: int) -> Iterator[Proposal | None]:
         while self._retry:
-            yield Proposal(self._retry.pop(0))
+            yield self._retry.pop(0)
         while (stopped := self._stopping.again()) is not None:
             candidate = Candidate.model_validate(stopped.user_attrs["candidate"])
             self._seen.discard(candidate.key)
@@ -160,13 +160,10 @@ class Intake:
     def _screen(self, proposal: Proposal) -> dict[str, float] | None:
         """The metrics known before training, or None when a hard constraint or the DPU rules the candidate out."""
         try:
-            estimate = self._scoring.corrected(self._estimator.estimate(proposal.candidate), proposal.candidate)
+            estimate, known, violations = self._screening.of(proposal.candidate)
         except EdgesearchError as error:
             self.rejections.unsupported(proposal.candidate, error)
             return None
-        broken = self._limits.broken_by(self._plans.stages(proposal.candidate))
-        best = self._scoring.at_best(estimate, proposal.candidate) if broken is None else self._scoring.favourable(broken)
-        violations = self._settings.constraints.violations(best)
         if violations:
-            self.rejections.violated(proposal.candidate, broken or estimate, violations)
+            self.rejections.violated(proposal.candidate, known, violations)
         return None if violations else estimate

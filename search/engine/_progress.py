@@ -96,6 +96,8 @@ class LiveProgress:
         if failure is not None:
             self.note(f"trial {number}  {candidate}  failed: {failure}")
             return
+        if metrics.get("violations") or not candidate.deployable:
+            return  # never on the front
         point = (float(metrics["accuracy"]), float(metrics["fps"]), number, candidate)
         if not any(a >= point[0] and f >= point[1] for a, f, _, _ in self._best):
             self._best = [b for b in self._best if not (point[0] >= b[0] and point[1] >= b[1])] + [point]

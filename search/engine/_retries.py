@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -19,19 +20,34 @@ def form(candidate: Candidate) -> str:
     return json.dumps(without_code(identity(candidate.canonical())), sort_keys=True)
 
 
+class Failure(NamedTuple):
+    """A candidate, complete with the code of now, and its last trial, which failed."""
+
+    candidate: Candidate
+    trial: FrozenTrial
+
+
 def failed_candidates(trials: Iterable[FrozenTrial], folder: Path | None) -> list[Candidate]:
-    """The candidates whose last trial failed, each once, complete with the code of now; trials come in their order.
+    """The candidates of `failures`."""
+    return [failure.candidate for failure in failures(trials, folder)]
+
+
+def failures(trials: Iterable[FrozenTrial], folder: Path | None) -> list[Failure]:
+    """The candidates whose last trial failed, each once; trials come in their order.
 
     Left out is what has a trial that ended otherwise, or is under way, with that very code.
     """
-    failed: dict[str, Candidate] = {}  # by form
+    failed: dict[str, Failure] = {}  # by form
     others: set[str] = set()  # keys
     for trial in trials:
         candidate = Candidate.model_validate(trial.user_attrs["candidate"])
         if trial.state == TrialState.FAIL:
-            failed[form(candidate)] = candidate
+            failed[form(candidate)] = Failure(candidate, trial)
         else:
             others.add(candidate.key)
             failed.pop(form(candidate), None)
-    renewed = (complete_candidate(without_checksums_of_code(candidate), folder=folder) for candidate in failed.values())
-    return [candidate for candidate in renewed if candidate.key not in others]
+    renewed = (
+        Failure(complete_candidate(without_checksums_of_code(candidate), folder=folder), trial)
+        for candidate, trial in failed.values()
+    )
+    return [failure for failure in renewed if failure.candidate.key not in others]

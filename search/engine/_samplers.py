@@ -56,7 +56,7 @@ def make_sampler(search: SearchSettings, seed: int, *, folder: Path | None = Non
     """
     maker = _maker(search.sampler, folder)
     for option, setting in _OF_THE_STUDY.items():
-        if search.sampler in samplers and option in search.sampler_options:
+        if option in search.sampler_options and (search.sampler in samplers or (option == "seed" and _takes_seed(maker))):
             raise StudyError(f"sampler_options.{option} is given, which the study sets itself; give {setting} instead")
     try:
         with quiet_optuna():
@@ -76,8 +76,15 @@ def _maker(name: str, folder: Path | None) -> Any:
 
 
 def _made(kind: Callable[..., Any], search: SearchSettings, seed: int) -> BaseSampler:
-    seeded = "seed" in inspect.signature(kind).parameters
-    return cast("BaseSampler", kind(**({"seed": seed} if seeded else {}) | search.sampler_options))
+    return cast("BaseSampler", kind(**({"seed": seed} if _takes_seed(kind) else {}) | search.sampler_options))
+
+
+def _takes_seed(kind: Callable[..., Any]) -> bool:
+    """Whether it is called with the study's seed; what is no function or class is told of elsewhere."""
+    try:
+        return "seed" in inspect.signature(kind).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def needs_parameters(sampler: BaseSampler) -> bool:

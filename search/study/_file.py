@@ -17,6 +17,7 @@ from edgesearch.errors import SettingsError, SpaceError, StudyError
 from edgesearch.files import expanded, is_utf8, parse_toml
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher, is_folder
 from edgesearch.plugins import is_import_path
+from edgesearch.search.study._constraints import Constraints
 from edgesearch.search.study._unread import unread_choices, unread_recipes, unread_students
 from edgesearch.spaces import (
     TAUGHT_BY_TEACHER,
@@ -44,39 +45,6 @@ OBJECTIVES: dict[str, Literal["maximize", "minimize"]] = {
     "macs": "minimize",
 }
 ObjectiveName = Literal["accuracy", "fps", "latency_ms", "size_bytes", "macs"]
-
-
-class Constraints(Settings):
-    """Hard limits. All but accuracy are known before anything is trained, and checked then."""
-
-    min_accuracy: float | None = Field(default=None, ge=0, le=1)
-    min_fps: float | None = Field(default=None, gt=0)
-    max_latency_ms: float | None = Field(default=None, gt=0)
-    max_size_bytes: float | None = Field(default=None, gt=0)
-
-    def violations(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Constraint -> by how much it is violated, for those that `metrics` speaks of and violates."""
-        amounts = {}
-        for name, limit in self.model_dump(exclude_none=True).items():
-            side, _, metric = name.partition("_")
-            if metric in metrics:
-                amount = limit - metrics[metric] if side == "min" else metrics[metric] - limit
-                if amount > 0:
-                    amounts[name] = amount
-        return amounts
-
-    def excesses(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Constraint -> how far beyond its limit, at most zero when it is kept: what Optuna's samplers read."""
-        values = {}
-        for name, limit in self.model_dump(exclude_none=True).items():
-            side, _, metric = name.partition("_")
-            values[name] = float(limit - metrics[metric] if side == "min" else metrics[metric] - limit)
-        return values
-
-    def distance(self, metrics: Mapping[str, float]) -> float:
-        """By how much they are missed, in sum, relative to the limits: 5 % too slow is as near as 5 % too large."""
-        limits: dict[str, float] = self.model_dump()
-        return sum(amount / limits[name] for name, amount in self.violations(metrics).items())
 
 
 class SearchSettings(Settings):

@@ -78,7 +78,7 @@ def study_file(study: optuna.Study) -> str:
 
 
 def store_places(study: optuna.Study, settings: StudyFile, file: str = "") -> None:
-    """Keep where the study's files, its own code, Vitis AI's tools and artifacts lie now; they may have been moved.
+    """Keep where the study's files, its own code, Vitis AI's tools and artifacts lie now, and what else may change.
 
     `file` is the name of the study's own, or of the bundled study.
 
@@ -90,7 +90,7 @@ def store_places(study: optuna.Study, settings: StudyFile, file: str = "") -> No
     if file and study.user_attrs.get(_FILE) != file:
         study.set_user_attr(_FILE, file)
     known, now = stored_settings(study).to_json(), settings.to_json()
-    places = (*_PLACES, *_NAME_FILES)
+    places = (*_PLACES, *_NAME_FILES, *(path[0] for path in _MAY_CHANGE))
     moved = {place: now[place] for place in places if now[place] != known[place] and (place != "store" or settings.store)}
     if moved:
         _store_weights(study, settings)

@@ -4,10 +4,11 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgesearch.board_eval.compiler import compile_graph
-from edgesearch.board_eval.graph._graph import Graph
+from edgesearch.board_eval.graph._graph import Graph, Reshape
 from edgesearch.board_eval.graph._serialise import graph_to_json
 from edgesearch.board_eval.targets import BoardProfile, Contention, load_profile
 from edgesearch.board_eval.timing._calibrate import calibrate, calibrate_file
@@ -316,6 +317,11 @@ def test_a_network_that_cannot_be_timed_is_named_with_its_measurement() -> None:
     broken = Graph("broken", (*graph.nodes[:2], dead, *graph.nodes[2:]))
     with pytest.raises(MeasurementError, match="measurement of 'net0': network 'broken': nobody reads 'dead'"):
         calibrate(measured(truth()), {**networks(), "net0": broken}, PROFILE)
+    idle = Graph(
+        "idle", (graph.input, Reshape(name="flat", inputs=(graph.input.name,), shape=(int(np.prod(graph.input.shape)),)))
+    )
+    with pytest.raises(MeasurementError, match="measurement of 'net0': network 'idle' has no layers"):
+        calibrate(measured(truth()), {**networks(), "net0": idle}, PROFILE)
     rows = [dataclasses.replace(row, line=number) for number, row in enumerate(measured(truth()), 2)]
     with pytest.raises(MeasurementError, match=r"^line 2, measurement of 'net0': "):
         calibrate(rows, {**networks(), "net0": broken}, PROFILE)

@@ -136,6 +136,19 @@ def test_failed_candidates_are_tried_again_when_asked(tmp_path: Path) -> None:
     assert last.state == TrialState.COMPLETE
 
 
+def test_what_is_tried_again_has_the_parameters_that_it_was_drawn_with(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.run(
+        2, Spy(lambda count, job: JobResult(job.key, "refused", 0.0, "no luck") if job.stage["kind"] == "quantized" else None)
+    )
+    failed = {t.user_attrs["candidate_key"]: t for t in bench.study().get_trials() if t.state == TrialState.FAIL}
+    assert any(trial.params for trial in failed.values())
+    bench.run(2 + len(failed), retry_failed=True)
+    for trial in bench.study().get_trials()[2:]:
+        before = failed[trial.user_attrs["candidate_key"]]
+        assert (trial.params, trial.distributions) == (before.params, before.distributions)
+
+
 def test_a_study_in_which_everything_fails_stops_with_the_reason(tmp_path: Path) -> None:
     bench = Bench(tmp_path, TEXT.replace("width = [0.5, 1.0]", "width = { low = 0.5, high = 4.0 }"))
     with pytest.raises(StudyError, match="no luck"):

@@ -14,6 +14,7 @@ from edgesearch.board_eval import find_board
 from edgesearch.errors import Infeasible
 from edgesearch.objectives import Conditions, Estimator, Limits, Store, load_data
 from edgesearch.search.engine import Engine, PlainProgress, Summary
+from edgesearch.search.engine._asking import whole_stages
 from edgesearch.search.study import Home, StudyFile, create_or_resume, open_storage
 from edgesearch.spaces import Candidate, Student, build
 
@@ -93,6 +94,26 @@ def test_a_pruned_network_that_breaks_a_limit_is_not_fine_tuned_and_the_sampler_
     again = bench.run(2)  # the second has the same pruned network: another driver knows that, and begins no trial; the
     assert (again.rejected, again.exhausted) == (2, True)  # third, which is whole, is slower still
     assert len(bench.study().get_trials()) == 1
+
+
+def test_a_network_has_the_size_that_its_own_bits_make(tmp_path: Path) -> None:
+    """It is looked at with the fewest bits of the study, since its stage is one for all of them."""
+    known = Bench(tmp_path / "free")
+    known.run(1)
+    (whole,) = known.study().get_trials()
+    bench = Bench(tmp_path / "held", min_fps=1.1 * whole.user_attrs["fps"], max_size_bytes=1e9)
+    narrow = Candidate.model_validate({"student": CNN, "quantization": {"bits": 5}})
+    bench.settings = bench.settings.model_copy(update={"candidates": (*bench.settings.candidates[:1], narrow)})
+    bench.run(1)
+    (ended,) = bench.study().get_trials()
+    assert ended.user_attrs["size_bytes"] == whole.user_attrs["size_bytes"]
+    assert ended.user_attrs["stopped"]["constraints"]["max_size_bytes"] == whole.user_attrs["size_bytes"] - 1e9
+
+
+def test_what_was_cut_off_teaches_no_costs() -> None:
+    attributes = {"stage_seconds": {"student": 3.0, "pruned": 0.1}}
+    assert whole_stages(attributes) == {"student": 3.0, "pruned": 0.1}
+    assert whole_stages({**attributes, "stopped": {"made_by": "0" * 64}}) == {"student": 3.0}
 
 
 def test_a_network_that_was_pruned_under_other_limits_is_not_quantized(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_a_sampler_beside_the_study_is_found_and_given_its_options(tmp_path: Pat
         ("no_such", {}, "expected one of gp, nsga2, nsga3, random, tpe"),
         ("tpe", {"colour": "red"}, "sampler_options"),
         ("tpe", {"seed": 3}, "sampler_options.seed is given, which the study sets itself; give `seed` instead"),
+        ("optuna.samplers:RandomSampler", {"seed": 3}, "sampler_options.seed is given, .*; give `seed` instead"),
         ("gp", {"n_startup_trials": 3}, "sampler_options.n_startup_trials is given, .* give search.startup_trials instead"),
         ("pathlib:PurePath", {}, "expected an optuna.samplers.BaseSampler"),
         ("optuna.samplers:GridSampler", {"search_space": {"other": [1, 2]}}, "GridSampler.* cannot search this study"),

@@ -103,6 +103,15 @@ def test_a_store_may_move_between_runs_and_one_that_is_not_named_stays(study: op
     assert stored_settings(study).store == "s3://bucket/folder"
 
 
+def test_what_may_change_between_runs_is_stored_as_it_was_last(study: optuna.Study) -> None:
+    store_settings(study, StudyFile.parse(TABLES))
+    search = {"rungs": False, "proposals": "plain", "trials": 3}
+    again = StudyFile.parse(TABLES | {"description": "a second look", "search": search})
+    refuse_changes(study, again)
+    store_places(study, again)
+    assert stored_settings(study).to_json() == again.to_json()
+
+
 def project(folder: Path) -> StudyFile:
     """A study in a folder with all its files."""
     folder.mkdir(exist_ok=True)
