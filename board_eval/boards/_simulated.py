@@ -150,9 +150,10 @@ def _read(path: Path) -> Graph:
 def _correct(graph: Graph, images: Array | None, labels: Labels | None, device: str) -> int:
     if images is None or labels is None:
         raise BoardError("accuracy needs both images and labels; one of them was not given")
-    if len(images) != len(labels) or len(images) == 0:
+    if np.shape(labels) != (len(images),) or len(images) == 0:
         raise BoardError(
-            f"accuracy needs as many labels as images and at least one; given {len(images)} images, {len(labels)} labels"
+            f"accuracy needs as many labels as images and at least one; given {len(images)} images, labels of shape "
+            f"{np.shape(labels)}"
         )
     if not graph.quantized:
         raise BoardError(f"network {graph.name!r} is not quantized; quantize it before its accuracy on a board is asked for")

@@ -159,8 +159,9 @@ class SshBoard:
         self._check_fingerprint(compiled)
         if len(compiled.outputs) != 1:
             raise BoardError(f"network {compiled.name!r} has {len(compiled.outputs)} outputs; boards measure those of one")
-        if labels is not None and len(labels) != len(images):
-            raise BoardError(f"accuracy needs as many labels as images; given {len(images)} images, {len(labels)} labels")
+        if labels is not None and np.shape(labels) != (len(images),):
+            shape = np.shape(labels)
+            raise BoardError(f"accuracy needs as many labels as images; given {len(images)} images, labels of shape {shape}")
         integers = compiled.integers(images)
         try:
             run = run_on_board(self.settings, compiled.content, integers, math.prod(compiled.outputs[0].shape), labels)

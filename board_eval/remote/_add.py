@@ -13,7 +13,7 @@ from typing import Any
 from edgesearch.board_eval.remote._boards import boards_path, parse_boards
 from edgesearch.board_eval.remote._settings import BoardSettings
 from edgesearch.errors import BoardError
-from edgesearch.files import write_atomically
+from edgesearch.files import is_utf8, write_atomically
 
 __all__ = ["add_board"]
 
@@ -47,6 +47,9 @@ def _with_table(place: Path, name: str, keys: Mapping[str, Any]) -> bytes:
         raise BoardError(f"{place} has a board {name!r} already; give this one another name, or edit the file")
     title = name if re.fullmatch("[A-Za-z0-9_-]+", name) else json.dumps(name)
     lines = [f"[board.{title}]", *(f"{key} = {_toml(value)}" for key, value in keys.items())]
+    if unwritable := next((line for line in lines if not is_utf8(line)), None):
+        what = unwritable.encode(errors="backslashreplace").decode()
+        raise BoardError(f"{place} is UTF-8, which cannot say {what}; give another value")
     gap = b"" if not before else b"\n" if before.endswith(b"\n") else b"\n\n"
     return before + gap + "\n".join(lines).encode() + b"\n"
 
@@ -57,4 +60,6 @@ def _checked(content: bytes, place: Path, name: str) -> tuple[bytes, BoardSettin
 
 def _toml(value: Any) -> str:
     """Strings, numbers and lists of strings; JSON's escapes are TOML's, except for the one of DEL."""
+    if isinstance(value, float):
+        return repr(value)  # TOML has nan and inf, too
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
+from threading import Thread
 
 from edgesearch.board_eval.remote._boards import Boards
 from edgesearch.board_eval.remote._job import look_at_board
@@ -66,8 +69,26 @@ def check_boards(
             settings = settings.model_copy(update={"timeout_s": min(limit_s, settings.timeout_s)})
         return check_board(settings)
 
-    with ThreadPoolExecutor(_SIDE_BY_SIDE, thread_name_prefix="edgesearch-board") as pool:
-        yield from zip(names, pool.map(look, names), strict=True)
+    yield from zip(names, _side_by_side(look, names), strict=True)
+
+
+def _side_by_side(look: Callable[[str], tuple[Check, ...]], names: Sequence[str]) -> Iterator[tuple[Check, ...]]:
+    """The looks in the order of the names. Nobody waits for the threads: a program that is interrupted ends at once."""
+    looks: list[Future[tuple[Check, ...]]] = [Future() for _ in names]
+    waiting = deque(zip(names, looks, strict=True))
+
+    def work() -> None:
+        while waiting:
+            with suppress(IndexError):
+                name, found = waiting.popleft()
+                try:
+                    found.set_result(look(name))
+                except BaseException as error:
+                    found.set_exception(error)
+
+    for number in range(min(len(names), _SIDE_BY_SIDE)):
+        Thread(target=work, name=f"edgesearch-board-{number}", daemon=True).start()
+    return (found.result() for found in looks)
 
 
 def _of_probe(probe: BoardProbe, profile: BoardProfile, *, stands_in: bool) -> Iterator[Check]:

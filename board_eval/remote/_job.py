@@ -36,6 +36,8 @@ _LATE_S = 15.0
 _FETCH = '[ -f "$1" ] && exec head -c "$2" "$1"'
 #: Exit codes of a probe that did not come to its work: no such program, or one that lacks what it imports.
 _NOT_STARTED = (1, 2, 126, 127)
+#: The runner's first phase, and the one in which it has the board.
+_WAITING, _MEASURING = b"waiting", b"checking"
 _NETWORK, _IMAGES, _LOGITS, _RESULT = "network.xmodel", "images.npy", "logits.npy", "result.json"
 
 
@@ -134,14 +136,14 @@ async def _run(
 
 async def _start(link: Link, folder: str, words: tuple[str, ...]) -> Outcome:
     """The runner from its first word to its end. Waiting for the board and measuring have `timeout_s` each."""
-    settings, begun = link.settings, set[bool]()
+    settings, begun = link.settings, set[bytes]()
 
     def on_line(line: bytes, deadline: asyncio.Timeout) -> None:
-        waits = line.startswith(b"waiting")
-        if waits not in begun and not deadline.expired():
-            begun.add(waits)
+        phase = line.strip()  # other lines are what libraries and shells have to say
+        if phase in (_WAITING, _MEASURING) and phase not in begun and not deadline.expired():
+            begun.add(phase)
             now = asyncio.get_running_loop().time()
-            deadline.reschedule(now + settings.timeout_s + (_LATE_S if waits else 0.0))
+            deadline.reschedule(now + settings.timeout_s + (_LATE_S if phase == _WAITING else 0.0))
 
     options = {
         "--images": f"{folder}/{_IMAGES}",
@@ -171,6 +173,8 @@ def _check(outcome: Outcome, settings: BoardSettings) -> None:
         case 4:
             raise BoardBusy(f"board {name!r} is busy: {said.removeprefix('the board is busy: ')}")
         case 126 | 127:
+            raise BoardUnfit(_not_started(outcome, settings))
+        case 1 if _WAITING not in outcome.errors.splitlines():
             raise BoardUnfit(_not_started(outcome, settings))
         case None:
             raise BoardLost(f"the runner on board {name!r} was ended by a signal or with its connection; its last word: {said}")

@@ -200,7 +200,7 @@ def _private_key(settings: BoardSettings) -> asyncssh.SSHKey:
     settings.check()
     try:
         return asyncssh.read_private_key(str(settings.key))
-    except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError, OSError) as error:
+    except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError, OSError, ValueError, OverflowError) as error:
         if isinstance(error, asyncssh.KeyEncryptionError) or "Passphrase" in str(error):
             raise BoardUnfit(
                 f"board {settings.name!r}, key: {str(settings.key)!r} has a passphrase, which nobody is asked for; make a key "

@@ -46,7 +46,7 @@ exit 11
 )
 
 #: Further: the compiler and its arguments. What was built is started once, without arguments, which it refuses: libraries may
-#: be missing that were there for the compiler. A full disk says nothing of the compiler.
+#: be missing that were there for the compiler. A full disk says nothing of the compiler, nor does one that was killed.
 _BUILD = (
     _KEY
     + """
@@ -64,6 +64,7 @@ fi
 grep -m 1 -i 'error' "$job/build.log" | sed "s|$job/||g" >"$job/failed"
 cat "$job/failed" >&2
 grep -q 'No space left' "$job/build.log" && exit 12
+grep -qi 'killed' "$job/build.log" && exit 14
 mv -f -- "$job/failed" "$cache/failed-$key"
 exit 14
 """
@@ -105,7 +106,8 @@ async def _chosen(link: Link, folder: str, problem: str) -> Runner:
         return Runner((f"{folder}/{_BUILT}",))
     if link.settings.runner == "cpp":
         raise BoardUnfit(
-            f'board {link.settings.name!r} does not build the C++ runner ({problem}); with runner = "auto" the Python one runs'
+            f"board {link.settings.name!r} does not build the C++ runner ({problem}); mend that and run `edgesearch board "
+            f'release {link.settings.name}`, after which it is built anew, or set runner = "auto": then the Python one runs'
         )
     return await python_runner(link, folder, f"the C++ runner does not build on the board: {problem}")
 

@@ -128,7 +128,7 @@ class BoardSettings(BaseModel):
         """Raise BoardError where its profile or its key cannot be used; the network is not asked."""
         self.profile()
         try:
-            with self.key.open("rb") as file:
+            with open(os.open(self.key, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe is waited for otherwise
                 mode = os.fstat(file.fileno()).st_mode
         except OSError as error:
             raise BoardError(

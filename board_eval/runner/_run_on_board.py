@@ -913,11 +913,15 @@ def parse(words: list[str]) -> argparse.Namespace:
         parser.error("give the compiled xmodel, or --probe")
     if (arguments.probe or arguments.images) and not arguments.result:
         parser.error("give --result, the file for the report")
+    if arguments.probe and arguments.xmodel is not None:
+        parser.error("the xmodel would not be looked at: --probe only says what the board is; leave it out")
     unread = unread_option(arguments)
     if unread:
         parser.error(unread)
     if not (0 < arguments.seconds <= 3600 and 1 <= arguments.repeats <= 100 and 0 <= arguments.threads <= 64):
         parser.error("--seconds must be in (0, 3600], --repeats in 1..100, --threads in 0..64")
+    if not 0 <= arguments.lock_timeout <= 1e9:
+        parser.error("--lock-timeout must be in [0, 1e9]")
     arguments.export = arguments.export or os.path.dirname(os.path.abspath(__file__))
     return arguments
 

@@ -853,6 +853,12 @@ double number_of(const std::string& option, const std::string& word, double leas
   return value;
 }
 
+size_t count_of(const std::string& option, const std::string& word, double least, double most) {
+  const double value = number_of(option, word, least, most);
+  if (value != std::floor(value)) throw Refused(option + " is " + word + ", expected a whole number");
+  return static_cast<size_t>(value);
+}
+
 Arguments parse(const Strings& words) {
   Arguments out;
   const std::map<std::string, std::string*> texts{{"--images", &out.images}, {"--logits", &out.logits},
@@ -873,12 +879,14 @@ Arguments parse(const Strings& words) {
     const std::string& value = words[++i];
     if (texts.count(word)) *texts.at(word) = value;
     else if (word == "--seconds") out.seconds = number_of(word, value, 1e-6, 3600);
-    else if (word == "--repeats") out.repeats = static_cast<size_t>(number_of(word, value, 1, 100));
-    else if (word == "--threads") out.threads = static_cast<size_t>(number_of(word, value, 0, 64));
+    else if (word == "--repeats") out.repeats = count_of(word, value, 1, 100);
+    else if (word == "--threads") out.threads = count_of(word, value, 0, 64);
     else if (word == "--lock-timeout") out.lock_timeout = number_of(word, value, 0, 1e9);
     else throw Refused("there is no option " + word);
   }
   if (out.result.empty()) throw Refused("give --result, the file for the report");
+  if (out.probe && !out.xmodel.empty())
+    throw Refused("the xmodel would not be looked at: --probe only says what the board is; leave it out");
   for (const auto& one : texts)
     if (out.probe && one.first != "--lock" && one.first != "--result" && !one.second->empty())
       throw Refused(one.first + " would not be looked at: --probe only says what the board is; leave it out");

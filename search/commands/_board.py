@@ -12,6 +12,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edgesearch.board_eval.remote import (
     Boards,
@@ -91,7 +92,8 @@ def show(*, style: str, boards: Path | None) -> int:
     table = Table("board", "host", "user", "target", "runner", "pools")
     for row in rows:
         where = f"{row['host']}:{row['port']}"
-        table.add_row(row["name"], where, row["user"], row["target"], row["runner"], ", ".join(row["pools"]))
+        cells = (row["name"], where, row["user"], row["target"], row["runner"], ", ".join(row["pools"]))
+        table.add_row(*map(Text, cells))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)
     for row in rows:
         if row["problem"] is not None:

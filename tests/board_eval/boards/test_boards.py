@@ -88,8 +88,10 @@ def test_accuracy_needs_labels_and_a_quantized_network() -> None:
     images = np.zeros((2, 28, 28, 1), np.float32)
     with pytest.raises(BoardError, match="both images and labels"):
         board.measure(mlp(), images)
-    with pytest.raises(BoardError, match="2 images, 3 labels"):
+    with pytest.raises(BoardError, match=r"2 images, labels of shape \(3,\)"):
         board.measure(mlp(), images, np.zeros(3, np.int64))
+    with pytest.raises(BoardError, match=r"2 images, labels of shape \(2, 1\)"):
+        board.measure(mlp(), images, np.zeros((2, 1), np.int64))
     with pytest.raises(BoardError, match="not quantized"):
         board.measure(mlp(), images, np.zeros(2, np.int64))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -158,6 +160,10 @@ def test_a_key_that_others_may_read_or_that_is_not_there_is_told_of_its_board_al
     with pytest.raises(BoardError, match=r"others than its owner may use .*key' \(mode 640\); run chmod 600"):
         boards.board("lab")
     key.unlink()
+    os.mkfifo(key, 0o600)  # nobody waits for somebody to write into it
+    with pytest.raises(BoardError, match="is no file; give the path of a private key"):
+        boards.board("lab")
+    key.unlink()
     key.mkdir(mode=0o700)
     with pytest.raises(BoardError, match="key: "):
         boards.board("lab")
@@ -197,10 +203,13 @@ def test_a_board_is_added_behind_what_is_there(tmp_path: Path, key: Path) -> Non
         ("b", {"host": "a", "password": "x"}, "no password"),
         ("x]\n[board.y", {"host": "a"}, "is no name of a board"),
         ("b", {"host": "a", "key": "nowhere"}, "cannot be read"),
+        ("b", {"host": "a\udcff"}, r"is UTF-8, which cannot say host = .a.*dcff"),
+        ("b", {"host": "a", "timeout_s": math.nan}, "timeout_s: "),
+        ("b", {"host": "a", "seconds": math.inf}, "seconds: "),
     ],
 )
 def test_what_cannot_be_added_changes_nothing(
-    tmp_path: Path, key: Path, name: str, keys: dict[str, str], expected: str
+    tmp_path: Path, key: Path, name: str, keys: dict[str, object], expected: str
 ) -> None:
     path = write(tmp_path, LAB)
     with pytest.raises(BoardError, match=expected):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import signal
@@ -91,6 +92,15 @@ def test_another_host_key_is_refused_and_an_unknown_one_too(lab: LoopbackBoard, 
     assert_works(lab)
 
 
+def with_other_numbers(path: Path) -> bytes:
+    """An RSA key one of whose numbers was damaged: it is written as a key is, and is none."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-m", "PEM", "-N", "", "-f", str(path)], check=True)
+    first, *body, last = path.read_text().split("\n")[:-1]
+    content = bytearray(base64.b64decode("".join(body)))
+    content[len(content) // 2] ^= 1
+    return "\n".join([first, base64.b64encode(content).decode(), last, ""]).encode()
+
+
 def test_keys_that_do_not_open_it(lab: LoopbackBoard, tmp_path: Path) -> None:
     for name, passphrase in (("stranger", ""), ("locked", "secret")):
         words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-f", str(tmp_path / name)]
@@ -99,9 +109,10 @@ def test_keys_that_do_not_open_it(lab: LoopbackBoard, tmp_path: Path) -> None:
         run(lab.settings(key=tmp_path / "stranger"))
     with pytest.raises(BoardUnfit, match="locked' has a passphrase"):
         run(lab.settings(key=tmp_path / "locked"))
-    (tmp_path / "stranger").write_text("no key")
-    with pytest.raises(BoardUnfit, match="stranger' is no private key"):
-        run(lab.settings(key=tmp_path / "stranger"))
+    for damage in (b"no key", with_other_numbers(tmp_path / "numbers")):
+        (tmp_path / "stranger").write_bytes(damage)
+        with pytest.raises(BoardUnfit, match="stranger' is no private key"):
+            run(lab.settings(key=tmp_path / "stranger"))
 
 
 def test_the_server_dies_in_a_job(lab: LoopbackBoard) -> None:
@@ -138,6 +149,16 @@ def test_the_server_hangs_in_a_job(lab: LoopbackBoard) -> None:
 # -- the runner
 
 
+def test_waiting_for_the_board_takes_no_time_from_measuring_whatever_else_is_printed(lab: LoopbackBoard) -> None:
+    body = (
+        "say = lambda *lines: print(*lines, sep='\\n', file=sys.stderr, flush=True)\n"
+        "say('WARNING: Logging before InitGoogleLogging()', 'waiting'); time.sleep(5); say('checking'); time.sleep(5)\n"
+        "print('error: so far', file=sys.stderr); sys.exit(3)"
+    )
+    with pytest.raises(BoardLost, match="at fault: so far"):
+        run(lab.settings(python=fake(lab, f"import time\n{body}"), timeout_s=6))
+
+
 def test_a_runner_that_hangs_is_ended(lab: LoopbackBoard) -> None:
     lab.program("sleeper", SLEEPER)
     with pytest.raises(BoardLost, match="did not finish a step in time"):
@@ -149,7 +170,8 @@ def test_a_runner_that_hangs_is_ended(lab: LoopbackBoard) -> None:
 @pytest.mark.parametrize(
     ("body", "kind", "expected"),
     [
-        ("raise ZeroDivisionError('x' * 10)", BoardLost, r"crashed \(exit code 1\): ZeroDivisionError: xxx"),
+        ("print('waiting', file=sys.stderr); 1 / 0", BoardLost, r"crashed \(exit code 1\): ZeroDivisionError"),
+        ("raise ModuleNotFoundError('No module named numpy')", BoardUnfit, r"cannot start the runner \(Module.*numpy\)"),
         ("os.abort()", BoardLost, "ended by a signal"),
         ("print('error: shapes differ', file=sys.stderr); sys.exit(2)", BoardError, "refused the network: shapes differ$"),
         ("print('error: DPU timeout', file=sys.stderr); sys.exit(3)", BoardLost, "at fault: DPU timeout$"),

@@ -200,13 +200,22 @@ def test_where_it_does_not_build_the_python_runner_runs_and_says_why(lab: Loopba
         assert "does not build on the board" in done.note
         assert "fatal error: vart/runner.hpp" in done.note
         assert "edgesearch-job" not in done.note
-    with pytest.raises(BoardUnfit, match=r"does not build the C\+\+ runner .*vart/runner.hpp.*\"auto\""):
+    with pytest.raises(BoardUnfit, match=r"does not build the C\+\+ runner .*vart/runner.hpp.*`edgesearch board release lab`"):
         run(lab.settings(runner="cpp"))
     assert log.read_text().split() == ["tried"]
     release_board(lab.settings())
     run(lab.settings(runner="auto", python=lab.quick_runner()))
     assert log.read_text().split() == ["tried"] * 2
     assert lab.left_behind() == []
+
+
+def test_a_compiler_that_was_killed_is_asked_again(lab: LoopbackBoard, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    message = 'echo "g++: fatal error: Killed signal terminated program cc1plus" >&2'
+    lab.program("g++", f"#!/bin/sh\necho tried >>{log}\n{message}\nexit 1\n")
+    for _ in range(2):
+        assert "Killed signal" in run(lab.settings(runner="auto", python=lab.quick_runner())).note
+    assert log.read_text().split() == ["tried"] * 2
 
 
 def test_a_disk_too_full_to_build_on_leaves_the_job_to_no_other_runner(lab: LoopbackBoard, tmp_path: Path) -> None:

@@ -201,6 +201,9 @@ def test_options_that_would_not_be_looked_at_are_refused(case: Case, run_python:
         done = run_python(*words)
         assert (done.code, done.report) == (2, {}), words
         assert f"error: --{option} would not be looked at" in done.sentence
+    done = run_python("--probe", case.xmodel)
+    assert (done.code, done.report) == (2, {})
+    assert "the xmodel would not be looked at" in done.sentence
 
 
 # --- the board is at fault: exit code 3; or another program has it: 4
