@@ -46,7 +46,19 @@ def read_npz(settings: DataSettings, folder: Path | None) -> RawData:
         raise DataError(f"{path} holds {found}; expected train_images and train_labels (or x_train and y_train)")
     validation = _part(arrays, path, _VALIDATION, settings.white) if settings.own_validation else None
     classes = _class_names(arrays["classes"], path) if "classes" in arrays else _numbered_classes(train.labels, path)
-    return RawData(classes, train, test, validation, notes=(*dark_note(train.images), *_notes(arrays, settings, path)))
+    notes = (*dark_note(train.images), *_notes(arrays, settings, path))
+    scaled = (_scaling(arrays[name], settings.white) for name in _TRAIN[0] if name in arrays)
+    return RawData(classes, train, test, validation, notes=notes, preparation=next(scaled, ""))
+
+
+def _scaling(images: NDArray[Any], white: float | None) -> str:
+    """What `as_images` does to their values, for whoever prepares more of them; "" where they are taken as they are."""
+    if images.dtype == np.bool_:
+        return "true was made 255, false 0"
+    top = white or (1 if images.dtype.kind == "f" else _BYTE)
+    if top == _BYTE or (images.dtype == np.uint8 and top > _BYTE):
+        return "values were rounded to bytes" if images.dtype.kind == "f" else ""
+    return f"values from 0 to {top:g} were scaled to bytes: round(min(value, {top:g}) / {top:g} * 255)"
 
 
 def _notes(arrays: dict[str, NDArray[Any]], settings: DataSettings, path: Path) -> list[str]:
@@ -154,6 +166,8 @@ def as_images(array: NDArray[Any], where: str, white: float | None = None) -> Im
         raise DataError(f"{where} holds {array.dtype}; expected bytes, or floats from 0 to 1")
     is_float = array.dtype.kind == "f"
     top = white or (1 if is_float else 255)
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)  # which holds every `white`
     low, high = (array.min(), array.max()) if array.size else (0, 0)
     if not (low >= 0 and high <= top):  # NaN fails both
         raise DataError(f"{where} ({array.dtype}) goes from {low:g} to {high:g}; {_range_advice(float(low), float(high), top)}")

@@ -35,9 +35,11 @@ def read_cifar10(settings: DataSettings, folder: Path | None) -> RawData:
     archive = place if place.suffix == ".npz" else place / "cifar10.npz"
     if place.suffix == ".npz":
         return _read_archive(settings, archive, folder)
-    for batches in (place, place / "cifar-10-batches-bin"):
-        if (batches / "data_batch_1.bin").is_file():
-            return _read_binary(batches)
+    batches = next((p for p in (place, place / "cifar-10-batches-bin") if (p / "data_batch_1.bin").is_file()), None)
+    if settings.white is not None and (batches is not None or not archive.is_file()):
+        raise DataError(f"`white` is {settings.white:g}, and the files of CIFAR-10 in {place} hold bytes; leave it out")
+    if batches is not None:
+        return _read_binary(batches)
     if archive.is_file():
         return _read_archive(settings, archive, folder)
     if settings.download or (place / "cifar-10-batches-py").is_dir():
@@ -49,7 +51,15 @@ def read_cifar10(settings: DataSettings, folder: Path | None) -> RawData:
 
 
 def _read_archive(settings: DataSettings, archive: Path, folder: Path | None) -> RawData:
-    return replace(read_npz(settings.model_copy(update={"root": archive}), folder), classes=CIFAR10_CLASSES)
+    raw = read_npz(settings.model_copy(update={"root": archive}), folder)
+    numbered = tuple(map(str, range(len(raw.classes))))
+    if raw.classes not in (CIFAR10_CLASSES, numbered):
+        names = ", ".join(raw.classes[:_NAMED])
+        raise DataError(
+            f"{archive} names classes of its own ({names}, ...), which are not CIFAR-10's in their order; read it with "
+            'name = "npz"'
+        )
+    return replace(raw, classes=CIFAR10_CLASSES)
 
 
 def _read_binary(folder: Path) -> RawData:

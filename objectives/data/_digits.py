@@ -22,7 +22,11 @@ def read_digits(settings: DataSettings, folder: Path | None) -> RawData:
     """scikit-learn's 1,797 scans of handwritten digits, 8 x 8, 17 grey levels; they come with the library."""
     table = _table()  # 64 pixels and the digit
     images = np.rint(table[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    return RawData(tuple("0123456789"), Split(images, table[:, -1]))
+    return RawData(
+        tuple("0123456789"),
+        Split(images, table[:, -1]),
+        preparation="levels from 0 to 16 were scaled to bytes: round(level / 16 * 255)",
+    )
 
 
 def _table() -> NDArray[np.int64]:

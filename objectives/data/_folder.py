@@ -57,16 +57,19 @@ def read_folder(settings: DataSettings, folder: Path | None) -> RawData:
             *([f"left out: {lost}"] if unreadable else []),
             *_picture_notes(list(decoded.values()), settings.white),
         ),
-        preparation=_preparation(settings.image_size),
+        preparation=_preparation(settings, is_deep=any(picture.top is not None for picture in decoded.values())),
     )
 
 
-def _preparation(image_size: int | None) -> str:
-    turned = "each picture was turned as its EXIF orientation says"
+def _preparation(settings: DataSettings, *, is_deep: bool) -> str:
+    steps, image_size = "each picture was turned as its EXIF orientation says", settings.image_size
+    if is_deep:
+        white = f"{settings.white:g}" if settings.white else "65535, or 1 for floats"
+        steps += f"; values of deep grey were scaled to bytes: round(min(value, white) / white * 255), where white is {white}"
     if image_size is None:
-        return turned
+        return steps
     return (
-        f"{turned}; the largest square in its middle was cut out and resized to {image_size} x {image_size} pixels (Pillow's "
+        f"{steps}; the largest square in its middle was cut out and resized to {image_size} x {image_size} pixels (Pillow's "
         "ImageOps.fit, bilinear, antialiased)"
     )
 

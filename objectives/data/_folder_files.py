@@ -178,6 +178,11 @@ def _part_roots(root: Path, own_validation: bool) -> dict[str, Path]:
                 f"{root} has {' and '.join(classes)} without folders for the classes in them; sort the pictures into "
                 "train/CLASS and test/CLASS"
             )
+        if parts := [name for name in classes if name.lower() in _PART_NAMES and name.lower() != "train"]:  # cars, and trains
+            raise DataError(
+                f"{root} has {' and '.join(parts)} beside folders of classes; sort the pictures into train/CLASS and "
+                "test/CLASS, or rename what is a class, or move it away"
+            )
         if own_validation:
             raise DataError(f"`own_validation` needs {root}/train/CLASS and {root}/validation/CLASS")
         return {"train": root}

@@ -52,6 +52,22 @@ def _read(settings: DataSettings, name: str, classes: tuple[str, ...]) -> RawDat
     place = settings.root or cache_folder(settings.name)
     if settings.download and any(_find_idx(place, name, file) is None for file in _FILES):
         download(name, place)
+    try:
+        arrays = _read_arrays(place, name)
+    except DataError:
+        if not settings.download:
+            raise
+        download(name, place)  # which brings anew what is not as it was published
+        arrays = _read_arrays(place, name)
+    train_images, train_labels, test_images, test_labels = arrays
+    return RawData(
+        classes,
+        Split(as_images(train_images, f"{name} train images"), as_labels(train_labels, f"{name} train labels")),
+        Split(as_images(test_images, f"{name} test images"), as_labels(test_labels, f"{name} test labels")),
+    )
+
+
+def _read_arrays(place: Path, name: str) -> list[Images]:
     arrays = []
     for file in _FILES:
         path = _find_idx(place, name, file)
@@ -60,12 +76,7 @@ def _read(settings: DataSettings, name: str, classes: tuple[str, ...]) -> RawDat
                 f"no {name} in {place}: expected {file} or {file}.gz there; give the folder as `root`, or set `download = true`"
             )
         arrays.append(read_idx(path))
-    train_images, train_labels, test_images, test_labels = arrays
-    return RawData(
-        classes,
-        Split(as_images(train_images, f"{name} train images"), as_labels(train_labels, f"{name} train labels")),
-        Split(as_images(test_images, f"{name} test images"), as_labels(test_labels, f"{name} test labels")),
-    )
+    return arrays
 
 
 def _find_idx(folder: Path, name: str, file: str) -> Path | None:

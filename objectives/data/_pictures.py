@@ -36,8 +36,8 @@ _DAMAGE = (
     RuntimeError,
     MemoryError,
 )
-#: Number of the TIFF tag with the bits of a sample.
-_BITS_PER_SAMPLE = 258
+#: Number of the TIFF tag with the bits of a sample, and of that which says what zero means, with one value of it.
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 
 class UnreadableError(Exception):
@@ -95,7 +95,8 @@ def read_picture(path: Path, image_size: int | None, white: float | None) -> Pic
 def _decode(path: Path, image_size: int | None, white: float | None) -> Picture:
     from PIL import Image, ImageOps
 
-    with Image.open(path) as opened:
+    # By the path alone Pillow maps some TIFFs into memory, and turns those on their side before it has read them.
+    with path.open("rb") as file, Image.open(file) as opened:
         frames = 1 if opened.format == "MPO" else _count_frames(opened)  # MPO: one photo and its previews
         picture: Any = ImageOps.exif_transpose(opened)
         is_transparent = picture.mode in _TRANSPARENT_MODES or "transparency" in picture.info
@@ -162,8 +163,10 @@ def _from_deep_grey(picture: Any, opened: Any, white: float | None) -> tuple[Any
         raise UnreadableError(
             f"it holds {kind} values from {low:g} to {high:g}, of which no white is known; set `white` to it, or store 8 bits"
         )
-    scaled = np.rint(np.minimum(values.astype(np.float64), top) * (255 / top)).astype(np.uint8)
-    return Image.fromarray(scaled), high / top
+    shares = np.minimum(values.astype(np.float64) / top, 1.0)
+    if getattr(opened, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow knows of 8 bits alone
+        shares, high = 1.0 - shares, top - low
+    return Image.fromarray(np.rint(shares * 255).astype(np.uint8)), high / top
 
 
 def _bits(picture: Any, opened: Any) -> int:

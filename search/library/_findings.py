@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgesearch.board_eval import DEFAULT_TARGET, Target, duplicate_images, lower, preflight
 from edgesearch.errors import EdgesearchError
-from edgesearch.objectives import DataSet, likely_normalisation_warning, normalisation_warning, prepare
+from edgesearch.objectives import DataSet, likely_normalisation_warning, load_data, normalisation_warning, prepare
 from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Student, build, unused_choices
 
@@ -17,7 +17,9 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
 
     Students that the DPU cannot run are passed over; what is wrong with them is said elsewhere.
     """
-    severities = {f"note: {note}": "note" for note in data.notes} | dict.fromkeys(_duplicates(data), "warning")
+    # Noise is another one in each split, and hides that an image lies in two of them.
+    clean = load_data(settings.data.model_copy(update={"noise": 0.0}), folder=settings.folder) if settings.data.noise else data
+    severities = {f"note: {note}": "note" for note in data.notes} | dict.fromkeys(_duplicates(clean), "warning")
     severities |= {f"note: {note}": "note" for note in _without_effect(settings)}
     teacher = [settings.teacher] if settings.teacher is not None else []
     for student in (*teacher, *_named(settings)):

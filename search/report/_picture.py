@@ -23,6 +23,8 @@ _LETTER, _ASCENT, _RING = 7.4, 11, 8
 #: Light and dark; the report uses the same eight and the same grey for whatever comes after them.
 _LIGHT = ("#2a78d6", "#eb6834", "#1baf7a", "#c98a00", "#d6599a", "#4a3aa7", "#008300", "#e34948", "#8b8a83")
 _DARK = ("#4b95ee", "#e8703f", "#22a97a", "#d39a17", "#dd6ca3", "#9a8ff0", "#3d9e3d", "#ea6b6b", "#85847c")
+#: Stands for the number of a colour in the legend where a cross is drawn.
+_CROSS = -1
 _INK = {"page": "#fdfdfc", "edge": "#e3e2dd", "grid": "#ebeae5", "ink": "#14140f", "soft": "#5c5b54"}
 _INK_DARK = {"page": "#1a1a18", "edge": "#32312d", "grid": "#2b2a27", "ink": "#f6f5f0", "soft": "#b5b4ab"}
 
@@ -133,15 +135,22 @@ def _colours(picture: FrontPicture) -> dict[str, int]:
 
 
 def _legend(picture: FrontPicture) -> Iterator[str]:
-    left = 24.0
-    for name, colour in list(_colours(picture).items())[: len(_LIGHT)]:
-        text = (name or "unknown") if colour < len(_LIGHT) - 1 else "others"
-        yield f'<circle class="c{colour}" cx="{left + 5:.0f}" cy="58" r="5"/>'
-        yield f'<text x="{left + 16:.0f}" y="62">{escape(text)}</text>'
-        left += 34 + 7.3 * len(text)
+    """In one row, or where that would leave the picture in two."""
+    shown = list(_colours(picture).items())[: len(_LIGHT)]
+    entries = [(colour, (name or "unknown") if colour < len(_LIGHT) - 1 else "others") for name, colour in shown]
     if picture.published:
-        yield f'<path class="other" d="{_cross(left + 5, 58)}"/>'
-        yield f'<text x="{left + 16:.0f}" y="62">published by others</text>'
+        entries.append((_CROSS, "published by others"))
+    widths = [34 + 7.3 * len(text) for _, text in entries]
+    left, row, next_row = (24.0, 58, 58) if 24 + sum(widths) <= _WIDTH else (24.0, 54, 74)
+    for (colour, text), width in zip(entries, widths, strict=True):
+        if left + width > _WIDTH:
+            left, row = 24.0, next_row
+        if colour == _CROSS:
+            yield f'<path class="other" d="{_cross(left + 5, row)}"/>'
+        else:
+            yield f'<circle class="c{colour}" cx="{left + 5:.0f}" cy="{row}" r="5"/>'
+        yield f'<text x="{left + 16:.0f}" y="{row + 4}">{escape(text)}</text>'
+        left += width
 
 
 def _axes(x: _Scale, y: _Scale) -> Iterator[str]:

@@ -58,7 +58,7 @@
   });
   const metricAxis = (a, range) => axis({
     title: { text: plain(a.title) + (a.log ? " (log scale)" : ""), standoff: 8 }, type: a.log ? "log" : "linear", range,
-    ...(a.share ? { tickformat: ",.1~%" } : a.log ? { dtick: "D2", tickformat: ",~r" } : { tickformat: ",~r" }),
+    ...(a.share ? { tickformat: ",.3~%" } : a.log ? { dtick: "D2", tickformat: ",~r" } : { tickformat: ",~r" }),
   });
 
   // --- the front

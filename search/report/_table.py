@@ -105,7 +105,7 @@ def columns(view: StudyView) -> list[Column]:
         found += [
             Column("simulated", "simulated_fps", lambda r: r.figure("simulated_fps"), number),
             Column("off", "fps_difference", lambda r: r.figure("fps_difference"), _signed),
-            Column("measured by", "measured_by", _measured_by, lambda b: b or MISSING, is_number=False),
+            Column("measured by", "measured_by", _measured_by, _named_board, is_number=False),
         ]
     if any("throughput_bound" in record.conditions for record in view.records):
         found.append(Column("bound by", "throughput_bound", _bound, lambda b: b or MISSING, is_number=False))
@@ -144,9 +144,18 @@ def _bound(record: Record) -> str | None:
     return record.conditions.get("throughput_bound")
 
 
+class _Differing(str):
+    """The name of a board whose integers were other ones than ours."""
+
+
 def _measured_by(record: Record) -> str | None:
-    """The board that measured it, with a mark where its integers were other ones than ours."""
-    return f"{record.measured_by} *" if record.accuracy_of == "board" else record.measured_by or None
+    """The board that measured it."""
+    return _Differing(record.measured_by) if record.accuracy_of == "board" else record.measured_by or None
+
+
+def _named_board(board: str | None) -> str:
+    """As it is shown, with a mark where its integers differ."""
+    return f"{board} *" if isinstance(board, _Differing) else board or MISSING
 
 
 def _signed(value: float | None) -> str:

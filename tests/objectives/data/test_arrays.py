@@ -45,6 +45,29 @@ def test_white_scales_deeper_arrays(stored: object, white: float | None) -> None
     assert np.array_equal(as_images(stored(pixels), "here", white), pixels)  # type: ignore[operator]
 
 
+def test_half_floats_are_scaled_by_a_white_that_they_cannot_hold() -> None:
+    images = np.full((3, 4, 4), 32_768, np.float16)
+    assert np.all(as_images(images, "here", 65_535.0) == 128)
+    with pytest.raises(DataError, match="all finite"):
+        as_images(np.full((3, 4, 4), np.inf, np.float16), "here", 65_535.0)
+
+
+@pytest.mark.parametrize(
+    ("images", "white", "said"),
+    [
+        (np.zeros((200, 4, 4), np.uint8), None, "images are as they are stored"),
+        (np.full((200, 4, 4), 4000, np.uint16), 4095.0, "values from 0 to 4095 were scaled to bytes"),
+        (np.ones((200, 4, 4), np.float32), None, "values from 0 to 1 were scaled to bytes"),
+        (np.ones((200, 4, 4), np.bool_), None, "true was made 255"),
+    ],
+)
+def test_whoever_prepares_more_images_is_told_how_their_values_were_scaled(
+    tmp_path: Path, images: np.ndarray, white: float | None, said: str
+) -> None:
+    path = numbered(tmp_path, train_images=images, test_images=None, test_labels=None)
+    assert said in load_data(DataSettings(name="npz", root=path, white=white)).preparation
+
+
 def test_white_scales_bytes_that_are_darker(tmp_path: Path) -> None:
     levels = RNG.integers(0, 17, (200, 4, 4), dtype=np.uint8)
     levels[0, 0, 0] = 16
@@ -83,6 +106,7 @@ def test_truth_values_are_black_and_white() -> None:
         (np.zeros((200, 0, 8), np.uint8), "has shape"),
         (np.full((200, 4, 4), np.nan), "all finite"),
         (np.full((200, 4, 4), np.inf), "all finite"),
+        (np.full((200, 4, 4), np.inf, np.float16), "all finite"),
         (np.full((200, 4, 4), 1.5), "expected 0 to 1"),
         (np.full((200, 4, 4), 255.0), "store bytes .* or set `white = 255`"),
         (np.linspace(-1, 1, 3200).reshape(200, 4, 4), "normalised already"),

@@ -10,7 +10,7 @@ from _archives import write_binary_batches
 
 from edgesearch.errors import DataError
 from edgesearch.objectives.data import DataSettings, RawData, load_data
-from edgesearch.objectives.data._cifar10 import read_cifar10
+from edgesearch.objectives.data._cifar10 import CIFAR10_CLASSES, read_cifar10
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
@@ -33,6 +33,21 @@ def test_an_npz_has_its_names(tmp_path: Path) -> None:
     np.savez(tmp_path / "cifar10.npz", x_train=np.zeros((20, 32, 32, 3), np.uint8), y_train=np.arange(20)[:, None] % 10)
     for root in (tmp_path, tmp_path / "cifar10.npz"):
         assert read(root).classes[:2] == ("airplane", "automobile")
+
+
+def test_an_npz_with_other_names_is_another_data_set(tmp_path: Path) -> None:
+    arrays = {"x_train": np.zeros((20, 32, 32, 3), np.uint8), "y_train": np.arange(20) % 10}
+    np.savez(tmp_path / "cifar10.npz", classes=sorted(CIFAR10_CLASSES, reverse=True), **arrays)
+    with pytest.raises(DataError, match=r"names classes of its own \(truck, ship, ...\).*read it with name = \"npz\""):
+        read(tmp_path)
+    np.savez(tmp_path / "cifar10.npz", classes=CIFAR10_CLASSES, **arrays)
+    assert read(tmp_path).classes == CIFAR10_CLASSES
+
+
+def test_white_is_of_arrays_alone(tmp_path: Path) -> None:
+    write_binary_batches(tmp_path, 5)
+    with pytest.raises(DataError, match=r"`white` is 15, and the files of CIFAR-10 in .* hold bytes; leave it out"):
+        read_cifar10(DataSettings(name="cifar10", root=tmp_path, white=15), None)
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:

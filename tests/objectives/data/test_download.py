@@ -138,6 +138,21 @@ def test_of_several_files_those_that_lack_are_brought(server: Server, mnist: dic
     assert not [name for name in names(place) if name.endswith(".part")]
 
 
+def test_a_damaged_file_is_brought_anew_where_downloads_are_asked_for(
+    server: Server, mnist: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    settings, place = MNIST.model_copy(update={"root": tmp_path / "data"}), tmp_path / "data" / "MNIST" / "raw"
+    read_mnist(settings, None)
+    damaged = place / "t10k-labels-idx1-ubyte.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-12])
+    raw = read_mnist(settings, None)
+    assert raw.test is not None
+    assert np.array_equal(raw.test.labels, mnist["t10k-labels-idx1"])
+    damaged.write_bytes(damaged.read_bytes()[:-12])
+    with pytest.raises(DataError, match="expected an IDX file"):
+        read_mnist(settings.model_copy(update={"download": False}), None)
+
+
 @pytest.mark.parametrize("failure", [http.client.IncompleteRead(b"abc"), http.client.BadStatusLine("?"), TimeoutError("slow")])
 def test_any_failure_of_the_network_is_one_sentence_of_the_program(
     failure: Exception, cifar10: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -260,6 +260,15 @@ def test_parts_without_classes_are_not_taken_for_classes(tmp_path: Path) -> None
         read(tmp_path)
 
 
+def test_pictures_to_test_on_beside_classes_are_no_class(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    picture(tmp_path / "test" / "0.png")
+    with pytest.raises(
+        DataError, match="has test beside folders of classes; sort the pictures into train/CLASS and test/CLASS"
+    ):
+        read(tmp_path)
+
+
 def test_train_may_be_a_class_of_vehicles(tmp_path: Path) -> None:
     for name in ("bus", "car", "train"):
         picture(tmp_path / name / "0.png")

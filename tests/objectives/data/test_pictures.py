@@ -166,6 +166,30 @@ def test_exif_orientation_turns_the_picture(tmp_path: Path, array: np.ndarray) -
     assert np.array_equal(read_picture(path, None, None).pixels, np.rot90(plain, -1))
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "CMYK", "I;16"])
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_a_tiff_on_its_side_is_turned_in_every_mode(tmp_path: Path, mode: str, orientation: int) -> None:
+    stored = Image.fromarray(DEEP) if mode == "I;16" else Image.fromarray(COLOUR).convert(mode)
+    stored.save(tmp_path / "plain.tif")
+    stored.save(tmp_path / "side.tif", tiffinfo={0x0112: orientation})
+    plain, side = (read_picture(tmp_path / f"{name}.tif", None, None).pixels for name in ("plain", "side"))
+    turned = plain.swapaxes(0, 1)
+    expected = {5: turned, 6: turned[:, ::-1], 7: turned[::-1, ::-1], 8: turned[::-1]}[orientation]
+    assert np.array_equal(side, expected)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_tiff_may_say_that_zero_is_white(tmp_path: Path, depth: int) -> None:
+    stored, pixels = (DEEP, EXPECTED) if depth == 16 else (GREY, GREY)
+    height, width = stored.shape
+    tags = [(256, 4, width), (257, 4, height), (258, 3, depth), (259, 3, 1), (262, 3, 0), (273, 4, 8), (277, 3, 1)]
+    tags += [(278, 4, height), (279, 4, stored.nbytes)]
+    table = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    content = b"II*\0" + struct.pack("<I", 8 + stored.nbytes) + stored.tobytes() + table + bytes(4)
+    (tmp_path / "a.tif").write_bytes(content)
+    assert np.array_equal(read_picture(tmp_path / "a.tif", None, None).pixels[..., 0], 255 - pixels)
+
+
 def test_the_middle_square_is_resized(tmp_path: Path) -> None:
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = 255

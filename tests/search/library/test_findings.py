@@ -55,6 +55,15 @@ def test_every_choice_of_the_bundled_studies_decides_something(name: str) -> Non
     assert space is None or unused_choices(space) == []
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_images_of_two_splits_are_named_whatever_noise_is_added(tmp_path: Path, noise: float) -> None:
+    images, labels = np.random.default_rng(0).integers(0, 256, (100, 8, 8), np.uint8), np.arange(100) % 4
+    np.savez(tmp_path / "a.npz", train_images=images, train_labels=labels, test_images=images[:40], test_labels=labels[:40])
+    settings = DataSettings(name="npz", root=tmp_path / "a.npz", noise=noise)
+    found = study_findings(study('"cnn_tiny"').model_copy(update={"data": settings}), load_data(settings))
+    assert any("training images have exact duplicates among the test images" in sentence for sentence in found)
+
+
 def test_what_was_left_out_of_the_data_is_said(data: DataSet) -> None:
     noted = dataclasses.replace(data, notes=("83 files were skipped: 80 .txt, 3 .mp4",))
     assert "note: 83 files were skipped: 80 .txt, 3 .mp4" in study_findings(study('"cnn_tiny"'), noted)

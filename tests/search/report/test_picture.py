@@ -51,6 +51,24 @@ def test_everything_is_inside_the_picture(tmp_path: Path) -> None:
         assert 0 < float(circle.get("cy", "nan")) < height
 
 
+def test_a_legend_of_many_students_takes_a_second_row(tmp_path: Path) -> None:
+    names = [f"WideResidualNetwork{number}" for number in range(8)]
+    records = tuple(
+        plain_record(number, (0.9 - 0.01 * number, 100.0 + number), settings={"student": {"architecture": f"nets:{name}"}})
+        for number, name in enumerate(names)
+    )
+    root = _draw(StudyView("s", records[0].objectives, {}, records), tmp_path)
+    _, _, width, _ = map(float, root.get("viewBox", "").split())
+    ends: dict[str, float] = {}
+    for text in root.iter(f"{_SVG}text"):
+        said, row = "".join(text.itertext()), text.get("y", "")
+        if said in names:
+            assert float(text.get("x", "nan")) - 16 >= ends.get(row, 0.0)
+            ends[row] = float(text.get("x", "nan")) + 7.3 * len(said)
+    assert len(ends) == 2
+    assert max(ends.values()) <= width
+
+
 def test_names_are_escaped_and_one_trial_is_enough(tmp_path: Path) -> None:
     record = plain_record(0, (0.9, 100.0), settings={"student": {"architecture": "pkg:<b>&Net"}})
     root = _draw(StudyView("<s>", record.objectives, {}, (record,)), tmp_path)

@@ -171,6 +171,8 @@ def test_what_a_board_measured_stands_beside_what_was_simulated() -> None:
     assert certainty_note(view, known[:1]).count("*") == 0
     members = json.loads(front_json(view, known))["front"]
     assert [member.get("accuracy_of") for member in members] == ["integers", "board", None]
+    assert [member.get("measured_by") for member in members] == ["lab", "lab", None]  # the mark is for people
+    assert [row["measured_by"] for row in csv.DictReader(front_csv(view, known).splitlines())] == ["lab", "lab", ""]
     assert members[1]["board_faults"][0]["board"] == "b"
     assert members[1]["conditions"] == {"integers": "differ"}
     assert members[1]["accuracy_uncertainty"] > 5 * members[0]["accuracy_uncertainty"]  # 60 images, and not 10,000
