@@ -36,14 +36,12 @@ def read_cifar10(settings: DataSettings, folder: Path | None) -> RawData:
     if place.suffix == ".npz":
         return _read_archive(settings, archive, folder)
     batches = next((p for p in (place, place / "cifar-10-batches-bin") if (p / "data_batch_1.bin").is_file()), None)
-    if settings.white is not None and (batches is not None or not archive.is_file()):
-        raise DataError(f"`white` is {settings.white:g}, and the files of CIFAR-10 in {place} hold bytes; leave it out")
-    if batches is not None:
-        return _read_binary(batches)
-    if archive.is_file():
+    if batches is None and archive.is_file():
         return _read_archive(settings, archive, folder)
-    if settings.download or (place / "cifar-10-batches-py").is_dir():
-        return _read_torchvision(settings, place)
+    if batches is not None or settings.download or (place / "cifar-10-batches-py").is_dir():
+        if settings.white is not None:
+            raise DataError(f"`white` is {settings.white:g}, and the files of CIFAR-10 in {place} hold bytes; leave it out")
+        return _read_torchvision(settings, place) if batches is None else _read_binary(batches)
     raise DataError(
         f"no CIFAR-10 in {place}: expected cifar-10-batches-py, cifar-10-batches-bin or cifar10.npz there; "
         "give the folder as `root`, or set `download = true`"

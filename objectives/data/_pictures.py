@@ -163,10 +163,10 @@ def _from_deep_grey(picture: Any, opened: Any, white: float | None) -> tuple[Any
         raise UnreadableError(
             f"it holds {kind} values from {low:g} to {high:g}, of which no white is known; set `white` to it, or store 8 bits"
         )
-    shares = np.minimum(values.astype(np.float64) / top, 1.0)
+    light = np.minimum(values.astype(np.float64), top)
     if getattr(opened, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # which Pillow knows of 8 bits alone
-        shares, high = 1.0 - shares, top - low
-    return Image.fromarray(np.rint(shares * 255).astype(np.uint8)), high / top
+        light, high = top - light, top - low
+    return Image.fromarray(np.rint(light * (255 / top)).astype(np.uint8)), high / top
 
 
 def _bits(picture: Any, opened: Any) -> int:
