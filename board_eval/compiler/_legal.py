@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from edgesearch.board_eval.compiler._kernels import before_flatten, dilated, flattened, image_shape, root
+from edgesearch.board_eval.compiler._names import made_of
 from edgesearch.board_eval.compiler._parameters import within_shifts
 from edgesearch.board_eval.compiler._result import with_result_apart
 from edgesearch.board_eval.graph import (
@@ -113,7 +114,7 @@ def _rewritten(graph: Graph, rewrite: Callable[[Graph, Node, Target], list[Node]
         made = rewrite(graph, node, target)
         assert made[-1].name == node.name  # readers find its value under its name
         nodes += made
-    return Graph(graph.name, tuple(nodes), graph.bits)
+    return made_of(graph, nodes)
 
 
 def _rounded_once(graph: Graph) -> Graph:
@@ -135,7 +136,7 @@ def _rounded_once(graph: Graph) -> Graph:
             inputs = tuple(name_of(source, fix) for source in node.inputs)
             made = dataclasses.replace(node, name=name_of(node.name, fix), inputs=inputs)
             nodes.append(made if isinstance(node, Reshape) else dataclasses.replace(made, fix=fix))
-    return _equal_positions(Graph(graph.name, tuple(nodes), graph.bits))
+    return _equal_positions(made_of(graph, nodes))
 
 
 def _equal_positions(graph: Graph) -> Graph:
@@ -154,7 +155,7 @@ def _equal_positions(graph: Graph) -> Graph:
                 inputs.append(name)
             node = dataclasses.replace(node, inputs=tuple(inputs))
         nodes.append(node)
-    return Graph(graph.name, tuple(nodes), graph.bits)
+    return made_of(graph, nodes)
 
 
 # -- reshapes

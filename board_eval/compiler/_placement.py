@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from edgesearch.board_eval.compiler._banks import Group
 from edgesearch.board_eval.compiler._buffers import Cut, Need, buffers, cuts, output_ring, output_rows
 from edgesearch.board_eval.compiler._external import ExternalMemory
+from edgesearch.board_eval.compiler._names import check_free
 from edgesearch.board_eval.compiler._plan import External, LayerPlan, Operand, Plan
 from edgesearch.board_eval.compiler._prepare import Prepared
 from edgesearch.board_eval.compiler._rows import Rows
@@ -138,6 +139,7 @@ class _Placer:
 
     def _thin(self, reader: Layer, name: str, out: list[Layer]) -> str:
         thin = f"{name}/every{reader.window.stride[0]}x{reader.window.stride[1]}"
+        check_free(thin, self.prepared.graph.by_name)
         if thin not in self.tensors:
             shape = (*reader.mid_shape[:2], reader.in_shape[2])
             self.tensors[thin] = shape

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from edgesearch.board_eval.compiler._names import made_of
 from edgesearch.board_eval.graph import Activation, Concat, Graph, Input, Node, Reshape
 
 __all__ = ["with_result_apart"]
@@ -31,7 +32,7 @@ def with_result_apart(graph: Graph) -> Graph:
                 inputs.append(copy)
             node = dataclasses.replace(node, inputs=tuple(inputs))
         nodes.append(node)
-    return Graph(graph.name, tuple(nodes), graph.bits)
+    return made_of(graph, nodes)
 
 
 def _inside(graph: Graph) -> set[str]:

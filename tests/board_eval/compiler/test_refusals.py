@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -113,3 +114,39 @@ def test_a_maximum_of_nothing_but_padding() -> None:
             assert "layer 'pool1': its first window lies in the padding" in refusal(net.graph())
         else:
             assert_right(net.graph())
+
+
+def _parts() -> Quantized:
+    net = Quantized(4, 4, 3)
+    first = net.conv("image", 4, fix=3)
+    net.concat(net.conv(first, 4, fix=4), net.conv(first, 4, fix=5), fix=3)
+    return net
+
+
+def _clamped() -> Quantized:
+    net = Quantized(4, 4, 3)
+    net.activation(net.conv("image", 4, fix=3), "relu6", fix=3)
+    return net
+
+
+def _thinned() -> Quantized:
+    net = Quantized(16, 16, 3)
+    first = net.conv(net.conv("image", 16, fix=2), 16, fix=2)
+    wide = net.conv(net.conv(first, 16, fix=0), 32, (3, 3), stride=(2, 2), padding=(1, 1, 1, 1), fix=-2)
+    net.add(wide, net.conv(first, 32, stride=(2, 2), fix=-2), fix=-2)
+    return net
+
+
+@pytest.mark.parametrize(("make", "name"), [(_parts, "cat4/part0"), (_clamped, "act2/relu"), (_thinned, "conv2/every2x2")])
+def test_a_layer_that_has_the_name_of_a_step_of_the_compiler_is_refused(make: Callable[[], Quantized], name: str) -> None:
+    net = make()
+    compile_graph(net.graph(), DPUS["B4096"])
+    net.nodes = [
+        dataclasses.replace(
+            node,
+            name=name if node.name == "conv1" else node.name,
+            inputs=tuple(name if source == "conv1" else source for source in node.inputs),
+        )
+        for node in net.nodes
+    ]
+    assert f"the compiler calls a step of its own {name!r}" in refusal(net.graph())
