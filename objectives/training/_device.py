@@ -13,7 +13,7 @@ from torch import nn
 from edgesearch.errors import TrainingError
 from edgesearch.objectives.pruning import layer_macs
 
-__all__ = ["choose_device", "multiplies_bfloat16", "out_of_memory", "processor_name", "use_bfloat16"]
+__all__ = ["choose_device", "multiplies_bfloat16", "out_of_memory", "processor_has_tiles", "processor_name", "use_bfloat16"]
 
 #: Below this many MACs in a batch, casting costs a CPU what bfloat16 saves. Measured on a Zen 4 core, one thread: a step of
 #: 15 MMAC takes 3.4 ms in float32 and 3.9 in bfloat16, one of 240 MMAC 25 and 16.
@@ -41,6 +41,12 @@ def _cpu_multiplies_bfloat16() -> bool:
     """Whether the processor has instructions for it; without them torch emulates bfloat16, slower than float32."""
     flags = _cpu_information("flags").split()
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+@lru_cache(maxsize=1)
+def processor_has_tiles() -> bool:
+    """Whether the processor multiplies matrices of bfloat16 by tiles (Intel's AMX)."""
+    return "amx_bf16" in _cpu_information("flags").split()
 
 
 def _cpu_information(name: str) -> str:

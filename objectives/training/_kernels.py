@@ -1,4 +1,4 @@
-"""Convolutions that can be trained safely.
+"""Convolutions that can be trained safely, and fast.
 
 oneDNN's gradient of a 1 x 1 convolution with a stride writes beyond its memory where the input has fewer channels than the
 processor's vectors hold and lies with its channels last (as torch 2.13 carries it: heap corruption within a few steps): with
@@ -17,6 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from edgesearch.objectives.training._device import processor_has_tiles
+from edgesearch.objectives.training._side_by_side import side_by_side
+
 __all__ = ["safe_convolutions", "same_every_time"]
 
 #: From this many input channels on, the kernel keeps to its memory: where several threads share it, and on one without AVX-512.
@@ -25,16 +28,16 @@ _CPU = torch.device("cpu")
 
 
 def safe_convolutions(device: torch.device = _CPU) -> AbstractContextManager[Any]:
-    """While it is entered, no convolution of this thread uses the kernel that is not safe. Nothing changes where all are.
+    """While it is entered, no convolution of this thread uses the kernel that is not safe, and small maps lie side by side.
 
-    device: where the convolutions are; elsewhere than on a CPU all are safe.
+    Nothing changes where all are safe and the processor has no tiles. device: where the convolutions are; elsewhere than on a
+    CPU all are safe.
     """
     if device.type != "cpu":
         return nullcontext()
-    if torch.get_num_threads() > 1:
-        return _Subsampled(_SAFE_CHANNELS)
     has_long_vectors = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return nullcontext() if has_long_vectors else _Subsampled(_SAFE_ALONE)
+    safe = _SAFE_CHANNELS if torch.get_num_threads() > 1 else 0 if has_long_vectors else _SAFE_ALONE
+    return _Convolutions(safe) if safe or processor_has_tiles() else nullcontext()
 
 
 @contextmanager
@@ -48,12 +51,12 @@ def same_every_time() -> Iterator[None]:
         torch.backends.cudnn.deterministic = before
 
 
-class _Subsampled(TorchFunctionMode):
-    """Convolutions of fewer than `channels` channels are computed in the other way."""
+class _Convolutions(TorchFunctionMode):
+    """Convolutions of fewer than `safe` channels are computed in the other way, those of small maps side by side."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, safe: int) -> None:
         super().__init__()
-        self._channels = channels
+        self._safe = safe
 
     def __torch_function__(
         self,
@@ -63,7 +66,7 @@ class _Subsampled(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func is torch.conv2d:
-            return _conv2d(self._channels, *args, **(kwargs or {}))
+            return _conv2d(self._safe, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -79,6 +82,10 @@ def _conv2d(
 ) -> Tensor:
     """`torch.conv2d` with the same arguments and the same result; from `safe` input channels on as torch does it."""
     down, right = _pair(stride)
+    if not isinstance(padding, str):
+        found = side_by_side(input, weight, bias, (down, right), _pair(padding), _pair(dilation), groups)
+        if found is not None:
+            return found
     if weight.shape[2:] != (1, 1) or max(down, right) == 1 or weight.shape[1] >= safe or input.device.type != "cpu":
         return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
     above, beside = (0, 0) if isinstance(padding, str) else _pair(padding)  # "same" and "valid" add nothing to a 1 x 1 kernel

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from edgesearch.objectives.training import _kernels
 from edgesearch.objectives.training._kernels import safe_convolutions
 
 # Batches of odd sizes make two threads share the kernel unevenly: 62 and 63 images ended the process within some ten steps.
@@ -93,6 +94,7 @@ def test_one_thread_with_long_vectors_is_left_alone(
     capability: str, is_alone_safe: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(_kernels, "processor_has_tiles", lambda: False)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     with safe_convolutions():
