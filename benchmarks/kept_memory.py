@@ -9,41 +9,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 from statistics import geometric_mean
 
-import numpy as np
 import torch
 from _report import finish
+from _two_ways import measure, pairs
 
-from edgesearch.objectives import DataSet
-from edgesearch.objectives.data import Split
-from edgesearch.objectives.training import Recipe, processor_name, train
+from edgesearch.objectives.training import processor_name
 from edgesearch.search.engine import prepare_process
-from edgesearch.spaces import Student, build
 
 #: Network and batch.
 CASES = [("resnet20", 128), ("vgg_small", 256), ("mobile_small", 128), ("staged 24k2 c2x96p c2x352p c2x352p max", 512)]
-SIDE, STEPS, EPOCHS = 32, 4, 4
 
 
-def measure(name: str, batch: int, keeps: bool, threads: int) -> dict[str, float]:
-    """One training in this process: images a second of its best epoch, and bytes at its peak."""
+def prepared(keeps: bool, threads: int) -> None:
     if keeps:
         prepare_process(threads)
     else:
         torch.set_num_threads(threads)
-    dice = np.random.default_rng(0)
-    images = dice.integers(0, 256, (STEPS * batch, SIDE, SIDE, 3), dtype=np.uint8)
-    split = Split(images, np.arange(STEPS * batch) % 10)
-    few = Split(images[:64], split.labels[:64])
-    data = DataSet("noise", tuple("0123456789"), 3, (SIDE, SIDE), split, few, few, few, "", {})
-    model = build(Student(architecture=name, input_size=SIDE), channels=3, classes=10)
-    recipe = Recipe(epochs=EPOCHS, batch_size=batch, optimizer="sgd", augmentation="alternate_flip")
-    training = train(model, data, recipe=recipe, input_size=SIDE, seed=0)
-    best = min(epoch.seconds for epoch in training.history)
-    return {"images_per_second": STEPS * batch / best, "peak": float(training.peak_bytes or 0)}
 
 
 def main() -> None:
@@ -53,31 +36,21 @@ def main() -> None:
     parser.add_argument("--case", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
-        print(json.dumps(measure(*json.loads(arguments.case))))
+        name, batch, keeps, threads = json.loads(arguments.case)
+        prepared(keeps, threads)
+        print(json.dumps(measure(name, batch)))
         return
-    speeds, peaks = [], []
-    for name, batch in CASES:
-        fastest, most = [0.0, 0.0], [0.0, 0.0]
-        for _ in range(arguments.rounds):
-            for keeps in (False, True):
-                command = [sys.executable, __file__, "--case", json.dumps([name, batch, keeps, arguments.threads])]
-                found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-                fastest[keeps] = max(fastest[keeps], found["images_per_second"])
-                most[keeps] = max(most[keeps], found["peak"])
-        speeds.append(fastest[True] / fastest[False])
-        peaks.append(most[True] / most[False])
-        print(
-            f"{name}, batches of {batch}: {fastest[False]:.0f} images/s, {fastest[True]:.0f} where memory is kept "
-            f"({speeds[-1]:.2f}); {most[False] / 1e6:.0f} and {most[True] / 1e6:.0f} MB",
-            flush=True,
-        )
+    found = []
+    for pair in pairs(__file__, CASES, rounds=arguments.rounds, threads=arguments.threads):
+        found.append(pair)
+        print(pair.line("memory is kept"), flush=True)
     finish(
         {
             "benchmark": "kept_memory",
-            "speed_ratio": round(geometric_mean(speeds), 2),
-            "least_speed_ratio": round(min(speeds), 2),
-            "peak_ratio": round(geometric_mean(peaks), 2),
-            "most_peak_ratio": round(max(peaks), 2),
+            "speed_ratio": round(geometric_mean(pair.gain for pair in found), 2),
+            "least_speed_ratio": round(min(pair.gain for pair in found), 2),
+            "peak_ratio": round(geometric_mean(pair.growth for pair in found), 2),
+            "most_peak_ratio": round(max(pair.growth for pair in found), 2),
             "device": processor_name(torch.device("cpu")),
             "threads": arguments.threads,
         }

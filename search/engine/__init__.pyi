@@ -21,6 +21,7 @@ from ._ray import RayPool as RayPool
 from ._rejections import Rejections as Rejections
 from ._retries import failed_candidates as failed_candidates
 from ._retries import form as form
+from ._samplers import READ_BY as READ_BY
 from ._samplers import Maker as Maker
 from ._samplers import samplers as samplers
 from ._scoring import Scoring as Scoring

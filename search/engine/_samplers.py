@@ -43,6 +43,8 @@ samplers.add("gp", lambda search, seed: GPSampler(seed=seed, n_startup_trials=se
 samplers.add("random", lambda search, seed: RandomSampler(seed=seed, **search.sampler_options))
 #: These only search the parameters that all trials have, and would find none with a trial that has no parameters.
 _NEED_PARAMETERS = (GPSampler, NSGAIISampler, NSGAIIISampler)
+#: Settings of a study that some samplers read.
+READ_BY = {"startup_trials": ("tpe", "gp"), "population": ("nsga2", "nsga3")}
 #: Options of Optuna's samplers that settings of a study stand for.
 _OF_THE_STUDY = {"seed": "`seed`", "n_startup_trials": "search.startup_trials", "population_size": "search.population"}
 #: Trials that a sampler is tried with before the study starts.

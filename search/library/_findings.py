@@ -5,7 +5,8 @@ from __future__ import annotations
 from edgesearch.board_eval import DEFAULT_TARGET, Target, duplicate_images, lower, preflight
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import DataSet, likely_normalisation_warning, load_data, normalisation_warning, prepare
-from edgesearch.search.study import StudyFile
+from edgesearch.search.engine import READ_BY
+from edgesearch.search.study import SearchSettings, StudyFile
 from edgesearch.spaces import Student, build, unused_choices
 
 #: Calibration images that are looked at.
@@ -49,7 +50,23 @@ def _without_effect(settings: StudyFile) -> list[str]:
             f"nothing is measured on {', '.join(settings.boards)}, since the score is simulated; score = 'board', or "
             "--score board, has them measure"
         )
-    return found
+    return [*found, *_unsearched(settings)]
+
+
+def _unsearched(settings: StudyFile) -> list[str]:
+    """What [search] says to a sampler that does not read it, or of a study that searches nothing."""
+    search, usual = settings.search, SearchSettings()
+    if settings.space is None:
+        changed = [name for name in SearchSettings.model_fields if getattr(search, name) != getattr(usual, name)]
+        what = ", ".join(f"search.{name}" for name in changed)
+        named = f"its {len(settings.candidates)} [[candidates]] are all that the study tries"
+        return [f"{what} decides nothing: there is no [space], and {named}"] if changed else []
+    return [
+        f"search.{name} is {getattr(search, name)}, which the samplers {' and '.join(readers)} read, "
+        f"and {search.sampler!r} does not"
+        for name, readers in READ_BY.items()
+        if getattr(search, name) != getattr(usual, name) and search.sampler not in readers
+    ]
 
 
 def normalisation_findings(student: Student, settings: StudyFile, data: DataSet) -> list[str]:

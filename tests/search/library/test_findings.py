@@ -49,6 +49,21 @@ def test_what_a_study_says_and_nothing_reads_is_told(data: DataSet) -> None:
     assert not any("lab" in sentence or "[space]" in sentence for sentence in study_findings(measured, data))
 
 
+def test_what_search_says_and_the_sampler_does_not_read_is_told(data: DataSet) -> None:
+    asked = "[search]\nstartup_trials = 4\npopulation = 6\n"
+    found = study_findings(study('"cnn_tiny"', asked), data)
+    assert "note: search.population is 6, which the samplers nsga2 and nsga3 read, and 'tpe' does not" in found
+    assert not any("startup_trials" in sentence for sentence in found)
+    found = study_findings(study('"cnn_tiny"', asked + 'sampler = "random"\n'), data)
+    assert sum(sentence.startswith("note: search.") for sentence in found) == 2
+    alone = 'name = "s"\n[search]\ntrials = 20\n[[candidates]]\nstudent = { architecture = "cnn_tiny", input_size = 32 }\n'
+    found = study_findings(parse_study(alone.encode(), where="a test", folder=Path.cwd()), data)
+    assert (
+        "note: search.trials decides nothing: there is no [space], and its 1 [[candidates]] are all that the study tries"
+        in found
+    )
+
+
 @pytest.mark.parametrize("name", bundled_studies())
 def test_every_choice_of_the_bundled_studies_decides_something(name: str) -> None:
     space = load_study(name).space
