@@ -13,7 +13,7 @@ from edgesearch.board_eval import Compiler, Dpu, Fingerprint, Graph, find_board,
 from edgesearch.board_eval.runner import CPP_NAME, PYTHON_NAME, runner_cpp_source, runner_source
 from edgesearch.errors import StudyError, ToolchainError
 from edgesearch.files import parse_json
-from edgesearch.objectives import ArtifactStore, DataSet, Stage, load_graph
+from edgesearch.objectives import Artifact, ArtifactStore, DataSet, Stage, load_graph
 from edgesearch.search.export._artifacts import float_artifact, stored_artifact
 from edgesearch.search.export._compiled import CompiledFile, CompileJob, no_file, write_compiled, write_vitis_compiled
 from edgesearch.search.export._golden import write_golden
@@ -40,7 +40,7 @@ def export_trial(
     output: Path,
     *,
     compiler: Compiler = "edgesearch",
-    compiled: Stage | None = None,
+    compiled: Callable[[Artifact], Stage | None] | None = None,
     test_accuracy: float | None = None,
     note: Callable[[str], object] | None = None,
 ) -> Path:
@@ -48,12 +48,13 @@ def export_trial(
 
     Nothing else is: a folder there that is another study's, or has files that no export wrote, is refused with StudyError.
 
-    `compiled` is the stage that makes its file for the board, where there is one. `note` is told what is missing where Vitis
-    AI is to compile and cannot: the files are then written without the compiled one. Returns the folder. Raises StudyError when
-    the trial is not COMPLETE, when the store no longer has its networks, and when the folder cannot be written; CompileError
-    when the network cannot be compiled.
+    `compiled` says of the quantized network's artifact which stage makes its file for the board, if one does. `note` is told
+    what is missing where Vitis AI is to compile and cannot: the files are then written without the compiled one. Returns the
+    folder. Raises StudyError when the trial is not COMPLETE, when the store no longer has its networks, and when the folder
+    cannot be written; CompileError when the network cannot be compiled.
     """
-    graph = load_graph(stored_artifact(store, record, "quantized"))
+    network = stored_artifact(store, record, "quantized")
+    graph = load_graph(network)
     board = find_board(settings.board, folder=settings.folder, compiler=compiler, allow=settings.allow)
     target = output / f"trial-{record.number:04d}"
     temporary = output / f".{target.name}-{uuid.uuid4().hex[:8]}"
@@ -66,8 +67,8 @@ def export_trial(
             compiler = "vai"  # this program has no compiler for a target of the user's own
         if record.candidate.deployable:
             write_golden(graph, data, temporary)
-            key = record.artifacts["quantized"]
-            job = CompileJob(temporary, model_name(record), graph, board, data, store, compiled, key)
+            stage = None if compiled is None else compiled(network)
+            job = CompileJob(temporary, model_name(record), graph, board, data, store, stage, network.key)
             try:
                 file = _write_compiled(job, compiler, settings)
             except ToolchainError as error:

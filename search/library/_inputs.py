@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgesearch.board_eval import BOARDS, Board, BoardPool, find_board, find_compiler
 from edgesearch.board_eval.targets import profile_names
 from edgesearch.errors import EdgesearchError, PluginError, SpaceError, StudyError, ToolchainError, TrainingError
-from edgesearch.objectives import Conditions, DataSet, Estimator, Stage, check_outputs, load_data, plan
+from edgesearch.objectives import Artifact, Conditions, DataSet, Estimator, Stage, check_outputs, load_data, plan
 from edgesearch.objectives.data import BUILT_IN, DATA_SOURCES
 from edgesearch.objectives.pruning import PRUNERS
 from edgesearch.objectives.quantization import QUANTIZERS
@@ -66,6 +66,11 @@ class Inputs:
     def compiled(self, candidate: Candidate) -> Stage | None:
         """The stage that makes the candidate's file for the board; None where no compiler that is there makes it."""
         return self.plan(candidate, last="compiled") if self.conditions.compiles(candidate) else None
+
+    def compiled_from(self, network: Artifact, candidate: Candidate) -> Stage | None:
+        """As `compiled`, on as many threads as the candidate's quantized network was made with."""
+        conditions = replace(self.conditions, threads=int(network.recipe.get("threads", 1)))
+        return replace(self, conditions=conditions).compiled(candidate)
 
     def complete(self, candidate: Candidate) -> Candidate:
         """The candidate with checksums of its files, what is left to the DPU filled in, and what has no effect left out."""

@@ -360,7 +360,7 @@ class Study:
             self._store(),
             output,
             compiler=compiler or self.settings.compiler,
-            compiled=inputs.compiled(record.candidate),
+            compiled=lambda network: inputs.compiled_from(network, record.candidate),
             test_accuracy=self.view().test_accuracy.get(record.number),
             note=note,
         )

@@ -109,6 +109,15 @@ def test_the_front_is_compiled_when_a_study_ends_and_exported_from_the_store(tin
         assert manifest["compiled"]["sha256"] == artifact.figures["sha256"]
 
 
+def test_a_study_of_several_threads_is_exported_from_the_store_too(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Study.open(tiny_file, tmp_path, threads=2).optimize(1, workers=0)
+    monkeypatch.setattr(_compiled, "compile_xmodel", pytest.fail)
+    loaded = Study.load("tiny", tmp_path)
+    assert manifest_of(loaded.record(0).export(tmp_path / "deploy"))["compiled"] is not None
+
+
 @pytest.mark.usefixtures("no_vitis")
 def test_with_amds_compiler_the_manifest_has_its_line_and_no_file_is_compiled(tiny: Study, tmp_path: Path) -> None:
     folder = tiny.record(0).export(tmp_path, compiler="vai")
