@@ -17,7 +17,7 @@ from edgesearch.spaces._identity import digest, identity
 from edgesearch.spaces._presets import PRESETS, find_staged, known_as
 from edgesearch.spaces._pruning import Pruning
 from edgesearch.spaces._settings import Settings
-from edgesearch.spaces._staged import Staged
+from edgesearch.spaces._staged import MOST_CHANNELS, Staged
 from edgesearch.spaces._validation import explain, name_or_path
 
 DEPLOYABLE_BITS = 8
@@ -81,6 +81,12 @@ class Student(Settings):
             )
         if self.parameters and ":" not in self.architecture:
             raise ValueError(f"{self.architecture} takes no parameters of its own; a network by import path may")
+        family = self.staged or find_staged(self.architecture)
+        if family is not None and (widest := family.scaled(self.width).widest) > MOST_CHANNELS:
+            raise ValueError(
+                f"width = {self.width:g} makes a stage or stem {widest:,} channels wide, and the most are {MOST_CHANNELS:,}; "
+                "give a smaller one"
+            )
         return self
 
     @property

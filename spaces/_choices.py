@@ -29,6 +29,7 @@ __all__ = [
     "choices_of",
     "draw",
     "least",
+    "most",
     "pick",
 ]
 
@@ -62,16 +63,18 @@ class Range(Settings):
         return self
 
     def suggest(self, trial: Suggester, name: str) -> float:
-        """A number of the range, rounded to nine digits so that equal steps are equal numbers."""
-        value = round(float(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)), 9)
-        return min(max(value, self.low), self.high)
+        """A number of the range, rounded to nine digits (of small numbers significant ones): equal steps are equal numbers."""
+        value = float(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log))
+        unit = abs(value) if self.step is None else self.step
+        digits = 9 if unit == 0 else max(9, 8 - math.floor(math.log10(unit)))
+        return min(max(round(value, digits), self.low), self.high)
 
     @property
     def size(self) -> float:
         """How many different values there are."""
         if self.step is None and self.low < self.high:
             return math.inf
-        return 1 + round((self.high - self.low) / (self.step or 1.0))
+        return 1 + math.floor((self.high - self.low) / (self.step or 1.0) + 1e-9)  # the last step may end below `high`
 
     @property
     def is_whole(self) -> bool:
@@ -134,6 +137,11 @@ def least(choices: Range | Sequence[Any]) -> Any:
     if isinstance(choices, Range):
         return choices.low
     return min(choices) if all(isinstance(value, int | float) for value in choices) else choices[0]
+
+
+def most(choices: Range | Sequence[float]) -> float:
+    """The largest number."""
+    return choices.high if isinstance(choices, Range) else max(choices)
 
 
 def draw(parameters: Mapping[str, Parameter], trial: Suggester, called: Callable[[str], str]) -> dict[str, Value]:

@@ -35,6 +35,7 @@ from edgesearch.spaces._choices import (
     choices_of,
     draw,
     least,
+    most,
     pick,
 )
 from edgesearch.spaces._pruning import Pruning
@@ -152,6 +153,9 @@ class Space(Settings):
         for student, override in self.student.items():
             for name in ("input_size",) if isinstance(override, StagedChoices) else _SETTINGS_OF[Student]:
                 check_values(Student, name, getattr(override, name), f"student.{student}.{name}")
+        for student in self.students:
+            if student != STAGED:  # a family's own table says how wide its stages are
+                _valid(Student, architecture=student, width=most(self.choices(student, "width")))
         return self
 
     def resolved(self, *, channel_parallel: int) -> Space:

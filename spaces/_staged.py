@@ -25,6 +25,7 @@ from edgesearch.spaces._settings import Settings
 from edgesearch.spaces._validation import explain
 
 __all__ = [
+    "MOST_CHANNELS",
     "MOST_STAGES",
     "STEMS",
     "Block",
@@ -72,6 +73,8 @@ _STAGE = re.compile(r"([crbif])(\d+)x(\d+)(?:e(\d+))?(?:k(\d+))?(/2|p)?")
 _HEAD = re.compile(r"h(\d+)")
 _ROUND_TO = 8
 MOST_STAGES = 4
+#: Of a stage or a stem.
+MOST_CHANNELS = 2048
 
 
 def scaled(width: int, factor: float) -> int:
@@ -88,7 +91,7 @@ class Stage(Settings):
 
     depth: int = Field(default=1, ge=1, le=64)
     #: Channels. The DPU computes in steps of its channel parallel (16 on a B4096): others cost as much as the next multiple.
-    width: int = Field(ge=4, le=2048)
+    width: int = Field(ge=4, le=MOST_CHANNELS)
     block: Block = "residual"
     #: Inverted blocks only: channels of the depthwise convolution for each channel that the block reads.
     expansion: int = Field(default=4, ge=1, le=8)
@@ -121,7 +124,7 @@ class Staged(Settings):
 
     stem: Stem = "3x3"
     #: Channels of the stem; None: as many as the first stage has.
-    stem_width: int | None = Field(default=None, ge=4, le=2048)
+    stem_width: int | None = Field(default=None, ge=4, le=MOST_CHANNELS)
     stages: tuple[Stage, ...]
     #: Over the whole image before the logits.
     pooling: Pooling = "average"
@@ -183,6 +186,11 @@ class Staged(Settings):
         stages = tuple(stage.model_copy(update={"width": scaled(stage.width, factor)}) for stage in self.stages)
         stem = None if self.stem_width is None else scaled(self.stem_width, factor)
         return self.model_copy(update={"stages": stages, "stem_width": stem})
+
+    @property
+    def widest(self) -> int:
+        """Channels of the widest of its stages and its stem."""
+        return max(self.stem_width or 0, *(stage.width for stage in self.stages))
 
     def canonical(self, input_size: int) -> Staged:
         """The same network for square images of `input_size` pixels, settings without effect at their defaults.

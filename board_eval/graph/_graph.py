@@ -273,7 +273,12 @@ def node_parameters(node: Node, input_shapes: list[Shape]) -> int:
 
 
 def window_output(size: int, pad: int, kernel: int, stride: int, dilation: int = 1, *, ceil: bool = False) -> int:
-    """Output length of a sliding window over `size` elements with `pad` elements added in all."""
+    """Output length of a sliding window over `size` elements with `pad` elements added in all.
+
+    Raises GraphError for a kernel or a stride below 1.
+    """
+    if stride < 1 or kernel < 1:
+        raise GraphError(f"a window of {kernel} pixels that moves by {stride}; both are at least 1")
     span = size + pad - ((kernel - 1) * dilation + 1)
     return (-(-span // stride) if ceil else span // stride) + 1
 

@@ -42,7 +42,7 @@ class Layers(Windows):
         height, width, channels = self.image(source)
         if channels != module.in_channels:
             raise Unsupported(f"expects {module.in_channels} channels, is given {channels}")
-        if module.padding_mode != "zeros":
+        if module.padding_mode != "zeros" and any(module._reversed_padding_repeated_twice):
             raise Unsupported(f"padding mode {module.padding_mode!r}; the DPU pads with zeros; use padding_mode='zeros'")
         kernel, stride, dilation = pair(module.kernel_size), pair(module.stride), pair(module.dilation)
         padding = padding_of(module.padding, kernel, dilation)

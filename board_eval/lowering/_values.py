@@ -97,8 +97,8 @@ class Values:
         """Nndct's name: class path of the module, then `ret` and a number."""
         if at.op == "placeholder":
             return sanitize(f"{self.name}::input_0")
-        stack = list(at.meta.get("nn_module_stack", {}))
-        path = str(at.target) if at.op == "call_module" else (stack[-1] if stack else "")
+        stack = list(at.meta.get("nn_module_stack", {}).values())  # its keys tell calls of one module apart
+        path = str(at.target) if at.op == "call_module" else (str(stack[-1][0]) if stack else "")
         parts, prefix = [self.name], ""
         for part in path.split(".") if path else ():
             prefix = f"{prefix}.{part}" if prefix else part

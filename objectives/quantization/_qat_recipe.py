@@ -25,6 +25,11 @@ class QatRecipe(Recipe):
     stage_lrs: Annotated[tuple[Annotated[float, Field(ge=0, le=1000)], ...], Field(min_length=1)] = (1.0,)
     mixed_precision: Literal["auto", "off", "bf16"] = "auto"
 
+    @property
+    def may_use_bfloat16(self) -> bool:
+        """Never."""
+        return False
+
     @model_validator(mode="after")
     def _fits_integers(self) -> QatRecipe:
         if self.small_epochs:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from edgesearch.errors import StoreError
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.training import FEATURES_VERSION, Recipe, optimizer_version
+from edgesearch.objectives.training import BFLOAT16_VERSION, FEATURES_VERSION, Recipe, optimizer_version
 from edgesearch.plugins import Registry
 from edgesearch.spaces import Distillation, Settings
 
@@ -69,21 +69,24 @@ def _no_images(settings: Any, data: Any) -> float:
 class TrainedSettings(Settings):
     """Settings of a stage that trains, by `recipe` where it has one, with a teacher where `distillation` says so.
 
-    optimizer_version, features_version: of the code of the recipe's optimizer, and of the one that finds the feature maps which
-    are compared. A plan fills them in: a result has another key once the code that it needs makes another one, and the others
-    keep theirs.
+    optimizer_version, features_version, bfloat16_version: of the code of the recipe's optimizer, of the one that finds the
+    feature maps which are compared, and of the way in which trainings in bfloat16 are computed. A plan fills them in: a result
+    has another key once the code that it needs makes another one, and the others keep theirs.
     """
 
     recipe: Recipe | None = None
     distillation: Distillation = Distillation()
     optimizer_version: int = 1
     features_version: int = 1
+    bfloat16_version: int = 1
 
     def with_versions(self, *, compares: bool) -> Self:
         """The settings with the versions of what they need. `compares`: a teacher is there whose maps can be compared."""
         needed: dict[str, int] = {}
         if self.recipe is not None:
             needed["optimizer_version"] = optimizer_version(self.recipe)
+            if self.recipe.may_use_bfloat16:
+                needed["bfloat16_version"] = BFLOAT16_VERSION
         if compares and self.distillation.kind == "intermediate":
             needed["features_version"] = FEATURES_VERSION
         return self.model_copy(update=needed)

@@ -58,7 +58,7 @@ def whiten(model: nn.Module, data: DataSet, size: tuple[int, int]) -> bool:
     directions = directions * largest.sign()
     scaled = (directions / (variances.clamp_min(0) + _FLOOR * variances[-1]).sqrt()).T.flip(0)  # a row is a kernel
     paired = torch.stack([scaled, -scaled], 1).flatten(0, 1)[: len(layer.weight)]
-    rest = F.normalize(layer.weight.flatten(1)[len(paired) :].double(), dim=1) @ scaled
+    rest = F.normalize(layer.weight.flatten(1)[len(paired) :].double().cpu(), dim=1) @ scaled
     layer.weight.copy_(torch.cat([paired, rest]).view_as(layer.weight))
     layer.weight.requires_grad_(False)
     return True

@@ -20,7 +20,10 @@ from torch.overrides import TorchFunctionMode
 from edgesearch.objectives.training._device import processor_has_tiles
 from edgesearch.objectives.training._side_by_side import side_by_side
 
-__all__ = ["safe_convolutions", "same_every_time"]
+__all__ = ["BFLOAT16_VERSION", "safe_convolutions", "same_every_time"]
+
+#: Raised by one whenever trainings in bfloat16 are computed with other sums, so that results end in other last digits.
+BFLOAT16_VERSION = 2  # 1: each image's small maps alone
 
 #: From this many input channels on, the kernel keeps to its memory: where several threads share it, and on one without AVX-512.
 _SAFE_CHANNELS, _SAFE_ALONE = 16, 8

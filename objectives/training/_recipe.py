@@ -62,6 +62,11 @@ class Recipe(Settings):
     identity: bool = False
     mixed_precision: Literal["auto", "off", "bf16"] = "auto"
 
+    @property
+    def may_use_bfloat16(self) -> bool:
+        """Whether there are networks and machines on which it is computed in bfloat16."""
+        return self.mixed_precision != "off"
+
     @model_validator(mode="before")
     @classmethod
     def _usual_decay(cls, given: Any) -> Any:

@@ -50,7 +50,8 @@ def side_by_side(
     given = (images, weight) if bias is None else (images, weight, bias)
     images, weight, *rest = (tensor.to(torch.bfloat16) for tensor in given)
     result: Tensor = _Beside.apply(images, weight, rest[0] if rest else None, padding)  # type: ignore[no-untyped-call]
-    return result
+    is_plain = not any(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in given[:2])
+    return result.contiguous() if is_plain else result  # as torch lays its answer out: a network may view it as rows
 
 
 class _Beside(torch.autograd.Function):
@@ -110,4 +111,4 @@ def _parted(rows: Tensor, count: int, width: int, gap: int) -> Tensor:
     """The images (N, C, H, W) of rows, channels last."""
     _, channels, height, _ = rows.shape
     apart = rows.permute(0, 2, 3, 1).reshape(len(rows), height, -1, width + gap, channels)[..., :width, :]
-    return apart.transpose(1, 2).flatten(0, 1)[:count].permute(0, 3, 1, 2)
+    return apart.transpose(1, 2).flatten(0, 1)[:count].contiguous().permute(0, 3, 1, 2)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from edgesearch.board_eval import (
     MODELLED,
@@ -136,7 +137,7 @@ def _print(graph: Graph, profile: BoardProfile, timing: Timing, findings: list[F
         kind = type(node).__name__.lower() + (
             f" + {activation}" if activation != "none" and not isinstance(node, Activation) else ""
         )
-        table.add_row(node.name, kind, " x ".join(map(str, node.shape)))
+        table.add_row(Text(node.name), kind, " x ".join(map(str, node.shape)))
     console.print(table)
     click.echo(
         f"{graph.name}: every operation runs on the DPU. {graph.macs / 1e6:,.1f} million MACs, {graph.parameters:,} parameters"

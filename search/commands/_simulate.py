@@ -135,7 +135,7 @@ def _side(square: Any) -> int | None:
 
 def _manifest(xmodel: Path) -> Path:
     """The manifest beside the xmodel; that of an export lies beside the folder of its compiled file."""
-    beside, above = xmodel.with_name("manifest.json"), xmodel.resolve().parent.with_name("manifest.json")
+    beside, above = xmodel.with_name("manifest.json"), xmodel.resolve().parent.parent / "manifest.json"
     return above if above.is_file() and not beside.is_file() else beside
 
 

@@ -110,7 +110,7 @@ class LiveProgress:
         for heading in ("accuracy", "FPS", "trial", "candidate"):
             table.add_column(heading, justify="left" if heading == "candidate" else "right")
         for accuracy, fps, number, candidate in sorted(self._best, key=lambda b: -b[0])[:12]:
-            table.add_row(f"{accuracy:.2%}", f"{fps:,.0f}", str(number), str(candidate))
+            table.add_row(f"{accuracy:.2%}", f"{fps:,.0f}", str(number), Text(str(candidate)))
         bar_width = 30
         filled = round(bar_width * self._done / max(self._wanted, 1))
         lines: list[Any] = [

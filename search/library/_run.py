@@ -169,7 +169,7 @@ def run_study(
                 summary = engine.run(_with_retries(settings, study, trials) if retry_failed else trials)
                 runner = _stage_runner(settings, store, pool, logs, progress)
                 ledger = Ledger(study, lease, say=progress.note)
-                _test_chosen(inputs, study, runner, ledger)
+                _test_chosen(inputs, study, runner, ledger, progress)
                 view = ledger.patiently(lambda: read_study(study))
                 _compile_front(inputs, view, runner, progress)
     return summary, view
@@ -239,7 +239,7 @@ def _key(inputs: Inputs, record: Record) -> str:
 _TESTED = ("test_accuracy", "float_test_accuracy")
 
 
-def _test_chosen(inputs: Inputs, study: optuna.Study, runner: StageRunner, ledger: Ledger) -> None:
+def _test_chosen(inputs: Inputs, study: optuna.Study, runner: StageRunner, ledger: Ledger, progress: Progress) -> None:
     """Measure on the test images, the one time that these are read: the front's members.
 
     Where the study names all its candidates nothing is chosen by a search, and all of them are measured.
@@ -251,7 +251,9 @@ def _test_chosen(inputs: Inputs, study: optuna.Study, runner: StageRunner, ledge
         number, quantized = str(record.number), inputs.plan(record.candidate, last="quantized")
         if any(number not in accuracies for accuracies in known.values()) and runner.artifact(quantized) is not None:
             stages[number] = inputs.plan(record.candidate, last="tested")
-    run_stages(runner, stages.values())
+    for end in run_stages(runner, stages.values()):
+        if end.failure is not None:
+            progress.note(f"a trial has no accuracy on the test images: {end.failure}")
     for number, stage in stages.items():
         tested = runner.artifact(stage)
         if tested is not None:

@@ -287,7 +287,7 @@ def _check_numbers(samples: int, confirm: int, workers: int | None, seconds: flo
     for name, value, least in (("samples", samples, 1), ("workers", workers, 1), ("confirm", confirm, 0)):
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
             raise StudyError(f"{name} is {value}; expected {least} or more")
-    if seconds is not None and seconds <= 0:
+    if seconds is not None and not seconds > 0:
         raise StudyError(f"the time for the search is {seconds:g} s; expected more than 0")
 
 

@@ -300,7 +300,7 @@ def _validate(tables: Mapping[str, Any], *, where: str, folder: Path) -> StudyFi
 def _anchor_paths(tables: dict[str, Any], where: str, folder: Path) -> None:
     def anchor(table: Any, key: str) -> None:
         value = table.get(key) if isinstance(table, dict) else None
-        if isinstance(value, str) and value not in ("", "imagenet"):
+        if isinstance(value, str) and value and not (key == "weights" and value == "imagenet"):
             table[key] = str(folder / expanded(value, f"{where}: {key}", SpaceError))
             if not is_utf8(table[key]):  # it is stored
                 raise SpaceError(f"{where}: {key} leads to {table[key]!r}, a path that is not UTF-8; move the study elsewhere")

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edgesearch.spaces import Space
+from edgesearch.errors import SettingsError
+from edgesearch.spaces import Space, Student
+from edgesearch.spaces._choices import Range
 
 
 class Dice:
@@ -28,6 +30,41 @@ class Dice:
         steps = round((high - low) / step) if step else 0
         self.asked[name] = low + step * self.random.randint(0, steps) if step else self.random.uniform(low, high)
         return float(self.asked[name])
+
+
+class Exactly:
+    """A suggester that gives one number."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return choices[0]
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        return self.value
+
+
+@pytest.mark.parametrize("value", [3e-11, 2.5e-7, 0.123456789, 0.30000000000000004])
+def test_a_number_of_a_range_is_the_one_that_was_drawn(value: float) -> None:
+    found = Range(low=1e-12, high=1.0, log=True).suggest(Exactly(value), "eps")
+    assert found == pytest.approx(value, rel=1e-8)
+
+
+def test_a_range_has_no_values_beyond_its_last_whole_step() -> None:
+    assert Range(low=0.25, high=0.9, step=0.25).size == 3
+    assert Range(low=0.1, high=0.7, step=0.1).size == 7  # though 0.6 / 0.1 is a little less than 6
+    assert Range(low=0.5, high=0.5, step=0.25).size == 1
+
+
+def test_a_width_that_makes_a_staged_network_too_wide_is_refused() -> None:
+    name = "staged 64 r1x1024 r1x1024/2"
+    with pytest.raises(SettingsError, match="width = 4 makes a stage or stem 4,096 channels wide, and the most are 2,048"):
+        Student(architecture=name, width=4.0)
+    for width in ([1.0, 4.0], {"low": 1.0, "high": 4.0, "step": 1.0}):
+        with pytest.raises(ValidationError, match="width = 4 makes a stage or stem"):
+            Space.model_validate({"students": [name], "width": width})
+    assert Student(architecture=name, width=2.0).canonical().staged is not None
 
 
 FULL = Space.model_validate(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from edgesearch.objectives.stages._context import Context, weights_of
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Parts, Result, StageSpec, TrainedSettings
@@ -16,6 +18,10 @@ class TeacherSettings(TrainedSettings):
     student: Student
     recipe: Recipe = Recipe()
     trained: bool = False
+
+    def with_versions(self, *, compares: bool) -> Self:
+        """What is not trained here needs no code of trainings."""
+        return self if self.trained else super().with_versions(compares=compares)
 
 
 def _place(plan: Plan) -> Stage | None:

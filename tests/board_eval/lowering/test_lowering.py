@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from edgesearch.board_eval.execution._execute import run_float
@@ -18,7 +18,7 @@ from edgesearch.board_eval.graph._names import op_names
 from edgesearch.board_eval.lowering._trace import lower, lower_with_sources
 from edgesearch.board_eval.targets import Dpu
 from edgesearch.board_eval.xmodel._wire import graph_message
-from edgesearch.errors import GraphError, LoweringError, TargetError
+from edgesearch.errors import EdgesearchError, GraphError, LoweringError, TargetError
 
 
 def kinds(graph: Graph) -> list[str]:
@@ -269,6 +269,40 @@ def test_one_layer_used_twice_becomes_two_nodes() -> None:
     conv = nn.Conv2d(3, 3, 3, padding=1)
     graph = assert_computes_the_same(nn.Sequential(conv, nn.ReLU(), conv))
     assert len({name for names in op_names(graph).values() for name in names}) == sum(map(len, op_names(graph).values()))
+
+
+class _Sum(nn.Module):
+    """An operation by function, in a module that several places share."""
+
+    def __init__(self, shared: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second, self.shared = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1), shared
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shared(x, self.first(x))
+        return self.shared(x, self.second(x))
+
+
+class _Add(nn.Module):
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return F.relu(a + b)
+
+
+def test_a_module_that_adds_may_be_called_at_several_places() -> None:
+    graph = assert_computes_the_same(_Sum(_Add()))
+    assert sum(isinstance(node, Add) for node in graph) == 2
+
+
+def test_a_padding_mode_without_padding_says_nothing() -> None:
+    assert_computes_the_same(nn.Conv2d(3, 4, 1, padding_mode="reflect"))
+    with pytest.raises(LoweringError, match="padding mode 'reflect'"):
+        lower(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), (3, 8, 8))
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(3, 8, 3, stride=0), nn.AvgPool2d(2, stride=0), nn.AvgPool2d(0, 1)])
+def test_windows_that_do_not_move_are_refused(layer: nn.Module) -> None:
+    with pytest.raises(EdgesearchError, match=r"a window of \d pixels that moves by \d; both are at least 1"):
+        lower(nn.Sequential(layer), (3, 8, 8))
 
 
 # -- weights that a hook computes

@@ -23,7 +23,7 @@ from edgesearch.objectives import (
     plan,
     stage_specs,
 )
-from edgesearch.objectives.training import FEATURES_VERSION, Recipe
+from edgesearch.objectives.training import BFLOAT16_VERSION, FEATURES_VERSION, Recipe
 from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student
 
 STUDENT = Student(architecture="cnn_tiny", input_size=16)
@@ -210,7 +210,8 @@ def test_settings_at_their_defaults_are_in_no_key() -> None:
         settings = stage_specs().find(stage.kind).settings_of(stage)
         assert stage.parameters == settings.model_dump(mode="json", exclude_defaults=True)
     plain = chain(Candidate(student=Student(architecture="cnn_tiny")), conditions=Conditions(CONDITIONS.data, bfloat16=True))
-    assert plain["student"].parameters == {"student": {"architecture": "cnn_tiny"}, "recipe": {"augmentation": "none"}}
+    expected = {"student": {"architecture": "cnn_tiny"}, "recipe": {"augmentation": "none"}}
+    assert plain["student"].parameters == expected | {"bfloat16_version": BFLOAT16_VERSION}
     assert "threads" not in plain["student"].recipe()
 
 
@@ -227,6 +228,12 @@ def test_the_version_of_an_optimizer_is_in_the_keys_of_what_it_trains() -> None:
     weights = TEACHER.model_copy(update={"weights": "a.npz"})
     given = Pipeline(teacher=Teacher(student=weights, trained=True, recipe=Recipe(optimizer="muon")))
     assert chain(EVERYTHING, given)["teacher"].parameters.keys() == {"student", "trained"}
+
+
+def test_the_version_of_bfloat16_is_in_the_keys_of_what_may_be_trained_in_it() -> None:
+    for bfloat16, kinds in ((True, {"teacher", "student", "pruned"}), (False, set())):
+        stages = chain(EVERYTHING, conditions=Conditions(CONDITIONS.data, bfloat16=bfloat16))
+        assert {kind for kind, stage in stages.items() if stage.parameters.get("bfloat16_version")} == kinds
 
 
 def test_the_version_of_feature_maps_is_in_the_keys_of_what_is_trained_by_them() -> None:

@@ -127,3 +127,14 @@ def test_a_step_under_autocast_has_gradients_of_the_weights_own_precision() -> N
         assert wanted is not None
         assert parameter.grad.dtype == torch.float32
         assert (parameter.grad - wanted).norm() < 0.02 * wanted.norm()
+
+
+def test_a_network_that_views_its_maps_as_rows_finds_them_as_torch_lays_them() -> None:
+    layer, images = torch.nn.Conv2d(64, 64, 3, padding=1), torch.randn(4, 64, 6, 6)
+    with torch.autocast("cpu", torch.bfloat16), safe_convolutions():
+        answer = layer(images)
+        lasting = layer(images.to(memory_format=torch.channels_last))
+    assert answer.is_contiguous()
+    assert answer.view(4, -1).shape == (4, 64 * 36)
+    assert lasting.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(answer, lasting)
