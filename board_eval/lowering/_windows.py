@@ -189,9 +189,9 @@ def padding_of(value: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -
 
 def _pool_output(length: int, padding: int, kernel: int, stride: int, *, ceil: bool, average: bool) -> int:
     """Output length of a pool in one direction; raises Unsupported where torch and the DPU would differ."""
-    if length + 2 * padding < kernel:
-        raise Unsupported(f"a kernel of {kernel} on an input of {length}")
     n = window_output(length, 2 * padding, kernel, stride, ceil=ceil)
+    if n < 1 or (length + 2 * padding < kernel and not ceil):
+        raise Unsupported(f"a kernel of {kernel} on an input of {length}")
     if ceil and (n - 1) * stride >= length + padding:
         raise Unsupported("ceil_mode with a last window outside the image, which torch drops and the DPU keeps")
     if ceil and average and (n - 1) * stride + kernel > length + 2 * padding:

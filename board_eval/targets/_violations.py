@@ -152,7 +152,9 @@ class _Reading:
         channels = node.shape[-1]
         if channels > self.most_outputs:
             limit = f"{self.target.name} takes at most {self.most_outputs}"
-            yield Violation(node.name, f"{channels} output channels", limit, "use fewer, or two layers and a concat")
+            is_vector = isinstance(node, Linear)
+            other = "two 1 x 1 convolutions, their concat and a flatten behind it" if is_vector else "two layers and a concat"
+            yield Violation(node.name, f"{channels} output channels", limit, f"use fewer, or {other}")
 
     def _dilation(self, node: Conv | Depthwise) -> Iterator[Violation]:
         channels, dilation = self._channels(node), max(node.dilation)

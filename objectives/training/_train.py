@@ -367,6 +367,7 @@ class _Run:
 
     def close(self) -> None:
         self.loss.close()
+        del self.recorded  # it holds this run, which would hold images and moments until Python looks for circles
         self.model.to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
 
 

@@ -332,6 +332,7 @@ cli.add_command(board)
 @click.option("--board", help="A simulated board; or a board or pool of the boards file, which must then serve.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, once all is checked.")
 @STORAGE
+@STORE
 @HOME
 def doctor(**options: Any) -> int:
     """Check this installation: packages, memory, Ray, the database, the store, Vitis AI, boards."""

@@ -28,7 +28,7 @@ _OPTIONAL = {
 }
 
 
-def doctor(*, board: str | None, study: str | None, storage: str | None, home: Path, as_json: bool) -> int:
+def doctor(*, board: str | None, study: str | None, storage: str | None, store: str | None, home: Path, as_json: bool) -> int:
     """Run every check; returns 2 when one that is needed fails, 0 otherwise."""
     place = Home(home)
     settings = StudyFile.load(study) if study is not None else None
@@ -42,7 +42,7 @@ def doctor(*, board: str | None, study: str | None, storage: str | None, home: P
         Check("vector instructions", _vectors),
         Check("home", lambda: _home(place)),
         Check("database", lambda: _database(storage or place.database)),
-        Check("store", lambda: _store(settings, place)),
+        Check("store", lambda: _store(store, settings, place)),
         Check("modelled", lambda: f"the {MODELLED}"),
         Check("board", lambda: _board(profile_of(name), None if settings is None else settings.folder)),
         *(Check(package, partial(_optional, package), needed=False) for package in _OPTIONAL),
@@ -104,9 +104,10 @@ def _home(place: Home) -> str:
     return f"{place.folder.resolve()}, {free:.0f} GiB free"
 
 
-def _store(settings: StudyFile | None, place: Home) -> str:
-    named = settings.store if settings is not None else ""
-    return str(open_store(named or place.store, folder=None if settings is None else settings.folder).location)
+def _store(store: str | None, settings: StudyFile | None, place: Home) -> str:
+    named = store or (settings.store if settings is not None else "")
+    folder = settings.folder if settings is not None and not store else None
+    return str(open_store(named or place.store, folder=folder).location)
 
 
 def _board(name: str, folder: Path | None) -> str:

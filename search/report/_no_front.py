@@ -17,6 +17,8 @@ def why_no_front(view: StudyView) -> str:
     misses = nearest_misses(view.records, view.constraints)
     if not any(counts[state] for state in _STATES if state != "RUNNING"):
         said = f"study {view.name} has no finished trial yet"
+    elif misses and any(record.is_complete and not record.violations for record in view.records):
+        said = f"no trial that the DPU runs keeps every constraint ({so_far})"
     elif misses:
         said = f"no trial keeps every constraint ({so_far})"
     elif counts["COMPLETE"]:

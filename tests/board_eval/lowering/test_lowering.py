@@ -271,6 +271,20 @@ def test_one_layer_used_twice_becomes_two_nodes() -> None:
     assert len({name for names in op_names(graph).values() for name in names}) == sum(map(len, op_names(graph).values()))
 
 
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(2, 3, 2), (1, 3, 3), (1, 2, 2), (1, 2, 1), (3, 5, 2), (2, 4, 1)])
+def test_a_map_smaller_than_a_rounded_up_pools_window_is_taken_where_torch_takes_it(
+    size: int, kernel: int, stride: int
+) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.MaxPool2d(kernel, stride, ceil_mode=True), nn.Conv2d(8, 4, 1))
+    try:
+        model(torch.zeros(1, 3, size, size))
+    except RuntimeError:
+        with pytest.raises(LoweringError, match=f"a kernel of {kernel} on an input of {size}"):
+            lower(model, (3, size, size))
+    else:
+        assert_computes_the_same(model, (3, size, size))
+
+
 class _Sum(nn.Module):
     """An operation by function, in a module that several places share."""
 

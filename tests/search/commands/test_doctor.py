@@ -122,3 +122,15 @@ def test_only_a_check_that_is_needed_fails_the_whole(capsys: pytest.CaptureFixtu
         "  FAILED   disk: no disk; buy one",
         "  ok       fine: all right",
     ]
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_the_store_is_the_one_that_studies_would_be_given(
+    by_variable: bool, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = tmp_path / "elsewhere"
+    if by_variable:
+        monkeypatch.setenv("EDGESEARCH_STORE", str(given))
+    lines = doctor("--home", tmp_path / "home", *([] if by_variable else ["--store", given]))
+    assert lines["store"] == ("ok", str(given))
+    assert not (tmp_path / "home" / "store").exists()

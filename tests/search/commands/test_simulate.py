@@ -18,12 +18,23 @@ from edgesearch.errors import DataError, XmodelError
 from edgesearch.objectives import Normalisation, prepare, quantize
 from edgesearch.objectives.data import DataSettings, load_data
 from edgesearch.objectives.data._pictures import read_picture
-from edgesearch.search.commands._simulate import simulate
+from edgesearch.search.commands._simulate import _manifest, simulate
 from edgesearch.spaces import Student, build
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 12, 12, 1), dtype=np.uint8)
 NORMALISATION = Normalisation((0.4,), (0.3,))
+
+
+def test_the_manifest_is_looked_for_beside_the_file_and_beside_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "compiled"
+    folder.mkdir()
+    assert _manifest(folder / "net.xmodel") == folder / "manifest.json"
+    (tmp_path / "manifest.json").touch()
+    assert _manifest(folder / "net.xmodel") == tmp_path / "manifest.json"
+    (folder / "manifest.json").touch()
+    assert _manifest(folder / "net.xmodel") == folder / "manifest.json"
+    assert _manifest(Path("/net.xmodel")) == Path("/manifest.json")
 
 
 @pytest.fixture(scope="module")

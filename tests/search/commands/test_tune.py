@@ -54,6 +54,7 @@ def write(folder: Path, text: str = STUDY) -> str:
         (["resnet99"], "study 'tiny' has no student 'resnet99'; expected teacher, cnn_tiny"),
         (["teacher", "--samples", "0"], "0 is not in the range x>=1"),
         (["teacher", "--minutes", "0"], "0 is not in the range x>0"),
+        (["teacher", "--minutes", "nan"], "the time for the search is nan s; expected more than 0"),
         (["teacher", "-o", "nowhere/x.toml"], "there is no folder 'nowhere'"),
         (["cnn_tiny", "--distillation", "nkd"], "'nkd' is not in the study's space"),
     ],

@@ -41,6 +41,7 @@ def view(records: Sequence[Record], **more: Any) -> StudyView:
         ([ended(0, "FAIL"), ended(1, "FAIL")], "study s has no complete trial (2 failed)"),
         ([RULED_OUT, AT_RUNG], "no trial keeps every constraint (2 stopped early)"),
         ([SLOW, RULED_OUT, ended(3, "FAIL")], "no trial keeps every constraint (1 complete, 1 stopped early, 1 failed)"),
+        ([SLOW, replace(PLAIN, number=1, deployable=False)], "no trial that the DPU runs keeps every constraint (2 complete)"),
         ([replace(PLAIN, deployable=False)], "no complete trial can be on the front, which takes networks that the DPU runs"),
     ],
 )

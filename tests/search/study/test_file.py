@@ -132,6 +132,16 @@ def test_relative_paths_start_at_the_study_file(tmp_path: Path) -> None:
         load_study(str(tmp_path / "study.toml"))
 
 
+def test_a_folder_called_imagenet_is_a_folder_and_weights_called_so_are_torchvisions(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text(
+        'name = "a"\nstore = "imagenet"\n[data]\nname = "folder"\nroot = "imagenet"\n'
+        '[[candidates]]\nstudent = { architecture = "resnet18", weights = "imagenet", adapt = true }\n'
+    )
+    study = load_study(str(tmp_path / "study.toml"))
+    assert (study.data.root, study.store) == (tmp_path / "imagenet", str(tmp_path / "imagenet"))
+    assert study.candidates[0].student.weights == "imagenet"
+
+
 def test_a_tilde_means_the_users_folder_wherever_a_study_names_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "user"))
     text = 'name = "a"\nboard = "~/mine.json"\nstore = "~/store"\n[data]\nname = "npz"\nroot = "~/d.npz"\n[space]\n'
