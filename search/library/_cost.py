@@ -43,6 +43,10 @@ def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | Non
         f"data {data.name}: {len(data.train):,} training, {len(data.validation):,} validation, "
         f"{len(data.calibration):,} calibration, {len(data.test):,} test images, {len(data.classes)} classes",
     ]
+    if stored is not None and (done := len(stored.get_trials(deepcopy=False))):
+        left = max(0, trials - done)
+        what = f"{left} more are left of {trials}; listed is what a new study would try" if left else "nothing is left to run"
+        head.append(f"it has {done} {'trial' if done == 1 else 'trials'} already: {what}")
     tail = [f"rejected before training: {screening.rejected}"] if screening.rejected else []
     if not screening.kept:
         return "\n".join([*head, *tail, screening.why_empty()])

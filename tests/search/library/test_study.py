@@ -387,6 +387,14 @@ def test_what_a_study_costs_is_told_for_the_machine_that_trains(
     assert "of one worker (from" in said(tiny)  # whose stages are recorded
 
 
+def test_a_dry_run_says_how_many_trials_are_left(tiny: Study) -> None:
+    from edgesearch.search.library import describe_cost
+
+    done = len(tiny.records())
+    assert f"it has {done} trials already: nothing is left to run" in describe_cost(tiny.inputs, tiny.home, done)
+    assert f"it has {done} trials already: 3 more are left of {done + 3}" in describe_cost(tiny.inputs, tiny.home, done + 3)
+
+
 def test_a_dry_run_keeps_what_the_study_would_keep(tmp_path: Path) -> None:
     """Where boards score, a limit on speed rules out before training only what breaks it at the favourable end."""
     from edgesearch.search.library import screen
