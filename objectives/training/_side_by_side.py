@@ -108,7 +108,14 @@ def _joined(images: Tensor, gap: int) -> Tensor:
 
 
 def _parted(rows: Tensor, count: int, width: int, gap: int) -> Tensor:
-    """The images (N, C, H, W) of rows, channels last."""
+    """The images (N, C, H, W) of rows, channels last; a tensor of its own, which a layer behind may change in place."""
     _, channels, height, _ = rows.shape
-    apart = rows.permute(0, 2, 3, 1).reshape(len(rows), height, -1, width + gap, channels)[..., :width, :]
-    return apart.transpose(1, 2).flatten(0, 1)[:count].contiguous().permute(0, 3, 1, 2)
+    across = _across(count, width, gap)
+    apart = rows.permute(0, 2, 3, 1).reshape(len(rows), height, across, width + gap, channels)[..., :width, :]
+    shape = (count, channels, height, width)
+    images = torch.empty(shape, dtype=rows.dtype, device=rows.device, memory_format=torch.channels_last)
+    pixels, full = images.permute(0, 2, 3, 1), count // across
+    pixels[: full * across].view(full, across, height, width, channels).copy_(apart[:full].transpose(1, 2))
+    if full < len(rows):
+        pixels[full * across :].copy_(apart[full, :, : count - full * across].transpose(0, 1))
+    return images

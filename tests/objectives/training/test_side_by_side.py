@@ -138,3 +138,14 @@ def test_a_network_that_views_its_maps_as_rows_finds_them_as_torch_lays_them() -
     assert answer.view(4, -1).shape == (4, 64 * 36)
     assert lasting.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(answer, lasting)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_layer_behind_it_may_change_its_answer_in_place(channels_last: bool) -> None:
+    layer = torch.nn.Sequential(torch.nn.Conv2d(64, 64, 3, padding=1), torch.nn.ReLU(inplace=True))
+    images = torch.randn(5, 64, 6, 6).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    with torch.autocast("cpu", torch.bfloat16), safe_convolutions():
+        answer = layer(images)
+    answer.float().sum().backward()
+    assert layer[0].weight.grad is not None
+    assert float(answer.detach().min()) == 0
