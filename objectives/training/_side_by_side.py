@@ -23,7 +23,7 @@ _ROW = 64
 #: Maps that are wider fill most of a tile themselves; what they would gain, the copies take.
 _WIDEST = 8
 #: What fewer channels gain, the copies take.
-_CHANNELS = 64
+_CHANNELS = 128
 
 
 def side_by_side(
