@@ -2,20 +2,58 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import geometric_mean
 
 import numpy as np
+import torch
+from _report import finish
 
 from edgesearch.objectives import DataSet
 from edgesearch.objectives.data import Split
-from edgesearch.objectives.training import Recipe, train
+from edgesearch.objectives.training import Recipe, processor_name, train
 from edgesearch.spaces import Student, build
 
 SIDE, STEPS, EPOCHS = 32, 4, 4
+
+
+def compare(script: str, text: str, cases: Sequence[tuple[str, int]], prepare: Callable[[bool, int], None], other: str) -> None:
+    """The program of a benchmark: both ways of each case, network and batch, and a line of JSON.
+
+    script: its file; text: what --help says. prepare: called in a process of its own with whether it trains in the other way,
+    and its threads, before it trains. other: what the other way does, for a person.
+    """
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        name, batch, is_other, threads = json.loads(arguments.case)
+        prepare(is_other, threads)
+        print(json.dumps(measure(name, batch)))
+        return
+    found = []
+    for pair in pairs(script, cases, rounds=arguments.rounds, threads=arguments.threads):
+        found.append(pair)
+        print(pair.line(other), flush=True)
+    finish(
+        {
+            "benchmark": Path(script).stem,
+            "speed_ratio": round(geometric_mean(pair.gain for pair in found), 2),
+            "least_speed_ratio": round(min(pair.gain for pair in found), 2),
+            "peak_ratio": round(geometric_mean(pair.growth for pair in found), 2),
+            "most_peak_ratio": round(max(pair.growth for pair in found), 2),
+            "device": processor_name(torch.device("cpu")),
+            "threads": arguments.threads,
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -59,7 +97,7 @@ def measure(name: str, batch: int) -> dict[str, float]:
 
 
 def pairs(script: str, cases: Sequence[tuple[str, int]], *, rounds: int, threads: int) -> Iterator[Pair]:
-    """Both ways of each case; `script` prints `measure` for --case [name, batch, whether it is the other way, threads]."""
+    """Both ways of each case, by processes of `script`; of each way the best of the rounds."""
     for name, batch in cases:
         speeds, peaks = [0.0, 0.0], [0.0, 0.0]
         for _ in range(rounds):

@@ -7,15 +7,11 @@ since other work on a machine only ever slows one down. Images are noise, 32 x 3
 
 from __future__ import annotations
 
-import argparse
-import json
-from statistics import geometric_mean
+import sys
 
-import torch
-from _report import finish
-from _two_ways import measure, pairs
+from _two_ways import compare
 
-from edgesearch.objectives.training import _side_by_side, processor_name
+from edgesearch.objectives.training import _side_by_side
 from edgesearch.search.engine import prepare_process
 
 #: Network and batch. The first has small maps of 64 channels alone, which are left as they are: it shows how far a run varies.
@@ -28,37 +24,17 @@ CASES = [
 ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.case:
-        name, batch, beside, threads = json.loads(arguments.case)
-        prepare_process(threads)
-        if not beside:
-            _side_by_side._WIDEST = 0
-        print(json.dumps(measure(name, batch)))
-        return
-    if not _side_by_side.processor_has_tiles():
-        parser.exit(2, "this processor has no matrix tiles (amx_bf16 in /proc/cpuinfo), and trainings here are plain ones\n")
-    found = []
-    for pair in pairs(__file__, CASES, rounds=arguments.rounds, threads=arguments.threads):
-        found.append(pair)
-        print(pair.line("maps lie side by side"), flush=True)
-    finish(
-        {
-            "benchmark": "side_by_side",
-            "speed_ratio": round(geometric_mean(pair.gain for pair in found), 2),
-            "least_speed_ratio": round(min(pair.gain for pair in found), 2),
-            "peak_ratio": round(geometric_mean(pair.growth for pair in found), 2),
-            "most_peak_ratio": round(max(pair.growth for pair in found), 2),
-            "device": processor_name(torch.device("cpu")),
-            "threads": arguments.threads,
-        }
-    )
+def prepare(beside: bool, threads: int) -> None:
+    """As stages do, where no map is narrow enough, or with what they have."""
+    prepare_process(threads)
+    if not beside:
+        _side_by_side._WIDEST = 0
 
 
 if __name__ == "__main__":
-    main()
+    if not _side_by_side.processor_has_tiles():
+        print(
+            "this processor has no matrix tiles (amx_bf16 in /proc/cpuinfo), and trainings here are plain ones", file=sys.stderr
+        )
+        sys.exit(2)
+    compare(__file__, str(__doc__), CASES, prepare, "maps lie side by side")

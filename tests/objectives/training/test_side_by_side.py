@@ -150,3 +150,9 @@ def test_a_layer_behind_it_may_change_its_answer_in_place(channels_last: bool) -
     answer.float().sum().backward()
     assert layer[0].weight.grad is not None
     assert float(answer.detach().min()) == 0
+
+
+def test_what_autocast_leaves_in_double_precision_stays_so() -> None:
+    layer = torch.nn.Conv2d(64, 64, 3, padding=1).double()
+    with torch.autocast("cpu", torch.bfloat16), safe_convolutions():
+        assert layer(torch.zeros(2, 64, 5, 5, dtype=torch.float64)).dtype == torch.float64
