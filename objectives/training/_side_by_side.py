@@ -22,7 +22,7 @@ __all__ = ["side_by_side"]
 _ROW = 64
 #: Maps that are wider fill most of a tile themselves: of those of 15 pixels some gained and others lost.
 _WIDEST = 8
-#: What fewer channels gain, the copies take: networks with maps of 64 became no faster.
+#: What fewer channels gain, the copies take: single layers of 64 took 0.9 to 1.1 times as long.
 _CHANNELS = 128
 
 
