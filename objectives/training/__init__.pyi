@@ -6,6 +6,7 @@ from ._checkpoints import pack as pack
 from ._checkpoints import unpack as unpack
 from ._device import choose_device as choose_device
 from ._device import multiplies_bfloat16 as multiplies_bfloat16
+from ._device import out_of_memory as out_of_memory
 from ._device import processor_name as processor_name
 from ._distillation import Supervision as Supervision
 from ._distillation import stored_view as stored_view

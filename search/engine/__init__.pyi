@@ -6,6 +6,7 @@ from ._engine import Engine as Engine
 from ._foresight import ForesightProcess as ForesightProcess
 from ._foresight import ForesightSettings as ForesightSettings
 from ._fork_server import ForkServer as ForkServer
+from ._jobs import NO_MEMORY as NO_MEMORY
 from ._jobs import Job as Job
 from ._jobs import JobResult as JobResult
 from ._jobs import prepare_process as prepare_process

@@ -101,7 +101,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     extend_path(job.python_path)
     from edgesearch.board_eval import BoardReference, VitisSettings
     from edgesearch.objectives import Limits, Stage, open_store, run_stage
-    from edgesearch.objectives.training import give_back
+    from edgesearch.objectives.training import give_back, out_of_memory
 
     prepare_process(threads)
     stage = Stage.from_json(job.stage)
@@ -145,14 +145,14 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     except EdgesearchError as error:
         is_boards = board is not None and isinstance(error, (BoardError, PluginError))
         outcome, message = "board_refused" if is_boards else "refused", str(error)
-    except MemoryError:
-        outcome, message = "out_of_memory", NO_MEMORY
     except OSError as error:
         is_log = str(error.filename) in (job.log, *map(str, Path(job.log).parents))
         outcome = "blocked" if error.errno in _BLOCKING or is_log else "refused"
         message = f"{error.strerror or error} ({error.filename or job.store})"
     except (Exception, SystemExit) as error:  # the user's own code may end the process, which is no death of the worker
         outcome, message = "bug", f"{type(error).__name__}: {error}"
+        if out_of_memory(error):
+            outcome, message = "out_of_memory", NO_MEMORY
     give_back()  # while the process waits for its next job, others may need it
     return asdict(JobResult(stage.key, outcome, time.perf_counter() - started, message, figures))
 

@@ -20,8 +20,8 @@ from typing import Any, Literal, TypeAlias
 from edgesearch.errors import EdgesearchError, OutOfMemory, StageFailed, TrainingError
 from edgesearch.objectives import ArtifactStore, DataSet, DataSettings, Stage, load_data, open_store, run_stage, stage_specs
 from edgesearch.objectives.stages import Context
-from edgesearch.objectives.training import choose_device, train
-from edgesearch.search.engine import prepare_process
+from edgesearch.objectives.training import choose_device, out_of_memory, train
+from edgesearch.search.engine import NO_MEMORY, prepare_process
 from edgesearch.search.library._tune_space import Target, rungs
 from edgesearch.spaces import Distillation
 
@@ -96,8 +96,10 @@ class Training:
             outcome, message = "failed", str(error)
         except EdgesearchError as error:
             outcome, message = "refused", str(error)
-        except Exception:
+        except Exception as error:
             message = traceback.format_exc()
+            if out_of_memory(error):
+                outcome, message = "refused", NO_MEMORY
         return Rung(stage.key, epochs, 0.0, True, outcome, message)
 
     @property

@@ -94,8 +94,9 @@ def test_a_child_that_linux_ended_for_want_of_memory_is_told_apart(tmp_path: Pat
         pool.close()
 
 
-def test_a_stage_whose_arrays_do_not_fit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objectives, "run_stage", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+@pytest.mark.parametrize("raised", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")])
+def test_a_stage_whose_arrays_do_not_fit_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
+    monkeypatch.setattr(objectives, "run_stage", lambda *_, **__: (_ for _ in ()).throw(raised))
     answer = run_job(job(tmp_path).__dict__)
     assert (answer["outcome"], answer["message"]) == ("out_of_memory", NO_MEMORY)
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 from _studies import make_study, plain_record
 
+from edgesearch.board_eval import load_profile
 from edgesearch.errors import StudyError
 from edgesearch.search.report import read_results, refresh, run_of, write_results
 from edgesearch.search.report._data import front_picture
@@ -186,9 +188,56 @@ def test_figures_of_others_stand_beside_those_of_the_same_network(tmp_path: Path
     cells = [line.strip("| ").split(" | ") for line in document.read_text().splitlines() if line.startswith("| ")]
     here = [[f"{100 * trial[name]:.2f} %" for name in ("test_accuracy", "float_test_accuracy")] for trial in (second, first)]
     assert cells[1:] == [
-        ["theirs", "70.08 %", here[0][0], "82.20 %", here[0][1], "84", "1,200", "more pixels"],
-        ["control", "-", here[1][0], "-", here[1][1], "-", "12", "not tried there"],
+        ["theirs", second["recipe"], "70.08 %", here[0][0], "82.20 %", here[0][1], "84", "1,200", "more pixels"],
+        ["control", first["recipe"], "-", here[1][0], "-", here[1][1], "-", "12", "not tried there"],
     ]
+
+
+def test_frames_per_second_as_another_runner_feeds_one_image_at_a_time(tmp_path: Path) -> None:
+    _, run = _run()
+    profile = load_profile("zcu104")
+    first = next(trial for trial in run["trials"] if trial["front"])
+    pixels = first["settings"]["student"]["input_size"] ** 2
+    dpu_s = 1e-3
+    first |= {
+        "latency_ms": 1e3 * (dpu_s + profile.runner().of(pixels)),
+        "latency_fps": 900.0,
+        "fps": 1000.0,
+        "fps_error": 0.126,
+    }
+    run["trials"] = [first]
+    expected = f"{1 / (dpu_s + profile.runner('thesis_script').of(pixels)):,.0f}"
+    document = _beside(tmp_path, run, [{"recipe": first["recipe"], "network": "theirs"}])
+    marks = [f"<!-- results: both {style} thesis_script -->\n<!-- end -->\n" for style in ("beside", "front")]
+    document.write_text("\n".join(marks))
+    assert refresh(document, tmp_path)
+    rows = [line.strip("| ").split(" | ") for line in document.read_text().splitlines() if line.startswith("| ")]
+    assert rows[1][7] == expected
+    assert rows[2][-1] == "the same, fed by `thesis_script`"
+    assert rows[3][3:] == ["1,000 ± 13 %", "900", f"{first['latency_ms']:.2f}", expected]
+    first["measured_by"] = "lab"
+    write_results(tmp_path / "both" / "results.json", [run])
+    with pytest.raises(StudyError, match="was measured by lab"):
+        refresh(document, tmp_path)
+
+
+def test_single_figures_stand_within_sentences(tmp_path: Path) -> None:
+    _, run = _run()
+    first = next(trial for trial in run["trials"] if trial["front"])
+    first |= {"fps": 1234.4, "latency_ms": 0.389}
+    write_results(tmp_path / "both" / "results.json", [run])
+    document = tmp_path / "page.md"
+    mark = f"<!-- result: both {first['trial']}"
+    text = f"{mark} test_accuracy --><!-- end --> at {mark} fps -->1<!-- end -->, {mark} latency_ms -->2<!-- end -->, "
+    document.write_text(text + "<!-- result: both seconds --><!-- end -->")
+    assert refresh(document, tmp_path)
+    seen = re.sub(r"<!--.*?-->", "", document.read_text())
+    assert seen == f"{100 * first['test_accuracy']:.2f} % at 1,234, 0.39 ms, 64.2 s"
+    assert not refresh(document, tmp_path)
+    for wrong in (f"{mark} speed --><!-- end -->", "<!-- result: both 999 fps --><!-- end -->"):
+        document.write_text(wrong)
+        with pytest.raises(StudyError, match="name a trial and a figure"):
+            refresh(document, tmp_path)
 
 
 def test_figures_of_a_network_that_was_not_tried_stand_beside_nothing(tmp_path: Path) -> None:
@@ -221,6 +270,15 @@ def test_what_is_no_results_file_is_refused(tmp_path: Path, content: str) -> Non
 @pytest.mark.parametrize("document", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
 def test_tables_in_documents_are_those_of_the_committed_results(document: str) -> None:
     assert not refresh(ROOT / document, ROOT / "studies" / "results", write=False), "run `python benchmarks/results.py`"
+
+
+def test_rows_of_the_readme_that_tell_results_have_no_figure_of_their_own() -> None:
+    rows = [
+        line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ") and "docs/results.md" in line
+    ]
+    assert sum("<!-- result:" in row for row in rows) >= 3
+    for row in rows:
+        assert not re.search(r"\d %|\d FPS|\d min", re.sub(r"<!-- result: .*?<!-- end -->", "", row)), row
 
 
 def test_networks_of_others_stand_beside_a_study_of_the_same_data() -> None:
