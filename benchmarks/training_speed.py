@@ -2,8 +2,9 @@
 
 Run: python benchmarks/training_speed.py. ResNet-18 at 32 px learns from ResNet-50, in batches of 128 images that are moved and
 mirrored; images are noise, which decides nothing about speed. The plain loop is in `_plain_training.py`: its teacher answers in
-every step. Ours has the teacher's logits in its store, made once for each of eight views: `distillation_run_ratio` counts them,
-for one student of --epochs epochs; students that share the teacher share them, too. Both take turns; medians over --rounds.
+every step, and its loader works beside it. Ours has the teacher's logits in its store, made once for as many views as a study
+stores: `distillation_run_ratio` counts them, for one student of --epochs epochs; students of one teacher share them, too. The
+process is prepared as a stage's is. Both take turns; medians over --rounds.
 
 On a GPU an epoch is 64 steps instead of four, and `matrix_share` is told, too: the multiply-accumulates of training ResNet-50
 at 224 px (forward and twice that backward) in a second, over those of large bfloat16 matrices.
@@ -31,6 +32,7 @@ from edgesearch.objectives.data import Split
 from edgesearch.objectives.pruning import layer_macs
 from edgesearch.objectives.quantization._qat import start
 from edgesearch.objectives.quantization._qat_network import QatNetwork
+from edgesearch.objectives.stages.kinds._logits import VIEWS
 from edgesearch.objectives.training import (
     STEP_PASSES,
     Recipe,
@@ -40,11 +42,12 @@ from edgesearch.objectives.training import (
     teacher_logits,
     train,
 )
+from edgesearch.search.engine import prepare_process
 from edgesearch.spaces import Student, build
 
 BATCH, STEPS = 128, 4
 GPU_STEPS = 64  # in an epoch: there four are over before they can be timed
-VIEWS = 8
+READY = 4  # batches that the loader's two workers have ready at most
 LARGE, LARGE_BATCH = 224, 256
 
 
@@ -75,18 +78,19 @@ def distillation(rounds: int, device: str) -> tuple[list[float], list[float], fl
     logits = teacher_logits(teacher, data, input_size=32, augmentation="flip_crop", views=2, device=device)
     teacher, student = teacher.to(where), network("resnet18").to(where)
     optimizer = torch.optim.Adam(student.parameters(), 1e-3)
-    source = augmented_batches(data.train.images, data.train.labels, BATCH)
+    many = noise(BATCH * rounds * (READY + steps)).train  # one epoch, so that its loader starts its workers once
+    source = augmented_batches(many.images, many.labels, BATCH)
     plain: list[float] = []
     ours: list[float] = []
     for _ in range(rounds):
-        taken = []
-        for images, labels in islice(source, steps):
-            begun = time.perf_counter()
+        begun = 0.0
+        for number, (images, labels) in enumerate(islice(source, READY + steps)):
+            if number == READY:  # what the loader made while ours trained is used up
+                begun = time.perf_counter()
             step(student, optimizer, images.to(where), labels.to(where), teacher)
-            if where.type == "cuda":
-                torch.cuda.synchronize()
-            taken.append(time.perf_counter() - begun)
-        plain.append(statistics.median(taken) / BATCH)
+        if where.type == "cuda":
+            torch.cuda.synchronize()
+        plain.append((time.perf_counter() - begun) / (steps * BATCH))
         training = train(
             network("resnet18"),
             data,
@@ -142,6 +146,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     torch.manual_seed(0)
+    prepare_process(torch.get_num_threads())
     plain, ours, teacher = distillation(arguments.rounds, arguments.device)
     a_plain, own = statistics.median(plain), statistics.median(ours)
     print(f"plain {1 / a_plain:.1f} images/s, ours {1 / own:.1f}, a pass of the teacher {1 / teacher:.1f}", flush=True)

@@ -18,7 +18,7 @@ def weights_fingerprint(path: str) -> str:
     try:
         return file_fingerprint(Path(path))
     except OSError as error:
-        raise SpaceError(f"weights {path!r} cannot be read ({error.strerror}); expected a file or 'imagenet'") from error
+        raise SpaceError(f"weights {path!r} cannot be read ({error.strerror or error}); give a file, or 'imagenet'") from error
 
 
 def file_fingerprint(path: Path) -> str:

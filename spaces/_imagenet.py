@@ -108,7 +108,7 @@ def find_imagenet(architecture: str) -> Path | None:
             try:
                 found = file_fingerprint(path)
             except OSError as error:
-                raise SpaceError(f"weights {str(path)!r} cannot be read: {error.strerror}") from error
+                raise SpaceError(f"weights {str(path)!r} cannot be read: {error.strerror or error}") from error
             if not found.startswith(published.sha256):
                 raise SpaceError(
                     f"weights {str(path)!r} are damaged: their SHA-256 begins with {found[: len(published.sha256)]}, expected "

@@ -41,6 +41,11 @@ def test_every_package_folder_is_installed() -> None:
     assert settings["package-dir"] == expected
 
 
+def test_every_package_with_code_says_that_it_is_typed() -> None:
+    named = {folder for folder in (*ROOMS, *KEPT_IN.values()) if any((ROOT / folder).glob("_*.py*"))}
+    assert {folder for folder in named if not (ROOT / folder / "py.typed").is_file()} == {"studies"}  # study files alone
+
+
 @pytest.mark.parametrize("name", sorted(packages()))
 def test_every_name_a_package_offers_is_there(name: str) -> None:
     package = importlib.import_module(name)

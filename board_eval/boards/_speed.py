@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any, Literal, TypeAlias, get_args
 
 from edgesearch.board_eval.compiler import Compiled, Feature, Options, compile_graph
-from edgesearch.board_eval.graph import Graph, Node, without_weights
+from edgesearch.board_eval.graph import Graph, Node, check_is_graph, without_weights
 from edgesearch.board_eval.targets import BoardProfile, check_profile
 from edgesearch.board_eval.timing import LayerReport, Timing, layer_report, report_on, time_graph
 from edgesearch.errors import CompileError, SettingsError
@@ -42,6 +42,7 @@ def board_timing(
     DPU cannot hold the network, CompileError when it cannot be compiled, TargetError for a runner that no profile has,
     SettingsError for another `compiler`. `layers=False` leaves out the table by layer.
     """
+    check_is_graph(graph)
     check_profile(profile)
     check_compiler(compiler)
     if compiler == "vai":
@@ -59,6 +60,7 @@ def board_report(
     runner: str | None = None,
 ) -> LayerReport:
     """The time of a network by layer, and what would help; parameters and errors are those of `board_timing`."""
+    check_is_graph(graph)
     check_profile(profile)
     check_compiler(compiler)
     if compiler == "vai":

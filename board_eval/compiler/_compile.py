@@ -18,7 +18,7 @@ from edgesearch.board_eval.compiler._step import Step, Stream, Timed
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.isa import End, Instruction, encode
 from edgesearch.board_eval.targets import BoardProfile, Target, TimingConstants, load_profile
-from edgesearch.board_eval.timing import LayeredCode, Timing, check_fits, input_pixels, time_code
+from edgesearch.board_eval.timing import LayeredCode, Timing, check_fits, input_pixels, kind_of_network, time_code
 from edgesearch.errors import CompileError
 
 __all__ = ["Compiled", "Options", "compile_graph"]
@@ -53,7 +53,8 @@ class Compiled:
 
     def time(self, profile: BoardProfile, *, runner: str | None = None, layers: bool = True) -> Timing:
         """Latency and throughput of this very code on a board with this DPU; parameters as those of `time_graph`."""
-        code = LayeredCode(self.source.name, self.program, self.layer_of, tuple(plan.layer for plan in self.plan.layers))
+        found = tuple(plan.layer for plan in self.plan.layers)
+        code = LayeredCode(self.source.name, self.program, self.layer_of, found, kind_of_network(self.source))
         return time_code(code, profile, pixels=input_pixels(self.source), runner=runner, layers=layers)
 
 

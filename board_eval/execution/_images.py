@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from edgesearch.board_eval.graph import Array, Graph, limits
-from edgesearch.errors import QuantizationError
+from edgesearch.errors import DeviceError, QuantizationError
 
 #: Images are run in batches whose largest tensor has about this many elements: small enough for caches.
 _BATCH_ELEMENTS = 4_000_000
@@ -34,13 +34,13 @@ def check_graph(graph: object) -> None:
 
 
 def check_device(device: object) -> torch.device:
-    """The device of this name; raises QuantizationError where torch does not know it or has none."""
+    """The device of this name; raises DeviceError where torch does not know it or has none."""
     try:
         chosen = torch.device(device)  # type: ignore[call-overload]
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError, TypeError) as error:
         said = str(error).splitlines()[0]
-        raise QuantizationError(f"device {device!r} cannot be used here ({said}); try 'cpu'") from error
+        raise DeviceError(f"device {device!r} cannot be used here ({said}); try 'cpu'") from error
     return cast("torch.device", chosen)
 
 

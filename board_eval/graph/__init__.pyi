@@ -24,6 +24,7 @@ from ._graph import Pool as Pool
 from ._graph import Reshape as Reshape
 from ._graph import Shape as Shape
 from ._graph import average_factor as average_factor
+from ._graph import check_is_graph as check_is_graph
 from ._graph import reads_unrounded as reads_unrounded
 from ._graph import window_output as window_output
 from ._graph import without_weights as without_weights

@@ -237,6 +237,12 @@ class Graph:
         return math.ceil(self.parameters * self.bits / 8)
 
 
+def check_is_graph(network: object) -> None:
+    """Raise GraphError for what is no Graph, such as the torch network that one is made of."""
+    if not isinstance(network, Graph):
+        raise GraphError(f"the network is of type {type(network).__name__}, expected a Graph, as `lower` makes")
+
+
 def reads_unrounded(node: Node) -> bool:
     """Whether what the node reads may come without a fix position, since it can be rounded at the node's instead.
 

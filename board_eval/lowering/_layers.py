@@ -169,6 +169,8 @@ class Layers(Windows):
 
     def activation(self, at: fx.Node, kind: ActivationKind, *, inplace: bool = False, keeps_clip: bool = False) -> None:
         source = self.value(at.args[0])
+        if inplace:
+            self.check_in_place(at)
         layer = self.vector_scales.get(source, source)
         node = self.nodes[layer]
         if (
@@ -203,6 +205,8 @@ class Layers(Windows):
             return
         if numbers:
             raise Unsupported(add_reason(numbers[0]))
+        if inplace:
+            self.check_in_place(at)
         a, b = (self.in_torch_order(self.value(operand)) for operand in at.args[:2])
         if self.shape(a) != self.shape(b):
             raise Unsupported(f"an addition of shapes {self.shape(a)} and {self.shape(b)}")

@@ -13,7 +13,7 @@ from torch import fx, nn
 from edgesearch.board_eval.lowering._layers import Layers
 from edgesearch.board_eval.lowering._reasons import LEFT_OUT_PADDING, PART, clip_reason
 from edgesearch.board_eval.lowering._values import Unsupported, argument
-from edgesearch.board_eval.lowering._windows import pair
+from edgesearch.board_eval.lowering._windows import MEAN_ADVICE, pair
 
 __all__ = ["BY_NAME", "FUNCTIONS", "MODULES"]
 
@@ -65,7 +65,8 @@ def _flatten_module(low: Layers, at: fx.Node, module: nn.Flatten) -> None:
 def _flatten(low: Layers, at: fx.Node, start: Any, end: Any) -> None:
     rank = low.rank(at)
     if start not in (1, 1 - rank) or end not in (-1, rank - 1):
-        raise Unsupported("a flatten other than of everything but the batch")
+        advice = MEAN_ADVICE if start in (2, 2 - rank) else ""
+        raise Unsupported(f"a flatten other than of everything but the batch{advice}")
     low.flatten(at)
 
 
@@ -91,11 +92,6 @@ def _index(low: Layers, at: fx.Node) -> None:
     if not low.index(at, at.args[1]):
         low.value(at.args[0])  # raises what can be done instead of half an image
         raise Unsupported(PART)
-
-
-def _contiguous(low: Layers, at: fx.Node) -> None:
-    layout = argument(at, 1, "memory_format", torch.contiguous_format)
-    (low.identity if layout is torch.contiguous_format else low.copy)(at)
 
 
 def _concat(low: Layers, at: fx.Node) -> None:
@@ -135,11 +131,19 @@ def _clip_below(low: Layers, at: fx.Node, *, inplace: bool) -> None:
 
 
 def _threshold_function(low: Layers, at: fx.Node) -> None:
+    bounds = (argument(at, 1, "threshold", None), argument(at, 2, "value", None))
+    _threshold(low, at, *bounds, inplace=bool(argument(at, 3, "inplace", False)))
+
+
+def _threshold_in_place(low: Layers, at: fx.Node) -> None:
+    _threshold(low, at, argument(at, 1, "threshold", None), argument(at, 2, "value", None), inplace=True)
+
+
+def _threshold(low: Layers, at: fx.Node, threshold: Any, value: Any, *, inplace: bool) -> None:
     """Values at `threshold` or below become `value`: ReLU where both are 0."""
-    threshold, value = argument(at, 1, "threshold", None), argument(at, 2, "value", None)
     if (threshold, value) != (0, 0):
         raise Unsupported(f"threshold({threshold}, {value}); the DPU has threshold(0, 0), which is ReLU")
-    low.activation(at, "relu", inplace=bool(argument(at, 3, "inplace", False)))
+    low.activation(at, "relu", inplace=inplace)
 
 
 def _adaptive_max(low: Layers, at: fx.Node, output: Any, *, indices: bool) -> None:
@@ -149,12 +153,16 @@ def _adaptive_max(low: Layers, at: fx.Node, output: Any, *, indices: bool) -> No
 
 
 def _to(low: Layers, at: fx.Node) -> None:
-    """To a place, a layout or to float32, which values are already: the same memory, but for another layout."""
+    """To a place, a layout or to float32, which values are already: the same memory, but perhaps for another layout."""
     given = [*at.args[1:], *(value for name, value in at.kwargs.items() if name not in ("non_blocking", "copy"))]
     if not all(isinstance(value, str | torch.device | bool) or value in _KEPT for value in given):
         raise Unsupported("a conversion to another type; the DPU computes with the types that it is given")
-    is_copied = at.kwargs.get("copy", False) or torch.channels_last in given
-    (low.copy if is_copied else low.identity)(at)
+    if at.kwargs.get("copy", False):
+        low.copy(at)
+    elif any(layout in given for layout in (torch.contiguous_format, torch.channels_last)):
+        low.lay_out(at)
+    else:
+        low.identity(at)
 
 
 #: What a conversion to leaves values as they are: their type, and layouts of memory.
@@ -202,6 +210,7 @@ MODULES: Mapping[type[nn.Module], Callable[[Layers, fx.Node, Any], None]] = {
     nn.BatchNorm1d: Layers.batch_norm,
     nn.ReLU: lambda low, at, m: low.activation(at, "relu", inplace=m.inplace),
     nn.Hardtanh: _hardtanh_module,  # ReLU6 is one
+    nn.Threshold: lambda low, at, m: _threshold(low, at, m.threshold, m.value, inplace=m.inplace),
     nn.LeakyReLU: lambda low, at, m: low.leaky(at, m.negative_slope, inplace=m.inplace),
     nn.MaxPool2d: _max_pool_module,
     nn.AvgPool2d: _average_pool_module,
@@ -224,7 +233,7 @@ FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
     torch.reshape: _view,
     "reshape": _view,
     "view": _view,
-    "contiguous": _contiguous,
+    "contiguous": Layers.lay_out,
     "mean": _mean,
     torch.mean: _mean,
     F.relu: _relu_function,
@@ -234,7 +243,11 @@ FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
     "relu_": lambda low, at: low.activation(at, "relu", inplace=True),
     F.relu6: _relu6_function,
     F.leaky_relu: _leaky_function,
+    F.leaky_relu_: lambda low, at: low.leaky(at, argument(at, 1, "negative_slope", 0.01), inplace=True),
     F.hardtanh: _hardtanh_function,
+    F.hardtanh_: lambda low, at: _clip(
+        low, at, "hardtanh", argument(at, 1, "min_val", -1.0), argument(at, 2, "max_val", 1.0), inplace=True
+    ),
     **dict.fromkeys((torch.clamp, torch.clip, "clamp", "clip"), _clamp(inplace=False)),
     **dict.fromkeys((torch.clamp_, torch.clip_, "clamp_", "clip_"), _clamp(inplace=True)),
     **{function: _dropout(draws) for function, draws in _DROPOUTS.items()},
@@ -253,6 +266,7 @@ FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
     **dict.fromkeys((torch.clamp_min, "clamp_min"), lambda low, at: _clip_below(low, at, inplace=False)),
     **dict.fromkeys((torch.clamp_min_, "clamp_min_"), lambda low, at: _clip_below(low, at, inplace=True)),
     F.threshold: _threshold_function,
+    torch.threshold_: _threshold_in_place,
 }
 
 #: What lowers functions of packages that are not imported for it, by their whole names.

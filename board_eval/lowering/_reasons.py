@@ -177,6 +177,8 @@ def _upsampling(call: _Call) -> str:
     size = call.setting("size", 1, None)
     factor, where = _factor(call, size)
     what = f"{mode} upsampling{where}"
+    if factor is not None and factor <= 0:
+        return f"{what} by {factor:g} leaves no pixels"
     if factor in factors:
         return f"{what} by {factor:g}: {_lacks('it')}; {_NO_OTHER}"
     if factor is None and where:
@@ -206,6 +208,8 @@ def _factor(call: _Call, size: Any) -> tuple[float | None, str]:
 def _steps(factor: float, known: tuple[int, ...]) -> list[int]:
     """The factor as a product of those the DPU has, largest first; [] when it is none."""
     steps: list[int] = []
+    if factor < 1:  # 0 has every factor, for ever
+        return steps
     for step in sorted(known, reverse=True):
         while step > 1 and factor % step == 0:
             steps.append(step)

@@ -55,6 +55,8 @@ class Values:
         self.order = {node: i for i, node in enumerate(traced.graph.nodes)}
         #: Operations whose result lies in the memory of an earlier one's, and which: views, and what changes it in place.
         self._owners: dict[fx.Node, fx.Node] = {}
+        #: Of these the last change of layout, which copies them, or does not: as they lay when the network was called.
+        self._layouts: dict[fx.Node, fx.Node] = {}
         #: Reshapes of (H, W, C) images put their elements in torch's (C, H, W) order; the linear behind is permuted.
         self.flattened: dict[str, Shape] = {}
         #: Reshapes back to a vector, and the batch-norm in front of each that scales it as an image of one pixel.
@@ -144,6 +146,27 @@ class Values:
     def share(self, at: fx.Node, operand: Any) -> None:
         """The result of `at` lies in the memory of its operand's."""
         self._owners[at] = self.owner(operand)
+        if operand in self._layouts:
+            self._layouts[at] = self._layouts[operand]
+
+    def lay_out(self, at: fx.Node) -> None:
+        """The values of the operand, in its memory where that has the layout already, else in memory of their own."""
+        self.values[at] = self.value(at.args[0])
+        self.share(at, at.args[0])
+        self._layouts[at] = at
+
+    def check_in_place(self, at: fx.Node) -> None:
+        """Raise Unsupported where `at` changes in place what is read later on the other side of a change of layout."""
+        changed: Any = at.args[0]
+        layout = self._layouts.get(changed)
+        for mate in self.order:
+            if mate is at or self.owner(mate) is not self.owner(changed) or self._layouts.get(mate) is layout:
+                continue
+            if any(self.order[reader] > self.order[at] for reader in _readers(mate)):
+                raise Unsupported(
+                    f"changes a tensor in place that a change of layout has copied, or has not, and that is read behind it "
+                    f"({name_of(mate)}); write it without inplace, and read its result"
+                )
 
     def _rebind(self, at: fx.Node, *, unread: bool = True) -> None:
         """What lies in the memory that `at` changes in place stands for its result from here on; `unread`: also what nobody

@@ -145,15 +145,19 @@ class Windows(Values):
             return
         height, width, channels = shape
         self.put(at, Reshape(name=name_of(at), inputs=(source,), shape=(height * width * channels,)))
-        if height * width > 1:
+        if height * width > 1 and channels > 1:  # else both orders are one
             self.flattened[self.values[at]] = (height, width, channels)
 
     def view(self, at: fx.Node, sizes: Sequence[Any]) -> None:
         """A reshape or view to (batch, features); the batch and one other size may be -1."""
         count = int(np.prod(self.shape(self.flattened_source(at))))
         if len(sizes) != 2 or sizes[0] not in (-1, 1) or sizes[1] not in (-1, count):
-            raise Unsupported("a reshape other than to (batch, features)")
+            raise Unsupported(f"a reshape other than to (batch, features){MEAN_ADVICE if len(sizes) == 3 else ''}")
         self.flatten(at)
+
+
+#: For a mean that is taken over one axis, into which height and width were put.
+MEAN_ADVICE = "; write a mean over height and width as x.mean((2, 3))"
 
 
 def _axes(half: Half) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ from edgesearch.board_eval.graph import (
     Pool,
     Reshape,
     average_ratio,
+    check_is_graph,
     rounding_positions,
     weight_integers,
 )
@@ -45,9 +46,11 @@ def write_onnx(graph: Graph, path: str | Path) -> None:
     """Write `graph` as an ONNX model that computes what the DPU computes, in QDQ form, for any batch size.
 
     Input `input`: float32 (N, C, H, W), already normalised. Output `logits`: float32 (N, classes). onnxruntime gives the DPU's
-    integers, but for a few behind a leaky ReLU where a sum reaches 2^20 of its smallest bits. The file appears whole or not at
+    integers, but for a few behind a leaky ReLU where a sum reaches 2^20 of its smallest bits, and for exact ties of averages of
+    more than 40 x 40 values. The file appears whole or not at
     all. Raises QuantizationError when the graph is not quantized or not of 8 bits, GraphError when the file cannot be written.
     """
+    check_is_graph(graph)
     if graph.bits != 8:
         raise QuantizationError(f"network {graph.name!r} has {graph.bits} bits; ONNX files are written for 8 bits only")
     data = _Writer(graph).run().SerializeToString(deterministic=True)

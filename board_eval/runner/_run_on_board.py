@@ -53,6 +53,8 @@ LEAST_REPEATS = 5
 LARGEST_SPREAD = 0.03
 #: Degrees that the temperature may move during the repeats that count.
 LARGEST_DRIFT = 2.0
+#: To wait for the lock of a board.
+LOCK_SECONDS = 600.0
 #: Cores, where the board does not tell how many its DPU has.
 USUAL_CORES = 2
 #: Images that are measured with, over and over: more than a cache holds, and no second copy of all in a small memory.
@@ -113,6 +115,7 @@ def watch(work: Callable[[], int]) -> int:
         warnings.simplefilter("ignore")  # numpy's own threads, which nothing has used yet
         child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C goes to both, and the parent ends this one
         os.close(reading)
         die_with(parent)
         return work()
@@ -164,7 +167,7 @@ def open_lock(path: str) -> int:
             file = os.open(path, flags | os.O_CREAT, 0o644)
             os.fchmod(file, 0o644)  # whatever the umask
     except OSError as error:
-        raise BoardFault(f"the lock file {path} cannot be opened: {error.strerror}") from error
+        raise BoardFault(f"the lock file {path} cannot be opened: {error.strerror or error}") from error
     if not stat.S_ISREG(os.fstat(file).st_mode):
         raise BoardFault(f"the lock file {path} cannot be opened: it is no file")
     return file
@@ -610,6 +613,8 @@ def measure(ready: Ready, images: np.ndarray, arguments: argparse.Namespace) -> 
     if watts and ready.idle_w is not None:
         used = {"idle_w": round(ready.idle_w, 4), "busy_w": round(sum(watts) / len(watts), 4), "sensor": power.name}
     note = None if used else "not available: no INA226 or other power sensor in hwmon"
+    if used is None and power.name:
+        note = f"not measured: the sensor {power.name} gave no reading in that time"
     return {"latency": latency, "throughput": throughput, "power": used, "power_note": note, "temperature_c": known}
 
 
@@ -650,7 +655,14 @@ def write(path: str, content: Callable[[Any], None]) -> None:
     except OSError as error:
         if os.path.exists(temporary):
             os.unlink(temporary)
-        raise BoardFault(f"{path} cannot be written on the board: {error.strerror}") from error
+        raise BoardFault(f"{path} cannot be written on the board: {error.strerror or error}") from error
+
+
+def check_place(option: str, path: str | None) -> None:
+    """Refuse a file whose folder there is not, before the board has worked for it."""
+    if path and (os.path.isdir(path) or not os.path.isdir(os.path.dirname(os.path.abspath(path)))):
+        reason = "it is a folder" if os.path.isdir(path) else "there is no such folder"
+        raise Refused(f"{option} {path} cannot be written: {reason}; give another file")
 
 
 def write_json(path: str, content: dict[str, Any]) -> None:
@@ -684,6 +696,7 @@ def run_job(arguments: argparse.Namespace) -> int:
     labels = None if arguments.labels is None else load_array(arguments.labels, "labels", np.int64)
     if labels is not None and labels.shape != images.shape[:1]:
         raise Refused(f"there are {len(images)} images and labels of shape {list(labels.shape)}; expected one for each image")
+    check_place("--logits", arguments.logits)
     ready = Ready(arguments)
     check_shape(ready.networks[0], images, arguments.images)
     start = time.perf_counter()
@@ -862,6 +875,14 @@ def append_rows(path: str, network: str, report: dict[str, Any], cores: int) -> 
         raise BoardFault(f"{path} cannot be written on the board: {error.strerror or error}") from error
 
 
+def difference(golden: dict[str, Any]) -> str:
+    """How an exported network computes on this board otherwise than it should."""
+    if golden["equal"]:
+        return "the golden pictures become other integers than those that went into the network"
+    others = golden["images"] - golden["equal_images"]
+    return f"{others} of {golden['images']} golden images come out otherwise, by up to {golden['largest_difference']}"
+
+
 def run_export(arguments: argparse.Namespace) -> int:
     """Check an exported network and measure it; the report is printed."""
     begin = time.perf_counter()
@@ -880,7 +901,9 @@ def run_export(arguments: argparse.Namespace) -> int:
     print(json.dumps(report, indent=1), flush=True)
     if arguments.result:
         write_json(arguments.result, report)
-    if arguments.csv and "throughput" in report:  # last: what was measured is told, whatever becomes of the file
+    if not equal:
+        print(f"error: {difference(report['golden'])}; no row is written", file=sys.stderr)
+    if arguments.csv and equal:  # last: what was measured is told, whatever becomes of the file
         uncompiled = next(name for name in manifest["sha256"] if name.endswith("_int.xmodel"))
         name = os.path.join(os.path.basename(os.path.abspath(arguments.export)), uncompiled)
         append_rows(arguments.csv, name, report, ready.cores)
@@ -902,7 +925,7 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5, help="in how many repeats (default: 5, which is the least)")
     parser.add_argument("--threads", type=int, default=0, help="threads of the throughput (default: two for each core)")
     parser.add_argument("--lock", help="hold this file's lock while the DPU is used")
-    parser.add_argument("--lock-timeout", type=float, default=600.0, help="seconds to wait for it (default: 600)")
+    parser.add_argument("--lock-timeout", type=float, help=f"seconds to wait for it (default: {LOCK_SECONDS:g})")
     parser.add_argument("--result", help="write the report here, JSON")
     parser.add_argument("--probe", action="store_true", help="only say what the board is")
     parser.add_argument("--export", help="folder of the exported trial (default: this program's)")
@@ -920,8 +943,9 @@ def parse(words: list[str]) -> argparse.Namespace:
         parser.error(unread)
     if not (0 < arguments.seconds <= 3600 and 1 <= arguments.repeats <= 100 and 0 <= arguments.threads <= 64):
         parser.error("--seconds must be in (0, 3600], --repeats in 1..100, --threads in 0..64")
-    if not 0 <= arguments.lock_timeout <= 1e9:
-        parser.error("--lock-timeout must be in [0, 1e9]")
+    if arguments.lock_timeout is not None and not (arguments.lock and 0 <= arguments.lock_timeout <= 1e9):
+        parser.error("--lock-timeout must be in [0, 1e9]" if arguments.lock else "--lock-timeout is for --lock; give both")
+    arguments.lock_timeout = LOCK_SECONDS if arguments.lock_timeout is None else arguments.lock_timeout
     arguments.export = arguments.export or os.path.dirname(os.path.abspath(__file__))
     return arguments
 
@@ -945,6 +969,7 @@ def main() -> int:
 
     def guarded() -> int:
         try:
+            check_place("--result", arguments.result)
             return work(arguments)
         except (Refused, BoardFault, BoardBusy) as error:
             print(f"error: {error}", file=sys.stderr)

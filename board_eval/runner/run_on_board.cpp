@@ -841,6 +841,7 @@ std::string measure_throughput(Networks& networks, const Images& images, double 
 struct Arguments {
   std::string xmodel, images, logits, labels, lock, result;
   double seconds = 2, lock_timeout = 600;
+  bool help = false;
   size_t repeats = 5, threads = 0;
   bool probe = false;
 };
@@ -864,26 +865,34 @@ Arguments parse(const Strings& words) {
   const std::map<std::string, std::string*> texts{{"--images", &out.images}, {"--logits", &out.logits},
                                                   {"--labels", &out.labels}, {"--lock", &out.lock},
                                                   {"--result", &out.result}};
+  bool is_waiting = false;
   for (size_t i = 0; i < words.size(); ++i) {
     const std::string& word = words[i];
     if (word == "--probe") {
       out.probe = true;
       continue;
     }
+    if (word == "--help" || word == "-h") {
+      out.help = true;
+      return out;
+    }
     if (word.rfind("--", 0) != 0) {
       if (!out.xmodel.empty()) throw Refused("two xmodels are given, expected one");
       out.xmodel = word;
       continue;
     }
+    const bool is_number = word == "--seconds" || word == "--repeats" || word == "--threads" || word == "--lock-timeout";
+    if (!is_number && !texts.count(word)) throw Refused("there is no option " + word + "; --help lists them");
     if (i + 1 == words.size()) throw Refused(word + " has no value");
     const std::string& value = words[++i];
+    is_waiting |= word == "--lock-timeout";
     if (texts.count(word)) *texts.at(word) = value;
     else if (word == "--seconds") out.seconds = number_of(word, value, 1e-6, 3600);
     else if (word == "--repeats") out.repeats = count_of(word, value, 1, 100);
     else if (word == "--threads") out.threads = count_of(word, value, 0, 64);
-    else if (word == "--lock-timeout") out.lock_timeout = number_of(word, value, 0, 1e9);
-    else throw Refused("there is no option " + word);
+    else out.lock_timeout = number_of(word, value, 0, 1e9);
   }
+  if (is_waiting && out.lock.empty()) throw Refused("--lock-timeout is for --lock; give both");
   if (out.result.empty()) throw Refused("give --result, the file for the report");
   if (out.probe && !out.xmodel.empty())
     throw Refused("the xmodel would not be looked at: --probe only says what the board is; leave it out");
@@ -893,6 +902,22 @@ Arguments parse(const Strings& words) {
   if (!out.probe && (out.xmodel.empty() || out.images.empty()))
     throw Refused("give the compiled xmodel and --images, or --probe; only run_on_board.py reads the folder of an export");
   return out;
+}
+
+constexpr char kUsage[] =
+    "run_on_board XMODEL --images IMAGES.npy --result REPORT.json [--logits FILE] [--labels FILE] [--seconds 2] [--repeats 5]\n"
+    "             [--threads 0] [--lock FILE [--lock-timeout 600]]\n"
+    "run_on_board --probe --result REPORT.json [--lock FILE [--lock-timeout 600]]\n";
+
+// Refuse a file whose folder there is not, before the board has worked for it.
+void check_place(const std::string& option, const std::string& path) {
+  struct stat info {};
+  const size_t slash = path.rfind('/');
+  const bool is_folder = stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  if (is_folder || stat(folder.c_str(), &info) != 0 || !S_ISDIR(info.st_mode))
+    throw Refused(option + " " + path + " cannot be written: " + (is_folder ? "it is a folder" : "there is no such folder") +
+                  "; give another file");
 }
 
 int run_probe(const Arguments& arguments) {
@@ -940,7 +965,11 @@ struct Ready {
     struct stat info {};
     if (stat(arguments.xmodel.c_str(), &info) != 0 || !S_ISREG(info.st_mode))
       throw Refused("there is no file " + arguments.xmodel + "; compile the network for this board first");
-    graph = xir::Graph::deserialize(arguments.xmodel);
+    try {
+      graph = xir::Graph::deserialize(arguments.xmodel);
+    } catch (const std::exception& error) {
+      throw Refused(arguments.xmodel + " cannot be read as an xmodel: " + error.what());
+    }
     const xir::Subgraph* subgraph = dpu_subgraph(*graph, arguments.xmodel);
     mark = mark_of(subgraph);
     if (!arguments.lock.empty()) take_lock(arguments.lock, arguments.lock_timeout);
@@ -981,12 +1010,14 @@ Entries measure(Ready& ready, const Images& all, const Arguments& arguments) {
   if (error) std::rethrow_exception(error);
   const Number end_degrees = temperature();
   const bool powered = ready.idle && busy, warm = start_degrees && end_degrees;
+  const std::string why = ready.power->name ? "not measured: the sensor " + *ready.power->name + " gave no reading in that time"
+                                            : "not available: no INA226 or other power sensor in hwmon";
   const Entries watts{{"idle_w", number(ready.idle)}, {"busy_w", number(busy)}, {"sensor", text_or_null(ready.power->name)}};
   const Entries degrees{{"start", number(start_degrees)}, {"end", number(end_degrees)}};
   return {{"latency", latency},
           {"throughput", throughput},
           {"power", powered ? object(watts) : "null"},
-          {"power_note", powered ? "null" : text("not available: no INA226 or other power sensor in hwmon")},
+          {"power_note", powered ? "null" : text(why)},
           {"temperature_c", warm ? object(degrees) : "null"}};
 }
 
@@ -998,6 +1029,7 @@ int run_job(const Arguments& arguments) {
   if (labels && labels->shape != std::vector<size_t>{array.shape[0]})
     throw Refused("there are " + std::to_string(array.shape[0]) + " images and labels of shape " + list(labels->shape) +
                   "; expected one for each image");
+  if (!arguments.logits.empty()) check_place("--logits", arguments.logits);
   Ready ready(arguments);
   const Network& network = *ready.networks[0];
   if (array.shape.size() != 4 || array.shape[0] == 0 ||
@@ -1052,6 +1084,11 @@ int guarded(const std::function<int()>& work) {
 int main(int count, char** words) {
   return guarded([&] {
     const Arguments arguments = parse(Strings(words + 1, words + count));
+    if (arguments.help) {
+      std::cout << kUsage;
+      return 0;
+    }
+    check_place("--result", arguments.result);
     return watch([&] { return guarded([&] { return arguments.probe ? run_probe(arguments) : run_job(arguments); }); });
   });
 }

@@ -2,6 +2,7 @@ from ._calibrate import Calibration as Calibration
 from ._calibrate import calibrate as calibrate
 from ._calibrate import calibrate_file as calibrate_file
 from ._calibrate import load_network as load_network
+from ._certainty import kind_of_network as kind_of_network
 from ._code import LayeredCode as LayeredCode
 from ._code import code_cycles as code_cycles
 from ._code import run_code as run_code

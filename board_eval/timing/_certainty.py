@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from edgesearch.board_eval.graph import Depthwise, Graph
 from edgesearch.board_eval.targets import BoardProfile, Dpu, HostRunner, NetworkKind
 from edgesearch.board_eval.timing._fusion import Layer
 from edgesearch.board_eval.timing._throughput import BusyCores
@@ -38,6 +39,11 @@ def kind_of(layers: Iterable[Layer]) -> NetworkKind:
     """The kind of a network, as tables of errors name it."""
     own = (layer for layer in layers if not layer.serial)
     return "depthwise" if any("depthwise" in (layer.kind, layer.post) for layer in own) else "dense"
+
+
+def kind_of_network(graph: Graph) -> NetworkKind:
+    """The same of a network that no compiler has changed yet. A batch-norm that stands alone makes none a depthwise one."""
+    return "depthwise" if any(isinstance(node, Depthwise) and not node.scale for node in graph) else "dense"
 
 
 def interval(fps: float, error: float) -> tuple[float, float]:

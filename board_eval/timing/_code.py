@@ -27,16 +27,22 @@ _DEPTHWISE = 0
 
 @dataclass(frozen=True)
 class LayeredCode:
-    """A program whose instructions know their layer; `layer_of` may name one more than there are, for END."""
+    """A program whose instructions know their layer; `layer_of` may name one more than there are, for END.
+
+    known_kind: that of the network, where it is known: a compiler adds depthwise steps to a network that has none.
+    """
 
     network: str
     program: tuple[Instruction, ...]
     layer_of: tuple[int, ...]
     layers: tuple[Layer, ...]
+    known_kind: NetworkKind | None = None
 
     @property
     def kind(self) -> NetworkKind:
         """What its interval goes by; of a file, whose layers are not known, by its instructions."""
+        if self.known_kind is not None:
+            return self.known_kind
         if self.layers:
             return kind_of(self.layers)
         depthwise = any(isinstance(one, AluInit) and one.exec_mode == _DEPTHWISE for one in self.program)

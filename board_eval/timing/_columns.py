@@ -29,8 +29,9 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def is_augmented(layer: Layer, image: str, dpu: Target) -> bool:
-    """Whether the columns of the first convolution's kernel are folded into its input channels."""
-    return layer.kind == "conv" and layer.source == image and layer.window.kernel[1] * layer.in_shape[2] <= dpu.augmented_inputs
+    """Whether the columns of the first convolution's kernel, which lie side by side, are folded into its input channels."""
+    folds = layer.kind == "conv" and layer.source == image and layer.window.dilation[1] == 1
+    return folds and layer.window.kernel[1] * layer.in_shape[2] <= dpu.augmented_inputs
 
 
 def conv_steps(layer: Layer, image: str, dpu: Target) -> int:

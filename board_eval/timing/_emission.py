@@ -249,7 +249,7 @@ class _Emitter:
                 waits += (self._rows(layer.source, stripe, needed, columns, layer.in_shape[2], augmented=width),)
         else:
             loader.new_rows(bottom)
-            waits += self._rows_made(layer.source, loader.loaded)
+            waits += self._rows_made(layer.source, loader.reach)
         if self.skip_external and layer.skip is not None:
             waits += (self._rows(layer.skip, stripe, rows, tile.mid, channels),)
         if len(self.stripe_ends) >= BUFFERED_STRIPES:
@@ -318,7 +318,7 @@ class _Emitter:
                     after += (self._rows(layer.source, stripe, needed, columns, layer.in_shape[2], before=before),)
             else:
                 loader.new_rows(top + rows)
-                after += self._rows_made(layer.source, loader.loaded)
+                after += self._rows_made(layer.source, loader.reach)
             if layer.skip is not None and self.skip_external:
                 after += (self._rows(layer.skip, stripe, rows, width, channels),)
             elif layer.skip is not None and stripe == 0:

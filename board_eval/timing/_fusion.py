@@ -96,12 +96,13 @@ def as_image(shape: Shape) -> Image:
     return (1, 1, shape[0]) if len(shape) == 1 else (shape[0], shape[1], shape[2])
 
 
-def fuse(graph: Graph, *, serial_scales: bool = True) -> Fused:
+def fuse(graph: Graph, *, serial_scales: bool = True, longest: int | None = None) -> Fused:
     """The layers of `graph`. Weights are not looked at.
 
-    `serial_scales`: whether batch-norms that could not be folded read and write external memory, as in AMD's code.
+    `serial_scales`: whether batch-norms that could not be folded read and write external memory, as in AMD's code. `longest`:
+    inputs of a linear layer that are a pixel's channels at most; one of more is a convolution of the image that was flattened.
     """
-    return _Fusion(_pools_before_concats(strides_moved_back(graph)), serial_scales).run()
+    return _Fusion(_pools_before_concats(strides_moved_back(graph)), serial_scales, longest).run()
 
 
 def _pools_before_concats(graph: Graph) -> Graph:
@@ -133,9 +134,9 @@ def _pools_before_concats(graph: Graph) -> Graph:
 
 
 class _Fusion:
-    def __init__(self, graph: Graph, serial_scales: bool) -> None:
+    def __init__(self, graph: Graph, serial_scales: bool, longest: int | None) -> None:
         self.graph = graph
-        self.serial_scales = serial_scales
+        self.serial_scales, self.longest = serial_scales, longest
         self.consumers = graph.consumers
         self.position = {node.name: i for i, node in enumerate(graph.nodes)}
         self.alias: dict[str, str] = {}
@@ -218,12 +219,25 @@ class _Fusion:
             case Reshape():
                 self._reshape(node)
 
+    def _read_by(self, node: Linear) -> tuple[int, int, int]:
+        """What a linear layer reads: a vector as one pixel, or, where it is too long for one, the image that was flattened."""
+        source = self.graph.by_name[node.inputs[0]]
+        if self.longest is None or source.shape[-1] <= self.longest:
+            return as_image(source.shape)
+        while isinstance(source, Reshape | Activation):
+            source = self.graph.by_name[source.inputs[0]]
+        return as_image(source.shape)
+
     def _conv(self, node: Conv | Linear) -> None:
         behind = self.behind.get(node.name)
         last = behind or node
         source = self._tensor(node.inputs[0])
-        in_shape = as_image(self.graph.by_name[node.inputs[0]].shape)
-        window = Window(node.kernel, node.stride, node.padding, node.dilation) if isinstance(node, Conv) else Window()
+        if isinstance(node, Conv):
+            in_shape = as_image(self.graph.by_name[node.inputs[0]].shape)
+            window = Window(node.kernel, node.stride, node.padding, node.dilation)
+        else:
+            in_shape = self._read_by(node)
+            window = Window(in_shape[:2])
         layer = Layer(
             name=node.name,
             kind="conv",

@@ -171,7 +171,7 @@ def append_measurements(path: Path, rows: Sequence[MeasurementRow]) -> None:
                 file.truncate(size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise MeasurementError(f"{path} cannot be written: {error.strerror}; give another file to append to") from error
+        raise MeasurementError(f"{path} cannot be written: {error.strerror or error}; append to another file") from error
 
 
 def _encoded(text: str, path: Path) -> bytes:

@@ -12,14 +12,15 @@ class RowCounter:
         self.window = layer.window
         self.height = layer.in_shape[0]
         self.loaded = 0
+        #: The first rows of the input that have to be there, of which those that a stride leaves out are not loaded.
+        self.reach = 0
 
     def new_rows(self, bottom: int) -> int:
         """Rows to load before the output has `bottom` rows."""
         window = self.window
-        if window.stride[0] >= window.rows:
-            needed = min(self.height, bottom * window.kernel[0])
-        else:
-            needed = min(self.height, (bottom - 1) * window.stride[0] - window.padding[2] + window.rows)
+        self.reach = min(self.height, (bottom - 1) * window.stride[0] - window.padding[2] + window.rows)
+        leaves_out = window.stride[0] >= window.rows
+        needed = min(self.height, bottom * window.kernel[0]) if leaves_out else self.reach
         new = max(0, needed - self.loaded)
         self.loaded += new
         return new

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from edgesearch.board_eval.graph import Graph
+from edgesearch.board_eval.graph import Graph, check_is_graph
 from edgesearch.board_eval.targets import NetworkKind, Target
 from edgesearch.board_eval.timing._allocation import Allocation, allocate
 from edgesearch.board_eval.timing._certainty import kind_of
@@ -111,7 +111,7 @@ class Program:
 def schedule(graph: Graph, dpu: Target) -> Program:
     """The program of `graph` on `dpu`; raises GraphError naming the layer that `check_fits` refuses."""
     check_fits(graph, dpu)
-    fused = fuse(graph)
+    fused = fuse(graph, longest=dpu.limits.channel_groups * dpu.input_parallel)
     allocation = allocate(fused, dpu)
     result = fused.result
     prefetch = all(allocation.on_chip(layer.output) or layer.output == result for layer in allocation.layers)
@@ -121,6 +121,7 @@ def schedule(graph: Graph, dpu: Target) -> Program:
 
 def check_fits(graph: Graph, target: Target) -> None:
     """Raise GraphError, naming each layer that breaks a limit of `target`, that nobody reads, or whose value it cannot hold."""
+    check_is_graph(graph)
     for node in graph:
         if len(node.shape) not in (1, 3):
             raise GraphError(

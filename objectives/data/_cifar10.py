@@ -110,7 +110,7 @@ def _fault(file: Path, md5: str) -> str:
     except FileNotFoundError:
         return "is not there"
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return f"cannot be read ({error.strerror or error})"
     return "" if found == md5 else "differs from the published file (another MD5 sum)"
 
 

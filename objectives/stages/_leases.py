@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from edgesearch.objectives.stages._entries import writing
+
 #: Seconds between two looks at a lease that another process holds.
 _EVERY_S = 0.5
 
@@ -19,11 +21,10 @@ _EVERY_S = 0.5
 def file_lease(path: Path, *, waiting: Callable[[str], None]) -> Iterator[None]:
     """Hold the file at `path`, waiting for whoever holds it now; a lease ends with its process, however that ends.
 
-    `waiting` is told once who holds it. Raises OSError when the file cannot be written.
+    `waiting` is told once who holds it. Raises StoreError when the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with path.open("a+") as file:
+        with _opened(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -41,6 +42,12 @@ def file_lease(path: Path, *, waiting: Callable[[str], None]) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+def _opened(path: Path) -> IO[str]:
+    with writing(f"the lease {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
 
 
 def _wait_for(file: IO[str]) -> None:

@@ -13,7 +13,16 @@ from typing import Any
 import torch
 
 from edgesearch.board_eval import BoardReference, VitisSettings
-from edgesearch.errors import DataError, EdgesearchError, GraphError, OutOfMemory, QuantizationError, StageFailed, TrainingError
+from edgesearch.errors import (
+    DataError,
+    DeviceError,
+    EdgesearchError,
+    GraphError,
+    OutOfMemory,
+    QuantizationError,
+    StageFailed,
+    TrainingError,
+)
 from edgesearch.objectives.data import DataSet, DataSettings, load_data
 from edgesearch.objectives.stages._artifact import Artifact, ArtifactStore
 from edgesearch.objectives.stages._context import Context
@@ -82,7 +91,7 @@ def _make(
         context = Context(stage, settings, store, data, str(device), print, folder, **more)
         result = spec.run(context)
     except EdgesearchError as error:
-        if isinstance(error, _DETERMINISTIC) and not isinstance(error, OutOfMemory):
+        if isinstance(error, _DETERMINISTIC) and not isinstance(error, (OutOfMemory, DeviceError)):
             store.record_failure(stage.kind, stage.key, message=str(error), made_by=made_by)
         raise
     if result.instead is not None:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from edgesearch.errors import TrainingError
+from edgesearch.errors import DeviceError
 from edgesearch.objectives.pruning import layer_macs
 
 __all__ = ["choose_device", "multiplies_bfloat16", "out_of_memory", "processor_has_tiles", "processor_name", "use_bfloat16"]
@@ -23,14 +23,14 @@ _CPU = Path("/proc/cpuinfo")
 
 
 def choose_device(device: str) -> torch.device:
-    """The device called `device`; "auto" is a GPU if torch sees one. TrainingError if torch does not know it or has none."""
+    """The device called `device`; "auto" is a GPU if torch sees one. DeviceError if torch does not know it or has none."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        raise TrainingError(
+        raise DeviceError(
             f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); try 'auto' or 'cpu'"
         ) from error
     return chosen

@@ -124,7 +124,7 @@ def _bytes(path: Path, most: int) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _wrong(f"{path.name} cannot be read ({error.strerror})") from error
+        raise _wrong(f"{path.name} cannot be read ({error.strerror or error})") from error
 
 
 def _check_file(path: Path, most: int) -> None:

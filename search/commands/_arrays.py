@@ -17,7 +17,7 @@ def read_array(path: Path, option: str = "--images") -> npt.NDArray[Any]:
         with path.open("rb") as file:
             array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     except OSError as error:
-        raise DataError(f"{option} {str(path)!r} cannot be read: {error.strerror}") from error
+        raise DataError(f"{option} {str(path)!r} cannot be read: {error.strerror or error}") from error
     except MemoryError as error:
         raise DataError(
             f"{option} {str(path)!r} does not fit into this machine's memory ({str(error) or 'it gave no more'}); give fewer "

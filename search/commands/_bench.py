@@ -76,7 +76,7 @@ def _draw(report: LayerReport, picture: Path) -> None:
         check_replaceable(picture, "HTML")
         write_atomically(picture, page.encode())
     except OSError as error:
-        raise TargetError(f"--picture {str(picture)!r} cannot be written: {error.strerror}") from error
+        raise TargetError(f"--picture {str(picture)!r} cannot be written: {error.strerror or error}") from error
 
 
 def calibrate(
@@ -137,7 +137,7 @@ def calibrate(
     try:
         write_atomically(output, (result.profile.to_json() + "\n").encode())
     except OSError as error:
-        raise TargetError(f"the profile cannot be written to {output}: {error.strerror}; give another -o") from error
+        raise TargetError(f"the profile cannot be written to {output}: {error.strerror or error}; give another -o") from error
     click.echo(
         f"mean absolute error {result.mean_absolute:.1%} over {len(result.errors)} measurements, "
         f"{result.mean_absolute_held_out:.1%} where each network is predicted by a fit to the others; "

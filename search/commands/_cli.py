@@ -12,7 +12,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import click
@@ -20,9 +19,12 @@ import click
 from edgesearch.errors import EdgesearchError
 from edgesearch.search.commands._cli_board import board
 from edgesearch.search.commands._cli_networks import NETWORK_COMMANDS
+from edgesearch.search.commands._given_path import GivenPath
 from edgesearch.search.commands._options import BOARD, HOME, SEED, STORAGE, STORE, STUDY, THREADS
 
 _NO_RIGHTS = "may not be read or written by this user; change its rights or those of the folders above it, or name another"
+#: Commands that keep what they have done.
+_GO_ON = ("optimize", "tune", "evaluate")
 #: What the system says of any path that a person gives.
 _OF_PATHS = {
     errno.ENAMETOOLONG: "is too long a name for its file system; give a shorter one",
@@ -52,7 +54,8 @@ def _run(arguments: Sequence[str]) -> int:
         error.show()
         return 2
     except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped; the same command goes on from here", err=True)
+        goes_on = bool(arguments) and arguments[0] in _GO_ON
+        click.echo("stopped; the same command goes on from here" if goes_on else "stopped", err=True)
         return 130
     except BrokenPipeError:  # the reader of our output went away
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -162,7 +165,7 @@ def optimize(**options: Any) -> int:
 @click.option("--gpus-per-stage", type=click.FloatRange(min=0), help="Share of a GPU that each training is given; as optimize.")
 @click.option("--threads-per-stage", type=click.IntRange(min=1), default=1, show_default=True, help="As for optimize.")
 @click.option("--seed", type=click.IntRange(min=0), help="Instead of the study's seed.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The copy; default: STUDY_tuned.toml beside STUDY.")
+@click.option("-o", "--output", type=GivenPath(is_written=True), help="The copy; default: STUDY_tuned.toml beside STUDY.")
 @click.option("--overwrite", is_flag=True, help="Write it where a file is already.")
 @STORE
 @HOME
@@ -177,7 +180,7 @@ def tune(**options: Any) -> int:
 
 
 @cli.command()
-@click.argument("candidate", type=click.Path(path_type=Path))
+@click.argument("candidate", type=GivenPath())
 @click.option(
     "--study",
     "study",
@@ -200,7 +203,7 @@ def evaluate(**options: Any) -> int:
 
 @cli.command()
 @click.option("--format", "style", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
-@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Draw the trials and the front (SVG), too.")
+@click.option("--picture", type=GivenPath(is_written=True, dir_okay=False), help="Draw the trials and the front (SVG), too.")
 @STUDY
 @STORAGE
 @HOME
@@ -212,7 +215,7 @@ def pareto(**options: Any) -> int:
 
 
 @cli.command()
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: reports/STUDY.html in --home.")
+@click.option("-o", "--output", type=GivenPath(is_written=True, dir_okay=False), help="Default: reports/STUDY.html in --home.")
 @STUDY
 @STORAGE
 @HOME
@@ -225,7 +228,7 @@ def report(**options: Any) -> int:
 
 @cli.command()
 @click.argument("studies", nargs=-1, metavar="[STUDY]...")
-@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the files.")
+@click.option("-o", "--output", type=GivenPath(is_written=True, file_okay=False), required=True, help="Folder of the files.")
 @STORAGE
 @HOME
 def results(**options: Any) -> int:
@@ -258,7 +261,7 @@ def dashboard(**options: Any) -> int:
 )
 @click.option("--min-fps", type=click.FloatRange(min=0), help="The most accurate of the front with at least these FPS.")
 @click.option("--front", is_flag=True, help="Every member of the front.")
-@click.option("-o", "--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write to.")
+@click.option("-o", "--output", type=GivenPath(is_written=True, file_okay=False), required=True, help="Folder to write to.")
 @click.option(
     "--compiler",
     type=click.Choice(["edgesearch", "vai"]),
@@ -284,12 +287,12 @@ def export(**options: Any) -> int:
     help="What makes the file: this program, or vai_c_xir of Vitis AI; default: the study's.",
 )
 @click.option("--images", type=click.IntRange(min=1), default=1000, show_default=True, help="Validation images to run.")
-@click.option("--csv", type=click.Path(path_type=Path), help="Append the figures to this file, for `edgesearch calibrate`.")
+@click.option("--csv", type=GivenPath(is_written=True), help="Append the figures to this file, for `edgesearch calibrate`.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option(
     "-o",
     "--output",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=GivenPath(is_written=True, file_okay=False),
     help="Folder for the exported trial and the record; default: deployments/STUDY in --home.",
 )
 @STUDY
@@ -307,11 +310,11 @@ for _command in NETWORK_COMMANDS:
 
 
 @cli.command()
-@click.option("--measurements", type=click.Path(path_type=Path), help="CSV of your board's measurements.")
+@click.option("--measurements", type=GivenPath(), help="CSV of your board's measurements.")
 @click.option("--study", "study_name", help="Instead of it: a study whose candidates boards measured (--score).")
 @click.option("--name", default="my-board", show_default=True, help="The new profile's name.")
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The profile (JSON) to write."
+    "-o", "--output", type=GivenPath(is_written=True, dir_okay=False), required=True, help="The profile (JSON) to write."
 )
 @click.option("--keep-unexplained", is_flag=True, help="Write the profile even if it is far from some of the measurements.")
 @BOARD

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
+
+from edgesearch.search.commands._given_path import GivenPath
 
 __all__ = ["board"]
 
 _BOARDS = click.option(
     "--boards",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=GivenPath(dir_okay=False),
     envvar="EDGESEARCH_BOARDS",
     show_envvar=True,
     help="The boards file; default: ~/.config/edgesearch/boards.toml.",

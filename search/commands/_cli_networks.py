@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
+from edgesearch.search.commands._given_path import GivenPath
 from edgesearch.search.commands._options import ALLOW, BOARD, COMPILER
 
 __all__ = ["NETWORK_COMMANDS"]
@@ -24,8 +24,8 @@ __all__ = ["NETWORK_COMMANDS"]
 )
 @click.option("--stem", type=click.Choice(["imagenet", "small"]), help="How a student begins; default: imagenet.")
 @click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("--images", type=click.Path(path_type=Path), help="Calibration images to look at too: float32 NHWC, normalised.")
-@click.option("--test-images", type=click.Path(path_type=Path), help="Test images that --images must not be among.")
+@click.option("--images", type=GivenPath(), help="Calibration images to look at too: float32 NHWC, normalised.")
+@click.option("--test-images", type=GivenPath(), help="Test images that --images must not be among.")
 @COMPILER
 @ALLOW
 @BOARD
@@ -43,7 +43,7 @@ def inspect(**options: Any) -> int:
 @click.argument("network")
 @click.option("--per-layer", is_flag=True, help="Where the time goes, layer by layer, and what would help.")
 @click.option("--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True)
-@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write a picture (HTML) of cycles and bytes.")
+@click.option("--picture", type=GivenPath(is_written=True, dir_okay=False), help="Write a picture (HTML) of cycles and bytes.")
 @click.option("--input-size", type=click.IntRange(min=4), help="For a student's name: pixels of a side.")
 @click.option(
     "--runner", help="The program that feeds the DPU, one of the board's: vart_python (the default), cpp, thesis_script."
@@ -59,15 +59,15 @@ def bench(**options: Any) -> int:
 
 
 @click.command()
-@click.argument("xmodel", type=click.Path(path_type=Path))
+@click.argument("xmodel", type=GivenPath())
 @click.option(
     "--images",
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     required=True,
     help="float32 NHWC, normalised; int8, quantized; or uint8 pixels with the export's manifest.json beside XMODEL.",
 )
-@click.option("--logits", type=click.Path(path_type=Path), help="Where float32 (N, classes) is written.")
-@click.option("--labels", type=click.Path(path_type=Path), help="Whole numbers (N,): print how many images are told right.")
+@click.option("--logits", type=GivenPath(is_written=True), help="Where float32 (N, classes) is written.")
+@click.option("--labels", type=GivenPath(), help="Whole numbers (N,): print how many images are told right.")
 def simulate(**options: Any) -> int:
     """Execute an XMODEL of one input, AMD's own included, in the DPU's integers; a compiled one instruction by
     instruction.
@@ -78,10 +78,10 @@ def simulate(**options: Any) -> int:
 
 
 @click.command(name="compile")
-@click.argument("xmodel", type=click.Path(path_type=Path))
+@click.argument("xmodel", type=GivenPath())
 @click.option("--fingerprint", help="The board's DPU, as xdputil query prints it (0x...); default: that of --board.")
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: NAME_compiled.xmodel beside XMODEL."
+    "-o", "--output", type=GivenPath(is_written=True, dir_okay=False), help="Default: NAME_compiled.xmodel beside XMODEL."
 )
 @click.option("--tries", type=click.IntRange(min=0), default=0, help="Other schedules to try, of which the fastest is taken.")
 @click.option("--strict", is_flag=True, help="Refuse values of instructions that no measured file of AMD's compiler has.")
@@ -94,9 +94,7 @@ def simulate(**options: Any) -> int:
     help="This program, or vai_c_xir of Vitis AI: the one on PATH, else the one in its container.",
 )
 @click.option("--compare", is_flag=True, help="Compile with the other one, too: logits in simulation, instructions, time.")
-@click.option(
-    "--arch", type=click.Path(path_type=Path), help="arch.json for vai_c_xir; default: one of the board's fingerprint."
-)
+@click.option("--arch", type=GivenPath(), help="arch.json for vai_c_xir; default: one of the board's fingerprint.")
 @click.option("--image", help="Vitis AI's container image; default: xilinx/vitis-ai-pytorch-cpu:latest.")
 @click.option("--json", "as_json", is_flag=True, help="Say what is in the file as JSON.")
 @click.option("--board", help="zcu104 (the default), zcu102, kv260, ultra96 or a board profile (JSON).")
@@ -108,7 +106,7 @@ def compile_(**options: Any) -> int:
 
 
 @click.command()
-@click.argument("xmodel", type=click.Path(path_type=Path))
+@click.argument("xmodel", type=GivenPath())
 @click.option("--json", "as_json", is_flag=True, help="Every instruction with all its fields, as JSON.")
 def disassemble(**options: Any) -> int:
     """Print the instructions of a compiled XMODEL, AMD's own included."""

@@ -43,7 +43,7 @@ def deploy(
     if (trial is None) != knee:
         raise click.UsageError("say which trial in one way: its number, or --knee")
     if csv is not None:
-        check_output(csv, "--csv", {})
+        check_output(csv, "--csv", {}, appends=True)
     study = Study.load(study_name, home, storage=storage)
     number = study.front().knee().number if trial is None else trial
     done = study.deploy(

@@ -19,7 +19,7 @@ from edgesearch.objectives import open_store
 from edgesearch.search.commands._checks import Check, run_checks
 from edgesearch.search.commands._doctor_boards import board_checks, profile_of
 from edgesearch.search.commands._doctor_vitis import vitis_checks
-from edgesearch.search.study import Home, StudyFile, open_storage, study_names
+from edgesearch.search.study import Home, StudyFile, holds_studies, open_storage, parse_url, study_names
 
 _PACKAGES = ("torch", "torchvision", "optuna", "ray", "plotly", "sqlalchemy", "safetensors")
 _OPTIONAL = {
@@ -89,9 +89,11 @@ def _vectors() -> str:
 
 
 def _database(url: str) -> str:
-    storage = open_storage(url)
-    names, shown = ", ".join(study_names(storage)) or "none yet", storage.engine.url
-    return f"{shown.get_backend_name()} ({shown.get_driver_name()}), studies: {names}"
+    shown = parse_url(url)
+    # Another program's database stays as it is: nothing is made in it before a study is begun there.
+    is_others = not holds_studies(url) and (shown.get_backend_name() != "sqlite" or Path(shown.database or "").exists())
+    names = [] if is_others else study_names(open_storage(url))
+    return f"{shown.get_backend_name()} ({shown.get_driver_name()}), studies: {', '.join(names) or 'none yet'}"
 
 
 def _home(place: Home) -> str:

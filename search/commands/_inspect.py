@@ -11,7 +11,6 @@ from typing import Any
 import click
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -32,6 +31,7 @@ from edgesearch.board_eval import (
 from edgesearch.errors import DataError, LoweringError
 from edgesearch.search.commands._arrays import read_array
 from edgesearch.search.commands._networks import find_network
+from edgesearch.search.commands._show import make_console
 
 
 def inspect(
@@ -130,8 +130,10 @@ def _facts(graph: Graph, timing: Timing, findings: list[Finding]) -> dict[str, A
 
 
 def _print(graph: Graph, profile: BoardProfile, timing: Timing, findings: list[Finding]) -> None:
-    console = Console()
-    table = Table("layer", "operation", "output (H, W, C)", box=None, padding=(0, 2), header_style="bold")
+    console = make_console()
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for column in ("layer", "operation", "output (H, W, C)"):
+        table.add_column(column, overflow="fold")
     for node in graph:
         activation = getattr(node, "activation", "none")
         kind = type(node).__name__.lower() + (

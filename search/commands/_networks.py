@@ -24,7 +24,7 @@ def read_candidate(path: Path) -> Candidate:
     try:
         tables = parse_toml(path.read_bytes())
     except OSError as error:
-        raise SpaceError(f"candidate file {str(path)!r} cannot be read: {error.strerror}") from error
+        raise SpaceError(f"candidate file {str(path)!r} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise SpaceError(f"{path} is not valid TOML: {error}") from error
     student = tables.get("student")

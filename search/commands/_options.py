@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from edgesearch.search.commands._given_path import GivenPath
+
 HOME = click.option(
     "--home",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=GivenPath(file_okay=False),
     default=Path("runs"),
     envvar="EDGESEARCH_HOME",
     show_default=True,

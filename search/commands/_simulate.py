@@ -92,6 +92,10 @@ def _prepared(network: _Network, images: npt.NDArray[Any], xmodel: Path) -> npt.
     """Pixels (uint8) cut, resized and normalised as the manifest beside the xmodel says; other images as they are."""
     if images.dtype != np.uint8:
         return images
+    if len(network.shape) != 3:
+        raise DataError(
+            f"--images holds uint8, and {network.name!r} takes arrays of shape {network.shape}, no pixels; give float32, int8"
+        )
     height, width, channels = network.shape
     if images.ndim == 3:
         images = images[..., None]
@@ -164,7 +168,7 @@ def _save(logits: Path, results: dict[str, npt.NDArray[np.float32]]) -> None:
     try:
         write_atomically(logits, content.getvalue())
     except OSError as error:
-        raise DataError(f"--logits {str(logits)!r} cannot be written: {error.strerror}") from error
+        raise DataError(f"--logits {str(logits)!r} cannot be written: {error.strerror or error}") from error
 
 
 def _labels(labels: npt.NDArray[Any], shape: tuple[int, ...], network: _Network) -> npt.NDArray[Any]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgesearch.errors import StudyError
-from edgesearch.search.commands._next import home_option
+from edgesearch.search.commands._next import given, home_option
 from edgesearch.search.commands._outputs import check_output
 from edgesearch.search.commands._show import make_console
 from edgesearch.search.library import TriedRecipe, TunedRecipe
@@ -20,6 +20,8 @@ from edgesearch.search.study import StudyFile
 
 #: Rows of the table.
 _SHOWN = 10
+#: Options that `optimize` does not have, or that are given to it otherwise.
+_OF_TUNE = ("samples", "minutes", "confirm", "distillation", "output", "overwrite", "home")
 
 
 def tune(
@@ -43,6 +45,8 @@ def tune(
     StudyFile.load(study)
     file = Path(study) if Path(study).suffix == ".toml" else None
     place = output or (file or Path(f"{study}.toml")).with_name(f"{Path(study).stem if file else study}_tuned.toml")
+    if place.suffix != ".toml":
+        raise StudyError(f"-o {str(place)!r} would be no study file to `optimize`; give a name that ends in .toml")
     check_output(place, "-o", {"the study": file})
     if place.exists() and not overwrite:
         raise StudyError(f"{str(place)!r} is there already; give -o another name, or --overwrite")
@@ -68,7 +72,8 @@ def tune(
         tuned.write(place, overwrite=overwrite)
         click.echo(f"written: {place}")
     next_file = str(place) if tuned.is_better else study
-    click.echo(f"next: {shlex.join(['edgesearch', 'optimize', next_file, *home_option(home)])}")
+    same = given(without=_OF_TUNE)
+    click.echo(f"next: {shlex.join(['edgesearch', 'optimize', next_file, *same, *home_option(home)])}")
     return 0
 
 

@@ -14,7 +14,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from edgesearch.errors import BoardBusy, BoardError, BoardLost, EdgesearchError, Infeasible, PluginError, StoreError
+from edgesearch.errors import (
+    BoardBusy,
+    BoardError,
+    BoardLost,
+    DeviceError,
+    EdgesearchError,
+    Infeasible,
+    PluginError,
+    StoreError,
+)
 from edgesearch.search.engine._heap import keep_freed_blocks
 from edgesearch.search.engine._heartbeats import beating
 
@@ -40,8 +49,9 @@ Outcome: TypeAlias = Literal[
 ]
 #: Of a stage that was ended for it.
 NO_MEMORY = "the machine ran out of memory (a smaller number of --workers needs less)"
-#: Errors of the operating system that have nothing to do with the stage that met them: no room left, not writable, a bad disk.
-_BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE}
+#: Errors of the operating system that have nothing to do with the stage that met them: no room left, not writable, a bad disk,
+#: too many files.
+_BLOCKING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     extend_path(job.python_path)
     from edgesearch.board_eval import BoardReference, VitisSettings
     from edgesearch.objectives import Limits, Stage, open_store, run_stage
-    from edgesearch.objectives.training import give_back, out_of_memory
+    from edgesearch.objectives.training import give_back
 
     prepare_process(threads)
     stage = Stage.from_json(job.stage)
@@ -134,27 +144,40 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
             except (Exception, SystemExit):
                 traceback.print_exc()
                 raise
-    except StoreError as error:
-        outcome, message = "blocked", str(error)
-    except BoardBusy as error:
-        outcome, message = "board_busy", str(error)
-    except BoardLost as error:
-        outcome, message = "board_lost", str(error)
-    except Infeasible as error:
-        outcome, message, figures = "infeasible", str(error), error.figures
-    except EdgesearchError as error:
-        is_boards = board is not None and isinstance(error, (BoardError, PluginError))
-        outcome, message = "board_refused" if is_boards else "refused", str(error)
-    except OSError as error:
+    except (Exception, SystemExit) as error:  # the user's own code may end the process, which is no death of the worker
+        outcome, message, figures = _ending(error, job)
+    give_back()  # while the process waits for its next job, others may need it
+    return asdict(JobResult(stage.key, outcome, time.perf_counter() - started, message, figures))
+
+
+def _ending(error: BaseException, job: Job) -> tuple[Outcome, str, Mapping[str, float]]:
+    """How a stage ended that raised this error, why, and figures that broke a limit."""
+    from edgesearch.objectives.training import out_of_memory
+
+    message, figures = str(error), dict[str, float]()
+    outcome: Outcome = "refused"
+    if isinstance(error, StoreError):
+        outcome = "blocked"
+    elif isinstance(error, BoardBusy):
+        outcome = "board_busy"
+    elif isinstance(error, BoardLost):
+        outcome = "board_lost"
+    elif isinstance(error, DeviceError):  # a GPU that fails is no fault of the stage, and may be back when it is tried again
+        outcome = "lost"
+    elif isinstance(error, Infeasible):
+        outcome, figures = "infeasible", dict(error.figures)
+    elif isinstance(error, EdgesearchError):
+        is_boards = job.board is not None and isinstance(error, (BoardError, PluginError))
+        outcome = "board_refused" if is_boards else "refused"
+    elif out_of_memory(error):
+        outcome, message = "out_of_memory", NO_MEMORY
+    elif isinstance(error, OSError):
         is_log = str(error.filename) in (job.log, *map(str, Path(job.log).parents))
         outcome = "blocked" if error.errno in _BLOCKING or is_log else "refused"
         message = f"{error.strerror or error} ({error.filename or job.store})"
-    except (Exception, SystemExit) as error:  # the user's own code may end the process, which is no death of the worker
+    else:
         outcome, message = "bug", f"{type(error).__name__}: {error}"
-        if out_of_memory(error):
-            outcome, message = "out_of_memory", NO_MEMORY
-    give_back()  # while the process waits for its next job, others may need it
-    return asdict(JobResult(stage.key, outcome, time.perf_counter() - started, message, figures))
+    return outcome, message, figures
 
 
 def extend_path(python_path: tuple[str, ...]) -> None:

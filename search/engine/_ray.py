@@ -233,7 +233,7 @@ class RayPool:
                     **options,
                 )
         except Exception as error:
-            known = (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError)
+            known = (OSError, RuntimeError, ValueError, ray.exceptions.RayError)  # a full disk, a server that is not there
             if type(error) is not Exception and not isinstance(error, known):  # Ray raises plain ones, too
                 raise
             where = "a local Ray" if local else f"--ray-address {self._address}"

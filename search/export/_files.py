@@ -84,7 +84,8 @@ def export_trial(
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         _put_in_place(temporary, target)
     except OSError as error:
-        raise StudyError(f"trial {record.number} cannot be written to {target}: {error.strerror}; give another -o") from error
+        why = error.strerror or error  # numpy's own errors have no number
+        raise StudyError(f"trial {record.number} cannot be written to {target}: {why}; give another -o") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
@@ -134,8 +135,13 @@ def _put_in_place(temporary: Path, target: Path) -> None:
         os.rename(temporary, target)
         return
     aside = temporary.with_name(f"{temporary.name}-old")
-    os.rename(target, aside)
-    os.rename(temporary, target)
+    try:
+        os.rename(target, aside)
+        os.rename(temporary, target)
+    except BaseException:  # stopped in between: the earlier export stays
+        if aside.exists() and not target.exists():
+            os.rename(aside, target)
+        raise
     shutil.rmtree(aside, ignore_errors=True)
 
 

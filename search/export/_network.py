@@ -60,7 +60,7 @@ def load_network(path: str | Path) -> nn.Module:
             raise StudyError(f"{weights} is not the file that its manifest names (another SHA-256); export the trial again")
         tensors = load_file(weights)
     except OSError as error:
-        raise StudyError(f"{weights} cannot be read: {error.strerror}; export the trial again") from error
+        raise StudyError(f"{weights} cannot be read: {error.strerror or error}; export the trial again") from error
     except SafetensorError as error:
         raise StudyError(f"{weights} is not a safetensors file: {error}; export the trial again") from error
     return _rebuild(student, tensors, channels, classes, manifest_path.parent)
@@ -70,7 +70,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         content = parse_json(path.read_text())
     except OSError as error:
-        raise StudyError(f"{path} cannot be read: {error.strerror}; give the folder of an exported trial") from error
+        raise StudyError(f"{path} cannot be read: {error.strerror or error}; give the folder of an exported trial") from error
     except ValueError as error:
         raise StudyError(f"{path} is not JSON: {error}; give the folder of an exported trial") from error
     if not isinstance(content, dict):

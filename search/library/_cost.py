@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from optuna.trial import TrialState
 
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import ArtifactStore, Stage, recorded_stages, work_of
@@ -43,10 +45,8 @@ def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | Non
         f"data {data.name}: {len(data.train):,} training, {len(data.validation):,} validation, "
         f"{len(data.calibration):,} calibration, {len(data.test):,} test images, {len(data.classes)} classes",
     ]
-    if stored is not None and (done := len(stored.get_trials(deepcopy=False))):
-        left = max(0, trials - done)
-        what = f"{left} more are left of {trials}; listed is what a new study would try" if left else "nothing is left to run"
-        head.append(f"it has {done} {'trial' if done == 1 else 'trials'} already: {what}")
+    if stored is not None and (states := [trial.state for trial in stored.get_trials(deepcopy=False)]):
+        head.append(_what_is_left(states, trials))
     tail = [f"rejected before training: {screening.rejected}"] if screening.rejected else []
     if not screening.kept:
         return "\n".join([*head, *tail, screening.why_empty()])
@@ -60,6 +60,15 @@ def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | Non
     if ends := rung_ends(settings):
         tail.append(f"at most: students may be stopped after {' or '.join(map(str, ends))} of {settings.train.epochs} epochs")
     return "\n".join(head + lines + tail)
+
+
+def _what_is_left(states: Sequence[TrialState], trials: int) -> str:
+    """Of a study whose trials are in these states, and that is to have `trials`."""
+    begun, left = states.count(TrialState.RUNNING), max(0, trials - len(states))
+    what = [f"{begun} of them begun and not ended, which {'goes' if begun == 1 else 'go'} on"] if begun else []
+    what += [f"{left} more are left of {trials}; listed is what a new study would try"] if left else []
+    there = f"it has {len(states)} {'trial' if len(states) == 1 else 'trials'} already"
+    return f"{there}: {'; '.join(what) or 'nothing is left to run'}"
 
 
 def _speed(estimate: Mapping[str, float]) -> str:

@@ -227,4 +227,4 @@ def _write(deployment: Deployment) -> None:
     try:
         write_atomically(deployment.record, content.encode())
     except OSError as error:
-        raise StudyError(f"{deployment.record} cannot be written: {error.strerror}; give another -o") from error
+        raise StudyError(f"{deployment.record} cannot be written: {error.strerror or error}; give another -o") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from edgesearch.errors import StudyError
+from edgesearch.files import expanded
 from edgesearch.search.study import Objective, Record, StudyView, choose, hypervolume, knee
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class StudyRecord(Record):
         settings, images or another profile of its board than there are now, and when the folder cannot be written; DataError
         when the study's images cannot be read; CompileError when the network cannot be compiled.
         """
-        return self.study._export(self, Path(output), compiler, note)
+        return self.study._export(self, expanded(output, "output", StudyError), compiler, note)
 
     def network(self) -> nn.Module:
         """The trained, perhaps pruned float network that was quantized, in evaluation mode: (N, C, S, S) to (N, classes).

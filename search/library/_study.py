@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from edgesearch.board_eval import load_profile
 from edgesearch.errors import StudyError
+from edgesearch.files import expanded
 from edgesearch.search.engine import Progress, Summary
 from edgesearch.search.library._boards import board_changes
 from edgesearch.search.library._front import Front, StudyRecord
+from edgesearch.search.library._numbers import check_number, check_share
 from edgesearch.search.library._progress import as_progress
 from edgesearch.search.library._reading import find_study, is_stored
 from edgesearch.search.library._stores import existing_store, no_store, store_place
@@ -95,7 +96,7 @@ class Study:
         from edgesearch.search.library._inputs import check_code, check_teacher, read_inputs
         from edgesearch.search.library._starts import check_starts
 
-        _check_number("threads", threads, int, least=1)
+        check_number("threads", threads, int, least=1)
         settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
         changes: dict[str, Any] = {"name": name, "seed": seed, "score": score}
         changes["store"] = store_place(store) if store else None  # "": of a shell variable that is not set
@@ -181,12 +182,12 @@ class Study:
 
         if self._opened is None:
             raise StudyError(f"study {self.name!r} was loaded to be read; open it with its file (Study.open) to go on with it")
-        _check_number("trials", trials, int, least=1)
-        _check_number("workers", workers, int, least=0)
-        for name, value in (("gpus_per_stage", gpus_per_stage), ("memory_per_stage", memory_per_stage)):
-            _check_number(name, value, float, least=0, finite=True)
+        check_number("trials", trials, int, least=1)
+        check_number("workers", workers, int, least=0)
+        check_number("memory_per_stage", memory_per_stage, float, least=0, finite=True)
+        check_share("gpus_per_stage", gpus_per_stage)
         for name, value in (("board_wait_s", board_wait_s), ("hang_s", hang_s)):
-            _check_number(name, value, float, least=0)
+            check_number(name, value, float, least=0)
         self.summary, view = run_study(
             self._opened,
             self.home,
@@ -246,8 +247,8 @@ class Study:
             board,
             compiler=compiler,
             images=images,
-            output=None if output is None else Path(output),
-            csv=None if csv is None else Path(csv),
+            output=None if output is None else expanded(output, "output", StudyError),
+            csv=None if csv is None else expanded(csv, "csv", StudyError),
             note=note or _silent,
         )
 
@@ -287,7 +288,7 @@ class Study:
         """Write the study's report, one HTML file, and return its path; default: reports/NAME.html in the home."""
         from edgesearch.search.report import write_report
 
-        path = self.home.report(self.name) if output is None else Path(output)
+        path = self.home.report(self.name) if output is None else expanded(output, "output", StudyError)
         write_report(self.view(), path)
         return path
 
@@ -369,16 +370,6 @@ class Study:
         from edgesearch.search.export import float_network
 
         return float_network(record, self._store(), folder=self.settings.folder)
-
-
-def _check_number(name: str, value: object, kind: type[int] | type[float], *, least: int, finite: bool = False) -> None:
-    """Raise StudyError for a number that the command would refuse, too; None is what is not given."""
-    taken = int if kind is int else (int, float)
-    if value is None:
-        return
-    if not isinstance(value, taken) or isinstance(value, bool) or not value >= least or (finite and value == math.inf):
-        what = "a whole number" if kind is int else "a finite number" if finite else "a number"
-        raise StudyError(f"`{name}` is {value!r}, expected {what} of at least {least}")
 
 
 def _silent(line: str) -> None:

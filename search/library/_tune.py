@@ -13,6 +13,7 @@ from edgesearch.errors import StudyError
 from edgesearch.objectives import Stage
 from edgesearch.search.engine import StageRunner, make_pool, run_stages, share_machine
 from edgesearch.search.library._inputs import Inputs, check_teacher, read_inputs
+from edgesearch.search.library._numbers import check_number, check_share
 from edgesearch.search.library._starts import check_starts, fetch_weights
 from edgesearch.search.library._stores import store_place, study_store
 from edgesearch.search.library._tune_file import check_place, read_text, tuned_text, write_text
@@ -115,7 +116,7 @@ def tune(
         if progress is not None:
             progress(line)
 
-    _check_numbers(samples, confirm, workers, seconds)
+    _check_numbers(samples, confirm, workers, threads, gpus_per_stage, seconds)
     settings = StudyFile.load(study)
     text = read_text(str(study))
     if output is not None:
@@ -283,13 +284,20 @@ def _in_words(target: Target) -> str:
     return words if kind == "none" else f"{words}, distillation {kind}"
 
 
-def _check_numbers(samples: int, confirm: int, workers: int | None, seconds: float | None) -> None:
-    for name, value, least in (("samples", samples, 1), ("workers", workers, 1), ("confirm", confirm, 0)):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            raise StudyError(f"{name} is {value}; expected {least} or more")
-    if seconds is not None and not seconds > 0:
-        raise StudyError(f"the time for the search is {seconds:g} s; expected more than 0")
+def _check_numbers(
+    samples: int, confirm: int, workers: int | None, threads: int, gpus_per_stage: float | None, seconds: float | None
+) -> None:
+    for name, value, least in (
+        ("samples", samples, 1),
+        ("workers", workers, 1),
+        ("threads", threads, 1),
+        ("confirm", confirm, 0),
+    ):
+        check_number(name, value, int, least=least)
+    check_share("gpus_per_stage", gpus_per_stage)
+    if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+        raise StudyError(f"the time for the search is {seconds!r} s; expected more than 0")
 
 
 def _refuse(holder: str) -> None:
-    raise StudyError(f"{holder} tunes this network in this home already; wait for it, or name another --home")
+    raise StudyError(f"{holder} tunes this network in this store already; wait for it, or name another --store")

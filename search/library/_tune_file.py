@@ -112,4 +112,4 @@ def write_text(text: str, output: Path, *, overwrite: bool) -> None:
     try:
         write_atomically(output, text.encode())
     except OSError as error:
-        raise StudyError(f"{str(output)!r} cannot be written: {error.strerror}") from error
+        raise StudyError(f"{str(output)!r} cannot be written: {error.strerror or error}") from error

@@ -74,5 +74,5 @@ class Journal:
             write_atomically(self._path, json.dumps(content, indent=1).encode())
         except OSError as error:
             raise StudyError(
-                f"what was tried cannot be written to {self._path}: {error.strerror}; mend it and give the same command again"
+                f"what was tried cannot be written to {self._path}: {error.strerror or error}; mend it and run it again"
             ) from error

@@ -20,9 +20,13 @@ _WIDTH, _HEIGHT = 920, 500
 _LEFT, _RIGHT, _TOP, _BOTTOM = 74, 26, 92, 62
 #: Pixels: a letter of the knee's label, what rises above its base line, and what a ring needs around its middle.
 _LETTER, _ASCENT, _RING = 7.4, 11, 8
+#: Pixels of a letter of the legend.
+_SIGN = 7.3
 #: Light and dark; the report uses the same eight and the same grey for whatever comes after them.
 _LIGHT = ("#2a78d6", "#eb6834", "#1baf7a", "#c98a00", "#d6599a", "#4a3aa7", "#008300", "#e34948", "#8b8a83")
 _DARK = ("#4b95ee", "#e8703f", "#22a97a", "#d39a17", "#dd6ca3", "#9a8ff0", "#3d9e3d", "#ea6b6b", "#85847c")
+#: How far an axis of shares may reach beyond 0 and 1, as in the report.
+_BEYOND = 0.005
 #: Stands for the number of a colour in the legend where a cross is drawn.
 _CROSS = -1
 _INK = {"page": "#fdfdfc", "edge": "#e3e2dd", "grid": "#ebeae5", "ink": "#14140f", "soft": "#5c5b54"}
@@ -44,7 +48,10 @@ class _Scale:
         """With a twentieth of room on both sides."""
         flat = [math.log10(v) for v in values] if axis.log else values
         room = 0.05 * (max(flat) - min(flat)) or abs(flat[0]) * 0.05 or 1.0
-        return cls(axis, min(flat) - room, max(flat) + room, start, end)
+        low, high = min(flat) - room, max(flat) + room
+        if axis.is_share:
+            low, high = max(low, -_BEYOND), min(high, 1 + _BEYOND)
+        return cls(axis, low, high, start, end)
 
     def __call__(self, value: float) -> float:
         flat = math.log10(value) if self.axis.log else value
@@ -79,7 +86,7 @@ def write_front_svg(view: StudyView, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, front_svg(view, picture).encode())
     except OSError as error:
-        raise StudyError(f"the picture cannot be written to {path} ({error.strerror}); name another file") from error
+        raise StudyError(f"the picture cannot be written to {path} ({error.strerror or error}); name another file") from error
 
 
 def front_svg(view: StudyView, picture: FrontPicture) -> str:
@@ -135,13 +142,17 @@ def _colours(picture: FrontPicture) -> dict[str, int]:
 
 
 def _legend(picture: FrontPicture) -> Iterator[str]:
-    """In one row, or where that would leave the picture in two."""
+    """In one row, or where that would leave the picture in two, with names cut to what fits there."""
     shown = list(_colours(picture).items())[: len(_LIGHT)]
     entries = [(colour, (name or "unknown") if colour < len(_LIGHT) - 1 else "others") for name, colour in shown]
     if picture.published:
         entries.append((_CROSS, "published by others"))
-    widths = [34 + 7.3 * len(text) for _, text in entries]
-    left, row, next_row = (24.0, 58, 58) if 24 + sum(widths) <= _WIDTH else (24.0, 54, 74)
+    rows = _rows([text for _, text in entries])
+    if rows > 2:
+        longest = int(((_WIDTH - 24) / math.ceil(len(entries) / 2) - 34) / _SIGN)
+        entries = [(colour, text if len(text) <= longest else f"{text[: longest - 1]}…") for colour, text in entries]
+    widths = [34 + _SIGN * len(text) for _, text in entries]
+    left, row, next_row = (24.0, 58, 58) if rows == 1 else (24.0, 54, 74)
     for (colour, text), width in zip(entries, widths, strict=True):
         if left + width > _WIDTH:
             left, row = 24.0, next_row
@@ -151,6 +162,16 @@ def _legend(picture: FrontPicture) -> Iterator[str]:
             yield f'<circle class="c{colour}" cx="{left + 5:.0f}" cy="{row}" r="5"/>'
         yield f'<text x="{left + 16:.0f}" y="{row + 4}">{escape(text)}</text>'
         left += width
+
+
+def _rows(texts: Sequence[str]) -> int:
+    """How many rows a legend of these entries takes."""
+    rows, left = 1, 24.0
+    for width in (34 + _SIGN * len(text) for text in texts):
+        if left + width > _WIDTH:
+            rows, left = rows + 1, 24.0
+        left += width
+    return rows
 
 
 def _axes(x: _Scale, y: _Scale) -> Iterator[str]:

@@ -37,7 +37,7 @@ def write_report(view: StudyView, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content.encode())
     except OSError as error:
-        raise StudyError(f"the report cannot be written to {path} ({error.strerror}); name another file") from error
+        raise StudyError(f"the report cannot be written to {path} ({error.strerror or error}); name another file") from error
 
 
 def report_html(view: StudyView) -> str:

@@ -2,6 +2,7 @@ from ._constraints import Constraints as Constraints
 from ._duration import duration as duration
 from ._errors import database_errors as database_errors
 from ._errors import holds_password as holds_password
+from ._errors import parse_url as parse_url
 from ._errors import reading_errors as reading_errors
 from ._file import OBJECTIVES as OBJECTIVES
 from ._file import Score as Score

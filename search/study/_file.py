@@ -254,7 +254,7 @@ def load_study(name_or_path: str) -> StudyFile:
         try:
             return parse_study(path.read_bytes(), where=str(path), folder=path.resolve().parent)
         except OSError as error:
-            raise StudyError(f"study file {name_or_path!r} cannot be read: {error.strerror}") from error
+            raise StudyError(f"study file {name_or_path!r} cannot be read: {error.strerror or error}") from error
     if name_or_path not in bundled_studies():
         raise StudyError(
             f"unknown study {name_or_path!r}; expected one of {', '.join(bundled_studies())} or the path of a .toml file"

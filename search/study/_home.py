@@ -60,5 +60,5 @@ class Home:
                 file.write(b"edgesearch")
         except OSError as error:
             raise StudyError(
-                f"--home {str(self.root)!r} cannot be written ({error.strerror}); make room or name another folder"
+                f"--home {str(self.root)!r} cannot be written ({error.strerror or error}); make room or name another folder"
             ) from error

@@ -20,6 +20,7 @@ EdgesearchError                 what a person did or gave; the command line prin
 ├── ToolchainError              a tool of Vitis AI that is not there, or that failed
 ├── StoreError                  the artifact store cannot be read or written
 ├── TrainingError               a training that ended in NaN or not at all
+│   ├── DeviceError             a device that torch does not know, or that cannot be used here and now
 │   ├── NotFinite               numbers of a network's own that became NaN or infinite in its training
 │   └── OutOfMemory             no memory left for a training or an evaluation; elsewhere it may fit
 ├── Infeasible                  a network that turned out to break a hard limit
@@ -41,6 +42,7 @@ __all__ = [
     "BoardUnfit",
     "CompileError",
     "DataError",
+    "DeviceError",
     "EdgesearchError",
     "GraphError",
     "Infeasible",
@@ -173,6 +175,10 @@ class StoreError(EdgesearchError):
 
 class TrainingError(EdgesearchError):
     """A training that ended in NaN or not at all."""
+
+
+class DeviceError(TrainingError, QuantizationError):
+    """A device that torch does not know, or that cannot be used here and now, to train or to execute integers on."""
 
 
 class NotFinite(TrainingError):

@@ -13,7 +13,7 @@ from edgesearch.objectives.training import teacher_logits
 from edgesearch.spaces import Settings
 
 #: Views of the training images that logits are stored for.
-_VIEWS = 4
+VIEWS = 4
 
 
 class LogitSettings(Settings):
@@ -30,7 +30,7 @@ def _place(plan: Plan) -> Stage | None:
     if teacher is None or plan.mixes:
         return None
     views = plan.conditions.views
-    count = 1 if views == "none" else min(_VIEWS, plan.pipeline.train.epochs)
+    count = 1 if views == "none" else min(VIEWS, plan.pipeline.train.epochs)
     in_turn = mirrors_in_turn(views)
     if in_turn:  # an even number, so that the last view and the first are mirrored unlike
         count += count % 2

@@ -15,6 +15,7 @@ from torch.nn.utils import prune
 from edgesearch.board_eval.execution._execute import run_float
 from edgesearch.board_eval.graph._graph import Activation, Add, Concat, Conv, Depthwise, Graph, Linear, Pool, Reshape
 from edgesearch.board_eval.graph._names import op_names
+from edgesearch.board_eval.lowering._reasons import _steps
 from edgesearch.board_eval.lowering._trace import lower, lower_with_sources
 from edgesearch.board_eval.targets import Dpu
 from edgesearch.board_eval.xmodel._wire import graph_message
@@ -534,6 +535,71 @@ def test_a_clip_at_0_and_6_is_a_relu6_however_it_is_written(clip: Any, kind: str
     first = assert_computes_the_same(model).nodes[1]
     assert isinstance(first, Conv)
     assert (first.activation, first.keeps_clip) == (kind, kind == "relu6")
+
+
+@pytest.mark.parametrize(
+    ("layout", "change"),
+    [
+        (lambda y: y.to(memory_format=torch.channels_last).contiguous(), lambda z: F.relu(z, inplace=True)),
+        (lambda y: y.to(memory_format=torch.channels_last), lambda z: z.relu_()),
+        (lambda y: y.contiguous(memory_format=torch.channels_last), lambda z: z.clamp_(0, 6)),
+        (lambda y: y.contiguous(), lambda z: z.add_(z)),
+    ],
+)
+def test_what_a_layout_may_have_copied_is_not_changed_in_place_before_it_is_read(layout: Any, change: Any) -> None:
+    def behind(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        z = layout(y)
+        z = change(z)
+        return self.last(y + z)
+
+    with pytest.raises(LoweringError, match="changes a tensor in place that a change of layout has copied, or has not"):
+        lower(Function(behind, conv=nn.Conv2d(3, 4, 3), last=nn.Conv2d(4, 2, 1)).eval(), (3, 12, 12))
+
+    def alone(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return self.last(change(layout(self.conv(x))))
+
+    assert_computes_the_same(Function(alone, conv=nn.Conv2d(3, 4, 3), last=nn.Conv2d(4, 2, 1)))
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        lambda self, x: F.leaky_relu_(x, 26 / 256),
+        lambda self, x: F.hardtanh_(x, 0.0, 6.0),
+        lambda self, x: F.threshold_(x, 0, 0),
+        lambda self, x: nn.Threshold(0, 0)(x),
+    ],
+)
+def test_activations_of_every_spelling(activation: Any) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Function(activation), nn.Conv2d(4, 2, 1))
+    assert_computes_the_same(model)
+
+
+def test_a_threshold_layer_is_a_relu_at_0_alone() -> None:
+    assert_computes_the_same(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Threshold(0, 0), nn.Conv2d(4, 2, 1)))
+    with pytest.raises(LoweringError, match=r"threshold\(1, 0\); the DPU has threshold\(0, 0\), which is ReLU"):
+        lower(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Threshold(1, 0)), (3, 12, 12))
+
+
+def test_a_map_of_one_channel_is_flattened_in_torchs_order() -> None:
+    assert_computes_the_same(nn.Sequential(nn.Conv2d(3, 1, 1), nn.Flatten()))
+    assert_computes_the_same(nn.Sequential(nn.Conv2d(3, 1, 3), nn.Flatten(), nn.Linear(100, 4)))
+
+
+@pytest.mark.parametrize("resize", [lambda x: F.interpolate(x, size=(0, 0)), lambda x: F.interpolate(x, scale_factor=0)])
+def test_upsampling_to_no_pixels_is_refused(resize: Any) -> None:
+    with pytest.raises(LoweringError):
+        lower(Function(lambda self, x: resize(self.conv(x)), conv=nn.Conv2d(3, 4, 3)).eval(), (3, 12, 12))
+    assert _steps(0.0, (2, 4)) == []
+
+
+def test_a_mean_over_flattened_pixels_says_how_it_is_written() -> None:
+    def flattened(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.conv(x).flatten(2).mean(-1))
+
+    with pytest.raises(LoweringError, match=r"write a mean over height and width as x\.mean\(\(2, 3\)\)"):
+        lower(Function(flattened, conv=nn.Conv2d(3, 4, 3), last=nn.Linear(4, 2)).eval(), (3, 12, 12))
 
 
 def test_an_in_place_clamp_changes_what_later_readers_see() -> None:

@@ -84,10 +84,10 @@ Run = Callable[..., Done]
 
 
 def execute_program(program: list[str], words: tuple[object, ...], environment: dict[str, str], folder: Path) -> Done:
-    """Run a program with --result in `folder`."""
+    """Run a program with --result in `folder`, unless the words name another one."""
     result = folder / "result.json"
     result.unlink(missing_ok=True)
-    command = [*program, *map(str, words), "--result", str(result)]
+    command = [*program, *map(str, words), *([] if "--result" in words else ["--result", str(result)])]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=120, check=False)
     assert list(folder.glob("*.part")) == []
     return Done(done.returncode, done.stderr, json.loads(result.read_text()) if result.exists() else {})

@@ -201,6 +201,10 @@ def test_what_cannot_be_used_is_one_sentence(run_cpp: Run, tmp_path: Path) -> No
         (("--repeats", "5.9"), {}, "--repeats is 5.9, expected a whole number"),
         (("--probe", "a.xmodel"), {}, "the xmodel would not be looked at"),
         (("--speed", "9"), {}, "there is no option --speed"),
+        (("--speed",), {}, "there is no option --speed; --help lists them"),
+        (("--lock-timeout", "9"), {}, "--lock-timeout is for --lock; give both"),
+        (("--logits", "no/l.npy"), {}, "--logits no/l.npy cannot be written: there is no such folder"),
+        (("--logits", "/tmp"), {}, "--logits /tmp cannot be written: it is a folder"),
         (("--probe", "--images", "images.npy"), {}, "--images would not be looked at"),
         (("--probe", "--labels", "labels.npy"), {}, "--labels would not be looked at"),
     ]:
@@ -283,7 +287,7 @@ def test_a_probe_of_slow_programs_is_no_dpu_that_hangs(run_cpp: Run, tmp_path: P
 
 
 def test_a_report_that_cannot_be_written_is_the_boards_fault(run_cpp: Run) -> None:
-    done = run_cpp("--logits", "/dev/full/logits.npy", *QUICK)
+    done = run_cpp("--logits", "/proc/logits.npy", *QUICK)
     assert (done.code, done.report) == (3, {})
     assert "cannot be written on the board" in done.sentence
 

@@ -206,6 +206,28 @@ def test_options_that_would_not_be_looked_at_are_refused(case: Case, run_python:
     assert "the xmodel would not be looked at" in done.sentence
 
 
+def test_files_that_could_not_be_written_are_refused_before_the_board_works(
+    case: Case, run_python: Run, tmp_path: Path
+) -> None:
+    images = (case.xmodel, "--images", case.images)
+    for words, sentence in {
+        (*images, "--result", "no/r.json"): "--result no/r.json cannot be written: there is no such folder",
+        ("--probe", "--result", "no/r.json"): "--result no/r.json cannot be written: there is no such folder",
+        (*images, "--logits", tmp_path): f"--logits {tmp_path} cannot be written: it is a folder",
+    }.items():
+        done = run_python(*words)
+        assert (done.code, done.report) == (2, {}), done.progress
+        assert sentence in done.sentence
+        assert "checking" not in done.progress
+        assert "Traceback" not in done.progress
+
+
+def test_a_time_to_wait_for_a_lock_needs_one(case: Case, run_python: Run) -> None:
+    done = run_python(case.xmodel, "--images", case.images, "--lock-timeout", 5)
+    assert (done.code, done.report) == (2, {})
+    assert "--lock-timeout is for --lock; give both" in done.sentence
+
+
 # --- the board is at fault: exit code 3; or another program has it: 4
 
 
@@ -336,7 +358,7 @@ def test_nothing_is_left_when_the_program_is_killed(case: Case, tmp_path: Path) 
 
 
 def test_a_report_that_cannot_be_written_is_the_boards_fault(case: Case, run_python: Run) -> None:
-    logits = "/dev/full/logits.npy"
+    logits = "/proc/logits.npy"
     done = run_python(case.xmodel, "--images", case.images, "--logits", logits, *QUICK)
     assert (done.code, done.report) == (3, {})
     assert "cannot be written on the board" in done.sentence

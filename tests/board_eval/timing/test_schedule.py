@@ -143,6 +143,22 @@ def test_cycles_of_a_convolution(height: int, width: int, inputs: int, outputs: 
     assert program.weight_bytes == kernel**2 * inputs * outputs + outputs
 
 
+@pytest.mark.parametrize("channels", [24, 32])
+def test_a_linear_layer_that_is_too_long_for_a_pixel_is_a_convolution_of_the_image(channels: int) -> None:
+    net = Net(16, 16, 3)
+    net.linear(net.flatten(net.conv("image", channels, name="first")), 1024)
+    program = schedule(net.graph(), B4096)
+    assert program.cycles(Kind.CONV) - 2 * 16 * 3 * math.ceil(channels / 16) == 16 * 16 * 2 * 1024 // 16
+    assert program.layers[-1].in_shape == (16, 16, channels)
+
+
+def test_a_first_kernel_with_holes_is_not_folded_into_its_channels() -> None:
+    node = Conv(name="holes", inputs=("image",), shape=(1, 96, 32), kernel=(1, 3), dilation=(1, 2))
+    assert schedule(single(node, (1, 100, 10)), B4096).cycles(Kind.CONV) == 96 * 3 * 2
+    near = Conv(name="near", inputs=("image",), shape=(1, 98, 32), kernel=(1, 3))
+    assert schedule(single(near, (1, 100, 10)), B4096).cycles(Kind.CONV) == 98 * 2 * 2
+
+
 @given(st.sampled_from(sorted(DPUS)), st.integers(8, 40), st.tuples(*[st.integers(1, 70)] * 3), st.integers(1, 4))
 @settings(deadline=None, max_examples=40)
 def test_any_network_on_any_target_moves_its_weights_once_and_waits_only_for_the_past(
@@ -237,6 +253,19 @@ def test_on_the_chip_a_convolution_waits_for_the_rows_that_it_reads() -> None:
     for stripe, read in ((0, 1), (1, 2), (2, 3), (3, 3)):  # eight rows a stripe, and one more is read
         first = next(conv for conv in convs if conv.stripe == stripe)
         assert [instructions[at].stripe for at in first.after if instructions[at].layer == "conv1"] == [read]
+
+
+def test_on_the_chip_a_stride_above_its_kernel_waits_for_rows_as_far_down_as_it_reads() -> None:
+    net = Net(64, 32, 16)
+    x = net.conv("image", 16, 3, name="read")
+    net.add(net.conv(x, 32, 3, 2), net.conv(x, 32, 1, 2))
+    program = schedule(net.graph(), B4096)
+    assert program.prefetch
+    instructions = list(program.instructions)
+    thinned = next(layer.name for layer in program.layers if layer.kind == "downsample")
+    stripes = [i for i in instructions if i.layer == thinned and i.engine is Engine.MISC]
+    reads = [[instructions[at].stripe for at in i.after if instructions[at].layer == "read"] for i in stripes]
+    assert [max(read) for read in reads] == list(range(8))  # four rows each, of every second of eight
 
 
 def test_queues_limit_how_far_weights_are_loaded_ahead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from edgesearch.board_eval.graph import Linear
-from edgesearch.errors import DataError, PluginError, SpaceError, StageFailed, StoreError, TrainingError
+from edgesearch.errors import DataError, DeviceError, PluginError, SpaceError, StageFailed, StoreError, TrainingError
 from edgesearch.objectives import DataSettings, Pipeline, Store, plan, run_stage
 from edgesearch.objectives.pruning import _iterative
 from edgesearch.objectives.stages import stage_specs
@@ -238,6 +238,25 @@ def test_a_failure_of_the_machine_may_be_tried_again(tmp_path: Path, monkeypatch
             run_stage(chain[0], store, data_settings=JSON, device="cpu")
     assert store.failure("student", chain[0].key) is None
     assert run_stage(chain[0], store, data_settings=JSON, device="cpu").figures["epochs_done"] == 2
+
+
+def test_a_device_that_fails_for_a_time_is_no_failure_of_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    chain, store = stages({}), Store(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("edgesearch.objectives.training._device.torch.empty", lost)
+        with pytest.raises(DeviceError, match="device 'cpu' cannot be used here"):
+            run_stage(chain[0], store, data_settings=JSON, device="cpu")
+    assert store.failure("student", chain[0].key) is None
+
+
+def test_a_lease_that_cannot_be_written_is_the_stores_fault(tmp_path: Path) -> None:
+    stage, store = stages({})[0], Store(tmp_path)
+    (tmp_path / "leases").write_text("a file")
+    with pytest.raises(StoreError, match=r"the lease .* could not be written"):
+        run_stage(stage, store, data_settings=JSON, device="cpu")
 
 
 def test_a_validation_that_memory_does_not_suffice_for_goes_on_and_says_so(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -107,6 +109,17 @@ def test_a_studys_own_board_and_store_are_looked_at(path: Path, tmp_path: Path) 
     mark, words = doctor("--home", tmp_path / "home", "--study", study)["store"]
     assert mark == "FAILED"
     assert str(tmp_path / "kept") in words
+
+
+def test_a_database_of_another_program_is_left_as_it_is(path: Path, tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "notes.db")) as notes:
+        notes.execute("CREATE TABLE notes (text)")
+        notes.commit()
+    before = (tmp_path / "notes.db").read_bytes()
+    lines = doctor("--home", tmp_path / "home", "--storage", f"sqlite:///{tmp_path}/notes.db")
+    assert lines["database"] == ("ok", "sqlite (pysqlite), studies: none yet")
+    assert (tmp_path / "notes.db").read_bytes() == before
+    assert lines["database"] == doctor("--home", tmp_path / "home")["database"]
 
 
 def test_only_a_check_that_is_needed_fails_the_whole(capsys: pytest.CaptureFixture[str]) -> None:

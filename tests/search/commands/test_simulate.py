@@ -18,7 +18,7 @@ from edgesearch.errors import DataError, XmodelError
 from edgesearch.objectives import Normalisation, prepare, quantize
 from edgesearch.objectives.data import DataSettings, load_data
 from edgesearch.objectives.data._pictures import read_picture
-from edgesearch.search.commands._simulate import _manifest, simulate
+from edgesearch.search.commands._simulate import _manifest, _Network, simulate
 from edgesearch.spaces import Student, build
 
 RNG = np.random.default_rng(0)
@@ -185,6 +185,13 @@ def test_what_does_not_fit_is_one_sentence(folder: Path, images: Any, labels: An
         run(folder, images, labels)
     assert words in str(caught.value)
     assert "pickle" not in str(caught.value)
+
+
+def test_pixels_for_a_network_that_takes_none_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = _Network("vectors", (64,), 5, {"out": ((4,), 3)}, lambda images: {})
+    monkeypatch.setattr("edgesearch.search.commands._simulate._read", lambda path: network)
+    with pytest.raises(DataError, match=r"'vectors' takes arrays of shape \(64,\), no pixels; give float32, int8"):
+        run(folder, PIXELS)
 
 
 @pytest.mark.parametrize("content", [None, "{}", "[]", "nonsense"])

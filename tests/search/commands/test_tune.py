@@ -56,6 +56,12 @@ def write(folder: Path, text: str = STUDY) -> str:
         (["teacher", "--minutes", "0"], "0 is not in the range x>0"),
         (["teacher", "--minutes", "nan"], "the time for the search is nan s; expected more than 0"),
         (["teacher", "-o", "nowhere/x.toml"], "there is no folder 'nowhere'"),
+        (["teacher", "-o", "better"], "-o 'better' would be no study file to `optimize`; give a name that ends in .toml"),
+        (
+            ["teacher", "--gpus-per-stage", "0.00001"],
+            "`gpus_per_stage` is 1e-05, expected 0, or a share of a GPU of at least 0.0001",
+        ),
+        (["teacher", "--gpus-per-stage", "nan"], "`gpus_per_stage` is nan, expected a finite number"),
         (["cnn_tiny", "--distillation", "nkd"], "'nkd' is not in the study's space"),
     ],
 )
@@ -104,7 +110,7 @@ def test_a_tuned_copy_trains_better_and_opens(tmp_path: Path, temporary: Path) -
     assert "the file's own" in done.stdout
     assert "gain +" in done.stdout
     copy = tmp_path / "tiny_tuned.toml"
-    assert f"next: edgesearch optimize {copy} --home {home}" in done.stdout
+    assert f"next: edgesearch optimize {copy} --workers 1 --home {home}" in done.stdout
     assert "# much too low" in copy.read_text()
     assert tomllib.loads(copy.read_text())["name"] == "tiny_tuned"
     assert not [left for left in temporary.rglob("*") if left.name.startswith("edgesearch-tune")]

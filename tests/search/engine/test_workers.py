@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import pytest
 from _training_jobs import command, family, finish, job, name, processes, running
 
 from edgesearch import objectives
-from edgesearch.errors import StudyError
+from edgesearch.errors import DeviceError, StudyError
 from edgesearch.objectives import Stage, Store
 from edgesearch.search.engine import _child, _kills
 from edgesearch.search.engine._child import ChildPool
@@ -99,6 +100,21 @@ def test_a_stage_whose_arrays_do_not_fit_says_so(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(objectives, "run_stage", lambda *_, **__: (_ for _ in ()).throw(raised))
     answer = run_job(job(tmp_path).__dict__)
     assert (answer["outcome"], answer["message"]) == ("out_of_memory", NO_MEMORY)
+
+
+@pytest.mark.parametrize(
+    ("raised", "outcome"),
+    [
+        (DeviceError("device 'cuda' cannot be used here"), "lost"),
+        (OSError(errno.EMFILE, "Too many open files"), "blocked"),
+        (OSError(errno.ENOENT, "No such file or directory", "weights.npz"), "refused"),
+    ],
+)
+def test_what_fails_for_the_machines_reasons_is_not_the_stages_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, outcome: str
+) -> None:
+    monkeypatch.setattr(objectives, "run_stage", lambda *_, **__: (_ for _ in ()).throw(raised))
+    assert run_job(job(tmp_path).__dict__)["outcome"] == outcome
 
 
 def test_code_of_the_users_own_that_ends_the_process_ends_its_stage_alone(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -132,6 +133,17 @@ def test_other_integers_are_reported_and_nothing_is_measured(carried: Path, boar
     assert figures["golden"]["equal_images"] == 0
     assert figures["golden"]["preprocessing_equal"] is True
     assert "throughput" not in figures
+    assert re.search(r"error: 8 of 8 golden images come out otherwise, by up to \d+; no row is written\n$", done.stderr)
+
+
+def test_what_computes_other_integers_is_measured_if_asked_and_calibrates_nothing(
+    carried: Path, board: dict[str, str], tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.csv"
+    done = run(carried, board | {"VART_STANDIN_ERROR": "1"}, COMPILED, "--measure-anyway", "--csv", rows)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["throughput"]["fps"] > 0
+    assert not rows.exists()
 
 
 def test_pictures_that_become_other_integers_are_reported(carried: Path, board: dict[str, str], tmp_path: Path) -> None:
@@ -143,6 +155,7 @@ def test_pictures_that_become_other_integers_are_reported(carried: Path, board: 
     assert done.returncode == 1
     golden = json.loads(done.stdout)["golden"]
     assert (golden["equal"], golden["preprocessing_equal"]) == (True, False)
+    assert "the golden pictures become other integers" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

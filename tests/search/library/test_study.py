@@ -18,6 +18,7 @@ import optuna
 import pytest
 import torch
 from _fake_boards import write_boards
+from optuna.trial import TrialState
 
 from edgesearch.board_eval import load_profile
 from edgesearch.errors import LoweringError, SpaceError, StudyError
@@ -25,6 +26,7 @@ from edgesearch.objectives import load_data, prepare
 from edgesearch.search import Study, StudyFile
 from edgesearch.search.engine import StageEnd
 from edgesearch.search.library import _run
+from edgesearch.search.library._cost import _what_is_left
 from edgesearch.spaces import Candidate, Distillation, Space, Student
 
 STORED = Path(__file__).parents[1] / "data"
@@ -116,6 +118,7 @@ def test_opening_writes_nothing_and_an_opened_study_has_an_empty_front(tiny_file
         ({"trials": 2.5}, "`trials` is 2.5, expected a whole number"),
         ({"workers": -1}, "`workers` is -1, expected a whole number of at least 0"),
         ({"gpus_per_stage": -0.5}, "`gpus_per_stage` is -0.5, expected a finite number of at least 0"),
+        ({"gpus_per_stage": 0.00001}, "`gpus_per_stage` is 1e-05, expected 0, or a share of a GPU of at least 0.0001"),
         ({"hang_s": float("nan")}, "`hang_s` is nan"),
         ({"memory_per_stage": float("inf")}, "`memory_per_stage` is inf, expected a finite number of at least 0"),
         ({"memory_per_stage": -1}, "`memory_per_stage` is -1, expected a finite number of at least 0"),
@@ -393,6 +396,15 @@ def test_a_dry_run_says_how_many_trials_are_left(tiny: Study) -> None:
     done = len(tiny.records())
     assert f"it has {done} trials already: nothing is left to run" in describe_cost(tiny.inputs, tiny.home, done)
     assert f"it has {done} trials already: 3 more are left of {done + 3}" in describe_cost(tiny.inputs, tiny.home, done + 3)
+
+
+def test_trials_that_were_begun_and_not_ended_are_still_to_run() -> None:
+    begun, ended = TrialState.RUNNING, TrialState.COMPLETE
+    goes_on = "it has 3 trials already: 1 of them begun and not ended, which goes on"
+    assert _what_is_left([ended, begun, ended], 3) == goes_on
+    assert _what_is_left([ended, begun, ended], 5).startswith(f"{goes_on}; 2 more are left of 5")
+    assert _what_is_left([ended, begun, begun], 3).endswith(": 2 of them begun and not ended, which go on")
+    assert _what_is_left([ended], 1) == "it has 1 trial already: nothing is left to run"
 
 
 def test_a_dry_run_keeps_what_the_study_would_keep(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_two_tunings_of_one_network_do_not_mix(file: Path, tmp_path: Path, monke
     seen: list[str] = []
 
     def second(*given: Any, **options: Any) -> None:
-        with pytest.raises(StudyError, match="tunes this network in this home already"):
+        with pytest.raises(StudyError, match="tunes this network in this store already"):
             tune(file, "cnn_tiny", tmp_path / "h")
         seen.append("refused")
 

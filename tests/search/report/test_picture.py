@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,34 @@ def test_a_legend_of_many_students_takes_a_second_row(tmp_path: Path) -> None:
             ends[row] = float(text.get("x", "nan")) + 7.3 * len(said)
     assert len(ends) == 2
     assert max(ends.values()) <= width
+
+
+def test_names_in_a_legend_that_would_take_more_than_two_rows_are_cut(tmp_path: Path) -> None:
+    names = [f"nets:AVeryWideAndVeryDeepResidualNetwork{number}" for number in range(8)]
+    records = tuple(
+        plain_record(number, (0.9 - 0.01 * number, 100.0 + number), settings={"student": {"architecture": name}})
+        for number, name in enumerate(names)
+    )
+    root = _draw(StudyView("s", records[0].objectives, {}, records), tmp_path)
+    rows: dict[str, list[tuple[float, str]]] = {}
+    for text in root.iter(f"{_SVG}text"):
+        if "".join(text.itertext()).endswith("…"):
+            rows.setdefault(text.get("y", ""), []).append((float(text.get("x", "nan")), "".join(text.itertext())))
+    assert [len(row) for row in rows.values()] == [4, 4]
+    for row in rows.values():
+        starts = [start for start, _ in row]
+        ends = [start + 7.3 * len(said) for start, said in row]
+        assert all(start - 16 >= end for start, end in zip(starts[1:], ends[:-1], strict=True))
+
+
+def test_an_axis_of_shares_ends_with_all_of_them(tmp_path: Path) -> None:
+    record = plain_record(0, (0.98, 100.0))
+    texts = [
+        "".join(t.itertext()) for t in _draw(StudyView("s", record.objectives, {}, (record,)), tmp_path).iter(f"{_SVG}text")
+    ]
+    shares = [float(text.removesuffix(" %")) for text in texts if re.fullmatch(r"[\d.]+ %", text)]
+    assert shares
+    assert max(shares) <= 100
 
 
 def test_names_are_escaped_and_one_trial_is_enough(tmp_path: Path) -> None:

@@ -267,6 +267,18 @@ def test_what_is_no_results_file_is_refused(tmp_path: Path, content: str) -> Non
         read_results(tmp_path / "results.json")
 
 
+def test_results_take_the_place_of_results_alone(tmp_path: Path) -> None:
+    _, run = _run(4)
+    path = tmp_path / "results.json"
+    path.write_text('{"accuracy": 1}')
+    with pytest.raises(StudyError, match="is no results file, which would take its place"):
+        write_results(path, [run])
+    path.write_text('{"format": 0, "runs": []}')  # of an earlier version
+    for _ in range(2):
+        write_results(path, [run])
+    assert len(read_results(path)) == 1
+
+
 @pytest.mark.parametrize("document", ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
 def test_tables_in_documents_are_those_of_the_committed_results(document: str) -> None:
     assert not refresh(ROOT / document, ROOT / "studies" / "results", write=False), "run `python benchmarks/results.py`"
