@@ -31,7 +31,7 @@ from edgesearch.objectives.stages._spec import stage_specs
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import choose_device, processor_name
 
-_PACKAGES = ("edgesearch", "torch", "numpy")
+_PACKAGES = ("edgesearch", "torch", "torchvision", "numpy", "scipy", "pillow")
 #: What a stage would raise again with the same inputs: its network or its numbers are the reason, not the machine.
 _DETERMINISTIC = (GraphError, QuantizationError, TrainingError)
 

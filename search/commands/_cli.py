@@ -189,6 +189,7 @@ def tune(**options: Any) -> int:
     help="Study whose data, teacher and recipes are used: a bundled one or a .toml file.",
 )
 @click.option("--test/--no-test", default=False, help="Also measure on the test images.")
+@click.option("--retry-failed", is_flag=True, help="Run stages that are known to fail again.")
 @THREADS
 @SEED
 @BOARD

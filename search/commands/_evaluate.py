@@ -19,6 +19,7 @@ def evaluate(
     candidate: Path,
     study: str,
     test: bool,
+    retry_failed: bool,
     seed: int | None,
     threads_per_stage: int,
     board: str | None,
@@ -30,7 +31,7 @@ def evaluate(
     opened = Study.open(study, home, seed=seed, board=board, store=store, threads=threads_per_stage)
     click.echo(f"with data, teacher and recipes of study {opened.name!r} ({opened.settings.data.name})")
     with _looking_into(candidate.resolve().parent):
-        figures = opened.evaluate(settings, test=test, progress=click.echo)
+        figures = opened.evaluate(settings, test=test, retry_failed=retry_failed, progress=click.echo)
     remark = f"  (not deployable: {settings.hindrance})" if settings.hindrance else ""
     click.echo(describe_metrics(figures) + remark)
     if "test_accuracy" in figures:

@@ -28,9 +28,11 @@ def evaluate_candidate(
     test: bool,
     note: Callable[[str], None],
     stored: optuna.Study | None = None,
+    retry_failed: bool = False,
 ) -> dict[str, Any]:
     """The candidate's figures; with `test` also test_accuracy and float_test_accuracy.
 
+    Stages that failed before, and would fail again, are tried again with `retry_failed`.
     Stages that the store has are not run again; it is the one that the `stored` study was run with, where the settings name
     none. Raises StudyError when a stage fails, with its reason and its log, and before anything is trained PluginError for code
     that cannot be imported, and SpaceError for starting weights of another network.
@@ -56,6 +58,9 @@ def evaluate_candidate(
     speed = f"about {estimate['fps']:,.0f} FPS before training" if "fps" in estimate else "FPS: measured by the board"
     note(f"{candidate}: {speed}")
     stages = [*measured.walk(), *([inputs.plan(candidate, last="tested")] if test else [])]
+    if retry_failed:
+        for stage in stages:
+            store.forget_failure(stage.kind, stage.key)
     settings = inputs.settings
     pool = make_pool(workers=0)
     try:

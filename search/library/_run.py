@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,9 +170,10 @@ def run_study(
                 summary = engine.run(_with_retries(settings, study, trials) if retry_failed else trials)
                 runner = _stage_runner(settings, store, pool, logs, progress)
                 ledger = Ledger(study, lease, say=progress.note)
-                _test_chosen(inputs, study, runner, ledger, progress)
+                forget = store.forget_failure if retry_failed else _keep_in_mind
+                _test_chosen(inputs, study, runner, ledger, progress, forget)
                 view = ledger.patiently(lambda: read_study(study))
-                _compile_front(inputs, view, runner, progress)
+                _compile_front(inputs, view, runner, progress, forget)
     return summary, view
 
 
@@ -239,7 +241,18 @@ def _key(inputs: Inputs, record: Record) -> str:
 _TESTED = ("test_accuracy", "float_test_accuracy")
 
 
-def _test_chosen(inputs: Inputs, study: optuna.Study, runner: StageRunner, ledger: Ledger, progress: Progress) -> None:
+def _keep_in_mind(kind: str, key: str) -> None:
+    """A failure that is known stays known."""
+
+
+def _test_chosen(
+    inputs: Inputs,
+    study: optuna.Study,
+    runner: StageRunner,
+    ledger: Ledger,
+    progress: Progress,
+    forget: Callable[[str, str], object],
+) -> None:
     """Measure on the test images, the one time that these are read: the front's members.
 
     Where the study names all its candidates nothing is chosen by a search, and all of them are measured.
@@ -250,7 +263,8 @@ def _test_chosen(inputs: Inputs, study: optuna.Study, runner: StageRunner, ledge
     for record in pareto_front(view) if inputs.settings.space else [r for r in view.records if r.is_complete]:
         number, quantized = str(record.number), inputs.plan(record.candidate, last="quantized")
         if any(number not in accuracies for accuracies in known.values()) and runner.artifact(quantized) is not None:
-            stages[number] = inputs.plan(record.candidate, last="tested")
+            stages[number] = stage = inputs.plan(record.candidate, last="tested")
+            forget(stage.kind, stage.key)
     for end in run_stages(runner, stages.values()):
         if end.failure is not None:
             progress.note(f"a trial has no accuracy on the test images: {end.failure}")
@@ -262,11 +276,15 @@ def _test_chosen(inputs: Inputs, study: optuna.Study, runner: StageRunner, ledge
     ledger.set_attributes(known)
 
 
-def _compile_front(inputs: Inputs, view: StudyView, runner: StageRunner, progress: Progress) -> None:
+def _compile_front(
+    inputs: Inputs, view: StudyView, runner: StageRunner, progress: Progress, forget: Callable[[str, str], object]
+) -> None:
     """Make the files that the board runs of the front's members, so that their export need not wait for it."""
     if inputs.no_compiler:
         progress.note(f"no files for the board are compiled: {inputs.no_compiler}")
     stages = [stage for record in pareto_front(view) if (stage := inputs.compiled(record.candidate)) is not None]
+    for stage in stages:
+        forget(stage.kind, stage.key)
     for end in run_stages(runner, [stage for stage in stages if runner.artifact(stage.inputs["network"]) is not None]):
         if end.failure is not None:
             progress.note(f"a member of the front has no file for the board: {end.failure}")

@@ -34,7 +34,6 @@ from edgesearch.search.study import (
     stored_settings,
     study_file,
     teacher_note,
-    with_fingerprints,
 )
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class Study:
         from edgesearch.search.library._starts import check_starts
 
         check_number("threads", threads, int, least=1)
-        settings = with_fingerprints(study) if isinstance(study, StudyFile) else StudyFile.load(study)
+        settings = study.checked() if isinstance(study, StudyFile) else StudyFile.load(study)
         changes: dict[str, Any] = {"name": name, "seed": seed, "score": score}
         changes["store"] = store_place(store) if store else None  # "": of a shell variable that is not set
         boards = [board] if isinstance(board, str) else board or ()
@@ -201,13 +200,18 @@ class Study:
         return self._front_of(view)
 
     def evaluate(
-        self, candidate: Candidate, *, test: bool = False, progress: Callable[[str], object] | None = None
+        self,
+        candidate: Candidate,
+        *,
+        test: bool = False,
+        retry_failed: bool = False,
+        progress: Callable[[str], object] | None = None,
     ) -> Mapping[str, Any]:
         """Take one candidate through the study's pipeline, in a child process, and return its figures by name.
 
-        It becomes no trial; its stages are kept in the store. With `test` also its accuracy on the test images. Raises
-        StudyError when a stage fails, and where `inputs` does, and PluginError, before one runs, for code that cannot be
-        imported.
+        It becomes no trial; its stages are kept in the store. With `test` also its accuracy on the test images. A stage that is
+        known to fail is run again with `retry_failed` alone. Raises StudyError when a stage fails, and where `inputs` does, and
+        PluginError, before one runs, for code that cannot be imported.
         """
         from edgesearch.search.library._evaluate import evaluate_candidate
 
@@ -216,7 +220,9 @@ class Study:
                 progress(line)
 
         stored = self._stored() if is_stored(self.name, self.storage, self.home) else None
-        return evaluate_candidate(self.inputs, self.home, candidate, test=test, note=note, stored=stored)
+        return evaluate_candidate(
+            self.inputs, self.home, candidate, test=test, note=note, stored=stored, retry_failed=retry_failed
+        )
 
     def deploy(
         self,

@@ -50,7 +50,8 @@ class Axis:
 class FrontPicture:
     """The trials that can be drawn, the front among them, and the corners of the step line through it.
 
-    `published` are networks of others for the same data, where the axes are accuracy and frames per second.
+    `published` are networks of others and of this program's own studies for the same data, where the axes are accuracy and
+    frames per second.
     """
 
     x: Axis
@@ -83,7 +84,7 @@ def front_picture(view: StudyView) -> FrontPicture:
     y_name, x_name = _axis_names(view)
     records = tuple(r for r in view.records if r.is_complete and r.figure(x_name) is not None and r.figure(y_name) is not None)
     front = tuple(pareto_front(view))
-    others = published(view.data) if records and (x_name, y_name) == ("fps", "accuracy") else ()
+    others = published(view.data, study=view.name) if records and (x_name, y_name) == ("fps", "accuracy") else ()
     x, y = _axis(view, x_name, records, [other.fps for other in others]), _axis(view, y_name, records)
     steps: tuple[tuple[float, float], ...] = ()
     if {o.name for o in view.objectives} == {x_name, y_name} and front:

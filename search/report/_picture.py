@@ -27,8 +27,8 @@ _LIGHT = ("#2a78d6", "#eb6834", "#1baf7a", "#c98a00", "#d6599a", "#4a3aa7", "#00
 _DARK = ("#4b95ee", "#e8703f", "#22a97a", "#d39a17", "#dd6ca3", "#9a8ff0", "#3d9e3d", "#ea6b6b", "#85847c")
 #: How far an axis of shares may reach beyond 0 and 1, as in the report.
 _BEYOND = 0.005
-#: Stands for the number of a colour in the legend where a cross is drawn.
-_CROSS = -1
+#: Stand for the number of a colour in the legend where a cross is drawn, upright or not.
+_CROSS, _PLUS = -1, -2
 _INK = {"page": "#fdfdfc", "edge": "#e3e2dd", "grid": "#ebeae5", "ink": "#14140f", "soft": "#5c5b54"}
 _INK_DARK = {"page": "#1a1a18", "edge": "#32312d", "grid": "#2b2a27", "ink": "#f6f5f0", "soft": "#b5b4ab"}
 
@@ -145,8 +145,10 @@ def _legend(picture: FrontPicture) -> Iterator[str]:
     """In one row, or where that would leave the picture in two, with names cut to what fits there."""
     shown = list(_colours(picture).items())[: len(_LIGHT)]
     entries = [(colour, (name or "unknown") if colour < len(_LIGHT) - 1 else "others") for name, colour in shown]
-    if picture.published:
+    if any(not other.own for other in picture.published):
         entries.append((_CROSS, "published by others"))
+    if any(other.own for other in picture.published):
+        entries.append((_PLUS, "studies of edgesearch"))
     rows = _rows([text for _, text in entries])
     if rows > 2:
         longest = int(((_WIDTH - 24) / math.ceil(len(entries) / 2) - 34) / _SIGN)
@@ -156,8 +158,8 @@ def _legend(picture: FrontPicture) -> Iterator[str]:
     for (colour, text), width in zip(entries, widths, strict=True):
         if left + width > _WIDTH:
             left, row = 24.0, next_row
-        if colour == _CROSS:
-            yield f'<path class="other" d="{_cross(left + 5, row)}"/>'
+        if colour in (_CROSS, _PLUS):
+            yield f'<path class="other" d="{_cross(left + 5, row, is_plus=colour == _PLUS)}"/>'
         else:
             yield f'<circle class="c{colour}" cx="{left + 5:.0f}" cy="{row}" r="5"/>'
         yield f'<text x="{left + 16:.0f}" y="{row + 4}">{escape(text)}</text>'
@@ -188,14 +190,15 @@ def _axes(x: _Scale, y: _Scale) -> Iterator[str]:
     yield f'<text transform="translate(20 {middle}) rotate(-90)" text-anchor="middle">{escape(y.axis.title)}</text>'
 
 
-def _cross(x: float, y: float) -> str:
-    return f"M{x - 4:.1f} {y - 4:.1f}l8 8m0-8l-8 8"
+def _cross(x: float, y: float, *, is_plus: bool) -> str:
+    return f"M{x - 5:.1f} {y:.1f}h10m-5-5v10" if is_plus else f"M{x - 4:.1f} {y - 4:.1f}l8 8m0-8l-8 8"
 
 
 def _others(picture: FrontPicture, x: _Scale, y: _Scale) -> Iterator[str]:
     for other in picture.published:
         title = f"{other.name}: {100 * other.accuracy:.4g} % at {number(other.fps)} FPS; {other.board} ({other.source})"
-        yield f'<path class="other" d="{_cross(x(other.fps), y(other.accuracy))}"><title>{escape(title)}</title></path>'
+        mark = _cross(x(other.fps), y(other.accuracy), is_plus=other.own)
+        yield f'<path class="other" d="{mark}"><title>{escape(title)}</title></path>'
 
 
 def _dots(picture: FrontPicture, x: _Scale, y: _Scale) -> Iterator[str]:

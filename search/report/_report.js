@@ -103,12 +103,13 @@
       marker: { color: colour(index), size: 12, line: { color: css("--ink"), width: 1.5 } },
     };
   });
-  const others = () => (data.published.length === 0 ? [] : [{
-    type: "scatter", mode: "markers", name: "published by others", hoverinfo: "text",
-    x: data.published.map((p) => p.fps), y: data.published.map((p) => p.accuracy),
-    text: data.published.map((p) => [`<b>${plain(p.name)}</b>`, plain(p.board), `${FIGURES.accuracy(p.accuracy)}, ${FIGURES.fps(p.fps)}`, plain(p.source)].join("<br>")),
-    marker: { color: css("--soft"), size: 8, symbol: "x-thin", line: { color: css("--soft"), width: 1.6 } },
-  }]);
+  const kinds = [["published by others", "x-thin", (p) => !p.own], ["studies of edgesearch", "cross-thin", (p) => p.own]];
+  const others = () => kinds.map(([name, symbol, is]) => [name, symbol, data.published.filter(is)]).filter(([, , points]) => points.length > 0).map(([name, symbol, points]) => ({
+    type: "scatter", mode: "markers", name, hoverinfo: "text",
+    x: points.map((p) => p.fps), y: points.map((p) => p.accuracy),
+    text: points.map((p) => [`<b>${plain(p.name)}</b>`, plain(p.board), `${FIGURES.accuracy(p.accuracy)}, ${FIGURES.fps(p.fps)}`, plain(p.source)].join("<br>")),
+    marker: { color: css("--soft"), size: 8, symbol, line: { color: css("--soft"), width: 1.6 } },
+  }));
   const limits = () => {
     const line = { color: css("--warn"), width: 1.5, dash: "dash" };
     const shapes = [], labels = [];

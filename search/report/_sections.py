@@ -160,12 +160,12 @@ def front_caption(picture: FrontPicture) -> str:
     line = " The line borders what the front dominates." if picture.steps else ""
     hollow = " Hollow: breaks a constraint." if any(r.violations for r in picture.records) else ""
     diamonds = " Diamonds: for analysis, the DPU cannot run them." if any(not r.deployable for r in picture.records) else ""
-    crosses = (
-        " Crosses: networks of others, measured on boards and on the test images as they published it."
-        if picture.published
-        else ""
-    )
-    return f"Every complete trial, coloured by its student; members of the front are ringed.{line}{hollow}{diamonds}{crosses}"
+    marks = ""
+    if any(not other.own for other in picture.published):
+        marks += " Crosses: networks of others, measured on boards and on the test images as they published it."
+    if any(other.own for other in picture.published):
+        marks += " Pluses: fronts of studies that come with edgesearch, on the test images."
+    return f"Every complete trial, coloured by its student; members of the front are ringed.{line}{hollow}{diamonds}{marks}"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from ._file import StudyFile as StudyFile
 from ._file import TeacherTable as TeacherTable
 from ._file import load_study as load_study
 from ._file import with_fingerprint as with_fingerprint
-from ._file import with_fingerprints as with_fingerprints
 from ._front import Miss as Miss
 from ._front import choose as choose
 from ._front import knee as knee

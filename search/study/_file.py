@@ -228,6 +228,13 @@ class StudyFile(Settings):
             found |= {self.space.choices(name, "weights") for name in self.space.students}
         return found
 
+    def checked(self) -> StudyFile:
+        """As if it had been read from a file in its folder: paths are whole, weights and code have their checksums.
+
+        Raises SpaceError for settings that nothing would read, and for a weights file that cannot be read.
+        """
+        return parse_tables(self.model_dump(mode="json", exclude_unset=True), where="the study", folder=self.folder)
+
     @property
     def directions(self) -> list[Literal["maximize", "minimize"]]:
         """Optuna's direction per objective."""

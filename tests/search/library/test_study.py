@@ -22,7 +22,8 @@ from optuna.trial import TrialState
 
 from edgesearch.board_eval import load_profile
 from edgesearch.errors import LoweringError, SpaceError, StudyError
-from edgesearch.objectives import load_data, prepare
+from edgesearch.objectives import DataSettings, Recipe, load_data, prepare
+from edgesearch.objectives.stages._run import _made_by
 from edgesearch.search import Study, StudyFile
 from edgesearch.search.engine import StageEnd
 from edgesearch.search.library import _run
@@ -146,6 +147,22 @@ def test_settings_made_in_python_are_checked_like_a_file(tmp_path: Path) -> None
     assert opened.trials == 100
     with pytest.raises(SpaceError, match="seed = -1"):
         Study.open(opened.settings, tmp_path, seed=-1)
+
+
+def test_paths_of_settings_made_in_python_are_whole_when_the_study_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dice = np.random.default_rng(0)
+    arrays = {"x_train": dice.integers(0, 256, (300, 8, 8), dtype=np.uint8), "y_train": np.arange(300) % 3}
+    np.savez("mine.npz", **arrays)
+    data = DataSettings(name="npz", root=Path("mine.npz"), validation_images=20, calibration_images=20, test_images=20)
+    space = Space(students=("cnn_tiny",), input_size=(8,))
+    opened = Study.open(StudyFile(name="made", data=data, space=space), tmp_path / "home")
+    assert opened.settings.data.root == tmp_path / "mine.npz"
+    tuned = {"name": "a", "finetune": Recipe(mix="mixup")}
+    with pytest.raises(SpaceError, match="a study shows its training images in one way"):
+        Study.open(StudyFile(space=space, **tuned), tmp_path / "home")
 
 
 def test_a_student_that_the_dpu_cannot_run_is_named_when_the_study_is_opened(tmp_path: Path) -> None:
@@ -272,6 +289,15 @@ def test_one_candidate_is_evaluated_without_becoming_a_trial(tiny: Study) -> Non
             tiny.evaluate(wrong)  # type: ignore[arg-type]
     with pytest.raises(StudyError, match=r"no \[teacher\]"):
         tiny.evaluate(candidate.model_copy(update={"distillation": Distillation(kind="logit")}))
+
+
+def test_a_candidate_whose_stage_is_known_to_fail_is_evaluated_again_when_asked(tiny: Study) -> None:
+    candidate = Candidate(student=Student(architecture="cnn_tiny", input_size=8, width=0.75))
+    stage, store = tiny.inputs.plan(candidate, last="tested"), tiny._store()
+    store.record_failure(stage.kind, stage.key, message="a bad day", made_by=_made_by(torch.device("cpu")))
+    with pytest.raises(StudyError, match=r"a bad day \(known from an earlier attempt; --retry-failed tries it again"):
+        tiny.evaluate(candidate, test=True)
+    assert "test_accuracy" in tiny.evaluate(candidate, test=True, retry_failed=True)
 
 
 def test_a_stored_study_of_0_1_0_is_shown_and_resumed(tmp_path: Path) -> None:

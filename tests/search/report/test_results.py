@@ -296,10 +296,15 @@ def test_rows_of_the_readme_that_tell_results_have_no_figure_of_their_own() -> N
 def test_networks_of_others_stand_beside_a_study_of_the_same_data() -> None:
     known = published("cifar10")
     assert all(0 < other.accuracy < 1 and other.fps > 0 and other.source for other in known)
+    assert {other.own for other in known} == {False, True}
+    assert any("study cifar10," in other.source for other in known)
+    assert not any("study cifar10," in other.source for other in published("cifar10", study="cifar10"))
     record = plain_record(3, (0.93, 2000.0))
     view = StudyView("s", record.objectives, {}, (record,), data="cifar10")
     picture = front_picture(view)
     assert picture.published == known
-    assert front_svg(view, picture).count('class="other"') == len(known) + 1  # and the legend's
+    assert front_svg(view, picture).count('class="other"') == len(known) + 2  # and the legend's
+    assert "published by others" in front_svg(view, picture)
+    assert "studies of edgesearch" in front_svg(view, picture)
     assert front_picture(replace(view, data="digits")).published == ()
     assert published("../published_cifar10") == ()
