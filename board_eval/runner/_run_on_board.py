@@ -875,7 +875,7 @@ def append_rows(path: str, network: str, report: dict[str, Any], cores: int) -> 
         raise BoardFault(f"{path} cannot be written on the board: {error.strerror or error}") from error
 
 
-def difference(golden: dict[str, Any]) -> str:
+def what_differs(golden: dict[str, Any]) -> str:
     """How an exported network computes on this board otherwise than it should."""
     if golden["equal"]:
         return "the golden pictures become other integers than those that went into the network"
@@ -902,7 +902,8 @@ def run_export(arguments: argparse.Namespace) -> int:
     if arguments.result:
         write_json(arguments.result, report)
     if not equal:
-        print(f"error: {difference(report['golden'])}; no row is written", file=sys.stderr)
+        written = "; no row is written" if arguments.csv else ""
+        print(f"error: {what_differs(report['golden'])}{written}", file=sys.stderr)
     if arguments.csv and equal:  # last: what was measured is told, whatever becomes of the file
         uncompiled = next(name for name in manifest["sha256"] if name.endswith("_int.xmodel"))
         name = os.path.join(os.path.basename(os.path.abspath(arguments.export)), uncompiled)

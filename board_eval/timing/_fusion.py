@@ -2,8 +2,8 @@
 
 The rules are those of AMD's compiler as its output shows them: a convolution takes in its only reader when that is a depthwise
 convolution, a pooling, or an addition whose other operand is there already; a max pooling behind a concat moves onto the
-branches; linear layers are 1x1 convolutions; reshapes and concats cost nothing by themselves, but a concat's parts and a
-flattened image lie in external memory.
+branches; linear layers are 1x1 convolutions, or of the image that was flattened where they are too long for a pixel; reshapes
+and concats cost nothing by themselves, but a concat's parts and a flattened image lie in external memory.
 """
 
 from __future__ import annotations

@@ -33,10 +33,11 @@ def file_lease(path: Path, *, waiting: Callable[[str], None]) -> Iterator[None]:
                 _wait_for(file)
             if not _is_at(file.fileno(), path):  # its last holder removed it while we waited
                 continue
-            file.seek(0)
-            file.truncate()
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            with writing(f"the lease {path}"):
+                file.seek(0)
+                file.truncate()
+                file.write(f"process {os.getpid()} on {socket.gethostname()}")
+                file.flush()
             try:
                 yield
             finally:

@@ -77,7 +77,7 @@ def _make(
 ) -> Artifact:
     made_by = _made_by(device)
     failure = store.failure(stage.kind, stage.key)
-    if failure is not None and failure["made_by"].get("versions") == made_by["versions"]:
+    if failure is not None and _is_of(failure["made_by"].get("versions"), made_by["versions"]):
         raise StageFailed(f"{failure['message']} (known from an earlier attempt; --retry-failed tries it again)")
     spec = stage_specs().find(stage.kind)
     settings = spec.settings_of(stage)
@@ -107,6 +107,11 @@ def _make(
     )
     store.checkpoints(stage.key).clear()
     return artifact
+
+
+def _is_of(recorded: Mapping[str, str] | None, versions: Mapping[str, str]) -> bool:
+    """Whether what recorded these versions of packages was made by the same; earlier ones recorded fewer of them."""
+    return bool(recorded) and all(versions.get(name) == version for name, version in (recorded or {}).items())
 
 
 @lru_cache(maxsize=1)

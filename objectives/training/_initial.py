@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgesearch.errors import DataError
+from edgesearch.errors import TrainingError
 from edgesearch.objectives.data import DataSet, prepare_tensor
 
 __all__ = ["begin_as_identity", "whiten"]
@@ -41,14 +41,14 @@ def whiten(model: nn.Module, data: DataSet, size: tuple[int, int]) -> bool:
     2024, "94% on CIFAR-10 in 3.29 seconds", after D. Page 2018). size: height and width that the network reads.
 
     Returns False, and changes nothing, where the network does not begin with a convolution over the image's channels, or its
-    weight is computed, as by `weight_norm`. Raises DataError where all windows are equal, so that no direction varies.
+    weight is computed, as by `weight_norm`. Raises TrainingError where all windows are equal, so that no direction varies.
     """
     layer = next((each for each in model.modules() if isinstance(each, nn.Conv2d | nn.Linear)), None)
     if not isinstance(layer, nn.Conv2d) or layer.groups != 1 or layer.in_channels != data.channels or _is_computed(layer):
         return False
     windows = _windows(layer, data, size).double()
     if bool((windows == windows[0]).all()):
-        raise DataError(
+        raise TrainingError(
             "`whitened` takes the first layer from what varies in the training images, and they are of one colour everywhere; "
             "give other images, or leave `whitened` out"
         )

@@ -113,7 +113,11 @@ def cli() -> None:
 )
 @THREADS
 @SEED
-@click.option("--retry-failed", is_flag=True, help="Try the candidates of failed trials again first, whatever --trials.")
+@click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Try the candidates of failed trials again first, whatever --trials, then what failed of the front: tests, files.",
+)
 @click.option("--dry-run", is_flag=True, help="List what would be trained and what it is expected to cost; train nothing.")
 @click.option(
     "--board",

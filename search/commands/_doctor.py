@@ -91,7 +91,7 @@ def _vectors() -> str:
 def _database(url: str) -> str:
     shown = parse_url(url)
     # Another program's database stays as it is: nothing is made in it before a study is begun there.
-    is_others = not holds_studies(url) and (shown.get_backend_name() != "sqlite" or Path(shown.database or "").exists())
+    is_others = not holds_studies(url) and (shown.get_backend_name() != "sqlite" or Path(shown.database or "").is_file())
     names = [] if is_others else study_names(open_storage(url))
     return f"{shown.get_backend_name()} ({shown.get_driver_name()}), studies: {', '.join(names) or 'none yet'}"
 

@@ -18,6 +18,7 @@ from edgesearch.errors import (
     BoardBusy,
     BoardError,
     BoardLost,
+    DataError,
     DeviceError,
     EdgesearchError,
     Infeasible,
@@ -27,7 +28,7 @@ from edgesearch.errors import (
 from edgesearch.search.engine._heap import keep_freed_blocks
 from edgesearch.search.engine._heartbeats import beating
 
-#: done: the artifact is in the store. refused: the stage's own fault, in one sentence. bug: ours. blocked: the disk or the
+#: done: the artifact is in the store. refused: the stage's own fault, in one sentence. bug: ours. blocked: disk, data or the
 #: store is at fault, so that no stage can run. lost: the worker died in this stage. interrupted: the worker went down with
 #: the machine or the pool that it belonged to. board_lost: the board that it was given is at fault. board_busy: another
 #: program has that board. board_refused: that board refused it, or it was not found, and nobody knows yet whose fault that is.
@@ -156,14 +157,14 @@ def _ending(error: BaseException, job: Job) -> tuple[Outcome, str, Mapping[str, 
 
     message, figures = str(error), dict[str, float]()
     outcome: Outcome = "refused"
-    if isinstance(error, StoreError):
+    if isinstance(error, (StoreError, DataError)):  # no other candidate fares better
         outcome = "blocked"
     elif isinstance(error, BoardBusy):
         outcome = "board_busy"
     elif isinstance(error, BoardLost):
         outcome = "board_lost"
-    elif isinstance(error, DeviceError):  # a GPU that fails is no fault of the stage, and may be back when it is tried again
-        outcome = "lost"
+    elif isinstance(error, DeviceError) or (isinstance(error, RuntimeError) and "CUDA error" in message):
+        outcome = "lost"  # a GPU that fails is no fault of the stage, and may be back for the next process
     elif isinstance(error, Infeasible):
         outcome, figures = "infeasible", dict(error.figures)
     elif isinstance(error, EdgesearchError):

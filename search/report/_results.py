@@ -72,9 +72,9 @@ def run_of(
 def write_results(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
     """Write a results file; raises StudyError when that is not possible, or would take the place of another kind of file."""
     content = json.dumps({"format": FORMAT, "runs": list(runs)}, indent=1, allow_nan=False, ensure_ascii=False)
-    if path.exists() and not _is_results(path):
-        raise StudyError(f"{path} is no results file, which would take its place; name another folder, or remove it first")
     try:
+        if path.exists() and not _is_results(path):
+            raise StudyError(f"{path} is no results file, which would take its place; name another folder, or remove it first")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (content + "\n").encode())
     except OSError as error:
@@ -85,7 +85,7 @@ def _is_results(path: Path) -> bool:
     """Whether the file is one of results, of this version or another one."""
     try:
         return {"format", "runs"} <= set(parse_json(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (ValueError, TypeError):
         return False
 
 

@@ -164,7 +164,9 @@ def front_caption(picture: FrontPicture) -> str:
     if any(not other.own for other in picture.published):
         marks += " Crosses: networks of others, measured on boards and on the test images as they published it."
     if any(other.own for other in picture.published):
-        marks += " Pluses: fronts of studies that come with edgesearch, on the test images."
+        marks += (
+            " Pluses: fronts of studies that come with edgesearch, on the test images, by the board's profile of their day."
+        )
     return f"Every complete trial, coloured by its student; members of the front are ringed.{line}{hollow}{diamonds}{marks}"
 
 

@@ -258,6 +258,7 @@ def load_study(name_or_path: str) -> StudyFile:
     """
     path = Path(name_or_path)
     if path.suffix == ".toml":
+        path = expanded(name_or_path, "study file", StudyError)
         try:
             return parse_study(path.read_bytes(), where=str(path), folder=path.resolve().parent)
         except OSError as error:

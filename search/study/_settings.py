@@ -46,6 +46,7 @@ def stored_settings(study: optuna.Study) -> StudyFile:
             "constraints": without_infinite(content.get("constraints", {})),
         }
         settings = StudyFile.model_validate(content | tables)
+        settings = StudyFile.model_validate(settings.to_json())  # with every key, as what nobody wrote by hand
     except ValidationError as error:
         version = attributes.get(_VERSION, "another version")
         raise StudyError(

@@ -48,6 +48,8 @@ def expanded(path: str | Path, what: str, error: type[EdgesearchError]) -> Path:
     longest = max(Path(path).parts, key=lambda part: len(os.fsencode(part)), default="")
     if len(os.fsencode(longest)) > _LONGEST_NAME:
         raise error(f"{what}: {str(path)!r} is no path; {longest!r} is longer than {_LONGEST_NAME} bytes")
+    if not str(path).startswith("~"):  # "./~x" is a file
+        return Path(path)
     try:
         return Path(path).expanduser()
     except RuntimeError as unknown:

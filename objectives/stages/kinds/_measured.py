@@ -16,7 +16,7 @@ from edgesearch.objectives.stages._nndct import compared_figures
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.stages.kinds._compiled import code_version
+from edgesearch.objectives.stages.kinds._compiled import timing_version
 from edgesearch.objectives.stages.kinds._quantized import load_graph
 from edgesearch.spaces import Settings
 
@@ -53,7 +53,7 @@ def _place(plan: Plan) -> Stage:
         source_sha256=conditions.board_source_sha256,
         resource=conditions.board_resource,
         bits=plan.candidate.quantization.bits,
-        code_version=1 if conditions.board_import_path else code_version(conditions),
+        code_version=1 if conditions.board_import_path else timing_version(conditions),
     )
     return plan.make("measured", settings, reads=("validation",), network=plan.stage("quantized"))
 

@@ -31,7 +31,7 @@ from edgesearch.objectives.stages._pipeline import PruneSearch
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Parts, Result, StageSpec, TrainedSettings
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.stages.kinds._compiled import code_version
+from edgesearch.objectives.stages.kinds._compiled import MODEL_VERSION, code_version
 from edgesearch.objectives.stages.kinds._sensitivity import SENSITIVITY_PASSES, scoring
 from edgesearch.objectives.training import STEP_PASSES, Recipe, Supervision, Training, train
 from edgesearch.plugins import calling, is_import_path
@@ -49,7 +49,8 @@ class PrunedSettings(TrainedSettings):
     `rounds_version` is that of iterative pruning, which a plan fills in: other methods keep their results when it is raised.
     `chance` is the accuracy of guessing, where that is not even and the method asks for it; 0 where it is.
     `board` is what decides the time of a network, `import_path` where a board of the user's own is found and `source_sha256`
-    its code; all are empty where pruning does not go by time. `code_version` is that of the compiler whose code is timed.
+    its code; all are empty where pruning does not go by time. `code_version` is that of the compiler whose code is timed then,
+    `model_version` that of the model of AMD's code, which foretells it roughly.
     """
 
     pruning: Pruning
@@ -61,6 +62,7 @@ class PrunedSettings(TrainedSettings):
     rounds_version: int = 1
     chance: float = 0.0
     code_version: int = _FIRST_TIMED
+    model_version: int = 1
 
     def find_board(self, context: Context[PrunedSettings]) -> Board:
         """The board whose time counts."""
@@ -83,6 +85,7 @@ def _place(plan: Plan) -> Stage | None:
         import_path=conditions.board_import_path if timed else "",
         source_sha256=conditions.board_source_sha256 if timed else "",
         code_version=code_version(conditions) if timed and conditions.compiler == "edgesearch" else _FIRST_TIMED,
+        model_version=MODEL_VERSION if timed else 1,
         chance=conditions.guessing if _asks_for_chance(plan) else 0.0,
         rounds_version=_ROUNDS_VERSION if pruning.method == "iterative" and pruning.backend == "edgesearch" else 1,
     )

@@ -23,6 +23,7 @@ from edgesearch.objectives import (
     plan,
     stage_specs,
 )
+from edgesearch.objectives.stages.kinds._compiled import MODEL_VERSION
 from edgesearch.objectives.training import BFLOAT16_VERSION, FEATURES_VERSION, Recipe
 from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student
 
@@ -278,8 +279,24 @@ def test_the_version_of_the_own_compiler_is_in_the_keys_of_what_it_compiles() ->
         return chain(Candidate(student=STUDENT), conditions=conditions, last=last)[last].parameters.get("code_version")
 
     assert version("measured") == version("compiled") == 2
-    assert version("measured", compiler="vai") == version("compiled", compiler="vai") is None
+    assert version("compiled", compiler="vai") is None  # AMD's own
+    assert version("measured", compiler="vai") == MODEL_VERSION
     assert version("measured", board_import_path="mine:Board") is None  # it measures what somebody else compiled
+
+
+def test_the_versions_of_what_tells_the_time_are_in_the_keys_of_pruning_by_time() -> None:
+    def versions(monkeyed: dict[str, int], target: str) -> tuple[Any, Any]:
+        pruning = Pruning(method="one_step", ratio=0.3, target=target)
+        conditions = dataclasses.replace(CONDITIONS, timed={"name": "board"})
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in monkeyed.items():
+                patch.setattr(f"edgesearch.objectives.stages.kinds._pruned.{name}", lambda *_, value=value: value)
+            found = chain(Candidate(student=STUDENT, pruning=pruning), conditions=conditions)["pruned"].parameters
+        return found.get("code_version"), found.get("model_version")
+
+    assert versions({}, "fps") == (None, MODEL_VERSION)  # pruning by time began with version 2 of the compiler
+    assert versions({"code_version": 3}, "fps") == (3, MODEL_VERSION)
+    assert versions({"code_version": 3}, "macs") == (None, None)
 
 
 def test_the_version_of_the_own_quantizer_is_in_the_keys_of_what_it_makes() -> None:

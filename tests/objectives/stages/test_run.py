@@ -242,14 +242,15 @@ def test_a_failure_of_the_machine_may_be_tried_again(tmp_path: Path, monkeypatch
 
 def test_a_device_that_fails_for_a_time_is_no_failure_of_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(*_: Any, **__: Any) -> Any:
-        raise RuntimeError("CUDA error: unspecified launch failure")
+        raise DeviceError("device 'cuda' cannot be used here")
 
     chain, store = stages({}), Store(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("edgesearch.objectives.training._device.torch.empty", lost)
-        with pytest.raises(DeviceError, match="device 'cpu' cannot be used here"):
+        patch.setattr("edgesearch.objectives.stages._context.train", lost)
+        with pytest.raises(DeviceError, match="cannot be used here"):
             run_stage(chain[0], store, data_settings=JSON, device="cpu")
     assert store.failure("student", chain[0].key) is None
+    assert run_stage(chain[0], store, data_settings=JSON, device="cpu").figures["epochs_done"] == 2
 
 
 def test_a_lease_that_cannot_be_written_is_the_stores_fault(tmp_path: Path) -> None:

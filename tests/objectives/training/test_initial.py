@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgesearch.errors import DataError
+from edgesearch.errors import TrainingError
 from edgesearch.objectives.data import DataSet, DataSettings, Normalisation, Split, load_data
 from edgesearch.objectives.stages import Pipeline
 from edgesearch.objectives.training import Recipe, train
@@ -114,7 +114,7 @@ def test_a_kernel_larger_than_the_image_is_whitened_by_padded_windows(digits: Da
 
 def test_images_of_one_colour_have_no_directions(digits: DataSet) -> None:
     grey = dataclasses.replace(digits, train=Split(np.full((20, 8, 8, 1), 77, np.uint8), np.arange(20) % 10))
-    with pytest.raises(DataError, match="of one colour everywhere; give other images, or leave `whitened` out"):
+    with pytest.raises(TrainingError, match="of one colour everywhere; give other images, or leave `whitened` out"):
         whiten(network(1, 8), grey, (8, 8))
 
 

@@ -39,19 +39,19 @@ def test_a_childs_job_leaves_an_artifact_and_a_log(tmp_path: Path) -> None:
     assert "epoch 1/1" in Path(task.log).read_text()
 
 
-def test_an_unknown_data_set_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_a_data_set_that_is_not_there_blocks_in_one_sentence(tmp_path: Path) -> None:
     task = job(tmp_path)
     missing = {**task.data, "name": "npz", "root": str(tmp_path / "missing.npz")}
     answer = run_job({**task.__dict__, "data": missing})
-    assert answer["outcome"] == "refused"
+    assert answer["outcome"] == "blocked"
     assert "missing.npz" in answer["message"]
 
 
-def test_a_stage_on_other_images_is_refused(tmp_path: Path) -> None:
+def test_a_stage_on_other_images_blocks(tmp_path: Path) -> None:
     task = job(tmp_path)
     stage = Stage.from_json({**task.stage, "data": {"train": "0" * 64}})
     answer = run_job({**task.__dict__, "stage": stage.to_json()})
-    assert answer["outcome"] == "refused"
+    assert answer["outcome"] == "blocked"
     assert "changed" in answer["message"]
 
 
@@ -106,6 +106,7 @@ def test_a_stage_whose_arrays_do_not_fit_says_so(tmp_path: Path, monkeypatch: py
     ("raised", "outcome"),
     [
         (DeviceError("device 'cuda' cannot be used here"), "lost"),
+        (RuntimeError("CUDA error: unspecified launch failure"), "lost"),
         (OSError(errno.EMFILE, "Too many open files"), "blocked"),
         (OSError(errno.ENOENT, "No such file or directory", "weights.npz"), "refused"),
     ],
