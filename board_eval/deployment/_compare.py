@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgesearch.board_eval.deployment._compiled_xmodel import CompiledXmodel
 from edgesearch.board_eval.targets import BoardProfile
-from edgesearch.errors import XmodelError
+from edgesearch.errors import SettingsError, XmodelError
 
 __all__ = ["CodeCost", "CompilerComparison", "compare_compilers"]
 
@@ -74,10 +74,10 @@ def compare_compilers(
     """Compare two files, by their compilers' names: logits in the machine on `images`, instructions, bytes, predicted time.
 
     `images` are those of `CompiledXmodel.execute`. Code that the machine does not execute is a `problem`, not an error. Raises
-    QuantizationError for images that do not fit, ValueError unless `files` are two.
+    QuantizationError for images that do not fit, SettingsError unless `files` are two.
     """
     if len(files) != 2:
-        raise ValueError(f"`files` has {len(files)} files, expected two")
+        raise SettingsError(f"`files` has {len(files)} files, expected two")
     costs = {name: _cost(xmodel, profile, runner) for name, xmodel in files.items()}
     one, other = files.values()
     shapes = [(file.input.shape, file.input.fix, [(out.shape, out.fix) for out in file.outputs]) for file in files.values()]

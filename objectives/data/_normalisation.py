@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from edgesearch.errors import DataError
+from edgesearch.errors import DataError, SettingsError
 from edgesearch.objectives.data._source import Images
 
 __all__ = ["Normalisation", "NormalisationChoice", "choose_normalisation", "imagenet_normalisation", "measure"]
@@ -21,7 +21,7 @@ _LEAST_STD = 1e-6
 class Normalisation:
     """A byte u becomes (u / 255 - mean) / std; one mean and std, or one for each channel. The default gives -1..1.
 
-    Raises ValueError unless all are finite, every std is a millionth or more, and there are as many means as stds.
+    Raises SettingsError unless all are finite, every std is a millionth or more, and there are as many means as stds.
     """
 
     mean: tuple[float, ...] = (0.5,)
@@ -31,16 +31,16 @@ class Normalisation:
         for name in ("mean", "std"):  # plain floats, so that equal numbers are written alike wherever they come from
             object.__setattr__(self, name, tuple(float(value) for value in getattr(self, name)))
         if len(self.mean) != len(self.std) or not self.mean:
-            raise ValueError(
+            raise SettingsError(
                 f"normalisation has {len(self.mean)} values of `mean` and {len(self.std)} of `std`; give one of each, or one "
                 "of each for every channel"
             )
         if not all(math.isfinite(value) for value in (*self.mean, *self.std)):
-            raise ValueError(f"normalisation has a value that is not finite: mean {list(self.mean)}, std {list(self.std)}")
+            raise SettingsError(f"normalisation has a value that is not finite: mean {list(self.mean)}, std {list(self.std)}")
         if min(self.std) <= 0:
-            raise ValueError(f"normalisation has std {list(self.std)}; every std must be above 0")
+            raise SettingsError(f"normalisation has std {list(self.std)}; every std must be above 0")
         if min(self.std) < _LEAST_STD:
-            raise ValueError(
+            raise SettingsError(
                 f"normalisation has std {list(self.std)}; pixels are from 0 to 1, give stds of {_LEAST_STD:g} or more"
             )
 

@@ -26,6 +26,8 @@ class GivenPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path, with the home folder in the place of its ~."""
         name = "path" if param is None else param.opts[-1]
+        if str(value) == "":
+            raise DataError(f'{name}: "" is no path; give one, or leave it out')
         path = expanded(value, name, DataError)
         if self._is_written and not is_utf8(str(path)):
             raise DataError(f"{name} is {str(path)!r}, a path that is not UTF-8; give another name")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
-from edgesearch.errors import PluginError
+from edgesearch.errors import PluginError, SettingsError
 from edgesearch.plugins._loading import is_import_path, load
 
 T = TypeVar("T")
@@ -20,9 +20,9 @@ class Registry(Generic[T]):
         self._things: dict[str, T] = {}
 
     def add(self, name: str, thing: T) -> T:
-        """Register `thing`; raises ValueError when the name is taken."""
+        """Register `thing`; raises SettingsError when the name is taken."""
         if name in self._things:
-            raise ValueError(f"`name` {name!r} is taken by another {self.noun}")
+            raise SettingsError(f"`name` {name!r} is taken by another {self.noun}")
         self._things[name] = thing
         return thing
 

@@ -131,7 +131,8 @@ def test_what_cannot_be_compiled_is_one_sentence_and_nothing_is_written(xmodel: 
         ((tmp_path / "text.xmodel",), XmodelError, "text.xmodel cannot be read as an xmodel"),
         ((xmodel, "-o", xmodel), DataError, "is the network itself"),
         ((xmodel, "-o", tmp_path / "nowhere" / "x.xmodel"), DataError, "cannot be written: there is no folder"),
-        ((xmodel, "-o", ""), DataError, "cannot be written: it is a folder"),
+        ((xmodel, "-o", ""), DataError, '--output: "" is no path; give one'),
+        ((xmodel, "-o", tmp_path), click.BadParameter, "is a directory"),
         ((xmodel, "--fingerprint", "zcu104"), TargetError, "not a hexadecimal number"),
         ((xmodel, "--fingerprint", "0x201000056010407"), TargetError, "kind 2"),
     ]

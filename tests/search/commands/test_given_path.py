@@ -32,6 +32,8 @@ def test_a_tilde_is_the_home_folder_where_a_shell_leaves_it(monkeypatch: pytest.
 
 
 def test_what_is_no_path_is_told_with_its_option() -> None:
+    with pytest.raises(DataError, match='--output: "" is no path; give one, or leave it out'):
+        given("--output=")
     with pytest.raises(DataError, match="--output: '~nobody_at_all/x' is no path"):
         given("-o", "~nobody_at_all/x")
     with pytest.raises(DataError, match=r"--output is .* a path that is not UTF-8; give another name"):
