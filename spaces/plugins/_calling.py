@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgesearch.errors import EdgesearchError, PluginError
+from edgesearch.errors import EdgesearchError, PluginError, SettingsError
 
 #: A lack of memory is the machine's; torch's own error is known by its name, since torch is imported late.
 _OF_MEMORY = "OutOfMemoryError"
@@ -15,14 +15,15 @@ _OF_MEMORY = "OutOfMemoryError"
 def calling(what: str, kind: type[EdgesearchError] = PluginError) -> Iterator[None]:
     """Around a call of a user's own code; `what` names it by its import path, as "board 'my_lab:Bench'".
 
-    Raises `kind` for what the code raises. Errors of edgesearch and those of memory pass as they are.
+    Raises `kind` for what the code raises. Errors of edgesearch and those of memory pass as they are, but for settings that the
+    code makes: these do not say whose they are.
     """
     try:
         yield
-    except (EdgesearchError, MemoryError):
+    except MemoryError:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's own code raises
-        if type(error).__name__ == _OF_MEMORY:
+        if type(error).__name__ == _OF_MEMORY or (isinstance(error, EdgesearchError) and not isinstance(error, SettingsError)):
             raise
         raise kind(f"{what} failed: {type(error).__name__}: {error}{_where(error)}") from error
 

@@ -158,7 +158,7 @@ def test_an_own_source_may_set_validation_images_aside(tmp_path: Path) -> None:
             r"my_source:load train images .*transpose\(0, 2, 3, 1\)",
         ),
         (SOURCE.replace("Normalisation((0.1,), (0.2,))", "(0.1, 0.2)"), r"normalisation of .* is \(0.1, 0.2\); expected"),
-        (SOURCE.replace("(0.2,)", "(0.0,)"), "failed: ValueError: .*every std must be above 0"),
+        (SOURCE.replace("(0.2,)", "(0.0,)"), "failed: SettingsError: .*every std must be above 0"),
         (
             SOURCE.replace("Split(images, labels)", "Split([np.zeros((8, 8)), np.zeros((9, 8))] * 30, labels)"),
             r"my_source:load train images are a list of ndarray \(8, 8\), ndarray \(9, 8\), .* expected one array of images",
