@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from edgesearch.errors import SpaceError
-from edgesearch.files import expanded
+from edgesearch.files import expanded, probing
 from edgesearch.plugins import import_torchvision
 from edgesearch.spaces._candidate import Student
 from edgesearch.spaces._fetch import FetchFailed, fetch
@@ -104,7 +104,9 @@ def find_imagenet(architecture: str) -> Path | None:
     published = _published(architecture)
     for folder in _folders():
         path = folder / published.name
-        if path.is_file():
+        with probing("weights", SpaceError):
+            is_there = path.is_file()
+        if is_there:
             try:
                 found = file_fingerprint(path)
             except OSError as error:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesearch.errors import DataError
+from edgesearch.files import probing
 from edgesearch.objectives.data._arrays import as_images, as_labels, dark_note, read_npz
 from edgesearch.objectives.data._cifar10 import read_cifar10
 from edgesearch.objectives.data._digits import read_digits
@@ -58,7 +59,8 @@ def read_source(settings: DataSettings, folder: Path | None) -> RawData:
     if not callable(source):
         raise DataError(f"data source {settings.name!r} is {source!r}; expected a function of settings and folder")
     if not is_import_path(settings.name):
-        return _checked(source(settings, folder), settings)
+        with probing(f"data set {settings.name!r}", DataError):
+            return _checked(source(settings, folder), settings)
     with calling(f"data source {settings.name!r}", DataError):
         raw = source(settings, folder)
     return _checked(raw, settings)

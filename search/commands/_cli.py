@@ -5,8 +5,6 @@ Exit codes: 0 done; 1 a bug (a traceback); 2 what was given is wrong (one senten
 
 from __future__ import annotations
 
-import errno
-import os
 import signal
 import sys
 import traceback
@@ -17,20 +15,14 @@ from typing import Any
 import click
 
 from edgesearch.errors import EdgesearchError
+from edgesearch.files import said_of_path
 from edgesearch.search.commands._cli_board import board
 from edgesearch.search.commands._cli_networks import NETWORK_COMMANDS
 from edgesearch.search.commands._given_path import GivenPath
 from edgesearch.search.commands._options import BOARD, HOME, SEED, STORAGE, STORE, STUDY, THREADS
 
-_NO_RIGHTS = "may not be read or written by this user; change its rights or those of the folders above it, or name another"
 #: Commands that keep what they have done.
 _GO_ON = ("optimize", "tune", "evaluate")
-#: What the system says of any path that a person gives.
-_OF_PATHS = {
-    errno.ENAMETOOLONG: "is too long a name for its file system; give a shorter one",
-    errno.EACCES: _NO_RIGHTS,
-    errno.EPERM: _NO_RIGHTS,
-}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -61,9 +53,10 @@ def _run(arguments: Sequence[str]) -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         return 0
     except OSError as error:
-        if error.errno not in _OF_PATHS or error.filename is None:
+        said = said_of_path(error)
+        if said is None:
             raise
-        click.echo(f"error: {os.fsdecode(error.filename)!r} {_OF_PATHS[error.errno]}", err=True)
+        click.echo(f"error: {said}", err=True)
         return 2
     except SystemExit as ended:
         # The same, with exit code 1: click puts a stream in place that swallows what is left, rich ends where it was told.

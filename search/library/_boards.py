@@ -7,7 +7,7 @@ from typing import Any
 
 from edgesearch.board_eval import BOARDS, Board, BoardPool, find_board, find_pool, is_physical
 from edgesearch.errors import BoardError, StudyError
-from edgesearch.files import expanded
+from edgesearch.files import expanded, probing
 from edgesearch.plugins import is_import_path
 from edgesearch.search.study import StudyFile
 
@@ -39,7 +39,8 @@ def _from_here(name: str) -> str:
     if not name.endswith(".json"):
         return name
     path = expanded(name, "--board", BoardError)
-    return str(path.absolute() if path.is_file() else path)
+    with probing("--board", BoardError):
+        return str(path.absolute() if path.is_file() else path)
 
 
 def _measures(name: str, score: str) -> bool:

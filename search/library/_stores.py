@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 
 from edgesearch.errors import StoreError, StudyError
-from edgesearch.files import expanded
+from edgesearch.files import expanded, probing
 from edgesearch.objectives import ArtifactStore, is_folder, open_store
 from edgesearch.search.study import Home, StudyFile, stored_settings
 
@@ -48,7 +48,8 @@ def existing_store(
 ) -> ArtifactStore | None:
     """The store of a study, to be read; None where it is a folder that is not there. Nothing is made."""
     place = _place(settings, home, stored)
-    is_there = not is_folder(place) or expanded(place, "store", StoreError).is_dir()
+    with probing("store", StoreError):
+        is_there = not is_folder(place) or expanded(place, "store", StoreError).is_dir()
     return study_store(settings, home, stored=stored, warn=warn) if is_there else None
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
 import tempfile
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,13 @@ from edgesearch.errors import EdgesearchError
 from edgesearch.files._watcher import Watcher as Watcher
 from edgesearch.files._watcher import temporary_folder as temporary_folder
 
+_NO_RIGHTS = "may not be read or written by this user; change its rights or those of the folders above it, or name another"
+#: What the system says of any path that a person gives.
+_OF_PATHS = {
+    errno.ENAMETOOLONG: "is too long a name for its file system; give a shorter one",
+    errno.EACCES: _NO_RIGHTS,
+    errno.EPERM: _NO_RIGHTS,
+}
 #: Bytes of a file's or folder's name, on every usual file system.
 _LONGEST_NAME = 255
 
@@ -54,6 +63,25 @@ def expanded(path: str | Path, what: str, error: type[EdgesearchError]) -> Path:
         return Path(path).expanduser()
     except RuntimeError as unknown:
         raise error(f"{what}: {str(path)!r} is no path; there is no home folder {Path(path).parts[0]}") from unknown
+
+
+def said_of_path(error: OSError) -> str | None:
+    """What is wrong with the path that a person gave, as a sentence that begins with it; None for an error of another kind."""
+    if error.errno not in _OF_PATHS or error.filename is None:
+        return None
+    return f"{os.fsdecode(error.filename)!r} {_OF_PATHS[error.errno]}"
+
+
+@contextmanager
+def probing(what: str, kind: type[EdgesearchError]) -> Iterator[None]:
+    """Around a look at paths that a person gave: raises `kind`, in a sentence about `what`, where the system forbids it."""
+    try:
+        yield
+    except OSError as error:
+        said = said_of_path(error)
+        if said is None:
+            raise
+        raise kind(f"{what}: {said}") from error
 
 
 def is_utf8(name: str) -> bool:

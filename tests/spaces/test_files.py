@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgesearch.errors import SpaceError
-from edgesearch.files import expanded, parse_json, parse_toml, write_atomically
+from edgesearch.files import expanded, parse_json, parse_toml, probing, write_atomically
 
 
 def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -80,3 +80,12 @@ def test_a_home_folder_is_found_or_its_absence_said(tmp_path: Path, monkeypatch:
     assert expanded("x/" + "ü" * 127, "root", SpaceError).name == "ü" * 127
     with pytest.raises(SpaceError, match=r"^root: 'x/ü+' is no path; 'ü+' is longer than 255 bytes$"):
         expanded("x/" + "ü" * 128, "root", SpaceError)
+
+
+def test_what_the_system_forbids_to_look_at_is_told_with_its_path(tmp_path: Path) -> None:
+    far = tmp_path / ("a" * 200 + "/") / Path(*["b" * 200] * 30)
+    said = r"^pictures: '.*b' is too long a name for its file system; give a shorter one$"
+    with pytest.raises(SpaceError, match=said), probing("pictures", SpaceError):
+        far.is_file()
+    with pytest.raises(FileNotFoundError), probing("pictures", SpaceError):
+        (tmp_path / "absent").read_bytes()

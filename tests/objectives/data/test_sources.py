@@ -231,3 +231,10 @@ def test_classes_have_names_of_their_own_in_an_order(tmp_path: Path, classes: st
     write_source(tmp_path, SOURCE.replace('("dark", "bright")', classes))
     with pytest.raises(DataError, match=words):
         load_data(DataSettings(name="my_source:load", options={"count": 400}), folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["npz", "folder", "mnist", "cifar10"])
+def test_a_root_that_the_system_does_not_take_is_one_sentence(tmp_path: Path, name: str) -> None:
+    root = tmp_path / Path(*["b" * 200] * 30) / "x.npz"
+    with pytest.raises(DataError, match=r"(is too long a name for its file system; give a shorter one|File name too long)$"):
+        load_data(DataSettings(name=name, root=root))
