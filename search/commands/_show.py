@@ -77,7 +77,7 @@ def results(*, studies: tuple[str, ...], output: Path, storage: str | None, home
     write_results(output / "results.json", [study.results() for study in loaded])
     click.echo(str(output / "results.json"))
     if any(record.is_complete for record in loaded[0].view().records):
-        write_front_svg(loaded[0].view(), output / "front.svg")
+        write_front_svg(loaded[0].view(), output / "front.svg", tested=True)
         click.echo(str(output / "front.svg"))
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import pairwise
 from pathlib import Path
@@ -74,9 +74,16 @@ class _Scale:
         return f"{100 * value:.4g} %" if self.axis.is_share else f"{value:,.6g}"
 
 
-def write_front_svg(view: StudyView, path: Path) -> None:
-    """Draw the study's front into an SVG file; raises StudyError when there is nothing to draw or it cannot be written."""
+def write_front_svg(view: StudyView, path: Path, *, tested: bool = False) -> None:
+    """Draw the study's front into an SVG file; raises StudyError when there is nothing to draw or it cannot be written.
+
+    tested: by accuracies on the test images, as others publish theirs, where all that is drawn has them.
+    """
     picture = front_picture(view)
+    if tested and picture.y.name == "accuracy" and {record.number for record in picture.records} <= view.test_accuracy.keys():
+        view = _on_test_images(view)
+        picture = front_picture(view)
+        picture = replace(picture, y=replace(picture.y, title="accuracy on test images"))
     if not picture.records:
         raise StudyError(f"study {view.name!r} has no complete trial to draw; run more trials")
     check_replaceable(path, "SVG")
@@ -87,6 +94,14 @@ def write_front_svg(view: StudyView, path: Path) -> None:
         write_atomically(path, front_svg(view, picture).encode())
     except OSError as error:
         raise StudyError(f"the picture cannot be written to {path} ({error.strerror or error}); name another file") from error
+
+
+def _on_test_images(view: StudyView) -> StudyView:
+    def moved(record: Record) -> Record:
+        found = view.test_accuracy.get(record.number)
+        return record if found is None else replace(record, metrics={**record.metrics, "accuracy": found})
+
+    return replace(view, records=tuple(map(moved, view.records)))
 
 
 def front_svg(view: StudyView, picture: FrontPicture) -> str:

@@ -98,6 +98,21 @@ def test_an_axis_of_shares_ends_with_all_of_them(tmp_path: Path) -> None:
     assert max(shares) <= 100
 
 
+def test_a_picture_for_results_shows_test_images_where_all_trials_were_measured_on_them(tmp_path: Path) -> None:
+    records = tuple(plain_record(number, (0.9 - 0.1 * number, 100.0 + number)) for number in range(3))
+    view = StudyView("s", records[0].objectives, {}, records)
+
+    def said(tests: dict[int, float]) -> list[str]:
+        write_front_svg(replace(view, test_accuracy=tests), tmp_path / "front.svg", tested=True)
+        root = ElementTree.fromstring((tmp_path / "front.svg").read_text(encoding="utf-8"))
+        return ["".join(t.itertext()) for t in root.iter() if t.tag in (f"{_SVG}text", f"{_SVG}title")]
+
+    tested = said({0: 0.85, 1: 0.75, 2: 0.65})
+    assert any("accuracy on test images" in text for text in tested)
+    assert any("85" in text for text in tested)
+    assert any("accuracy on validation images" in text for text in said({0: 0.85}))
+
+
 def test_names_are_escaped_and_one_trial_is_enough(tmp_path: Path) -> None:
     record = plain_record(0, (0.9, 100.0), settings={"student": {"architecture": "pkg:<b>&Net"}})
     root = _draw(StudyView("<s>", record.objectives, {}, (record,)), tmp_path)
