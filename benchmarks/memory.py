@@ -20,11 +20,12 @@ from _report import finish
 
 from edgesearch.objectives import DataSet
 from edgesearch.objectives.data import Split
+from edgesearch.objectives.quantization import QatRecipe, predict_qat_memory, train_qat
 from edgesearch.objectives.training import DataShape, Recipe, Supervision, predict_memory, train
 from edgesearch.search.engine import prepare_process
 from edgesearch.spaces import Student, build
 
-#: Network, batch, precision, optimizer, and the teacher with the way it teaches.
+#: Network, batch, precision ("qat": in the DPU's arithmetic), optimizer, and the teacher with the way it teaches.
 CASES = [
     ("vgg_small", 32, "off", "sgd", ""),
     ("vgg_small", 128, "bf16", "adamw", ""),
@@ -44,6 +45,11 @@ CASES = [
     ("resnet56", 64, "off", "sgd", ""),
     ("mobilenet_v2", 64, "off", "adamw", ""),
     ("squeezenet1_1", 256, "bf16", "sgd", ""),
+    ("vgg_small", 128, "qat", "adamw", ""),
+    ("resnet20", 128, "qat", "adamw", ""),
+    ("resnet18", 64, "qat", "adamw", "logit resnet18"),
+    ("mobilenet_v2", 64, "qat", "adamw", ""),
+    ("resnet8", 256, "qat", "sgd", "intermediate vgg_small"),
 ]
 SIDE, STEPS = 32, 3
 
@@ -64,10 +70,15 @@ def measure(case: list[Any], device: str) -> dict[str, int]:
     if taught:
         kind, teacher = taught.split()
         supervision = Supervision(kind=kind, teacher=network(teacher))
+    model, common = network(name), {"input_size": SIDE, "supervision": supervision}
+    if precision == "qat":
+        asked = QatRecipe(epochs=2, batch_size=batch, optimizer=optimizer, augmentation="flip_crop")
+        foretold = predict_qat_memory(model.eval(), DataShape.of(data), recipe=asked, device=device, **common)
+        training = train_qat(model, data, recipe=asked, seed=0, device=device, **common).training
+        return {"before": foretold.before, "foretold": foretold.bytes(batch), "taken": training.peak_bytes or 0}
     recipe = Recipe(epochs=2, batch_size=batch, optimizer=optimizer, mixed_precision=precision, augmentation="flip_crop")
-    model = network(name)
-    foretold = predict_memory(model, DataShape.of(data), recipe=recipe, input_size=SIDE, supervision=supervision, device=device)
-    training = train(model, data, recipe=recipe, input_size=SIDE, seed=0, supervision=supervision, device=device)
+    foretold = predict_memory(model, DataShape.of(data), recipe=recipe, device=device, **common)
+    training = train(model, data, recipe=recipe, seed=0, device=device, **common)
     return {"before": foretold.before, "foretold": foretold.bytes(batch), "taken": training.peak_bytes or 0}
 
 

@@ -27,7 +27,6 @@ from ._imagenet import seems_of_imagenet as seems_of_imagenet
 from ._presets import PRESETS as PRESETS
 from ._pruning import SPARSE_METHODS as SPARSE_METHODS
 from ._pruning import Pruning as Pruning
-from ._settings import Settings as Settings
 from ._space import Space as Space
 from ._space import StudentOverride as StudentOverride
 from ._staged import Stage as Stage
@@ -36,7 +35,6 @@ from ._staged import is_staged_name as is_staged_name
 from ._staged_choices import StageChoices as StageChoices
 from ._staged_choices import StagedChoices as StagedChoices
 from ._unused import unused_choices as unused_choices
-from ._validation import explain as explain
 from ._weights import LoadedWeights as LoadedWeights
 from ._weights import check_weights as check_weights
 from ._weights import load_weights as load_weights

@@ -13,12 +13,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from edgesearch.errors import SpaceError
 from edgesearch.plugins import is_import_path
+from edgesearch.settings import Settings, explain
 from edgesearch.spaces._identity import digest, identity
 from edgesearch.spaces._presets import PRESETS, find_staged, known_as
 from edgesearch.spaces._pruning import Pruning
-from edgesearch.spaces._settings import Settings
 from edgesearch.spaces._staged import MOST_CHANNELS, Staged
-from edgesearch.spaces._validation import explain, name_or_path
+from edgesearch.spaces._validation import name_or_path
 
 DEPLOYABLE_BITS = 8
 

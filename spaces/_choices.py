@@ -14,7 +14,7 @@ from typing import Annotated, Any, Protocol, TypeAlias
 
 from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
 
-from edgesearch.spaces._settings import Settings
+from edgesearch.settings import Settings
 
 __all__ = [
     "Choices",

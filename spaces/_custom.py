@@ -26,11 +26,11 @@ from pydantic import ValidationError
 
 from edgesearch.errors import PluginError, SpaceError
 from edgesearch.plugins import is_import_path, load, source_fingerprint
+from edgesearch.settings import explain
 from edgesearch.spaces._candidate import Candidate, Student
 from edgesearch.spaces._choices import Conditional, Parameter
 from edgesearch.spaces._fingerprint import weights_fingerprint
 from edgesearch.spaces._space import Space, StudentOverride
-from edgesearch.spaces._validation import explain
 
 #: Defaults of an argument `channels` that means those of images: one of 32, say, is how wide the network is.
 _OF_IMAGES = (1, 3, None, inspect.Parameter.empty)

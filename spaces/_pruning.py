@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from edgesearch.plugins import is_import_path
-from edgesearch.spaces._settings import Settings
+from edgesearch.settings import Settings
 from edgesearch.spaces._validation import name_or_path
 
 #: Pruning that sets single weights to zero, for analysis: the DPU computes with a zero as with any other weight.

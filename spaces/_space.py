@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from edgesearch.plugins import is_import_path
+from edgesearch.settings import Settings, explain
 from edgesearch.spaces._candidate import (
     DEPLOYABLE_BITS,
     DISTILLATION_SETTINGS,
@@ -39,9 +40,7 @@ from edgesearch.spaces._choices import (
     pick,
 )
 from edgesearch.spaces._pruning import Pruning
-from edgesearch.spaces._settings import Settings
 from edgesearch.spaces._staged_choices import StagedChoices, make_staged
-from edgesearch.spaces._validation import explain
 
 
 class StudentOverride(Settings):

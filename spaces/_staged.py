@@ -21,8 +21,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from edgesearch.spaces._settings import Settings
-from edgesearch.spaces._validation import explain
+from edgesearch.settings import Settings, explain
 
 __all__ = [
     "MOST_CHANNELS",

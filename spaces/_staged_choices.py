@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
+from edgesearch.settings import Settings
 from edgesearch.spaces._choices import Conditional, Parameter, Range, Value, check_values
-from edgesearch.spaces._settings import Settings
 from edgesearch.spaces._staged import MOST_STAGES, Block, Downsampling, Pooling, Stage, Staged, Stem
 
 __all__ = ["StagedChoices", "make_staged"]

@@ -12,13 +12,14 @@ import pytest
 import edgesearch.errors
 
 ROOT = Path(__file__).parents[1]
-#: Folders that are installed as rooms; errors, files, plugins, testing and threads lie inside two of them.
+#: Folders that are installed as rooms; errors, files, plugins, settings, testing and threads lie inside two of them.
 ROOMS = ("board_eval", "objectives", "search", "spaces", "studies")
 #: Where packages that are no room's are kept.
 KEPT_IN = {
     "errors": "spaces/errors",
     "files": "spaces/files",
     "plugins": "spaces/plugins",
+    "settings": "spaces/settings",
     "testing": "search/testing",
     "threads": "spaces/threads",
 }

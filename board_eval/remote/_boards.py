@@ -158,7 +158,8 @@ def _sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = ", ".join(name for name in BoardSettings.model_fields if name != "name")
         return f"{key}: unknown key (given: {first['input']!r}); known are {known}"
-    return f"{key}: {first['msg'].removeprefix('Value error, ')} (given: {first['input']!r})"
+    said = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {said} (given: {first['input']!r})" if key else said  # the table holds the key's path, which none need see
 
 
 def _pool(name: str, table: dict[str, Any], boards: Mapping[str, BoardSettings], place: Path) -> tuple[str, ...]:

@@ -9,10 +9,11 @@ from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from edgesearch.board_eval.targets import BoardProfile, load_profile
 from edgesearch.errors import BoardError, PluginError, TargetError
+from edgesearch.settings import Settings
 
 __all__ = ["NAME", "BoardSettings", "RunnerChoice"]
 
@@ -51,10 +52,8 @@ def _a_host(value: str) -> str:
     return value
 
 
-class BoardSettings(BaseModel):
+class BoardSettings(Settings):
     """One `[board.NAME]` table; paths are absolute or start where the program does. Frozen."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, _matching(NAME, "letters, digits, '.', '_' and '-', at most 64, a letter or digit first")]
     #: Its name or address in the network.

@@ -11,8 +11,6 @@ from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -24,6 +22,7 @@ from edgesearch.board_eval.targets._fingerprint import SIZES, Fingerprint
 from edgesearch.board_eval.targets._limits import Limits
 from edgesearch.board_eval.targets._target import Violation
 from edgesearch.board_eval.targets._violations import violations
+from edgesearch.settings import Settings
 
 __all__ = ["DEFAULT_TARGET", "DPUS", "MODELLED", "Dpu"]
 
@@ -41,14 +40,13 @@ _ARCH_JSON = {_FAMILY | _ARGMAX | 4 << 8 | 7: "DPUCZDX8G/ZCU104/arch.json"}
 _Count = Annotated[int, Field(ge=1, le=1 << 20)]
 
 
-class Dpu(BaseModel):
+class Dpu(Settings):
     """One core of a DPUCZDX8G: a `Target` that can be stored with a board profile.
 
     Its convolution engine works on `pixel_parallel` rows, `input_parallel` input and `output_parallel` output channels at a
-    time; a memory word holds `input_parallel` int8 values of one pixel.
+    time; a memory word holds `input_parallel` int8 values of one pixel. Its constructor raises SettingsError for
+    numbers that do not go together.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     pixel_parallel: _Count

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from edgesearch.settings import Settings
 
 __all__ = ["Limits"]
 
@@ -16,10 +18,8 @@ _Length = Annotated[int, Field(ge=1, le=1 << 20)]
 _Padding = Annotated[int, Field(ge=0, le=1 << 20)]
 
 
-class Limits(BaseModel):
+class Limits(Settings):
     """The largest values that the operations of a DPU take. Kernels, strides and paddings are in pixels, per axis."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     #: Convolution; its padding on each side is at most (kernel - 1) * dilation.
     conv_kernel: _Length = 16

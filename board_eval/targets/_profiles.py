@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -27,6 +25,7 @@ from edgesearch.board_eval.targets._runners import HostRunner
 from edgesearch.errors import TargetError
 from edgesearch.files import expanded, parse_json
 from edgesearch.plugins import source_fingerprint
+from edgesearch.settings import Settings
 
 __all__ = ["BoardProfile", "TimingConstants", "load_profile", "profile_names"]
 
@@ -38,11 +37,7 @@ _ARM_CORES = 4
 _SAME_CLOCK = 0.03
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TimingConstants(_Model):
+class TimingConstants(Settings):
     """Costs of instructions in cycles of the DPU's clock, per instruction and per unit of its work."""
 
     #: Issue of one LOAD: the latency of its first burst that is not hidden.
@@ -67,7 +62,7 @@ class TimingConstants(_Model):
     elew_step: _Positive
 
 
-class BoardProfile(_Model):
+class BoardProfile(Settings):
     """A board: which DPU, how many cores, at which clock, and what its instructions cost."""
 
     name: str

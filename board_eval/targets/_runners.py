@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from edgesearch.settings import Settings
 
 __all__ = ["Contention", "HalfWidths", "HostRunner", "NetworkKind"]
 
@@ -21,11 +23,7 @@ _Cost = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 _Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Contention(_Model):
+class Contention(Settings):
     """How much longer an image takes on a core for each further core that is busy.
 
     The traffic is that of one core while it runs alone, in GB/s: bytes of the network's LOADs and SAVEs over its DPU time.
@@ -41,7 +39,7 @@ class Contention(_Model):
         return 1.0 + (cores - 1) * each
 
 
-class HalfWidths(_Model):
+class HalfWidths(Settings):
     """Half widths of 90 % intervals, relative to the predicted time: one image in flight, and all cores busy."""
 
     latency: _Share
@@ -52,7 +50,7 @@ class HalfWidths(_Model):
 _LATER = {"errors_by_kind", "preprocess_seconds", "preprocess_seconds_per_pixel", "postprocess_seconds"}
 
 
-class HostRunner(_Model):
+class HostRunner(Settings):
     """A program that feeds the DPU: seconds per image, threads, and how well its times are known."""
 
     #: Per image: the call, and all else that does not depend on its size and is not named below.

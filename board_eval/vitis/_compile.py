@@ -18,7 +18,7 @@ from edgesearch.board_eval.vitis._native import Native
 from edgesearch.board_eval.vitis._process import Finished, last_lines, run_command
 from edgesearch.board_eval.vitis._settings import VitisSettings
 from edgesearch.board_eval.xmodel import Subgraph, cpu_operations, describe_subgraphs, is_compiled, read_subgraphs
-from edgesearch.errors import CompileError, ToolchainError, XmodelError
+from edgesearch.errors import CompileError, ToolchainError, ToolchainMissing, XmodelError
 from edgesearch.files import parse_json, temporary_folder
 
 __all__ = ["COMPILER", "CompilerPlace", "VitisCompiled", "compile_with_vitis", "find_compiler"]
@@ -58,7 +58,7 @@ class VitisCompiled:
 def find_compiler(settings: VitisSettings) -> CompilerPlace:
     """vai_c_xir: the one on PATH, the one beside [vitis] python, or the container's.
 
-    Raises ToolchainError, one sentence that says what is missing and gives the command that gets it.
+    Raises ToolchainMissing, one sentence that says what is missing and gives the command that gets it.
     """
     python = shutil.which(settings.python) if settings.python else None
     beside = shutil.which(COMPILER, path=os.path.dirname(os.path.abspath(python))) if python else None
@@ -68,7 +68,7 @@ def find_compiler(settings: VitisSettings) -> CompilerPlace:
     try:
         return find_container(settings, COMPILER)
     except ToolchainError as error:
-        raise ToolchainError(f"{COMPILER} is not on PATH, and {error}") from error
+        raise ToolchainMissing(f"{COMPILER} is not on PATH, and {error}") from error
 
 
 def compile_with_vitis(
@@ -79,8 +79,9 @@ def compile_with_vitis(
     The compiler is told the DPU by its fingerprint, or by the file `arch_json`. A failure that it does not explain is tried
     again once. What it printed is kept in `log`; where None, in a file of the temporary folder if it fails. Raises CompileError
     for a network of which the CPU would have to do a layer, naming the layer, for a file for another DPU, and for a DPU whose
-    fingerprint is not known; ToolchainError where there is no compiler, where it fails without a reason, and for an `arch_json`
-    that is none; TargetError for a fingerprint in it that is none; XmodelError for a file that is no quantized xmodel.
+    fingerprint is not known; ToolchainMissing where there is no compiler; ToolchainError where it fails without a reason, and
+    for an `arch_json` that is none; TargetError for a fingerprint in it that is none; XmodelError for a file that is no
+    quantized xmodel.
     """
     place = find_compiler(settings)
     if is_compiled(xmodel):
@@ -145,7 +146,8 @@ def _compile(place: CompilerPlace, folder: Path, target: Dpu, settings: VitisSet
             _explain(finished, shown)
             ending = f"signal {-finished.code}" if finished.code < 0 else f"exit code {finished.code}"
             problem = f"wrote no file ({ending}: {last_lines(finished.output) or 'it printed nothing'})"
-    raise ToolchainError(f"{COMPILER} ({place.description}) {problem}, at its second try too, for {shown}")
+    kind = ToolchainMissing if place.never_started(finished) else ToolchainError
+    raise kind(f"{COMPILER} ({place.description}) {problem}, at its second try too, for {shown}")
 
 
 def _explain(finished: Finished, shown: str) -> None:

@@ -9,13 +9,14 @@ import re
 import shutil
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from edgesearch.board_eval.vitis._process import Command, Finished, host_environment, last_lines, run_command
 from edgesearch.board_eval.vitis._settings import VitisSettings
-from edgesearch.errors import ToolchainError
+from edgesearch.errors import ToolchainError, ToolchainMissing
 
 __all__ = ["JOB_FOLDER", "Container", "Engine", "find_container"]
 
@@ -29,6 +30,10 @@ _ENVIRONMENT = "/opt/vitis_ai/conda/envs/vitis-ai-pytorch"
 _PATH = f"{_ENVIRONMENT}/bin:/opt/vitis_ai/conda/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Seconds that an engine has to answer a question.
 _ANSWER_S = 60.0
+#: Exit codes of `docker run` and `podman run` where the engine failed, where a program does not run, and where there is none.
+_NEVER_STARTED = (125, 126, 127)
+#: How often an engine that gives no answer in time is asked: on a busy machine the second answer comes.
+_ASKED = 2
 _IMAGE_ID = re.compile(r"^(?:sha256:)?[0-9a-f]{12,64}$", re.MULTILINE)
 
 
@@ -43,10 +48,13 @@ class Engine:
     def ask(self, *arguments: str) -> Finished:
         """What the engine answers; raises ToolchainError when it does not."""
         command = Command((self.path, *arguments), Path("/"), host_environment())
+        for _ in range(_ASKED - 1):
+            with suppress(ToolchainError):
+                return run_command(command, log=None, timeout_s=_ANSWER_S)
         return run_command(command, log=None, timeout_s=_ANSWER_S)
 
     def image_id(self, image: str) -> str | None:
-        """The id of an image; None where it is not there. Raises ToolchainError when the engine does not work."""
+        """The id of an image; None where it is not there. Raises ToolchainMissing when the engine does not work."""
         answer = self.ask("image", "inspect", "--format", "{{.Id}}", image)
         found = _IMAGE_ID.search(answer.output)  # warnings may stand around it
         if answer.code == 0 and found is not None:
@@ -54,7 +62,7 @@ class Engine:
         said = answer.output.lower()
         if "no such image" in said or "image not known" in said or "no such object" in said:
             return None
-        raise ToolchainError(
+        raise ToolchainMissing(
             f"{self.path} does not work ({last_lines(answer.output, 1) or f'exit code {answer.code}'}); start it, or let this "
             "user use it"
         )
@@ -87,6 +95,10 @@ class Container:
         """Where a file of the job's folder lies for the program."""
         return JOB_FOLDER if path == folder else f"{JOB_FOLDER}/{path.relative_to(folder).as_posix()}"
 
+    def never_started(self, finished: Finished) -> bool:
+        """Whether the engine failed to run the program: it has ended, or it has no such image, or that no such program."""
+        return finished.code in _NEVER_STARTED
+
     def command(self, arguments: Sequence[str], folder: Path | None = None) -> Command:
         """The command that runs the program on a job's folder, the one thing of this machine that it sees.
 
@@ -116,14 +128,14 @@ class Container:
 def find_container(settings: VitisSettings, program: str) -> Container:
     """The program in the image, on the first engine that has the image.
 
-    Raises ToolchainError, one sentence that says what is missing and gives the command that gets it.
+    Raises ToolchainMissing, one sentence that says what is missing and gives the command that gets it.
     """
     if settings.engine == "none":
-        raise ToolchainError("no container is used, since [vitis] engine is 'none'")
+        raise ToolchainMissing("no container is used, since [vitis] engine is 'none'")
     kinds: tuple[EngineKind, ...] = ("docker", "podman") if settings.engine == "auto" else (settings.engine,)
     paths = [(kind, path) for kind in kinds if (path := shutil.which(kind)) is not None]
     if not paths:
-        raise ToolchainError(
+        raise ToolchainMissing(
             f"there is no container engine on PATH ({' or '.join(kinds)}); install one, then: {kinds[0]} pull {settings.image}"
         )
     problems: list[str] = []
@@ -139,11 +151,11 @@ def find_container(settings: VitisSettings, program: str) -> Container:
             return Container(engine, settings.image, image_id, program)
         absent.append(engine)
     if absent:
-        raise ToolchainError(
+        raise ToolchainMissing(
             f"the image {settings.image} is not in {' or '.join(e.kind for e in absent)}; get it with: "
             f"{absent[0].pull_line(settings.image)}"
         )
-    raise ToolchainError("; ".join(problems))
+    raise ToolchainMissing("; ".join(problems))
 
 
 def _engine(kind: EngineKind, path: str) -> Engine:

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from edgesearch.board_eval.vitis._process import Command, host_environment
+from edgesearch.board_eval.vitis._process import Command, Finished, host_environment
 
 __all__ = ["Native"]
+
+#: Exit codes of a program that the system cannot load.
+_NEVER_STARTED = (126, 127)
 
 #: Packages of Vitis AI's conda channel whose versions decide what the compiler makes.
 _PACKAGES = ("target_factory", "unilog", "vaic", "xcompiler", "xir")
@@ -46,6 +49,10 @@ class Native:
     def inside(self, path: Path, folder: Path) -> str:
         """Where a file of the job's folder lies for the program."""
         return str(path)
+
+    def never_started(self, finished: Finished) -> bool:
+        """Whether it ended before it ran: a library or the interpreter that it needs is not there."""
+        return finished.code in _NEVER_STARTED
 
     def command(self, arguments: Sequence[str], folder: Path | None = None) -> Command:
         """The command that runs the program on a job's folder; what lies beside it comes first on its PATH."""

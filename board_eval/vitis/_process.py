@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from edgesearch.errors import ToolchainError
+from edgesearch.errors import ToolchainError, ToolchainMissing
 from edgesearch.files import Watcher
 
 __all__ = ["Command", "Finished", "host_environment", "last_lines", "run_command"]
@@ -78,8 +78,8 @@ def host_environment(**more: str) -> dict[str, str]:
 def run_command(command: Command, *, log: Path | None, timeout_s: float) -> Finished:
     """Run a program to its end; what it prints is kept in `log`, a megabyte of it.
 
-    Its process group ends with it, and with this process, should that be killed. Raises ToolchainError where it cannot be
-    started, takes longer than `timeout_s`, or where `log` cannot be written.
+    Its process group ends with it, and with this process, should that be killed. Raises ToolchainError where it takes
+    longer than `timeout_s`, ToolchainMissing where it cannot be started, or `log` not be written.
     """
     with Watcher(stop=command.stop) as watcher:
         return _watched(command, log, timeout_s, watcher)
@@ -98,7 +98,7 @@ def _watched(command: Command, log: Path | None, timeout_s: float, watcher: Watc
             start_new_session=True,
         )
     except OSError as error:
-        raise ToolchainError(f"{command.arguments[0]} cannot be started: {error.strerror or error}") from error
+        raise ToolchainMissing(f"{command.arguments[0]} cannot be started: {error.strerror or error}") from error
     watcher.group(process.pid)
     assert process.stdout is not None
     kept = _Kept()
@@ -187,4 +187,4 @@ def _write_log(path: Path, command: Command, finished: Finished) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(content)
     except OSError as error:
-        raise ToolchainError(f"the log {path} cannot be written: {error.strerror or error}") from error
+        raise ToolchainMissing(f"the log {path} cannot be written: {error.strerror or error}") from error

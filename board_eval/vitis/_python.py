@@ -16,7 +16,7 @@ from edgesearch.board_eval.vitis._engine import Container, find_container
 from edgesearch.board_eval.vitis._native import Native
 from edgesearch.board_eval.vitis._process import last_lines, run_command
 from edgesearch.board_eval.vitis._settings import VitisSettings
-from edgesearch.errors import ToolchainError
+from edgesearch.errors import ToolchainError, ToolchainMissing
 
 __all__ = ["PythonPlace", "find_python", "python_versions", "run_python_job"]
 
@@ -50,9 +50,9 @@ def run_python_job(script: Path, folder: Path, settings: VitisSettings, *, needs
     """Run `python script folder` in a process of its own, in the Python that `find_python` finds for the packages `needs`.
 
     The script may read and write in `folder` only: a container sees nothing else of this machine, and its folder has another
-    path, the one that the script is given. What it prints is kept in `folder`/SCRIPT.log. Raises ToolchainError where there is
-    no such Python, where it lacks a package, and where the script fails or takes longer than `job_timeout_s`, with the last
-    lines that it printed.
+    path, the one that the script is given. What it prints is kept in `folder`/SCRIPT.log. Raises ToolchainMissing where there
+    is no such Python, where it lacks a package or its container does not start, and ToolchainError where the script fails or
+    takes longer than `job_timeout_s`, with the last lines that it printed.
     """
     folder = folder.resolve()
     place = find_python(settings, needs=needs)
@@ -64,28 +64,27 @@ def run_python_job(script: Path, folder: Path, settings: VitisSettings, *, needs
             shutil.copyfile(script, program)
         log.unlink(missing_ok=True)
     except OSError as error:
-        raise ToolchainError(f"the job's folder {folder} cannot be written: {error.strerror or error}") from error
+        raise ToolchainMissing(f"the job's folder {folder} cannot be written: {error.strerror or error}") from error
     command = place.command([place.inside(program, folder), place.inside(folder, folder)], folder)
     try:
         finished = run_command(command, log=log, timeout_s=settings.job_timeout_s)
     except ToolchainError as error:
-        raise ToolchainError(f"{script.name}: {error}; its whole log is {log}") from error
+        raise type(error)(f"{script.name}: {error}; its whole log is {log}") from error
     if finished.code != 0:
         said = last_lines(finished.output) or "it printed nothing"
-        raise ToolchainError(
-            f"{script.name} failed in {place.description} ({_ending(finished.code)}): {said}; its whole log is {log}"
-        )
+        kind = ToolchainMissing if place.never_started(finished) else ToolchainError
+        raise kind(f"{script.name} failed in {place.description} ({_ending(finished.code)}): {said}; its whole log is {log}")
 
 
 def find_python(settings: VitisSettings, *, needs: Sequence[str] = ("pytorch_nndct",)) -> PythonPlace:
     """The Python for jobs that import `needs`: the one that is set, this one where it has them all, else the container's.
 
-    Raises ToolchainError, one sentence that says what can be done.
+    Raises ToolchainMissing, one sentence that says what can be done.
     """
     if settings.python:
         path = shutil.which(settings.python)
         if path is None:
-            raise ToolchainError(f"[vitis] python = {settings.python!r} is no program that can be run; give a Python's path")
+            raise ToolchainMissing(f"[vitis] python = {settings.python!r} is no program that can be run; give a Python's path")
         return Native(Path(os.path.abspath(path)))
     if all(_is_here(name) for name in needs):
         # this Python finds its packages as it does here
@@ -93,7 +92,7 @@ def find_python(settings: VitisSettings, *, needs: Sequence[str] = ("pytorch_nnd
     try:
         return find_container(settings, "python")
     except ToolchainError as error:
-        raise ToolchainError(
+        raise ToolchainMissing(
             f"no Python with {', '.join(needs)} was found: this one has none, [vitis] python is not set, and {error}"
         ) from error
 
@@ -103,10 +102,13 @@ def python_versions(place: PythonPlace, names: Sequence[str]) -> tuple[Mapping[s
 
     A name may be "package:attribute" for a package that must have the attribute.
 
-    Raises ToolchainError when it does not run, or dies of an import.
+    Raises ToolchainMissing when it does not run, or dies of an import.
     """
     command = place.command(["-c", _PROBE, *names])
-    finished = run_command(command, log=None, timeout_s=_IMPORT_S)
+    try:
+        finished = run_command(command, log=None, timeout_s=_IMPORT_S)
+    except ToolchainError as error:
+        raise ToolchainMissing(f"{place.description} cannot run Python: {error}") from error
     for line in reversed(finished.output.splitlines()):
         if finished.code == 0 and line.startswith(_MARK):
             try:
@@ -115,15 +117,15 @@ def python_versions(place: PythonPlace, names: Sequence[str]) -> tuple[Mapping[s
             except (ValueError, TypeError):
                 break
     said = last_lines(finished.output) or "it printed nothing"
-    raise ToolchainError(f"{place.description} cannot run Python ({_ending(finished.code)}): {said}")
+    raise ToolchainMissing(f"{place.description} cannot run Python ({_ending(finished.code)}): {said}")
 
 
 @lru_cache(maxsize=16)
 def _check(place: PythonPlace, needs: tuple[str, ...]) -> None:
-    """Raise ToolchainError unless the Python imports every package; asked once a process."""
+    """Raise ToolchainMissing unless the Python imports every package; asked once a process."""
     _, missing = python_versions(place, needs)
     if missing:
-        raise ToolchainError(
+        raise ToolchainMissing(
             f"{place.description} is a Python without {', '.join(missing)} ({last_lines('; '.join(missing.values()), 1)}); "
             f"set [vitis] python to one that has {'it' if len(missing) == 1 else 'them'}, as Vitis AI's conda environment"
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from edgesearch.settings import Settings
 
 __all__ = ["EngineChoice", "VitisSettings"]
 
@@ -14,13 +16,11 @@ EngineChoice: TypeAlias = Literal["auto", "docker", "podman", "none"]
 _HOUR = 3600.0
 
 
-class VitisSettings(BaseModel):
+class VitisSettings(Settings):
     """[vitis]: decides how the tools are found and for how long they run, not what comes out of them.
 
     A reference of an image begins with a letter or a digit: what begins with "-" would be an option of the engine.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     #: Python with pytorch_nndct, as /opt/conda/envs/vitis-ai-pytorch/bin/python; "": this one if it has it, else the image's.
     python: Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=4096)] = ""

@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from edgesearch.objectives.data._normalisation import NormalisationChoice, parse_choice
 from edgesearch.objectives.data._sources import BUILT_IN, DATA_SOURCES, READ_BY
 from edgesearch.plugins import is_import_path
-from edgesearch.spaces import Settings
+from edgesearch.settings import Settings
 
 __all__ = ["DataSettings", "without_unread"]
 

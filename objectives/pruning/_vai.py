@@ -6,6 +6,7 @@ own, made as narrow as those tensors are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,16 +40,21 @@ class PruningImages:
 
 
 def prune_with_vai(
-    task: PruningTask, method: Literal["one_step", "iterative"], images: PruningImages, vitis: VitisSettings
+    task: PruningTask,
+    method: Literal["one_step", "iterative"],
+    images: PruningImages,
+    vitis: VitisSettings,
+    packages: Mapping[str, str] | None = None,
 ) -> Pruned:
     """The task's network less `ratio` of its MACs, as `prune_one_step` and `prune_iterative` give it, by Vitis AI's optimizer.
 
     One-step draws from all ratios itself, `draws` times. Iterative prunes in `steps` rounds of the same proportion, with
     `finetune` between them. Its own `score` and `recalibrate` are used, since the task's are functions of this process.
+    `packages` are versions that Vitis AI's Python must have, by name.
 
-    Raises ToolchainError where Vitis AI's Python is not there or fails, where the time of a search is up before all `draws` are
-    found, and for a network that is none of this one's, that
-    lost nothing or that holds back parameters from training; SpaceError where there is nothing that it prunes.
+    Raises ToolchainMissing where that Python is not there or has other packages; ToolchainError where it fails, where the time
+    of a search is up before all `draws` are found, and for a network that is none of this one's, that lost nothing or that
+    holds back parameters from training; SpaceError where there is nothing that it prunes.
     """
     check_pruning(task.ratio, task.granularity)
     if not any(isinstance(m, nn.Conv2d) and not is_depthwise(m) for m in task.model.modules()):
@@ -59,7 +65,7 @@ def prune_with_vai(
     ratio = 1 - (1 - task.ratio) ** (1 / rounds)
     current, scores, versions = task.model, tuple[float, ...](), dict[str, str]()
     for step in range(rounds):
-        current, scores, versions = _round(task, current, method, ratio, step, images, vitis)
+        current, scores, versions = _round(task, current, method, ratio, step, images, vitis, packages or {})
         if step < rounds - 1:
             task.finetune(current, step)
     done = pruned_network(task.model, current, task.input_shape, task.ratio)
@@ -74,6 +80,7 @@ def _round(
     step: int,
     images: PruningImages,
     vitis: VitisSettings,
+    packages: Mapping[str, str],
 ) -> tuple[nn.Module, tuple[float, ...], dict[str, str]]:
     """`model` less `ratio` of its MACs, on the same device, the scores of the networks drawn, and versions of packages."""
     place = next(model.parameters()).device
@@ -83,6 +90,7 @@ def _round(
         seed=task.seed + step,
         threads=torch.get_num_threads(),
         device="cuda" if place.type == "cuda" else "cpu",
+        packages=packages,
         settings={
             "ratio": ratio,
             "granularity": task.granularity,

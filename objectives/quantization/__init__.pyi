@@ -10,6 +10,7 @@ from ._per_channel import with_one_position as with_one_position
 from ._qat import Qat as Qat
 from ._qat import QatSettings as QatSettings
 from ._qat import train_qat as train_qat
+from ._qat_memory import predict_qat_memory as predict_qat_memory
 from ._qat_recipe import QatRecipe as QatRecipe
 from ._quantize import QUANTIZERS as QUANTIZERS
 from ._quantize import quantize as quantize

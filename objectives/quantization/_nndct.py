@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -77,12 +77,14 @@ def quantize_nndct(
     fast_finetune: bool = False,
     seed: int = 0,
     target: Target | None = DEFAULT_TARGET,
+    packages: Mapping[str, str] | None = None,
 ) -> Nndct:
     """PTQ of `model`, which is not changed, for images of `input_shape` (C, H, W), on `calibration` (N, H, W, C), normalised.
 
-    The network is one for the DPU `target`; None looks at no limits of one (see `lower`).
-    Raises LoweringError and QuantizationError for what cannot be quantized, or what comes back and the DPU does not have, and
-    ToolchainError where Vitis AI's Python is not there or fails.
+    The network is one for the DPU `target`; None looks at no limits of one (see `lower`). `packages` are versions that Vitis
+    AI's Python must have, by name.
+    Raises LoweringError and QuantizationError for what cannot be quantized, or what comes back and the DPU does not have,
+    ToolchainMissing where Vitis AI's Python is not there or has other packages, and ToolchainError where it fails.
     """
     source = _source(model, input_shape, calibration, target, trainable=False)
     job = Job(
@@ -90,6 +92,7 @@ def quantize_nndct(
         source=source,
         seed=seed,
         threads=torch.get_num_threads(),
+        packages=packages or {},
         settings={"fast_finetune": fast_finetune},
         arrays={"calibration": _channels_first(calibration)},
     )
@@ -106,6 +109,7 @@ def train_nndct(
     *,
     seed: int = 0,
     target: Target | None = DEFAULT_TARGET,
+    packages: Mapping[str, str] | None = None,
 ) -> Nndct:
     """QAT of `model`, which is not changed; see `quantize_nndct`. Of `calibration` only the first image is shown.
 
@@ -145,7 +149,16 @@ def train_nndct(
     }
     threads = torch.get_num_threads()
     device: Any = "cuda" if training.device.startswith("cuda") else "cpu"
-    job = Job(task="qat", source=source, seed=seed, threads=threads, device=device, settings=settings, arrays=arrays)
+    job = Job(
+        task="qat",
+        source=source,
+        seed=seed,
+        threads=threads,
+        device=device,
+        packages=packages or {},
+        settings=settings,
+        arrays=arrays,
+    )
     with finished(job, vitis) as results:
         trained = copied(model).cpu()
         tensors = {name: torch.from_numpy(array) for name, array in results.tensors("trained").items()}

@@ -135,6 +135,7 @@ class Context(Generic[S]):
             pieces=self.pieces,
         )
         figures = asdict(training)
+        del figures["earlier_seconds"]  # they count to the stage's own
         figures["history"] = [[round(e["loss"], 6), e["accuracy"], round(e["seconds"], 3)] for e in figures["history"]]
         return training, figures
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import nn
 
+from edgesearch.objectives.quantization import QatRecipe, predict_qat_memory
 from edgesearch.objectives.stages._context import student_of
 from edgesearch.objectives.stages._plan import Conditions
 from edgesearch.objectives.stages._spec import stage_specs
@@ -22,22 +23,27 @@ _PROCESS_BYTES = 400_000_000
 
 
 class _Training(NamedTuple):
-    """What decides the memory of a training; `views`: for how many its teacher's logits are stored; 0: for none."""
+    """What decides the memory of a training.
+
+    views: for how many its teacher's logits are stored; 0: for none. bits: of a network that is trained as the DPU computes it;
+    0: of one in float.
+    """
 
     student: Student
     recipe: Recipe
     distillation: Distillation
     teacher: Student | None
     views: int
+    bits: int
 
     @property
     def key(self) -> tuple[str, ...]:
         student, recipe = self.student.model_dump_json(), self.recipe.model_dump_json()
-        return (student, recipe, self.distillation.kind, str(self.teacher), str(self.views))
+        return (student, recipe, self.distillation.kind, str(self.teacher), str(self.views), str(self.bits))
 
 
 class StageMemory:
-    """Called with a stage: bytes of its process at its peak; 0 for a stage that trains no float network.
+    """Called with a stage: bytes of its process at its peak; 0 for a stage that trains nothing itself.
 
     folder: where the user's own code is looked for first.
     """
@@ -81,10 +87,11 @@ class StageMemory:
         teacher = student_of(stage.inputs["teacher"]) if "teacher" in stage.inputs else None
         distillation = getattr(settings, "distillation", Distillation())
         views = stage.inputs["logits"].parameters.get("views", 1) if "logits" in stage.inputs else 0
-        return _Training(student_of(stage), recipe, distillation, teacher, views)
+        bits = settings.quantization.bits if isinstance(recipe, QatRecipe) else 0
+        return _Training(student_of(stage), recipe, distillation, teacher, views, bits)
 
     def _of(self, training: _Training) -> int:
-        data, (student, recipe, distillation, teacher, views) = self._data, training
+        data, (student, recipe, distillation, teacher, views, bits) = self._data, training
         model = self._build(student)
         before = _PROCESS_BYTES + _bytes(model) + self._images * data.channels * data.size[0] * data.size[1]
         supervision = None
@@ -95,9 +102,11 @@ class StageMemory:
             size = None if teacher is None else teacher.input_size
             supervision = Supervision(kind=kind, teacher=network, stored_logits=stored, teacher_input_size=size)
             before += (0 if stored is None else stored.nbytes) + (0 if network is None else _bytes(network))
-        forecast = predict_memory(
-            model, data, recipe=recipe, input_size=student.input_size, supervision=supervision, before=before, consume=True
-        )
+        given: Any = {"input_size": student.input_size, "supervision": supervision, "before": before}
+        if isinstance(recipe, QatRecipe):
+            forecast = predict_qat_memory(model.eval(), data, recipe=recipe, bits=bits, **given)
+        else:
+            forecast = predict_memory(model, data, recipe=recipe, consume=True, **given)
         give_back()  # of the two steps that were made; the driver lives on
         return forecast.bytes(min(recipe.batch_size, data.train))
 

@@ -46,7 +46,11 @@ def quantize_by_nndct(
     shape = (data.channels, size, size)
     images = prepare(data.calibration.images, size, data.normalisation)
     context.report("pytorch_nndct quantizes in Vitis AI's Python")
-    common: dict[str, Any] = {"seed": context.seed, "target": None}  # see `Context.lower`
+    common: dict[str, Any] = {
+        "seed": context.seed,
+        "target": None,  # see `Context.lower`
+        "packages": context.settings.packages,
+    }
     if qat is None:
         made = quantizer.quantize_nndct(model, shape, images, context.vitis, fast_finetune=fast_finetune, **common)
     else:

@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 from edgesearch.objectives.data import DataSettings
 from edgesearch.objectives.quantization import QatRecipe
 from edgesearch.objectives.training import Recipe
-from edgesearch.spaces import Settings, Student
+from edgesearch.settings import Settings
+from edgesearch.spaces import Student
 
 
 class Teacher(Settings):

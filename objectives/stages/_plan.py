@@ -15,7 +15,8 @@ from edgesearch.objectives.stages._pipeline import Pipeline, Teacher
 from edgesearch.objectives.stages._spec import TrainedSettings, stage_specs
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import Recipe, multiplies_bfloat16
-from edgesearch.spaces import Candidate, Distillation, Settings, Student
+from edgesearch.settings import Settings
+from edgesearch.spaces import Candidate, Distillation, Student
 
 R = TypeVar("R", bound=Recipe)
 
@@ -37,6 +38,7 @@ class Conditions:
     pool: the boards that measure, as `BoardPool.content`; empty where none does.
     board_images: validation images that they are given.
     toolchain: which Vitis AI compiles, by its versions or its image; empty where there is none.
+    packages: versions of Vitis AI's Python packages, where its quantizer or its optimizer is asked for; else empty.
     allow: features that this program's code may use though no measured file has them.
     dpu: the board's, as a profile stores it; empty for one that this program has no compiler for.
     granularity: channels that the DPU works on side by side.
@@ -60,6 +62,7 @@ class Conditions:
     timed: Mapping[str, Any] = field(default_factory=dict)
     compiler: Compiler = "edgesearch"
     toolchain: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
     allow: tuple[Feature, ...] = ()
     dpu: Mapping[str, Any] = field(default_factory=dict)
     granularity: int = DEFAULT_TARGET.channel_parallel

@@ -100,7 +100,7 @@ def _make(
         stage.kind,
         stage.key,
         figures=result.figures,
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started + result.earlier_seconds,
         recipe=stage.recipe(),
         tensors=result.tensors,
         made_by=made_by,

@@ -17,7 +17,8 @@ from edgesearch.errors import StoreError
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import BFLOAT16_VERSION, FEATURES_VERSION, Recipe, optimizer_version
 from edgesearch.plugins import Registry
-from edgesearch.spaces import Distillation, Settings
+from edgesearch.settings import Settings
+from edgesearch.spaces import Distillation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,11 +36,13 @@ class Result:
     """What a stage made: figures (JSON values), and tensors by file and name.
 
     instead: the artifact of a later stage that makes this one needless; then nothing is stored of this one.
+    earlier_seconds: of processes that were interrupted at this stage, up to the checkpoint where this one went on.
     """
 
     figures: Mapping[str, Any]
     tensors: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     instead: Artifact | None = None
+    earlier_seconds: float = 0.0
 
 
 class Parts(Protocol):
@@ -110,7 +113,7 @@ class StageSpec(Generic[S]):
     run: makes the result, in a worker.
     images: forward passes of single images that it costs, a training step being three; for estimates only.
     resources: shares of what no two stages use at a time: {"board:zcu104": 1} of a board that is needed alone.
-    recipe: that of the float network that it trains, if it trains one; its memory is foretold by it.
+    recipe: that of the training that its process does, if it does one; its memory is foretold by it.
     random: whether it draws random numbers; if not, one result serves every seed.
     on_board: whether it runs on a board that it is given, while its worker waits.
     """

@@ -31,16 +31,23 @@ class Checkpoints(Protocol):
 
 
 class Saver:
-    """Saves a training when it is time: after an epoch from `seconds` on since the last time, within one from `within` on."""
+    """Saves a training when it is time: after an epoch from `seconds` on since the last time, within one from `within` on.
 
-    def __init__(self, checkpoints: Checkpoints | None, state: Callable[[], State], *, seconds: float, within: float) -> None:
+    With each state go the seconds of the training up to it: this process's and, `spent`, those of others before it. What a
+    training that stops has cost is told where it stops, and no state of it tells it again.
+    """
+
+    def __init__(
+        self, checkpoints: Checkpoints | None, state: Callable[[], State], *, seconds: float, within: float, spent: float = 0.0
+    ) -> None:
         self._checkpoints, self._state, self._seconds, self._within = checkpoints, state, seconds, within
         self._saved = time.perf_counter()
+        self._began = self._saved - spent
 
     def after_epoch(self, epoch: int, *, stopping: bool) -> None:
         """`epoch` epochs are done. A training that stops here is saved at any time."""
         if stopping or self._since() >= self._seconds:
-            self._save(epoch)
+            self._save(epoch, ended=stopping)
 
     def after_step(self, epoch: int) -> None:
         """A step is done of the epoch behind `epoch`."""
@@ -50,9 +57,10 @@ class Saver:
     def _since(self) -> float:
         return time.perf_counter() - self._saved
 
-    def _save(self, epoch: int) -> None:
+    def _save(self, epoch: int, *, ended: bool = False) -> None:
         if self._checkpoints is not None:
-            self._checkpoints.save(epoch, *self._state())
+            tensors, meta = self._state()
+            self._checkpoints.save(epoch, tensors, meta | {"spent": 0.0 if ended else time.perf_counter() - self._began})
         self._saved = time.perf_counter()
 
 

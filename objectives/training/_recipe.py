@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from edgesearch.objectives.data import Augmentation, Mix
-from edgesearch.spaces import Settings
+from edgesearch.settings import Settings
 
 __all__ = ["Recipe"]
 

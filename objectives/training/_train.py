@@ -68,6 +68,7 @@ class Training:
     device: str
     precision: Literal["float32", "bfloat16"]
     seconds: float  # of this run, with its validation
+    earlier_seconds: float = 0.0  # of runs that were interrupted, up to the checkpoint where this one went on
     pieces: int = 1  # that each batch was computed in; 2, 4, ... where memory did not suffice for a whole one
     predicted_bytes: int = 0  # of memory at its peak, told before it began for these pieces
     peak_bytes: int | None = None  # of the process, or that torch took on a GPU; None where the system does not tell
@@ -122,13 +123,15 @@ def train(
     last = recipe.epochs if stop_after is None else min(stop_after, recipe.epochs)
     try:
         run.resume(checkpoints, last)
-        saver = Saver(checkpoints, run.state, seconds=checkpoint_seconds, within=checkpoint_within)
+        saver = Saver(checkpoints, run.state, seconds=checkpoint_seconds, within=checkpoint_within, spent=run.spent)
+        if run.epoch == last < recipe.epochs:  # another process came so far: what it spent is told here
+            saver.after_epoch(last, stopping=True)
         while run.epoch < last:
             with _explained(run.epoch, recipe), safe_convolutions(place), same_every_time():
                 run.one_epoch(saver)
             if on_epoch is not None:
                 on_epoch(run.epoch, run.history[-1].loss)
-            saver.after_epoch(run.epoch, stopping=run.epoch == last and last < recipe.epochs)
+            saver.after_epoch(run.epoch, stopping=run.epoch == last < recipe.epochs)
         accuracy, kept = run.finish()
     finally:
         run.close()
@@ -143,6 +146,7 @@ def train(
         device=str(run.device),
         precision="bfloat16" if run.bfloat16 else "float32",
         seconds=time.perf_counter() - started,
+        earlier_seconds=run.spent,
         pieces=run.pieces.count,
         predicted_bytes=memory.bytes(-(-run.batches.largest // run.pieces.count)),
         peak_bytes=peak.bytes(),
@@ -207,7 +211,7 @@ class _Run:
         self.batches = Batches(data, recipe, size=self.size, seed=seed, device=device, stored=self.loss.views)
         self.average = self._new_average()
         self.recorded = Recorded(self._compute, device, note, self.optimizer.zero_grad)
-        self.epoch = 0
+        self.epoch, self.spent = 0, 0.0  # seconds of runs before this one
         self.under_way = UnderWay()
         self.history: list[Epoch] = []
         self.last_loss: Tensor | None = None  # of this run
@@ -342,6 +346,7 @@ class _Run:
         if "under_way" in meta:
             self.under_way = UnderWay.of(_part("under_way/", tensors), meta["under_way"], self.device)
         self.epoch, self.history = epoch, [Epoch(**each) for each in meta["history"]]
+        self.spent = meta.get("spent", 0.0)
         self.pieces.count = max(self.pieces.count, meta.get("pieces", 1))
         if meta["best"] is not None:
             self.best = (meta["best"]["accuracy"], meta["best"]["epoch"], _part("best/", tensors))

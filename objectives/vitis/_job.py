@@ -30,13 +30,15 @@ Array: TypeAlias = npt.NDArray[np.generic]
 Task: TypeAlias = Literal["check", "ptq", "qat", "prune_one_step", "prune_iterative"]
 
 #: Of job.json and result.json; raised with every change of what stands in them.
-FORMAT = 1
+FORMAT = 2
 RUNNER = Path(__file__).with_name("_run_vitis.py")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """What is to be done. `settings` are those of the task, `arrays` go into files of their names with .npy behind.
+
+    `packages`: versions that Vitis AI's Python must have, by name; of those that are not named any will do.
 
     An array that is given as a function is made when it is written, and not kept.
     """
@@ -46,6 +48,7 @@ class Job:
     seed: int = 0
     threads: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
+    packages: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, Array | Callable[[], Array]] = field(default_factory=dict)
 
@@ -57,6 +60,7 @@ class Job:
             "seed": self.seed % 2**32,
             "threads": self.threads,
             "device": self.device,
+            "packages": dict(self.packages),
             **self.settings,
         }
         if self.source is not None:
@@ -73,8 +77,8 @@ class Job:
 def finished(job: Job, settings: VitisSettings) -> Iterator[Results]:
     """Run the job and give what came of it; its folder goes when the context ends, but for the log where something failed.
 
-    Raises ToolchainError where there is no Python for it, where it fails, takes too long or refuses, and for results that are
-    none.
+    Raises ToolchainMissing where there is no Python for it, or one with other packages; ToolchainError where it fails, takes
+    too long or refuses, and for results that are none.
     """
     folder = Path(tempfile.mkdtemp(prefix="edgesearch-vitis-"))
     failed = True
@@ -89,7 +93,7 @@ def finished(job: Job, settings: VitisSettings) -> Iterator[Results]:
 
 
 def check_packages(settings: VitisSettings, *tasks: Task) -> Mapping[str, str]:
-    """Versions of Vitis AI's packages; raises ToolchainError in one sentence where jobs for these tasks could not run."""
+    """Versions of Vitis AI's packages; raises ToolchainMissing in one sentence where jobs for these tasks could not run."""
     with finished(Job(task="check", settings={"needs": list(tasks)}), settings) as results:
         return results.versions
 

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval import Graph, read_xmodel
-from edgesearch.errors import QuantizationError, ToolchainError, XmodelError
+from edgesearch.errors import QuantizationError, ToolchainError, ToolchainMissing, XmodelError
 from edgesearch.objectives.vitis._source import ModelSource
 
 __all__ = ["Results"]
 
-FORMAT = 1
+FORMAT = 2
 #: Bytes of result.json; entries and characters of what is taken from it.
 _LARGEST_JSON, _MOST, _LONGEST = 1 << 20, 100_000, 500
 #: An xmodel has its weights once, as floats, and names around them.
@@ -38,13 +38,18 @@ class Results:
 
     @classmethod
     def read(cls, folder: Path, task: str, source: ModelSource | None) -> Results:
-        """Read result.json; raises ToolchainError for one that is missing or wrong, and for what the runner refused."""
+        """Read result.json; raises ToolchainError for one that is missing or wrong, and for what the runner refused.
+
+        Raises ToolchainMissing where packages that the job needs cannot be used at all.
+        """
         try:
             content = json.loads(_bytes(folder / "result.json", _LARGEST_JSON))
         except (ValueError, RecursionError) as error:
             raise _wrong("result.json is no JSON") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT or content.get("task") != task:
             raise _wrong(f"result.json is not that of a job {task!r}")
+        if "missing" in content:
+            raise ToolchainMissing(_text(content["missing"]))
         if "refused" in content:
             raise ToolchainError(_text(content["refused"]))
         versions = content.get("versions")

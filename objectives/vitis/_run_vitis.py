@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-FORMAT = 1
+FORMAT = 2
 #: Where pytorch_nndct writes.
 OUTPUT = "quantize_result"
 #: Images that a network is shown at a time: where it is scored, and in Vitis AI's layer-wise fine-tuning.
@@ -43,6 +43,10 @@ class Refused(Exception):
     """The job cannot be done; one sentence that says why."""
 
 
+class Missing(Refused):
+    """No job can be done here: a package is not there, cannot be imported or is another version's."""
+
+
 class TimeUp(BaseException):
     """The search has had its time; no handler of errors is to mistake it for one."""
 
@@ -57,9 +61,12 @@ def main(folder: str) -> None:
     try:
         if job.get("format") != FORMAT or job.get("task") not in TASKS:
             raise Refused(f"the job {job.get('task')!r} of format {job.get('format')!r} is none that this runner knows")
-        result["versions"] = import_packages(job["task"], job.get("needs", []))
+        result["versions"] = import_packages(job["task"], job.get("needs", []), job.get("packages", {}))
         set_up(job)
         result.update(TASKS[job["task"]](job))
+    except Missing as error:
+        print(f"missing: {error}")
+        result["missing"] = str(error)
     except Refused as error:
         print(f"refused: {error}")
         result["refused"] = str(error)
@@ -68,26 +75,33 @@ def main(folder: str) -> None:
     os.replace("result.json.tmp", "result.json")
 
 
-def import_packages(task: str, needs: list[str]) -> dict[str, str]:
-    """Versions of what the job runs on; `needs` are the tasks that a check is for."""
+def import_packages(task: str, needs: list[str], expected: dict[str, str]) -> dict[str, str]:
+    """Versions of what the job runs on; `needs` are the tasks that a check is for, `expected` versions that it must have."""
     tasks = {task, *needs}
     try:
         import xir  # noqa: F401  (it has to be loaded before pytorch_nndct)
     except Exception as error:
         if tasks & {"ptq", "qat"}:
-            raise Refused(f"xir cannot be imported ({error}), and without it pytorch_nndct writes no xmodel") from error
+            raise Missing(f"xir cannot be imported ({error}), and without it pytorch_nndct writes no xmodel") from error
     try:
         import pytorch_nndct
         from pytorch_nndct import version
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
-        raise Refused(f"pytorch_nndct cannot be imported with torch {torch.__version__} ({said})") from error
+        raise Missing(f"pytorch_nndct cannot be imported with torch {torch.__version__} ({said})") from error
     own, built_for = torch.__version__, str(getattr(version, "Ctorch_version", torch.__version__))
     if own.split("+")[0] not in built_for and own not in str(version.__version__):
-        raise Refused(f"pytorch_nndct was built for torch {built_for}, and this Python has {own}; install that one")
+        raise Missing(f"pytorch_nndct was built for torch {built_for}, and this Python has {own}; install that one")
     if tasks & {"prune_one_step", "prune_iterative"} and not hasattr(pytorch_nndct, "get_pruning_runner"):
-        raise Refused("this pytorch_nndct has no pruner (get_pruning_runner); Vitis AI's optimizer for PyTorch brings it")
-    return {"python": sys.version.split()[0], "torch": own, "pytorch_nndct": str(version.__version__)}
+        raise Missing("this pytorch_nndct has no pruner (get_pruning_runner); Vitis AI's optimizer for PyTorch brings it")
+    found = {"python": sys.version.split()[0], "torch": own.split("+")[0], "pytorch_nndct": str(version.__version__)}
+    for name, wanted in sorted(expected.items()):
+        if found.get(name) != wanted:
+            raise Missing(
+                f"this Python has {name} {found.get(name)}, and the study's run was started with {wanted}; have the same "
+                "Vitis AI on every machine"
+            )
+    return found
 
 
 def set_up(job: Job) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import click
 import numpy as np
 import numpy.typing as npt
-from pydantic import ValidationError
 
 from edgesearch.board_eval import (
     BoardProfile,
@@ -29,7 +28,7 @@ from edgesearch.board_eval import (
 from edgesearch.board_eval.compiler import Options
 from edgesearch.board_eval.isa import decode, disassemble, disassembly_json
 from edgesearch.board_eval.xmodel import read_compiled
-from edgesearch.errors import XmodelError
+from edgesearch.errors import SettingsError, XmodelError
 from edgesearch.search.commands._outputs import check_output
 
 _CHECKED = {
@@ -107,7 +106,7 @@ def compared_images(xmodel: Path, compiled: CompiledXmodel) -> npt.NDArray[np.in
 def _vitis(image: str | None) -> VitisSettings:
     try:
         return VitisSettings() if image is None else VitisSettings(image=image)
-    except ValidationError:
+    except SettingsError:
         raise click.UsageError(
             f"--image {image!r} is no reference of an image, as xilinx/vitis-ai-pytorch-cpu:latest"
         ) from None

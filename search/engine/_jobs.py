@@ -24,15 +24,16 @@ from edgesearch.errors import (
     Infeasible,
     PluginError,
     StoreError,
+    ToolchainMissing,
 )
 from edgesearch.search.engine._heap import keep_freed_blocks
 from edgesearch.search.engine._heartbeats import beating
 
-#: done: the artifact is in the store. refused: the stage's own fault, in one sentence. bug: ours. blocked: disk, data or the
-#: store is at fault, so that no stage can run. lost: the worker died in this stage. interrupted: the worker went down with
-#: the machine or the pool that it belonged to. board_lost: the board that it was given is at fault. board_busy: another
-#: program has that board. board_refused: that board refused it, or it was not found, and nobody knows yet whose fault that is.
-#: hung: the worker gave no sign of life for too long, and was stopped. infeasible: its network breaks a hard limit.
+#: done: the artifact is in the store. refused: the stage's own fault, in one sentence. bug: ours. blocked: disk, data, store or
+#: Vitis AI's tools are at fault, so that no stage can run. lost: the worker died in this stage. interrupted: the worker went
+#: down with the machine or the pool that it belonged to. board_lost: the board that it was given is at fault. board_busy:
+#: another program has that board. board_refused: that board refused it, or it was not found, and nobody knows yet whose fault
+#: that is. hung: the worker gave no sign of life for too long, and was stopped. infeasible: its network breaks a hard limit.
 #: out_of_memory: the machine's memory did not suffice.
 Outcome: TypeAlias = Literal[
     "done",
@@ -157,7 +158,7 @@ def _ending(error: BaseException, job: Job) -> tuple[Outcome, str, Mapping[str, 
 
     message, figures = str(error), dict[str, float]()
     outcome: Outcome = "refused"
-    if isinstance(error, (StoreError, DataError)):  # no other candidate fares better
+    if isinstance(error, (StoreError, DataError, ToolchainMissing)):  # no other candidate fares better
         outcome = "blocked"
     elif isinstance(error, BoardBusy):
         outcome = "board_busy"

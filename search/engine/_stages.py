@@ -37,6 +37,7 @@ _MISSED_S = 1.0
 class StageEnd:
     """A stage that ended: its artifact is there, or `failure` says in one sentence why it never will be.
 
+    `seconds`: of all processes that made the artifact; of a failure those of the last alone.
     `faults`: of boards that lost it before, as `BoardFault`. `infeasible`: metrics of its network, where that breaks a limit.
     """
 
@@ -254,10 +255,11 @@ class StageRunner:
         if result.outcome == "infeasible":
             return StageEnd(stage, result.seconds, f"{message}; it was not trained any further", infeasible=result.figures)
         if result.outcome == "done":
-            if self.artifact(stage) is not None or self._is_overtaken(stage):
+            made = self.artifact(stage)
+            if made is not None or self._is_overtaken(stage):
                 if message:
                     self._note(f"{name}: {message}")
-                return StageEnd(stage, result.seconds)
+                return StageEnd(stage, result.seconds if made is None else made.seconds)
             message = (
                 f"its worker says that it is done, but it is not in the store at {self._store.location}: "
                 "workers and driver must see the same store"

@@ -7,15 +7,24 @@ from collections.abc import Mapping, Sequence
 
 from optuna.trial import TrialState
 
-from edgesearch.errors import EdgesearchError
+from edgesearch.errors import EdgesearchError, ToolchainError
 from edgesearch.objectives import ArtifactStore, Stage, recorded_stages, work_of
 from edgesearch.search.engine import CostModel, rung_ends, share_machine
-from edgesearch.search.library._inputs import Inputs
+from edgesearch.search.library._inputs import Inputs, check_vitis
 from edgesearch.search.library._reading import find_study, is_stored
+from edgesearch.search.library._sameness import on_its_packages
 from edgesearch.search.library._screening import screen
 from edgesearch.search.library._stores import existing_store
-from edgesearch.search.study import Home, duration
+from edgesearch.search.study import Home, StudyFile, duration
 from edgesearch.spaces import Candidate, Student
+
+
+def _packages(settings: StudyFile) -> dict[str, str]:
+    """Those that the study would run with; where they are not there, nothing was made with them either."""
+    try:
+        return check_vitis(settings)
+    except ToolchainError:
+        return {}
 
 
 def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | None = None) -> str:
@@ -26,6 +35,7 @@ def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | Non
     settings, data = inputs.settings, inputs.data
     screening = screen(inputs, trials)
     stored = find_study(settings.name, storage, home) if is_stored(settings.name, storage, home) else None
+    inputs = on_its_packages(inputs, stored) if stored is not None else inputs.on_packages(_packages(settings))
     store = existing_store(settings, home, stored=stored, warn=lambda message: None)
     stages: dict[str, Stage] = {}
     lines = []

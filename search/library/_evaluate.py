@@ -47,7 +47,9 @@ def evaluate_candidate(
     check_code(inputs.settings, candidate)
     if candidate.distillation.kind == "intermediate":  # which the study may leave out
         check_teacher(inputs, candidate)
-    check_vitis(inputs.settings, candidate)
+    if packages := check_vitis(inputs.settings, candidate):
+        inputs = inputs.on_packages(packages)
+        measured = inputs.plan(candidate)
     fetch_weights(inputs.settings, note, [candidate])
     teacher = inputs.settings.teacher if candidate.distillation.needs_teacher else None
     for student in (candidate.student, *([] if teacher is None else [teacher])):

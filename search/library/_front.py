@@ -110,11 +110,14 @@ class Front(Sequence[StudyRecord]):
         """The member that suits a demand.
 
         With `min_accuracy` (0..1) alone: the fastest that is accurate enough. With `min_fps` (images per second), alone or with
-        `min_accuracy`: the most accurate that is fast enough. Raises StudyError when no member keeps these limits.
+        `min_accuracy`: the most accurate that is fast enough. Raises StudyError when no member keeps these limits, and for
+        limits that are no numbers or no share.
         """
         for name, limit in (("min_accuracy", min_accuracy), ("min_fps", min_fps)):
             if limit is not None:
                 _check_number(name, limit)
+        if min_accuracy is not None and not 0 <= min_accuracy <= 1:
+            raise StudyError(f"min_accuracy is {min_accuracy!r}, expected a share from 0 to 1, as 0.9 for 90 %")
         record = choose(self.members(), min_accuracy=min_accuracy, min_fps=min_fps)
         if record is None:
             reach = ", ".join(_in_words(member) for member in self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from edgesearch.board_eval import BOARDS, Board, BoardPool, find_board, find_compiler
@@ -62,6 +63,10 @@ class Inputs:
                 f"{candidate} distils from a teacher, but study {self.settings.name!r} has no [teacher]; add one to the study"
             )
         return plan(candidate, self.settings.pipeline, self.conditions, last=last)
+
+    def on_packages(self, versions: Mapping[str, str]) -> Inputs:
+        """The same on these packages of Vitis AI's, which count where its quantizer or its optimizer is asked for."""
+        return replace(self, conditions=replace(self.conditions, packages=dict(versions)))
 
     def compiled(self, candidate: Candidate) -> Stage | None:
         """The stage that makes the candidate's file for the board; None where no compiler that is there makes it."""
@@ -169,10 +174,11 @@ def check_teacher(inputs: Inputs, *candidates: Candidate) -> None:
         )
 
 
-def check_vitis(settings: StudyFile, *candidates: Candidate) -> None:
-    """Raise ToolchainError, before anything is trained, where Vitis AI's packages are asked for and cannot be used.
+def check_vitis(settings: StudyFile, *candidates: Candidate) -> dict[str, str]:
+    """The versions of Vitis AI's packages that decide results, where they are asked for; else none.
 
-    Asked for by the `candidates`, or without any by the study's space and its own candidates.
+    Asked for by the `candidates`, or without any by the study's space and its own candidates. Raises ToolchainMissing, before
+    anything is trained, where they cannot be used.
     """
     space = settings.space if not candidates else None
     named = candidates or settings.candidates
@@ -182,8 +188,9 @@ def check_vitis(settings: StudyFile, *candidates: Candidate) -> None:
     prunes = any(c.pruning.backend == "vai" and c.pruning.method != "none" for c in named)
     if prunes or (space and "vai" in space.pruning_backend and set(space.pruning) != {"none"}):
         tasks += ["prune_one_step", "prune_iterative"]
-    if tasks:
-        check_packages(settings.vitis, *tasks)
+    if not tasks:
+        return {}
+    return {name: version for name, version in check_packages(settings.vitis, *tasks).items() if name != "python"}
 
 
 def check_code(settings: StudyFile, *candidates: Candidate) -> None:

@@ -118,11 +118,11 @@ def run_study(
 
     `trials` None: as many as the settings ask for. `file` is where the settings are from, as results name it.
     Raises StudyError when it was started with other settings or images, when another process runs it, and when its first
-    trials all fail; ToolchainError where it names Vitis AI's packages and they are not there; BoardUnfit, before anything is
+    trials all fail; ToolchainMissing where it names Vitis AI's packages and they are not there; BoardUnfit, before anything is
     trained, when no board can measure before a person mends one.
     """
     settings, url = inputs.settings, storage or home.database
-    check_vitis(settings)
+    inputs = inputs.on_packages(check_vitis(settings))
     fetch_weights(settings, progress.note)
     home.prepare()
     if settings.store:
@@ -223,9 +223,9 @@ def made_otherwise(inputs: Inputs, study: optuna.Study) -> str:
     count = str(len(others)) if looked_at == finished else f"about {len(finished) * len(others) // len(looked_at)}"
     return (
         f"note: {count} of {len(finished)} finished trials were made or measured otherwise (another version of "
-        "edgesearch or of its compiler, another profile of the board, other threads); their figures stay as they are, and new "
-        "ones may not compare with them. For one front of one kind give the study another --name: stages that are the same "
-        "come from the store"
+        "edgesearch or of its compiler, another profile of the board, other packages of Vitis AI, other threads); their "
+        "figures stay as they are, and new ones may not compare with them. For one front of one kind give the study another "
+        "--name: stages that are the same come from the store"
     )
 
 

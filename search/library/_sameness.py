@@ -18,18 +18,24 @@ from edgesearch.search.study import StudyFile, refuse_changes
 
 #: Attributes of an Optuna study.
 _IMAGES, _PARTS, _COUNT, _PROFILE = "data_fingerprint", "data_fingerprints", "validation_images", "board_profile"
+_PACKAGES = "vitis_packages"
 _WORDS = {"meta": "classes, channels, size or normalisation", "train": "the training images"}
 
 
 def same_inputs(inputs: Inputs, settings: StudyFile, study: optuna.Study | None) -> Inputs:
-    """The inputs, which a stored study with these settings was made with.
+    """The inputs, which a stored study with these settings was made with, on the packages of Vitis AI that it ran with last.
 
     Raises StudyError with the difference where it was started with other settings or inputs.
     """
     if study is not None:
         refuse_changes(study, settings)
         refuse_other_inputs(inputs, study)
-    return inputs
+    return on_its_packages(inputs, study)
+
+
+def on_its_packages(inputs: Inputs, study: optuna.Study | None) -> Inputs:
+    """The inputs with the packages of Vitis AI that a stored study ran with last."""
+    return inputs if study is None else inputs.on_packages(study.user_attrs.get(_PACKAGES, {}))
 
 
 @contextmanager
@@ -55,12 +61,14 @@ def refuse_other_inputs(inputs: Inputs, study: optuna.Study) -> None:
 
 
 def keep_inputs(inputs: Inputs, study: optuna.Study) -> None:
-    """Keep what a study is started with, where nothing is kept yet."""
+    """Keep what a study is started with, where nothing is kept yet, and which packages of Vitis AI it runs with now."""
     known, data = study.user_attrs, inputs.data
     if _IMAGES not in known:
         study.set_user_attr(_PARTS, dict(data.fingerprints))
         study.set_user_attr(_IMAGES, data.fingerprint)
         study.set_user_attr(_COUNT, len(data.validation))
+    if (packages := dict(inputs.conditions.packages)) != known.get(_PACKAGES, {}):
+        study.set_user_attr(_PACKAGES, packages)
     if (profile := _profile(inputs)) is not None and _PROFILE not in known:
         study.set_user_attr(_PROFILE, profile)
 

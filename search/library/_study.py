@@ -185,8 +185,8 @@ class Study:
         check_number("workers", workers, int, least=0)
         check_number("memory_per_stage", memory_per_stage, float, least=0, finite=True)
         check_share("gpus_per_stage", gpus_per_stage)
-        for name, value in (("board_wait_s", board_wait_s), ("hang_s", hang_s)):
-            check_number(name, value, float, least=0)
+        check_number("board_wait_s", board_wait_s, float, least=0)
+        check_number("hang_s", hang_s, float, least=1)
         self.summary, view = run_study(
             self._opened,
             self.home,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from edgesearch.spaces import Settings
+from edgesearch.settings import Settings
 
 __all__ = ["Constraints"]
 

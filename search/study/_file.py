@@ -19,10 +19,10 @@ from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe
 from edgesearch.plugins import is_import_path
 from edgesearch.search.study._constraints import Constraints
 from edgesearch.search.study._unread import unread_choices, unread_recipes, unread_students
+from edgesearch.settings import Settings, explain
 from edgesearch.spaces import (
     TAUGHT_BY_TEACHER,
     Candidate,
-    Settings,
     Space,
     StageChoices,
     StagedChoices,
@@ -30,7 +30,6 @@ from edgesearch.spaces import (
     candidate_keys,
     complete,
     complete_candidate,
-    explain,
     with_declared_parameters,
 )
 

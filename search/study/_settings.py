@@ -15,7 +15,8 @@ from edgesearch.errors import StudyError
 from edgesearch.objectives.data import without_unread
 from edgesearch.search.study._file import StudyFile, bundled_studies
 from edgesearch.search.study._unread import unread_overrides, without_infinite
-from edgesearch.spaces import Student, explain, identity, weights_fingerprint, without_paths
+from edgesearch.settings import explain
+from edgesearch.spaces import Student, identity, weights_fingerprint, without_paths
 
 #: Attributes of an Optuna study: its settings, the version of edgesearch that stored them, the study file's folder, the
 #: checksums of the weights files that its space names, the file's name, and when it was run last.

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from edgesearch.objectives import Recipe
-from edgesearch.spaces import Candidate, Settings, Space, Student, StudentOverride
+from edgesearch.settings import Settings
+from edgesearch.spaces import Candidate, Space, Student, StudentOverride
 
 __all__ = ["unread_choices", "unread_overrides", "unread_recipes", "unread_students", "without_infinite"]
 

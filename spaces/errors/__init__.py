@@ -18,6 +18,7 @@ EdgesearchError                 what a person did or gave; the command line prin
 │       ├── BoardBusy           another program measures there: nothing is wrong with the board, and time frees it
 │       └── BoardUnfit          a board that serves nobody before a person mends it, or what the boards file says of it
 ├── ToolchainError              a tool of Vitis AI that is not there, or that failed
+│   └── ToolchainMissing        one that is not there, or serves no network before a person mends it
 ├── StoreError                  the artifact store cannot be read or written
 ├── TrainingError               a training that ended in NaN or not at all
 │   ├── DeviceError             a device that torch does not know, or that cannot be used here and now
@@ -61,6 +62,7 @@ __all__ = [
     "StudyError",
     "TargetError",
     "ToolchainError",
+    "ToolchainMissing",
     "TrainingError",
     "XmodelError",
 ]
@@ -167,6 +169,10 @@ class BoardUnfit(BoardLost):
 
 class ToolchainError(EdgesearchError):
     """A tool of Vitis AI that is not there, or that failed."""
+
+
+class ToolchainMissing(ToolchainError):
+    """A tool of Vitis AI that is not there, does not start, or is not the study's: it serves no network, whichever it is."""
 
 
 class StoreError(EdgesearchError):

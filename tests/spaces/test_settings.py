@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from edgesearch.board_eval import BoardProfile, Dpu, VitisSettings, load_profile
+from edgesearch.board_eval.remote import BoardSettings
 from edgesearch.errors import SettingsError, SpaceError
 from edgesearch.objectives import DataSettings, Recipe
 from edgesearch.search import StudyFile
@@ -43,6 +46,14 @@ from edgesearch.spaces import Candidate, Pruning, Range, Space, Student
         (lambda: Student(architecture="mlp", width=math.inf), "Student: width = "),
         (lambda: DataSettings(train_images=0), "DataSettings: train_images = 0"),
         (lambda: StudyFile(name="x y", space=Space()), "StudyFile: name = 'x y', expected letters"),
+        (
+            lambda: Dpu(name="mine", pixel_parallel=0, input_parallel=16, output_parallel=16),
+            "Dpu: pixel_parallel = 0, expected",
+        ),
+        (lambda: Dpu(name="mine"), "Dpu: pixel_parallel is missing"),
+        (lambda: BoardProfile(**load_profile("zcu104").model_dump() | {"cores": 0}), "BoardProfile: cores = 0, expected"),
+        (lambda: VitisSettings(image="-v/:/host"), "VitisSettings: image = '-v/:/host', expected"),
+        (lambda: BoardSettings(name="a", host="b c", key=Path("k")), "BoardSettings: host: "),
     ],
 )
 def test_a_constructor_says_what_is_wrong(make: Callable[[], object], said: str) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edgesearch.errors import SettingsError
-from edgesearch.spaces import Candidate, Range, Space, explain
+from edgesearch.settings import explain
+from edgesearch.spaces import Candidate, Range, Space
 
 
 class _Drawn:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edgesearch.spaces import Range, Space, StagedChoices, explain
+from edgesearch.settings import explain
+from edgesearch.spaces import Range, Space, StagedChoices
 
 FULL: dict[str, Any] = {
     "students": ["staged", "resnet8", "cnn_tiny"],

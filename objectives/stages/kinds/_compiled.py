@@ -23,7 +23,7 @@ from edgesearch.board_eval import (
     find_compiler,
     write_xmodel,
 )
-from edgesearch.errors import ToolchainError, XmodelError
+from edgesearch.errors import ToolchainMissing, XmodelError
 from edgesearch.files import temporary_folder
 from edgesearch.objectives.data import DataSet, prepare
 from edgesearch.objectives.stages._artifact import Artifact
@@ -32,7 +32,7 @@ from edgesearch.objectives.stages._plan import Conditions, Plan
 from edgesearch.objectives.stages._spec import Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages.kinds._quantized import load_graph
-from edgesearch.spaces import Settings
+from edgesearch.settings import Settings
 
 #: Calibration images that a network is tried on: test images are read once, for the final front, and not for this.
 GOLDEN_IMAGES = 8
@@ -101,10 +101,10 @@ def _run(context: Context[CompiledSettings]) -> Result:
 def vitis_file(graph: Graph, dpu: Dpu, settings: VitisSettings, *, toolchain: str = "") -> VitisCompiled:
     """What AMD's compiler makes of a quantized network.
 
-    Raises what `compile_with_vitis` does, and ToolchainError where the tools of this machine are not `toolchain`.
+    Raises what `compile_with_vitis` does, and ToolchainMissing where the tools of this machine are not `toolchain`.
     """
     if toolchain and (found := find_compiler(settings).identity) != toolchain:
-        raise ToolchainError(
+        raise ToolchainMissing(
             f"vai_c_xir of this machine is of {found}, and the study's is of {toolchain}; have the same Vitis AI on every "
             "machine"
         )

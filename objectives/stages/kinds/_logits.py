@@ -10,7 +10,7 @@ from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import teacher_logits
-from edgesearch.spaces import Settings
+from edgesearch.settings import Settings
 
 #: Views of the training images that logits are stored for.
 VIEWS = 4

@@ -18,7 +18,7 @@ from edgesearch.objectives.stages._spec import Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages.kinds._compiled import timing_version
 from edgesearch.objectives.stages.kinds._quantized import load_graph
-from edgesearch.spaces import Settings
+from edgesearch.settings import Settings
 
 _BATCH = 512
 #: Passes that one in the DPU's integers is worth; for estimates only.

@@ -20,7 +20,7 @@ from edgesearch.objectives.stages._spec import Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages.kinds._compiled import compiled_content
 from edgesearch.objectives.stages.kinds._quantized import load_graph
-from edgesearch.spaces import Settings
+from edgesearch.settings import Settings
 
 #: Images that are prepared and executed at a time.
 _BATCH = 256

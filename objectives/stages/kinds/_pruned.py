@@ -50,7 +50,8 @@ class PrunedSettings(TrainedSettings):
     `chance` is the accuracy of guessing, where that is not even and the method asks for it; 0 where it is.
     `board` is what decides the time of a network, `import_path` where a board of the user's own is found and `source_sha256`
     its code; all are empty where pruning does not go by time. `code_version` is that of the compiler whose code is timed then,
-    `model_version` that of the model of AMD's code, which foretells it roughly.
+    `model_version` that of the model of AMD's code, which foretells it roughly. `packages` are the versions of Vitis AI's,
+    where its optimizer prunes.
     """
 
     pruning: Pruning
@@ -63,6 +64,7 @@ class PrunedSettings(TrainedSettings):
     chance: float = 0.0
     code_version: int = _FIRST_TIMED
     model_version: int = 1
+    packages: dict[str, str] = Field(default_factory=dict)
 
     def find_board(self, context: Context[PrunedSettings]) -> Board:
         """The board whose time counts."""
@@ -86,6 +88,7 @@ def _place(plan: Plan) -> Stage | None:
         source_sha256=conditions.board_source_sha256 if timed else "",
         code_version=code_version(conditions) if timed and conditions.compiler == "edgesearch" else _FIRST_TIMED,
         model_version=MODEL_VERSION if timed else 1,
+        packages=dict(conditions.packages) if pruning.backend == "vai" else {},
         chance=conditions.guessing if _asks_for_chance(plan) else 0.0,
         rounds_version=_ROUNDS_VERSION if pruning.method == "iterative" and pruning.backend == "edgesearch" else 1,
     )
@@ -119,7 +122,8 @@ def _run(context: Context[PrunedSettings]) -> Result:
     figures["pieces"] = max(each.pieces for each in (*rounds, training))  # a round's network is wider than the last one
     if settings.pruning.sparse:
         figures["zero_weights"] = zero_share(settle(pruned.model))
-    return Result(figures, weights_of(pruned.model))
+    earlier = sum(each.earlier_seconds for each in (*rounds, training))
+    return Result(figures, weights_of(pruned.model), earlier_seconds=earlier)
 
 
 def _prune(
@@ -194,7 +198,7 @@ def _prune_with_vai(context: Context[PrunedSettings], task: PruningTask, recalib
     )
     method: Any = settings.pruning.method
     context.report(f"Vitis AI's optimizer prunes ({method})")
-    return prune_with_vai(task, method, images, context.vitis)
+    return prune_with_vai(task, method, images, context.vitis, settings.packages)
 
 
 def _sensitivity(context: Context[PrunedSettings]) -> Sensitivity | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import nn
 
 from edgesearch.board_eval import Graph, graph_from_json, graph_to_json
@@ -18,7 +19,7 @@ from edgesearch.objectives.stages._nndct import QatTask, quantize_by_nndct
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Parts, Result, StageSpec, TrainedSettings
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.training import STEP_PASSES, evaluate
+from edgesearch.objectives.training import STEP_PASSES, Training, evaluate
 from edgesearch.plugins import is_import_path, load
 from edgesearch.spaces import Quantization, Student
 
@@ -34,6 +35,7 @@ class QuantizedSettings(TrainedSettings):
     relu6_version: of the code that trains the positions of values behind a ReLU6, where the network may have one.
     best_version: of the code of PTQ by "best".
     vitis_version: of the code of PTQ by "vitis", where the network may have a batch-norm behind a linear layer.
+    packages: versions of Vitis AI's, where its quantizer does it.
     """
 
     quantization: Quantization
@@ -43,6 +45,7 @@ class QuantizedSettings(TrainedSettings):
     relu6_version: int = 1
     best_version: int = 1
     vitis_version: int = 1
+    packages: dict[str, str] = Field(default_factory=dict)
 
 
 def _place(plan: Plan) -> Stage:
@@ -54,6 +57,7 @@ def _place(plan: Plan) -> Stage:
             keep_zeros=plan.candidate.pruning.sparse,
             best_version=_best_version(plan.candidate.student, quantization),
             vitis_version=_vitis_version(plan.candidate.student, quantization),
+            packages=_packages(plan),
         )
         return plan.make("quantized", settings, reads=("calibration", "validation"), network=network)
     scratch = quantization.start == "scratch"
@@ -63,6 +67,7 @@ def _place(plan: Plan) -> Stage:
         distillation=plan.distillation,
         student=plan.candidate.student if scratch else None,
         relu6_version=_relu6_version(plan.candidate.student, quantization),
+        packages=_packages(plan),
     )
     return plan.make(
         "quantized",
@@ -72,6 +77,10 @@ def _place(plan: Plan) -> Stage:
         logits=plan.stage("logits"),
         teacher=plan.present() if quantization.backend == "edgesearch" else None,  # feature maps do not go to pytorch_nndct
     )
+
+
+def _packages(plan: Plan) -> dict[str, str]:
+    return dict(plan.conditions.packages) if plan.candidate.quantization.backend == "nndct" else {}
 
 
 def _relu6_version(student: Student, quantization: Quantization) -> int:
@@ -125,10 +134,18 @@ def _run(context: Context[QuantizedSettings]) -> Result:
     else:
         student, model = settings.student, context.start(settings.student)
     more: dict[str, Any] = {}
+    earlier = 0.0
     if settings.quantization.backend == "nndct":
         graph, more = _by_nndct(context, student, model)
     elif settings.recipe is not None:
-        graph, more = _train(context, student, model, settings.recipe)
+        graph, training = _train(context, student, model, settings.recipe)
+        earlier = training.earlier_seconds
+        more = {
+            "losses": [round(epoch.loss, 6) for epoch in training.history],
+            "pieces": training.pieces,
+            "predicted_bytes": training.predicted_bytes,
+            "peak_bytes": training.peak_bytes,
+        }
     else:
         graph = _quantize(context, student, model)
     network, arrays = graph_to_json(graph)
@@ -141,7 +158,7 @@ def _run(context: Context[QuantizedSettings]) -> Result:
         **context.taught_by(settings.distillation),
     }
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
-    return Result(figures, {"weights": tensors})
+    return Result(figures, {"weights": tensors}, earlier_seconds=earlier)
 
 
 def _quantize(context: Context[QuantizedSettings], student: Student, model: nn.Module) -> Graph:
@@ -168,8 +185,8 @@ def _quantize(context: Context[QuantizedSettings], student: Student, model: nn.M
 
 def _train(
     context: Context[QuantizedSettings], student: Student, model: nn.Module, recipe: quantizer.QatRecipe
-) -> tuple[Graph, dict[str, Any]]:
-    """The network that QAT makes, and figures of its training."""
+) -> tuple[Graph, Training]:
+    """The network that QAT makes, and its training."""
     settings, quantization = context.settings, context.settings.quantization
     qat = quantizer.train_qat(
         model,
@@ -186,7 +203,7 @@ def _train(
         pieces=context.pieces,
         target=None,  # see `Context.lower`
     )
-    return qat.graph, {"losses": [round(epoch.loss, 6) for epoch in qat.training.history], "pieces": qat.training.pieces}
+    return qat.graph, qat.training
 
 
 def _by_nndct(context: Context[QuantizedSettings], student: Student, model: nn.Module) -> tuple[Graph, dict[str, Any]]:
@@ -211,4 +228,16 @@ def _images(settings: QuantizedSettings, data: Parts) -> float:
     return 2.0 * STEP_PASSES * settings.recipe.epochs * len(data.train) + passes / 2 * len(data.calibration)
 
 
-SPEC = StageSpec(name="quantized", version=7, settings=QuantizedSettings, place=_place, run=_run, images=_images)
+def _own_recipe(settings: QuantizedSettings) -> quantizer.QatRecipe | None:
+    return settings.recipe if settings.quantization.backend == "edgesearch" else None  # else another process trains
+
+
+SPEC = StageSpec(
+    name="quantized",
+    version=7,
+    settings=QuantizedSettings,
+    place=_place,
+    run=_run,
+    images=_images,
+    recipe=_own_recipe,  # of the whole network, as where what is left of a pruned one is fine-tuned
+)

@@ -75,7 +75,8 @@ def _run(context: Context[RungSettings]) -> Result:
             context.report("this student is trained to its end by now")
             return Result({}, instead=trained)
         _, training, _ = train_student(whole, stop_after=context.settings.epochs)
-    return Result({"accuracy": training.accuracy, "loss": training.history[-1].loss, "epochs": training.epochs_done})
+    figures = {"accuracy": training.accuracy, "loss": training.history[-1].loss, "epochs": training.epochs_done}
+    return Result(figures, earlier_seconds=training.earlier_seconds)
 
 
 SPEC = StageSpec(

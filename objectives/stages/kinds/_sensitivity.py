@@ -14,7 +14,7 @@ from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import Scorer
-from edgesearch.spaces import Settings
+from edgesearch.settings import Settings
 
 #: Networks that are scored, at most nine for each group of channels, by the passes that they are worth; for estimates only.
 SENSITIVITY_PASSES = 60

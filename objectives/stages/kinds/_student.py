@@ -41,8 +41,9 @@ def train_student(
 
 
 def _run(context: Context[StudentSettings]) -> Result:
-    model, _, figures = train_student(context)
-    return Result(figures | context.taught_by(context.settings.distillation), weights_of(model))
+    model, training, figures = train_student(context)
+    figures |= context.taught_by(context.settings.distillation)
+    return Result(figures, weights_of(model), earlier_seconds=training.earlier_seconds)
 
 
 def _images(settings: StudentSettings, data: Parts) -> float:

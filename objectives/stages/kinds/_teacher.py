@@ -49,8 +49,8 @@ def _run(context: Context[TeacherSettings]) -> Result:
             note=context.report,
         )
         return Result({"accuracy": accuracy, "trained_here": False}, weights_of(model))
-    _, figures = context.train(model, settings.student, settings.recipe, None)
-    return Result(figures, weights_of(model))
+    training, figures = context.train(model, settings.student, settings.recipe, None)
+    return Result(figures, weights_of(model), earlier_seconds=training.earlier_seconds)
 
 
 def _images(settings: TeacherSettings, data: Parts) -> float:

@@ -11,7 +11,7 @@ from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages.kinds._measured import INTEGER_PASSES, accuracy_of
 from edgesearch.objectives.stages.kinds._quantized import load_graph
 from edgesearch.objectives.training import evaluate
-from edgesearch.spaces import Settings
+from edgesearch.settings import Settings
 
 
 class HeldOutSettings(Settings):

@@ -45,6 +45,7 @@ def test_paths_start_at_the_file_and_the_rest_has_defaults(tmp_path: Path, key: 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
+        ("port = true", r"\[board.lab\] `port` is true, expected a number$"),
         ("port = 0", r"\[board.lab\] port: .*\(given: 0\)"),
         ('port = "x"', r"\[board.lab\] port: .*\(given: 'x'\)"),
         ('user = "a b"', r"\[board.lab\] user: expected the name of a user .*\(given: 'a b'\)"),

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from pydantic import ValidationError
 from torch import nn
 
 from edgesearch.board_eval import lower, schedule
@@ -20,7 +19,7 @@ from edgesearch.board_eval.targets import (
     find_target,
     load_dpu,
 )
-from edgesearch.errors import PluginError, TargetError
+from edgesearch.errors import PluginError, SettingsError, TargetError
 from edgesearch.testing import TargetContract
 
 
@@ -126,7 +125,7 @@ def test_the_fingerprint_says_how_many_rows_the_alu_does() -> None:
 
 
 def test_a_fingerprint_and_a_geometry_must_agree() -> None:
-    with pytest.raises(ValidationError, match="is that of a B3136"):
+    with pytest.raises(SettingsError, match="is that of a B3136"):
         Dpu(name="mine", pixel_parallel=8, input_parallel=16, output_parallel=16, fingerprint=DPUS["B3136"].fingerprint)
 
 

@@ -48,7 +48,7 @@ def test_a_profile_file_may_name_its_architecture(tmp_path: Path) -> None:
         ),
         ({"runners": {"cpp": {"seconds": 1.0, "colour": 1}}}, r"runners.cpp.colour"),
         ({"runners": {"cpp": {"seconds": "1.0"}}}, r"runners.cpp.seconds = '1.0', expected a valid number"),
-        ({"cores": True}, r"cores = True, expected a valid integer"),
+        ({"cores": True}, r"`cores` is true, expected a number"),
         ({"clock_mhz": "300"}, r"clock_mhz = '300', expected a valid number"),
     ],
 )

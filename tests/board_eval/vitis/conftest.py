@@ -35,6 +35,8 @@ elif arguments[:2] == ["image", "inspect"]:
 elif arguments[0] == "kill":
     pid = int((HERE / arguments[1]).read_text())
     os.killpg(pid, signal.SIGKILL)
+elif arguments[0] == "run" and GONE:
+    print(GONE); sys.exit(125)
 elif arguments[0] == "run":
     at = arguments.index(IMAGE_ID)
     options, program = arguments[1:at], arguments[at + 1:]
@@ -75,11 +77,13 @@ class Machine:
         version: str = "",
         security: str = "[name=seccomp,profile=builtin]",
         trouble: str = "",
+        gone: str = "",
     ) -> Path:
         values = {
             "VERSION": version or f"{kind} version 24.0",
             "SECURITY": security,
             "TROUBLE": trouble,
+            "GONE": gone,
             "IMAGE": image,
             "IMAGE_ID": "sha256:" + "ab" * 32,
         }

@@ -13,7 +13,7 @@ import pytest
 from edgesearch.board_eval import DEFAULT_TARGET, execute, read_xmodel
 from edgesearch.board_eval.targets import DPUS
 from edgesearch.board_eval.vitis import VitisSettings, compile_with_vitis, find_compiler
-from edgesearch.errors import CompileError, ToolchainError, XmodelError
+from edgesearch.errors import CompileError, ToolchainError, ToolchainMissing, XmodelError
 
 from ._compiled import network, no_dpu, other_fingerprint, put_on_cpu, two_dpus, write_compiled_file, write_quantized
 from .conftest import Machine
@@ -178,7 +178,7 @@ def test_files_of_a_container_are_this_users(
 
 def test_what_is_missing_is_one_sentence_with_its_command(machine: Machine, quantized: Path) -> None:
     def refused(settings: VitisSettings) -> str:
-        with pytest.raises(ToolchainError) as caught:
+        with pytest.raises(ToolchainMissing) as caught:
             compile_with_vitis(quantized, DEFAULT_TARGET, settings)
         assert "\n" not in str(caught.value)
         return str(caught.value)
@@ -194,6 +194,12 @@ def test_what_is_missing_is_one_sentence_with_its_command(machine: Machine, quan
     assert f"docker does not work ({trouble}); start it" in refused(VitisSettings(engine="docker"))
     assert "engine is 'none'" in refused(VitisSettings(engine="none"))
     assert not any("run" in c["arguments"] for c in machine.calls())  # type: ignore[operator]
+    machine.put_engine("docker", gone="docker: error during connect: the daemon has ended")  # between a question and its answer
+    assert "exit code 125: docker: error during connect" in refused(VitisSettings(engine="docker"))
+    program = machine.home / "bin" / "vai_c_xir"
+    program.write_text("#!/usr/bin/env python-of-another-machine\n")
+    program.chmod(0o755)
+    assert "exit code 127" in refused(VitisSettings())
 
 
 def test_an_engine_that_does_not_work_is_passed_over_for_one_that_does(machine: Machine, quantized: Path, result: Path) -> None:

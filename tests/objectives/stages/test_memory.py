@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from edgesearch.objectives.quantization import QatRecipe
 from edgesearch.objectives.stages import Conditions, Pipeline, Stage, StageMemory, Teacher, plan, rungs_of
 from edgesearch.objectives.training import Recipe
 from edgesearch.spaces import Candidate, Student
@@ -22,17 +24,19 @@ STUDENT = Student(architecture="cnn_small", input_size=8)
 RECIPE = Recipe(epochs=9, batch_size=256, mixed_precision="off")
 
 
-def stages(batch: int = 256, width: float = 1.0, kind: str = "none") -> dict[str, Stage]:
+def stages(batch: int = 256, width: float = 1.0, kind: str = "none", **quantization: Any) -> dict[str, Stage]:
     candidate = Candidate.model_validate(
         {
             "student": STUDENT.model_dump() | {"width": width},
             "distillation": {"kind": kind},
             "pruning": {"method": "one_step", "ratio": 0.3, "granularity": 8},
+            "quantization": quantization,
         }
     )
     recipe = RECIPE.model_copy(update={"batch_size": batch})
     teacher = None if kind == "none" else Teacher(student=STUDENT, recipe=recipe.model_copy(update={"epochs": 4}))
-    pipeline = Pipeline(train=recipe, finetune=recipe, teacher=teacher)
+    qat = QatRecipe(epochs=2, batch_size=batch)
+    pipeline = Pipeline(train=recipe, finetune=recipe, qat=qat, teacher=teacher)
     found = {stage.kind: stage for stage in plan(candidate, pipeline, CONDITIONS).walk()}
     return found | {"rung": rungs_of(found["student"])[0]}
 
@@ -43,6 +47,16 @@ def test_trainings_are_said_to_take_memory_and_other_stages_are_not() -> None:
     assert found["student"] == found["rung"]
     assert min(found[kind] for kind in ("teacher", "student", "rung", "pruned")) > 350e6
     assert found["quantized"] == found["measured"] == found["logits"] == 0
+
+
+def test_quantization_aware_training_takes_more_than_a_float_one_and_nothing_here_where_another_process_trains() -> None:
+    memory = StageMemory(CONDITIONS)
+    found = stages(method="qat")
+    assert memory(found["quantized"]) > memory(found["student"]) + 20 * 256 * 64 * 32  # a copy of some maps, and its mask
+    assert memory(stages(batch=1000, method="qat")["quantized"]) > memory(found["quantized"])
+    taught = stages(kind="intermediate", method="qat")["quantized"]
+    assert memory(taught) > memory(stages(kind="logit", method="qat")["quantized"])
+    assert memory(stages(method="qat", backend="nndct")["quantized"]) == 0
 
 
 def test_more_images_and_wider_networks_take_more() -> None:

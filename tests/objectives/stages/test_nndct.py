@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from edgesearch.board_eval import lower
 from edgesearch.board_eval.vitis import VitisSettings
 from edgesearch.errors import QuantizationError, SpaceError, StageFailed, ToolchainError
-from edgesearch.objectives import Artifact, Estimator, Store, load_data, load_graph, plan, run_stage
+from edgesearch.objectives import Artifact, Conditions, Estimator, Store, load_data, load_graph, plan, run_stage
 from edgesearch.objectives.quantization import QatRecipe
 from edgesearch.objectives.stages import Pipeline
 from edgesearch.objectives.stages._context import Context
@@ -20,6 +21,7 @@ from edgesearch.objectives.stages._nndct import QatTask, _training
 from edgesearch.objectives.training._batches import Batches
 from edgesearch.spaces import Candidate, Student, build
 
+from . import _chains
 from ._chains import BOARD, DATA, conditions, run, stages
 
 Vitis = Callable[..., VitisSettings]
@@ -101,6 +103,25 @@ def test_who_quantizes_decides_the_key_and_where_its_python_is_does_not() -> Non
     assert "backend" not in own.recipe()["parameters"].get("quantization", {})
     tuned = stages({"quantization": {"backend": "nndct", "fast_finetune": True}}, last="quantized")[-1]
     assert tuned.key != theirs.key
+
+
+def test_versions_of_vitis_ais_packages_count_where_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs: dict[str, Any] = {"student": CNN, "quantization": {"backend": "nndct"}}
+    pruned: dict[str, Any] = {"student": CNN, "pruning": {"method": "one_step", "ratio": 0.4, "backend": "vai"}}
+    own: dict[str, Any] = {"student": CNN, "pruning": {"method": "one_step", "ratio": 0.4}}
+    before = [{stage.kind: stage.key for stage in stages(each)} for each in (theirs, pruned, own)]
+
+    def later(pipeline: Pipeline) -> Conditions:
+        return dataclasses.replace(conditions(pipeline), packages={"pytorch_nndct": "3.5.1", "torch": "1.13.1"})
+
+    monkeypatch.setattr(_chains, "conditions", later)
+    after = [{stage.kind: stage.key for stage in stages(each)} for each in (theirs, pruned, own)]
+    changed = [{kind for kind, key in new.items() if key != old[kind]} for old, new in zip(before, after, strict=True)]
+    assert "quantized" in changed[0]
+    assert "student" not in changed[0]
+    assert "pruned" in changed[1]
+    assert "student" not in changed[1]
+    assert not changed[2]
 
 
 def test_vitis_ai_measures_sensitivity_itself() -> None:

@@ -130,6 +130,34 @@ def test_batches_that_were_halved_between_rounds_are_recorded(tmp_path: Path, mo
     assert made.figures["pieces"] == 4  # the last training's is 1
 
 
+def test_the_seconds_of_a_stage_that_was_interrupted_are_those_of_all_its_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, store, data = stages({}, last="student")[-1], Store(tmp_path), DATA.model_dump(mode="json")
+    checkpoints = store.checkpoints(stage.key)
+
+    def killed(*_: Any, **__: Any) -> None:
+        epoch, tensors, meta = latest()
+        assert meta["spent"] > 0
+        own = {name: tensor.clone() for name, tensor in tensors.items()}
+        checkpoints.save(epoch, own, meta | {"spent": meta["spent"] + 1000.0})  # of a slow machine
+        raise KeyboardInterrupt
+
+    def latest() -> tuple[int, dict[str, torch.Tensor], dict[str, Any]]:
+        found = checkpoints.latest()
+        assert found is not None
+        return found
+
+    monkeypatch.setattr("edgesearch.objectives.training._checkpoints.Saver._since", lambda saver: 60.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("edgesearch.objectives.training._train._Run.finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(stage, store, data_settings=data, device="cpu")
+    made = run_stage(stage, store, data_settings=data, device="cpu")
+    assert 1000 < made.seconds < 1500
+    assert "earlier_seconds" not in made.figures
+
+
 def test_a_pruned_stage_that_comes_to_other_widths_elsewhere_is_fine_tuned_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

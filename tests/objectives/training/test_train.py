@@ -127,8 +127,22 @@ def test_a_killed_training_goes_on_from_its_last_epoch(digits: DataSet) -> None:
         run(killed, digits, checkpoints=memory, checkpoint_seconds=0, on_epoch=kill)
     assert list(memory.kept) == [1, 2]
     resumed = network(seed=5)
-    run(resumed, digits, checkpoints=memory)
+    went_on = run(resumed, digits, checkpoints=memory)
     assert same(whole, resumed)
+    assert went_on.earlier_seconds >= sum(epoch.seconds for epoch in went_on.history[:2]) > 0
+
+
+def test_what_a_training_cost_that_was_stopped_on_purpose_is_not_told_again(digits: DataSet) -> None:
+    memory = Memory()
+    first = run(network(), digits, checkpoints=memory, stop_after=2)
+    second = run(network(), digits, checkpoints=memory, stop_after=3)
+    assert (first.earlier_seconds, second.earlier_seconds) == (0.0, 0.0)
+    assert second.epochs_done == 3
+    _, tensors, meta = memory.latest() or pytest.fail("nothing was saved")
+    memory.save(3, tensors, meta | {"spent": 7.0})  # of a process that was killed right behind the third epoch
+    third = run(network(), digits, checkpoints=memory, stop_after=3)
+    assert third.earlier_seconds == 7.0
+    assert run(network(), digits, checkpoints=memory).earlier_seconds == 0.0
 
 
 class Cut(Memory):

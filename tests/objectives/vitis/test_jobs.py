@@ -17,7 +17,7 @@ from torch import nn
 
 from edgesearch.board_eval import Graph, execute, lower
 from edgesearch.board_eval.vitis import VitisSettings
-from edgesearch.errors import QuantizationError, SpaceError, ToolchainError
+from edgesearch.errors import QuantizationError, SpaceError, ToolchainError, ToolchainMissing
 from edgesearch.objectives.pruning import PruningImages, PruningTask, prune_with_vai
 from edgesearch.objectives.quantization import Nndct, NndctTraining, quantize, quantize_nndct, train_nndct
 from edgesearch.objectives.vitis import check_packages, compare_graphs
@@ -151,8 +151,8 @@ def test_a_job_resizes_images_to_the_bytes_that_this_program_makes(
 
 
 FAULTS = {
-    "import": (ToolchainError, "undefined symbol"),
-    "other_torch": (ToolchainError, "was built for torch 1.13.1"),
+    "import": (ToolchainMissing, "undefined symbol"),
+    "other_torch": (ToolchainMissing, "was built for torch 1.13.1"),
     "raise_construct": (ToolchainError, "an operation that it does not know"),
     "exit_construct": (ToolchainError, "Failed to get graph"),
     "crash_export": (ToolchainError, "signal 6|exit code 134"),
@@ -188,15 +188,24 @@ def test_a_training_that_ends_in_no_number_says_so(small: nn.Module, images: npt
 
 
 def test_a_python_without_the_packages_is_refused() -> None:
-    with pytest.raises(ToolchainError, match="without pytorch_nndct") as caught:
+    with pytest.raises(ToolchainMissing, match="without pytorch_nndct") as caught:
         check_packages(VitisSettings(python=sys.executable))
     assert "\n" not in str(caught.value)
 
 
 def test_what_a_check_is_for_decides_what_it_asks(vitis: Vitis) -> None:
     assert set(check_packages(vitis("no_pruner"), "ptq")) == {"python", "torch", "pytorch_nndct"}
-    with pytest.raises(ToolchainError, match="no pruner"):
+    with pytest.raises(ToolchainMissing, match="no pruner"):
         check_packages(vitis("no_pruner"), "prune_one_step")
+
+
+def test_other_packages_than_those_that_were_asked_for_do_nothing(
+    small: nn.Module, images: npt.NDArray[np.float32], vitis: Vitis
+) -> None:
+    versions = dict(check_packages(vitis(), "ptq"))
+    assert quantize_nndct(small, SHAPE, images, vitis(), packages=versions).versions == versions
+    with pytest.raises(ToolchainMissing, match=r"has pytorch_nndct 3\.5.*was started with 3\.0"):
+        quantize_nndct(small, SHAPE, images, vitis(), packages=versions | {"pytorch_nndct": "3.0"})
 
 
 def test_a_difference_is_found(resnet: nn.Module, images: npt.NDArray[np.float32], vitis: Vitis) -> None:

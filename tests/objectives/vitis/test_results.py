@@ -15,12 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgesearch.errors import EdgesearchError, ToolchainError
+from edgesearch.errors import EdgesearchError, ToolchainError, ToolchainMissing
 from edgesearch.objectives.vitis import ModelSource, Results
+from edgesearch.objectives.vitis._results import FORMAT
 
 WEIGHTS = {"a.weight": np.ones((4, 3), np.float32), "a.num_batches_tracked": np.array(3)}
 SOURCE = ModelSource("Net", "", (3, 8, 8), WEIGHTS)
-RIGHT = {"format": 1, "task": "ptq", "versions": {"torch": "1.13.1"}}
+RIGHT = {"format": FORMAT, "task": "ptq", "versions": {"torch": "1.13.1"}}
 
 
 def read(folder: Path, content: Any = RIGHT) -> Results:
@@ -37,7 +38,8 @@ def test_a_right_result_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{", '{"format": 1}', "[" * 100_000, json.dumps(RIGHT | {"format": 2}), json.dumps(RIGHT | {"task": "qat"})]
+    ["", "[]", "{", '{"format": 2}', "[" * 100_000, json.dumps(RIGHT | {"task": "qat"})]
+    + [json.dumps(RIGHT | {"format": other}) for other in (FORMAT - 1, FORMAT + 1, None)]
     + [json.dumps(RIGHT | {"versions": versions}) for versions in (None, [], {str(i): "" for i in range(30)})],
 )
 def test_what_is_no_result_is_refused(content: str, tmp_path: Path) -> None:
@@ -55,6 +57,14 @@ def test_numbers_are_finite_and_few(values: Any, tmp_path: Path) -> None:
 def test_a_count_is_a_whole_number(value: Any, tmp_path: Path) -> None:
     with pytest.raises(ToolchainError):
         read(tmp_path, RIGHT | {"frozen_parameters": value}).count("frozen_parameters")
+
+
+def test_packages_that_are_missing_are_told_apart_from_a_network_that_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ToolchainMissing, match="has no pruner"):
+        read(tmp_path, RIGHT | {"missing": "this pytorch_nndct has no pruner"})
+    with pytest.raises(ToolchainError) as caught:
+        read(tmp_path, RIGHT | {"refused": "no channel was removed"})
+    assert not isinstance(caught.value, ToolchainMissing)
 
 
 def test_a_refusal_is_one_printable_sentence(tmp_path: Path) -> None:
@@ -139,7 +149,9 @@ def test_damaged_files_are_errors_of_the_tool(data: st.DataObject, tmp_path: Pat
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from([*RIGHT, "refused", "scores", "xmodel"]), inner),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.sampled_from([*RIGHT, "refused", "missing", "scores", "xmodel"]), inner)
+        ),
     )
 )
 def test_any_json_is_read_or_refused(tmp_path: Path, content: Any) -> None:

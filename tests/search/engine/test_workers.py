@@ -19,7 +19,7 @@ import pytest
 from _training_jobs import command, family, finish, job, name, processes, running
 
 from edgesearch import objectives
-from edgesearch.errors import DeviceError, StudyError
+from edgesearch.errors import DeviceError, StudyError, ToolchainError, ToolchainMissing
 from edgesearch.objectives import Stage, Store
 from edgesearch.search.engine import _child, _kills
 from edgesearch.search.engine._child import ChildPool
@@ -107,6 +107,8 @@ def test_a_stage_whose_arrays_do_not_fit_says_so(tmp_path: Path, monkeypatch: py
     [
         (DeviceError("device 'cuda' cannot be used here"), "lost"),
         (RuntimeError("CUDA error: unspecified launch failure"), "lost"),
+        (ToolchainMissing("docker does not work (it has ended); start it"), "blocked"),
+        (ToolchainError("_run_vitis.py failed: an operation that it does not know"), "refused"),
         (OSError(errno.EMFILE, "Too many open files"), "blocked"),
         (OSError(errno.ENOENT, "No such file or directory", "weights.npz"), "refused"),
     ],

@@ -121,6 +121,7 @@ def test_opening_writes_nothing_and_an_opened_study_has_an_empty_front(tiny_file
         ({"gpus_per_stage": -0.5}, "`gpus_per_stage` is -0.5, expected a finite number of at least 0"),
         ({"gpus_per_stage": 0.00001}, "`gpus_per_stage` is 1e-05, expected 0, or a share of a GPU of at least 0.0001"),
         ({"hang_s": float("nan")}, "`hang_s` is nan"),
+        ({"hang_s": 0}, "`hang_s` is 0, expected a number of at least 1"),
         ({"memory_per_stage": float("inf")}, "`memory_per_stage` is inf, expected a finite number of at least 0"),
         ({"memory_per_stage": -1}, "`memory_per_stage` is -1, expected a finite number of at least 0"),
     ],
@@ -186,6 +187,8 @@ def test_members_of_the_front_are_chosen_as_the_command_chooses(tiny: Study) -> 
     fastest = max(front, key=lambda record: record.fps or 0)
     most_accurate = max(front, key=lambda record: record.accuracy or 0)
     assert front.best(min_accuracy=0.0) == fastest
+    with pytest.raises(StudyError, match="min_accuracy is 90, expected a share from 0 to 1"):
+        front.best(min_accuracy=90)
     assert front.best(min_fps=1.0) == most_accurate
     assert front.knee() in front
     assert len(front[:1]) == 1

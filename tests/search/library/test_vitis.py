@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesearch.errors import ToolchainError
+from edgesearch.errors import ToolchainMissing
 from edgesearch.search import Study
 from edgesearch.search.commands._cli import run
 from edgesearch.search.library._inputs import check_vitis
@@ -63,6 +63,12 @@ def test_without_the_packages_nothing_is_trained_and_with_them_the_study_goes_on
     (record,) = Study.load("vendor", tmp_path / "home").records()
     assert record.figure("vitis_accuracy") == record.accuracy
     assert "nndct" in record.recipe
+    assert run([*command, *home]) == 0
+    assert "made or measured otherwise" not in capfd.readouterr().err
+    python.unlink()
+    loaded = Study.load("vendor", tmp_path / "home")
+    assert set(loaded.inputs.conditions.packages) == {"torch", "pytorch_nndct"}
+    assert loaded.inputs.plan(record.candidate).key == record.artifacts["measured"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +83,7 @@ def test_without_the_packages_nothing_is_trained_and_with_them_the_study_goes_on
 def test_packages_are_asked_for_where_a_candidate_may_need_them(space: str, asks: bool, tmp_path: Path) -> None:
     settings = StudyFile.load(study(tmp_path, space, "/no/such/python"))  # type: ignore[arg-type]
     if asks:
-        with pytest.raises(ToolchainError, match="/no/such/python"):
+        with pytest.raises(ToolchainMissing, match="/no/such/python"):
             check_vitis(settings)
     else:
         check_vitis(settings)

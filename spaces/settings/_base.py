@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from edgesearch.errors import SettingsError
-from edgesearch.spaces._validation import explain
+from edgesearch.settings._explain import explain
+
+__all__ = ["Settings"]
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
