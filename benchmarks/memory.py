@@ -21,7 +21,7 @@ from _report import finish
 from edgesearch.objectives import DataSet
 from edgesearch.objectives.data import Split
 from edgesearch.objectives.quantization import QatRecipe, predict_qat_memory, train_qat
-from edgesearch.objectives.training import DataShape, Recipe, Supervision, predict_memory, train
+from edgesearch.objectives.training import DataShape, MemoryForecast, Recipe, Supervision, Training, predict_memory, train
 from edgesearch.search.engine import prepare_process
 from edgesearch.spaces import Student, build
 
@@ -75,11 +75,18 @@ def measure(case: list[Any], device: str) -> dict[str, int]:
         asked = QatRecipe(epochs=2, batch_size=batch, optimizer=optimizer, augmentation="flip_crop")
         foretold = predict_qat_memory(model.eval(), DataShape.of(data), recipe=asked, device=device, **common)
         training = train_qat(model, data, recipe=asked, seed=0, device=device, **common).training
-        return {"before": foretold.before, "foretold": foretold.bytes(batch), "taken": training.peak_bytes or 0}
+        return figures(foretold, training, batch)
     recipe = Recipe(epochs=2, batch_size=batch, optimizer=optimizer, mixed_precision=precision, augmentation="flip_crop")
     foretold = predict_memory(model, DataShape.of(data), recipe=recipe, device=device, **common)
     training = train(model, data, recipe=recipe, seed=0, device=device, **common)
-    return {"before": foretold.before, "foretold": foretold.bytes(batch), "taken": training.peak_bytes or 0}
+    return figures(foretold, training, batch)
+
+
+def figures(foretold: MemoryForecast, training: Training, batch: int) -> dict[str, int]:
+    """Bytes; `fixed` are there from the first step to the last, `alive` the most in tensors that come and go in one."""
+    alive = foretold.step.peak(batch, holes=False)
+    sizes = {"before": foretold.before, "foretold": foretold.bytes(batch), "taken": training.peak_bytes or 0}
+    return sizes | {"fixed": foretold.fixed, "alive": alive}
 
 
 def main() -> None:
@@ -100,9 +107,11 @@ def main() -> None:
         before, foretold, taken = found["before"], found["foretold"], found["taken"]
         errors.append(foretold / taken - 1)
         own.append((foretold - before) / (taken - before) - 1)
+        factor = (taken - before - found["fixed"]) / found["alive"]
         print(
             f"{case[0]:13} batch {case[1]:3} {case[2]:5} {case[3]:6} {case[4] or '-':22} before {before / 1e6:5.0f} MB, "
-            f"foretold {foretold / 1e6:5.0f}, taken {taken / 1e6:5.0f}: {errors[-1]:+.1%} (own part {own[-1]:+.1%})",
+            f"foretold {foretold / 1e6:5.0f}, taken {taken / 1e6:5.0f}: {errors[-1]:+.1%} (own part {own[-1]:+.1%}), "
+            f"{factor:.2f} bytes for one alive",
             flush=True,
         )
     finish(

@@ -9,7 +9,6 @@ import re
 import shutil
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -32,8 +31,6 @@ _PATH = f"{_ENVIRONMENT}/bin:/opt/vitis_ai/conda/bin:/usr/local/sbin:/usr/local/
 _ANSWER_S = 60.0
 #: Exit codes of `docker run` and `podman run` where the engine failed, where a program does not run, and where there is none.
 _NEVER_STARTED = (125, 126, 127)
-#: How often an engine that gives no answer in time is asked: on a busy machine the second answer comes.
-_ASKED = 2
 _IMAGE_ID = re.compile(r"^(?:sha256:)?[0-9a-f]{12,64}$", re.MULTILINE)
 
 
@@ -48,10 +45,12 @@ class Engine:
     def ask(self, *arguments: str) -> Finished:
         """What the engine answers; raises ToolchainError when it does not."""
         command = Command((self.path, *arguments), Path("/"), host_environment())
-        for _ in range(_ASKED - 1):
-            with suppress(ToolchainError):
-                return run_command(command, log=None, timeout_s=_ANSWER_S)
-        return run_command(command, log=None, timeout_s=_ANSWER_S)
+        try:
+            return run_command(command, log=None, timeout_s=_ANSWER_S)
+        except ToolchainMissing:
+            raise
+        except ToolchainError:  # it took too long: on a busy machine the second answer comes
+            return run_command(command, log=None, timeout_s=_ANSWER_S)
 
     def image_id(self, image: str) -> str | None:
         """The id of an image; None where it is not there. Raises ToolchainMissing when the engine does not work."""

@@ -17,12 +17,11 @@ from torch import nn
 
 from edgesearch.board_eval.execution import full_float32, to_tensor
 from edgesearch.board_eval.graph import Graph
-from edgesearch.board_eval.lowering import lower_with_sources
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
 from edgesearch.objectives.data import DataSet, prepare
 from edgesearch.objectives.pruning import copied, re_estimate_batch_norm
 from edgesearch.objectives.quantization._best import calibrate, find_grids, shuffled
-from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph
+from edgesearch.objectives.quantization._checks import check_bits, check_calibration
 from edgesearch.objectives.quantization._method import Method
 from edgesearch.objectives.quantization._positions import obey_limits
 from edgesearch.objectives.quantization._qat_features import supervision_of_nodes
@@ -98,10 +97,8 @@ def train_qat(
     calibration = prepare(data.calibration.images, size, data.normalisation)
     if not settings.trained:
         model = with_statistics(model, calibration)
-    lowered = lower_with_sources(model, (data.channels, *size), target=target)
-    check_graph(lowered.graph)
-    check_calibration(lowered.graph, calibration)
-    network = QatNetwork(model, lowered, settings.bits)
+    network = QatNetwork.of(model, (data.channels, *size), settings.bits, target)
+    check_calibration(network.graph, calibration)
     if supervision is not None and supervision.compares_features:
         supervision = supervision_of_nodes(supervision, model, network, to_tensor(calibration))
     if not goes_on(checkpoints, network, recipe.epochs):

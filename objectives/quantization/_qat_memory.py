@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from edgesearch.board_eval.graph import graph_to_json
-from edgesearch.board_eval.lowering import lower_with_sources
 from edgesearch.objectives.quantization._qat_features import supervision_of_nodes
 from edgesearch.objectives.quantization._qat_network import QatNetwork
 from edgesearch.objectives.quantization._qat_recipe import QatRecipe
@@ -32,17 +31,16 @@ def predict_qat_memory(
     """What `train_qat` with the same arguments will take, once its positions are found.
 
     `model` is not changed. before: bytes that the process has before, `model` among them; None: those of this one.
-    Raises LoweringError and QuantizationError for a network that cannot be quantized.
+    Raises what `QatNetwork.of` does for a network that cannot be quantized.
     """
     size = data.size if input_size is None else (input_size, input_size)
-    lowered = lower_with_sources(model, (data.channels, *size), target=None)
-    network = QatNetwork(model, lowered, bits)
+    network = QatNetwork.of(model, (data.channels, *size), bits, None)
     if supervision is not None and supervision.compares_features:
         images = torch.rand(_IMAGES, data.channels, *size, generator=torch.Generator().manual_seed(0))
         supervision = supervision_of_nodes(supervision, model, network, images)
     if before is not None:
         own = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
-        before += own + sum(array.nbytes for array in graph_to_json(lowered.graph)[1].values())
+        before += own + sum(array.nbytes for array in graph_to_json(network.graph)[1].values())
     return predict_memory(
         network,
         data,

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from edgesearch.board_eval.execution import Network, activate, activation_of, apply_layer, apply_node, last_readers
 from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Input, Linear, Node
-from edgesearch.board_eval.lowering import Lowered, parameter_of
+from edgesearch.board_eval.lowering import Lowered, lower_with_sources, parameter_of
+from edgesearch.board_eval.targets import Target
 from edgesearch.objectives.quantization._assembly import assemble
 from edgesearch.objectives.quantization._channels import find_channels
+from edgesearch.objectives.quantization._checks import check_graph
 from edgesearch.objectives.quantization._equalization import layer_factors, read_shape
 from edgesearch.objectives.quantization._fake_quant import Scale, fixes_of, round_value, round_weight, scales_of, threshold_of
 from edgesearch.objectives.quantization._positions import Positions, obey_limits, owners, owns_position
@@ -139,6 +141,16 @@ class QatNetwork(nn.Module):
                 self.layers[key] = _layer(node, lowered, modules, floats)
             if owns_position(node, self._owned_by):
                 self.value_thresholds[key] = nn.Parameter(torch.zeros(()))
+
+    @classmethod
+    def of(cls, model: nn.Module, input_shape: tuple[int, int, int], bits: int, target: Target | None) -> QatNetwork:
+        """Of a torch model for images of `input_shape` (C, H, W) and the DPU `target`; None looks at no limits of one.
+
+        Raises LoweringError, GraphError and QuantizationError for what cannot be quantized.
+        """
+        lowered = lower_with_sources(model, input_shape, target=target)
+        check_graph(lowered.graph)
+        return cls(model, lowered, bits)
 
     def layer(self, name: str) -> QatLayer:
         """The layer of a node."""

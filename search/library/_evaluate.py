@@ -35,7 +35,8 @@ def evaluate_candidate(
     Stages that failed before, and would fail again, are tried again with `retry_failed`.
     Stages that the store has are not run again; it is the one that the `stored` study was run with, where the settings name
     none. Raises StudyError when a stage fails, with its reason and its log, and before anything is trained PluginError for code
-    that cannot be imported, and SpaceError for starting weights of another network.
+    that cannot be imported, SpaceError for starting weights of another network, and ToolchainMissing where it asks for packages
+    of Vitis AI's that are not there.
     """
     if not isinstance(candidate, Candidate):
         raise StudyError(
