@@ -79,7 +79,7 @@ class Estimator:
             self._refuse_without_maps(candidate.student)
         if candidate.pruning.backend == "vai" and candidate.student.architecture == "mlp":
             raise SpaceError("Vitis AI's optimizer removes channels of convolutions, and an mlp has none; prune it otherwise")
-        if self._pipeline is not None and _sees_smaller(candidate, self._pipeline):
+        if self._sees_smaller(candidate):
             self._refuse_one_size(candidate.student)
         key = self._key(candidate)
         if key not in self._known:
@@ -144,12 +144,15 @@ class Estimator:
     def knows(self, candidate: Candidate) -> bool:
         """Whether all is told at once, without building the network."""
         reach = self._reach_key(candidate)
-        is_student_known = candidate.student.model_dump_json() in self._structures
+        student = candidate.student.model_dump_json()
+        is_student_known = student in self._structures and (student in self._takes_smaller or not self._sees_smaller(candidate))
         return is_student_known and self._key(candidate) in self._known and (reach is None or reach in self._reach)
 
     def learn(self, candidate: Candidate, facts: Facts) -> None:
-        """Take over what another estimator found out."""
+        """Take over what another estimator, of the same pipeline, found out."""
         student = candidate.student.model_dump_json()
+        if self._sees_smaller(candidate):
+            self._takes_smaller[student] = ""
         self._known[self._key(candidate)] = dict(facts.metrics)
         self._structures[student], self._has_maps[student] = facts.structure, facts.has_maps
         if (key := self._reach_key(candidate)) is not None and facts.reach is not None:
@@ -162,6 +165,16 @@ class Estimator:
         if not self._has_maps[key]:
             who = "an mlp" if student.architecture == "mlp" else student.name
             raise SpaceError(f"{who} has no feature maps to compare with a teacher's; use logit distillation for it")
+
+    def _sees_smaller(self, candidate: Candidate) -> bool:
+        """Whether one of its trainings begins on smaller images; QAT alone never does, but a student that teaches itself may."""
+        if self._pipeline is None:
+            return False
+        begins_so = bool(self._pipeline.train.small_epochs)
+        if candidate.quantization.from_scratch:
+            return candidate.distillation.kind == "self" and begins_so
+        is_pruned = candidate.pruning.canonical().method != "none"
+        return begins_so or (is_pruned and bool(self._pipeline.finetune.small_epochs))
 
     def _refuse_one_size(self, student: Student) -> None:
         key, size = student.model_dump_json(), (student.input_size, student.input_size)
@@ -232,14 +245,6 @@ def _collect(model: nn.Module) -> None:
     """Give back what was made of a large network: traced networks are parts of cycles, and keep their weights until then."""
     if sum(parameter.numel() for parameter in model.parameters()) > _LARGE:
         gc.collect()
-
-
-def _sees_smaller(candidate: Candidate, pipeline: Pipeline) -> bool:
-    """Whether one of its trainings begins on smaller images; QAT alone never does, but a student that teaches itself may."""
-    if candidate.quantization.from_scratch:
-        return bool(candidate.distillation.kind == "self" and pipeline.train.small_epochs)
-    is_pruned = candidate.pruning.canonical().method != "none"
-    return bool(pipeline.train.small_epochs or (is_pruned and pipeline.finetune.small_epochs))
 
 
 def _is_map(node: Node) -> bool:

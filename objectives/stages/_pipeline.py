@@ -56,11 +56,6 @@ class Pipeline(Settings):
                         f"{table}.{name} is {asked!r} and train.{name} {decided!r}; a study shows its training images in one "
                         "way: set it in [train] alone"
                     )
-        if self.finetune.augmentation not in ("auto", self.train.augmentation):
-            raise ValueError(
-                f"finetune.augmentation is {self.finetune.augmentation!r} and train.augmentation {self.train.augmentation!r}; "
-                "a study shows its training images in one way: set it in [train] alone"
-            )
         if self.finetune.whitened or self.finetune.identity:
             raise ValueError("finetune goes on from trained weights; `whitened` and `identity` belong into [train]")
         return self

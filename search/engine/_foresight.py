@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from edgesearch.board_eval import Board, Compiler, Feature, find_board
 from edgesearch.errors import EdgesearchError
-from edgesearch.objectives import Conditions, Estimator, Facts, Stage, StageMemory
+from edgesearch.objectives import Conditions, Estimator, Facts, Pipeline, Stage, StageMemory
 from edgesearch.search.engine._fork_server import ForkServer
 from edgesearch.search.engine._lines import Died, LineProcess
 from edgesearch.search.study import duration
@@ -52,6 +52,8 @@ class ForesightSettings:
     classes: int
     images: Mapping[str, int]
     size: tuple[int, int]
+    #: A `Pipeline`, as JSON.
+    pipeline: Mapping[str, Any]
     folder: str
     python_path: tuple[str, ...]
 
@@ -253,7 +255,10 @@ def answer_in(settings: ForesightSettings) -> Callable[[Mapping[str, Any]], dict
         allow=settings.allow,
         expected_sha256=settings.source_sha256,
     )
-    estimator = Estimator(channels=settings.channels, classes=settings.classes, board=board, folder=folder)
+    pipeline = Pipeline.model_validate(settings.pipeline)
+    estimator = Estimator(
+        channels=settings.channels, classes=settings.classes, board=board, folder=folder, pipeline=pipeline
+    )
     conditions = Conditions(
         {}, images=settings.images, size=settings.size, channels=settings.channels, classes=settings.classes
     )

@@ -49,6 +49,7 @@ class Inputs:
             classes=len(self.data.classes),
             images=conditions.images,
             size=conditions.size,
+            pipeline=settings.pipeline.model_dump(mode="json"),
             folder=str(settings.folder),
             python_path=tuple(sys.path),
         )

@@ -144,3 +144,19 @@ def test_a_network_of_one_size_is_refused_where_it_would_be_trained_on_smaller_i
     estimate_with(Pipeline(finetune=small), Candidate(student=mlp))
     estimate_with(Pipeline(train=small), Candidate(student=mlp, quantization=scratch))
     estimate_with(Pipeline(train=small), Candidate(student=Student(architecture="cnn_tiny", input_size=8)))
+
+
+def test_that_a_network_takes_smaller_images_is_told_by_another_estimator() -> None:
+    candidate = Candidate(student=Student(architecture="cnn_tiny", input_size=8))
+    pipelines = Pipeline(), Pipeline(train=Recipe(epochs=3, small_epochs=1))
+    plain, small, told = (
+        Estimator(channels=1, classes=10, board=BOARD, pipeline=pipeline) for pipeline in (*pipelines, pipelines[1])
+    )
+    told.estimate(candidate.model_copy(update={"quantization": Quantization(method="qat", start="scratch")}))
+    assert not told.knows(candidate)  # though it knows the network
+    told.learn(candidate, small.facts(candidate))
+    plain.learn(candidate, small.facts(candidate))
+    assert told.knows(candidate)
+    assert plain.knows(candidate)
+    with patch("edgesearch.objectives.stages._estimate.build", side_effect=AssertionError):
+        assert told.estimate(candidate) == plain.estimate(candidate)

@@ -70,9 +70,9 @@ quantization = { algorithm = "vitis" }
 """
 
 
-def read(folder: Path) -> Inputs:
+def read(folder: Path, study: str = STUDY) -> Inputs:
     (folder / "slow_net.py").write_text(SLOW)
-    return read_inputs(parse_study(STUDY.encode(), where="t", folder=folder))
+    return read_inputs(parse_study(study.encode(), where="t", folder=folder))
 
 
 def beside() -> set[psutil.Process]:
@@ -107,7 +107,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Inputs, F
 
 
 def foresight(inputs: Inputs, process: ForesightProcess | None, *, idle: bool = False) -> Foresight:
-    estimator = Estimator(channels=1, classes=10, board=inputs.board, folder=inputs.settings.folder)
+    settings = inputs.settings
+    estimator = Estimator(channels=1, classes=10, board=inputs.board, folder=settings.folder, pipeline=settings.pipeline)
     memory = StageMemory(inputs.conditions, inputs.settings.folder)
     return Foresight(estimator, memory, process, is_idle=lambda: idle)
 
@@ -176,6 +177,18 @@ def test_what_the_dpu_cannot_run_is_one_sentence_there_too(shared: tuple[Inputs,
         with pytest.raises(EdgesearchError) as there:
             patiently(lambda: asked.estimate(candidate))
         assert str(there.value) == str(here.value)
+
+
+def test_networks_are_shown_smaller_images_there_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = read(tmp_path, STUDY.replace("epochs = 1", "epochs = 2\nsmall_epochs = 1"))
+    one_size = Candidate(student=Student(architecture="mlp", input_size=8)).canonical()
+    monkeypatch.setattr("edgesearch.objectives.stages._estimate.build", None)
+    with process_of(inputs) as process:
+        asked = foresight(inputs, process)
+        assert patiently(lambda: asked.estimate(small()))["fps"] > 0
+        assert asked.network_key(small())
+        with pytest.raises(EdgesearchError, match="mlp: `small_epochs` needs a network that takes images of 6x6 pixels"):
+            patiently(lambda: asked.estimate(one_size))
 
 
 def test_while_nothing_runs_no_process_is_needed(inputs: Inputs, process: ForesightProcess) -> None:
