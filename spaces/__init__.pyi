@@ -8,6 +8,7 @@ from ._candidate import Quantization as Quantization
 from ._candidate import Student as Student
 from ._candidate import candidate_keys as candidate_keys
 from ._candidate import parse_candidate as parse_candidate
+from ._chain import PooledNorm as PooledNorm
 from ._choices import Range as Range
 from ._choices import Suggester as Suggester
 from ._custom import complete as complete

@@ -10,7 +10,7 @@ convolutions, concats, max pools right behind a convolution. Its name says all o
            stem: 3x3 convolution of 16 channels (16/2: stride 2; 16/4: patches of 4x4; 16k2: 2x2 without padding)
 
     c plain   r residual   b bottleneck   i inverted (i2x64e4k5: expansion 4, kernel 5)   f fire
-    /2 stride   p max pool behind the stage's first block, which is then a plain one
+    /2 stride   p max pool behind the stage's first block, which is then a plain one   pn the same, batch-norm knows of it
     max: max pool before the logits, else the average   h128: hidden layer of 128 neurons
 """
 
@@ -41,7 +41,7 @@ __all__ = [
 
 Stem: TypeAlias = Literal["3x3", "3x3/2", "4x4/4", "2x2"]
 Block: TypeAlias = Literal["plain", "residual", "bottleneck", "inverted", "fire"]
-Downsampling: TypeAlias = Literal["none", "stride", "pool"]
+Downsampling: TypeAlias = Literal["none", "stride", "pool", "pool_norm"]
 Pooling: TypeAlias = Literal["average", "max"]
 
 
@@ -65,10 +65,10 @@ STEMS: dict[Stem, StemWindow] = {
     "2x2": StemWindow(2, 1, 0, "k2"),
 }
 _LETTERS: dict[Block, str] = {"plain": "c", "residual": "r", "bottleneck": "b", "inverted": "i", "fire": "f"}
-_ENDINGS: dict[Downsampling, str] = {"none": "", "stride": "/2", "pool": "p"}
+_ENDINGS: dict[Downsampling, str] = {"none": "", "stride": "/2", "pool": "p", "pool_norm": "pn"}
 _PREFIX = "staged "
 _STEM = re.compile(r"(\d+)(/2|/4|k2)?")
-_STAGE = re.compile(r"([crbif])(\d+)x(\d+)(?:e(\d+))?(?:k(\d+))?(/2|p)?")
+_STAGE = re.compile(r"([crbif])(\d+)x(\d+)(?:e(\d+))?(?:k(\d+))?(/2|pn?)?")
 _HEAD = re.compile(r"h(\d+)")
 _ROUND_TO = 8
 MOST_STAGES = 4
@@ -85,7 +85,8 @@ class Stage(Settings):
     """Blocks of one width at one resolution.
 
     With `down` the stage halves the image: its first block has stride 2, or is a plain convolution with a max pool behind it
-    ("pool"), which the DPU computes in one pass.
+    ("pool"), which the DPU computes in one pass. With "pool_norm" batch-norm goes by what that pool passes on (`PooledNorm`):
+    the same operations, which train better.
     """
 
     depth: int = Field(default=1, ge=1, le=64)
@@ -106,9 +107,14 @@ class Stage(Settings):
             )
         return self
 
+    @property
+    def pools(self) -> bool:
+        """Whether it halves the image by a max pool."""
+        return self.down in ("pool", "pool_norm")
+
     def canonical(self) -> Stage:
         """The same stage with settings that have no effect at their defaults."""
-        block: Block = "plain" if self.down == "pool" and self.depth == 1 else self.block
+        block: Block = "plain" if self.pools and self.depth == 1 else self.block
         own = {"expansion", "kernel"} if block == "inverted" else set()
         fields = self.model_dump(include={"depth", "width", "down"} | own)
         return Stage.model_validate({**fields, "block": block})
@@ -233,4 +239,6 @@ def sizes(staged: Staged, input_size: int) -> list[int]:
 
 
 def _after_stage(stage: Stage, size: int) -> int:
-    return {"none": size, "stride": -(-size // 2), "pool": size // 2}[stage.down]
+    if stage.down == "none":
+        return size
+    return size // 2 if stage.pools else -(-size // 2)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from edgesearch.spaces._chain import Chain
+from edgesearch.spaces._chain import Chain, PooledNorm
 from edgesearch.spaces._networks import make_head
 from edgesearch.spaces._staged import STEMS, Stage, Staged, sizes
 
@@ -44,8 +44,8 @@ def _blocks(stage: Stage, reads: int) -> Iterator[nn.Module]:
     for number in range(stage.depth):
         first = number == 0
         stride = 2 if first and stage.down == "stride" else 1
-        if first and stage.down == "pool":
-            yield _Plain(reads, stage.width, pooled=True)
+        if first and stage.pools:
+            yield _Pooled(reads, stage.width, knows=stage.down == "pool_norm")
         elif stage.block == "plain":
             yield _Plain(reads, stage.width, stride)
         elif stage.block == "residual":
@@ -72,11 +72,19 @@ def _narrow(width: int, share: int) -> int:
     return -(-width // (share * _PARALLEL)) * _PARALLEL
 
 
-class _Plain(Chain):
-    """relu(bn(conv x)), with a max pool of 2x2 behind it if `pooled`."""
+class _Plain(nn.Sequential):
+    """relu(bn(conv x))."""
 
-    def __init__(self, reads: int, width: int, stride: int = 1, *, pooled: bool = False) -> None:
-        super().__init__(*_conv_bn(reads, width, 3, stride), nn.ReLU(), *([nn.MaxPool2d(2)] if pooled else []))
+    def __init__(self, reads: int, width: int, stride: int = 1) -> None:
+        super().__init__(*_conv_bn(reads, width, 3, stride), nn.ReLU())
+
+
+class _Pooled(Chain):
+    """pool(relu(bn(conv x))), a max pool of 2x2; batch-norm goes by what it passes on if it `knows` of it."""
+
+    def __init__(self, reads: int, width: int, *, knows: bool) -> None:
+        conv, norm = _conv_bn(reads, width, 3)
+        super().__init__(conv, PooledNorm(width) if knows else norm, nn.ReLU(), nn.MaxPool2d(PooledNorm.window))
 
 
 class _Shortcut(nn.Module):

@@ -20,6 +20,7 @@ from edgesearch.objectives.quantization._checks import check_graph
 from edgesearch.objectives.quantization._equalization import layer_factors, read_shape
 from edgesearch.objectives.quantization._fake_quant import Scale, fixes_of, round_value, round_weight, scales_of, threshold_of
 from edgesearch.objectives.quantization._positions import Positions, obey_limits, owners, owns_position
+from edgesearch.spaces import PooledNorm
 
 #: A batch-norm that scales a channel by less than this has switched it off; dividing by it would only make noise.
 _DEAD = 1e-8
@@ -102,6 +103,8 @@ class QatLayer(nn.Module):
 
     def _normalise(self, norm: _Norm, y: Tensor) -> Tensor:
         """Batch-norm by the statistics of `y`, its channels divided by the scales of what the layer makes."""
+        if isinstance(norm, PooledNorm):
+            return norm.in_front(y) / self.makes[:, None, None]
         assert norm.num_batches_tracked is not None
         norm.num_batches_tracked.add_(1)
         share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum

@@ -167,7 +167,7 @@ class Estimator:
             raise SpaceError(f"{who} has no feature maps to compare with a teacher's; use logit distillation for it")
 
     def _sees_smaller(self, candidate: Candidate) -> bool:
-        """Whether one of its trainings begins on smaller images; QAT alone never does, but a student that teaches itself may."""
+        """Whether one of its trainings begins on smaller images: QAT alone never does, a student that teaches itself may."""
         if self._pipeline is None:
             return False
         begins_so = bool(self._pipeline.train.small_epochs)

@@ -256,9 +256,7 @@ def answer_in(settings: ForesightSettings) -> Callable[[Mapping[str, Any]], dict
         expected_sha256=settings.source_sha256,
     )
     pipeline = Pipeline.model_validate(settings.pipeline)
-    estimator = Estimator(
-        channels=settings.channels, classes=settings.classes, board=board, folder=folder, pipeline=pipeline
-    )
+    estimator = Estimator(channels=settings.channels, classes=settings.classes, board=board, folder=folder, pipeline=pipeline)
     conditions = Conditions(
         {}, images=settings.images, size=settings.size, channels=settings.channels, classes=settings.classes
     )

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from edgesearch.board_eval import lower
 from edgesearch.errors import SpaceError
-from edgesearch.spaces import PRESETS, Candidate, Stage, Staged, Student, build, parse_candidate
+from edgesearch.spaces import PRESETS, Candidate, PooledNorm, Stage, Staged, Student, build, parse_candidate
 
 STAGES = st.builds(
     Stage,
@@ -20,7 +21,7 @@ STAGES = st.builds(
     block=st.sampled_from(["plain", "residual", "bottleneck", "inverted", "fire"]),
     expansion=st.integers(1, 6),
     kernel=st.sampled_from([3, 5]),
-    down=st.sampled_from(["none", "stride", "pool"]),
+    down=st.sampled_from(["none", "stride", "pool", "pool_norm"]),
 )
 FAMILY = st.builds(
     Staged,
@@ -70,6 +71,7 @@ def test_the_canonical_form_is_stable_and_another_network_has_another_key(networ
     [
         ({"expansion": 6, "kernel": 5}, {}),
         ({"down": "pool", "block": "fire"}, {"down": "pool", "block": "inverted", "expansion": 2}),
+        ({"down": "pool_norm", "block": "fire"}, {"down": "pool_norm", "block": "plain"}),
     ],
 )
 def test_settings_without_effect_make_no_other_network(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -122,6 +124,20 @@ def test_the_first_block_of_a_pooled_stage_is_a_convolution_with_its_pool() -> N
     first = model.get_submodule("stages.0.0")
     assert [type(layer).__name__ for layer in first.children()] == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"]
     assert type(model.get_submodule("stages.0.1")) is type(model.get_submodule("stages.1.0"))
+
+
+def test_batch_norm_may_go_by_what_the_pool_passes_on() -> None:
+    plain, pooled = made(student("staged 16 c2x32p c1x32p")), made(student("staged 16 c2x32pn c1x32pn"))
+    assert [name for name, module in pooled.named_modules() if isinstance(module, PooledNorm)] == [
+        "stages.0.0.1",
+        "stages.1.0.1",
+    ]
+    assert plain.state_dict().keys() == pooled.state_dict().keys()
+    graphs = [lower(model, (3, 32, 32)) for model in (plain, pooled)]
+    assert len({str([(type(node), node.name, node.shape) for node in graph]) for graph in graphs}) == 1
+    pooled.load_state_dict(plain.state_dict())
+    images = torch.randn(4, 3, 32, 32)
+    assert torch.equal(pooled.eval()(images), plain.eval()(images))
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,10 @@ SPACE = Space.model_validate(
                 "block": ["plain", "residual", "bottleneck", "inverted", "fire"],
                 "expansion": [1, 2, 4],
                 "kernel": [3, 5],
-                "down": ["none", "stride", "pool"],
+                "down": ["none", "stride", "pool", "pool_norm"],
                 "pooling": ["average", "max"],
                 "head": [0, 32],
-                "stage1": {"down": ["none", "stride", "pool"]},
+                "stage1": {"down": ["none", "stride", "pool", "pool_norm"]},
             }
         },
     }

@@ -58,6 +58,7 @@ def test_students_of_this_project_are_compared_whatever_they_are_called(estimato
     assert of("cnn_tiny", width=0.5) != of("cnn_tiny", width=1.0)
     assert of("staged 16 c1x16 c1x16 c1x32/2") == of("staged 16 c2x16 c1x32/2")  # one stage told as two
     assert of("staged 16 c1x16 c1x32p") != of("staged 16 c1x16 c1x32/2")
+    assert of("staged 16 c1x16 c1x32p") != of("staged 16 c1x16 c1x32pn")  # the same operations, trained otherwise
     file = {"weights": "a.npz", "weights_sha256": "1" * 64}
     assert of("cnn_tiny") != of("cnn_tiny", **file)
     # The tensors of a file have names, which two ways to make one network may give to other layers.
