@@ -2,6 +2,7 @@ from ._architectures import build as build
 from ._candidate import DISTILLATION_SETTINGS as DISTILLATION_SETTINGS
 from ._candidate import STUDENTS as STUDENTS
 from ._candidate import TAUGHT_BY_TEACHER as TAUGHT_BY_TEACHER
+from ._candidate import TORCHVISION_STUDENTS as TORCHVISION_STUDENTS
 from ._candidate import Candidate as Candidate
 from ._candidate import Distillation as Distillation
 from ._candidate import Quantization as Quantization

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import ClassVar, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Chain", "PooledNorm"]
+__all__ = ["Chain", "PooledNorm", "make_positive"]
 
 _Step: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -65,10 +66,24 @@ class Chain(nn.Sequential):
         return x
 
 
+@torch.no_grad()
+def make_positive(model: nn.Module) -> None:
+    """Turn the kernels of channels round that the `PooledNorm` behind them would multiply by a negative factor: in evaluation
+    the network computes what it did.
+    """
+    for chain in model.modules():
+        for layer, norm in pairwise(chain) if isinstance(chain, Chain) else ():
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, PooledNorm) and norm.running_mean is not None:
+                signs = torch.where(norm.weight < 0, -1.0, 1.0)
+                for tensor in (layer.weight, layer.bias, norm.running_mean, norm.weight):
+                    if tensor is not None:
+                        tensor.mul_(signs.reshape(-1, *[1] * (tensor.ndim - 1)))
+
+
 def _pools_first(layers: list[nn.Module], *, training: bool) -> Iterator[_Step]:
     """The layers, with those behind the max pool that follows them that may stand there.
 
-    What somebody looks at, or would see the pool do, stays where it is.
+    A ReLU or a pool that somebody looks at stays where it is, and what is in front of it.
     """
     waiting: list[nn.Module] = []
     for layer in layers:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from edgesearch.errors import SpaceError
 from edgesearch.spaces._adapt import fold_kernel, sum_colours
 from edgesearch.spaces._candidate import STUDENTS, Student
+from edgesearch.spaces._chain import make_positive
 from edgesearch.spaces._imagenet import IMAGENET, fetch_imagenet, find_imagenet, imagenet_shapes
 from edgesearch.spaces._weights_file import is_copy, read_weights, rivals, without_prefix
 
@@ -103,6 +104,7 @@ def load_weights(
     taken, loaded = _match(source, model, student, require_all)
     _refuse_unusable_values(own, taken, student)
     model.load_state_dict(own | {name: tensor.to(own[name].dtype) for name, tensor in taken.items()})
+    make_positive(model)
     return loaded
 
 

@@ -80,6 +80,11 @@ def measure_on(
         value: object = getattr(found, name)
         if not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
             raise BoardError(f"{where} measured {name} = {value!r}; expected a number above 0")
+    for name, most in (("latency_error", 1.0), ("fps_error", 1.0), ("power_w", math.inf)):
+        value = getattr(found, name)
+        if value is not None and not (isinstance(value, int | float) and 0 <= value < most):
+            expected = "a share below 1" if most == 1 else "a number from 0"
+            raise BoardError(f"{where} measured {name} = {value!r}; expected {expected}, or None")
     return found
 
 

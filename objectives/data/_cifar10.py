@@ -28,10 +28,11 @@ CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 def read_cifar10(settings: DataSettings, folder: Path | None) -> RawData:
     """CIFAR-10 in any of its forms.
 
-    `root` holds torchvision's cifar-10-batches-py (its files are verified before they are read) or the binary batches; or it is
-    an .npz, or holds a cifar10.npz.
+    `root` holds torchvision's cifar-10-batches-py, or is that folder (its files are verified before they are read), or holds
+    the binary batches; or it is an .npz, or holds a cifar10.npz.
     """
     place = settings.root or cache_folder("cifar10")
+    place = place.parent if place.name == "cifar-10-batches-py" else place
     archive = place if place.suffix == ".npz" else place / "cifar10.npz"
     if place.suffix == ".npz":
         return _read_archive(settings, archive, folder)

@@ -72,7 +72,10 @@ def parse_choice(given: object) -> NormalisationChoice | None:
 
 def _numbers(given: object) -> tuple[float, ...] | None:
     values = given if isinstance(given, list | tuple) else [given]
-    numbers = tuple(float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool))
+    try:
+        numbers = tuple(float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool))
+    except OverflowError:  # of a whole number
+        return None
     return numbers if len(numbers) == len(values) else None
 
 

@@ -50,6 +50,8 @@ def draw_splits(raw: RawData, settings: DataSettings) -> tuple[Split, Split, Spl
         validation_count = settings.validation_images or max(1, min(_VALIDATION_MOST, len(left) // _VALIDATION_SHARE))
         chosen, left = _take(source.labels, left, validation_count, "validation", settings)
         validation = _pick(source, chosen)
+    if settings.calibration_images is None and calibration_count >= len(left):  # so many validation images were asked for
+        calibration_count = max(1, len(left) // _CALIBRATION_SHARE)
     calibration, left = _take(source.labels, left, calibration_count, "calibration", settings)
     train, _ = _take(source.labels, left, settings.train_images or max(2, len(left)), "training", settings)
     _refuse_lost_classes(raw, train, settings)

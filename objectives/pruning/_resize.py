@@ -35,7 +35,8 @@ def resize_to(model: Network, state_dict: Mapping[str, Tensor]) -> Network:
     """`model` with the tensors of `state_dict`, each layer as wide as its own; changed in place and returned.
 
     Convolutions, depthwise ones included, linear layers and batch-norms may change their widths; kernels and everything else
-    must agree. Raises SpaceError naming the first tensor that is missing, left over, or of an impossible shape.
+    must agree. Layers that share a parameter go on to, where the saved ones are equal. Raises SpaceError naming the first
+    tensor that is missing, left over, or of an impossible shape.
     """
     expected = model.state_dict()
     for what, names in (("lack", expected.keys() - state_dict.keys()), ("have", state_dict.keys() - expected.keys())):
@@ -44,6 +45,7 @@ def resize_to(model: Network, state_dict: Mapping[str, Tensor]) -> Network:
                 f"the saved weights {what} {min(names)!r}, which {type(model).__name__} has{'' if what == 'lack' else ' not'}; "
                 "are they of another network?"
             )
+    shared = _shared(model)
     for name, module in model.named_modules():
         own = {
             key: state_dict[f"{name}.{key}" if name else key]
@@ -55,7 +57,22 @@ def resize_to(model: Network, state_dict: Mapping[str, Tensor]) -> Network:
         }
         if own:
             set_tensors(module, own, name)
+    for (first, key), *others in shared:
+        kept = getattr(first, key)
+        values = [getattr(module, other) for module, other in others]
+        if all(value.shape == kept.shape and (is_hollow(kept) or torch.equal(value, kept)) for value in values):
+            for module, other in others:
+                setattr(module, other, kept)
     return model
+
+
+def _shared(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:
+    """Places of each parameter that several layers have."""
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for key, parameter in module.named_parameters(recurse=False):
+            places.setdefault(id(parameter), []).append((module, key))
+    return [each for each in places.values() if len(each) > 1]
 
 
 def set_tensors(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:

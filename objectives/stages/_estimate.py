@@ -79,6 +79,7 @@ class Estimator:
             self._refuse_without_maps(candidate.student)
         if candidate.pruning.backend == "vai" and candidate.student.architecture == "mlp":
             raise SpaceError("Vitis AI's optimizer removes channels of convolutions, and an mlp has none; prune it otherwise")
+        _refuse_pooled_norms(candidate)
         if self._sees_smaller(candidate):
             self._refuse_one_size(candidate.student)
         key = self._key(candidate)
@@ -245,6 +246,20 @@ def _collect(model: nn.Module) -> None:
     """Give back what was made of a large network: traced networks are parts of cycles, and keep their weights until then."""
     if sum(parameter.numel() for parameter in model.parameters()) > _LARGE:
         gc.collect()
+
+
+def _refuse_pooled_norms(candidate: Candidate) -> None:
+    """SpaceError where Vitis AI's packages would measure batch-norms in front of the pools that these go by."""
+    network, pruning, quantization = candidate.student.network, candidate.pruning, candidate.quantization
+    if network is None or not any(stage.down == "pool_norm" for stage in network.stages):
+        return
+    prunes = pruning.removes and pruning.backend == "vai"
+    if prunes or (quantization.backend == "nndct" and quantization.method == "qat"):
+        what = "optimizer" if prunes else "quantization-aware training"
+        raise SpaceError(
+            f'Vitis AI\'s {what} does not know batch-norms that go by what a pool passes on; take down = "pool" (p in place '
+            f"of pn in {candidate.student.name!r}), or leave that part to edgesearch"
+        )
 
 
 def _is_map(node: Node) -> bool:

@@ -206,6 +206,8 @@ class Plan:
             chosen["mixed_precision"] = "off"
         whole = recipe.model_copy(update=chosen)
         used = {"augmentation_strength": has_strength(whole.augmentation), "mix_alpha": whole.mix != "none"}
+        if isinstance(whole, Recipe):
+            used["momentum"] = whole.optimizer in ("sgd", "muon")
         return whole.model_copy(
             update={name: Recipe.model_fields[name].default for name, is_used in used.items() if not is_used}
         )

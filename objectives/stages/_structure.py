@@ -9,7 +9,7 @@ from torch import nn
 
 from edgesearch.board_eval import Graph
 from edgesearch.plugins import is_import_path
-from edgesearch.spaces import Candidate, digest, identity
+from edgesearch.spaces import Candidate, PooledNorm, digest, identity
 
 __all__ = ["network_key", "structure"]
 
@@ -26,7 +26,9 @@ def structure(model: nn.Module, graph: Graph) -> str:
     # A dropout is no operation of the DPU. Layers are compared without their names and places, which the operations have.
     leaves = (module for module in model.modules() if next(module.children(), None) is None)
     layers = sorted(repr(leaf) for leaf in leaves if not isinstance(leaf, nn.Identity))
-    return digest({"operations": operations, "layers": layers})
+    norms = [isinstance(module, PooledNorm) for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    pooled = {"pooled_norms": norms} if any(norms) else {}  # operations do not say which of the batch-norms they are
+    return digest({"operations": operations, "layers": layers} | pooled)
 
 
 def _settings(node: Any) -> dict[str, Any]:

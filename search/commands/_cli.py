@@ -165,6 +165,7 @@ def optimize(**options: Any) -> int:
 @click.option("-o", "--output", type=GivenPath(is_written=True), help="The copy; default: STUDY_tuned.toml beside STUDY.")
 @click.option("--overwrite", is_flag=True, help="Write it where a file is already.")
 @STORE
+@STORAGE
 @HOME
 def tune(**options: Any) -> int:
     """Find a better recipe for the teacher or a student of STUDY, and write a copy of the study with it.
@@ -191,6 +192,7 @@ def tune(**options: Any) -> int:
 @SEED
 @BOARD
 @STORE
+@STORAGE
 @HOME
 def evaluate(**options: Any) -> int:
     """Take one candidate (a .toml file) through the whole pipeline and print its scores."""

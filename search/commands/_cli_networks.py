@@ -15,7 +15,11 @@ __all__ = ["NETWORK_COMMANDS"]
 @click.command()
 @click.argument("model")
 @click.option("--width", type=float, help="Factor on the channels of a student; default: 1.")
-@click.option("--input-size", type=click.IntRange(min=4), help="Pixels of a side; default: 224 for an ImageNet stem, else 32.")
+@click.option(
+    "--input-size",
+    type=click.IntRange(min=4),
+    help="Pixels of a side; default: 224 for torchvision's ImageNet forms and your own classes, else 32.",
+)
 @click.option("--channels", type=click.IntRange(min=1, max=4096), help="Channels of the image; default: 3.")
 @click.option(
     "--classes",

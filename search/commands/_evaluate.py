@@ -24,11 +24,12 @@ def evaluate(
     threads_per_stage: int,
     board: str | None,
     store: str | None,
+    storage: str | None,
     home: Path,
 ) -> int:
     """Run the missing stages of one candidate and print its scores; returns the exit code."""
     settings = read_candidate(candidate)
-    opened = Study.open(study, home, seed=seed, board=board, store=store, threads=threads_per_stage)
+    opened = Study.open(study, home, storage=storage, seed=seed, board=board, store=store, threads=threads_per_stage)
     click.echo(f"with data, teacher and recipes of study {opened.name!r} ({opened.settings.data.name})")
     with _looking_into(candidate.resolve().parent):
         figures = opened.evaluate(settings, test=test, retry_failed=retry_failed, progress=click.echo)

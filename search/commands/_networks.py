@@ -11,7 +11,17 @@ from edgesearch.errors import SpaceError
 from edgesearch.files import expanded, parse_toml
 from edgesearch.plugins import source_fingerprint
 from edgesearch.search.study import unread_choices, unread_students
-from edgesearch.spaces import PRESETS, STUDENTS, Candidate, Pruning, build, complete, is_staged_name, parse_candidate
+from edgesearch.spaces import (
+    PRESETS,
+    STUDENTS,
+    TORCHVISION_STUDENTS,
+    Candidate,
+    Pruning,
+    build,
+    complete,
+    is_staged_name,
+    parse_candidate,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -72,7 +82,8 @@ def find_network(
             folder = beside
     elif name in STUDENTS or is_staged_name(name) or ":" in name:
         begins = stem or ("small" if name in PRESETS or is_staged_name(name) else "imagenet")
-        size = input_size or (224 if begins == "imagenet" else 32)
+        is_large = begins == "imagenet" and (name in TORCHVISION_STUDENTS or ":" in name)
+        size = input_size or (224 if is_large else 32)
         fields = {"architecture": name, "width": 1.0 if width is None else width, "input_size": size, "stem": begins}
         student = parse_candidate({"student": fields}, "the options given").student
         if stem and (unread := unread_students({"student": student}, None)):

@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from edgesearch.errors import StudyError
 from edgesearch.search.library import Front, Study
 from edgesearch.search.report import (
     LEGEND,
@@ -74,11 +75,13 @@ def report(*, output: Path | None, study_name: str | None, storage: str | None, 
 def results(*, studies: tuple[str, ...], output: Path, storage: str | None, home: Path) -> int:
     """Write the results of one or several studies into a folder; returns the exit code."""
     loaded = [Study.load(name, home, storage=storage) for name in studies or (None,)]
+    shown = loaded[0].view()
+    if not any(record.is_complete for record in shown.records):
+        raise StudyError(f"study {shown.name!r} has no complete trial, so that it has no results yet")
     write_results(output / "results.json", [study.results() for study in loaded])
     click.echo(str(output / "results.json"))
-    if any(record.is_complete for record in loaded[0].view().records):
-        write_front_svg(loaded[0].view(), output / "front.svg", tested=True)
-        click.echo(str(output / "front.svg"))
+    write_front_svg(shown, output / "front.svg", tested=True)
+    click.echo(str(output / "front.svg"))
     return 0
 
 

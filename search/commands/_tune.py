@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgesearch.errors import StudyError
+from edgesearch.files import expanded
 from edgesearch.search.commands._next import given, home_option
 from edgesearch.search.commands._outputs import check_output
 from edgesearch.search.commands._show import make_console
@@ -39,11 +40,12 @@ def tune(
     output: Path | None,
     overwrite: bool,
     store: str | None,
+    storage: str | None,
     home: Path,
 ) -> int:
     """Tune, print what was tried, and write the copy; returns the exit code."""
     StudyFile.load(study)
-    file = Path(study) if Path(study).suffix == ".toml" else None
+    file = expanded(study, "study file", StudyError) if Path(study).suffix == ".toml" else None
     place = output or (file or Path(f"{study}.toml")).with_name(f"{Path(study).stem if file else study}_tuned.toml")
     if place.suffix != ".toml":
         raise StudyError(f"-o {str(place)!r} would be no study file to `optimize`; give a name that ends in .toml")
@@ -60,6 +62,7 @@ def tune(
         seconds=None if minutes is None else 60 * minutes,
         seed=seed,
         store=store,
+        storage=storage,
         threads=threads_per_stage,
         gpus_per_stage=gpus_per_stage,
         distillation=distillation,

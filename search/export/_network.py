@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesearch.errors import StudyError
-from edgesearch.files import parse_json, probing
+from edgesearch.files import expanded, parse_json, probing
 from edgesearch.objectives import ArtifactStore, load_graph
 from edgesearch.search.export._artifacts import float_artifact, stored_artifact
 from edgesearch.search.study import Record
@@ -45,7 +45,8 @@ def load_network(path: str | Path) -> nn.Module:
     from safetensors.torch import load_file
 
     with probing("an exported trial", StudyError):
-        manifest_path = Path(path) / "manifest.json" if Path(path).is_dir() else Path(path)
+        place = expanded(path, "exported trial", StudyError)
+        manifest_path = place / "manifest.json" if place.is_dir() else place
     manifest = _read_manifest(manifest_path)
     try:
         names = [name for name in manifest["sha256"] if name.endswith("_float.safetensors")]

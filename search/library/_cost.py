@@ -11,7 +11,7 @@ from edgesearch.errors import EdgesearchError, ToolchainError
 from edgesearch.objectives import ArtifactStore, Stage, recorded_stages, work_of
 from edgesearch.search.engine import CostModel, rung_ends, share_machine
 from edgesearch.search.library._inputs import Inputs, check_vitis
-from edgesearch.search.library._reading import find_study, is_stored
+from edgesearch.search.library._reading import stored_study
 from edgesearch.search.library._sameness import on_its_packages
 from edgesearch.search.library._screening import screen
 from edgesearch.search.library._stores import existing_store
@@ -34,7 +34,7 @@ def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | Non
     """
     settings, data = inputs.settings, inputs.data
     screening = screen(inputs, trials)
-    stored = find_study(settings.name, storage, home) if is_stored(settings.name, storage, home) else None
+    stored = stored_study(settings.name, storage, home)
     inputs = on_its_packages(inputs, stored) if stored is not None else inputs.on_packages(_packages(settings))
     store = existing_store(settings, home, stored=stored, warn=lambda message: None)
     stages: dict[str, Stage] = {}

@@ -34,6 +34,7 @@ from edgesearch.objectives import load_graph, prepare
 from edgesearch.search.export import stored_artifact
 from edgesearch.search.library._deployment import DeployedFile, Deployment, Figures
 from edgesearch.search.library._measurements import measurement_rows, name_in, unsettled
+from edgesearch.search.library._numbers import check_number
 
 if TYPE_CHECKING:
     from edgesearch.search.library._front import StudyRecord
@@ -61,8 +62,7 @@ def deploy_record(
 ) -> Deployment:
     """See `Study.deploy`."""
     study = record.study
-    if images < 1:
-        raise StudyError(f"a board needs images to run; given {images}, expected at least 1")
+    check_number("images", images, int, least=1)
     graph = load_graph(stored_artifact(study._store(), record, "quantized"))
     if not record.candidate.deployable:
         raise StudyError(f"trial {record.number} is not deployable: {record.candidate.hindrance}; choose another trial")

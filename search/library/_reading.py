@@ -6,11 +6,11 @@ import optuna
 from optuna.storages import BaseStorage
 
 from edgesearch.errors import StudyError
-from edgesearch.search.study import Home, holds_studies, last_use, open_read_only, reading_errors
+from edgesearch.search.study import Home, has_settings, holds_studies, last_use, open_read_only, quiet_optuna, reading_errors
 
 
 def find_study(name: str | None, storage: str | None, home: Home) -> optuna.Study:
-    """The named study, or the one that was run last; it cannot be written.
+    """The named study, or the one of this program that was run last; it cannot be written.
 
     Raises StudyError when there is none.
     """
@@ -27,7 +27,8 @@ def find_study(name: str | None, storage: str | None, home: Home) -> optuna.Stud
         if not names:
             where = "this storage" if storage else repr(str(home.root))
             raise StudyError(f"there are no studies in {where}; run `edgesearch optimize` first")
-        return max((_open(name, database) for name in names), key=last_use)
+        studies = [_open(name, database) for name in names]
+        return max([study for study in studies if has_settings(study)] or studies, key=last_use)
 
 
 def is_stored(name: str, storage: str | None, home: Home) -> bool:
@@ -37,6 +38,12 @@ def is_stored(name: str, storage: str | None, home: Home) -> bool:
     database = open_read_only(storage or home.database)
     with reading_errors(storage or home.database):
         return name in {study.study_name for study in database.get_all_studies()}
+
+
+def stored_study(name: str, storage: str | None, home: Home) -> optuna.Study | None:
+    """The study, to be read; None where it was not begun."""
+    with quiet_optuna():
+        return find_study(name, storage, home) if is_stored(name, storage, home) else None
 
 
 def _has_database(home: Home) -> bool:

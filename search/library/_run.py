@@ -31,9 +31,10 @@ from edgesearch.search.engine import (
     share_machine,
 )
 from edgesearch.search.library._inputs import Inputs, check_vitis
+from edgesearch.search.library._reading import stored_study
 from edgesearch.search.library._sameness import keep_inputs, refuse_other_inputs
 from edgesearch.search.library._starts import fetch_weights
-from edgesearch.search.library._stores import study_store
+from edgesearch.search.library._stores import refuse_lost_store, study_store
 from edgesearch.search.study import (
     Home,
     Ledger,
@@ -125,6 +126,9 @@ def run_study(
     inputs = inputs.on_packages(check_vitis(settings))
     fetch_weights(settings, progress.note)
     home.prepare()
+    stored = stored_study(settings.name, storage, home)
+    if stored is not None:
+        refuse_lost_store(settings, home, stored)
     if settings.store:
         study_store(settings, home, warn=progress.note)  # one that does not serve is told before anything is stored
     with quiet_optuna():

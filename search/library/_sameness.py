@@ -18,7 +18,7 @@ from edgesearch.search.study import StudyFile, refuse_changes
 
 #: Attributes of an Optuna study.
 _IMAGES, _PARTS, _COUNT, _PROFILE = "data_fingerprint", "data_fingerprints", "validation_images", "board_profile"
-_PACKAGES = "vitis_packages"
+_PACKAGES, _THREADS = "vitis_packages", "threads"
 _WORDS = {"meta": "classes, channels, size or normalisation", "train": "the training images"}
 
 
@@ -36,6 +36,11 @@ def same_inputs(inputs: Inputs, settings: StudyFile, study: optuna.Study | None)
 def on_its_packages(inputs: Inputs, study: optuna.Study | None) -> Inputs:
     """The inputs with the packages of Vitis AI that a stored study ran with last."""
     return inputs if study is None else inputs.on_packages(study.user_attrs.get(_PACKAGES, {}))
+
+
+def threads_of(study: optuna.Study | None) -> int:
+    """Threads of a stage of the stored study as it ran last."""
+    return 1 if study is None else int(study.user_attrs.get(_THREADS, 1))
 
 
 @contextmanager
@@ -61,14 +66,18 @@ def refuse_other_inputs(inputs: Inputs, study: optuna.Study) -> None:
 
 
 def keep_inputs(inputs: Inputs, study: optuna.Study) -> None:
-    """Keep what a study is started with, where nothing is kept yet, and which packages of Vitis AI it runs with now."""
+    """Keep what a study is started with, where nothing is kept yet, and how many threads a stage has now, and which packages
+    of Vitis AI.
+    """
     known, data = study.user_attrs, inputs.data
     if _IMAGES not in known:
-        study.set_user_attr(_PARTS, dict(data.fingerprints))
-        study.set_user_attr(_IMAGES, data.fingerprint)
         study.set_user_attr(_COUNT, len(data.validation))
+        study.set_user_attr(_PARTS, dict(data.fingerprints))
+        study.set_user_attr(_IMAGES, data.fingerprint)  # last: it says that the others are there
     if (packages := dict(inputs.conditions.packages)) != known.get(_PACKAGES, {}):
         study.set_user_attr(_PACKAGES, packages)
+    if (threads := inputs.conditions.threads) != known.get(_THREADS, 1):
+        study.set_user_attr(_THREADS, threads)
     if (profile := _profile(inputs)) is not None and _PROFILE not in known:
         study.set_user_attr(_PROFILE, profile)
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import optuna
+from optuna.trial import TrialState
 
 from edgesearch.errors import StoreError, StudyError
 from edgesearch.files import expanded, probing
 from edgesearch.objectives import ArtifactStore, is_folder, open_store
 from edgesearch.search.study import Home, StudyFile, stored_settings
 
-__all__ = ["existing_store", "no_store", "store_place", "study_store"]
+__all__ = ["existing_store", "no_store", "refuse_lost_store", "store_place", "study_store"]
 
 
 def store_place(given: str | Path) -> str:
@@ -51,6 +52,20 @@ def existing_store(
     with probing("store", StoreError):
         is_there = not is_folder(place) or expanded(place, "store", StoreError).is_dir()
     return study_store(settings, home, stored=stored, warn=warn) if is_there else None
+
+
+def refuse_lost_store(settings: StudyFile, home: Home, stored: optuna.Study) -> None:
+    """Raise StudyError where the store that a stored study with complete trials was run with is not there any more: it would be
+    made anew, and all in it, because a disk is not mounted. One in the home is part of it.
+    """
+    if TrialState.COMPLETE not in {trial.state for trial in stored.get_trials(deepcopy=False)}:
+        return
+    place = _place(settings, home, stored)
+    if place != stored_settings(stored).store or not is_folder(place):
+        return
+    with probing("store", StoreError):
+        if not expanded(place, "store", StoreError).is_dir():
+            raise StudyError(f"{no_store(settings, home, stored)} Make an empty folder there to begin a new one")
 
 
 def no_store(settings: StudyFile, home: Home, stored: optuna.Study | None) -> str:

@@ -16,7 +16,7 @@ from edgesearch.search.library._boards import board_changes
 from edgesearch.search.library._front import Front, StudyRecord
 from edgesearch.search.library._numbers import check_number, check_share
 from edgesearch.search.library._progress import as_progress
-from edgesearch.search.library._reading import find_study, is_stored
+from edgesearch.search.library._reading import find_study, stored_study
 from edgesearch.search.library._stores import existing_store, no_store, store_place
 from edgesearch.search.study import (
     OBJECTIVES,
@@ -219,7 +219,7 @@ class Study:
             if progress is not None:
                 progress(line)
 
-        stored = self._stored() if is_stored(self.name, self.storage, self.home) else None
+        stored = stored_study(self.name, self.storage, self.home)
         return evaluate_candidate(
             self.inputs, self.home, candidate, test=test, note=note, stored=stored, retry_failed=retry_failed
         )
@@ -335,15 +335,16 @@ class Study:
         if self._opened is not None:
             return self._opened
         from edgesearch.search.library._inputs import read_inputs
-        from edgesearch.search.library._sameness import moved_data, same_inputs
+        from edgesearch.search.library._sameness import moved_data, same_inputs, threads_of
 
+        stored = self._stored()
         with moved_data(self.settings.data.root):
-            inputs = read_inputs(self.settings, to_run=False)
-        return same_inputs(inputs, self.settings, self._stored())
+            inputs = read_inputs(self.settings, threads=threads_of(stored), to_run=False)
+        return same_inputs(inputs, self.settings, stored)
 
     def _stored(self) -> optuna.Study | None:
-        if self._opened is not None and not is_stored(self.name, self.storage, self.home):
-            return None
+        if self._opened is not None:
+            return stored_study(self.name, self.storage, self.home)
         return find_study(self.name, self.storage, self.home)
 
     def _store(self) -> ArtifactStore:

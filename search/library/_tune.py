@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import StudyError
+from edgesearch.files import expanded
 from edgesearch.objectives import Stage
 from edgesearch.search.engine import StageRunner, make_pool, run_stages, share_machine
 from edgesearch.search.library._inputs import Inputs, check_teacher, read_inputs
 from edgesearch.search.library._numbers import check_number, check_share
+from edgesearch.search.library._reading import stored_study
 from edgesearch.search.library._starts import check_starts, fetch_weights
 from edgesearch.search.library._stores import store_place, study_store
 from edgesearch.search.library._tune_file import check_place, read_text, tuned_text, write_text
@@ -76,8 +78,9 @@ class TunedRecipe:
 
     def write(self, output: str | Path, *, overwrite: bool = False) -> Path:
         """Write the copy of the study file with these settings; raises StudyError where it cannot be, or one is there."""
-        write_text(self.text, Path(output), overwrite=overwrite)
-        return Path(output)
+        place = expanded(output, "output", StudyError)
+        write_text(self.text, place, overwrite=overwrite)
+        return place
 
 
 def tune(
@@ -91,6 +94,7 @@ def tune(
     seconds: float | None = None,
     seed: int | None = None,
     store: str | Path | None = None,
+    storage: str | None = None,
     threads: int = 1,
     gpus_per_stage: float | None = None,
     distillation: str | None = None,
@@ -105,9 +109,10 @@ def tune(
     the file's own are then trained to the end with `confirm` further seeds. `output` is where the copy is to be written, which
     is only checked here: `TunedRecipe.write` writes it.
 
-    Every training is the stage that `optimize` would run, kept in `store`, else in the study's, else in the one of `home`; what
-    was tried is kept in tuning/ of `home`, and the same call goes on from it. Tune's own files, pickles among them, lie in a
-    temporary folder and are removed.
+    Every training is the stage that `optimize` would run, kept in `store`, else in the study's, else in the one that the study
+    was run with (`storage`: the URL of its database; None: in `home`), else in that of `home`; what was tried is kept in
+    tuning/ of `home`, and the same call goes on from it. Tune's own files, pickles among them, lie in a temporary folder and
+    are removed.
 
     Raises StudyError for a target that cannot be tuned and where Ray does not go on, and what `Study.open` raises.
     """
@@ -120,10 +125,10 @@ def tune(
     settings = StudyFile.load(study)
     text = read_text(str(study))
     if output is not None:
-        check_place(text, settings, Path(output))
+        check_place(text, settings, expanded(output, "output", StudyError))
     changes: dict[str, Any] = {"seed": seed, "store": store_place(store) if store else None}
     settings = settings.with_changes(**{name: value for name, value in changes.items() if value is not None})
-    inputs = read_inputs(settings, threads=threads, to_run=False)
+    inputs = read_inputs(settings, threads=threads)
     found = Target.find(target, inputs, distillation=distillation)
     check_teacher(inputs)
     check_starts(inputs)
@@ -132,7 +137,7 @@ def tune(
     fetch_weights(inputs.settings, note, [found.candidate])
     share = share_machine(threads, workers, gpus_per_stage)
     limits = Limits(samples, share.workers, seconds, share.gpus_per_job, share.gpus)
-    return _Tuning(found, inputs, Home(Path(home)), limits, confirm, text, note).run()
+    return _Tuning(found, inputs, Home(Path(home)), storage, limits, confirm, text, note).run()
 
 
 class _Tuning:
@@ -141,12 +146,13 @@ class _Tuning:
         target: Target,
         inputs: Inputs,
         home: Home,
+        storage: str | None,
         limits: Limits,
         confirm: int,
         text: str,
         note: Callable[[str], None],
     ) -> None:
-        self._target, self._inputs, self._home, self._limits = target, inputs, home, limits
+        self._target, self._inputs, self._home, self._storage, self._limits = target, inputs, home, storage, limits
         self._confirm, self._text, self._note = confirm, text, note
         self._failed: dict[str, str] = {}  # key of a stage -> why it has no result
 
@@ -154,7 +160,7 @@ class _Tuning:
         """Search, confirm, decide."""
         target, settings, home = self._target, self._inputs.settings, self._home
         home.prepare()
-        self._store = study_store(settings, home, warn=self._note)
+        self._store = study_store(settings, home, stored=stored_study(settings.name, self._storage, home), warn=self._note)
         own = target.stage(target.own)
         identity = digest({"own": own.key, "space": {name: repr(each) for name, each in target.space.items()}})
         name = f"{settings.name}-{target.kind}-{identity[:12]}"

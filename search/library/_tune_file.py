@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesearch.errors import EdgesearchError, StudyError
-from edgesearch.files import write_atomically
+from edgesearch.files import expanded, write_atomically
 from edgesearch.objectives.data import has_strength
 from edgesearch.plugins import is_import_path
 from edgesearch.search.library._tune_space import Target
@@ -23,7 +23,7 @@ _SUFFIX = "_tuned"
 def read_text(study: str) -> str:
     """The text of a study that `StudyFile.load` reads."""
     if Path(study).suffix == ".toml":
-        return Path(study).read_bytes().decode("utf-8-sig")
+        return expanded(study, "study file", StudyError).read_bytes().decode("utf-8-sig")
     return (resources.files("edgesearch.studies") / f"{study}.toml").read_bytes().decode("utf-8")
 
 

@@ -117,7 +117,9 @@ def _plan(target: Target, journal: Journal, limits: Limits, seed: int) -> Any:
     from ray.tune.search.optuna import OptunaSearch
 
     points = [target.start, *(dict(tried.drawn) for tried in journal.tried if tried.drawn != target.start)]
-    sampler = TPESampler(seed=seed, n_startup_trials=max(5, limits.samples // 4), multivariate=True)
+    # A search that goes on draws what was not drawn before; numpy takes seeds of 32 bits.
+    own_seed = (seed + len(journal.tried)) % 2**32
+    sampler = TPESampler(seed=own_seed, n_startup_trials=max(5, limits.samples // 4), multivariate=True)
     steps = rungs(target.recipe.epochs)
     return tune.TuneConfig(
         search_alg=OptunaSearch(

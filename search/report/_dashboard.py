@@ -60,7 +60,7 @@ def serve_dashboard(storage_url: str, study_name: str, *, host: str = "127.0.0.1
 def open_dashboard(storage_url: str, study_name: str, *, host: str = "127.0.0.1", port: int = 8080) -> WSGIServer:
     """The server, listening but not serving yet; port 0 takes a free one. Raises StudyError as `serve_dashboard`."""
     _refuse_other_hosts(host)
-    storage = ReadOnlyStudy(open_read_only(storage_url), study_name, study_note)
+    storage = ReadOnlyStudy(open_read_only(storage_url, stays_open=True), study_name, study_note)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it imports experimental and deprecated parts of Optuna
         from optuna_dashboard._app import create_app

@@ -41,6 +41,7 @@ from ._record import Record as Record
 from ._record import StudyView as StudyView
 from ._record import family_of as family_of
 from ._record import read_study as read_study
+from ._settings import has_settings as has_settings
 from ._settings import last_use as last_use
 from ._settings import refuse_changes as refuse_changes
 from ._settings import store_places as store_places

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from importlib import resources
@@ -283,7 +282,7 @@ def parse_tables(tables: Mapping[str, Any], *, where: str, folder: Path) -> Stud
     """See `StudyFile.parse`."""
     if not isinstance(tables, Mapping):
         raise SpaceError(f"{where} is of type {type(tables).__name__}, expected the tables of a study file as a mapping")
-    anchored = copy.deepcopy(dict(tables))
+    anchored = {name: _as_tables(value) for name, value in tables.items()}
     _anchor_paths(anchored, where, folder)
     study = _validate(anchored, where=where, folder=folder)
     named = {f"candidates.{number}": each for number, each in enumerate(study.candidates)}
@@ -294,6 +293,15 @@ def parse_tables(tables: Mapping[str, Any], *, where: str, folder: Path) -> Stud
     ):
         raise SpaceError(f"{where}: {unread}")
     return study
+
+
+def _as_tables(value: Any) -> Any:
+    """Copies of tables and lists, and settings that were made in Python as the tables they would be written as."""
+    if isinstance(value, Settings):
+        return {name: _as_tables(getattr(value, name)) for name in value.model_fields_set}
+    if isinstance(value, Mapping):
+        return {name: _as_tables(each) for name, each in value.items()}
+    return [_as_tables(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _validate(tables: Mapping[str, Any], *, where: str, folder: Path) -> StudyFile:
@@ -307,6 +315,7 @@ def _validate(tables: Mapping[str, Any], *, where: str, folder: Path) -> StudyFi
 def _anchor_paths(tables: dict[str, Any], where: str, folder: Path) -> None:
     def anchor(table: Any, key: str) -> None:
         value = table.get(key) if isinstance(table, dict) else None
+        value = str(value) if isinstance(value, Path) else value
         if isinstance(value, str) and value and not (key == "weights" and value == "imagenet"):
             table[key] = str(folder / expanded(value, f"{where}: {key}", SpaceError))
             if not is_utf8(table[key]):  # it is stored

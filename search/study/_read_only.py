@@ -34,8 +34,9 @@ _NOTE_AGE = 10.0
 _WAL_MODE = b"\2\2"
 
 
-def open_read_only(url: str) -> BaseStorage:
-    """The storage at a SQLAlchemy URL, for reading; what was read of finished trials is kept.
+def open_read_only(url: str, *, stays_open: bool = False) -> BaseStorage:
+    """The storage at a SQLAlchemy URL, for reading; what was read of finished trials is kept, and no connection unless it
+    `stays_open`.
 
     SQLite files are opened with mode=ro: SQLite itself refuses every write; also where the folder cannot be written and no run
     left a log of changes there. PostgreSQL sessions are made read-only. For other
@@ -45,7 +46,7 @@ def open_read_only(url: str) -> BaseStorage:
     parsed = parse_url(url)
     shown = shown_url(url)
     try:
-        storage = Database(*_read_only_engine(url, parsed), skip_table_creation=True)
+        storage = Database(*_read_only_engine(url, parsed, stays_open=stays_open), skip_table_creation=True)
     except ImportError as error:
         hint = driver_hint(url)
         raise StudyError(f"--storage {shown} needs a driver that is not installed; {hint}") from error
@@ -75,7 +76,7 @@ def holds_studies(url: str) -> bool:
         return True
 
 
-def _read_only_engine(url: str, parsed: URL) -> tuple[str, dict[str, Any]]:
+def _read_only_engine(url: str, parsed: URL, *, stays_open: bool = False) -> tuple[str, dict[str, Any]]:
     if parsed.get_backend_name() == "sqlite":
         path = Path(parsed.database or "")
         if not path.is_file():
@@ -86,12 +87,13 @@ def _read_only_engine(url: str, parsed: URL) -> tuple[str, dict[str, Any]]:
             return sqlite3.connect(f"file:{quote(str(path.resolve()))}?{mode}", uri=True, check_same_thread=False)
 
         # Who may write there can begin to: a file that was at rest for one connection need not be for the next.
-        pool = QueuePool if os.access(path.resolve().parent, os.W_OK) else NullPool
+        pool = QueuePool if stays_open and os.access(path.resolve().parent, os.W_OK) else NullPool
         return "sqlite:///read-only", {"creator": connect, "poolclass": pool}
+    options: dict[str, Any] = {} if stays_open else {"poolclass": NullPool}
     if parsed.get_backend_name() == "postgresql":
         given = " ".join(_as_list(parsed.query.get("options", ())))
-        return url, {"connect_args": {"options": f"{given} -c default_transaction_read_only=on".lstrip()}}
-    return url, {}
+        options["connect_args"] = {"options": f"{given} -c default_transaction_read_only=on".lstrip()}
+    return url, options
 
 
 def _as_list(value: str | tuple[str, ...]) -> list[str]:

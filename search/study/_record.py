@@ -242,7 +242,7 @@ def read_study(study: optuna.Study) -> StudyView:
     objectives = _read_objectives(study, settings)
     constraints = without_infinite(settings.get("constraints") or {})
     return StudyView(
-        name=str(settings.get("name") or study.study_name),
+        name=study.study_name,
         objectives=objectives,
         constraints={name: float(limit) for name, limit in constraints.items() if limit is not None},
         records=tuple(_read_trial(trial, objectives) for trial in study.get_trials(deepcopy=False)),

@@ -54,6 +54,7 @@ def stored_settings(study: optuna.Study) -> StudyFile:
             f"the settings of study {study.study_name!r} were stored by edgesearch {version}, and edgesearch "
             f"{metadata.version('edgesearch')} cannot read them ({explain(error)}); use the version that stored them"
         ) from error
+    settings = settings.model_copy(update={"name": study.study_name})  # a copy that Optuna made of a study has another
     return settings.in_folder(Path(attributes.get(_FOLDER, ".")))
 
 

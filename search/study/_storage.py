@@ -9,13 +9,14 @@ from optuna.storages import RDBStorage
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
-from edgesearch.errors import StudyError
+from edgesearch.errors import SpaceError, StudyError
 from edgesearch.search.study._creation import create_once
 from edgesearch.search.study._database import Database
 from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, driver_hint, parse_url, shown_url
 from edgesearch.search.study._file import StudyFile
 from edgesearch.search.study._quiet import quiet_optuna
 from edgesearch.search.study._settings import has_settings, refuse_changes, store_settings
+from edgesearch.spaces import parse_candidate
 
 #: Seconds for which one writer of a SQLite file waits for another.
 _SQLITE_WAITS = 60
@@ -82,6 +83,7 @@ def _create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
         study = open_study(storage, settings.name)
         if has_settings(study):
             refuse_changes(study, settings)
+            _refuse_other_trials(study)
             return study
     else:
         with quiet_optuna():
@@ -91,3 +93,18 @@ def _create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
         study.set_metric_names(list(settings.objectives))
     store_settings(study, settings)
     return study
+
+
+def _refuse_other_trials(study: optuna.Study) -> None:
+    """Raise StudyError where a trial has no candidate, as one that Optuna's own interface made, or one that this version does
+    not know.
+    """
+    for trial in study.get_trials(deepcopy=False):
+        where = f"trial {trial.number} of study {study.study_name!r}"
+        again = "give the study another --name: what is in the store is not made again"
+        if "candidate" not in trial.user_attrs:
+            raise StudyError(f"{where} has no candidate, so that edgesearch has not made it; {again}")
+        try:
+            parse_candidate(trial.user_attrs["candidate"], where)
+        except SpaceError as error:
+            raise StudyError(f"{error}; {again}") from error

@@ -33,7 +33,7 @@ from edgesearch.testing._table import Epoch, Recorded, Table, candidates_of, wha
 _CHOSEN = "pruned "
 
 
-def record_study(study: StudyFile, folder: Path, *, note: Callable[[str], object] = print) -> Table:
+def record_study(study: StudyFile, folder: str | Path, *, note: Callable[[str], object] = print) -> Table:
     """Make every stage of every candidate of the study's space; what is in `folder` is not made again.
 
     Stages that fail are recorded with the reason. Raises StudyError for a study without a space, or with one that has no end,
@@ -42,7 +42,7 @@ def record_study(study: StudyFile, folder: Path, *, note: Callable[[str], object
     """
     if study.space is None:
         raise StudyError(f"study {study.name!r} has no [space] whose candidates could be recorded; add one")
-    recorder = _Recorder(study, folder)
+    recorder = _Recorder(study, Path(folder))
     candidates = recorder.candidates()
     for number, candidate in enumerate(candidates):
         recorder.make(candidate)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgesearch.objectives.pruning import re_estimate_batch_norm
 from edgesearch.spaces import Student, build
-from edgesearch.spaces._chain import Chain, PooledNorm
+from edgesearch.spaces._chain import Chain, PooledNorm, make_positive
 
 _LAYERS = {
     "conv": lambda: nn.Conv2d(4, 4, 3, padding=1),
@@ -99,6 +99,20 @@ def test_factors_of_a_pooled_norm_stay_positive_in_training() -> None:
         assert chain[1].weight.min() == 0
         if handle is not None:
             handle.remove()
+
+
+def test_kernels_are_turned_round_where_a_factor_is_negative() -> None:
+    chain, _ = pooled_norm(relu=True, seed=4)
+    images = torch.randn(5, 4, 8, 8)
+    with torch.no_grad():
+        nn.init.normal_(chain[1].weight)
+        chain[1].running_mean.normal_()
+        network = nn.Sequential(chain, nn.Flatten()).eval()
+        before = network(images)
+        assert chain[1].weight.min() < 0
+        make_positive(network)
+        assert chain[1].weight.min() > 0
+        assert torch.equal(network(images), before)
 
 
 def test_statistics_that_are_measured_anew_are_those_of_the_pool() -> None:

@@ -78,10 +78,11 @@ def _place(plan: Plan) -> Stage | None:
     timed = pruning.target == "fps"
     if timed and not conditions.timed:
         raise SpaceError("pruning.target = 'fps' needs a board whose times are computed; use 'macs', or a simulated board")
+    draws = pruning.removes and (pruning.backend == "edgesearch" or pruning.method == "one_step")
     settings = PrunedSettings(
         pruning=pruning,
         recipe=plan.recipe(plan.pipeline.finetune),
-        search=plan.pipeline.prune,
+        search=plan.pipeline.prune if draws else PruneSearch(score_images=plan.pipeline.prune.score_images),
         distillation=plan.distillation,
         board=dict(conditions.timed) if timed else {},
         import_path=conditions.board_import_path if timed else "",

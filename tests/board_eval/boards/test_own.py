@@ -49,6 +49,18 @@ class Frozen(Bench):
     def measure(self, network, images=None, labels=None):
         return Measurement(latency_s=0.0, throughput_fps=1000.0)
 
+class Unsure(Bench):
+    def measure(self, network, images=None, labels=None):
+        return Measurement(latency_s=0.1, throughput_fps=10.0, fps_error=1.0)
+
+class Unknown(Bench):
+    def measure(self, network, images=None, labels=None):
+        return Measurement(latency_s=0.1, throughput_fps=10.0, latency_error=float("nan"))
+
+class Powerful(Bench):
+    def measure(self, network, images=None, labels=None):
+        return Measurement(latency_s=0.1, throughput_fps=10.0, power_w=float("inf"))
+
 class Runs(Bench):
     def run(self, xmodel, images, labels=None):
         raise ValueError("no cable")
@@ -95,6 +107,9 @@ def test_what_no_board_says_of_itself_is_refused_when_it_is_found(folder: Path, 
         ("Raises", "board 'boards_that_fail:Raises' failed: ValueError: no cable"),
         ("Nothing", "board 'boards_that_fail:Nothing' measured a dict; expected an edgesearch.board_eval.Measurement"),
         ("Frozen", "board 'boards_that_fail:Frozen' measured latency_s = 0.0; expected a number above 0"),
+        ("Unsure", "board 'boards_that_fail:Unsure' measured fps_error = 1.0; expected a share below 1, or None"),
+        ("Unknown", "board 'boards_that_fail:Unknown' measured latency_error = nan; expected a share below 1, or None"),
+        ("Powerful", "board 'boards_that_fail:Powerful' measured power_w = inf; expected a number from 0, or None"),
     ],
 )
 def test_a_measurement_that_fails_or_is_none_is_told_with_the_boards_import_path(folder: Path, name: str, words: str) -> None:

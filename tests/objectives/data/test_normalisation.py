@@ -68,6 +68,7 @@ def test_measured_as_numpy_measures(count: int, channels: int, seed: int) -> Non
         ("imagnet", 'expected "imagenet", "data" or'),
         ({"mean": [0.5]}, "is no normalisation"),
         ({"mean": [0.5], "std": ["a"]}, "is no normalisation"),
+        ({"mean": [10**400], "std": [0.5]}, "is no normalisation"),
         ({"mean": [0.5], "std": [0.5], "scale": 1}, "is no normalisation"),
         ({"mean": [0.5, 0.5], "std": [0.5]}, "2 values of `mean` and 1 of `std`"),
         ({"mean": [], "std": []}, "0 values"),

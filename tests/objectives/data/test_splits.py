@@ -181,3 +181,10 @@ def test_every_prefix_of_a_split_is_a_fair_sample_of_uneven_classes(
         counts = np.bincount(split.labels, minlength=class_count)
         assert np.abs(counts - expected * len(split)).max() < 3
     assert sum(map(len, (data.train, data.validation, data.calibration, data.test))) == len(labels)
+
+
+def test_so_many_validation_images_leave_some_for_calibration() -> None:
+    data = load_data(DataSettings(name="digits", validation_images=1300))
+    assert (len(data.validation), len(data.calibration), len(data.train)) == (1300, 13, 125)
+    with pytest.raises(DataError, match="143 calibration images: only 138 are left"):
+        load_data(DataSettings(name="digits", validation_images=1300, calibration_images=143))

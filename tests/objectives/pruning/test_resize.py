@@ -93,3 +93,26 @@ def test_tensors_that_do_not_fit_are_named(key: str, value: Tensor | None, compl
         saved[key] = value
     with pytest.raises(SpaceError, match=complaint):
         resize_to(network(), saved)
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+def test_layers_that_share_a_weight_go_on_to_where_the_saved_ones_are_equal() -> None:
+    saved = {name: tensor.clone() for name, tensor in Tied().state_dict().items()}
+    again = resize_to(Tied(), saved)
+    assert again.first.weight is again.second.weight
+    assert torch.equal(again.second.weight, saved["second.weight"])
+    saved["second.weight"] += 1
+    apart = resize_to(Tied(), saved)
+    assert torch.equal(apart.first.weight, saved["first.weight"])
+    assert torch.equal(apart.second.weight, saved["second.weight"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -160,3 +161,20 @@ def test_that_a_network_takes_smaller_images_is_told_by_another_estimator() -> N
     assert plain.knows(candidate)
     with patch("edgesearch.objectives.stages._estimate.build", side_effect=AssertionError):
         assert told.estimate(candidate) == plain.estimate(candidate)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"pruning": Pruning(method="one_step", ratio=0.3, backend="vai")}, "optimizer"),
+        ({"quantization": Quantization(method="qat", backend="nndct")}, "quantization-aware training"),
+    ],
+)
+def test_batch_norms_that_know_of_their_pools_are_not_given_to_packages_that_do_not(changes: dict[str, Any], what: str) -> None:
+    def estimate(network: str) -> dict[str, float]:
+        student = Student(architecture=network, input_size=16)
+        return Estimator(channels=3, classes=10, board=BOARD).estimate(Candidate(student=student, **changes))
+
+    with pytest.raises(SpaceError, match=f"Vitis AI's {what} does not know batch-norms that go by what a pool passes on"):
+        estimate("staged 16 c1x16pn c1x16")
+    assert estimate("staged 16 c1x16p c1x16")["fps"] > 0

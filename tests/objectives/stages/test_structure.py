@@ -59,6 +59,7 @@ def test_students_of_this_project_are_compared_whatever_they_are_called(estimato
     assert of("staged 16 c1x16 c1x16 c1x32/2") == of("staged 16 c2x16 c1x32/2")  # one stage told as two
     assert of("staged 16 c1x16 c1x32p") != of("staged 16 c1x16 c1x32/2")
     assert of("staged 16 c1x16 c1x32p") != of("staged 16 c1x16 c1x32pn")  # the same operations, trained otherwise
+    assert of("staged 16 c1x16p c1x16pn") != of("staged 16 c1x16pn c1x16p")
     file = {"weights": "a.npz", "weights_sha256": "1" * 64}
     assert of("cnn_tiny") != of("cnn_tiny", **file)
     # The tensors of a file have names, which two ways to make one network may give to other layers.

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+from _studies import make_study
 
 from edgesearch.search.commands import run
 from edgesearch.search.study._record import read_study
@@ -180,6 +181,12 @@ def test_results_are_kept_in_one_file(home: Path, tmp_path: Path) -> None:
     assert run["versions"]["edgesearch"]
     assert run["command"].startswith("edgesearch optimize tiny.toml --trials ")
     refused(called("results", "nonsense", "--home", home, "-o", tmp_path / "kept"), "nonsense")
+
+
+def test_a_study_without_a_complete_trial_has_no_results_and_replaces_none(tmp_path: Path) -> None:
+    make_study(0, storage=f"sqlite:///{tmp_path / 'studies.db'}", name="begun")
+    refused(called("results", "--home", tmp_path, "-o", tmp_path / "kept"), "begun", "no complete trial")
+    assert not (tmp_path / "kept").exists()
 
 
 @pytest.mark.slow

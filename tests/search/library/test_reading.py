@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import uuid
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 from _databases import running_postgresql
 
 from edgesearch.errors import StudyError
 from edgesearch.search import Study, StudyFile
 from edgesearch.search.library._reading import is_stored
-from edgesearch.search.study import Home, open_storage
+from edgesearch.search.study import Home, open_storage, quiet_optuna
 
 
 def test_a_database_without_any_study_has_not_this_one(database: str, tmp_path: Path) -> None:
@@ -48,6 +50,35 @@ def test_the_study_that_was_run_last_is_read_though_another_has_the_newest_trial
     assert Study.load(home=home).name == "second"
     Study.open(StudyFile.parse(tables | {"name": "first"}), home).optimize(workers=0)  # it has all its trials
     assert Study.load(home=home).name == "first"
+    with quiet_optuna():  # another program's, the newest of all
+        optuna.create_study(study_name="theirs", storage=f"sqlite:///{home / 'studies.db'}").enqueue_trial({"x": 1.0})
+    assert Study.load(home=home).name == "first"
     with sqlite3.connect(home / "studies.db") as database:
         database.execute("DELETE FROM study_user_attributes WHERE key = 'last_run'")  # as earlier versions had it
     assert Study.load(home=home).name == "second"
+
+
+def test_reading_again_and_again_leaves_no_connection_open(tmp_path: Path) -> None:
+    few = {"name": "digits", "train_images": 40, "validation_images": 40, "calibration_images": 20, "test_images": 20}
+    tables = {"data": few, "train": {"epochs": 1}, "candidates": [{"student": {"architecture": "mlp", "input_size": 8}}]}
+    Study.open(StudyFile.parse(tables | {"name": "read"}), tmp_path).optimize(workers=0)
+    loaded, process = Study.load("read", tmp_path), psutil.Process()
+    kept = [loaded.view()]
+    before = len([file for file in process.open_files() if "studies.db" in file.path])
+    gc.disable()  # nothing is left to be found
+    try:
+        kept += [loaded.view() for _ in range(20)]
+        after = len([file for file in process.open_files() if "studies.db" in file.path])
+    finally:
+        gc.enable()
+    assert after <= before
+
+
+def test_a_loaded_study_plans_with_the_threads_that_it_was_run_with(tmp_path: Path) -> None:
+    few = {"name": "digits", "train_images": 40, "validation_images": 40, "calibration_images": 20, "test_images": 20}
+    tables = {"data": few, "train": {"epochs": 1}, "candidates": [{"student": {"architecture": "mlp", "input_size": 8}}]}
+    Study.open(StudyFile.parse(tables | {"name": "two"}), tmp_path, threads=2).optimize(workers=0)
+    said: list[str] = []
+    loaded = Study.load("two", tmp_path)
+    loaded.evaluate(loaded.record(0).candidate, progress=said.append)
+    assert all("from the store" in line for line in said[1:])

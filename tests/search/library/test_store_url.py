@@ -62,10 +62,14 @@ def test_a_store_that_is_not_there_is_said_so_and_not_made(tiny_file: Path, tmp_
         with pytest.raises(StudyError, match=r"there is no store at .*disk.*not mounted"):
             read()
     assert "nothing new" not in describe_cost(study.inputs, study.home, 1)
+    for again in (Study.open(tiny_file, study.home.root), study):  # where it is not named, too
+        with pytest.raises(StudyError, match=r"there is no store at .*disk.*not mounted.*Make an empty folder there"):
+            again.optimize(2, workers=0)
     assert not (tmp_path / "disk").exists()
     shutil.move(tmp_path / "elsewhere", tmp_path / "disk")
     assert loaded.results()["command"] == f"edgesearch optimize {tiny_file.name} --trials 1"
     assert "nothing new" in describe_cost(study.inputs, study.home, 1)
+    Study.open(tiny_file, study.home.root, store=tmp_path / "another").optimize(1, workers=0)  # one that is asked for is made
 
 
 def test_a_candidate_is_evaluated_from_the_store_that_the_study_was_run_with(tiny_file: Path, tmp_path: Path) -> None:

@@ -3,10 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from edgesearch.errors import EdgesearchError, SpaceError, StudyError
+from edgesearch.objectives import DataSettings
 from edgesearch.search.study._file import Constraints, StudyFile, bundled_studies, load_study, parse_study
-from edgesearch.spaces import Student
+from edgesearch.spaces import Candidate, Student
 
 
 def parse(text: str, folder: Path = Path("/base")) -> object:
@@ -130,6 +133,20 @@ def test_relative_paths_start_at_the_study_file(tmp_path: Path) -> None:
     (tmp_path / "weights.npz").unlink()
     with pytest.raises(EdgesearchError, match=r"weights\.npz"):
         load_study(str(tmp_path / "study.toml"))
+
+
+def test_paths_of_settings_that_were_made_in_python_start_there_too(tmp_path: Path) -> None:
+    save_file({"0.weight": torch.zeros(1)}, tmp_path / "w.safetensors")
+    candidate = Candidate(student=Student(architecture="cnn_tiny", weights="w.safetensors"))
+    written = {"student": {"architecture": "cnn_tiny", "weights": "w.safetensors"}}
+    studies = [
+        StudyFile.parse({"name": "a", "data": data, "candidates": candidates}, folder=tmp_path)
+        for data in (DataSettings(name="npz", root=Path("mine.npz")), {"name": "npz", "root": "mine.npz"})
+        for candidates in ([candidate], (candidate,), (written,), [written])
+    ]
+    assert all(study == studies[0] for study in studies)
+    assert studies[0].data.root == tmp_path / "mine.npz"
+    assert studies[0].candidates[0].student.weights == str(tmp_path / "w.safetensors")
 
 
 def test_a_folder_called_imagenet_is_a_folder_and_weights_called_so_are_torchvisions(tmp_path: Path) -> None:

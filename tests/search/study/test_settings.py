@@ -26,7 +26,7 @@ TABLES = {"name": "a", "space": {"students": ["cnn_tiny"], "input_size": [8]}}
 @pytest.fixture
 def study() -> optuna.Study:
     with quiet_optuna():
-        return optuna.create_study()
+        return optuna.create_study(study_name="a", directions=["maximize", "maximize"])
 
 
 def test_what_is_stored_is_read_with_its_folder(study: optuna.Study, tmp_path: Path) -> None:
@@ -35,6 +35,17 @@ def test_what_is_stored_is_read_with_its_folder(study: optuna.Study, tmp_path: P
     assert stored_settings(study) == settings
     assert stored_settings(study).folder == tmp_path
     refuse_changes(study, settings)
+
+
+def test_a_copy_that_optuna_made_is_the_study_of_its_own_name(study: optuna.Study, tmp_path: Path) -> None:
+    store_settings(study, StudyFile.parse(TABLES))
+    storage = f"sqlite:///{tmp_path / 'copies.db'}"
+    with quiet_optuna():
+        optuna.copy_study(from_study_name="a", from_storage=study._storage, to_storage=storage, to_study_name="b")
+        copy = optuna.load_study(study_name="b", storage=storage)
+    assert stored_settings(copy) == StudyFile.parse(TABLES | {"name": "b"})
+    assert read_study(copy).name == "b"
+    refuse_changes(copy, StudyFile.parse(TABLES | {"name": "b"}))
 
 
 def test_a_setting_that_nobody_set_is_no_difference(study: optuna.Study) -> None:
@@ -228,7 +239,7 @@ def test_an_edit_of_ones_own_code_is_no_other_setting(study: optuna.Study, tmp_p
 
 
 def test_infinite_limits_of_earlier_versions_are_none_and_may_be_taken_out() -> None:
-    study = optuna.create_study(directions=["maximize", "maximize"])
+    study = optuna.create_study(study_name="a", directions=["maximize", "maximize"])
     settings = StudyFile.parse(TABLES | {"constraints": {"min_accuracy": 0.5}})
     store_settings(study, settings)
     content = settings.to_json()

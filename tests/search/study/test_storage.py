@@ -4,7 +4,7 @@ import errno
 import sys
 import tempfile
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -39,6 +39,23 @@ def test_a_changed_study_file_is_refused_with_the_difference(tmp_path: Path) -> 
     with pytest.raises(StudyError) as caught:
         create_or_resume(storage, changed)
     assert all(words in str(caught.value) for words in ("seed: was 0, is 7", "train.lr", "is 0.5", "--name"))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        (
+            {},
+            "trial 0 of study 'quickstart' has no candidate, so that edgesearch has not made it; give the study another --name",
+        ),
+        ({"candidate": {"student": {"architecture": "mlp", "petals": 5}}}, "trial 0 of study 'quickstart': .*petals.*--name"),
+    ],
+)
+def test_a_study_with_trials_of_somebody_else_is_refused(tmp_path: Path, attributes: dict[str, Any], words: str) -> None:
+    study = create_or_resume(open_storage(url(tmp_path)), settings())
+    study.enqueue_trial({}, user_attrs=attributes)
+    with pytest.raises(StudyError, match=words):
+        create_or_resume(open_storage(url(tmp_path)), settings())
 
 
 def test_more_trials_are_no_change(tmp_path: Path) -> None:
