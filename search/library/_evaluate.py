@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgesearch.errors import StudyError
+from edgesearch.errors import SpaceError, StudyError
 from edgesearch.objectives import Stage, teaching_figures
 from edgesearch.search.engine import StageRunner, make_pool, run_stages
 from edgesearch.search.library._findings import normalisation_findings
 from edgesearch.search.library._inputs import Inputs, check_code, check_teacher, check_vitis
 from edgesearch.search.library._starts import fetch_weights
 from edgesearch.search.library._stores import study_store
-from edgesearch.search.study import Home, is_worse_teacher, teacher_sentence
+from edgesearch.search.study import Home, is_worse_teacher, teacher_sentence, unread_choices, unread_students
 from edgesearch.spaces import Candidate
 
 if TYPE_CHECKING:
@@ -35,13 +35,15 @@ def evaluate_candidate(
     Stages that failed before, and would fail again, are tried again with `retry_failed`.
     Stages that the store has are not run again; it is the one that the `stored` study was run with, where the settings name
     none. Raises StudyError when a stage fails, with its reason and its log, and before anything is trained PluginError for code
-    that cannot be imported, SpaceError for starting weights of another network, and ToolchainMissing where it asks for packages
-    of Vitis AI's that are not there.
+    that cannot be imported, SpaceError for starting weights of another network and for settings that nothing reads, and
+    ToolchainMissing where it asks for packages of Vitis AI's that are not there.
     """
     if not isinstance(candidate, Candidate):
         raise StudyError(
             f"the candidate is of type {type(candidate).__name__}, expected a Candidate; Candidate(student=Student(...))"
         )
+    if unread := unread_students({"student": candidate.student}, None) or unread_choices({"": candidate}):
+        raise SpaceError(f"the candidate: {unread}")
     candidate = inputs.complete(candidate)
     estimate = inputs.estimator.estimate(candidate)
     measured = inputs.plan(candidate)

@@ -28,7 +28,7 @@ from edgesearch.search import Study, StudyFile
 from edgesearch.search.engine import StageEnd
 from edgesearch.search.library import _run
 from edgesearch.search.library._cost import _what_is_left
-from edgesearch.spaces import Candidate, Distillation, Space, Student
+from edgesearch.spaces import Candidate, Distillation, Pruning, Space, Student
 
 STORED = Path(__file__).parents[1] / "data"
 
@@ -292,6 +292,12 @@ def test_one_candidate_is_evaluated_without_becoming_a_trial(tiny: Study) -> Non
             tiny.evaluate(wrong)  # type: ignore[arg-type]
     with pytest.raises(StudyError, match=r"no \[teacher\]"):
         tiny.evaluate(candidate.model_copy(update={"distillation": Distillation(kind="logit")}))
+    for unread, said in (
+        ({"pruning": Pruning(ratio=0.5)}, "pruning.ratio is 0.5, and pruning.method is not there"),
+        ({"student": Student(architecture="cnn_tiny", stem="imagenet")}, "student.stem is 'imagenet', and cnn_tiny has no"),
+    ):
+        with pytest.raises(SpaceError, match=f"the candidate: {said}"):
+            tiny.evaluate(candidate.model_copy(update=unread))
 
 
 def test_a_candidate_whose_stage_is_known_to_fail_is_evaluated_again_when_asked(tiny: Study) -> None:
