@@ -18,6 +18,7 @@ from .boards import find_board as find_board
 from .boards import find_pool as find_pool
 from .boards import is_physical as is_physical
 from .boards import preflight as preflight
+from .compiler import CODE_VERSION as CODE_VERSION
 from .compiler import Compiled as Compiled
 from .compiler import Feature as Feature
 from .compiler import Options as Options
@@ -54,6 +55,7 @@ from .remote import Boards as Boards
 from .remote import BoardSettings as BoardSettings
 from .remote import RunReport as RunReport
 from .remote import load_boards as load_boards
+from .targets import DEFAULT_BOARD as DEFAULT_BOARD
 from .targets import DEFAULT_TARGET as DEFAULT_TARGET
 from .targets import MODELLED as MODELLED
 from .targets import TARGETS as TARGETS
@@ -66,7 +68,9 @@ from .targets import Target as Target
 from .targets import Violation as Violation
 from .targets import dpu_of_fingerprint as dpu_of_fingerprint
 from .targets import find_target as find_target
+from .targets import is_profile_path as is_profile_path
 from .targets import load_profile as load_profile
+from .timing import TIMING_VERSION as TIMING_VERSION
 from .timing import Calibration as Calibration
 from .timing import LayerReport as LayerReport
 from .timing import MeasuredCode as MeasuredCode

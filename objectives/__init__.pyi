@@ -7,13 +7,14 @@ from .data import prepare as prepare
 from .quantization import QatRecipe as QatRecipe
 from .quantization import quantize as quantize
 from .stages import RUNG_FACTOR as RUNG_FACTOR
+from .stages import STAGE_KINDS as STAGE_KINDS
 from .stages import Artifact as Artifact
 from .stages import ArtifactStore as ArtifactStore
 from .stages import Conditions as Conditions
 from .stages import Counts as Counts
 from .stages import Estimator as Estimator
 from .stages import Facts as Facts
-from .stages import Limits as Limits
+from .stages import NetworkLimits as NetworkLimits
 from .stages import Pipeline as Pipeline
 from .stages import PruneSearch as PruneSearch
 from .stages import Stage as Stage
@@ -28,6 +29,7 @@ from .stages import check_start as check_start
 from .stages import compiled_content as compiled_content
 from .stages import golden_images as golden_images
 from .stages import is_folder as is_folder
+from .stages import is_shared as is_shared
 from .stages import likely_normalisation_warning as likely_normalisation_warning
 from .stages import load_graph as load_graph
 from .stages import needs_board as needs_board

@@ -27,6 +27,7 @@ from ._imagenet import fetch_imagenet as fetch_imagenet
 from ._imagenet import has_imagenet_weights as has_imagenet_weights
 from ._imagenet import seems_of_imagenet as seems_of_imagenet
 from ._presets import PRESETS as PRESETS
+from ._pruning import HIGHEST_RATIO as HIGHEST_RATIO
 from ._pruning import SPARSE_METHODS as SPARSE_METHODS
 from ._pruning import Pruning as Pruning
 from ._space import Space as Space

@@ -13,7 +13,7 @@ from edgesearch.board_eval.boards._speed import Compiler, check_compiler
 from edgesearch.board_eval.boards._ssh import SshBoard
 from edgesearch.board_eval.compiler import Feature
 from edgesearch.board_eval.remote import load_boards
-from edgesearch.board_eval.targets import load_profile, profile_names
+from edgesearch.board_eval.targets import is_profile_path, load_profile, profile_names
 from edgesearch.errors import EdgesearchError, PluginError
 from edgesearch.plugins import Registry, calling, is_import_path
 
@@ -55,7 +55,7 @@ def find_board(
 
 
 def _found(name: str, folder: Path | None, expected_sha256: str) -> Board:
-    if name.endswith(".json"):
+    if is_profile_path(name):
         beside = None if folder is None else folder / name
         return _simulated(beside if beside is not None and beside.is_file() else name, folder)
     if not is_import_path(name) and name not in BOARDS:

@@ -1,3 +1,4 @@
+from ._compile import CODE_VERSION as CODE_VERSION
 from ._compile import Compiled as Compiled
 from ._compile import Options as Options
 from ._compile import compile_graph as compile_graph

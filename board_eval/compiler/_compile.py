@@ -17,12 +17,15 @@ from edgesearch.board_eval.compiler._search import Scheduled, best_schedule
 from edgesearch.board_eval.compiler._step import Step, Stream, Timed
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.isa import End, Instruction, encode
-from edgesearch.board_eval.targets import BoardProfile, Target, TimingConstants, load_profile
+from edgesearch.board_eval.targets import DEFAULT_BOARD, BoardProfile, Target, TimingConstants, load_profile
 from edgesearch.board_eval.timing import LayeredCode, Timing, check_fits, input_pixels, kind_of_network, time_code
 from edgesearch.errors import CompileError
 
-__all__ = ["Compiled", "Options", "compile_graph"]
+__all__ = ["CODE_VERSION", "Compiled", "Options", "compile_graph"]
 
+#: Raised by one whenever other code is written. 1: maps that a strided 1 x 1 convolution reads beside others were saved and
+#: loaded; x + conv(x) could be wrong code.
+CODE_VERSION = 2
 #: Tokens that may wait between two engines. How many a counter holds is not known; a file with 74 has run on a ZCU104.
 MOST_TOKENS = 64
 
@@ -86,7 +89,7 @@ def compile_graph(
     the layer that cannot be placed or encoded.
     """
     options = options or Options()
-    constants = constants or load_profile("zcu104").constants
+    constants = constants or load_profile(DEFAULT_BOARD).constants
     check_fits(graph, target)
     check_features(graph, options.allow)
     check_padding(graph)

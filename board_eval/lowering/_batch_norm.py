@@ -21,10 +21,9 @@ def batch_norm_factors(module: nn.BatchNorm2d | nn.BatchNorm1d) -> tuple[Array, 
     assert module.running_var is not None
     mean, variance = array(module.running_mean), array(module.running_var)
     scale: Array = np.float32(1) / np.sqrt(variance + np.float32(module.eps))
-    if not module.affine:
-        return scale, -mean * scale
-    scale = array(parameter_of(module, "weight")) / np.sqrt(variance + np.float32(module.eps))
-    return scale, array(parameter_of(module, "bias")) - mean * scale
+    if module.weight is not None:
+        scale = array(parameter_of(module, "weight")) / np.sqrt(variance + np.float32(module.eps))
+    return scale, -mean * scale if module.bias is None else array(parameter_of(module, "bias")) - mean * scale
 
 
 def fold_batch_norm(node: Conv | Depthwise | Linear, scale: Array, shift: Array) -> Node:

@@ -101,7 +101,11 @@ class Layers(Windows):
         source = self.value(at.args[0])
         node = self.nodes[source]
         if module.running_mean is None or module.running_var is None:
-            raise Unsupported("batch-norm without running statistics")
+            raise Unsupported("batch-norm without running statistics; give it track_running_stats=True")
+        of_images = isinstance(module, nn.BatchNorm2d)
+        if of_images != (len(node.shape) == 3):
+            other = "BatchNorm1d" if of_images else "BatchNorm2d"
+            raise Unsupported(f"reads {'a vector' if of_images else 'an image'}, which torch refuses; use {other}")
         if module.num_features != node.shape[-1]:
             raise Unsupported(f"expects {module.num_features} channels, is given {node.shape[-1]}")
         scale, shift = batch_norm_factors(module)

@@ -91,7 +91,8 @@ def _squeeze(low: Layers, at: fx.Node) -> None:
 def _index(low: Layers, at: fx.Node) -> None:
     if not low.index(at, at.args[1]):
         low.value(at.args[0])  # raises what can be done instead of half an image
-        raise Unsupported(PART)
+        key = at.args[1] if isinstance(at.args[1], tuple) else (at.args[1],)
+        raise Unsupported("it adds a dimension; keep it where it goes, as by mean(..., keepdim=True)" if None in key else PART)
 
 
 def _concat(low: Layers, at: fx.Node) -> None:

@@ -114,6 +114,14 @@ def _on_arm(what: str, instead: str) -> _Reason:
     return lambda call: f"{what} runs on the ARM, not on the DPU ({MODELLED}); {instead}"
 
 
+#: What layers call with their weights.
+LAYER_FUNCTIONS = (F.conv2d, torch.conv2d, F.linear, F.batch_norm, torch.batch_norm)
+
+
+def _layer_by_function(call: _Call) -> str:
+    return "a layer whose weights are given to a function; call the module that has them, as self.layer(x)"
+
+
 def _pixel_shuffle(call: _Call) -> str:
     return "AMD's compiler takes a pixel shuffle and makes wrong numbers of it; do it on the host, behind the DPU"
 
@@ -146,7 +154,8 @@ def _padding(call: _Call) -> str:
     sides = call.setting("padding" if call.module is not None else "pad", 1, ())
     if isinstance(sides, list | tuple) and any(sides[4:]):
         return _on_arm("padding of channels", "make as many channels in the layer in front")(call)
-    return f"{_lacks('zero padding, as part of the convolution or pool behind it')}; give that layer the padding"
+    what = _lacks("zero padding, as part of the convolution or pool behind it")
+    return f"{what}; give that layer the padding, the same on opposite sides"
 
 
 def _maximum(call: _Call) -> str:
@@ -258,6 +267,7 @@ _MODULES: Mapping[type[nn.Module], _Reason] = {
 }
 
 _FUNCTIONS: Mapping[Any, _Reason] = {
+    **dict.fromkeys(LAYER_FUNCTIONS, _layer_by_function),
     F.hardswish: _HARD_SWISH,
     F.hardsigmoid: _HARD_SIGMOID,
     F.prelu: _PRELU,

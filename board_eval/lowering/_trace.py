@@ -21,7 +21,7 @@ from edgesearch.board_eval.lowering._batch_norm import fold_batch_norm
 from edgesearch.board_eval.lowering._hooks import changes_values, differ
 from edgesearch.board_eval.lowering._layers import Layers
 from edgesearch.board_eval.lowering._operations import BY_NAME, FUNCTIONS, MODULES
-from edgesearch.board_eval.lowering._reasons import output_reason, reason_for
+from edgesearch.board_eval.lowering._reasons import LAYER_FUNCTIONS, output_reason, reason_for
 from edgesearch.board_eval.lowering._sizes import Sizes
 from edgesearch.board_eval.lowering._tracer import Untraceable, is_layer, traced
 from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
@@ -225,7 +225,7 @@ class _Lowering(Layers):
             if not isinstance(node.args[0], fx.Node):
                 raise Unsupported(output_reason(node.args[0]))
             self.output = self.in_torch_order(self.value(node.args[0]))
-        elif node.op == "get_attr":
+        elif node.op == "get_attr" and any(user.target not in LAYER_FUNCTIONS for user in node.users):
             raise Unsupported("a constant or parameter used outside a layer; make it the weight or bias of one")
 
     def _reason(self, node: fx.Node, module: nn.Module | None) -> str:

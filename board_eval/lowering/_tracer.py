@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx, nn
 from torch.nn.utils.parametrize import is_parametrized
@@ -129,6 +130,9 @@ class NetworkTracer(fx.Tracer):
         made = super().create_proxy(kind, target, args, kwargs, *others, **named)
         name = target if isinstance(target, str) else getattr(target, "__name__", "")
         return self.plain(made) if name in READING and kind in ("call_method", "call_function") else made
+
+    def create_arg(self, a: Any) -> Any:
+        return super().create_arg(a.item() if isinstance(a, np.generic) else a)
 
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None

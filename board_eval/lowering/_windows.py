@@ -25,6 +25,10 @@ class Windows(Values):
         height, width, channels = self.image(source)
         size, step = pair(kernel), pair(kernel if stride is None or stride == [] else stride)
         vertical, horizontal = pair(padding)
+        if 2 * vertical > size[0] or 2 * horizontal > size[1]:
+            raise Unsupported(f"padding of {vertical} and {horizontal}, which torch refuses; at most half of its kernel {size}")
+        sides = [(height, vertical, size[0], step[0]), (width, horizontal, size[1], step[1])]
+        ceil = ceil and not _is_floor(sides)
         out_h = _pool_output(height, vertical, size[0], step[0], ceil=ceil, average=kind == "avg")
         out_w = _pool_output(width, horizontal, size[1], step[1], ceil=ceil, average=kind == "avg")
         node = Pool(
@@ -52,7 +56,10 @@ class Windows(Values):
         if min(out_h, out_w) < 1:
             raise Unsupported(f"adaptive pooling to {out_h} x {out_w}, expected sizes of at least 1")
         if height % out_h or width % out_w:
-            raise Unsupported(f"adaptive pooling of {height} x {width} to {out_h} x {out_w}: the sizes do not divide")
+            raise Unsupported(
+                f"adaptive pooling of {height} x {width} to {out_h} x {out_w}: the sizes do not divide; take ones that do, or "
+                "a pool with a kernel and a stride"
+            )
         if (out_h, out_w) == (height, width):
             self.values[at] = source  # a copy, which an in-place operation changes alone
             return
@@ -91,7 +98,9 @@ class Windows(Values):
         lengths = {1: shape[-1], **dict(zip((2, 3), shape[:-1], strict=False))}
         axes = [] if dims is None else axes_of(dims, _axes(half) if half else (0, *lengths))
         if dims is None or 0 in axes or any(axis == 1 and lengths[axis] == 1 for axis in axes):
-            raise Unsupported("a squeeze of the batch or of the channels; squeeze height and width: flatten(1)")
+            raise Unsupported(
+                "a squeeze of the batch or of the channels; squeeze height and width: flatten(1); return logits (N, classes)"
+            )
         gone = {axis for axis in axes if lengths[axis] == 1} | ({half.axis} if half else set())
         if gone == {2, 3}:
             self._flatten(at, source)
@@ -191,13 +200,32 @@ def padding_of(value: Any, kernel: tuple[int, int], dilation: tuple[int, int]) -
     return (horizontal, horizontal, vertical, vertical)
 
 
+def _is_floor(sides: Sequence[tuple[int, int, int, int]]) -> bool:
+    """Whether a pool with ceil_mode gives what one without does, since torch drops a last window that the DPU would keep.
+
+    Of each side: length, padding, kernel, stride.
+    """
+    drops = False
+    for length, padding, kernel, stride in sides:
+        whole, cut = (window_output(length, 2 * padding, kernel, stride, ceil=ceil) for ceil in (False, True))
+        is_dropped = (cut - 1) * stride >= length + padding
+        drops |= is_dropped
+        if cut - is_dropped != whole:
+            return False
+    return drops
+
+
 def _pool_output(length: int, padding: int, kernel: int, stride: int, *, ceil: bool, average: bool) -> int:
     """Output length of a pool in one direction; raises Unsupported where torch and the DPU would differ."""
     n = window_output(length, 2 * padding, kernel, stride, ceil=ceil)
     if n < 1 or (length + 2 * padding < kernel and not ceil):
         raise Unsupported(f"a kernel of {kernel} on an input of {length}")
     if ceil and (n - 1) * stride >= length + padding:
-        raise Unsupported("ceil_mode with a last window outside the image, which torch drops and the DPU keeps")
+        raise Unsupported(
+            "ceil_mode with a last window outside the image, which torch drops and the DPU keeps; use ceil_mode=False"
+        )
     if ceil and average and (n - 1) * stride + kernel > length + 2 * padding:
-        raise Unsupported("average pooling with ceil_mode whose last window is cut; torch divides by the smaller window")
+        raise Unsupported(
+            "average pooling with ceil_mode whose last window is cut; torch divides by the smaller window; use ceil_mode=False"
+        )
     return n

@@ -13,7 +13,7 @@ from edgesearch.board_eval.machine._alu import DEPTHWISE, bias_words, depthwise_
 from edgesearch.board_eval.machine._banks import Banks, Words, spread
 from edgesearch.board_eval.machine._convolution import weight_words
 from edgesearch.board_eval.machine._elementwise import operand_words, result_words
-from edgesearch.board_eval.machine._limits import Limits
+from edgesearch.board_eval.machine._limits import InstructionLimits
 from edgesearch.board_eval.machine._steps import Step, steps
 from edgesearch.board_eval.machine._transfers import BROADCAST, load_mask
 from edgesearch.board_eval.machine._windows import Rows, Window
@@ -51,7 +51,7 @@ def accesses(program: Iterable[Instruction], target: Target) -> Iterator[Access]
     Raises InstructionError for what the DPU does not have; registers are taken to be large enough.
     """
     banks = Banks.of(target)
-    limits = Limits(target, dict.fromkeys(range(8), 1 << 31))
+    limits = InstructionLimits(target, dict.fromkeys(range(8), 1 << 31))
     for step in steps(program):
         for broken in limits.broken_by(step):
             raise InstructionError(f"instruction {step.position} ({step.instruction.MNEMONIC}) {broken}")

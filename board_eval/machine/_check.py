@@ -9,7 +9,7 @@ from edgesearch.board_eval.machine._accesses import find_access
 from edgesearch.board_eval.machine._banks import Banks
 from edgesearch.board_eval.machine._faults import Fault, FaultKind
 from edgesearch.board_eval.machine._hazards import Hazards
-from edgesearch.board_eval.machine._limits import Limits
+from edgesearch.board_eval.machine._limits import InstructionLimits
 from edgesearch.board_eval.machine._steps import Step, steps
 from edgesearch.board_eval.machine._tokens import Timeline, token_faults
 from edgesearch.board_eval.machine._waste import Waste
@@ -42,7 +42,7 @@ def check(
     found = list(token_faults(program, max_tokens))
     found += timeline.deadlock(program)
     found += timeline.end_faults(program)
-    limits = Limits(target, registers)
+    limits = InstructionLimits(target, registers)
     changed = {number: size for number, size in registers.items() if number not in constants}
     banks = Banks.of(target)
     waste = Waste(banks)

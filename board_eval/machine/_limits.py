@@ -13,7 +13,7 @@ from edgesearch.board_eval.machine._transfers import BROADCAST
 from edgesearch.board_eval.machine._windows import Window
 from edgesearch.board_eval.targets import Target
 
-__all__ = ["Limits"]
+__all__ = ["InstructionLimits"]
 
 #: AMD's target description of the DPUCZDX8G.
 _MAX_STRIDE = 8
@@ -35,7 +35,7 @@ _MODES = {
 }
 
 
-class Limits:
+class InstructionLimits:
     """The limits of one DPU and of the sizes of its registers (number -> bytes)."""
 
     def __init__(self, target: Target, registers: Mapping[int, int]) -> None:

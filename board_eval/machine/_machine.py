@@ -12,7 +12,7 @@ from edgesearch.board_eval.machine._alu import alu
 from edgesearch.board_eval.machine._banks import Banks
 from edgesearch.board_eval.machine._convolution import Convolution
 from edgesearch.board_eval.machine._elementwise import elementwise
-from edgesearch.board_eval.machine._limits import Limits
+from edgesearch.board_eval.machine._limits import InstructionLimits
 from edgesearch.board_eval.machine._steps import Step, steps
 from edgesearch.board_eval.machine._transfers import load, save
 from edgesearch.board_eval.targets import Target
@@ -38,7 +38,7 @@ class Machine:
         self._bytes = {number: array.view(np.int8) for number, array in registers.items()}
         self._words = self.memory.reshape(-1, self._banks.lanes)
         self._convolution = Convolution(self._banks, self._words)
-        self._limits = Limits(target, {number: array.size for number, array in self.registers.items()})
+        self._limits = InstructionLimits(target, {number: array.size for number, array in self.registers.items()})
 
     def run(self, program: Iterable[Instruction]) -> None:
         """Execute a program up to its END.

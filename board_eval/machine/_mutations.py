@@ -26,7 +26,7 @@ from edgesearch.board_eval.isa import (
 )
 from edgesearch.board_eval.machine._banks import Banks
 from edgesearch.board_eval.machine._effects import effect
-from edgesearch.board_eval.machine._limits import Limits
+from edgesearch.board_eval.machine._limits import InstructionLimits
 from edgesearch.board_eval.machine._races import Races
 from edgesearch.board_eval.machine._steps import steps
 from edgesearch.board_eval.machine._tokens import Timeline
@@ -112,7 +112,7 @@ class _Mutator:
         self.random = source
         self._program = program
         self._banks = Banks.of(target)
-        self._limits = Limits(target, dict.fromkeys(range(8), 1 << 31))
+        self._limits = InstructionLimits(target, dict.fromkeys(range(8), 1 << 31))
         self._steps = tuple(steps(program))
         self._timeline = Timeline.of(program)
         self._races = Races(self._banks, self._steps, self._timeline)

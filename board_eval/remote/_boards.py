@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgesearch.board_eval.remote._settings import NAME, BoardSettings
-from edgesearch.board_eval.targets import profile_names
+from edgesearch.board_eval.targets import is_profile_path, profile_names
 from edgesearch.errors import BoardError
 from edgesearch.files import expanded, parse_toml
 
@@ -112,7 +112,7 @@ def _tables(tables: Mapping[str, Any], kind: str, place: Path) -> dict[str, dict
                 f"{where}: {name!r} is no name of a {kind}; expected letters, digits, '.', '_' and '-', at most 64, a letter "
                 "or digit first"
             )
-        if name in profile_names() or name.endswith(".json"):
+        if name in profile_names() or is_profile_path(name):
             raise BoardError(f"{where}: {name!r} is the name of a simulated board; give this one another, as lab-{name}")
         if not isinstance(table, dict):
             raise BoardError(f"{where}: is {table!r}, expected a table of keys")
@@ -144,7 +144,7 @@ def _anchored(table: dict[str, Any], folder: Path, where: str) -> dict[str, Any]
         if isinstance(anchored.get(key), str):
             anchored[key] = str(folder.absolute() / expanded(anchored[key], f"{where} {key}", BoardError))
     target = anchored.get("target")
-    if isinstance(target, str) and target.endswith(".json"):
+    if isinstance(target, str) and is_profile_path(target):
         anchored["target"] = str(folder.absolute() / expanded(target, f"{where} target", BoardError))
     return anchored
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from edgesearch.board_eval.remote._folders import cache_folder
+from edgesearch.board_eval.remote._folders import board_cache_folder
 from edgesearch.board_eval.remote._link import Link
 from edgesearch.errors import BoardLost
 
@@ -64,7 +64,7 @@ async def place_file(link: Link, folder: str, name: str, content: bytes) -> bool
     Raises BoardLost when the board's disk is full, the file arrives damaged, or somebody else owns the cache's folder.
     """
     settings, checksum = link.settings, hashlib.sha256(content).hexdigest()
-    where = [cache_folder(settings), folder, checksum, name]
+    where = [board_cache_folder(settings), folder, checksum, name]
     taken = await link.run(["sh", "-c", _TAKE, "edgesearch-take", *where])
     if taken.code == 0:
         return False
@@ -86,4 +86,4 @@ async def place_file(link: Link, folder: str, name: str, content: bytes) -> bool
 async def trim_cache(link: Link) -> None:
     """Drop what was not used for longest, until the rest is within the board's `cache_mib`."""
     most = link.settings.cache_mib << 20
-    await link.run(["sh", "-c", _TRIM, "edgesearch-trim", cache_folder(link.settings), str(most)])
+    await link.run(["sh", "-c", _TRIM, "edgesearch-trim", board_cache_folder(link.settings), str(most)])

@@ -20,7 +20,7 @@ from edgesearch.board_eval.remote._settings import BoardSettings
 from edgesearch.board_eval.remote._text import last_line, printable
 from edgesearch.errors import BoardLost, BoardUnfit
 
-__all__ = ["cache_folder", "forget_failures", "is_locked", "lock_file", "private_folder", "run_in", "sweep"]
+__all__ = ["board_cache_folder", "forget_failures", "is_locked", "lock_file", "private_folder", "run_in", "sweep"]
 
 _KEEPER = "edgesearch-keeper"
 _END_S = 8.0
@@ -97,7 +97,7 @@ rm -f -- "$1"/failed-*
 """
 
 
-def cache_folder(settings: BoardSettings) -> str:
+def board_cache_folder(settings: BoardSettings) -> str:
     """Where files are kept for later jobs of the same user of the board."""
     return f"{settings.folder}/edgesearch-cache.{settings.user}"
 
@@ -175,4 +175,4 @@ async def is_locked(link: Link) -> bool | None:
 
 async def forget_failures(link: Link) -> None:
     """Let the C++ runner be built again where it did not build."""
-    await link.run(["sh", "-c", _FORGET, "edgesearch-forget", cache_folder(link.settings)])
+    await link.run(["sh", "-c", _FORGET, "edgesearch-forget", board_cache_folder(link.settings)])

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, replace
 
 from edgesearch.board_eval.remote._cache import place_file
-from edgesearch.board_eval.remote._folders import cache_folder, run_in
+from edgesearch.board_eval.remote._folders import board_cache_folder, run_in
 from edgesearch.board_eval.remote._link import Link, Outcome
 from edgesearch.board_eval.remote._text import last_line
 from edgesearch.board_eval.runner import CPP_NAME, PYTHON_NAME, build_command, runner_cpp_source, runner_source
@@ -141,7 +141,7 @@ async def _find(link: Link, folder: str) -> Outcome:
 
 def _where(link: Link, folder: str) -> tuple[str, str, str]:
     of_what = hashlib.sha256(runner_cpp_source() + " ".join(build_command()).encode()).hexdigest()
-    return cache_folder(link.settings), folder, of_what
+    return board_cache_folder(link.settings), folder, of_what
 
 
 def _problem(outcome: Outcome) -> str:

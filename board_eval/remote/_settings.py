@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from edgesearch.board_eval.targets import BoardProfile, load_profile
+from edgesearch.board_eval.targets import DEFAULT_BOARD, BoardProfile, load_profile
 from edgesearch.errors import BoardError, PluginError, TargetError
 from edgesearch.settings import Settings
 
@@ -65,7 +65,7 @@ class BoardSettings(Settings):
     #: Where the board's own key is known from; a board whose key is not there is refused.
     known_hosts: Path = Path("~/.ssh/known_hosts")
     #: Its DPU: the name of a profile or the path of one (JSON).
-    target: str = "zcu104"
+    target: str = DEFAULT_BOARD
     runner: RunnerChoice = "auto"
     #: The board's Python: a program on its PATH, or the path of one.
     python: Annotated[str, _matching(_PROGRAM, "a program's name or path, without spaces")] = "python3"

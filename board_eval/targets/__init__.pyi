@@ -4,9 +4,11 @@ from ._dpu import MODELLED as MODELLED
 from ._dpu import Dpu as Dpu
 from ._fingerprint import Fingerprint as Fingerprint
 from ._limits import Limits as Limits
+from ._profiles import DEFAULT_BOARD as DEFAULT_BOARD
 from ._profiles import BoardProfile as BoardProfile
 from ._profiles import TimingConstants as TimingConstants
 from ._profiles import check_profile as check_profile
+from ._profiles import is_profile_path as is_profile_path
 from ._profiles import load_profile as load_profile
 from ._profiles import profile_names as profile_names
 from ._registry import TARGETS as TARGETS

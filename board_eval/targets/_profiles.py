@@ -27,7 +27,10 @@ from edgesearch.files import expanded, parse_json
 from edgesearch.plugins import source_fingerprint
 from edgesearch.settings import Settings
 
-__all__ = ["BoardProfile", "TimingConstants", "load_profile", "profile_names"]
+__all__ = ["DEFAULT_BOARD", "BoardProfile", "TimingConstants", "is_profile_path", "load_profile", "profile_names"]
+
+#: The board that is meant where none is named; options of the command line say it in their help.
+DEFAULT_BOARD = "zcu104"
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 _Cost = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
@@ -187,11 +190,16 @@ def _sentence(error: ValidationError) -> str:
     return f"{key} = {first['input']!r}, expected {message}"
 
 
+def is_profile_path(board: str) -> bool:
+    """Whether a board is given as the path of a profile, and not by its name or the import path of its class."""
+    return board.endswith(".json")
+
+
 def _profile_text(path: Path) -> str:
     name = str(path)
     if name in profile_names():
         return resources.files("edgesearch.board_eval.targets").joinpath(f"{name}.json").read_text(encoding="utf-8")
-    if path.suffix != ".json":
+    if not is_profile_path(name):
         raise TargetError(f"unknown board {name!r}; known are {', '.join(profile_names())}, or the path of a .json profile")
     try:
         return path.read_text(encoding="utf-8-sig")

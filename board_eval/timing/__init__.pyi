@@ -23,6 +23,7 @@ from ._predicted import MeasuredCode as MeasuredCode
 from ._predicted import program_runner as program_runner
 from ._schedule import check_fits as check_fits
 from ._schedule import schedule as schedule
+from ._timing import TIMING_VERSION as TIMING_VERSION
 from ._timing import Bound as Bound
 from ._timing import Timing as Timing
 from ._timing import input_pixels as input_pixels

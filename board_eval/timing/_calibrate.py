@@ -143,7 +143,7 @@ def calibrate(
 
     The DPU's constants, the time between jobs and the time of one runner (the default one, or one without work per pixel) are
     fitted together, to throughput rows of one core and latency rows of that runner; then the times of the other runners to
-    theirs, and the contention of cores to the other throughput rows. What no row speaks of stays as it was. A family counts by
+    theirs, and the contention of cores to the other throughput rows. What no row is about stays as it was. A family counts by
     the root of its size.
 
     Raises MeasurementError for a network without a graph or that the DPU cannot hold, for a runner that the profile does not

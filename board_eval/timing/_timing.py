@@ -25,6 +25,10 @@ from edgesearch.board_eval.timing._instructions import ENGINE_OF, Kind
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._throughput import BusyCores, Moves
 
+#: Of the model of the code that AMD's compiler writes, `time_graph`; raised by one whenever it foretells another time.
+#: 1: strides above their kernel, linear layers too long for a pixel and first kernels with holes were too fast.
+TIMING_VERSION = 2
+
 Bound = Literal["compute", "memory", "host"]
 
 

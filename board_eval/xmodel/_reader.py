@@ -95,6 +95,10 @@ class _Reader:
         unknown = sorted({op.type for op in self.ops.values()} - set(_HANDLERS))
         if any(kind in _COMPILED for kind in unknown):
             raise XmodelError("it is a compiled xmodel; give the quantizer's own file, *_int.xmodel")
+        if unread := sorted(set(unknown) & _NOT_READ):
+            raise XmodelError(
+                f"its operations {', '.join(map(repr, unread))} are the DPU's, and this tool does not read them yet"
+            )
         if unknown:
             raise XmodelError(f"its operations {', '.join(repr(u[:50]) for u in unknown[:8])} have no form on the DPU")
 
@@ -329,7 +333,7 @@ class _Reader:
         node = self._node(op, a)
         factor = self.constants.get(b)
         if not isinstance(node, Pool) or node.kind != "avg" or node.op_names or node.fix is not None:
-            raise op.error("multiplies something other than an average pool; the DPU multiplies nothing else")
+            raise op.error("multiplies something other than an average pool, which this tool does not read yet")
         if self.readers[a] != 1 or factor is None or factor.shape != (1,) or not 0 < float(factor[0]) < 2**16:
             raise op.error("multiplies an average pool with something other than one positive constant")
         del self.nodes[node.name]
@@ -362,6 +366,17 @@ class _Reader:
     def stack(self, op: Op) -> None:
         """The shape of a reshape, which the reshape's own output tensor states too."""
 
+
+#: What the DPU has, and pytorch_nndct writes, beside those below.
+_NOT_READ = {
+    "hard-sigmoid",
+    "hard-swish",
+    "prelu",
+    "upsample",
+    "transposed-conv2d",
+    "transposed-depthwise-conv2d",
+    "strided_slice",
+}
 
 _HANDLERS: dict[str, Callable[[_Reader, Op], None]] = {
     "add": _Reader.add,

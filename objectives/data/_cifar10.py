@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgesearch.errors import DataError
+from edgesearch.files import cache_folder
 from edgesearch.objectives.data._arrays import read_npz
-from edgesearch.objectives.data._download import cache_folder, download
+from edgesearch.objectives.data._download import download
 from edgesearch.objectives.data._source import RawData, Split
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def read_cifar10(settings: DataSettings, folder: Path | None) -> RawData:
     `root` holds torchvision's cifar-10-batches-py, or is that folder (its files are verified before they are read), or holds
     the binary batches; or it is an .npz, or holds a cifar10.npz.
     """
-    place = settings.root or cache_folder("cifar10")
+    place = settings.root or cache_folder("cifar10", error=DataError)
     place = place.parent if place.name == "cifar-10-batches-py" else place
     archive = place if place.suffix == ".npz" else place / "cifar10.npz"
     if place.suffix == ".npz":

@@ -9,12 +9,7 @@ from typing import Any
 
 from edgesearch.errors import DataError
 
-__all__ = ["cache_folder", "download"]
-
-
-def cache_folder(name: str) -> Path:
-    """Where a data set that was asked for without a root is downloaded to."""
-    return Path.home() / ".cache" / "edgesearch" / name
+__all__ = ["download"]
 
 
 def download(name: str, folder: Path) -> None:

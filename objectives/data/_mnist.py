@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgesearch.errors import DataError
+from edgesearch.files import cache_folder
 from edgesearch.objectives.data._arrays import as_images, as_labels
-from edgesearch.objectives.data._download import cache_folder, download
+from edgesearch.objectives.data._download import download
 from edgesearch.objectives.data._source import Images, RawData, Split
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def read_fashion_mnist(settings: DataSettings, folder: Path | None) -> RawData:
 
 def _read(settings: DataSettings, name: str, classes: tuple[str, ...]) -> RawData:
     """The data set that torchvision calls `name`."""
-    place = settings.root or cache_folder(settings.name)
+    place = settings.root or cache_folder(settings.name, error=DataError)
     if settings.download and any(_find_idx(place, name, file) is None for file in _FILES):
         download(name, place)
     try:

@@ -2,6 +2,7 @@ from ._batch_norm import re_estimate_batch_norm as re_estimate_batch_norm
 from ._budget import Clock as Clock
 from ._hollow import copied as copied
 from ._hollow import make_hollow as make_hollow
+from ._iterative import ROUNDS_VERSION as ROUNDS_VERSION
 from ._iterative import prune_iterative as prune_iterative
 from ._macs import layer_macs as layer_macs
 from ._macs import quiet as quiet

@@ -18,7 +18,10 @@ from edgesearch.objectives.pruning._pruned import Curve, Pruned, check_pruning, 
 from edgesearch.objectives.pruning._sensitivity import Sensitivity, measure_groups
 from edgesearch.objectives.pruning._ways import TOLERANCE, Scoring, best_way, draw_ways
 
-__all__ = ["prune_iterative"]
+__all__ = ["ROUNDS_VERSION", "prune_iterative"]
+
+#: Raised by one whenever the code changes the result.
+ROUNDS_VERSION = 2
 
 #: Between rounds a network is fine-tuned once it has fallen by this share of the way from its own score to that of guessing.
 #: Before that there is nothing to repair: a short training of a network that has converged disturbs more than it mends.

@@ -33,7 +33,7 @@ def layer_macs(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str,
     """MACs for one image of `input_shape` (channels, height, width): module name -> MACs, in the order of execution.
 
     Convolutions and linear layers are counted, a layer used twice twice; batch-norm, pooling and additions are not, as in the
-    ratio that pruning speaks of.
+    ratio that pruning means.
     """
     counted: dict[str, int] = {}
 

@@ -12,10 +12,10 @@ from torch import nn
 
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._macs import layer_macs
+from edgesearch.spaces import HIGHEST_RATIO
 
-__all__ = ["HIGHEST_RATIO", "Curve", "Pruned", "check_pruning", "pruned_network", "seeded"]
+__all__ = ["Curve", "Pruned", "check_pruning", "pruned_network", "seeded"]
 
-HIGHEST_RATIO = 0.95
 
 #: (channels kept, score) of a group, fewer and fewer channels.
 Curve: TypeAlias = tuple[tuple[int, float], ...]

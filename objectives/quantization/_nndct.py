@@ -20,13 +20,12 @@ from edgesearch.errors import QuantizationError, TrainingError
 from edgesearch.objectives.data import resize_weights
 from edgesearch.objectives.pruning import copied
 from edgesearch.objectives.quantization._checks import check_calibration, check_graph
-from edgesearch.objectives.quantization._qat import with_statistics
+from edgesearch.objectives.quantization._qat import THRESHOLD_LR, with_statistics
 from edgesearch.objectives.vitis import Array, Job, ModelSource, Results, finished, torch_source
 
 __all__ = ["Nndct", "NndctTraining", "quantize_nndct", "train_nndct"]
 
 #: Thresholds learn faster than weights: they have to cross whole powers of two.
-_THRESHOLD_LR = 10.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def train_nndct(
         "recipe": {
             "epochs": training.epochs,
             "lr": training.lr,
-            "threshold_lr": training.lr * _THRESHOLD_LR,
+            "threshold_lr": training.lr * THRESHOLD_LR,
             "weight_decay": training.weight_decay,
             "batch_size": training.batch_size,
             "temperature": training.temperature,

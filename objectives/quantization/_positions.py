@@ -35,6 +35,8 @@ _CANDIDATES = 5
 _SATURATED = 0.01
 #: An adder has two guard bits: of inputs further apart the finer one loses its lowest bits.
 _ADD_DISTANCE = 2
+#: Positions by which an add may make one of its inputs coarser.
+_ADD_REACH = 32
 
 
 @dataclass
@@ -122,9 +124,23 @@ def output_position(value: Tensor, bits: int = 8) -> int:
 def obey_limits(graph: Graph, positions: Positions) -> None:
     """`obey_shift_limits`, and what compiled programs ask for beside it, in place.
 
-    The inputs of every add lie at most two positions apart. Biases in front of a leaky ReLU are no finer than the sums that
-    they are added to: others are rounded down beforehand, which would give other numbers there.
+    The inputs of every add lie at most two positions apart, unless that would make one of them coarser without end: where a
+    branch is added to what it was made of, its layers' shifts may ask for the opposite. Biases in front of a leaky ReLU are no
+    finer than the sums that they are added to: others are rounded down beforehand, which would give other numbers there.
     """
+    given, apart = positions.copy(), set[str]()
+    while (add := _obey(graph, positions, given, apart)) is not None:
+        apart.add(add)
+        for own, first in (
+            (positions.values, given.values),
+            (positions.weights, given.weights),
+            (positions.biases, given.biases),
+        ):
+            own.update(first)
+
+
+def _obey(graph: Graph, positions: Positions, given: Positions, apart: set[str]) -> str | None:
+    """The limits of `obey_limits` but for the adds of `apart`; the name of an add that goes on and on, None once all hold."""
     owned_by = owners(graph)
     changed = True
     while changed:
@@ -135,12 +151,15 @@ def obey_limits(graph: Graph, positions: Positions) -> None:
                 finest = positions.weights[node.name] + positions.values[owned_by[node.inputs[0]]] + 1
                 if positions.biases[node.name] > finest:
                     positions.biases[node.name], changed = finest, True
-            if isinstance(node, Add):
+            if isinstance(node, Add) and node.name not in apart:
                 sources = [owned_by[source] for source in node.inputs]
                 finest = min(positions.values[source] for source in sources) + _ADD_DISTANCE
                 for source in sources:
                     if positions.values[source] > finest:
                         positions.values[source], changed = finest, True
+                    if finest < given.values[source] - _ADD_REACH:
+                        return node.name
+    return None
 
 
 def with_coarse_biases(graph: Graph) -> Graph:

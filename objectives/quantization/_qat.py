@@ -32,7 +32,7 @@ from edgesearch.objectives.training import Checkpoints, Part, Supervision, Train
 #: Share of the epochs after which batch-norm statistics and fix positions stay as they are.
 FREEZE_AFTER = 0.6
 #: Thresholds learn faster than weights: they have to cross whole powers of two.
-_THRESHOLD_LR = 10.0
+THRESHOLD_LR = 10.0
 #: Calibration images shown at a time when batch-norm statistics of an untrained network are measured.
 _STATISTICS_BATCH = 64
 
@@ -138,7 +138,7 @@ class _QatRules:
         for stage, factor in enumerate(self.stage_lrs):
             part = layers[len(layers) * stage // stages : len(layers) * (stage + 1) // stages]
             found.append(Part([p for layer in part for p in layer.parameters() if id(p) not in own], factor))
-        return [*found, Part(thresholds, _THRESHOLD_LR)]
+        return [*found, Part(thresholds, THRESHOLD_LR)]
 
     def begin(self, epoch: int) -> bool:
         if epoch >= self.freeze_at:

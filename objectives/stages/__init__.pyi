@@ -3,7 +3,7 @@ from ._artifact import ArtifactStore as ArtifactStore
 from ._context import Context as Context
 from ._estimate import Estimator as Estimator
 from ._estimate import Facts as Facts
-from ._limits import Limits as Limits
+from ._limits import NetworkLimits as NetworkLimits
 from ._memory import StageMemory as StageMemory
 from ._metrics import size_bytes as size_bytes
 from ._open_store import is_folder as is_folder
@@ -18,9 +18,11 @@ from ._plan import plan as plan
 from ._run import run_stage as run_stage
 from ._spec import Result as Result
 from ._spec import StageSpec as StageSpec
+from ._spec import is_shared as is_shared
 from ._spec import needs_board as needs_board
 from ._spec import resources_of as resources_of
 from ._spec import stage_specs as stage_specs
+from ._stage import STAGE_KINDS as STAGE_KINDS
 from ._stage import Stage as Stage
 from ._starts import check_start as check_start
 from ._starts import likely_normalisation_warning as likely_normalisation_warning

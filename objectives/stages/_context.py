@@ -15,7 +15,7 @@ from edgesearch.errors import SpaceError, StoreError
 from edgesearch.objectives.data import DataSet
 from edgesearch.objectives.pruning import resize_to
 from edgesearch.objectives.stages._artifact import Artifact, ArtifactStore
-from edgesearch.objectives.stages._limits import Limits
+from edgesearch.objectives.stages._limits import NetworkLimits
 from edgesearch.objectives.stages._outputs import check_is_its_state, check_outputs
 from edgesearch.objectives.stages._spec import S
 from edgesearch.objectives.stages._stage import Stage
@@ -43,7 +43,7 @@ class Context(Generic[S]):
     folder: Path | None = None
     board: BoardReference | None = None
     vitis: VitisSettings = field(default_factory=VitisSettings)
-    limits: Limits | None = None
+    limits: NetworkLimits | None = None
     pieces: int = 1
 
     @property
@@ -68,7 +68,7 @@ class Context(Generic[S]):
     def start(self, student: Student, *, require_all: bool = False) -> nn.Module:
         """The network as its training starts: random by this stage's seed, then the student's weights where it has any.
 
-        Raises SpaceError where the weights file is not the one that the key speaks of or does not fit (see `load_weights`),
+        Raises SpaceError where the weights file is not the one of the key or does not fit (see `load_weights`),
         and for a network of the user's own that does not tell the data set's classes apart.
         """
         if student.weights_sha256 and weights_fingerprint(student.weights) != student.weights_sha256:
@@ -95,7 +95,7 @@ class Context(Generic[S]):
         return student, model.to(self.device)
 
     def lower(self, model: nn.Module, student: Student) -> Graph:
-        """The network as a DPU sees it, of whatever size that is: the key of what is made of it speaks of none.
+        """The network as a DPU sees it, of whatever size that is: the key of what is made of it has none.
 
         The study's own DPU was asked before anything was trained (see `Estimator`).
         """

@@ -16,11 +16,11 @@ from edgesearch.board_eval import Board, SimulatedBoard, find_board, lower
 from edgesearch.errors import Infeasible
 from edgesearch.objectives.stages._metrics import estimate
 
-__all__ = ["Limits", "board_of"]
+__all__ = ["NetworkLimits", "board_of"]
 
 
 @dataclass(frozen=True)
-class Limits:
+class NetworkLimits:
     """Limits by name, {"min_fps": 100.0}, and what decides whether they are kept.
 
     board, import_path, source_sha256: content of a board that tells times without hardware, and where one of the user's own is

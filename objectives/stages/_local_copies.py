@@ -1,6 +1,6 @@
 """Copies on this machine of files that lie in an object store: each is fetched once, and checked on every use.
 
-They lie in $EDGESEARCH_CACHE, else in ~/.cache/edgesearch. Those that were not used for longest go when there are too many.
+They lie where `cache_folder` says. Those that were not used for longest go when there are too many.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgesearch.errors import StoreError
-from edgesearch.files import expanded
+from edgesearch.files import cache_folder
 from edgesearch.objectives.stages._entries import file_checksum, writing
 
 __all__ = ["LocalCopies"]
@@ -26,8 +26,7 @@ class LocalCopies:
     """The copies of one store's files, in folders of their entries. Several processes may use them at the same time."""
 
     def __init__(self, location: str, *, most: int = _MOST) -> None:
-        base = os.environ.get("EDGESEARCH_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "edgesearch"
-        self._all = expanded(base, "cache", StoreError) / "stores"
+        self._all = cache_folder("stores", error=StoreError)
         self.root = self._all / hashlib.sha256(location.encode()).hexdigest()[:16]
         self._most: int | None = most
         self._verified: dict[Path, tuple[int, int, int]] = {}

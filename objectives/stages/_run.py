@@ -26,7 +26,7 @@ from edgesearch.errors import (
 from edgesearch.objectives.data import DataSet, DataSettings, load_data
 from edgesearch.objectives.stages._artifact import Artifact, ArtifactStore
 from edgesearch.objectives.stages._context import Context
-from edgesearch.objectives.stages._limits import Limits
+from edgesearch.objectives.stages._limits import NetworkLimits
 from edgesearch.objectives.stages._spec import stage_specs
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import choose_device, processor_name
@@ -45,7 +45,7 @@ def run_stage(
     folder: Path | None = None,
     board: BoardReference | None = None,
     vitis: VitisSettings | None = None,
-    limits: Limits | None = None,
+    limits: NetworkLimits | None = None,
     pieces: int = 1,
 ) -> Artifact:
     """The stage's artifact: from the store, or made now. Its inputs must be in the store. Of a rung whose student's training is

@@ -116,6 +116,7 @@ class StageSpec(Generic[S]):
     recipe: that of the training that its process does, if it does one; its memory is foretold by it.
     random: whether it draws random numbers; if not, one result serves every seed.
     on_board: whether it runs on a board that it is given, while its worker waits.
+    shared: whether many candidates may need the very same one.
     """
 
     name: str
@@ -128,6 +129,7 @@ class StageSpec(Generic[S]):
     recipe: Callable[[S], Recipe | None] = _no_recipe
     random: bool = True
     on_board: bool = False
+    shared: bool = False
 
     def settings_of(self, stage: Stage) -> S:
         """The stage's settings; raises StoreError for a stage of another version of this program."""
@@ -160,3 +162,8 @@ def stage_specs() -> Registry[StageSpec[Any]]:
         if isinstance(spec, StageSpec):
             registry.add(spec.name, spec)
     return registry
+
+
+def is_shared(stage: Stage) -> bool:
+    """Whether many candidates may need the very same stage."""
+    return stage_specs().find(stage.kind).shared

@@ -15,6 +15,11 @@ from typing import Any
 
 from edgesearch.spaces import digest, without_paths
 
+#: This program's kinds, in the order in which a candidate passes through them.
+STAGE_KINDS = (
+    *("teacher", "logits", "rung", "student", "sensitivity", "pruned"),
+    *("quantized", "measured", "tested", "compiled", "on_board"),
+)
 #: Raised by one whenever several threads compute with other kernels, whose sums end in other last digits.
 _KERNELS = 2
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from edgesearch.board_eval.vitis import VitisSettings, run_python_job
 from edgesearch.files import Watcher
-from edgesearch.objectives.vitis._results import Results
+from edgesearch.objectives.vitis._results import FORMAT, Results
 from edgesearch.objectives.vitis._source import ModelSource
 
 __all__ = ["Array", "Job", "Task", "check_packages", "finished"]
@@ -29,8 +29,6 @@ __all__ = ["Array", "Job", "Task", "check_packages", "finished"]
 Array: TypeAlias = npt.NDArray[np.generic]
 Task: TypeAlias = Literal["check", "ptq", "qat", "prune_one_step", "prune_iterative"]
 
-#: Of job.json and result.json; raised with every change of what stands in them.
-FORMAT = 2
 RUNNER = Path(__file__).with_name("_run_vitis.py")
 
 

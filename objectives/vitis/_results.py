@@ -18,8 +18,9 @@ from edgesearch.board_eval import Graph, read_xmodel
 from edgesearch.errors import QuantizationError, ToolchainError, ToolchainMissing, XmodelError
 from edgesearch.objectives.vitis._source import ModelSource
 
-__all__ = ["Results"]
+__all__ = ["FORMAT", "Results"]
 
+#: Of job.json and result.json; raised with every change of what stands in them.
 FORMAT = 2
 #: Bytes of result.json; entries and characters of what is taken from it.
 _LARGEST_JSON, _MOST, _LONGEST = 1 << 20, 100_000, 500

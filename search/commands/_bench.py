@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from edgesearch.board_eval import (
+    DEFAULT_BOARD,
     BoardProfile,
     CompiledXmodel,
     Compiler,
@@ -22,6 +23,7 @@ from edgesearch.board_eval import (
     board_timing,
     calibrate_file,
     is_compiled,
+    is_profile_path,
     load_network,
     load_profile,
 )
@@ -46,7 +48,7 @@ def bench(
     board: str | None,
 ) -> int:
     """Time a network's code on the simulated board, fed by one of its runners; returns the exit code."""
-    profile = load_profile(board or "zcu104")
+    profile = load_profile(board or DEFAULT_BOARD)
     profile.runner(runner)
 
     def seconds(graph: Graph) -> float:
@@ -97,7 +99,7 @@ def calibrate(
     if output.suffix != ".json" and (output.is_file() or not output.exists()):
         raise MeasurementError(f"-o {str(output)!r} would be no profile that --board reads; give a name that ends in .json")
     if measurements is not None:
-        profile = load_profile(board or "zcu104")
+        profile = load_profile(board or DEFAULT_BOARD)
         result = calibrate_file(
             measurements,
             profile,
@@ -151,7 +153,7 @@ def _measured_network(name: str, folder: Path, *, profile: BoardProfile) -> Grap
 
     A compiled .xmodel is timed by its own code; raises MeasurementError where that is for another DPU than the profile's.
     """
-    if name.endswith(".json"):
+    if is_profile_path(name):
         return load_network(name, folder)
     if name.endswith(".xmodel") and (folder / name).is_file() and is_compiled(folder / name):
         return CompiledXmodel.read(folder / name).measured_on(profile)

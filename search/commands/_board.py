@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgesearch.board_eval import is_profile_path
 from edgesearch.board_eval.remote import (
     Boards,
     BoardSettings,
@@ -49,7 +50,7 @@ def _given(keys: Mapping[str, Any]) -> dict[str, Any]:
     for key in _PATHS:
         if key in given:
             given[key] = str(expanded(given[key], f"--{key.replace('_', '-')}", BoardError).absolute())
-    if str(given.get("target", "")).endswith(".json"):
+    if is_profile_path(str(given.get("target", ""))):
         given["target"] = str(expanded(given["target"], "--target", BoardError).absolute())
     if "power_cycle" in given:
         try:

@@ -111,7 +111,7 @@ def cli() -> None:
     is_flag=True,
     help="Try the candidates of failed trials again first, whatever --trials, then what failed of the front: tests, files.",
 )
-@click.option("--dry-run", is_flag=True, help="List what would be trained and what it is expected to cost; train nothing.")
+@click.option("--dry-run", is_flag=True, help="List what would be trained and the expected cost; train nothing.")
 @click.option(
     "--board",
     multiple=True,

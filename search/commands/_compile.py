@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval import (
+    DEFAULT_BOARD,
     BoardProfile,
     CompiledXmodel,
     Compiler,
@@ -132,7 +133,7 @@ def disassemble_file(*, xmodel: Path, as_json: bool) -> int:
 
 def _profile(board: str | None, fingerprint: str | None) -> BoardProfile:
     """The board, with the DPU of the fingerprint where one is given: what the code is made for and timed on."""
-    profile = load_profile(board or "zcu104")
+    profile = load_profile(board or DEFAULT_BOARD)
     if fingerprint is None:
         return profile
     return profile.model_copy(update={"dpu": dpu_of_fingerprint(Fingerprint.parse(fingerprint))})

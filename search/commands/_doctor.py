@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from edgesearch.board_eval import MODELLED, VitisSettings
+from edgesearch.board_eval import DEFAULT_BOARD, MODELLED, VitisSettings
 from edgesearch.board_eval.boards import SimulatedBoard, find_board
 from edgesearch.objectives import open_store
 from edgesearch.search.commands._checks import Check, run_checks
@@ -32,7 +32,7 @@ def doctor(*, board: str | None, study: str | None, storage: str | None, store: 
     """Run every check; returns 2 when one that is needed fails, 0 otherwise."""
     place = Home(home)
     settings = StudyFile.load(study) if study is not None else None
-    name = board or (settings.board if settings is not None else "zcu104")
+    name = board or (settings.board if settings is not None else DEFAULT_BOARD)
     checks = [
         Check("python", _python),
         *(Check(package, partial(_installed, package)) for package in _PACKAGES),

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgesearch.board_eval import (
+    DEFAULT_BOARD,
     MODELLED,
     Activation,
     BoardProfile,
@@ -55,7 +56,7 @@ def inspect(
     """
     if test_images is not None and images is None:
         raise click.UsageError("--test-images is for --images, which must not be among them: give both")
-    profile = load_profile(board or "zcu104")
+    profile = load_profile(board or DEFAULT_BOARD)
 
     def seconds(graph: Graph) -> float:
         return board_timing(graph, profile, compiler=compiler, allow=allow, layers=False).dpu_s

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from edgesearch.objectives import Stage
+from edgesearch.objectives import Stage, is_shared
 from edgesearch.search.engine._accuracy import AccuracyModel, probability
 from edgesearch.search.engine._coordinates import Axes, Point, Rows
 from edgesearch.search.engine._draws import Proposal, derive_seed
@@ -42,7 +42,6 @@ _DRAWS = 8
 _RANDOM = 1000
 #: What a candidate is charged of stages that many candidates share, if it is the first to need them.
 _SHARED = 0.35
-_SHARED_KINDS = ("teacher", "logits", "rung", "student", "sensitivity")
 #: Seconds that a trial costs beside its stages.
 _TRIAL_SECONDS = 0.5
 #: Candidates of which what is known is kept.
@@ -202,7 +201,7 @@ class Chooser:
             network,
             tuple((sys.intern(stage.kind), sys.intern(stage.key)) for stage in stages),
             tuple(self._costs.expectation(stage) for stage in stages),
-            np.array([_SHARED if stage.kind in _SHARED_KINDS else 1.0 for stage in stages]),
+            np.array([_SHARED if is_shared(stage) else 1.0 for stage in stages]),
             chance(metrics, candidate.pruning, self._settings.constraints),
         )
 

@@ -39,7 +39,7 @@ class Cluster:
     def __init__(self, ray: Any, address: str, request: Request, workers: int | None = None) -> None:
         self._ray, self._address, self._request, self._workers = ray, address, request, workers
         is_client = is_outside(address)  # Ray notices by itself when it is cut off
-        ask = partial(nodes_of_client, ray) if is_client else partial(living_nodes, head_client(ray))
+        self._ask = ask = partial(nodes_of_client, ray) if is_client else partial(living_nodes, head_client(ray))
         self._watch = None if is_client else HeadWatch(ask, address, faults=(ray.exceptions.RayError,))
         self._head_at = None if is_client else ray.get_runtime_context().gcs_address
         self._own_node = None if is_client else ray.get_runtime_context().get_node_id()
@@ -113,8 +113,9 @@ class Cluster:
 
     @property
     def most_memory(self) -> int:
-        """Bytes of the node that has most; 0 where none says so."""
-        return int(max((node.resources.get("memory", 0.0) for node in self._nodes.values()), default=0.0))
+        """Bytes of the node that has most of those that stages can run on; 0 where none says so."""
+        fit = (node.resources for node in self._nodes.values() if self._request.times_in(node.resources))
+        return int(max((resources.get("memory", 0.0) for resources in fit), default=0.0))
 
     def leave(self) -> AbstractContextManager[None]:
         """Give back what the cluster holds for this study; within what this gives, Ray is to take leave of the cluster."""
@@ -134,8 +135,15 @@ class Cluster:
     def _check(self) -> None:
         new = {node: about for node, about in self._nodes.items() if node not in self._fit}
         if new and self._needs.store:
-            check_nodes(self._ray, new, self._needs, next(iter(self._codes.values()), None))
+            check_nodes(self._ray, new, self._needs, next(iter(self._codes.values()), None), living=self._living)
             self._fit |= new.keys()
+
+    def _living(self) -> Mapping[str, Node]:
+        """The nodes that there are now; those that were there where nobody says so."""
+        try:
+            return self._ask()
+        except self._ray.exceptions.RayError:
+            return self._nodes
 
     def _code(self, job: Job) -> Any:
         if job.folder is None or not names_code(job.stage, job.data, job.board, job.store, job.limits):

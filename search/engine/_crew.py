@@ -20,6 +20,8 @@ from edgesearch.search.study import duration
 Look: TypeAlias = Callable[[BoardReference, Remedy], BoardProblem | None]
 #: A stage that was lost so often on boards that were well right after it has its network to blame.
 _LOSSES = 4
+#: And one after which boards ran no other network any more so often, whatever happened to them.
+_WRECKS = 8
 #: Seconds that a study waits for the first look at its boards.
 _FIRST_LOOK_S = 60.0
 
@@ -70,8 +72,10 @@ class BoardCrew:
         self._given: dict[str, tuple[str, float]] = {}  # stage key -> board, when
         self._overdue: set[str] = set()
         self._faults: dict[str, list[BoardFault]] = {}
-        self._open: dict[str, set[str]] = {name: set() for name in self._boards}  # board -> stages lost since it was well
+        #: Board -> stages lost since it was looked at, and how many looks had begun by then.
+        self._open: dict[str, dict[str, int]] = {name: {} for name in self._boards}
         self._innocent: Counter[str] = Counter()  # stage key -> boards that were well after they lost it
+        self._wrecked: Counter[str] = Counter()  # stage key -> boards that were not well after they lost or refused it
         self._refusals: dict[str, list[_Refusal]] = {name: [] for name in self._boards}  # board -> not judged yet
         self._verdicts: list[Verdict] = []
         self._looks: SimpleQueue[tuple[int, BoardProblem | None]] = SimpleQueue()
@@ -135,7 +139,7 @@ class BoardCrew:
             reason = f"its job did not end in {duration(self._clock() - since)}"
             self._overdue.discard(key)
         if not is_busy:
-            self._open[name].add(key)
+            self._open[name][key] = self._looked
         return self._blame(name, key, reason)
 
     def refused(self, key: str, reason: str) -> None:
@@ -159,9 +163,11 @@ class BoardCrew:
         self._allocation.lost(name, key, reason)
         return fault
 
-    def has_itself_to_blame(self, key: str) -> bool:
-        """Whether the stage was lost again and again on boards that were well right after it."""
-        return self._innocent[key] >= _LOSSES
+    def blame(self, key: str) -> str:
+        """By which boards the stage was lost again and again, so that it has itself to blame, in words; "" where it has not."""
+        if self._innocent[key] >= _LOSSES:
+            return "by boards that ran a small network right after"
+        return "by boards that ran no small network any more" if self._wrecked[key] >= _WRECKS else ""
 
     def faults(self, key: str) -> list[dict[str, str]]:
         """Every loss of the stage in this run, as JSON."""
@@ -256,10 +262,14 @@ class BoardCrew:
         was_out = name in self._allocation.quarantined()
         if problem is None:
             self._allocation.checked(name, None)
-            self._innocent.update(self._open[name])
-            self._open[name].clear()
+            acquitted_of = [key for key, looks in self._open[name].items() if looks < number]
+            self._innocent.update(acquitted_of)
+            for key in acquitted_of:
+                del self._open[name][key]
             self._note(f"board {name}: is well{' again, and out of quarantine' if was_out else ''}")
         else:
+            self._wrecked.update(list(self._open[name]))
+            self._open[name].clear()
             keeps_power = problem.needs_hands or problem.is_busy
             state = self._allocation.checked(name, problem.reason, keeps_power=keeps_power)
             if state is State.QUARANTINE and not was_out:
@@ -271,6 +281,7 @@ class BoardCrew:
         refusals, self._refusals[name] = self._refusals[name], []
         for refusal in refusals:
             if problem is not None:
+                self._wrecked[refusal.key] += 1
                 self._verdicts.append(Verdict(refusal.key, self._blame(name, refusal.key, refusal.reason)))
             elif refusal.looks < number:
                 self._allocation.succeeded(name, refusal.key)

@@ -164,7 +164,8 @@ class Engine:
                 self._ends.observe(trial.state)
                 kinds = trial.user_attrs.get("stage_seconds") or {}
                 stages = self._plans.stages(candidate) if kinds else []
-                paid |= {part.key for stage in stages if stage.kind in kinds for part in with_rungs(stage)}
+                kinds = {*kinds, "rung"} if "student" in kinds else set(kinds)  # a training counts with its rungs
+                paid |= {part.key for stage in stages for part in with_rungs(stage) if part.kind in kinds}
             if trial.state != TrialState.FAIL or not retry_failed:  # an earlier version may have stored another key for it
                 self._intake.has(candidate, trial.user_attrs.get("network_key"), trial.number)
         for active, found in under_way:
@@ -219,7 +220,7 @@ class Engine:
                 "recipe": str(candidate),
                 "deployable": candidate.deployable,
                 "ask_seconds": round(accepted.seconds, 4),
-                "found": [p.key for p in self._plans.parts(candidate) if self._store.has(p.kind, p.key)],
+                "found": sorted({p.key for p in self._plans.everything(candidate) if self._store.has(p.kind, p.key)}),
                 **({} if proposal.again is None else {"again": proposal.again}),
                 **{f"estimated_{name}": value for name, value in accepted.estimate.items()},
             },
@@ -393,7 +394,7 @@ class Engine:
         self._intake.observe(stored)
         if "student" in stored.user_attrs.get("stopped", ()):  # it waits at a rung of that student's
             self._stopping.stopped(stored)
-        self._show()  # before the line that speaks of this trial, so that its counts are right
+        self._show()  # before this trial's line, so that its counts are right
 
     def _tallies(self) -> dict[str, Any]:
         """The study's own attributes, where there is something to say."""

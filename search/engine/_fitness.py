@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -81,10 +81,13 @@ def lacking(needs: Mapping[str, Any], code: bytes | None) -> str:
     return ""
 
 
-def check_nodes(ray: Any, nodes: Mapping[str, Node], needs: Needs, code: Any = None) -> None:
+def check_nodes(
+    ray: Any, nodes: Mapping[str, Node], needs: Needs, code: Any = None, *, living: Callable[[], Container[str]]
+) -> None:
     """Raise StudyError, by its address, for a node that has another edgesearch or lacks what the study needs.
 
-    `code`: the study's packed modules in Ray's memory, where jobs name some.
+    `code`: the study's packed modules in Ray's memory, where jobs name some. `living` tells which nodes there are still: one
+    that dies while it is asked is nobody's fault.
     """
     with _marked(needs.store) as marker:
         answers = {node: _ask(ray, node, marker, needs.to_json(), code) for node in nodes}
@@ -95,6 +98,8 @@ def check_nodes(ray: Any, nodes: Mapping[str, Node], needs: Needs, code: Any = N
             try:
                 found = ray.get(answer, timeout=max(deadline - time.monotonic(), 1.0))
             except ray.exceptions.RayError as error:
+                if node not in living():
+                    continue
                 first = (str(error).splitlines() or [type(error).__name__])[0]
                 raise StudyError(
                     f"node {name} of the Ray cluster does not say what it has ({type(error).__name__}: {first}); mend it or "

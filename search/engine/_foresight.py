@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgesearch.board_eval import Board, Compiler, Feature, find_board
-from edgesearch.errors import EdgesearchError
+from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.objectives import Conditions, Estimator, Facts, Pipeline, Stage, StageMemory
 from edgesearch.search.engine._fork_server import ForkServer
+from edgesearch.search.engine._kills import memory_kills
 from edgesearch.search.engine._lines import Died, LineProcess
 from edgesearch.search.study import duration
 from edgesearch.spaces import Candidate, Student
@@ -28,8 +29,10 @@ T = TypeVar("T")
 
 #: What a question is about, the first part of its key.
 CANDIDATE, STAGE = "candidate ", "stage "
-#: A question that so many processes ended at has itself to blame.
-_DEATHS = 2
+#: A question that so many processes ended at has itself to blame, and one of those that ended for want of memory.
+_DEATHS, _MEMORY_DEATHS = 2, 5
+#: So often the process may not be there, for a reason of the machine's, until an answer comes; seconds before the next try.
+_FAULTS, _PAUSE_S = 5, 2.0
 #: Seconds for an answer; a process that needs more hangs, as in a network of the user's.
 _ANSWER_S = 900.0
 #: Seconds to wait at a time: most often, and at first while an answer may come.
@@ -73,6 +76,9 @@ class ForesightProcess:
         self._asked_at = 0.0
         self._answers: dict[str, dict[str, Any]] = {}
         self._deaths: Counter[str] = Counter()
+        self._kills = 0  # of this machine for want of memory, when it was asked
+        self._faults = 0  # of the machine since an answer came
+        self._again_at: float | None = None  # when it is asked once more
         #: How many answers have come.
         self.answered = 0
 
@@ -107,6 +113,11 @@ class ForesightProcess:
 
     def _step(self) -> None:
         """Read an answer that is there; then ask the next question."""
+        if self._again_at is not None:
+            if time.monotonic() < self._again_at:
+                return
+            self._again_at = None
+            self._put()
         if self._asked is not None:
             try:
                 answer = self._process.answer(0.0)
@@ -117,7 +128,7 @@ class ForesightProcess:
                 answer = self._after(self._asked, death)
             if answer is None:
                 return
-            self._answers[self._asked], self._asked = answer, None
+            self._answers[self._asked], self._asked, self._faults = answer, None, 0
             self.answered += 1
         if self._waiting:
             key = min(self._waiting, key=lambda key: not key.startswith(STAGE))
@@ -125,14 +136,28 @@ class ForesightProcess:
             self._put()
 
     def _put(self) -> None:
-        self._asked_at = time.monotonic()
+        self._asked_at, self._kills = time.monotonic(), memory_kills()
         self._process.ask(self._question)
 
     def _after(self, key: str, death: Died) -> dict[str, Any] | None:
-        self._deaths[key] += 1
-        if self._deaths[key] >= _DEATHS:
-            return {"error": f"the process that was to tell its speed and size {death}"}
-        self._put()
+        """What is answered in the place of a process that died; None where another one is asked.
+
+        Raises StudyError where this machine starts none.
+        """
+        if death.alone:
+            self._deaths[key] += 1
+            has_memory = memory_kills() == self._kills
+            if self._deaths[key] >= (_DEATHS if has_memory else _MEMORY_DEATHS):
+                return {"error": f"the process that was to tell its speed and size {death}"}
+            self._again_at = time.monotonic() + (0.0 if has_memory else _PAUSE_S)
+            return None
+        self._faults += 1
+        self._again_at = time.monotonic() + _PAUSE_S
+        if self._faults > _FAULTS:
+            raise StudyError(
+                f"the process that tells speed and size of candidates {death}; nothing finished is lost: see to this machine's "
+                "memory and number of processes, and give the same command again"
+            )
         return None
 
 

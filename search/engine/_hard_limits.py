@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from edgesearch.objectives import Conditions, Limits, Stage, size_bytes
+from edgesearch.objectives import Conditions, NetworkLimits, Stage, size_bytes
 from edgesearch.search.engine._stages import StageEnd
 from edgesearch.search.engine._trials import ActiveTrial
 from edgesearch.search.study import StudyFile
@@ -32,9 +32,11 @@ class HardLimits:
             values = {name: value for name, value in values.items() if name == "max_size_bytes"}
         bits = [candidate.quantization.bits for candidate in settings.candidates]
         least = min([*bits, *(settings.space.bits if settings.space else ())], default=8)
-        self.limits: Limits | None = None  # where there is none, or no board that tells times
+        self.limits: NetworkLimits | None = None  # where there is none, or no board that tells times
         if values and conditions.timed:
-            self.limits = Limits(values, conditions.timed, conditions.board_import_path, conditions.board_source_sha256, least)
+            self.limits = NetworkLimits(
+                values, conditions.timed, conditions.board_import_path, conditions.board_source_sha256, least
+            )
 
     @property
     def count(self) -> int:

@@ -57,8 +57,11 @@ class HeadWatch:
 
         Raises StudyError where the head was silent for longer than `limit_s`.
         """
-        if self._clock() - self._looked < _LOOK_S:
+        away = self._clock() - self._looked
+        if away < _LOOK_S:
             return None
+        if away > self._limit_s:  # nobody asked meanwhile
+            self._answered += away
         try:
             nodes = self._ask()
         except self._faults as error:

@@ -63,7 +63,7 @@ class Job:
     `memory`: bytes that its process is expected to take at its peak; 0 where that is not known. `pieces`: that it computes
     each batch in at least, since memory did not suffice for fewer. `folder` is where the user's
     own code is looked for first, `vitis` are the settings of Vitis AI's tools, `limits` those that the stage's network is held
-    to, as `Limits`. `board` is a `BoardReference`, for a stage that runs on a board.
+    to, as `NetworkLimits`. `board` is a `BoardReference`, for a stage that runs on a board.
     """
 
     stage: Mapping[str, Any]
@@ -112,7 +112,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
     threads = int(job.stage["threads"])
     extend_path(job.python_path)
     from edgesearch.board_eval import BoardReference, VitisSettings
-    from edgesearch.objectives import Limits, Stage, open_store, run_stage
+    from edgesearch.objectives import NetworkLimits, Stage, open_store, run_stage
     from edgesearch.objectives.training import give_back
 
     prepare_process(threads)
@@ -137,7 +137,7 @@ def run_job(content: Mapping[str, Any]) -> dict[str, Any]:
                     folder=folder,
                     board=board,
                     vitis=vitis,
-                    limits=None if job.limits is None else Limits(**job.limits),
+                    limits=None if job.limits is None else NetworkLimits(**job.limits),
                     pieces=job.pieces,
                 )
                 if (pieces := made.figures.get("pieces", 1)) > 1:

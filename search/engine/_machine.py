@@ -36,14 +36,21 @@ def local_gpus() -> int:
 def share_machine(threads: int, workers: int | None = None, gpus_per_job: float | None = None) -> MachineShare:
     """How the machine is shared out to stages of so many threads; what is given stays.
 
-    Without GPUs, as many workers as the cores are enough for. With GPUs two for each, unless another number of workers or
-    another share is given; workers share the GPUs evenly, each on one of them.
+    Without GPUs, as many workers as the cores are enough for. With GPUs two for each, unless another number of workers is
+    given, or another share, for which as many as the GPUs are enough for; workers share the GPUs evenly, each on one of them.
     """
     gpus = local_gpus()
     if workers is None:
         workers = local_workers(threads)
         if gpus and gpus_per_job is None:
             workers = min(workers, _PER_GPU * gpus)
+        elif gpus and gpus_per_job:
+            workers = max(1, min(workers, _places(gpus, gpus_per_job)))
     if gpus_per_job is None:
         gpus_per_job = min(1.0, 1 / math.ceil(workers / gpus)) if gpus and workers else 0.0
     return MachineShare(workers, gpus_per_job, gpus)
+
+
+def _places(gpus: int, share: float) -> int:
+    """How many jobs GPUs are enough for, each with this share of one, or with several."""
+    return gpus * int(1 / share + 1e-6) if share <= 1 else int(gpus // share)

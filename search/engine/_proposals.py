@@ -63,7 +63,7 @@ class Proposer:
                 yield self.draw(space, number, attempt, at_random=attempt >= _patience(number))
             if self._walk is None:
                 self._walk = self._walked(space)
-            yield from self._walk
+            yield from (proposal for proposal in self._walk)  # the walk itself would end with one trial's search
 
     def own(self) -> list[Proposal]:
         """The candidates that the study names."""

@@ -14,7 +14,7 @@ from edgesearch.objectives import (
     Artifact,
     ArtifactStore,
     DataSettings,
-    Limits,
+    NetworkLimits,
     Stage,
     needs_board,
     resources_of,
@@ -68,7 +68,7 @@ class StageRunner:
         folder: Path | None = None,
         boards: BoardCrew | None = None,
         vitis: VitisSettings | None = None,
-        limits: Limits | None = None,
+        limits: NetworkLimits | None = None,
         memory: Callable[[Stage], int | None] | None = None,
     ) -> None:
         self._memory = memory
@@ -126,8 +126,10 @@ class StageRunner:
             return False
         if needs_board(stage):
             self._wait_for_board = True
+            if self._pool.waits_for_boards and not self.has_room:  # its time on the board would pass in line
+                return False
             return self._boards is not None and self._boards.has_room(stage.key)
-        if not self.has_room:
+        if not self.has_room or (stage.kind == "rung" and trained_student(stage).key in self._running):
             return False
         taken = sum((Counter(resources_of(other)) for other, _ in self._running.values()), Counter[str]())
         if any(taken[name] + amount > 1 for name, amount in resources_of(stage).items()):
@@ -192,13 +194,14 @@ class StageRunner:
         ends: list[StageEnd] = []
         for verdict in boards.verdicts():
             stage, log, result = self._refused.pop(verdict.key)
-            if verdict.fault is not None:
+            blame = boards.blame(stage.key)
+            if verdict.fault is not None and not blame:
                 self._note(
                     f"stage {stage.kind} {stage.key[:12]}: refused by board {verdict.fault.board}, which does not run a small "
                     f"network either: {verdict.fault.reason}; it is queued again"
                 )
                 continue
-            message = f"{result.message} (that board ran a small network right after)"
+            message = f"{result.message} ({f'refused {blame}' if blame else 'that board ran a small network right after'})"
             end = StageEnd(stage, result.seconds, f"stage {stage.kind}: {message} (log: {log})")
             ends.append(replace(end, faults=tuple(boards.faults(stage.key))))
         return ends
@@ -223,14 +226,13 @@ class StageRunner:
         is_lost = result.outcome == "board_lost" or (result.outcome != "done" and boards.was_stopped(stage.key))
         if is_busy or is_lost:
             fault = boards.lost(stage.key, result.message, is_busy=is_busy)
-            if not boards.has_itself_to_blame(stage.key):
+            blame = boards.blame(stage.key)
+            if is_busy or not blame:
                 self._note(
                     f"stage {stage.kind} {stage.key[:12]}: lost by board {fault.board}: {fault.reason}; it is queued again"
                 )
                 return None
-            message = (
-                f"{fault.reason} (lost {len(boards.faults(stage.key))} times, by boards that ran a small network right after)"
-            )
+            message = f"{fault.reason} (lost {len(boards.faults(stage.key))} times, {blame})"
             end: StageEnd | None = StageEnd(stage, result.seconds, f"stage {stage.kind}: {message} (log: {log})")
         elif result.outcome == "board_refused":
             boards.refused(stage.key, result.message)
@@ -259,7 +261,7 @@ class StageRunner:
             if made is not None or self._is_overtaken(stage):
                 if message:
                     self._note(f"{name}: {message}")
-                return StageEnd(stage, result.seconds if made is None else made.seconds)
+                return StageEnd(stage, 0.0 if made is None else made.seconds)
             message = (
                 f"its worker says that it is done, but it is not in the store at {self._store.location}: "
                 "workers and driver must see the same store"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgesearch.board_eval import BOARDS, Board, BoardPool, find_board, find_pool, is_physical
+from edgesearch.board_eval import BOARDS, Board, BoardPool, find_board, find_pool, is_physical, is_profile_path
 from edgesearch.errors import BoardError, StudyError
 from edgesearch.files import expanded, probing
 from edgesearch.plugins import is_import_path
@@ -22,7 +22,7 @@ def board_changes(names: Sequence[str], *, score: str) -> dict[str, Any]:
     measuring = [name for name in names if _measures(name, score)]
     simulated = [name for name in names if name not in measuring]
     for name in simulated:
-        if not (is_import_path(name) or name.endswith(".json") or name in BOARDS):
+        if not (is_import_path(name) or is_profile_path(name) or name in BOARDS):
             find_board(name)  # which says that it is unknown, and what is known
     if len(simulated) > 1:
         raise StudyError(f"a study has one simulated board (given: {', '.join(simulated)}); several can only measure")
@@ -36,7 +36,7 @@ def board_changes(names: Sequence[str], *, score: str) -> dict[str, Any]:
 
 def _from_here(name: str) -> str:
     """A board that was given, as one reads it elsewhere: the profile in the working folder by its whole path."""
-    if not name.endswith(".json"):
+    if not is_profile_path(name):
         return name
     path = expanded(name, "--board", BoardError)
     with probing("--board", BoardError):
@@ -46,7 +46,7 @@ def _from_here(name: str) -> str:
 def _measures(name: str, score: str) -> bool:
     if is_import_path(name):
         return score != "simulated"
-    return not name.endswith(".json") and name not in BOARDS and is_physical(name)
+    return not is_profile_path(name) and name not in BOARDS and is_physical(name)
 
 
 def with_boards(settings: StudyFile) -> tuple[StudyFile, BoardPool | None]:

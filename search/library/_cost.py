@@ -1,4 +1,4 @@
-"""What a study would train, and what that is expected to cost."""
+"""What a study would train, and its expected cost."""
 
 from __future__ import annotations
 

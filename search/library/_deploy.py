@@ -24,6 +24,7 @@ from edgesearch.board_eval import (
     append_measurements,
     appendable_columns,
     execute,
+    is_profile_path,
     load_boards,
 )
 from edgesearch.board_eval.remote import check_boards, is_board_busy
@@ -93,7 +94,7 @@ def _find_free_board(name: str, *, note: Note) -> SshBoard:
     boards = load_boards()
     if name in boards.pools:
         return SshBoard(boards.board(_first_free(name, boards, note)))
-    if name in BOARDS or name.endswith(".json"):
+    if name in BOARDS or is_profile_path(name):
         raise BoardError(
             f"{name!r} is a simulated board, on which nothing can be deployed; give the name of one of {boards.path} "
             "(`edgesearch board list`)"

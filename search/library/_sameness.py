@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 
-from edgesearch.board_eval import SimulatedBoard
+from edgesearch.board_eval import SimulatedBoard, is_profile_path
 from edgesearch.errors import DataError, StudyError
 from edgesearch.objectives import DataSet
 from edgesearch.search.library._inputs import Inputs
@@ -97,7 +97,7 @@ def _refuse_other_images(study: optuna.Study, data: DataSet) -> None:
 
 def _profile(inputs: Inputs) -> dict[str, Any] | None:
     """The content of the user's own profile, as it is stored; None where the board is no profile of theirs."""
-    if not isinstance(inputs.board, SimulatedBoard) or not inputs.settings.board.endswith(".json"):
+    if not isinstance(inputs.board, SimulatedBoard) or not is_profile_path(inputs.settings.board):
         return None
     content: dict[str, Any] = json.loads(json.dumps(dict(inputs.board.content)))  # tuples are lists once they were stored
     return content

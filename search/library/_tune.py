@@ -21,7 +21,7 @@ from edgesearch.search.library._stores import store_place, study_store
 from edgesearch.search.library._tune_file import check_place, read_text, tuned_text, write_text
 from edgesearch.search.library._tune_journal import Journal, Tried
 from edgesearch.search.library._tune_noise import Gain, compare
-from edgesearch.search.library._tune_search import Limits, search
+from edgesearch.search.library._tune_search import TuningBudget, search
 from edgesearch.search.library._tune_space import Target
 from edgesearch.search.library._tune_training import Task
 from edgesearch.search.study import Home, StudyFile
@@ -136,8 +136,8 @@ def tune(
         inputs.estimator.estimate(found.candidate)
     fetch_weights(inputs.settings, note, [found.candidate])
     share = share_machine(threads, workers, gpus_per_stage)
-    limits = Limits(samples, share.workers, seconds, share.gpus_per_job, share.gpus)
-    return _Tuning(found, inputs, Home(Path(home)), storage, limits, confirm, text, note).run()
+    budget = TuningBudget(samples, share.workers, seconds, share.gpus_per_job, share.gpus)
+    return _Tuning(found, inputs, Home(Path(home)), storage, budget, confirm, text, note).run()
 
 
 class _Tuning:
@@ -147,12 +147,12 @@ class _Tuning:
         inputs: Inputs,
         home: Home,
         storage: str | None,
-        limits: Limits,
+        budget: TuningBudget,
         confirm: int,
         text: str,
         note: Callable[[str], None],
     ) -> None:
-        self._target, self._inputs, self._home, self._storage, self._limits = target, inputs, home, storage, limits
+        self._target, self._inputs, self._home, self._storage, self._budget = target, inputs, home, storage, budget
         self._confirm, self._text, self._note = confirm, text, note
         self._failed: dict[str, str] = {}  # key of a stage -> why it has no result
 
@@ -166,7 +166,7 @@ class _Tuning:
         name = f"{settings.name}-{target.kind}-{identity[:12]}"
         with self._store.lease(f"tune-{identity}", waiting=_refuse):
             journal = Journal(home.folder / "tuning" / f"{name}.json")
-            pool = make_pool(self._limits.workers, gpus_per_job=self._limits.gpus_per_job, gpus=self._limits.gpus)
+            pool = make_pool(self._budget.workers, gpus_per_job=self._budget.gpus_per_job, gpus=self._budget.gpus)
             try:
                 self._runner = StageRunner(
                     store=self._store,
@@ -179,7 +179,7 @@ class _Tuning:
                 )
                 self._train(upstream for upstream in own.walk() if upstream.kind == "teacher" and upstream.key != own.key)
                 self._raise_failures()
-                search(target, self._task(journal), journal, self._limits, seed=settings.seed, note=self._note)
+                search(target, self._task(journal), journal, self._budget, seed=settings.seed, note=self._note)
                 best = self._best(journal)
                 own_accuracies, best_accuracies = self._confirmed(best)
             finally:

@@ -25,7 +25,7 @@ from edgesearch.search.library._tune_space import REDUCTION, Target, rungs
 from edgesearch.search.library._tune_training import Rung, Task
 from edgesearch.search.study import quiet_optuna, raise_if_interrupted
 
-__all__ = ["Limits", "search"]
+__all__ = ["TuningBudget", "search"]
 
 #: Recipes whose worker died again and again, after which the machine is at fault.
 _DEATHS = 3
@@ -41,7 +41,7 @@ _SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Limits:
+class TuningBudget:
     """How many recipes are tried, how many at a time, for how long at most, and what each may use."""
 
     samples: int
@@ -51,7 +51,9 @@ class Limits:
     gpus: int | None = None
 
 
-def search(target: Target, task: Task, journal: Journal, limits: Limits, *, seed: int, note: Callable[[str], object]) -> None:
+def search(
+    target: Target, task: Task, journal: Journal, budget: TuningBudget, *, seed: int, note: Callable[[str], object]
+) -> None:
     """Try recipes and note them in the journal, the file's own first; those that are there already are taken as they are.
 
     Needs a Ray that was started. Raises StudyError where no recipe can be trained, where workers die again and again, and
@@ -62,7 +64,7 @@ def search(target: Target, task: Task, journal: Journal, limits: Limits, *, seed
         folder = Path(tempfile.mkdtemp(prefix="edgesearch-tune-"))
         staged = _staging_folder()
         try:
-            _fit(target, task, journal, limits, seed, note, folder)
+            _fit(target, task, journal, budget, seed, note, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             if staged is not None:
@@ -73,7 +75,7 @@ def _fit(
     target: Target,
     task: Task,
     journal: Journal,
-    limits: Limits,
+    budget: TuningBudget,
     seed: int,
     note: Callable[[str], object],
     folder: Path,
@@ -86,9 +88,9 @@ def _fit(
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     watch = Watch(journal, note)
     tuner = tune.Tuner(
-        tune.with_resources(Trainable, {"cpu": 1, "gpu": limits.gpus_per_job}),
+        tune.with_resources(Trainable, {"cpu": 1, "gpu": budget.gpus_per_job}),
         param_space={TASK: task.to_text()},
-        tune_config=_plan(target, journal, limits, seed),
+        tune_config=_plan(target, journal, budget, seed),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder),
@@ -109,7 +111,7 @@ def _fit(
         raise StudyError(f"Ray went down ({type(error).__name__}: {first}); the same command goes on from here") from error
 
 
-def _plan(target: Target, journal: Journal, limits: Limits, seed: int) -> Any:
+def _plan(target: Target, journal: Journal, budget: TuningBudget, seed: int) -> Any:
     """What is tried, in which order, and who goes on: Tune's configuration."""
     from optuna.samplers import TPESampler
     from ray import tune
@@ -119,11 +121,11 @@ def _plan(target: Target, journal: Journal, limits: Limits, seed: int) -> Any:
     points = [target.start, *(dict(tried.drawn) for tried in journal.tried if tried.drawn != target.start)]
     # A search that goes on draws what was not drawn before; numpy takes seeds of 32 bits.
     own_seed = (seed + len(journal.tried)) % 2**32
-    sampler = TPESampler(seed=own_seed, n_startup_trials=max(5, limits.samples // 4), multivariate=True)
+    sampler = TPESampler(seed=own_seed, n_startup_trials=max(5, budget.samples // 4), multivariate=True)
     steps = rungs(target.recipe.epochs)
     return tune.TuneConfig(
         search_alg=OptunaSearch(
-            target.space, metric="accuracy", mode="max", points_to_evaluate=points[: limits.samples], sampler=sampler
+            target.space, metric="accuracy", mode="max", points_to_evaluate=points[: budget.samples], sampler=sampler
         ),
         scheduler=ASHAScheduler(
             time_attr="epochs",
@@ -133,9 +135,9 @@ def _plan(target: Target, journal: Journal, limits: Limits, seed: int) -> Any:
             grace_period=steps[0],
             reduction_factor=REDUCTION,
         ),
-        num_samples=limits.samples,
-        max_concurrent_trials=limits.workers,
-        time_budget_s=limits.seconds,
+        num_samples=budget.samples,
+        max_concurrent_trials=budget.workers,
+        time_budget_s=budget.seconds,
         reuse_actors=True,
     )
 

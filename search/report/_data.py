@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from edgesearch.objectives import STAGE_KINDS
 from edgesearch.search.report._published import Published, published
-from edgesearch.search.study import RATIO_SCALE, STAGES, Record, StudyView, knee, pareto_front, progress
+from edgesearch.search.study import RATIO_SCALE, Record, StudyView, knee, pareto_front, progress
 
 #: An axis whose values span more than this factor is logarithmic.
 _LOG_FACTOR = 5.0
@@ -153,7 +154,7 @@ def stage_times(view: StudyView) -> list[StageTime]:
             hits[kind].append(record.artifacts.get(kind, ""))
     price = {key: seconds for key, seconds in price.items() if key[1]}
     times = []
-    for kind in [*STAGES, *sorted((taken.keys() | hits.keys()) - set(STAGES))]:
+    for kind in [*STAGE_KINDS, *sorted((taken.keys() | hits.keys()) - set(STAGE_KINDS))]:
         usual = statistics.median(taken[kind]) if taken[kind] else 0.0
         saved = sum(price.get((kind, key), usual) for key in hits[kind])
         if taken[kind] or hits[kind]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from edgesearch.board_eval import load_profile
+from edgesearch.board_eval import DEFAULT_BOARD, load_profile
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _own(data: str, study: str) -> Iterator[Published]:
             continue
         if run["settings"]["data"].get("train_images") is not None:
             continue
-        name = run["settings"].get("board", "zcu104")
+        name = run["settings"].get("board", DEFAULT_BOARD)
         most, board = _most_fps(name, run), f"{name}, simulated"
         for trial in run["trials"]:
             if trial["front"] and "test_accuracy" in trial and "fps" in trial and trial["fps"] <= most:

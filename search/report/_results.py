@@ -14,7 +14,8 @@ from typing import Any
 
 from edgesearch.errors import StudyError
 from edgesearch.files import parse_json, write_atomically
-from edgesearch.search.study import STAGES, Record, StudyFile, StudyView, pareto_front
+from edgesearch.objectives import STAGE_KINDS
+from edgesearch.search.study import Record, StudyFile, StudyView, pareto_front
 
 FORMAT = 1
 #: What the command line may say in a study file's place, and what a file means that does not.
@@ -144,7 +145,7 @@ def _all_of(made_by: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
 
 
 def _order(kind: str) -> tuple[int, str]:
-    return (STAGES.index(kind) if kind in STAGES else len(STAGES)), kind
+    return (STAGE_KINDS.index(kind) if kind in STAGE_KINDS else len(STAGE_KINDS)), kind
 
 
 def _trial(view: StudyView, record: Record, on_front: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgesearch.board_eval import load_profile
+from edgesearch.board_eval import DEFAULT_BOARD, load_profile
 from edgesearch.errors import StudyError
 from edgesearch.files import parse_json
 from edgesearch.search.report._results import read_results
@@ -145,7 +145,7 @@ def _fed_fps(trial: Mapping[str, Any], settings: Mapping[str, Any], runner: str)
         raise StudyError(
             f"trial {trial['trial']} was measured by {trial['measured_by']}, whose runner {runner!r} cannot replace"
         )
-    profile, pixels = load_profile(settings.get("board", "zcu104")), int(trial["settings"]["student"]["input_size"]) ** 2
+    profile, pixels = load_profile(settings.get("board", DEFAULT_BOARD)), int(trial["settings"]["student"]["input_size"]) ** 2
     latency_s = float(trial["latency_ms"]) / 1e3 + profile.runner(runner).of(pixels) - profile.runner().of(pixels)
     return 1 / latency_s
 

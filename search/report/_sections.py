@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgesearch.search.report._data import FrontPicture, StageTime
+from edgesearch.search.report._named import NAMED, named
 from edgesearch.search.report._table import columns, number, percent, size
 from edgesearch.search.study import Record, StudyView, duration, family_of, nearest_misses
 
-#: Trials named beside a reason or a choice before "and N more".
-_NAMED = 12
 _CONSTRAINTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "min_accuracy": ("accuracy at least", percent),
     "min_fps": ("FPS at least", lambda v: f"{v:,g}"),
@@ -254,7 +253,7 @@ def _choice(title: str, groups: Mapping[str, Sequence[Record]], on_front: set[in
             accuracy=percent(_best(records, "accuracy")),
             fps=number(_best(records, "fps")),
         )
-        for name, records in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))[:_NAMED]
+        for name, records in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))[:NAMED]
     )
     return Choice(title, rows, len(groups) - len(rows))
 
@@ -313,10 +312,9 @@ def failures(view: StudyView) -> list[Failure]:
             groups[reason_of(record)].append(record)
     rows = []
     for reason, records in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])):
-        named = ", ".join(str(r.number) for r in records[:_NAMED])
-        more = f" and {len(records) - _NAMED} more" if len(records) > _NAMED else ""
+        trials = named([str(record.number) for record in records])
         log = next((m[1] for r in records if (m := _LOG.search(r.failure))), "")
-        rows.append(Failure(reason, len(records), named + more, records[0].recipe, log))
+        rows.append(Failure(reason, len(records), trials, records[0].recipe, log))
     return rows
 
 

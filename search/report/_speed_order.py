@@ -7,10 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from edgesearch.search.report._named import named
 from edgesearch.search.study import Record
-
-#: Trials that a note names.
-_NAMED = 12
 
 
 def speed_interval(record: Record) -> tuple[float, float] | None:
@@ -44,5 +42,4 @@ def speed_note(front: Sequence[Record]) -> str:
     note = "±% behind FPS, and behind the latency, is half the 90 % interval of a predicted time."
     if not close:
         return note
-    more = f" and {len(close) - _NAMED} more" if len(close) > _NAMED else ""
-    return f"{note} Within it of a faster one of the front: trial {', '.join(close[:_NAMED])}{more}."
+    return f"{note} Within it of a faster one of the front: trial {named(close)}."

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from edgesearch.search.report._named import named
 from edgesearch.search.report._speed_order import alike, speed_interval, speed_note
 from edgesearch.search.study import Record, StudyView, is_distinct, teacher_note, uncertainty, wilson_interval
 
@@ -33,8 +34,6 @@ _SPARED = (
 )
 #: The least width of a candidate's words, which wrap.
 _CANDIDATE_WIDTH = 16
-#: Trials named in a sentence before "and N more".
-_NAMED = 12
 #: What stands where a trial has no such figure.
 MISSING = "-"
 
@@ -208,8 +207,7 @@ def accuracy_note(view: StudyView, front: Sequence[Record]) -> str:
     note = f"± is half the 95 % interval of an accuracy counted on {images:,} validation images."
     if not close:
         return note
-    more = f" and {len(close) - _NAMED} more" if len(close) > _NAMED else ""
-    return f"{note} No more than chance below the next more accurate of the front: trial {', '.join(close[:_NAMED])}{more}."
+    return f"{note} No more than chance below the next more accurate of the front: trial {named(close)}."
 
 
 def _by_accuracy(front: Sequence[Record]) -> list[tuple[float, Record]]:

@@ -35,7 +35,6 @@ from ._read_only import ReadOnlyStudy as ReadOnlyStudy
 from ._read_only import holds_studies as holds_studies
 from ._read_only import open_read_only as open_read_only
 from ._record import RATIO_SCALE as RATIO_SCALE
-from ._record import STAGES as STAGES
 from ._record import Objective as Objective
 from ._record import Record as Record
 from ._record import StudyView as StudyView

@@ -20,7 +20,7 @@ class Constraints(Settings):
     max_size_bytes: float | None = Field(default=None, gt=0)
 
     def violations(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Constraint -> by how much it is violated, for those that `metrics` speaks of and violates."""
+        """Constraint -> amount by which `metrics` miss it; those that are kept, or whose metric is absent, are left out."""
         amounts = {}
         for name, limit in self.model_dump(exclude_none=True).items():
             side, _, metric = name.partition("_")
@@ -31,9 +31,9 @@ class Constraints(Settings):
         return amounts
 
     def excesses(self, metrics: Mapping[str, float]) -> dict[str, float]:
-        """Constraint -> how far beyond its limit, at most zero when it is kept: what Optuna's samplers read.
+        """Constraint -> amount by which `metrics` miss it, at most zero where it is kept: what Optuna's samplers read.
 
-        What `metrics` does not speak of counts as just kept, since samplers want one number of each constraint.
+        A constraint whose metric is absent counts as just kept, since samplers want a number for each.
         """
         values = {}
         for name, limit in self.model_dump(exclude_none=True).items():

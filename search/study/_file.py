@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from edgesearch.board_eval import Compiler, Feature, VitisSettings
+from edgesearch.board_eval import DEFAULT_BOARD, Compiler, Feature, VitisSettings, is_profile_path
 from edgesearch.errors import SettingsError, SpaceError, StudyError
 from edgesearch.files import expanded, is_utf8, parse_toml
 from edgesearch.objectives import DataSettings, Pipeline, PruneSearch, QatRecipe, Recipe, Teacher, is_folder
@@ -97,7 +97,7 @@ class StudyFile(Settings):
     objectives: Annotated[tuple[ObjectiveName, ...], Field(min_length=1)] = ("accuracy", "fps")
     constraints: Constraints = Constraints()
     search: SearchSettings = SearchSettings()
-    board: str = "zcu104"
+    board: str = DEFAULT_BOARD
     #: What candidates are scored by.
     score: Score = "simulated"
     #: Boards that measure: names of boards and pools of the boards file, or import paths. All have the DPU of `board`.
@@ -181,7 +181,9 @@ class StudyFile(Settings):
             )
         kinds = {c.distillation.kind for c in self.candidates} | set(self.space.distillation if self.space else ())
         if self.teacher is None and kinds & TAUGHT_BY_TEACHER:
-            raise ValueError("distillation from a teacher is in the space, but there is no [teacher]; add one")
+            raise ValueError(
+                "a candidate or a choice of [space] is distilled from a teacher, and there is no [teacher]; add one"
+            )
         trained = {c.quantization.backend for c in self.candidates if c.quantization.method == "qat"}
         if self.space is not None and "qat" in self.space.quantization:
             trained |= set(self.space.quantization_backend)
@@ -335,7 +337,7 @@ def _anchor_paths(tables: dict[str, Any], where: str, folder: Path) -> None:
     candidates = tables.get("candidates")
     for candidate in candidates if isinstance(candidates, list) else []:
         anchor(candidate.get("student") if isinstance(candidate, dict) else None, "weights")
-    if isinstance(tables.get("board"), str) and tables["board"].endswith((".json", ".toml")):
+    if isinstance(tables.get("board"), str) and is_profile_path(tables["board"]):
         anchor(tables, "board")
 
 

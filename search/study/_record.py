@@ -23,8 +23,6 @@ from edgesearch.errors import StudyError
 from edgesearch.search.study._unread import without_infinite
 from edgesearch.spaces import Candidate, Student, parse_candidate
 
-#: Stage kinds in the order in which a candidate passes through them.
-STAGES = ("teacher", "rung", "student", "sensitivity", "pruned", "quantized", "measured", "compiled", "on_board")
 #: Objectives whose ratios matter, not their differences: twice as fast is as good a step at 50 FPS as at 500.
 RATIO_SCALE = frozenset({"fps", "latency_fps", "latency_ms", "size_bytes", "macs", "parameters", "joules"})
 

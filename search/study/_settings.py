@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from pydantic import ValidationError
 
+from edgesearch.board_eval import is_profile_path
 from edgesearch.errors import StudyError
 from edgesearch.objectives.data import without_unread
 from edgesearch.search.study._file import StudyFile, bundled_studies
@@ -161,7 +162,7 @@ def _is_place(study: optuna.Study, path: tuple[str, ...], old: Any, new: Any) ->
     if not isinstance(old, str) or not isinstance(new, str):
         return False
     if path == ("board",):
-        return old.endswith(".json") and new.endswith(".json")
+        return is_profile_path(old) and is_profile_path(new)
     if path[-1] != "weights":
         return path == ("data", "root")
     known = study.user_attrs.get(_WEIGHTS, {}).get(old)

@@ -115,6 +115,8 @@ class _Recorder:
     def _record(self, name: str, stage: Stage) -> None:
         if self._store.has(stage.kind, stage.key):  # made, but its line was not written: its seconds are not known
             shutil.rmtree(self._store.root / "artifacts" / stage.kind / stage.key)
+        self._store.checkpoints(stage.key).clear()  # of an earlier run, whose seconds are not known
+        self._store.forget_failure(stage.kind, stage.key)
         epochs, overhead = self._epochs(stage) if stage.kind == "student" else ([], 0.0)
         lines = _Clocked()
         started = time.process_time()
@@ -151,7 +153,6 @@ class _Recorder:
         """
         settings: Any = stage_specs().find(stage.kind).settings_of(stage)
         context = Context(stage, settings, self._store, self._data, "cpu", lambda line: None, self.study.folder)
-        self._store.checkpoints(stage.key).clear()  # of an earlier run, whose seconds are not known
         checkpoints = _Timed(self._store.checkpoints(stage.key))
         epochs: list[Epoch] = []
         besides: list[float] = []

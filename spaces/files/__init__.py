@@ -65,6 +65,15 @@ def expanded(path: str | Path, what: str, error: type[EdgesearchError]) -> Path:
         raise error(f"{what}: {str(path)!r} is no path; there is no home folder {Path(path).parts[0]}") from unknown
 
 
+def cache_folder(*parts: str, error: type[EdgesearchError]) -> Path:
+    """A folder for what can be brought again: in $EDGESEARCH_CACHE, else edgesearch in $XDG_CACHE_HOME, else in ~/.cache.
+
+    Raises `error` where that can be no path.
+    """
+    base = os.environ.get("EDGESEARCH_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "edgesearch"
+    return expanded(base, "cache", error).joinpath(*parts)
+
+
 def said_of_path(error: OSError) -> str | None:
     """What is wrong with the path that a person gave, as a sentence that begins with it; None for an error of another kind."""
     if error.errno not in _OF_PATHS or error.filename is None:

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 
 from edgesearch.board_eval import (
+    CODE_VERSION,
+    TIMING_VERSION,
     CompiledXmodel,
     Compiler,
     Dpu,
@@ -38,11 +40,6 @@ from edgesearch.settings import Settings
 GOLDEN_IMAGES = 8
 
 
-#: Of the model of the code that AMD's compiler writes, `time_graph`; raised by one whenever it foretells another time.
-#: 1: strides above their kernel, linear layers too long for a pixel and first kernels with holes were too fast.
-MODEL_VERSION = 2
-
-
 class CompiledSettings(Settings):
     """The DPU that the code is for, as a board's profile stores it, features of it that no measured file has, the compiler.
 
@@ -59,13 +56,12 @@ class CompiledSettings(Settings):
 
 def code_version(conditions: Conditions) -> int:
     """The version of this program's compiler, where it makes the code that a board runs or is simulated with."""
-    # 1: maps that a strided 1 x 1 convolution reads beside others were saved and loaded; x + conv(x) could be wrong code
-    return 2 if conditions.compiler == "edgesearch" else 1
+    return CODE_VERSION if conditions.compiler == "edgesearch" else 1
 
 
 def timing_version(conditions: Conditions) -> int:
     """The version of what tells the time of a network on a simulated board: this compiler's code, or the model of AMD's."""
-    return code_version(conditions) if conditions.compiler == "edgesearch" else MODEL_VERSION
+    return code_version(conditions) if conditions.compiler == "edgesearch" else TIMING_VERSION
 
 
 def _place(plan: Plan) -> Stage | None:

@@ -58,4 +58,6 @@ def _images(settings: LogitSettings, data: Parts) -> float:
     return settings.views * len(data.train)
 
 
-SPEC = StageSpec(name="logits", version=2, settings=LogitSettings, place=_place, run=_run, images=_images, random=False)
+SPEC = StageSpec(
+    name="logits", version=2, settings=LogitSettings, place=_place, run=_run, images=_images, random=False, shared=True
+)

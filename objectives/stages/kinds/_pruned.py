@@ -10,11 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from edgesearch.board_eval import Board
+from edgesearch.board_eval import TIMING_VERSION, Board
 from edgesearch.errors import PluginError, SpaceError
 from edgesearch.objectives.data import prepare_tensor
 from edgesearch.objectives.pruning import (
     PRUNERS,
+    ROUNDS_VERSION,
     Pruned,
     PruningImages,
     PruningTask,
@@ -31,14 +32,12 @@ from edgesearch.objectives.stages._pipeline import PruneSearch
 from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Parts, Result, StageSpec, TrainedSettings
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.stages.kinds._compiled import MODEL_VERSION, code_version
+from edgesearch.objectives.stages.kinds._compiled import code_version
 from edgesearch.objectives.stages.kinds._sensitivity import SENSITIVITY_PASSES, scoring
 from edgesearch.objectives.training import STEP_PASSES, Recipe, Supervision, Training, train
 from edgesearch.plugins import calling, is_import_path
 from edgesearch.spaces import Pruning, Student
 
-#: Of pruning in rounds by this program: raised by one whenever its code changes the result.
-_ROUNDS_VERSION = 2
 #: The compiler's version when pruning went by the time of its code first: it is left out of keys.
 _FIRST_TIMED = 2
 
@@ -88,10 +87,10 @@ def _place(plan: Plan) -> Stage | None:
         import_path=conditions.board_import_path if timed else "",
         source_sha256=conditions.board_source_sha256 if timed else "",
         code_version=code_version(conditions) if timed and conditions.compiler == "edgesearch" else _FIRST_TIMED,
-        model_version=MODEL_VERSION if timed else 1,
+        model_version=TIMING_VERSION if timed else 1,
         packages=dict(conditions.packages) if pruning.backend == "vai" else {},
         chance=conditions.guessing if _asks_for_chance(plan) else 0.0,
-        rounds_version=_ROUNDS_VERSION if pruning.method == "iterative" and pruning.backend == "edgesearch" else 1,
+        rounds_version=ROUNDS_VERSION if pruning.method == "iterative" and pruning.backend == "edgesearch" else 1,
     )
     return plan.make(
         "pruned",

@@ -168,7 +168,7 @@ def _quantize(context: Context[QuantizedSettings], student: Student, model: nn.M
         return quantizer.quantize_fp16(context.lower(model, student))
     images = prepare(data.calibration.images, size, data.normalisation)
     algorithm = quantization.algorithm
-    if is_import_path(algorithm):  # it must be the code that the key speaks of
+    if is_import_path(algorithm):  # it must be the code whose checksum is in the key
         load(algorithm, folder=context.folder, noun="quantizer", expected_sha256=quantization.source_sha256)
     exact = context.lower(model, student)
     quantized = quantizer.quantize(

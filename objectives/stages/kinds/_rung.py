@@ -87,4 +87,5 @@ SPEC = StageSpec(
     run=_run,
     images=lambda settings, data: STEP_PASSES * settings.epochs * len(data.train),
     recipe=lambda settings: settings.recipe,
+    shared=True,
 )

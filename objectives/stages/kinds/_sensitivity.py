@@ -61,4 +61,6 @@ def _images(settings: SensitivitySettings, data: Parts) -> float:
     return float(SENSITIVITY_PASSES * settings.score_images)
 
 
-SPEC = StageSpec(name="sensitivity", version=5, settings=SensitivitySettings, place=_place, run=_run, images=_images)
+SPEC = StageSpec(
+    name="sensitivity", version=5, settings=SensitivitySettings, place=_place, run=_run, images=_images, shared=True
+)

@@ -58,4 +58,5 @@ SPEC = StageSpec(
     run=_run,
     images=_images,
     recipe=lambda settings: settings.recipe,
+    shared=True,
 )

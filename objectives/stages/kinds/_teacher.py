@@ -65,4 +65,5 @@ SPEC = StageSpec(
     run=_run,
     images=_images,
     recipe=lambda settings: None if settings.trained else settings.recipe,
+    shared=True,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -64,6 +65,13 @@ ACCEPTED = {
     "a large depthwise kernel": (nn.Sequential(conv(32, 32, 31, groups=32), conv(32, 16, 1)), (32, 40, 40)),
     "the first linear layer of VGG": (nn.Sequential(nn.Flatten(), nn.Linear(25088, 4096)), (512, 7, 7)),
     "as much padding as the window reaches": (nn.Sequential(conv(3, 16, 3, padding=4, dilation=2)), (3, 16, 16)),
+    "batch-norm without a shift": (nn.Sequential(conv(3, 16), nn.BatchNorm2d(16, bias=False), nn.ReLU()), (3, 16, 16)),
+    "a size that numpy multiplies": (
+        Block(lambda m, x: m.head(x.view(-1, np.prod(x.shape[1:]))), head=nn.Linear(48, 10)),
+        (3, 4, 4),
+    ),
+    "a ceil_mode whose last window torch drops": (nn.Sequential(nn.MaxPool2d(2, 2, 1, ceil_mode=True)), (3, 9, 9)),
+    "a stride above its kernel with ceil_mode": (nn.Sequential(nn.MaxPool2d(1, 2, ceil_mode=True)), (3, 10, 10)),
 }
 
 #: Name -> model, input, and per refused operation (its place) what the reason says.
@@ -225,6 +233,41 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, int, int], dict[str, str]]] = {
         Block(lambda m, x: torch.cat(torch.split(x, 8, 1), 1)),
         (16, 16, 16),
         {"split": "has chunk, split and slice"},
+    ),
+    "a dimension more": (
+        Block(lambda m, x: m.conv(x.mean((2, 3))[:, :, None, None]), conv=nn.Conv2d(16, 16, 1)),
+        (16, 16, 16),
+        {"getitem": "it adds a dimension; keep it where it goes, as by mean(..., keepdim=True)"},
+    ),
+    "a layer by its function": (
+        Block(lambda m, x: F.relu(F.conv2d(x, m.conv.weight, m.conv.bias)), conv=conv(3, 16)),
+        (3, 16, 16),
+        {"conv2d": "weights are given to a function; call the module that has them, as self.layer(x)"},
+    ),
+    "one logit without its dimension": (
+        Block(lambda m, x: m.head(x.mean((2, 3))).squeeze(1), head=nn.Linear(16, 1)),
+        (16, 16, 16),
+        {"squeeze": "return logits (N, classes)"},
+    ),
+    "batch-norm of vectors on an image": (
+        nn.Sequential(conv(3, 16), nn.BatchNorm1d(16)),
+        (3, 16, 16),
+        {"1": "reads an image, which torch refuses; use BatchNorm2d"},
+    ),
+    "batch-norm of images on a vector": (
+        nn.Sequential(nn.Flatten(), nn.Linear(768, 16), nn.BatchNorm2d(16)),
+        (3, 16, 16),
+        {"2": "reads a vector, which torch refuses; use BatchNorm1d"},
+    ),
+    "more padding than half a window": (
+        nn.Sequential(nn.MaxPool2d(2, 2, padding=2)),
+        (3, 16, 16),
+        {"0": "padding of 2 and 2, which torch refuses; at most half of its kernel (2, 2)"},
+    ),
+    "a last window that torch drops": (
+        nn.Sequential(nn.MaxPool2d((2, 3), (2, 2), (1, 0), ceil_mode=True)),
+        (3, 9, 10),
+        {"0": "which torch drops and the DPU keeps; use ceil_mode=False"},
     ),
     "a slice": (Block(lambda m, x: m.conv(x[:, :8]), conv=conv(8, 8)), (16, 16, 16), {"getitem": "has chunk, split and slice"}),
 }

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgesearch.board_eval import compile_xmodel, load_profile
 from edgesearch.board_eval.execution import Network
-from edgesearch.board_eval.graph._graph import Add, Conv, Graph, Linear
+from edgesearch.board_eval.graph._graph import Add, Conv, Depthwise, Graph, Linear
 from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.board_eval.targets import Limits
 from edgesearch.objectives.quantization._best import calibrate, find_grids, relu6_peaks
@@ -186,6 +187,35 @@ def test_inputs_of_an_add_end_up_at_most_two_positions_apart() -> None:
     obey_limits(graph, apart)
     one, other = (apart.values[name] for name in add.inputs)
     assert abs(one - other) <= 2
+
+
+class Recurring(nn.Module):
+    """What a branch makes of y is added to y: the adder wants both near each other, and the branch's shifts want them apart."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        super().__init__()
+        self.first, self.branch, self.classes = nn.Conv2d(3, 4, 3), branch, nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.first(x))
+        return self.classes(torch.relu(y + self.branch(y)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", ["best", "vitis"])
+def test_a_branch_with_huge_weights_that_is_added_to_what_it_reads_has_positions(method: str) -> None:
+    torch.manual_seed(0)
+    depthwise = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False), nn.BatchNorm2d(4))
+    depthwise[1].running_var.fill_(1e-10)  # of channels that are always the same
+    pointwise = nn.Conv2d(4, 4, 1)
+    with torch.no_grad():
+        pointwise.weight[0, 0] = 1500
+    images = np.random.default_rng(0).normal(size=(20, 8, 8, 3)).astype(np.float32)
+    for branch in (depthwise, pointwise):
+        made = quantize(lower(Recurring(branch).eval(), (3, 8, 8)), images, method=method)
+        for node in made:
+            if isinstance(node, Conv | Depthwise | Linear):
+                assert 0 <= node.weight_fix + made.fix_of(node.inputs[0]) - node.fix <= Limits.shift_cut  # type: ignore[operator]
+        compile_xmodel(made, load_profile("zcu104").dpu, images=images[:1])  # executes the code and compares it, bit for bit
 
 
 def test_shifts_end_up_within_the_limits_of_targets(monkeypatch: pytest.MonkeyPatch) -> None:

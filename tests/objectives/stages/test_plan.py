@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgesearch.board_eval import find_board
+from edgesearch.board_eval import TIMING_VERSION, find_board
 from edgesearch.errors import SpaceError, StoreError
 from edgesearch.objectives import (
     Conditions,
@@ -23,7 +23,6 @@ from edgesearch.objectives import (
     plan,
     stage_specs,
 )
-from edgesearch.objectives.stages.kinds._compiled import MODEL_VERSION
 from edgesearch.objectives.training import BFLOAT16_VERSION, FEATURES_VERSION, Recipe
 from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student
 
@@ -280,7 +279,7 @@ def test_the_version_of_the_own_compiler_is_in_the_keys_of_what_it_compiles() ->
 
     assert version("measured") == version("compiled") == 2
     assert version("compiled", compiler="vai") is None  # AMD's own
-    assert version("measured", compiler="vai") == MODEL_VERSION
+    assert version("measured", compiler="vai") == TIMING_VERSION
     assert version("measured", board_import_path="mine:Board") is None  # it measures what somebody else compiled
 
 
@@ -294,8 +293,8 @@ def test_the_versions_of_what_tells_the_time_are_in_the_keys_of_pruning_by_time(
             found = chain(Candidate(student=STUDENT, pruning=pruning), conditions=conditions)["pruned"].parameters
         return found.get("code_version"), found.get("model_version")
 
-    assert versions({}, "fps") == (None, MODEL_VERSION)  # pruning by time began with version 2 of the compiler
-    assert versions({"code_version": 3}, "fps") == (3, MODEL_VERSION)
+    assert versions({}, "fps") == (None, TIMING_VERSION)  # pruning by time began with version 2 of the compiler
+    assert versions({"code_version": 3}, "fps") == (3, TIMING_VERSION)
     assert versions({"code_version": 3}, "macs") == (None, None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +16,12 @@ from _bench import TEXT, Bench
 from _inline import InlinePool
 from _training_jobs import family, name
 
-from edgesearch.errors import EdgesearchError
+from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.objectives import Estimator, StageMemory
 from edgesearch.search.engine import _foresight
 from edgesearch.search.engine._cost import CostModel
 from edgesearch.search.engine._foresight import Foresight, ForesightProcess, Pending
+from edgesearch.search.engine._fork_server import ForkServer
 from edgesearch.search.library._inputs import Inputs, read_inputs
 from edgesearch.search.study._file import parse_study
 from edgesearch.spaces import Candidate, Distillation, Pruning, Quantization, Student
@@ -286,3 +288,48 @@ def test_a_network_that_is_never_built_is_refused_and_the_next_is_told(
         patiently(lambda: told.estimate(slow))
     monkeypatch.undo()
     assert patiently(lambda: told.estimate(small(quantization=Quantization(bits=5))))["fps"] > 0
+
+
+class Nowhere:
+    """A fork server on a machine that starts no process."""
+
+    def __init__(self) -> None:
+        self.refuses = True
+        self.own: ForkServer | None = None
+
+    def connect(self, service: str) -> Any:
+        if self.refuses:
+            raise OSError(errno.EMFILE, "Too many open files")
+        self.own = self.own or ForkServer()
+        return self.own.connect(service)
+
+    def close(self) -> None:
+        if self.own is not None:
+            self.own.close()
+
+
+def test_a_machine_that_starts_no_process_for_a_while_rules_no_candidate_out(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_foresight, "_PAUSE_S", 0.05)
+    server: Any = Nowhere()
+    process = ForesightProcess(inputs.foresight, server)
+    asked = foresight(inputs, process)
+    for _ in range(3):
+        with pytest.raises(Pending):
+            asked.estimate(small())
+        time.sleep(0.06)
+    server.refuses = False
+    assert patiently(lambda: asked.estimate(small()))["fps"] > 0
+    process.close()
+    server.close()
+
+
+def test_a_machine_that_starts_no_process_any_more_ends_the_study_in_a_sentence(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_foresight, "_PAUSE_S", 0.01)
+    server: Any = Nowhere()
+    asked = foresight(inputs, ForesightProcess(inputs.foresight, server))
+    with pytest.raises(StudyError, match=r"Too many open files.*; nothing finished is lost: see to this machine's memory"):
+        patiently(lambda: asked.estimate(small()))

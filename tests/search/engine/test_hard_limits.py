@@ -12,7 +12,7 @@ from rich.console import Console
 
 from edgesearch.board_eval import find_board
 from edgesearch.errors import Infeasible
-from edgesearch.objectives import Conditions, Estimator, Limits, Store, load_data
+from edgesearch.objectives import Conditions, Estimator, NetworkLimits, Store, load_data
 from edgesearch.search.engine import Engine, PlainProgress, Summary
 from edgesearch.search.engine._asking import whole_stages
 from edgesearch.search.study import Home, StudyFile, create_or_resume, open_storage
@@ -151,7 +151,7 @@ def test_a_pruned_network_that_is_expected_just_below_a_limit_and_keeps_it_is_a_
 def test_limits_name_what_is_broken_and_by_what() -> None:
     board = find_board("zcu104")
     model = build(Student(architecture="cnn_tiny", input_size=8), channels=1, classes=10)
-    Limits({"min_fps": 1.0, "max_latency_ms": 1e3, "max_size_bytes": 1e9}, board.content).check(model, (1, 8, 8))
+    NetworkLimits({"min_fps": 1.0, "max_latency_ms": 1e3, "max_size_bytes": 1e9}, board.content).check(model, (1, 8, 8))
     with pytest.raises(Infeasible, match=r"min_fps = 1e\+06, and it has [\d,.]+; max_size_bytes = 10, and it has") as caught:
-        Limits({"min_fps": 1e6, "max_size_bytes": 10.0}, board.content).check(model, (1, 8, 8))
+        NetworkLimits({"min_fps": 1e6, "max_size_bytes": 10.0}, board.content).check(model, (1, 8, 8))
     assert caught.value.figures["fps"] > 0

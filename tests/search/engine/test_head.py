@@ -89,3 +89,14 @@ def test_a_head_that_answers_in_time_is_not_cut_off() -> None:
         accepted.sendall(b"x")
         assert connection.recv(1) == b"x"
         accepted.close()
+
+
+def test_a_driver_that_was_away_gives_the_head_its_time() -> None:
+    head = Head()
+    made = watch(head)
+    head.now += 100.0  # it waited for its database
+    head.is_silent = True
+    assert made.look() is None
+    with pytest.raises(StudyError, match="does not answer for 30 s"):
+        wait_for_ever(made, head)
+    assert head.now > 130.0

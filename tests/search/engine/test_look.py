@@ -125,7 +125,38 @@ def test_a_board_that_is_busy_keeps_its_power_and_accuses_no_stage() -> None:
         turn("ready")
         said[0] = BoardProblem("another program has it", is_busy=True)
     assert set(looks) == {"check"}
-    assert not crew.has_itself_to_blame("stage")
+    assert not crew.blame("stage")
+
+
+def test_outages_of_a_board_accuse_a_stage_only_after_many_of_them() -> None:
+    rules, said = BoardRules(check_s=0.01, longest_check_s=0.01), [BoardProblem("no power")]
+    crew = BoardCrew([BoardReference("a")], look=lambda board, remedy: said[0], note=lambda _: None, rules=rules)
+
+    def turn(problem: BoardProblem | None, state: str) -> None:
+        said[0] = problem  # type: ignore[call-overload]
+        deadline = time.monotonic() + 10
+        while (crew.summary()["a"]["state"], crew._looking) != (state, {}) and time.monotonic() < deadline:
+            crew.step(idle=False)
+            time.sleep(0.005)
+        assert crew.summary()["a"]["state"] == state
+
+    for number in range(8):
+        assert not crew.blame("stage"), number
+        crew.give("stage")
+        if number % 2:
+            crew.lost("stage", "it does not answer")
+        else:
+            crew.refused("stage", "it is not of this DPU")
+        turn(BoardProblem("no power"), "in quarantine")
+        crew.verdicts()
+        turn(None, "ready")
+    assert crew.blame("stage") == "by boards that ran no small network any more"
+    for _ in range(4):
+        assert not crew.blame("other")
+        crew.give("other")
+        crew.lost("other", "it does not answer")
+        turn(None, "ready")
+    assert crew.blame("other") == "by boards that ran a small network right after"
 
 
 ANSWERS: dict[str, BoardProblem | None] = {

@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from edgesearch.plugins import source_fingerprint
+from edgesearch.search.engine import _proposals
 from edgesearch.search.engine._draws import Proposal
 from edgesearch.search.engine._proposals import MAX_ATTEMPTS, Proposer, derive_seed
 from edgesearch.search.study._file import StudyFile, parse_study
@@ -155,3 +156,17 @@ def test_random_draws_take_the_samplers_place_sooner_where_it_has_proposed_most(
     monkeypatch.setattr(Proposer, "draw", watched)
     list(itertools.islice(proposer.proposals(number), 12))
     assert draws == [False] * of_the_sampler + [True] * (12 - of_the_sampler)
+
+
+def test_the_walk_goes_on_with_the_next_trial_where_one_took_a_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_proposals, "MAX_ATTEMPTS", 3)
+    proposer, taken = Proposer(study("random")), set[str]()
+    for number in range(1000):
+        new = (proposal for proposal in proposer.proposals(number) if proposal.key not in taken)
+        found = next(new, None)
+        if found is None:
+            break
+        taken.add(found.key)
+        new.close()  # the search of this trial is over
+    assert len(taken) == 2 * 3 * 2 * (1 + 9)
+    assert "the space has no more candidates" in proposer.why_none_is_left()

@@ -73,6 +73,15 @@ def started(runner: StageRunner, stages: list[Stage]) -> list[bool]:
     return out
 
 
+def test_a_rung_does_not_begin_beside_the_whole_training(runner: StageRunner) -> None:
+    conditions = Conditions(PARTS)
+    student = next(s for s in Plans(Pipeline(), conditions).stages(CANDIDATE) if s.kind == "student")
+    rung = rungs_of(student)[0]
+    assert runner.can_start(rung)
+    runner.start(student)
+    assert not runner.can_start(rung)
+
+
 def test_a_board_has_one_measurement_at_a_time(runner: StageRunner, worker: Worker) -> None:
     first, second = (measured(i, resource="board:mine") for i in (0, 1))
     other = measured(2, resource="board:other")
@@ -93,7 +102,7 @@ def test_a_rung_of_a_student_that_another_study_trained_meanwhile_ends_without_a
     assert runner.collect(timeout=0.0) == []  # a worker that sees another store
     Store(tmp_path / "store").put("student", student.key, figures={"accuracy": 0.5}, seconds=1.0, recipe={})
     worker.ended.append(JobResult(second.key, "done", 2.0))
-    assert runner.collect(timeout=0.0) == [StageEnd(second, 2.0)]
+    assert runner.collect(timeout=0.0) == [StageEnd(second, 0.0)]  # it merely waited
     assert runner.artifact(student) is not None
 
 

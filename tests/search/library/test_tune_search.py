@@ -11,7 +11,7 @@ import pytest
 from edgesearch.search import StudyFile
 from edgesearch.search.library._inputs import read_inputs
 from edgesearch.search.library._tune_journal import Journal
-from edgesearch.search.library._tune_search import Limits, _plan
+from edgesearch.search.library._tune_search import TuningBudget, _plan
 from edgesearch.search.library._tune_space import Target
 
 STUDY = """\
@@ -35,7 +35,7 @@ def target() -> Target:
 
 
 def drawn(target: Target, journal: Journal, samples: int, seed: int = 0) -> list[dict[str, Any]]:
-    searcher = _plan(target, journal, Limits(samples, 1, None, 0.0, 0), seed).search_alg
+    searcher = _plan(target, journal, TuningBudget(samples, 1, None, 0.0, 0), seed).search_alg
     return [searcher.suggest(str(number)) for number in range(samples)]
 
 
