@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test quick-test lint types benchmarks clean
+.PHONY: demo test quick-test lint types clean
 
 demo: .venv/installed
 	$(BIN)/edgesearch optimize quickstart --trials 20 --home runs

@@ -4,7 +4,7 @@ A driver that only lost a worker or its Ray goes on by itself; after other kills
 the study is finished and compared with one that nobody killed: trials and front must be equal, candidate for candidate and
 value for value. (With several workers that holds while candidates are drawn at random, in the first `startup_trials` of a
 study; later ones depend on which trials happened to have ended.) A stage is lost if its artifact was whole before a kill and
-was computed again after it; a trial is a phantom if it is not complete in the end, or repeats a candidate.
+is gone, or was written over, after it; a trial is a phantom if it is not complete in the end, or repeats a candidate.
 """
 
 from __future__ import annotations

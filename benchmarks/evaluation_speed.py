@@ -77,6 +77,8 @@ def measure(name: str, split: Split, scored: Split, rounds: int, device: torch.d
     def statistics() -> None:
         re_estimate_batch_norm(model.to(device), prepare_tensor(torch.from_numpy(split.images), SIDE, NORMALISATION))
 
+    few = Split(split.images[:128], split.labels[:128])
+    plain_evaluate(model, few, device), evaluate(model.to(device), few, **options)  # imports and buffers, once
     taken: dict[str, tuple[float, ...]] = {}
     taken["statistics"], _ = turns(rounds, lambda: plain_statistics(model, split, device), statistics)
     taken["float"], accuracies = turns(

@@ -6,11 +6,12 @@ A study of fixed candidates is run by two workers or more, its trials in a Postg
 the same command. A study that ends before there were enough kills is followed by another of another seed. In the end every
 study is finished and compared with one that nobody killed.
 
-`lost_stages`: artifacts that were whole before a kill and were made again, or are gone, after it; and in the end those that
+`lost_stages`: artifacts that were whole before a kill and are gone, or were written over, after it; and in the end those that
 differ from the unkilled run's in figures or tensors, and trials that are missing, doubled, not complete, or have other values.
 `lost_training_s`: the longest that a stage had run since its last checkpoint when it was killed, which is done again.
-`restart_s`: the longest from a kill to the next begin of a stage, where one was left to begin; for the server's kills from its
-restart to the driver's next sign of life in the database. On a machine that is busy with other work both are long.
+`restart_s`: the longest from a kill to the next begin of a stage, where one was left to begin; for the server's kills to the
+driver's next sign of life in the database. On a machine that is busy with other work both are long. `never_restarted`: kills
+after which nothing began any more, or the driver ended in failure.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import random
 import signal
 import subprocess
@@ -168,6 +170,7 @@ class Damage:
     lost: int = 0
     unsaved: list[float] = field(default_factory=list)
     restarts: list[float] = field(default_factory=list)
+    never: int = 0
 
 
 def kill_any(driver: psutil.Process, what: str, server: PostgreSql) -> bool:
@@ -189,19 +192,21 @@ def heard(run: Run) -> float:
         storage.engine.dispose()
 
 
-def until(condition: Callable[[], bool], child: subprocess.Popen[bytes]) -> float | None:
-    """Seconds until the condition holds; None where the driver ended first, or it never did."""
-    begun = time.monotonic()
+def until(condition: Callable[[], bool], child: subprocess.Popen[bytes], since: float | None = None) -> float | None:
+    """Seconds from `since` (None: from now) until the condition holds; None where the driver ended well first, infinite where
+    it ended otherwise, or the condition never held.
+    """
+    begun = time.monotonic() if since is None else since
     while time.monotonic() - begun < _HOPELESS and child.poll() is None:
         if condition():
             return time.monotonic() - begun
         time.sleep(0.2)
-    return None
+    return None if child.poll() == 0 else math.inf
 
 
 def strike(run: Run, what: str, child: subprocess.Popen[bytes], server: PostgreSql, damage: Damage) -> subprocess.Popen[bytes]:
     """One kill; returns the driver that runs then."""
-    before, begun, unsaved = run.artifacts(), run.begun(), run.unsaved()
+    before, begun, unsaved, killed = run.artifacts(), run.begun(), run.unsaved(), time.monotonic()
     if not kill_any(psutil.Process(child.pid), what, server):
         return child
     damage.kills[what] += 1
@@ -211,20 +216,20 @@ def strike(run: Run, what: str, child: subprocess.Popen[bytes], server: PostgreS
     if what in ("database", "everything"):
         time.sleep(1.0)
         server.start()
-    killed = time.monotonic()
     if what in ("driver", "everything"):
         child.wait()
         child = subprocess.Popen(run.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     if what == "database":
-        restarted = until(lambda: heard(run) < time.monotonic() - killed, child)
+        restarted = until(lambda: heard(run) < time.monotonic() - killed, child, killed)
     elif unsaved or what in ("driver", "everything"):
-        restarted = until(lambda: run.begun().total() > begun.total(), child)
+        restarted = until(lambda: run.begun().total() > begun.total(), child, killed)
     after = run.artifacts()
     lost = [name for name, moment in before.items() if after.get(name) != moment]
     damage.lost += len(lost)
-    damage.restarts += [] if restarted is None else [restarted]
+    damage.never += restarted == math.inf
+    damage.restarts += [] if restarted in (None, math.inf) else [restarted]
     age = f"{max(unsaved):.0f} s since a checkpoint" if unsaved and what != "database" else "nothing interrupted"
-    again = "nothing left to begin" if restarted is None else f"running again after {restarted:.1f} s"
+    again = "nothing left to begin" if restarted is None else f"running again after {restarted:.1f} s"  # "inf": never
     print(f"kill {damage.kills.total()} ({what}): {len(before)} artifacts, {len(lost)} lost; {age}; {again}", flush=True)
     return child
 
@@ -287,6 +292,7 @@ def main() -> None:
         "lost_stages": damage.lost + differ,
         "lost_training_s": round(max(damage.unsaved, default=0.0), 1),
         "restart_s": round(max(damage.restarts, default=0.0), 1),
+        "never_restarted": damage.never,
         "restart_median_s": round(sorted(damage.restarts)[len(damage.restarts) // 2], 1) if damage.restarts else None,
         "by_victim": dict(damage.kills),
         "store_equal": differ == 0,

@@ -86,6 +86,8 @@ def distillation(rounds: int, device: str) -> tuple[list[float], list[float], fl
         begun = 0.0
         for number, (images, labels) in enumerate(islice(source, READY + steps)):
             if number == READY:  # what the loader made while ours trained is used up
+                if where.type == "cuda":
+                    torch.cuda.synchronize()
                 begun = time.perf_counter()
             step(student, optimizer, images.to(where), labels.to(where), teacher)
         if where.type == "cuda":

@@ -32,10 +32,10 @@ from ._pruning import SPARSE_METHODS as SPARSE_METHODS
 from ._pruning import Pruning as Pruning
 from ._space import Space as Space
 from ._space import StudentOverride as StudentOverride
-from ._staged import Stage as Stage
+from ._staged import NetworkStage as NetworkStage
 from ._staged import Staged as Staged
 from ._staged import is_staged_name as is_staged_name
-from ._staged_choices import StageChoices as StageChoices
+from ._staged_choices import NetworkStageChoices as NetworkStageChoices
 from ._staged_choices import StagedChoices as StagedChoices
 from ._unused import unused_choices as unused_choices
 from ._weights import LoadedWeights as LoadedWeights

@@ -95,7 +95,8 @@ def _pools_first(layers: list[nn.Module], *, training: bool) -> Iterator[_Step]:
         elif (isinstance(layer, PooledNorm) and layer.training) or (isinstance(layer, nn.ReLU) and may_move):
             waiting.append(layer)
         else:
-            yield from (*_steps(waiting, behind=False), layer)
+            yield from _steps(waiting, behind=False)
+            yield layer
             waiting.clear()
     yield from _steps(waiting, behind=False)
 

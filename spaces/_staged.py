@@ -29,8 +29,8 @@ __all__ = [
     "STEMS",
     "Block",
     "Downsampling",
+    "NetworkStage",
     "Pooling",
-    "Stage",
     "Staged",
     "Stem",
     "StemWindow",
@@ -81,7 +81,7 @@ def scaled(width: int, factor: float) -> int:
     return width if factor == 1.0 else max(_ROUND_TO, int(width * factor + _ROUND_TO / 2) // _ROUND_TO * _ROUND_TO)
 
 
-class Stage(Settings):
+class NetworkStage(Settings):
     """Blocks of one width at one resolution.
 
     With `down` the stage halves the image: its first block has stride 2, or is a plain convolution with a max pool behind it
@@ -100,7 +100,7 @@ class Stage(Settings):
     down: Downsampling = "none"
 
     @model_validator(mode="after")
-    def _possible(self) -> Stage:
+    def _possible(self) -> NetworkStage:
         if self.block == "fire" and self.width % 2:
             raise ValueError(
                 f"width = {self.width} with fire blocks, expected an even number: either half is one convolution's"
@@ -112,12 +112,12 @@ class Stage(Settings):
         """Whether it halves the image by a max pool."""
         return self.down in ("pool", "pool_norm")
 
-    def canonical(self) -> Stage:
+    def canonical(self) -> NetworkStage:
         """The same stage with settings that have no effect at their defaults."""
         block: Block = "plain" if self.pools and self.depth == 1 else self.block
         own = {"expansion", "kernel"} if block == "inverted" else set()
         fields = self.model_dump(include={"depth", "width", "down"} | own)
-        return Stage.model_validate({**fields, "block": block})
+        return NetworkStage.model_validate({**fields, "block": block})
 
     def __str__(self) -> str:
         own = f"e{self.expansion}" + (f"k{self.kernel}" if self.kernel != 3 else "") if self.block == "inverted" else ""
@@ -130,7 +130,7 @@ class Staged(Settings):
     stem: Stem = "3x3"
     #: Channels of the stem; None: as many as the first stage has.
     stem_width: int | None = Field(default=None, ge=4, le=MOST_CHANNELS)
-    stages: tuple[Stage, ...]
+    stages: tuple[NetworkStage, ...]
     #: Over the whole image before the logits.
     pooling: Pooling = "average"
     #: Neurons of a hidden layer before the logits; 0: none.
@@ -138,7 +138,7 @@ class Staged(Settings):
 
     @field_validator("stages")
     @classmethod
-    def _two_to_four(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+    def _two_to_four(cls, stages: tuple[NetworkStage, ...]) -> tuple[NetworkStage, ...]:
         if not 2 <= len(stages) <= MOST_STAGES:
             raise ValueError(f"{len(stages)} given, expected 2 to {MOST_STAGES}")
         return stages
@@ -238,7 +238,7 @@ def sizes(staged: Staged, input_size: int) -> list[int]:
     return found
 
 
-def _after_stage(stage: Stage, size: int) -> int:
+def _after_stage(stage: NetworkStage, size: int) -> int:
     if stage.down == "none":
         return size
     return size // 2 if stage.pools else -(-size // 2)

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator, model_validator
 
 from edgesearch.settings import Settings
 from edgesearch.spaces._choices import Conditional, Parameter, Range, Value, check_values
-from edgesearch.spaces._staged import MOST_STAGES, Block, Downsampling, Pooling, Stage, Staged, Stem
+from edgesearch.spaces._staged import MOST_STAGES, Block, Downsampling, NetworkStage, Pooling, Staged, Stem
 
 __all__ = ["StagedChoices", "make_staged"]
 
@@ -28,7 +28,7 @@ _WIDEST = 8
 _PARALLEL = 16
 
 
-class StageChoices(Settings):
+class NetworkStageChoices(Settings):
     """Choices for one stage; None: those for every stage."""
 
     depth: Whole | None = None
@@ -49,7 +49,7 @@ class StageChoices(Settings):
         return stepped
 
 
-class StagedChoices(StageChoices):
+class StagedChoices(NetworkStageChoices):
     """Choices for the family's settings: for every stage, and for one of them where it has a table of its own."""
 
     stem: Annotated[tuple[Stem, ...], Field(min_length=1)] = ("3x3",)
@@ -66,10 +66,10 @@ class StagedChoices(StageChoices):
     down: Annotated[tuple[Downsampling, ...], Field(min_length=1)] = ("stride",)
     pooling: Annotated[tuple[Pooling, ...], Field(min_length=1)] = ("average",)
     head: Whole = (0,)
-    stage1: StageChoices = StageChoices()
-    stage2: StageChoices = StageChoices()
-    stage3: StageChoices = StageChoices()
-    stage4: StageChoices = StageChoices()
+    stage1: NetworkStageChoices = NetworkStageChoices()
+    stage2: NetworkStageChoices = NetworkStageChoices()
+    stage3: NetworkStageChoices = NetworkStageChoices()
+    stage4: NetworkStageChoices = NetworkStageChoices()
     #: Instead of the space's.
     input_size: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     weights: str | None = None
@@ -83,7 +83,7 @@ class StagedChoices(StageChoices):
     @model_validator(mode="after")
     def _reachable(self) -> StagedChoices:
         for number in range(max(self.stages) + 1, MOST_STAGES + 1):
-            if getattr(self, f"stage{number}") != StageChoices():
+            if getattr(self, f"stage{number}") != NetworkStageChoices():
                 raise ValueError(
                     f"stage{number} has choices, but stages = {list(self.stages)}; add {number} there or remove them"
                 )
@@ -95,7 +95,7 @@ class StagedChoices(StageChoices):
             check_values(Staged, name, getattr(self, name), name)
         for table, choices in (("", self), *((f"stage{n}.", self._stage(n)) for n in range(1, MOST_STAGES + 1))):
             for name in ("depth", "width", "expansion"):
-                check_values(Stage, name, getattr(choices, name), f"{table}{name}")
+                check_values(NetworkStage, name, getattr(choices, name), f"{table}{name}")
         for number in range(1, max(self.stages) + 1):
             odd = [width for width in _ends(self._of_stage(number, "width")) if width % 2]
             if odd and "fire" in self._of_stage(number, "block"):
@@ -121,7 +121,7 @@ class StagedChoices(StageChoices):
                 found[f"{name}{number}"] = Conditional(when=when, choices=self._of_stage(number, name))
         return found | {"pooling": self.pooling, "head": self.head}
 
-    def _stage(self, number: int) -> StageChoices:
+    def _stage(self, number: int) -> NetworkStageChoices:
         return (self.stage1, self.stage2, self.stage3, self.stage4)[number - 1]
 
     def _of_stage(self, number: int, name: str) -> Any:
@@ -148,6 +148,8 @@ def make_staged(drawn: Mapping[str, Value]) -> Staged:
     stages = []
     for number in range(1, int(drawn["stages"]) + 1):
         names = ("depth", "width", "block", "expansion", "kernel", "down")
-        stages.append(Stage.model_validate({name: drawn[f"{name}{number}"] for name in names if f"{name}{number}" in drawn}))
+        stages.append(
+            NetworkStage.model_validate({name: drawn[f"{name}{number}"] for name in names if f"{name}{number}" in drawn})
+        )
     whole = {name: drawn[name] for name in ("stem", "stem_width", "pooling", "head") if name in drawn}
     return Staged.model_validate({**whole, "stages": stages})

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from edgesearch.spaces._chain import Chain, PooledNorm
 from edgesearch.spaces._networks import make_head
-from edgesearch.spaces._staged import STEMS, Stage, Staged, sizes
+from edgesearch.spaces._staged import STEMS, NetworkStage, Staged, sizes
 
 __all__ = ["StagedNetwork"]
 
@@ -40,7 +40,7 @@ class StagedNetwork(nn.Module):
         return logits
 
 
-def _blocks(stage: Stage, reads: int) -> Iterator[nn.Module]:
+def _blocks(stage: NetworkStage, reads: int) -> Iterator[nn.Module]:
     for number in range(stage.depth):
         first = number == 0
         stride = 2 if first and stage.down == "stride" else 1

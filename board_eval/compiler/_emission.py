@@ -221,7 +221,7 @@ class _Behind:
         self.elementwise = layer.kind == "downsample" or _by_elements(self.node)
         self.step = self.target.alu_rows
         if self.elementwise and result.rows.stride > 1:
-            self.step *= result.rows.stride
+            self.step = min(self.step * result.rows.stride, self.target.pixel_parallel)  # a ring holds no more rows
 
     def advance(self, made: int) -> None:
         """Everything that can be done once `made` rows of the operand are there."""

@@ -185,10 +185,18 @@ def _copied_flattened(graph: Graph, node: Node, target: Target) -> list[Node]:
     if not isinstance(node, Reshape):
         return [node]
     source = graph.by_name[node.inputs[0]]
-    if isinstance(source, Reshape | Input) or not any(isinstance(reader, Concat) for reader in graph.consumers[source.name]):
+    if isinstance(source, Reshape | Input) or not _is_joined(graph, source.name):
         return [node]
     copy = Activation(name=f"{node.name}/copy", inputs=(source.name,), shape=source.shape, activation="none", fix=source.fix)
     return [copy, dataclasses.replace(node, inputs=(copy.name,))]
+
+
+def _is_joined(graph: Graph, name: str) -> bool:
+    """Whether a concat reads the value, perhaps by another name."""
+    readers = graph.consumers[name]
+    return any(
+        isinstance(reader, Concat) or (isinstance(reader, Reshape) and _is_joined(graph, reader.name)) for reader in readers
+    )
 
 
 def _shifted(graph: Graph, node: Node, target: Target) -> list[Node]:

@@ -47,7 +47,7 @@ def write_onnx(graph: Graph, path: str | Path) -> None:
 
     Input `input`: float32 (N, C, H, W), already normalised. Output `logits`: float32 (N, classes). onnxruntime gives the DPU's
     integers, but for a few behind a leaky ReLU where a sum reaches 2^20 of its smallest bits, and for exact ties of averages of
-    more than 40 x 40 values. The file appears whole or not at
+    more than 20 x 20 values. The file appears whole or not at
     all. Raises QuantizationError when the graph is not quantized or not of 8 bits, GraphError when the file cannot be written.
     """
     check_is_graph(graph)

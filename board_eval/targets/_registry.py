@@ -56,9 +56,9 @@ def dpu_of_fingerprint(fingerprint: Fingerprint) -> Dpu:
             f"fingerprint {fingerprint} is that of a {known.name} with {fingerprint.feature_groups} groups of feature-map "
             f"banks, expected {known.feature_groups}: code for another number is not known well enough"
         )
-    if fingerprint.alu_rows > known.pixel_parallel:
+    if fingerprint.alu_rows > known.pixel_parallel or (fingerprint.alu_rows and known.pixel_parallel % fingerprint.alu_rows):
         raise TargetError(
             f"fingerprint {fingerprint} is that of a {known.name} whose ALU does {fingerprint.alu_rows} rows at a time, "
-            f"expected at most {known.pixel_parallel}: it is no DPU's, look for a wrong digit"
+            f"expected a number that {known.pixel_parallel} is a multiple of: it is no DPU's, look for a wrong digit"
         )
     return Dpu.model_validate({**known.model_dump(), "fingerprint": fingerprint.value})

@@ -125,7 +125,7 @@ def _with_contention(
     if len({row.network for row in used}) < _NETWORKS:
         return profile
     alone = np.array([dpu_s[row.network] for row in used])
-    cores = np.array([cores_of(row, profile) for row in used])
+    cores = np.array([_busy_cores(row, runner, profile) for row in used])
     slowdown = (cores / np.array([row.fps for row in used]) - profile.job_seconds) / alone
     each = (slowdown - 1.0) / (cores - 1)
     moved = np.array([traffic(networks[row.network].program, t) for row, t in zip(used, alone, strict=True)])
@@ -149,7 +149,12 @@ def is_latency(row: MeasurementRow, runner: str, profile: BoardProfile) -> bool:
 def _shares(row: MeasurementRow, runner: str, profile: BoardProfile) -> bool:
     """Whether a row is of several cores that are busy, with this runner."""
     named = row.what == "throughput" and runner_of(row, profile) == runner
-    return named and min(cores_of(row, profile), profile.runners[runner].threads) > 1
+    return named and _busy_cores(row, runner, profile) > 1
+
+
+def _busy_cores(row: MeasurementRow, runner: str, profile: BoardProfile) -> int:
+    """Cores that a row of throughput keeps busy, with this runner: each needs a thread."""
+    return min(cores_of(row, profile), profile.runners[runner].threads)
 
 
 def count_shared(rows: Iterable[MeasurementRow], runner: str, profile: BoardProfile) -> int:
@@ -161,8 +166,10 @@ def count_shared(rows: Iterable[MeasurementRow], runner: str, profile: BoardProf
 
 def _bound_by_host(row: MeasurementRow, pixels: int, profile: BoardProfile) -> bool:
     """Whether a throughput is about what the row's runner allows at most."""
-    busy = BusyCores(cores_of(row, profile), cores_of(row, profile) / row.fps, 0.0, profile.host_processors)
-    return busy.host_fps(profile.runner(runner_of(row, profile)), pixels) < _CLOSE * row.fps
+    runner = runner_of(row, profile)
+    cores = _busy_cores(row, runner, profile)
+    busy = BusyCores(cores, cores / row.fps, 0.0, profile.host_processors)
+    return busy.host_fps(profile.runner(runner), pixels) < _CLOSE * row.fps
 
 
 def family_weights(rows: Iterable[MeasurementRow]) -> npt.NDArray[np.float64]:

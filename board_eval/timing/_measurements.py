@@ -70,6 +70,10 @@ def read_measurements(path: Path) -> tuple[MeasurementRow, ...]:
     return rows
 
 
+#: Of a number of cores.
+_DIGITS = 6
+
+
 def _distinct(path: Path, rows: Iterable[tuple[int, MeasurementRow]]) -> tuple[MeasurementRow, ...]:
     """The rows. Measuring again gives another figure: an equal one is the same line twice, and would count twice."""
     lines: dict[MeasurementRow, int] = {}
@@ -114,7 +118,7 @@ def _row(path: Path, line: int, record: Mapping[str | None, str | None]) -> Meas
     if not 0 < fps < _FPS_LIMIT:
         raise fail(f"fps is {fps:g}, expected more than 0 and less than {_FPS_LIMIT:g}")
     cores = value("cores")
-    if cores and (not cores.isdecimal() or int(cores) < 1):
+    if cores and (not cores.isdecimal() or len(cores) > _DIGITS or int(cores) < 1):
         raise fail(f"cores is {cores!r}, expected a whole number of at least 1")
     if cores and what == "latency" and int(cores) != 1:
         raise fail(f"cores is {cores} in a row of latency, which is of one image in flight; leave it empty")

@@ -21,6 +21,16 @@ _T = TypeVar("_T", int, str, bytes)
 MAX_ELEMENTS = 2**28
 #: Fix positions beyond this are a mistake in the file; nndct's lie in -20..20.
 MAX_FIX = 64
+#: What the DPU has, and pytorch_nndct writes, that no Graph has.
+NOT_READ = {
+    "hard-sigmoid",
+    "hard-swish",
+    "prelu",
+    "strided_slice",
+    "transposed-conv2d",
+    "transposed-depthwise-conv2d",
+    "upsample",
+}
 
 
 class Attributes:

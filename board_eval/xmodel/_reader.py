@@ -30,7 +30,7 @@ from edgesearch.board_eval.graph import (
 )
 from edgesearch.board_eval.xmodel._message import parse_message
 from edgesearch.board_eval.xmodel._nodes import stored_nodes
-from edgesearch.board_eval.xmodel._ops import MAX_FIX, Op
+from edgesearch.board_eval.xmodel._ops import MAX_FIX, NOT_READ, Op
 from edgesearch.board_eval.xmodel._padding import fold_padding, read_pad
 from edgesearch.errors import GraphError, XmodelError
 
@@ -95,7 +95,7 @@ class _Reader:
         unknown = sorted({op.type for op in self.ops.values()} - set(_HANDLERS))
         if any(kind in _COMPILED for kind in unknown):
             raise XmodelError("it is a compiled xmodel; give the quantizer's own file, *_int.xmodel")
-        if unread := sorted(set(unknown) & _NOT_READ):
+        if unread := sorted(set(unknown) & NOT_READ):
             raise XmodelError(
                 f"its operations {', '.join(map(repr, unread))} are the DPU's, and this tool does not read them yet"
             )
@@ -366,17 +366,6 @@ class _Reader:
     def stack(self, op: Op) -> None:
         """The shape of a reshape, which the reshape's own output tensor states too."""
 
-
-#: What the DPU has, and pytorch_nndct writes, beside those below.
-_NOT_READ = {
-    "hard-sigmoid",
-    "hard-swish",
-    "prelu",
-    "upsample",
-    "transposed-conv2d",
-    "transposed-depthwise-conv2d",
-    "strided_slice",
-}
 
 _HANDLERS: dict[str, Callable[[_Reader, Op], None]] = {
     "add": _Reader.add,

@@ -35,8 +35,8 @@ _CANDIDATES = 5
 _SATURATED = 0.01
 #: An adder has two guard bits: of inputs further apart the finer one loses its lowest bits.
 _ADD_DISTANCE = 2
-#: Positions by which an add may make one of its inputs coarser.
-_ADD_REACH = 32
+#: Positions by which an add may make one of its inputs coarser: a network that asks for more asks for ever more.
+_ADD_REACH = 256
 
 
 @dataclass

@@ -322,11 +322,8 @@ class Engine:
         figures = self._scoring.figures(simulated.figures, trial.artifact("on_board"), trial.candidate)
         figures |= teaching_figures(trial.stages, trial.artifacts)
         values = [float(figures[name]) for name in self._settings.objectives]
-        odd = [
-            f"{name} is {value}"
-            for name, value in zip(self._settings.objectives, values, strict=True)
-            if not math.isfinite(value)
-        ]
+        named = zip(self._settings.objectives, values, strict=True)
+        odd = [f"{name} is {value}" for name, value in named if not math.isfinite(value)]
         if odd:
             self._fail(trial, f"stage {trial.stages[-1].kind}: {', '.join(odd)}")
             return

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from edgesearch.board_eval import Compiler, Dpu, Fingerprint, Graph, find_board, write_onnx, write_xmodel
+from edgesearch.board_eval import Board, Compiler, Dpu, Fingerprint, Graph, find_board, write_onnx, write_xmodel
 from edgesearch.board_eval.runner import CPP_NAME, PYTHON_NAME, runner_cpp_source, runner_source
 from edgesearch.errors import StudyError, ToolchainError
 from edgesearch.files import parse_json
@@ -66,6 +66,7 @@ def export_trial(
         if not isinstance(board.target, Dpu):
             compiler = "vai"  # this program has no compiler for a target of the user's own
         if record.candidate.deployable:
+            _write_arch_json(temporary, board)
             write_golden(graph, data, temporary)
             stage = None if compiled is None else compiled(network)
             job = CompileJob(temporary, model_name(record), graph, board, data, store, stage, network.key)
@@ -92,17 +93,20 @@ def export_trial(
 
 
 def _write_compiled(job: CompileJob, compiler: Compiler, settings: StudyFile) -> CompiledFile | None:
-    """The file for the board; for Vitis AI's compiler also the board's arch.json, unless its container has it.
+    """The file for the board; None for a target of the user's own.
 
-    None for a target of the user's own. Raises ToolchainError where Vitis AI is to compile and cannot.
+    Raises ToolchainError where Vitis AI is to compile and cannot.
     """
     if compiler == "edgesearch":
         return write_compiled(job)
-    target = job.board.target
-    if arch_json(job.board) == OWN_ARCH_JSON:
-        content = {"fingerprint": str(Fingerprint(target.fingerprint))}
-        (job.folder / OWN_ARCH_JSON).write_text(json.dumps(content) + "\n", encoding="utf-8")
-    return write_vitis_compiled(job, settings.vitis) if isinstance(target, Dpu) else None
+    return write_vitis_compiled(job, settings.vitis) if isinstance(job.board.target, Dpu) else None
+
+
+def _write_arch_json(folder: Path, board: Board) -> None:
+    """The board's arch.json, for Vitis AI's compiler, unless its container has it."""
+    if arch_json(board) == OWN_ARCH_JSON and board.target.fingerprint:
+        content = {"fingerprint": str(Fingerprint(board.target.fingerprint))}
+        (folder / OWN_ARCH_JSON).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def _check_replaceable(target: Path, study: str, record: Record) -> None:

@@ -75,7 +75,7 @@ def make_manifest(
             "classes": graph.output.shape[-1],
             "labels": LABELS if deployable else None,
             "fix_position": graph.output.fix,
-            "logits": "int8 * 2**-fix_position",
+            "logits": None if graph.output.fix is None else f"int{graph.bits} * 2**-fix_position",
         },
         "board": _board(board),
         "compiler": compiler if deployable else None,
@@ -107,7 +107,7 @@ def _board(board: Board) -> dict[str, Any]:
         "cores": board.content.get("cores"),
         "fingerprint": str(Fingerprint(target.fingerprint)) if target.fingerprint else None,
         "modelled": MODELLED,
-        "arch_json": arch_json(board),
+        "arch_json": arch_json(board) if target.fingerprint else None,
         "compare": _COMPARE,
     }
 

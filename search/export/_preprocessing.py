@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgesearch.board_eval import Graph
+from edgesearch.board_eval.graph import limits
 from edgesearch.objectives import DataSet
 from edgesearch.search.study import StudyFile
 
@@ -28,6 +29,12 @@ def describe_input(settings: StudyFile, graph: Graph, data: DataSet) -> dict[str
     side, size = settings.data.image_size, list(graph.input.shape[:2])
     cuts = side is not None and settings.data.name == "folder"
     resizes = side is not None and not cuts and size != [side, side]
+    least, most = limits(graph.bits)
+    is_rounded = graph.input.fix is not None  # to fp16 nothing is
+    quantize = (
+        f"clamp(floor((u8 / 255 - mean) / std * 2**fix_position + 0.5), {least}, {most}): saturate, do not wrap; "
+        "give the runner these int8 values, since it truncates floats where this rounds"
+    )
     return {
         "shape": list(graph.input.shape),
         "layout": "height, width, channels",
@@ -38,16 +45,15 @@ def describe_input(settings: StudyFile, graph: Graph, data: DataSet) -> dict[str
         "mean": list(data.normalisation.mean),
         "std": list(data.normalisation.std),
         "fix_position": graph.input.fix,
-        "rounding": "half up",
-        "range": [-128, 127],
+        "rounding": "half up" if is_rounded else None,
+        "range": [least, most] if is_rounded else None,
         "prepare": [
             *([_CROP] if cuts else [_FIRST_RESIZE] if resizes else []),
             _RESIZE,
             "normalise each byte u8: (u8 / 255 - mean) / std",
-            "quantize",
+            *(["quantize"] if is_rounded else []),
         ],
-        "quantize": "clamp(floor((u8 / 255 - mean) / std * 2**fix_position + 0.5), -128, 127): saturate, do not wrap; "
-        "give the runner these int8 values, since it truncates floats where this rounds",
+        "quantize": quantize if is_rounded else None,
     }
 
 

@@ -71,7 +71,7 @@ class _Scale:
 
     def label(self, value: float) -> str:
         """The value as it stands beside its tick."""
-        return f"{100 * value:.4g} %" if self.axis.is_share else f"{value:,.6g}"
+        return f"{100 * value:.4g} %" if self.axis.is_share else f"{float(f'{value:.6g}'):,.10g}"
 
 
 def write_front_svg(view: StudyView, path: Path, *, tested: bool = False) -> None:

@@ -89,12 +89,12 @@ def table(
     trials: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for run in runs:
         for trial in run["trials"]:
-            if style != "front" or trial["front"]:
-                candidate = parse_candidate(trial["settings"], f"trial {trial['trial']}")
-                fed = {} if runner is None else {"fed_fps": _fed_fps(trial, run["settings"], runner)}
-                trials[candidate.key].append({**trial, **fed, "recipe": str(candidate)})  # the words of today
-    if style == "front":
-        rows = [_front_row(of_one) for of_one in sorted(trials.values(), key=lambda of_one: -_mean(of_one, "test_accuracy"))]
+            candidate = parse_candidate(trial["settings"], f"trial {trial['trial']}")
+            fed = {} if runner is None else {"fed_fps": _fed_fps(trial, run["settings"], runner)}
+            trials[candidate.key].append({**trial, **fed, "recipe": str(candidate)})  # the words of today
+    if style == "front":  # of a candidate that is on one run's front all runs count
+        chosen = [of_one for of_one in trials.values() if any(trial["front"] for trial in of_one)]
+        rows = [_front_row(of_one) for of_one in sorted(chosen, key=lambda of_one: -_mean(of_one, "test_accuracy"))]
     elif style == "trials":
         rows = [_trials_row(of_one) for of_one in trials.values()]
     else:

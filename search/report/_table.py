@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -39,17 +40,19 @@ MISSING = "-"
 
 
 def percent(value: float | None) -> str:
-    """An accuracy, 0..1, as a percentage with two decimals."""
-    return MISSING if value is None or not math.isfinite(value) else f"{value:.2%}"
+    """An accuracy, 0..1, as a percentage with two decimals; what is not all is never 100 %."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{min(value, 0.9999) if value < 1 else value:.2%}"
 
 
 def number(value: float | None) -> str:
     """Three or four significant digits, thousands separated."""
     if value is None or not math.isfinite(value):
         return MISSING
-    if abs(value) >= 1000 or value == 0:
+    if abs(value) >= 999.95 or value == 0:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:#.3g}"
+    return f"{value:.1f}" if abs(value) >= 99.95 else f"{value:#.3g}"
 
 
 def scaled(value: float | None, *, base: int = 1000, unit: str = "") -> str:
@@ -237,11 +240,14 @@ def front_text(view: StudyView, front: Sequence[Record]) -> str:
     shown = columns(view)
     rows = [[column.heading for column in shown]]
     rows += [[_one_line(column.show(column.value(record))) for column in shown] for record in front]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(shown))]
+    widths = [max(cell_len(row[i]) for row in rows) for i in range(len(shown))]
     lines = []
     for row in rows:
-        cells = zip(row, widths, shown, strict=True)
-        lines.append("  ".join(f"{t:>{w}}" if c.is_number else f"{t:<{w}}" for t, w, c in cells).rstrip())
+        padded = []
+        for text, width, column in zip(row, widths, shown, strict=True):
+            blanks = " " * (width - cell_len(text))
+            padded.append(blanks + text if column.is_number else text + blanks)
+        lines.append("  ".join(padded).rstrip())
     return "\n".join(lines) + "\n"
 
 
@@ -266,13 +272,12 @@ def print_table(view: StudyView, front: Sequence[Record], console: Console) -> N
 
 def _least_width(shown: Sequence[Column], front: Sequence[Record]) -> int:
     """Of a terminal that shows these columns whole, with two blanks between them."""
-    widths = [
-        _CANDIDATE_WIDTH
-        if column.name == "candidate"
-        else max(len(text) for text in (column.heading, *(_one_line(column.show(column.value(record))) for record in front)))
-        for column in shown
-    ]
-    return sum(widths) + 2 * (len(shown) - 1)
+
+    def width(column: Column) -> int:
+        texts = (column.heading, *(_one_line(column.show(column.value(record))) for record in front))
+        return _CANDIDATE_WIDTH if column.name == "candidate" else max(map(cell_len, texts))
+
+    return sum(map(width, shown)) + 2 * (len(shown) - 1)
 
 
 def front_csv(view: StudyView, front: Sequence[Record]) -> str:

@@ -22,8 +22,8 @@ from edgesearch.settings import Settings, explain
 from edgesearch.spaces import (
     TAUGHT_BY_TEACHER,
     Candidate,
+    NetworkStageChoices,
     Space,
-    StageChoices,
     StagedChoices,
     Student,
     candidate_keys,
@@ -375,7 +375,7 @@ def _known_keys() -> dict[str, list[str]]:
         "prune": PruneSearch,
         "space": Space,
         "space.student.staged": StagedChoices,
-        **{f"space.student.staged.stage{number}": StageChoices for number in range(1, 5)},
+        **{f"space.student.staged.stage{number}": NetworkStageChoices for number in range(1, 5)},
         "constraints": Constraints,
         "search": SearchSettings,
         "vitis": VitisSettings,

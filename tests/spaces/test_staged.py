@@ -12,10 +12,10 @@ from torch import nn
 
 from edgesearch.board_eval import lower
 from edgesearch.errors import SpaceError
-from edgesearch.spaces import PRESETS, Candidate, PooledNorm, Stage, Staged, Student, build, parse_candidate
+from edgesearch.spaces import PRESETS, Candidate, NetworkStage, PooledNorm, Staged, Student, build, parse_candidate
 
 STAGES = st.builds(
-    Stage,
+    NetworkStage,
     depth=st.integers(1, 4),
     width=st.sampled_from([16, 24, 48, 128]),
     block=st.sampled_from(["plain", "residual", "bottleneck", "inverted", "fire"]),
@@ -75,7 +75,10 @@ def test_the_canonical_form_is_stable_and_another_network_has_another_key(networ
     ],
 )
 def test_settings_without_effect_make_no_other_network(one: dict[str, Any], other: dict[str, Any]) -> None:
-    keys = {key(Staged(stages=(Stage(width=16), Stage.model_validate({"width": 32, **stage})))) for stage in (one, other)}
+    keys = {
+        key(Staged(stages=(NetworkStage(width=16), NetworkStage.model_validate({"width": 32, **stage}))))
+        for stage in (one, other)
+    }
     assert len(keys) == 1
 
 

@@ -16,7 +16,7 @@ from edgesearch.board_eval.targets import DPUS, load_profile
 from edgesearch.errors import CompileError, QuantizationError
 
 from ._quantized import Quantized
-from ._running import assert_right, random_network, same_network
+from ._running import assert_right, differing, random_images, random_network, same_network
 
 TARGET = DPUS["B4096"]
 POSITIONS = st.integers(-1, 9)
@@ -328,3 +328,23 @@ def test_a_network_of_shapes_is_rewritten_too(seed: int) -> None:
         )
     )
     assert legal(bare, TARGET).output.shape == graph.output.shape
+
+
+def test_a_part_of_a_concat_that_is_flattened_there_and_reshaped_elsewhere_is_copied() -> None:
+    network = Quantized(4, 4, 3)
+    x = network.pool(network.conv("image", 64, (3, 3), padding=(1, 1, 1, 1)), "avg", (4, 4), fix=4)
+    joined = network.reshape(x, 64)
+    other = network.reshape(network.conv(network.reshape(x, 4, 4, 4), 8, (4, 4), fix=4), 8)
+    network.linear(network.concat(joined, other, fix=4), 10)
+    assert_right(network.graph())
+
+
+def test_an_alu_of_as_many_rows_as_convolutions_have_computes_sums_of_concats_in_front_of_a_stride() -> None:
+    wide = TARGET.model_copy(update={"fingerprint": TARGET.fingerprint & ~0xF00 | 8 << 8})
+    assert wide.alu_rows == wide.pixel_parallel == 8
+    network = Quantized(16, 68, 3)
+    parts = [network.conv("image", 64) for _ in range(4)]
+    total = network.add(network.concat(*parts[:2]), network.concat(*parts[2:]))
+    network.conv(total, 8, (3, 3), stride=(2, 2), padding=(1, 1, 1, 1))
+    graph = network.graph()
+    assert differing(compile_graph(graph, wide), random_images(graph, 2, 0), 0) == 0

@@ -215,7 +215,7 @@ def test_a_layer_whose_weight_is_computed_does_what_its_class_does(computed: Any
     layer = kind(3, 8) if kind is Conv else kind(3, 8, 3, padding=1)
     model = nn.Sequential(computed(layer), nn.Conv2d(8, 4, 1)).eval()
     if kind is WithRelu:  # looked into, at a function of a weight
-        with pytest.raises(LoweringError, match="a constant or parameter used outside a layer"):
+        with pytest.raises(LoweringError, match="a layer whose weights are given to a function"):
             lower(model, (3, 6, 6))
         return
     with torch.no_grad():

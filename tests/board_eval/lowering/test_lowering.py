@@ -432,7 +432,7 @@ def test_what_is_longer_than_one_is_not_squeezed_away() -> None:
         (lambda x: x[0], "getitem", "has chunk, split and slice"),
         (lambda x: F.adaptive_avg_pool2d(x, 1)[:, 0, 0, 0], "getitem", "has chunk, split and slice"),
         (lambda x: F.adaptive_avg_pool2d(x, 1)[:, :, 1:, 0], "getitem", "has chunk, split and slice"),
-        (lambda x: F.adaptive_avg_pool2d(x, 1)[:, :, None, 0, 0], "getitem", "has chunk, split and slice"),
+        (lambda x: F.adaptive_avg_pool2d(x, 1)[:, :, None, 0, 0], "getitem", "it adds a dimension; keep it where it goes"),
         (lambda x: x.mean(3)[..., 0], "getitem", "reads a mean over height or width alone"),
     ],
 )

@@ -188,6 +188,10 @@ DAMAGE: dict[str, tuple[Callable[[Any, dict[str, Any]], Any], str]] = {
     "a constant without data": (lambda m, o: o["c_weight"].op_attr.pop("data"), "holds 0 bytes"),
     "a constant of another size": (lambda m, o: _set_shape(o["c_bias"], 5), "its shape \\[5\\] makes 20"),
     "a NaN": (lambda m, o: _put_nan(o["c_bias"]), "NaN or infinite values in 'Small__c_bias'"),
+    "an operation that is not read": (
+        lambda m, o: setattr(o["a"], "op_type", "hard-sigmoid"),
+        "'hard-sigmoid' are the DPU's, and this tool does not read them yet",
+    ),
     "an unknown operation": (lambda m, o: setattr(o["a"], "op_type", "magic"), "'magic' have no form on the DPU"),
     "a compiled operation": (lambda m, o: setattr(o["a"], "op_type", "fix2float"), "_int.xmodel"),
     "two operations of a name": (lambda m, o: setattr(o["a"], "op_name", "Small__c"), "no name of its own"),

@@ -13,6 +13,7 @@ import pytest
 from edgesearch.board_eval import TIMING_VERSION, find_board
 from edgesearch.errors import SpaceError, StoreError
 from edgesearch.objectives import (
+    STAGE_KINDS,
     Conditions,
     DataSettings,
     Pipeline,
@@ -415,3 +416,4 @@ def test_what_the_board_runs_is_no_part_of_a_measurement() -> None:
 
 def test_every_kind_is_found_by_its_file() -> None:
     assert set(stage_specs()) == ALL_KINDS | {"on_board", "rung"}  # where boards measure; where trainings may be stopped
+    assert set(stage_specs()) == set(STAGE_KINDS)

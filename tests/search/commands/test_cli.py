@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -18,6 +19,7 @@ import optuna
 import pytest
 from _studies import make_study
 
+from edgesearch.search import StudyFile
 from edgesearch.search.commands import run
 from edgesearch.search.study._record import read_study
 
@@ -184,7 +186,8 @@ def test_results_are_kept_in_one_file(home: Path, tmp_path: Path) -> None:
 
 
 def test_a_study_without_a_complete_trial_has_no_results_and_replaces_none(tmp_path: Path) -> None:
-    make_study(0, storage=f"sqlite:///{tmp_path / 'studies.db'}", name="begun")
+    study = make_study(0, storage=f"sqlite:///{tmp_path / 'studies.db'}", name="begun")
+    study.set_user_attr("study", StudyFile.parse(tomllib.loads(STUDY) | {"name": "begun"}).to_json())
     refused(called("results", "--home", tmp_path, "-o", tmp_path / "kept"), "begun", "no complete trial")
     assert not (tmp_path / "kept").exists()
 

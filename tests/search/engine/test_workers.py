@@ -128,8 +128,11 @@ def test_code_of_the_users_own_that_ends_the_process_ends_its_stage_alone(
     assert (answer["outcome"], answer["message"]) == ("bug", "SystemExit: 9")
 
 
-def test_memory_kills_are_counted_where_the_system_tells() -> None:
-    assert _kills.memory_kills() >= 0
+def test_memory_kills_are_counted_where_the_system_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_kills, "_COUNTERS", tmp_path / "vmstat")
+    assert _kills.memory_kills() == 0
+    (tmp_path / "vmstat").write_text("pgfault 12\noom_kill 3\n")
+    assert _kills.memory_kills() == 3
 
 
 def test_a_child_that_has_nothing_to_do_waits_as_long_as_it_may() -> None:

@@ -87,7 +87,7 @@ def test_what_comes_before_the_resize_to_the_input_is_told(
     np.savez(tmp_path / "data.npz", train_images=images, train_labels=np.arange(60) % 2)
     data = load_data(DataSettings(name="npz", root=tmp_path / "data.npz", image_size=image_size))
     settings: Any = SimpleNamespace(data=SimpleNamespace(name=name, image_size=image_size))
-    graph: Any = SimpleNamespace(input=SimpleNamespace(shape=(16, 16, 1), fix=6))
+    graph: Any = SimpleNamespace(input=SimpleNamespace(shape=(16, 16, 1), fix=6), bits=8)
     entry = describe_input(settings, graph, data)
     assert {key: entry[key] and entry[key]["shape"] for key in first} == first
     assert entry["prepare"][0].startswith(step)

@@ -17,6 +17,9 @@ from edgesearch.search import Study, StudyFile
 from edgesearch.search.library._reading import is_stored
 from edgesearch.search.study import Home, open_storage, quiet_optuna
 
+FEW = {"name": "digits", "train_images": 40, "validation_images": 40, "calibration_images": 20, "test_images": 20}
+TABLES = {"data": FEW, "train": {"epochs": 1}, "candidates": [{"student": {"architecture": "mlp", "input_size": 8}}]}
+
 
 def test_a_database_without_any_study_has_not_this_one(database: str, tmp_path: Path) -> None:
     home, name = Home(tmp_path / "home"), uuid.uuid4().hex
@@ -42,13 +45,11 @@ def test_a_file_that_is_no_database_is_said_so(tmp_path: Path) -> None:
 
 
 def test_the_study_that_was_run_last_is_read_though_another_has_the_newest_trial(tmp_path: Path) -> None:
-    few = {"name": "digits", "train_images": 40, "validation_images": 40, "calibration_images": 20, "test_images": 20}
-    tables = {"data": few, "train": {"epochs": 1}, "candidates": [{"student": {"architecture": "mlp", "input_size": 8}}]}
     home = tmp_path / "home"
     for name in ("first", "second"):
-        Study.open(StudyFile.parse(tables | {"name": name}), home).optimize(workers=0)
+        Study.open(StudyFile.parse(TABLES | {"name": name}), home).optimize(workers=0)
     assert Study.load(home=home).name == "second"
-    Study.open(StudyFile.parse(tables | {"name": "first"}), home).optimize(workers=0)  # it has all its trials
+    Study.open(StudyFile.parse(TABLES | {"name": "first"}), home).optimize(workers=0)  # it has all its trials
     assert Study.load(home=home).name == "first"
     with quiet_optuna():  # another program's, the newest of all
         optuna.create_study(study_name="theirs", storage=f"sqlite:///{home / 'studies.db'}").enqueue_trial({"x": 1.0})
@@ -59,9 +60,7 @@ def test_the_study_that_was_run_last_is_read_though_another_has_the_newest_trial
 
 
 def test_reading_again_and_again_leaves_no_connection_open(tmp_path: Path) -> None:
-    few = {"name": "digits", "train_images": 40, "validation_images": 40, "calibration_images": 20, "test_images": 20}
-    tables = {"data": few, "train": {"epochs": 1}, "candidates": [{"student": {"architecture": "mlp", "input_size": 8}}]}
-    Study.open(StudyFile.parse(tables | {"name": "read"}), tmp_path).optimize(workers=0)
+    Study.open(StudyFile.parse(TABLES | {"name": "read"}), tmp_path).optimize(workers=0)
     loaded, process = Study.load("read", tmp_path), psutil.Process()
     kept = [loaded.view()]
     before = len([file for file in process.open_files() if "studies.db" in file.path])
@@ -75,9 +74,7 @@ def test_reading_again_and_again_leaves_no_connection_open(tmp_path: Path) -> No
 
 
 def test_a_loaded_study_plans_with_the_threads_that_it_was_run_with(tmp_path: Path) -> None:
-    few = {"name": "digits", "train_images": 40, "validation_images": 40, "calibration_images": 20, "test_images": 20}
-    tables = {"data": few, "train": {"epochs": 1}, "candidates": [{"student": {"architecture": "mlp", "input_size": 8}}]}
-    Study.open(StudyFile.parse(tables | {"name": "two"}), tmp_path, threads=2).optimize(workers=0)
+    Study.open(StudyFile.parse(TABLES | {"name": "two"}), tmp_path, threads=2).optimize(workers=0)
     said: list[str] = []
     loaded = Study.load("two", tmp_path)
     loaded.evaluate(loaded.record(0).candidate, progress=said.append)

@@ -116,8 +116,8 @@ def test_recipes_are_tried_on_as_many_workers(tmp_path: Path, cores: int, monkey
     (tmp_path / "tiny.toml").write_text(STUDY)
     seen: list[int] = []
 
-    def stop(target: object, inputs: object, home: object, limits: Any, *rest: object) -> Any:
-        seen.append(limits.workers)
+    def stop(target: object, inputs: object, home: object, storage: object, budget: Any, *rest: object) -> Any:
+        seen.append(budget.workers)
         raise StudyError("far enough")
 
     monkeypatch.setattr(_tune, "_Tuning", stop)

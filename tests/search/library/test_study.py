@@ -285,7 +285,11 @@ def test_one_candidate_is_evaluated_without_becoming_a_trial(tiny: Study) -> Non
     candidate = Candidate(student=Student(architecture="cnn_tiny", input_size=8, width=0.5))
     figures = tiny.evaluate(candidate, test=True, progress=lines.append)
     assert {"accuracy", "fps", "test_accuracy", "float_test_accuracy"} <= set(figures)
-    assert any("from the store" in line for line in lines) or any(line.endswith(" s") for line in lines)
+    told = {line.split()[0]: line for line in lines[1:]}
+    assert all(told[kind].endswith(" s") for kind in ("student", "quantized", "measured", "tested"))
+    lines.clear()
+    assert tiny.evaluate(candidate, test=True, progress=lines.append) == figures
+    assert all("from the store" in line for line in lines[1:])
     assert len(tiny.records()) == 4
     for wrong in ("x", {"student": {"architecture": "mlp"}}):
         with pytest.raises(StudyError, match=rf"the candidate is of type {type(wrong).__name__}, expected a Candidate"):

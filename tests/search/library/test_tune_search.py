@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _bench import TEXT
 
 from edgesearch.search import StudyFile
 from edgesearch.search.library._inputs import read_inputs
@@ -14,24 +15,10 @@ from edgesearch.search.library._tune_journal import Journal
 from edgesearch.search.library._tune_search import TuningBudget, _plan
 from edgesearch.search.library._tune_space import Target
 
-STUDY = """\
-name = "tiny"
-[data]
-name = "digits"
-train_images = 120
-validation_images = 100
-calibration_images = 20
-[train]
-epochs = 3
-[space]
-students = ["cnn_tiny"]
-input_size = [8]
-"""
-
 
 @pytest.fixture(scope="module")
 def target() -> Target:
-    return Target.find("cnn_tiny", read_inputs(StudyFile.parse(tomllib.loads(STUDY)), to_run=False))
+    return Target.find("cnn_tiny", read_inputs(StudyFile.parse(tomllib.loads(TEXT)), to_run=False))
 
 
 def drawn(target: Target, journal: Journal, samples: int, seed: int = 0) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from edgesearch.search.report._table import (
     front_json,
     front_text,
     number,
+    percent,
     print_table,
     scaled,
     size,
@@ -203,7 +204,17 @@ def test_what_a_boards_mark_means_is_told_where_the_table_is_piped_too(capsys: p
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1234567.0, "1,234,567"), (999.94, "999.9"), (83.52, "83.5"), (7.0, "7.00"), (0.0123, "0.0123"), (None, "-")],
+    [
+        (1234567.0, "1,234,567"),
+        (999.94, "999.9"),
+        (999.96, "1,000"),
+        (99.96, "100.0"),
+        (-99.97, "-100.0"),
+        (83.52, "83.5"),
+        (7.0, "7.00"),
+        (0.0123, "0.0123"),
+        (None, "-"),
+    ],
 )
 def test_numbers_have_three_or_four_digits(value: float | None, text: str) -> None:
     assert number(value) == text
@@ -323,3 +334,8 @@ def test_who_is_like_whom_is_what_looking_at_every_pair_finds(speeds: list[tuple
     close = [str(number) for place, number in enumerate(order) if set(order[:place]) & set(pairs[number])]
     if any(error is not None for _, error in speeds):
         assert f"of the front: trial {', '.join(close)}." in speed_note(front) if close else "faster" not in speed_note(front)
+
+
+def test_what_is_not_all_is_never_all_of_it() -> None:
+    shares = {1.0: "100.00%", 0.99996: "99.99%", 0.9999: "99.99%", 0.99984: "99.98%", 0.0: "0.00%", math.nan: "-"}
+    assert {share: percent(share) for share in shares} == shares
