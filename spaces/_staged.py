@@ -86,7 +86,7 @@ class NetworkStage(Settings):
 
     With `down` the stage halves the image: its first block has stride 2, or is a plain convolution with a max pool behind it
     ("pool"), which the DPU computes in one pass. With "pool_norm" batch-norm goes by what that pool passes on (`PooledNorm`):
-    the same operations, which train better.
+    the same operations, which train faster.
     """
 
     depth: int = Field(default=1, ge=1, le=64)
