@@ -11,7 +11,7 @@ differ from the unkilled run's in figures or tensors, and trials that are missin
 `lost_training_s`: the longest that a stage had run since its last checkpoint when it was killed, which is done again.
 `restart_s`: the longest from a kill to the next begin of a stage, where one was left to begin; for the server's kills to the
 driver's next sign of life in the database. On a machine that is busy with other work both are long. `never_restarted`: kills
-after which nothing began any more, or the driver ended in failure.
+after which nothing began any more, or the driver ended in failure; `restart_s` is null then.
 """
 
 from __future__ import annotations
@@ -291,7 +291,7 @@ def main() -> None:
         "kills": damage.kills.total(),
         "lost_stages": damage.lost + differ,
         "lost_training_s": round(max(damage.unsaved, default=0.0), 1),
-        "restart_s": round(max(damage.restarts, default=0.0), 1),
+        "restart_s": None if damage.never else round(max(damage.restarts, default=0.0), 1),
         "never_restarted": damage.never,
         "restart_median_s": round(sorted(damage.restarts)[len(damage.restarts) // 2], 1) if damage.restarts else None,
         "by_victim": dict(damage.kills),

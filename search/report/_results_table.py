@@ -4,7 +4,7 @@ A table stands between `<!-- results: NAME STYLE -->` and `<!-- end -->`. STYLE 
 all that were tried; or `beside`, what others published of the same networks, and what was found here. Behind STYLE a runner of
 the board's profile may be named: `front` then shows FPS of one image at a time as it would feed them, too, `beside` only those.
 One figure within a sentence stands between `<!-- result: NAME TRIAL FIGURE -->` and `<!-- end -->`; how long the stages took,
-behind `<!-- result: NAME seconds -->`.
+behind `<!-- result: NAME seconds -->`, those of one kind behind `<!-- result: NAME KIND seconds -->`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _MARK = re.compile(
     re.DOTALL,
 )
 _FIGURE_MARK = re.compile(
-    r"(?P<mark><!-- result: (?P<name>\w+) (?:(?P<trial>\d+) (?P<figure>\w+)|seconds) -->).*?(?P<end><!-- end -->)"
+    r"(?P<mark><!-- result: (?P<name>\w+) (?:(?P<trial>\d+) (?P<figure>\w+)|(?:(?P<kind>[a-z]\w*) )?seconds) -->)"
+    r".*?(?P<end><!-- end -->)"
 )
 _HEADS = {
     "front": ("network", "int8 test", "float test", "FPS", "FPS, one image at a time", "DPU and host, ms"),
@@ -63,7 +64,7 @@ def refresh(document: Path, folder: Path, *, write: bool = True) -> bool:
 
     def fresh_figure(match: re.Match[str]) -> str:
         runs = read_results(folder / match["name"] / "results.json")
-        return match["mark"] + _figure(runs, match["name"], match["trial"], match["figure"]) + match["end"]
+        return match["mark"] + _figure(runs, match["name"], match["trial"], match["figure"], match["kind"]) + match["end"]
 
     text = document.read_text(encoding="utf-8")
     fresh = _FIGURE_MARK.sub(fresh_figure, _MARK.sub(fresh_table, text))
@@ -109,10 +110,13 @@ def table(
     return "\n".join(lines) + "\n"
 
 
-def _figure(runs: Sequence[Mapping[str, Any]], name: str, trial: str | None, figure: str | None) -> str:
-    """A figure of a trial of the first run, in its unit; without a trial, how long the stages of all runs took."""
+def _figure(runs: Sequence[Mapping[str, Any]], name: str, trial: str | None, figure: str | None, kind: str | None) -> str:
+    """A figure of a trial of the first run, in its unit; without a trial, how long all runs' stages took, or a kind's."""
     if trial is None or figure is None:
-        return duration(sum(sum(run["stage_seconds"].values()) for run in runs))
+        seconds = [taken for run in runs for stage, taken in run["stage_seconds"].items() if kind in (None, stage)]
+        if not seconds:
+            raise StudyError(f"the results of {name} have no stage {kind!r}; name one of theirs, or leave it out")
+        return duration(sum(seconds))
     value = {str(one["trial"]): one for one in runs[0]["trials"]}.get(trial, {}).get(figure)
     if not isinstance(value, float | int):
         raise StudyError(

@@ -209,6 +209,19 @@ def turn(runner: StageRunner, seconds: float) -> None:
         time.sleep(0.01)
 
 
+def test_where_boards_take_a_workers_place_no_measurement_waits_in_line_on_a_boards_time(tmp_path: Path) -> None:
+    pool = Worker(slots=1)
+    pool.waits_for_boards = True
+    crew = BoardCrew([BoardReference("lab")], look=lambda board, remedy: None, note=print)
+    data: Any = StudyFile.load("quickstart").data
+    runner = StageRunner(store=Store(tmp_path / "store"), pool=pool, data=data, logs=tmp_path, note=print, boards=crew)
+    other = measured(0, resource="")
+    assert started(runner, [other, ON_BOARD]) == [True, False]
+    pool.ended.append(JobResult(other.key, "refused", 0.0, "it broke"))
+    runner.collect(timeout=0.0)
+    assert started(runner, [ON_BOARD]) == [True]
+
+
 def test_the_wait_for_a_board_begins_when_nothing_else_runs(silent: StageRunner, worker: Worker) -> None:
     other = measured(0, resource="")
     assert started(silent, [other]) == [True]

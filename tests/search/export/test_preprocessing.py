@@ -93,3 +93,17 @@ def test_what_comes_before_the_resize_to_the_input_is_told(
     assert entry["prepare"][0].startswith(step)
     expected = quantize_images(prepare(data.test.images, 16, data.normalisation), 6)
     assert np.array_equal(program.prepare(data.test.images, {"input": entry}), expected)
+
+
+@pytest.mark.parametrize(("bits", "fix", "span"), [(8, 6, [-128, 127]), (5, 3, [-16, 15]), (16, None, None)])
+def test_integers_have_the_range_of_their_bits_and_floats_have_none(bits: int, fix: int | None, span: list[int] | None) -> None:
+    data = load_data(DataSettings(name="digits"))
+    settings: Any = SimpleNamespace(data=SimpleNamespace(name="digits", image_size=None))
+    graph: Any = SimpleNamespace(input=SimpleNamespace(shape=(8, 8, 1), fix=fix), bits=bits)
+    entry = describe_input(settings, graph, data)
+    assert entry["range"] == span
+    assert ("quantize" in entry["prepare"]) == (span is not None)
+    if span is None:
+        assert entry["quantize"] is entry["rounding"] is None
+    else:
+        assert f"+ 0.5), {span[0]}, {span[1]})" in entry["quantize"]

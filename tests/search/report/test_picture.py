@@ -9,7 +9,8 @@ import pytest
 from _studies import crowded_view, make_study, plain_record
 
 from edgesearch.errors import StudyError
-from edgesearch.search.report._picture import write_front_svg
+from edgesearch.search.report._data import Axis
+from edgesearch.search.report._picture import _Scale, write_front_svg
 from edgesearch.search.study._front import knee, pareto_front
 from edgesearch.search.study._record import StudyView, read_study
 
@@ -163,3 +164,10 @@ def test_the_knees_label_keeps_away_from_trials_beside_it(tmp_path: Path) -> Non
     assert chosen is not None
     assert chosen.number == 1
     assert _touched_by_the_label(_draw(view, tmp_path)) == 0
+
+
+def test_ticks_of_millions_are_written_out() -> None:
+    axis = Axis("size_bytes", "size", maximise=False, log=True)
+    scale = _Scale.over(axis, [4e5, 2.3e7], 0.0, 1.0)
+    labels = {500_000.0: "500,000", 1e6: "1,000,000", 2e7: "20,000,000", 0.5: "0.5", 0.1 + 0.2: "0.3"}
+    assert {value: scale.label(value) for value in labels} == labels

@@ -15,6 +15,7 @@ from edgesearch.search.report import read_results, refresh, run_of, write_result
 from edgesearch.search.report._data import front_picture
 from edgesearch.search.report._picture import front_svg
 from edgesearch.search.report._published import published
+from edgesearch.search.study import duration
 from edgesearch.search.study._front import pareto_front
 from edgesearch.search.study._record import StudyView, read_study
 
@@ -238,6 +239,31 @@ def test_single_figures_stand_within_sentences(tmp_path: Path) -> None:
         document.write_text(wrong)
         with pytest.raises(StudyError, match="name a trial and a figure"):
             refresh(document, tmp_path)
+
+
+def test_seconds_may_be_those_of_one_kind_of_stage(tmp_path: Path) -> None:
+    _, run = _run()
+    kind, seconds = next(iter(run["stage_seconds"].items()))
+    write_results(tmp_path / "both" / "results.json", [run, run])
+    document = tmp_path / "page.md"
+    document.write_text(f"<!-- result: both {kind} seconds --><!-- end -->")
+    assert refresh(document, tmp_path)
+    assert re.sub(r"<!--.*?-->", "", document.read_text()) == duration(2 * seconds)
+    document.write_text("<!-- result: both cooked seconds --><!-- end -->")
+    with pytest.raises(StudyError, match="the results of both have no stage 'cooked'"):
+        refresh(document, tmp_path)
+
+
+def test_every_run_of_a_candidate_on_one_front_counts(tmp_path: Path) -> None:
+    _, run = _run()
+    first = next(trial for trial in run["trials"] if trial["front"])
+    off = first | {"front": False, "test_accuracy": first["test_accuracy"] - 0.02}
+    write_results(tmp_path / "both" / "results.json", [run | {"trials": [first]}, run | {"trials": [off]}])
+    document = tmp_path / "page.md"
+    document.write_text("<!-- results: both front -->\n<!-- end -->\n")
+    assert refresh(document, tmp_path)
+    low, high = 100 * off["test_accuracy"], 100 * first["test_accuracy"]
+    assert f"({low:.2f} to {high:.2f})" in document.read_text()
 
 
 def test_figures_of_a_network_that_was_not_tried_stand_beside_nothing(tmp_path: Path) -> None:
