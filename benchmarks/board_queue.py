@@ -35,8 +35,9 @@ from _sshd import LoopbackBoard, loopback_board
 from edgesearch.board_eval import BoardPool, CompiledXmodel, write_xmodel
 from edgesearch.objectives import Stage, Store, compiled_content, load_graph
 from edgesearch.search import Study, StudyFile
-from edgesearch.search.engine import ChildPool, Job, JobResult, PlainProgress, StageRunner, run_stages
+from edgesearch.search.engine import PlainProgress, StageRunner, run_stages
 from edgesearch.search.library._run import Resources, run_study
+from edgesearch.search.processes import ChildPool, Job, JobResult
 from edgesearch.search.study import Home, pareto_front
 
 STANDIN = Path(__file__).parents[1] / "tests" / "board_eval" / "runner" / "standin"

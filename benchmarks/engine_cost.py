@@ -39,8 +39,11 @@ from _report import finish
 from rich.console import Console
 
 from edgesearch.objectives import Store
-from edgesearch.search.engine import Engine, ForesightProcess, Job, JobResult, PlainProgress, Proposer
+from edgesearch.search.engine import Engine, PlainProgress
+from edgesearch.search.foresight import ForesightProcess
 from edgesearch.search.library._inputs import read_inputs
+from edgesearch.search.processes import Job, JobResult
+from edgesearch.search.proposals import Proposer
 from edgesearch.search.report import front_csv, front_json, print_table, write_report
 from edgesearch.search.study import (
     Home,

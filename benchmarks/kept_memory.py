@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from _two_ways import compare
 
-from edgesearch.search.engine import prepare_process
+from edgesearch.search.processes import prepare_process
 
 #: Network and batch.
 CASES = [("resnet20", 128), ("vgg_small", 256), ("mobile_small", 128), ("staged 24k2 c2x96p c2x352p c2x352p max", 512)]

@@ -22,7 +22,7 @@ from edgesearch.objectives import DataSet
 from edgesearch.objectives.data import Split
 from edgesearch.objectives.quantization import QatRecipe, predict_qat_memory, train_qat
 from edgesearch.objectives.training import DataShape, MemoryForecast, Recipe, Supervision, Training, predict_memory, train
-from edgesearch.search.engine import prepare_process
+from edgesearch.search.processes import prepare_process
 from edgesearch.spaces import Student, build
 
 #: Network, batch, precision ("qat": in the DPU's arithmetic), optimizer, and the teacher with the way it teaches.

@@ -32,7 +32,7 @@ from torch import nn
 from edgesearch.objectives import DataSet
 from edgesearch.objectives.data import Split, prepare_tensor
 from edgesearch.objectives.training import Recipe, evaluate, train
-from edgesearch.search.engine import prepare_process
+from edgesearch.search.processes import prepare_process
 from edgesearch.spaces import Student, build
 
 IMAGES = 5000

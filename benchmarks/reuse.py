@@ -20,7 +20,9 @@ from rich.console import Console
 
 from edgesearch.board_eval import find_board
 from edgesearch.objectives import Conditions, Estimator, Pipeline, Store, load_data, plan
-from edgesearch.search.engine import Engine, Job, PlainProgress, RayPool, run_job
+from edgesearch.search.cluster import RayPool
+from edgesearch.search.engine import Engine, PlainProgress
+from edgesearch.search.processes import Job, run_job
 from edgesearch.search.study import Home, create_or_resume, load_study, open_storage
 from edgesearch.spaces import Candidate
 

@@ -36,7 +36,8 @@ from rich.console import Console
 
 from edgesearch.board_eval import Board, find_board
 from edgesearch.objectives import Conditions, DataSet, Estimator, Store, load_data, plan
-from edgesearch.search.engine import Engine, Job, JobResult, PlainProgress, Pool, make_pool, run_job
+from edgesearch.search.engine import Engine, PlainProgress, Pool, make_pool
+from edgesearch.search.processes import Job, JobResult, run_job
 from edgesearch.search.study import Home, StudyFile, create_or_resume, load_study, open_storage, quiet_optuna, volume
 from edgesearch.spaces import Candidate
 

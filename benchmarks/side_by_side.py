@@ -12,7 +12,7 @@ import sys
 from _two_ways import compare
 
 from edgesearch.objectives.training import _side_by_side
-from edgesearch.search.engine import prepare_process
+from edgesearch.search.processes import prepare_process
 
 #: Network and batch. The first has small maps of 64 channels alone, which are left as they are: it shows how far a run varies.
 CASES = [

@@ -42,7 +42,7 @@ from edgesearch.objectives.training import (
     teacher_logits,
     train,
 )
-from edgesearch.search.engine import prepare_process
+from edgesearch.search.processes import prepare_process
 from edgesearch.spaces import Student, build
 
 BATCH, STEPS = 128, 4

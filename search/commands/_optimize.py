@@ -10,7 +10,7 @@ import click
 from edgesearch.search.commands._next import given, hint, options
 from edgesearch.search.commands._show import make_console, print_front
 from edgesearch.search.engine import Summary, make_progress
-from edgesearch.search.library import Front, Study, describe_cost, screen, why_empty
+from edgesearch.search.library import Front, Study, describe_cost, preview, why_empty
 from edgesearch.search.report import write_report
 from edgesearch.search.study import Score
 
@@ -78,7 +78,7 @@ def optimize(
     elif front.view.nearest_rejected:
         click.echo(why_empty(front.view.nearest_rejected))
     else:
-        click.echo(screen(opened.inputs, trials=1).why_empty())
+        click.echo(preview(opened.inputs, trials=1).why_empty())
     page = opened.home.report(opened.name)
     write_report(front.view, page)  # of what was read last: the database may be away by now
     click.echo(f"report: {page}")

@@ -10,15 +10,12 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from edgesearch.objectives import ArtifactStore, Conditions, Counts, Stage
-from edgesearch.search.engine._choice import Chooser
-from edgesearch.search.engine._draws import Proposal
-from edgesearch.search.engine._foresight import Pending
 from edgesearch.search.engine._hard_limits import is_cut_off
 from edgesearch.search.engine._insight import EngineInsight
-from edgesearch.search.engine._proposals import Proposer
 from edgesearch.search.engine._screening import Screening
-from edgesearch.search.engine._stage_costs import StageCosts
 from edgesearch.search.engine._stopping import foretold
+from edgesearch.search.foresight import Pending, StageCosts
+from edgesearch.search.proposals import Chooser, Proposal, Proposer
 from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Candidate
 

@@ -18,23 +18,22 @@ from optuna.trial import TrialState, create_trial
 from threadpoolctl import threadpool_limits
 
 from edgesearch.objectives import ArtifactStore, Conditions, Estimator, Stage, StageMemory, teaching_figures
-from edgesearch.search.engine._crew import BoardCrew
+from edgesearch.search.crew import BoardCrew
 from edgesearch.search.engine._ends import Ends
-from edgesearch.search.engine._foresight import Foresight, ForesightProcess
 from edgesearch.search.engine._hard_limits import HardLimits
-from edgesearch.search.engine._heap import give_back_large_blocks
 from edgesearch.search.engine._intake import Accepted, Intake
 from edgesearch.search.engine._pace import Pace
 from edgesearch.search.engine._plans import Plans, with_rungs
 from edgesearch.search.engine._priorities import by_length, by_need
 from edgesearch.search.engine._progress import Progress
 from edgesearch.search.engine._retries import failures
-from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._stages import StageEnd, StageRunner
 from edgesearch.search.engine._stopping import Stopping
 from edgesearch.search.engine._summary import Summary
 from edgesearch.search.engine._trials import ActiveTrial
 from edgesearch.search.engine._workers import Pool
+from edgesearch.search.foresight import Foresight, ForesightProcess, Scoring
+from edgesearch.search.processes import give_back_large_blocks
 from edgesearch.search.study import Lease, Ledger, StudyFile, is_worse_teacher, teacher_sentence
 from edgesearch.spaces import Candidate
 

@@ -9,8 +9,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import ArtifactStore, Stage
-from edgesearch.search.engine._foresight import bare
 from edgesearch.search.engine._screening import Screening
+from edgesearch.search.foresight import bare
 from edgesearch.spaces import Candidate, Student
 
 __all__ = ["EngineInsight"]

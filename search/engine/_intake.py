@@ -12,16 +12,15 @@ from optuna.trial import FrozenTrial
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import ArtifactStore, Conditions, Stage
 from edgesearch.search.engine._asking import Asking
-from edgesearch.search.engine._draws import Proposal
-from edgesearch.search.engine._foresight import Foresight, Pending
 from edgesearch.search.engine._hard_limits import HardLimits
 from edgesearch.search.engine._plans import Plans
 from edgesearch.search.engine._rejections import Rejections
 from edgesearch.search.engine._repeats import Networks
 from edgesearch.search.engine._retries import Failure
-from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._screening import Screening
 from edgesearch.search.engine._stopping import Stopping
+from edgesearch.search.foresight import Foresight, Pending, Scoring
+from edgesearch.search.proposals import Proposal
 from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Candidate
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgesearch.search.engine._crew import BoardCrew
+from edgesearch.search.crew import BoardCrew
 from edgesearch.search.engine._workers import Pool
 
 __all__ = ["Pace"]

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from edgesearch.objectives import Stage
-from edgesearch.search.engine._foresight import Foresight
 from edgesearch.search.engine._hard_limits import HardLimits
-from edgesearch.search.engine._scoring import Scoring
+from edgesearch.search.foresight import Foresight, Scoring
 from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Candidate
 

@@ -20,9 +20,9 @@ from edgesearch.objectives import (
     resources_of,
     trained_student,
 )
-from edgesearch.search.engine._crew import BoardCrew
-from edgesearch.search.engine._jobs import Job, JobResult
+from edgesearch.search.crew import BoardCrew
 from edgesearch.search.engine._workers import Pool
+from edgesearch.search.processes import Job, JobResult
 from edgesearch.search.study import raise_if_interrupted
 
 #: A stage that so many workers died of, while others lived, has itself to blame: its memory, most often.

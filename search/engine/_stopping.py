@@ -9,9 +9,9 @@ from typing import Any, Literal
 from optuna.trial import FrozenTrial, TrialState
 
 from edgesearch.objectives import RUNG_FACTOR, Artifact, Stage, rung_epochs, rungs_of
-from edgesearch.search.engine._rungs import Entrant, Rungs, Verdict
-from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._trials import ActiveTrial
+from edgesearch.search.foresight import Scoring
+from edgesearch.search.rungs import Entrant, Rungs, Verdict
 from edgesearch.search.study import OBJECTIVES, Objective, StudyFile
 from edgesearch.spaces import Candidate
 

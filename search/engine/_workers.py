@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from edgesearch.search.engine._fork_server import ForkServer
-from edgesearch.search.engine._heartbeats import HANG_S
-from edgesearch.search.engine._jobs import Job, JobResult
+from edgesearch.search.processes import HANG_S, ForkServer, Job, JobResult
 
 
 class Pool(Protocol):
@@ -53,10 +51,10 @@ def make_pool(
     of life for longer is stopped. server: what processes of this machine are forked from; None: a fork server of its own.
     """
     if workers == 0 and address is None:
-        from edgesearch.search.engine._child import ChildPool
+        from edgesearch.search.processes import ChildPool
 
         return ChildPool(hang_s=hang_s, server=server)
-    from edgesearch.search.engine._ray import RayPool
+    from edgesearch.search.cluster import RayPool
 
     return RayPool(
         None if workers is None else max(workers, 1),

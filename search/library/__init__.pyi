@@ -3,8 +3,8 @@ from ._deployment import Deployment as Deployment
 from ._findings import study_findings as study_findings
 from ._front import Front as Front
 from ._front import StudyRecord as StudyRecord
-from ._screening import screen as screen
-from ._screening import why_empty as why_empty
+from ._preview import preview as preview
+from ._preview import why_empty as why_empty
 from ._study import Study as Study
 from ._tune import TriedRecipe as TriedRecipe
 from ._tune import TunedRecipe as TunedRecipe

@@ -9,12 +9,14 @@ from optuna.trial import TrialState
 
 from edgesearch.errors import EdgesearchError, ToolchainError
 from edgesearch.objectives import ArtifactStore, Stage, recorded_stages, work_of
-from edgesearch.search.engine import CostModel, rung_ends, share_machine
+from edgesearch.search.engine import rung_ends
+from edgesearch.search.foresight import CostModel
 from edgesearch.search.library._inputs import Inputs, check_vitis
+from edgesearch.search.library._preview import preview
 from edgesearch.search.library._reading import stored_study
 from edgesearch.search.library._sameness import on_its_packages
-from edgesearch.search.library._screening import screen
 from edgesearch.search.library._stores import existing_store
+from edgesearch.search.processes import share_machine
 from edgesearch.search.study import Home, StudyFile, duration
 from edgesearch.spaces import Candidate, Student
 
@@ -33,22 +35,22 @@ def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | Non
     storage: the database where the study may have been begun, with a store that the file does not name.
     """
     settings, data = inputs.settings, inputs.data
-    screening = screen(inputs, trials)
+    previewed = preview(inputs, trials)
     stored = stored_study(settings.name, storage, home)
     inputs = on_its_packages(inputs, stored) if stored is not None else inputs.on_packages(_packages(settings))
     store = existing_store(settings, home, stored=stored, warn=lambda message: None)
     stages: dict[str, Stage] = {}
     lines = []
-    for screened in screening.kept:
-        macs = screened.estimate["macs"]
+    for one in previewed.kept:
+        macs = one.estimate["macs"]
         fresh = [
             stage
-            for stage in inputs.plan(screened.candidate).walk()
+            for stage in inputs.plan(one.candidate).walk()
             if stage.key not in stages and not (store and store.has(stage.kind, stage.key))
         ]
         stages |= {stage.key: stage for stage in fresh}
         words = " ".join(dict.fromkeys(stage.kind for stage in fresh if stage.kind != "measured")) or "nothing new"
-        lines.append(f"  {screened.candidate!s:<58} {macs / 1e6:>9,.1f} MMAC  {_speed(screened.estimate)}  {words}")
+        lines.append(f"  {one.candidate!s:<58} {macs / 1e6:>9,.1f} MMAC  {_speed(one.estimate)}  {words}")
     what = f"{trials} trials; the study's own candidates, then a sample" if settings.space else "the study's own candidates"
     head = [
         f"study {settings.name}: {what}",
@@ -57,10 +59,10 @@ def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | Non
     ]
     if stored is not None and (states := [trial.state for trial in stored.get_trials(deepcopy=False)]):
         head.append(_what_is_left(states, trials))
-    tail = [f"rejected before training: {screening.rejected}"] if screening.rejected else []
-    if not screening.kept:
-        return "\n".join([*head, *tail, screening.why_empty()])
-    costs = StageCosts(inputs, store)
+    tail = [f"rejected before training: {previewed.rejected}"] if previewed.rejected else []
+    if not previewed.kept:
+        return "\n".join([*head, *tail, previewed.why_empty()])
+    costs = RecordedCosts(inputs, store)
     seconds = sum(costs.seconds(stage) for stage in stages.values())
     kinds = Counter(stage.kind for stage in stages.values() if stage.kind != "measured")
     tail += [
@@ -86,7 +88,7 @@ def _speed(estimate: Mapping[str, float]) -> str:
     return f"~{estimate['fps']:>7,.0f} FPS" if "fps" in estimate else "FPS: measured by the board"
 
 
-def _worker(threads: int, costs: StageCosts) -> str:
+def _worker(threads: int, costs: RecordedCosts) -> str:
     """Whose seconds are told."""
     cores = f"{threads} cores" if threads > 1 else "one core"
     if not share_machine(threads).gpus:
@@ -94,7 +96,7 @@ def _worker(threads: int, costs: StageCosts) -> str:
     return "one worker" if costs.is_recorded else f"{cores}, of which trainings on this machine's GPU take a small part"
 
 
-class StageCosts:
+class RecordedCosts:
     """Expected seconds of a study's stages, by what the store has of stages on the same data."""
 
     def __init__(self, inputs: Inputs, store: ArtifactStore | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgesearch.board_eval import DEFAULT_TARGET, Target, duplicate_images, lower, preflight
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import DataSet, likely_normalisation_warning, load_data, normalisation_warning, prepare
-from edgesearch.search.engine import READ_BY
+from edgesearch.search.proposals import READ_BY
 from edgesearch.search.study import SearchSettings, StudyFile
 from edgesearch.spaces import Student, build, unused_choices
 

@@ -16,7 +16,7 @@ from edgesearch.objectives.quantization import QUANTIZERS
 from edgesearch.objectives.training import check_small_epochs, find_stages
 from edgesearch.objectives.vitis import Task, check_packages
 from edgesearch.plugins import is_import_path, load, source_fingerprint
-from edgesearch.search.engine import ForesightSettings
+from edgesearch.search.foresight import ForesightSettings
 from edgesearch.search.library._boards import check_kind, with_boards
 from edgesearch.search.study import StudyFile, with_fingerprint
 from edgesearch.spaces import Candidate, Student, build

@@ -13,28 +13,25 @@ from optuna.trial import TrialState
 from edgesearch.board_eval import BoardPool
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import ArtifactStore, Stage
+from edgesearch.search.crew import BoardCrew, BoardRules, look_at
 from edgesearch.search.engine import (
-    BoardCrew,
-    BoardRules,
     Engine,
-    ForesightProcess,
-    ForkServer,
     Pool,
     Progress,
     StageRunner,
     Summary,
     failed_candidates,
     form,
-    look_at,
     make_pool,
     run_stages,
-    share_machine,
 )
+from edgesearch.search.foresight import ForesightProcess
 from edgesearch.search.library._inputs import Inputs, check_vitis
 from edgesearch.search.library._reading import stored_study
 from edgesearch.search.library._sameness import keep_inputs, refuse_other_inputs
 from edgesearch.search.library._starts import fetch_weights
 from edgesearch.search.library._stores import refuse_lost_store, study_store
+from edgesearch.search.processes import ForkServer, share_machine
 from edgesearch.search.study import (
     Home,
     Ledger,

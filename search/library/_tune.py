@@ -12,7 +12,7 @@ from typing import Any
 from edgesearch.errors import StudyError
 from edgesearch.files import expanded
 from edgesearch.objectives import Stage
-from edgesearch.search.engine import StageRunner, make_pool, run_stages, share_machine
+from edgesearch.search.engine import StageRunner, make_pool, run_stages
 from edgesearch.search.library._inputs import Inputs, check_teacher, read_inputs
 from edgesearch.search.library._numbers import check_number, check_share
 from edgesearch.search.library._reading import stored_study
@@ -24,6 +24,7 @@ from edgesearch.search.library._tune_noise import Gain, compare
 from edgesearch.search.library._tune_search import TuningBudget, search
 from edgesearch.search.library._tune_space import Target
 from edgesearch.search.library._tune_training import Task
+from edgesearch.search.processes import share_machine
 from edgesearch.search.study import Home, StudyFile
 from edgesearch.spaces import digest
 

@@ -21,8 +21,8 @@ from edgesearch.errors import EdgesearchError, OutOfMemory, StageFailed, Trainin
 from edgesearch.objectives import ArtifactStore, DataSet, DataSettings, Stage, load_data, open_store, run_stage, stage_specs
 from edgesearch.objectives.stages import Context
 from edgesearch.objectives.training import choose_device, out_of_memory, train
-from edgesearch.search.engine import NO_MEMORY, prepare_process
 from edgesearch.search.library._tune_space import Target, rungs
+from edgesearch.search.processes import NO_MEMORY, prepare_process
 from edgesearch.spaces import Distillation
 
 __all__ = ["Rung", "Task", "Training"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgesearch.objectives import Stage
-from edgesearch.search.engine import Job, JobResult
+from edgesearch.search.processes import Job, JobResult
 from edgesearch.search.study import Constraints
 from edgesearch.testing._replay_store import MemoryStore
 from edgesearch.testing._table import Recorded, Table, what_is

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from edgesearch.board_eval import Board, find_board
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Conditions, Stage, plan
-from edgesearch.search.engine import Endless, walk
+from edgesearch.search.proposals import Endless, walk
 from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Candidate, Space, complete_candidate
 

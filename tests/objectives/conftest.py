@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgesearch.board_eval.vitis import VitisSettings
-from edgesearch.search.engine import ForkServer
+from edgesearch.search.processes import ForkServer
 
 from ._warm_python import write_client
 

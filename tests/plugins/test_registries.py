@@ -12,7 +12,7 @@ REGISTRIES = {
     "edgesearch.objectives.quantization:QUANTIZERS": "best per_channel vitis",
     "edgesearch.objectives.pruning:PRUNERS": "iterative n_m one_step unstructured",
     "edgesearch.objectives.data:DATA_SOURCES": "cifar10 digits fashion_mnist folder mnist npz",
-    "edgesearch.search.engine:samplers": "gp nsga2 nsga3 random tpe",
+    "edgesearch.search.proposals:samplers": "gp nsga2 nsga3 random tpe",
 }
 
 

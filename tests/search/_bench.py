@@ -12,10 +12,10 @@ from _inline import InlinePool
 from edgesearch.board_eval import find_board
 from edgesearch.objectives import Conditions, Estimator, Store, load_data
 from edgesearch.search.engine._engine import Engine
-from edgesearch.search.engine._foresight import ForesightProcess
-from edgesearch.search.engine._jobs import Job, JobResult
 from edgesearch.search.engine._summary import Summary
 from edgesearch.search.engine._workers import Pool
+from edgesearch.search.foresight._foresight import ForesightProcess
+from edgesearch.search.processes._jobs import Job, JobResult
 from edgesearch.search.study._file import StudyFile, parse_study
 from edgesearch.search.study._home import Home
 from edgesearch.search.study._storage import create_or_resume, open_storage

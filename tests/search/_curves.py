@@ -11,7 +11,7 @@ from typing import Any
 from _inline import InlinePool
 
 from edgesearch.objectives import Artifact, Stage, Store, trained_student
-from edgesearch.search.engine._jobs import JobResult
+from edgesearch.search.processes._jobs import JobResult
 from edgesearch.spaces import Candidate
 
 

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from dataclasses import asdict
 
-from edgesearch.search.engine._jobs import Job, JobResult, run_job
+from edgesearch.search.processes._jobs import Job, JobResult, run_job
 
 
 class InlinePool:

@@ -9,8 +9,8 @@ from pathlib import Path
 import psutil
 
 from edgesearch.objectives import Conditions, DataSettings, Pipeline, load_data, plan
-from edgesearch.search.engine._jobs import Job, JobResult
 from edgesearch.search.engine._workers import Pool
+from edgesearch.search.processes._jobs import Job, JobResult
 from edgesearch.spaces import Candidate, Student
 
 DATA = DataSettings(name="digits", train_images=100, validation_images=50, calibration_images=20)

@@ -1,4 +1,4 @@
-"""The helper modules beside the tests can be imported by their names; a finished study of four trials, made once."""
+"""Helper modules beside the tests can be imported by name; a finished study, made once; fork servers; a Ray cluster."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool
 
 from edgesearch.search import Study
-from edgesearch.search.engine import ForkServer
-from edgesearch.search.engine._fork_server import SHARED_VARIABLE
+from edgesearch.search.processes import ForkServer
+from edgesearch.search.processes._fork_server import SHARED_VARIABLE
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "board_eval"))
@@ -56,7 +56,7 @@ quantization = { bits = 5 }
 
 @pytest.fixture(scope="session", autouse=True)
 def shared_server() -> Iterator[None]:
-    """One fork server for all, whose imports cost seconds; the engine's tests that look for its processes have their own."""
+    """One fork server for all, whose imports cost seconds; tests that look for its processes have their own."""
     with pytest.MonkeyPatch.context() as patch, closing(ForkServer(shared=True)) as server:  # nobody's child
         server.start()
         patch.setenv(SHARED_VARIABLE, server.name)
@@ -120,3 +120,23 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     event.remove(Pool, "connect", keep)
     for connection in connections:
         connection.close()
+
+
+@pytest.fixture
+def own_server(shared_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever needs a fork server starts its own, whose processes are below this one, as users' are."""
+    monkeypatch.delenv(SHARED_VARIABLE)
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Its head runs no stages; nodes are added by the test."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    from ray.cluster_utils import Cluster
+
+    make: Any = Cluster  # without types
+    made = make(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    yield made
+    made.shutdown()

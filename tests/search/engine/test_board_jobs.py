@@ -13,10 +13,10 @@ from _inline import InlinePool
 
 from edgesearch.board_eval import find_board, find_pool
 from edgesearch.objectives import Conditions, DataSettings, Pipeline, Stage, Store, load_data, plan
-from edgesearch.search.engine._child import ChildPool
-from edgesearch.search.engine._jobs import Job, JobResult
-from edgesearch.search.engine._ray import RayPool
+from edgesearch.search.cluster._ray import RayPool
 from edgesearch.search.engine._workers import Pool
+from edgesearch.search.processes._child import ChildPool
+from edgesearch.search.processes._jobs import Job, JobResult
 from edgesearch.spaces import Candidate, Student
 
 pytestmark = pytest.mark.slow

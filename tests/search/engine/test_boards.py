@@ -17,12 +17,12 @@ from optuna.trial import FrozenTrial, TrialState
 from edgesearch.board_eval import find_board, find_pool
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Conditions, Estimator, Store, load_data
-from edgesearch.search.engine._allocation import BoardRules
-from edgesearch.search.engine._crew import BoardCrew
+from edgesearch.search.crew._allocation import BoardRules
+from edgesearch.search.crew._crew import BoardCrew
+from edgesearch.search.crew._look import look_at
 from edgesearch.search.engine._engine import Engine
-from edgesearch.search.engine._jobs import Job, JobResult
-from edgesearch.search.engine._look import look_at
 from edgesearch.search.engine._summary import Summary
+from edgesearch.search.processes._jobs import Job, JobResult
 from edgesearch.search.study import pareto_front, read_study
 from edgesearch.search.study._file import parse_study
 from edgesearch.search.study._home import Home

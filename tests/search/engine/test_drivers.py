@@ -17,7 +17,7 @@ import pytest
 from _training_jobs import name as name_of
 from optuna.trial import TrialState
 
-from edgesearch.search.engine._fork_server import SHARED_VARIABLE
+from edgesearch.search.processes._fork_server import SHARED_VARIABLE
 from edgesearch.search.study import open_storage, open_study
 from edgesearch.search.study._lease import _holder
 

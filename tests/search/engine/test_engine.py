@@ -15,7 +15,7 @@ from edgesearch.board_eval import find_board
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Estimator, Store
 from edgesearch.search.engine._engine import Engine
-from edgesearch.search.engine._jobs import Job, JobResult
+from edgesearch.search.processes._jobs import Job, JobResult
 from edgesearch.spaces import Candidate, Student
 
 

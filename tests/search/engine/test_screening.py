@@ -6,11 +6,11 @@ from optuna.trial import TrialState, create_trial
 
 from edgesearch.board_eval import find_board
 from edgesearch.objectives import Conditions, Estimator, load_data
-from edgesearch.search.engine._foresight import Foresight
 from edgesearch.search.engine._hard_limits import HardLimits
 from edgesearch.search.engine._plans import Plans
-from edgesearch.search.engine._scoring import Scoring
 from edgesearch.search.engine._screening import Screening
+from edgesearch.search.foresight._foresight import Foresight
+from edgesearch.search.foresight._scoring import Scoring
 from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Candidate
 

@@ -11,10 +11,11 @@ from edgesearch.board_eval import BoardReference
 from edgesearch.errors import StudyError
 from edgesearch.objectives import Conditions, Pipeline, Stage, Store, resources_of, rungs_of
 from edgesearch.objectives.stages.kinds._measured import SPEC, MeasuredSettings
-from edgesearch.search.engine import BoardCrew, BoardRules, StageRunner
-from edgesearch.search.engine._jobs import NO_MEMORY, Job, JobResult
+from edgesearch.search.crew import BoardCrew, BoardRules
+from edgesearch.search.engine import StageRunner
 from edgesearch.search.engine._plans import Plans
 from edgesearch.search.engine._stages import StageEnd
+from edgesearch.search.processes._jobs import NO_MEMORY, Job, JobResult
 from edgesearch.search.study import StudyFile
 from edgesearch.spaces import Candidate, Student
 

@@ -17,9 +17,9 @@ from optuna.trial import FrozenTrial, TrialState
 from edgesearch.board_eval import find_board
 from edgesearch.objectives import Conditions, Estimator, Store, load_data
 from edgesearch.search.engine._engine import Engine
-from edgesearch.search.engine._jobs import JobResult
-from edgesearch.search.engine._rungs import Rungs
 from edgesearch.search.engine._summary import Summary
+from edgesearch.search.processes._jobs import JobResult
+from edgesearch.search.rungs._rungs import Rungs
 from edgesearch.search.study import Home, StudyFile, create_or_resume, open_storage
 from edgesearch.search.study._file import parse_study
 from edgesearch.search.study._front import non_dominated

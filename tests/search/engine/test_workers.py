@@ -21,11 +21,11 @@ from _training_jobs import command, family, finish, job, name, processes, runnin
 from edgesearch import objectives
 from edgesearch.errors import DeviceError, StudyError, ToolchainError, ToolchainMissing
 from edgesearch.objectives import Stage, Store
-from edgesearch.search.engine import _child, _kills
-from edgesearch.search.engine._child import ChildPool
-from edgesearch.search.engine._fork_server import ForkServer
-from edgesearch.search.engine._jobs import NO_MEMORY, run_job
-from edgesearch.search.engine._ray import RayPool
+from edgesearch.search.cluster._ray import RayPool
+from edgesearch.search.processes import _child, _kills
+from edgesearch.search.processes._child import ChildPool
+from edgesearch.search.processes._fork_server import ForkServer
+from edgesearch.search.processes._jobs import NO_MEMORY, run_job
 
 
 def test_a_childs_job_leaves_an_artifact_and_a_log(tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_where_a_stage_crashed_is_in_its_log(tmp_path: Path) -> None:
 def test_the_child_ends_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     script = f"""
 import json, sys, time
-from edgesearch.search.engine._child import ChildPool
-from edgesearch.search.engine._fork_server import ForkServer
-from edgesearch.search.engine._jobs import Job
+from edgesearch.search.processes._child import ChildPool
+from edgesearch.search.processes._fork_server import ForkServer
+from edgesearch.search.processes._jobs import Job
 pool = ChildPool()
 pool.submit(Job(**json.loads({json.dumps(json.dumps(asdict(job(tmp_path, epochs=5000))))!s})))
 time.sleep(1000)

@@ -81,13 +81,13 @@ def test_networks_of_one_size_are_refused_where_they_would_be_trained_on_smaller
 
 
 def test_widths_that_a_network_ignores_are_expected_once(tiny: Study, tmp_path: Path) -> None:
-    from edgesearch.search.library import screen
+    from edgesearch.search.library import preview
 
     (tmp_path / "own_nets.py").write_text(OWN)
     tables = tiny.settings.to_json() | {"name": "wide", "candidates": []}
     tables["space"] = {"students": ["own_nets:Net"], "width": [0.5, 1.0, 2.0], "input_size": [8]}
     opened = Study.open(StudyFile.parse(tables, folder=tmp_path), tmp_path / "home")
-    assert len(screen(opened.inputs, 3).kept) == 1
+    assert len(preview(opened.inputs, 3).kept) == 1
 
 
 def test_named_candidates_without_a_space_are_looked_at_when_a_study_is_opened(tiny: Study, tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from edgesearch.errors import StoreError, StudyError
 from edgesearch.search import Study, StudyFile
-from edgesearch.search.engine import ForkServer, _machine
 from edgesearch.search.library import _run, _tune
 from edgesearch.search.library._run import Resources
+from edgesearch.search.processes import ForkServer, _machine
 
 STUDY = """
 name = "tiny"

@@ -394,16 +394,16 @@ def test_settings_of_a_later_version_are_refused_with_the_reason(tiny: Study, tm
 
 
 def test_a_study_that_no_candidate_can_suit_says_how_far_the_nearest_is(tiny: Study, tmp_path: Path) -> None:
-    from edgesearch.search.library import describe_cost, screen
+    from edgesearch.search.library import describe_cost, preview
 
     hopeless = Study.open(tiny.settings.with_changes(name="fast", constraints={"min_fps": 1e6}), tmp_path)
-    screening = screen(hopeless.inputs, 5)
-    assert screening.kept == ()
+    previewed = preview(hopeless.inputs, 5)
+    assert previewed.kept == ()
     fastest = max(
         hopeless.inputs.estimator.estimate(c)["fps"]
         for c in [*hopeless.settings.candidates, Candidate(student=Student(architecture="cnn_tiny", input_size=8, width=0.5))]
     )
-    assert screening.nearest["misses"]["min_fps"]["expected"] == pytest.approx(fastest)
+    assert previewed.nearest["misses"]["min_fps"]["expected"] == pytest.approx(fastest)
     said = describe_cost(hopeless.inputs, hopeless.home, 5)
     assert "in the store" not in said
     assert "FPS at least 1e+06, expected " in said
@@ -412,8 +412,8 @@ def test_a_study_that_no_candidate_can_suit_says_how_far_the_nearest_is(tiny: St
 def test_what_a_study_costs_is_told_for_the_machine_that_trains(
     tiny: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgesearch.search.engine import _machine
     from edgesearch.search.library import describe_cost
+    from edgesearch.search.processes import _machine
 
     def said(study: Study) -> str:
         (line,) = [line for line in describe_cost(study.inputs, study.home, 4).splitlines() if line.startswith("expected cost")]
@@ -448,7 +448,7 @@ def test_trials_that_were_begun_and_not_ended_are_still_to_run() -> None:
 
 def test_a_dry_run_keeps_what_the_study_would_keep(tmp_path: Path) -> None:
     """Where boards score, a limit on speed rules out before training only what breaks it at the favourable end."""
-    from edgesearch.search.library import screen
+    from edgesearch.search.library import preview
 
     write_boards(tmp_path)
     tables: dict[str, Any] = {
@@ -463,6 +463,6 @@ def test_a_dry_run_keeps_what_the_study_would_keep(tmp_path: Path) -> None:
     favourable = expected["fps"] / (1 - expected["fps_error"])
     for limit, kept in ((0.99 * favourable, 1), (1.01 * favourable, 0)):
         study = StudyFile.parse(tables | {"constraints": {"min_fps": limit}}, folder=tmp_path)
-        screening = screen(Study.open(study, tmp_path / "home").inputs, 1)
-        assert len(screening.kept) == kept
-        assert bool(screening.nearest) == (not kept)
+        previewed = preview(Study.open(study, tmp_path / "home").inputs, 1)
+        assert len(previewed.kept) == kept
+        assert bool(previewed.nearest) == (not kept)

@@ -8,7 +8,7 @@ import pytest
 from _replay_tables import EPOCH, EPOCHS, OVERHEAD, SECONDS, epochs_of, figures_of, small_study, small_table
 
 from edgesearch.objectives import Stage, plan
-from edgesearch.search.engine import Job
+from edgesearch.search.processes import Job
 from edgesearch.spaces import Candidate
 from edgesearch.testing import MemoryStore, ReplayPool, Table, what_is
 

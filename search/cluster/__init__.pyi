@@ -1,0 +1,1 @@
+from ._ray import RayPool as RayPool

@@ -1,0 +1,10 @@
+from ._cost import CostModel as CostModel
+from ._foresight import Foresight as Foresight
+from ._foresight import ForesightProcess as ForesightProcess
+from ._foresight import ForesightSettings as ForesightSettings
+from ._foresight import Pending as Pending
+from ._foresight import bare as bare
+from ._margin import chance as chance
+from ._scoring import Scoring as Scoring
+from ._stage_costs import Expectation as Expectation
+from ._stage_costs import StageCosts as StageCosts
