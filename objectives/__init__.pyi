@@ -27,11 +27,13 @@ from .stages import accuracy_of as accuracy_of
 from .stages import check_outputs as check_outputs
 from .stages import check_start as check_start
 from .stages import compiled_content as compiled_content
+from .stages import excess as excess
 from .stages import golden_images as golden_images
 from .stages import is_folder as is_folder
 from .stages import is_shared as is_shared
 from .stages import likely_normalisation_warning as likely_normalisation_warning
 from .stages import load_graph as load_graph
+from .stages import metric_of as metric_of
 from .stages import needs_board as needs_board
 from .stages import normalisation_warning as normalisation_warning
 from .stages import open_store as open_store

@@ -11,15 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.graph import Add, Conv, Depthwise, Graph, Linear, Node, round_activations
-from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
+from edgesearch.board_eval.targets import DEFAULT_TARGET, Limits, Target
 
 if TYPE_CHECKING:
     from torch import nn
 
 Severity: TypeAlias = Literal["warning", "note"]
 
-#: The adder keeps two guard bits: inputs further apart lose their lowest bits.
-ADD_GUARD_BITS = 2
 #: A tied top-1 is a coin toss; at this share of the images accuracy visibly depends on it.
 TIED_SHARE = 0.005
 #: Images run to look at the logits.
@@ -76,12 +74,12 @@ def _adds(graph: Graph) -> Iterator[Finding]:
         if not isinstance(node, Add):
             continue
         a, b = (graph.fix_of(source) for source in node.inputs)
-        if a is not None and b is not None and abs(a - b) > ADD_GUARD_BITS:
+        if a is not None and b is not None and abs(a - b) > Limits.guard_bits:
             yield Finding(
                 "warning",
                 node.name,
-                f"adds tensors at fix positions {a} and {b}; the DPU keeps {ADD_GUARD_BITS} guard bits, so the low bits of the "
-                f"finer one are cut off; algorithm = 'best' keeps them at most {ADD_GUARD_BITS} apart",
+                f"adds tensors at fix positions {a} and {b}; the DPU keeps {Limits.guard_bits} guard bits, so the low bits of "
+                f"the finer one are cut off; algorithm = 'best' keeps them at most {Limits.guard_bits} apart",
             )
 
 

@@ -16,7 +16,7 @@ from edgesearch.board_eval.compiler._plan import Plan
 from edgesearch.board_eval.compiler._search import Scheduled, best_schedule
 from edgesearch.board_eval.compiler._step import Step, Stream, Timed
 from edgesearch.board_eval.graph import Graph
-from edgesearch.board_eval.isa import End, Instruction, encode
+from edgesearch.board_eval.isa import MAX_TOKENS, End, Instruction, encode
 from edgesearch.board_eval.targets import DEFAULT_BOARD, BoardProfile, Target, TimingConstants, load_profile
 from edgesearch.board_eval.timing import LayeredCode, Timing, check_fits, input_pixels, kind_of_network, time_code
 from edgesearch.errors import CompileError
@@ -26,8 +26,6 @@ __all__ = ["CODE_VERSION", "Compiled", "Options", "compile_graph"]
 #: Raised by one whenever other code is written. 1: maps that a strided 1 x 1 convolution reads beside others were saved and
 #: loaded; x + conv(x) could be wrong code.
 CODE_VERSION = 2
-#: Tokens that may wait between two engines. How many a counter holds is not known; a file with 74 has run on a ZCU104.
-MOST_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -135,6 +133,6 @@ def _with_few_tokens(steps: list[Timed]) -> list[Instruction]:
     program: list[Instruction] = []
     for long in (LONG, LONG / 4, 0.0):
         program = with_tokens(steps, long=long)
-        if most_tokens(program) <= MOST_TOKENS:
+        if most_tokens(program) <= MAX_TOKENS:
             break
     return program

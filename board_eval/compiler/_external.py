@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from edgesearch.board_eval.compiler._plan import External
 from edgesearch.board_eval.compiler._prepare import Prepared
 from edgesearch.board_eval.compiler._rows import ceil_div
+from edgesearch.board_eval.isa import ADDRESS_REACH
 from edgesearch.board_eval.timing import Layer
 from edgesearch.board_eval.xmodel import INPUT, OUTPUT, WORKSPACE
 from edgesearch.errors import CompileError
@@ -16,15 +17,14 @@ __all__ = ["ExternalMemory", "check_address"]
 
 #: Addresses of feature maps are multiples of it.
 _ALIGNMENT = 64
-#: Bytes that the addresses of instructions reach behind a register: 29 bits.
-_REACH = 1 << 29
 
 
 def check_address(layer: str, what: str, stop: int) -> None:
     """Raise CompileError for what ends behind the last byte that an instruction reaches."""
-    if stop > _REACH:
+    if stop > ADDRESS_REACH:
         raise CompileError(
-            f"layer {layer!r}: {what} would end at byte {stop} of its memory, instructions reach {_REACH}: make it smaller"
+            f"layer {layer!r}: {what} would end at byte {stop} of its memory, instructions reach {ADDRESS_REACH}: "
+            "make it smaller"
         )
 
 

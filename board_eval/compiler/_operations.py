@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from edgesearch.board_eval.compiler._code import Code
 from edgesearch.board_eval.compiler._parameters import Arithmetic
-from edgesearch.board_eval.compiler._rows import ROUNDS, Bank, Rows, Span, ceil_div
+from edgesearch.board_eval.compiler._rows import Bank, Rows, Span, ceil_div
 from edgesearch.board_eval.compiler._step import Step, Stream
-from edgesearch.board_eval.isa import Alu, AluInit, Conv, ConvInit, Elew, ElewInit
+from edgesearch.board_eval.isa import WINDOW_ROUNDS, Alu, AluInit, Conv, ConvInit, Elew, ElewInit
 from edgesearch.board_eval.timing import Window
 from edgesearch.errors import CompileError
 
@@ -241,7 +241,7 @@ def _stripes(layer: str, sliding: Sliding, out: range) -> Iterator[range]:
     top = out.start
     while top < out.stop:
         step, offset = divmod(top * stride - window.padding[2], rows.stride)
-        reach = (ROUNDS * rows.banks - step % rows.banks) * rows.stride - offset
+        reach = (WINDOW_ROUNDS * rows.banks - step % rows.banks) * rows.stride - offset
         count = min(out.stop - top, (reach - kernel) // stride + 1)
         if count < 1:
             raise CompileError(

@@ -11,14 +11,13 @@ import numpy.typing as npt
 
 from edgesearch.board_eval.compiler._external import check_address
 from edgesearch.board_eval.graph import Conv, Depthwise, Linear, weight_integers
+from edgesearch.board_eval.isa import MAX_SHIFT_BIAS
 from edgesearch.errors import CompileError
 
 __all__ = ["Arithmetic", "Parameters", "Ring", "arithmetic", "within_shifts"]
 
 #: Addresses of constants are multiples of it, in the order bias, weights of each layer.
 _PAGE = 4096
-#: The largest shift of a bias that AMD's simulator takes.
-_LARGEST_BIAS_SHIFT = 20
 _LARGEST_CUT = 63
 _BITS = 8
 
@@ -58,7 +57,7 @@ def within_shifts(node: Weighted, fix_in: int, fix: int) -> Weighted:
             )
         node = dataclasses.replace(node, weight_fix=node.weight_fix + finer)
     if bias is not None and bias.any() and node.bias_fix is not None and node.weight_fix is not None:
-        beyond = fix_in + node.weight_fix - node.bias_fix + 1 - _LARGEST_BIAS_SHIFT
+        beyond = fix_in + node.weight_fix - node.bias_fix + 1 - MAX_SHIFT_BIAS
         room = next((bits for bits in range(max(0, min(beyond, _BITS)), 0, -1) if _fits(bias << bits)), 0)
         node = dataclasses.replace(node, bias_fix=node.bias_fix + room) if room else node
     return node
@@ -84,13 +83,13 @@ def arithmetic(node: Conv | Depthwise | Linear, fix_in: int, fix: int) -> tuple[
     cut, shift = fix_in + fix_weight - fix, fix_in + fix_weight - fix_bias + 1
     values = np.zeros(node.shape[-1], np.int64) if bias is None else bias
     if not values.any():
-        shift = min(max(shift, 0), _LARGEST_BIAS_SHIFT)
+        shift = min(max(shift, 0), MAX_SHIFT_BIAS)
     elif shift < 0:
         values, shift = _coarser(node, values, -shift), 0
-    if shift > _LARGEST_BIAS_SHIFT or cut > _LARGEST_CUT:
+    if shift > MAX_SHIFT_BIAS or cut > _LARGEST_CUT:
         raise CompileError(
             f"layer {node.name!r}: fix positions (input {fix_in}, weight {node.weight_fix}, bias {node.bias_fix}, "
-            f"output {fix}) ask for shifts of {cut} and {shift}, the DPU has 0..{_LARGEST_CUT} and 0..{_LARGEST_BIAS_SHIFT}: "
+            f"output {fix}) ask for shifts of {cut} and {shift}, the DPU has 0..{_LARGEST_CUT} and 0..{MAX_SHIFT_BIAS}: "
             "quantize it with closer ones"
         )
     return Arithmetic(cut, shift, act), weight.astype(np.int8), values.astype(np.int8)

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgesearch.board_eval.compiler._rows import ROUNDS, Rows
+from edgesearch.board_eval.compiler._rows import Rows
 from edgesearch.board_eval.graph import Activation, Add, Conv, Depthwise, Graph, Linear, Node, Pool
+from edgesearch.board_eval.isa import WINDOW_ROUNDS
 from edgesearch.board_eval.targets import Target
 from edgesearch.board_eval.timing import Layer, Window
 
@@ -121,7 +122,7 @@ def steady(window: Window, out_shape: tuple[int, int, int], target: Target) -> W
 def _reached(window: Window, stride: int, banks: int) -> bool:
     """Whether the topmost window lies within the rounds of banks that an instruction knows, `stride` rows to a bank."""
     step, offset = divmod(-window.padding[2], stride)
-    return step % banks + (offset + window.kernel[0] - 1) // stride < ROUNDS * banks
+    return step % banks + (offset + window.kernel[0] - 1) // stride < WINDOW_ROUNDS * banks
 
 
 def augmented(layer: Layer, image: str, target: Target) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-__all__ = ["ROUNDS", "Bank", "Rows", "Span", "ceil_div"]
+from edgesearch.board_eval.isa import WINDOW_ROUNDS
 
-#: Addresses of a window: one for each time that its rows go through the banks.
-ROUNDS = 4
+__all__ = ["Bank", "Rows", "Span", "ceil_div"]
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -88,7 +87,7 @@ class Rows:
         step, offset = divmod(row, self.stride)
         across = (column - self.first_column) * self.pixel
         first = step // self.banks
-        a, b, c, d = ((self.address + self.round_offset(first + i) + across) % self.depth for i in range(ROUNDS))
+        a, b, c, d = ((self.address + self.round_offset(first + i) + across) % self.depth for i in range(WINDOW_ROUNDS))
         return self.first_bank + step % self.banks, offset, (a, b, c, d)
 
     def span(self, row: int, column: int, columns: int, *, first_word: int = 0, words: int | None = None) -> Span:

@@ -1,3 +1,7 @@
+from ._bounds import ADDRESS_REACH as ADDRESS_REACH
+from ._bounds import MAX_SHIFT_BIAS as MAX_SHIFT_BIAS
+from ._bounds import MAX_TOKENS as MAX_TOKENS
+from ._bounds import WINDOW_ROUNDS as WINDOW_ROUNDS
 from ._coding import decode as decode
 from ._coding import encode as encode
 from ._field import Engine as Engine

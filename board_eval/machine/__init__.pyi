@@ -1,7 +1,6 @@
 from ._accesses import Access as Access
 from ._accesses import accesses as accesses
 from ._banks import Banks as Banks
-from ._check import MAX_TOKENS as MAX_TOKENS
 from ._check import check as check
 from ._faults import Fault as Fault
 from ._faults import FaultKind as FaultKind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from edgesearch.board_eval.isa import Instruction, Save
+from edgesearch.board_eval.isa import MAX_TOKENS, Instruction, Save
 from edgesearch.board_eval.machine._accesses import find_access
 from edgesearch.board_eval.machine._banks import Banks
 from edgesearch.board_eval.machine._faults import Fault, FaultKind
@@ -15,10 +15,7 @@ from edgesearch.board_eval.machine._tokens import Timeline, token_faults
 from edgesearch.board_eval.machine._waste import Waste
 from edgesearch.board_eval.targets import Target
 
-__all__ = ["MAX_TOKENS", "check"]
-
-#: Tokens that may wait between two engines. A file with 74 has run on a ZCU104; the width of the counters is not known.
-MAX_TOKENS = 64
+__all__ = ["check"]
 
 
 def check(

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from edgesearch.board_eval.isa import Alu, AluInit, Conv, ConvInit, Elew, ElewInit, Instruction, Load, Save
+from edgesearch.board_eval.isa import (
+    MAX_SHIFT_BIAS,
+    WINDOW_ROUNDS,
+    Alu,
+    AluInit,
+    Conv,
+    ConvInit,
+    Elew,
+    ElewInit,
+    Instruction,
+    Load,
+    Save,
+)
 from edgesearch.board_eval.machine import _alu, _elementwise
 from edgesearch.board_eval.machine._arithmetic import LEAKY, NONE, RELU, RELU6
 from edgesearch.board_eval.machine._banks import Banks
@@ -18,12 +30,8 @@ __all__ = ["InstructionLimits"]
 #: AMD's target description of the DPUCZDX8G.
 _MAX_STRIDE = 8
 _MAX_STRIDE_OUT = 4
-#: AMD's simulator of the DPUCZDX8G takes no more.
-_MAX_SHIFT_BIAS = 20
 #: LOAD masks bytes of pieces up to this long.
 _MASKED_BYTES = 64
-#: Start addresses of input rows: one for each round through the banks of a group.
-_ROUNDS = 4
 #: Memory ports of SAVE.
 _PORTS = 2
 _MODES = {
@@ -58,7 +66,7 @@ class InstructionLimits:
                 yield from self._strides(init)
                 yield from _at_most("valid_pixel_parallel", init.valid_pixel_parallel, self._banks.rows)
                 yield from self._activation(init.act_type, self._target.leaky_in_conv)
-                yield from _at_most("shift_bias", init.shift_bias, _MAX_SHIFT_BIAS)
+                yield from _at_most("shift_bias", init.shift_bias, MAX_SHIFT_BIAS)
             case Conv() as conv:
                 yield from self._conv(step, conv)
             case AluInit() as init:
@@ -121,7 +129,7 @@ class InstructionLimits:
             yield f"has exec_mode = {init.exec_mode} ({_MODES.get(init.exec_mode, 'unknown')}), expected 0, 2, 3 or 4"
         if init.exec_mode == _alu.DEPTHWISE:
             yield from self._activation(init.act_type, self._target.leaky_in_depthwise)
-            yield from _at_most("shift_bias", init.shift_bias, _MAX_SHIFT_BIAS)
+            yield from _at_most("shift_bias", init.shift_bias, MAX_SHIFT_BIAS)
         elif init.act_type != NONE:
             yield f"has act_type = {init.act_type}, expected 0 behind anything but a depthwise convolution"
         sizes = (init.kernel_h, init.kernel_w, init.stride_h, init.stride_w)
@@ -156,10 +164,10 @@ class InstructionLimits:
 
     def _window(self, window: Window) -> Iterator[str]:
         rounds = window.rounds(self._banks)
-        if rounds > _ROUNDS:
+        if rounds > WINDOW_ROUNDS:
             yield (
                 f"reads {window.height} rows from bank {window.bank} on, which is {rounds} rounds through "
-                f"{self._banks.rows} banks, expected at most {_ROUNDS}"
+                f"{self._banks.rows} banks, expected at most {WINDOW_ROUNDS}"
             )
         for number, address in enumerate(window.addresses[:rounds]):
             yield from self._addresses(**{f"bank_addr_in_{number}" if number else "bank_addr_in": address})

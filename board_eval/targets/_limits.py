@@ -44,6 +44,8 @@ class Limits(Settings):
     #: targets, so that these are no settings of one.
     shift_cut: ClassVar[int] = 16
     shift_bias: ClassVar[int] = 16
+    #: Fix positions that inputs of an addition may lie apart; beyond these guard bits the finer one loses its low bits.
+    guard_bits: ClassVar[int] = 2
 
     @classmethod
     def bias_shifts(cls, shift_cut: int) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from edgesearch.board_eval.graph import (
     op_names,
     rounding_positions,
 )
+from edgesearch.board_eval.isa import ADDRESS_REACH
 from edgesearch.board_eval.xmodel._attributes import set_attributes
 from edgesearch.board_eval.xmodel._compiled import CompiledTensor
 from edgesearch.board_eval.xmodel._compiled_graph import NONLINEAR
@@ -41,8 +42,6 @@ __all__ = ["Operations", "register_sizes"]
 _INT8, _FLOAT = (2, 8), (4, 32)
 #: Sizes of registers are multiples of this in AMD's files.
 _ALIGNMENT = 16
-#: Bits of an address in an instruction.
-_ADDRESS_BITS = 29
 #: Attributes of convolutions that stand for "none" in files of this DPU.
 _NO_SIGMOID = {"hsigmoid_in": -128, "shift_hsigmoid": -128, "shift_hswish": -128}
 
@@ -121,7 +120,7 @@ class Operations:
             name=name, shape=node.shape, fix=0, register=place.register, address=place.address, stride=place.stride
         )
         size = self.sizes.get(place.register, 0)
-        if place.address < 0 or (not place.on_chip and tensor.end > min(size, 1 << _ADDRESS_BITS)):
+        if place.address < 0 or (not place.on_chip and tensor.end > min(size, ADDRESS_REACH)):
             reach = f"{place.address}..{tensor.end - 1} of register {place.register}"
             raise XmodelError(f"node {name!r} takes bytes {reach}, which has {size}")
         return tensor

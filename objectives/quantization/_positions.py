@@ -33,8 +33,6 @@ _ZERO_FIX = 18
 _CANDIDATES = 5
 #: Share of the images whose logits may saturate.
 _SATURATED = 0.01
-#: An adder has two guard bits: of inputs further apart the finer one loses its lowest bits.
-_ADD_DISTANCE = 2
 #: Positions by which an add may make one of its inputs coarser: a network that asks for more asks for ever more.
 _ADD_REACH = 256
 
@@ -153,7 +151,7 @@ def _obey(graph: Graph, positions: Positions, given: Positions, apart: set[str])
                     positions.biases[node.name], changed = finest, True
             if isinstance(node, Add) and node.name not in apart:
                 sources = [owned_by[source] for source in node.inputs]
-                finest = min(positions.values[source] for source in sources) + _ADD_DISTANCE
+                finest = min(positions.values[source] for source in sources) + Limits.guard_bits
                 for source in sources:
                     if positions.values[source] > finest:
                         positions.values[source], changed = finest, True

@@ -16,7 +16,17 @@ from edgesearch.board_eval import Board, SimulatedBoard, find_board, lower
 from edgesearch.errors import Infeasible
 from edgesearch.objectives.stages._metrics import estimate
 
-__all__ = ["NetworkLimits", "board_of"]
+__all__ = ["NetworkLimits", "board_of", "excess", "metric_of"]
+
+
+def metric_of(limit: str) -> str:
+    """The metric that a limit is put to: "fps" of "min_fps"."""
+    return limit.partition("_")[2]
+
+
+def excess(name: str, limit: float, value: float) -> float:
+    """By how much a metric's `value` misses the limit with this name, at most zero where it is kept."""
+    return float(limit - value if name.startswith("min_") else value - limit)
 
 
 @dataclass(frozen=True)
@@ -40,8 +50,8 @@ class NetworkLimits:
         figures = estimate(lower(model, shape, target=board.target), board, self.bits)
         broken = []
         for name, limit in self.values.items():
-            side, _, metric = name.partition("_")
-            if metric in figures and (figures[metric] < limit if side == "min" else figures[metric] > limit):
+            metric = metric_of(name)
+            if metric in figures and excess(name, limit, figures[metric]) > 0:
                 broken.append(f"{name} = {limit:g}, and it has {figures[metric]:,g}")
         if broken:
             raise Infeasible(f"once its channels are chosen the network breaks a limit: {'; '.join(broken)}", figures)

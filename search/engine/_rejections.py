@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from edgesearch.objectives import metric_of
 from edgesearch.search.study import Constraints
 from edgesearch.spaces import Candidate
 
@@ -33,7 +34,7 @@ class Rejections:
         """The candidate, whose metrics before training are `estimate`, violates these constraints by these amounts."""
         self.count += 1
         limits = {name: float(getattr(self._constraints, name)) for name in violations}
-        expected = {name: estimate[name.partition("_")[2]] for name in violations}
+        expected = {name: estimate[metric_of(name)] for name in violations}
         for name, limit in limits.items():
             self._tell(name, f"{candidate}: {name} = {limit:g}, and it would have {expected[name]:g}")
         self._compare(candidate, estimate, violations)
@@ -47,7 +48,7 @@ class Rejections:
         distance = self._constraints.distance(figures)
         if not self.nearest or distance < self.nearest["distance"]:
             misses = {
-                name: {"limit": float(getattr(self._constraints, name)), "expected": figures[name.partition("_")[2]]}
+                name: {"limit": float(getattr(self._constraints, name)), "expected": figures[metric_of(name)]}
                 for name in violations
             }
             self.nearest = {"candidate": str(candidate), "distance": distance, "misses": misses}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Any
 
+from edgesearch.objectives import metric_of
 from edgesearch.search.rungs import scale_prior
 from edgesearch.search.study import Constraints
 from edgesearch.spaces import Pruning
@@ -40,7 +41,7 @@ def chance(figures: Mapping[str, float], pruning: Pruning, constraints: Constrai
         return 1.0
     chances = [1.0]
     for constraint, limit in constraints.model_dump(exclude_none=True).items():
-        name = constraint.partition("_")[2]
+        name = metric_of(constraint)
         if name in _METRICS and figures.get(name, 0.0) > 0:
             ahead = math.log(figures[name] / limit) * (1 if _METRICS[name] else -1)
             chances.append(NormalDist().cdf(ahead / _doubt(name, pruning.ratio)))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
+from edgesearch.objectives import excess, metric_of
 from edgesearch.settings import Settings
 
 __all__ = ["Constraints"]
@@ -21,26 +22,16 @@ class Constraints(Settings):
 
     def violations(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Constraint -> amount by which `metrics` miss it; those that are kept, or whose metric is absent, are left out."""
-        amounts = {}
-        for name, limit in self.model_dump(exclude_none=True).items():
-            side, _, metric = name.partition("_")
-            if metric in metrics:
-                amount = limit - metrics[metric] if side == "min" else metrics[metric] - limit
-                if amount > 0:
-                    amounts[name] = amount
-        return amounts
+        known = {name for name in self.model_dump(exclude_none=True) if metric_of(name) in metrics}
+        return {name: amount for name, amount in self.excesses(metrics).items() if name in known and amount > 0}
 
     def excesses(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Constraint -> amount by which `metrics` miss it, at most zero where it is kept: what Optuna's samplers read.
 
         A constraint whose metric is absent counts as just kept, since samplers want a number for each.
         """
-        values = {}
-        for name, limit in self.model_dump(exclude_none=True).items():
-            side, _, metric = name.partition("_")
-            value = metrics.get(metric, limit)
-            values[name] = float(limit - value if side == "min" else value - limit)
-        return values
+        limits = self.model_dump(exclude_none=True)
+        return {name: excess(name, limit, metrics.get(metric_of(name), limit)) for name, limit in limits.items()}
 
     def distance(self, metrics: Mapping[str, float]) -> float:
         """By how much they are missed, in sum, relative to the limits: 5 % too slow is as near as 5 % too large."""

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from edgesearch.board_eval.compiler import Compiled, compile_graph, write_file
 from edgesearch.board_eval.execution import execute
 from edgesearch.board_eval.graph import Activation, Graph, without_weights
-from edgesearch.board_eval.isa import ConvInit, Instruction, Load, Save, decode
-from edgesearch.board_eval.machine import MAX_TOKENS
+from edgesearch.board_eval.isa import MAX_TOKENS, ConvInit, Instruction, Load, Save, decode
 from edgesearch.board_eval.targets import DPUS, Dpu, load_profile
 from edgesearch.board_eval.timing import code_cycles, run_code, time_graph
 from edgesearch.board_eval.xmodel import read_compiled, read_compiled_graph

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgesearch.board_eval.compiler._banks import Group
-from edgesearch.board_eval.compiler._rows import ROUNDS, Rows, Span, ceil_div
+from edgesearch.board_eval.compiler._rows import Rows, Span, ceil_div
+from edgesearch.board_eval.isa import WINDOW_ROUNDS
 
 
 @st.composite
@@ -42,9 +43,9 @@ def test_no_two_live_rows_share_a_word(rows: Rows, first: int) -> None:
 @settings(deadline=None)
 def test_a_window_finds_every_row_where_it_was_put(rows: Rows, row: int, column: int) -> None:
     bank, offset, addresses = rows.window(row, column)
-    assert len(addresses) == ROUNDS
+    assert len(addresses) == WINDOW_ROUNDS
     first = bank - rows.first_bank
-    for t in range(min(rows.capacity, ROUNDS * rows.banks * rows.stride - first * rows.stride - offset)):
+    for t in range(min(rows.capacity, WINDOW_ROUNDS * rows.banks * rows.stride - first * rows.stride - offset)):
         step, line = divmod(offset + t, rows.stride)
         around, within = divmod(first + step, rows.banks)
         place = rows.place(row + t, column)
