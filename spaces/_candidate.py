@@ -185,8 +185,12 @@ class Distillation(Settings):
 
     def canonical(self) -> Distillation:
         """The same with every setting that has no effect at its default."""
-        used = DISTILLATION_SETTINGS[self.kind]
-        return Distillation(kind=self.kind, **{name: getattr(self, name) for name in used})
+        used = {name: getattr(self, name) for name in DISTILLATION_SETTINGS[self.kind]}
+        if used.get("alpha") == 1.0:  # the teacher's logits have no share
+            del used["temperature"]
+        if used.get("gamma") == 0.0:
+            del used["nkd_temperature"]
+        return Distillation(kind=self.kind, **used)
 
 
 #: Kinds that learn from the study's own teacher.

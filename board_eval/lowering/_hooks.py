@@ -37,15 +37,19 @@ def changes_values(model: nn.Module, shape: tuple[int, int, int]) -> bool:
 
 @torch.no_grad()
 def differ(model: nn.Module, other: Callable[[Tensor], object], shape: tuple[int, int, int]) -> bool:
-    """Whether `other` makes something else of an image than `model`, left as it was; not so where one of them fails."""
+    """Whether `other` makes something else of an image than `model`, left as it was, or fails; not so where `model` fails."""
     parameter = next((one for one in model.parameters() if one.is_floating_point()), torch.empty(0))
     image = 8 * torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(parameter)  # beyond any clip
-    with suppress(Exception), untouched(model):  # whatever the user's own code raises: tracing it tells
-        torch.manual_seed(0)
-        answer = model(image.clone())
-        torch.manual_seed(0)
-        return not _is_same(answer, other(image.clone()))
-    return False
+    with untouched(model):
+        try:
+            torch.manual_seed(0)
+            answer = model(image.clone())
+        except Exception:  # whatever the user's own code raises: tracing it tells
+            return False
+        with suppress(Exception):
+            torch.manual_seed(0)
+            return not _is_same(answer, other(image.clone()))
+        return True
 
 
 def _is_accompanied(model: nn.Module) -> bool:

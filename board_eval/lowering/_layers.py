@@ -25,10 +25,11 @@ from edgesearch.board_eval.graph import (
     Linear,
     Node,
     Reshape,
+    Shape,
     window_output,
 )
 from edgesearch.board_eval.lowering._batch_norm import batch_norm_factors, fold_batch_norm
-from edgesearch.board_eval.lowering._reasons import add_reason, groups_reason
+from edgesearch.board_eval.lowering._reasons import add_reason, groups_reason, reason_for
 from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
 from edgesearch.board_eval.lowering._weights import array, parameter_of
 from edgesearch.board_eval.lowering._windows import Windows, padding_of, pair
@@ -37,16 +38,32 @@ from edgesearch.board_eval.lowering._windows import Windows, padding_of, pair
 class Layers(Windows):
     """Every kind of layer that the Graph has a node for, one method each."""
 
+    def pad(self, at: fx.Node, sides: Any) -> bool:
+        """Zeros around an image, left, right, above and below as torch gives them; whether they are such."""
+        if not isinstance(sides, list | tuple) or not all(isinstance(side, int) for side in sides):
+            return False
+        given = list(sides) + [0] * (4 - len(sides))
+        left, right, top, bottom = given[:4]
+        if any(given[4:]) or min(given) < 0:
+            return False
+        self.image(self.value(at.args[0]))
+        self.copy(at)
+        if any(sides):
+            self.padded[at] = (left, right, top, bottom)
+        return True
+
     def conv(self, at: fx.Node, module: nn.Conv2d) -> None:
-        source = self.value(at.args[0])
+        operand: Any = at.args[0]
+        zeros = self.padded.get(operand, (0, 0, 0, 0))
+        source = self.values[operand] if operand in self.padded else self.value(operand)
         height, width, channels = self.image(source)
         if channels != module.in_channels:
             raise Unsupported(f"expects {module.in_channels} channels, is given {channels}")
         if module.padding_mode != "zeros" and any(module._reversed_padding_repeated_twice):
             raise Unsupported(f"padding mode {module.padding_mode!r}; the DPU pads with zeros; use padding_mode='zeros'")
         kernel, stride, dilation = pair(module.kernel_size), pair(module.stride), pair(module.dilation)
-        padding = padding_of(module.padding, kernel, dilation)
-        left, right, top, bottom = padding
+        own = padding_of(module.padding, kernel, dilation)
+        padding = left, right, top, bottom = tuple(a + b for a, b in zip(own, zeros, strict=True))
         out_h = window_output(height, top + bottom, kernel[0], stride[0], dilation[0])
         out_w = window_output(width, left + right, kernel[1], stride[1], dilation[1])
         if out_h < 1 or out_w < 1:
@@ -92,6 +109,18 @@ class Layers(Windows):
             has_bias=bias is not None,
         )
         self._weighted(at, node)
+
+    def known_shape(self, operand: Any) -> Shape | None:
+        """That of an operand's value; None where what makes it was refused."""
+        known = self.values.get(operand) if isinstance(operand, fx.Node) else None
+        return None if known is None else self.shape(known)
+
+    def reason(self, at: fx.Node, module: nn.Module | None) -> str:
+        """Why an operation is refused; raises Unsupported with what can be done instead where it reads half an image."""
+        source = at.args[0] if at.args else None
+        if self.half(source) is not None:
+            self.value(source)
+        return reason_for(at, module, self.target, self.known_shape(source))
 
     def _weighted(self, at: fx.Node, node: Node) -> None:
         self.put(at, node)

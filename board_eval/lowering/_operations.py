@@ -188,6 +188,43 @@ def _drop_block(low: Layers, at: fx.Node) -> None:
     _only_in_training(low, at, argument(at, 5, "training", True))
 
 
+def _pad(low: Layers, at: fx.Node, module: nn.ConstantPad2d | None = None) -> None:
+    """Zeros around an image, which the convolution behind it pads with."""
+    mode = "constant" if module is not None else argument(at, 2, "mode", "constant")
+    value = module.value if module is not None else argument(at, 3, "value", None)
+    sides = module.padding if module is not None else argument(at, 1, "pad", ())
+    if mode != "constant" or value not in (0, None) or not low.pad(at, sides):
+        raise Unsupported(low.reason(at, module))
+
+
+def _resize(low: Layers, at: fx.Node, module: nn.Upsample | None = None) -> None:
+    """To the size that it has."""
+    shape: Any = low.known_shape(at.args[0])
+    size = module.size if module is not None else argument(at, 1, "size", None)
+    factor = module.scale_factor if module is not None else argument(at, 2, "scale_factor", None)
+    sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
+    if factor not in (1, (1.0, 1.0), [1, 1]) if size is None else shape is None or sides != shape[:2]:
+        raise Unsupported(low.reason(at, module))
+    low.copy(at)
+
+
+def _neutral(number: int, *, inplace: bool = False, swaps: bool = False) -> Callable[[Layers, fx.Node], None]:
+    """An operation with a number that leaves the other operand as it is; `swaps`: on either side."""
+
+    def lowers(low: Layers, at: fx.Node) -> None:
+        operands = list(at.args[:2])
+        if swaps and len(operands) == 2 and not isinstance(operands[0], fx.Node):
+            operands.reverse()
+        is_neutral = len(operands) == 2 and isinstance(operands[0], fx.Node) and not isinstance(operands[1], fx.Node | bool)
+        if not is_neutral or operands[1] != number or at.kwargs:
+            raise Unsupported(low.reason(at, None))
+        low.values[at] = low.value(operands[0])
+        if inplace:
+            low.share(at, operands[0])
+
+    return lowers
+
+
 def _only_in_training(low: Layers, at: fx.Node, training: Any) -> None:
     if training:
         raise Unsupported("it draws random numbers in evaluation mode, too; give it training=self.training")
@@ -218,6 +255,8 @@ MODULES: Mapping[type[nn.Module], Callable[[Layers, fx.Node, Any], None]] = {
     nn.AdaptiveAvgPool2d: lambda low, at, m: low.adaptive(at, "avg", m.output_size),
     nn.AdaptiveMaxPool2d: lambda low, at, m: _adaptive_max(low, at, m.output_size, indices=m.return_indices),
     nn.Flatten: _flatten_module,
+    nn.ConstantPad2d: _pad,  # ZeroPad2d is one
+    nn.Upsample: _resize,
     **dict.fromkeys(_NOTHING, lambda low, at, _: low.identity(at)),
 }
 
@@ -266,6 +305,14 @@ FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
     "to": _to,
     **dict.fromkeys((torch.clamp_min, "clamp_min"), lambda low, at: _clip_below(low, at, inplace=False)),
     **dict.fromkeys((torch.clamp_min_, "clamp_min_"), lambda low, at: _clip_below(low, at, inplace=True)),
+    F.pad: _pad,
+    F.interpolate: _resize,
+    **dict.fromkeys((operator.mul, torch.mul, torch.multiply, "mul", "multiply"), _neutral(1, swaps=True)),
+    **dict.fromkeys((operator.imul, "mul_"), _neutral(1, inplace=True)),
+    **dict.fromkeys((operator.truediv, torch.div, torch.divide, "div", "divide"), _neutral(1)),
+    **dict.fromkeys((operator.itruediv, "div_"), _neutral(1, inplace=True)),
+    **dict.fromkeys((operator.sub, torch.sub, torch.subtract, "sub", "subtract"), _neutral(0)),
+    **dict.fromkeys((operator.isub, "sub_"), _neutral(0, inplace=True)),
     F.threshold: _threshold_function,
     torch.threshold_: _threshold_in_place,
 }

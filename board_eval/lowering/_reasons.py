@@ -145,7 +145,7 @@ def _subtraction(call: _Call) -> str:
 
 
 def _padding(call: _Call) -> str:
-    """Padding by zeros is the next layer's own; any other, and one of channels, the DPU does not have."""
+    """Padding by zeros is the next convolution's; any other, and one of channels, the DPU does not have."""
     mode = call.setting("mode", 2, "constant")
     value = call.setting("value", 3, None) or 0
     if mode != "constant" or value != 0:
@@ -154,8 +154,9 @@ def _padding(call: _Call) -> str:
     sides = call.setting("padding" if call.module is not None else "pad", 1, ())
     if isinstance(sides, list | tuple) and any(sides[4:]):
         return _on_arm("padding of channels", "make as many channels in the layer in front")(call)
-    what = _lacks("zero padding, as part of the convolution or pool behind it")
-    return f"{what}; give that layer the padding, the same on opposite sides"
+    if isinstance(sides, list | tuple) and any(isinstance(side, int) and side < 0 for side in sides):
+        return PART  # a negative one cuts off
+    return f"padding by {sides!r}, expected whole numbers of zeros: left, right, above, below"
 
 
 def _maximum(call: _Call) -> str:

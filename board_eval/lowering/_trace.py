@@ -21,9 +21,9 @@ from edgesearch.board_eval.lowering._batch_norm import fold_batch_norm
 from edgesearch.board_eval.lowering._hooks import changes_values, differ
 from edgesearch.board_eval.lowering._layers import Layers
 from edgesearch.board_eval.lowering._operations import BY_NAME, FUNCTIONS, MODULES
-from edgesearch.board_eval.lowering._reasons import LAYER_FUNCTIONS, output_reason, reason_for
+from edgesearch.board_eval.lowering._reasons import LAYER_FUNCTIONS, output_reason
 from edgesearch.board_eval.lowering._sizes import Sizes
-from edgesearch.board_eval.lowering._tracer import Untraceable, is_layer, traced
+from edgesearch.board_eval.lowering._tracer import Untraceable, is_layer, program, traced
 from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
 from edgesearch.errors import GraphError, LoweringError, LoweringProblem, TargetError
@@ -75,9 +75,10 @@ def lower_with_sources(
 
 def _lower(model: nn.Module, name: str, shape: tuple[int, int, int], target: Target | None) -> Lowered:
     module = _trace(model, name, shape)
+    traced_program = program(module)  # the lowering writes into its graph
     lowering = _Lowering(model, module, name, shape)
     lowered = lowering.run(target)
-    if _has_code_of_users(model) and differ(model, module, shape):
+    if _has_code_of_users(model) and differ(model, traced_program, shape):
         reason = (
             "what torch.fx sees of it computes something else than the network: its code decides by what only a tensor has, "
             "such as isinstance(x, torch.Tensor); decide by shapes, or not at all"
@@ -210,13 +211,13 @@ class _Lowering(Layers):
                 if isinstance(module, kind):
                     handler(self, node, module)
                     return
-            raise Unsupported(self._reason(node, module))
+            raise Unsupported(self.reason(node, module))
         elif node.op in ("call_function", "call_method"):
             if self.sizes.read(node):
                 return
             function = FUNCTIONS.get(node.target) or BY_NAME.get(_full_name(node.target))
             if function is None:
-                raise Unsupported(self._reason(node, None))
+                raise Unsupported(self.reason(node, None))
             self.sizes.check_known(node)
             if node.kwargs.get("out") is not None:
                 raise Unsupported("writes its result over another tensor (out=); use the result instead")
@@ -227,13 +228,6 @@ class _Lowering(Layers):
             self.output = self.in_torch_order(self.value(node.args[0]))
         elif node.op == "get_attr" and any(user.target not in LAYER_FUNCTIONS for user in node.users):
             raise Unsupported("a constant or parameter used outside a layer; make it the weight or bias of one")
-
-    def _reason(self, node: fx.Node, module: nn.Module | None) -> str:
-        source = node.args[0] if node.args else None
-        known = self.values.get(source) if isinstance(source, fx.Node) else None
-        if self.half(source) is not None:
-            self.value(source)  # raises what can be done instead
-        return reason_for(node, module, self.target, None if known is None else self.shape(known))
 
     def _visit_placeholder(self, node: fx.Node) -> None:
         if any(isinstance(existing, Input) for existing in self.nodes.values()):

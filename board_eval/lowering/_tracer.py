@@ -17,7 +17,7 @@ from edgesearch.board_eval.lowering._decisions import Decisions, Undecided
 from edgesearch.board_eval.lowering._symbols import READING, Symbol, shape_of
 from edgesearch.board_eval.lowering._untouched import untouched
 
-__all__ = ["DECIDES", "Untraceable", "is_layer", "traced"]
+__all__ = ["DECIDES", "Untraceable", "is_layer", "program", "traced"]
 
 
 class Untraceable(Exception):
@@ -38,6 +38,26 @@ def traced(model: nn.Module, shape: tuple[int, int, int]) -> fx.GraphModule:
         raise Untraceable(f"{error}{_place(error)}") from error
     except (Exception, SystemExit) as error:  # whatever the model's own code raises on a symbolic value, or Python of its names
         raise Untraceable(f"cannot be traced by torch.fx: {type(error).__name__}: {error}{_place(error)}") from error
+
+
+def program(module: fx.GraphModule) -> Callable[[torch.Tensor], Any]:
+    """What a traced network makes of an image, as its graph is now, whatever its parts are called.
+
+    Parts named as attributes of torch.fx's own (`code`) or as words of Python (`class`) are out of reach of the code that
+    torch.fx writes.
+    """
+    parts = nn.Module()
+    parts._modules, parts._parameters, parts._buffers = module._modules, module._parameters, module._buffers
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
+    return fx.Interpreter(parts, graph=graph).run
+
+
+class _Traced(fx.GraphModule):
+    """A traced network without the code that torch.fx writes, which Python may not read."""
+
+    def recompile(self) -> Any:
+        return None
 
 
 def _place(error: BaseException) -> str:
@@ -81,7 +101,7 @@ class NetworkTracer(fx.Tracer):
         if self.decisions.refused is not None:  # which its code took for a failure
             raise self.decisions.refused
         _drop_unread(graph, self.root)
-        module = fx.GraphModule(self.root, graph, type(model).__name__)
+        module = _Traced(self.root, graph, type(model).__name__)
         module.meta[DECIDES] = self.decisions.told
         return module
 
@@ -115,7 +135,7 @@ class NetworkTracer(fx.Tracer):
         return super().call_module(m, forward, args, kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if "forward" in vars(m):  # of this one alone
+        if any(name in vars(m) for name in _COMPUTATION):  # of this one alone
             return False
         return is_layer(m)
 

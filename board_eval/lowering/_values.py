@@ -9,6 +9,7 @@ from typing import Any
 from torch import fx, nn
 
 from edgesearch.board_eval.graph import Conv, Depthwise, Linear, Node, Pool, Shape, sanitize
+from edgesearch.board_eval.targets import Target
 
 
 class Unsupported(Exception):
@@ -42,6 +43,8 @@ class Half:
 class Values:
     """The nodes made so far. `values` maps each operation of the trace to the node whose value it stands for."""
 
+    target: Target
+
     def __init__(self, model: nn.Module, traced: fx.GraphModule, name: str, input_shape: tuple[int, int, int]) -> None:
         self.model = model
         self.traced = traced
@@ -65,6 +68,8 @@ class Values:
         self.apart, self.joins_vectors = False, False
         self.sources: dict[str, Source] = {}
         self.halves: dict[fx.Node, Half] = {}
+        #: Zeros around an image that the convolution behind it pads with: left, right, top, bottom. Its value lacks them.
+        self.padded: dict[fx.Node, tuple[int, int, int, int]] = {}
         #: Names of the xmodel operations of each node, without constants: the operation and its activation.
         self.operations: dict[str, tuple[str, ...]] = {}
 
@@ -81,6 +86,11 @@ class Values:
         if node in self.halves:
             what, both = ("mean over", "mean((2, 3))") if self.halves[node].averaged else ("squeeze of", "flatten(1)")
             raise Unsupported(f"reads a {what} height or width alone; the DPU has no such tensor; write {both} in front of it")
+        if node in self.padded:
+            raise Unsupported(
+                f"reads an image with zeros around it ({name_of(node)}); the DPU pads in convolutions and pools alone: pad in "
+                "front of a convolution, or by the pool's own `padding`"
+            )
         if node not in self.values:
             raise BlockedByEarlierProblem
         return self.values[node]

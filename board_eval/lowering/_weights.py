@@ -29,6 +29,10 @@ def parameter_of(module: nn.Module, name: str) -> Tensor:
     `weight_norm`, `spectral_norm` and `torch.nn.utils.prune` compute it in a hook before each call: until then the attribute is
     what the call before had, whatever was loaded or trained since.
     """
+    if hasattr(module, "weight_fake_quant"):
+        raise Unsupported(
+            "torch.ao's quantization-aware training rounds its weights; give the network as it was before `prepare_qat`"
+        )
     value = getattr(module, name)
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm) and hook.name == name:

@@ -119,6 +119,8 @@ class Windows(Values):
             place = parts.index(Ellipsis)
             parts[place : place + 1] = [slice(None)] * (len(lengths) - len(parts) + 1)
         parts += [slice(None)] * (len(lengths) - len(parts))
+        if len(parts) == len(lengths):
+            parts = [slice(None) if _is_whole(part, length) else part for part, length in zip(parts, lengths, strict=True)]
         gone = [axis for axis, part in enumerate(parts) if part != slice(None)]
         if len(parts) != len(lengths) or any(lengths[axis] != 1 or parts[axis] not in (0, -1) for axis in gone):
             return False
@@ -158,7 +160,12 @@ class Windows(Values):
             self.flattened[self.values[at]] = (height, width, channels)
 
     def view(self, at: fx.Node, sizes: Sequence[Any]) -> None:
-        """A reshape or view to (batch, features); the batch and one other size may be -1."""
+        """A reshape or view to (batch, features), or to the sizes that it has; the batch and one other size may be -1."""
+        own = self._lengths(at.args[0])[1:]
+        if len(own) == 3 and len(sizes) == 4 and sizes[0] in (-1, 1) and _fit(sizes[1:], own):
+            self.share(at, at.args[0])
+            self.values[at] = self.value(at.args[0])
+            return
         count = int(np.prod(self.shape(self.flattened_source(at))))
         if len(sizes) != 2 or sizes[0] not in (-1, 1) or sizes[1] not in (-1, count):
             raise Unsupported(f"a reshape other than to (batch, features){MEAN_ADVICE if len(sizes) == 3 else ''}")
@@ -167,6 +174,18 @@ class Windows(Values):
 
 #: For a mean that is taken over one axis, into which height and width were put.
 MEAN_ADVICE = "; write a mean over height and width as x.mean((2, 3))"
+
+
+def _is_whole(part: Any, length: int) -> bool:
+    """Whether a part of an axis is all of it; of the batch, whose length is 0 here, none but `:` surely is."""
+    if not isinstance(part, slice) or part.start not in (None, 0) or part.step not in (None, 1):
+        return False
+    return part.stop is None or (length > 0 and isinstance(part.stop, int) and part.stop >= length)
+
+
+def _fit(sizes: Sequence[Any], own: Sequence[int]) -> bool:
+    """Whether the sizes of a reshape are a tensor's own, of which one may be -1."""
+    return list(sizes).count(-1) <= 1 and all(size in (-1, length) for size, length in zip(sizes, own, strict=True))
 
 
 def _axes(half: Half) -> tuple[int, ...]:

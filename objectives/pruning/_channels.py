@@ -154,6 +154,8 @@ class _Numbering(fx.Interpreter):
             return self._reshaped(read[0], first, value)
         if name == "getitem":
             return first if _leaves_channels(node.args[1], self.env[read[0]].ndim) else None
+        if name == "pad":
+            return first if value.shape[1] == self.env[read[0]].shape[1] else None
         if name in _REDUCING:
             axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
             rank = self.env[read[0]].ndim

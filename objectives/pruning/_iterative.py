@@ -21,7 +21,7 @@ from edgesearch.objectives.pruning._ways import TOLERANCE, Scoring, best_way, dr
 __all__ = ["ROUNDS_VERSION", "prune_iterative"]
 
 #: Raised by one whenever the code changes the result.
-ROUNDS_VERSION = 2
+ROUNDS_VERSION = 3
 
 #: Between rounds a network is fine-tuned once it has fallen by this share of the way from its own score to that of guessing.
 #: Before that there is nothing to repair: a short training of a network that has converged disturbs more than it mends.

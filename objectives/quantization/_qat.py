@@ -61,7 +61,11 @@ class QatSettings:
 
 @dataclass(frozen=True)
 class Qat:
-    """A network that was trained as the DPU computes it, and its training, whose accuracy is that of the integers."""
+    """A network that was trained as the DPU computes it, and its training, whose accuracy is that of the integers.
+
+    From random weights, trained for one or two epochs, nothing is frozen: positions that the DPU's shifts do not allow move
+    behind the training, and the integers may answer otherwise.
+    """
 
     graph: Graph
     training: Training

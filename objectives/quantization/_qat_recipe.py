@@ -10,10 +10,14 @@ from edgesearch.objectives.training import Recipe
 
 __all__ = ["QatRecipe"]
 
+#: With it `sgd` keeps what it learnt when batch-norm is frozen.
+_CLIP_NORM = 1.0
+
 
 class QatRecipe(Recipe):
     """Quantization-aware training: a `Recipe` with defaults of its own, without what does not go with integers.
 
+    clip_norm: 1 for "sgd" where it is not given.
     stage_lrs: factors on `lr` for equal parts of the layers, first to last. small_epochs: 0, since positions are found for one
     size of images. mixed_precision: "auto" is float32, since bfloat16 holds no sums of the DPU's integers.
     """
@@ -24,6 +28,15 @@ class QatRecipe(Recipe):
     warmup_epochs: float = Field(default=0.0, ge=0)
     stage_lrs: Annotated[tuple[Annotated[float, Field(ge=0, le=1000)], ...], Field(min_length=1)] = (1.0,)
     mixed_precision: Literal["auto", "off", "bf16"] = "auto"
+
+    @classmethod
+    def usual(cls, optimizer: str, epochs: int) -> dict[str, float]:
+        """As in `Recipe`, and a longest gradient for plain steps.
+
+        Batch-norm makes gradients the shorter the longer weights are. Once it is a part of the weights it does no more, and
+        steps of a rate that served until then may lead away for good.
+        """
+        return super().usual(optimizer, epochs) | ({"clip_norm": _CLIP_NORM} if optimizer == "sgd" else {})
 
     @property
     def may_use_bfloat16(self) -> bool:

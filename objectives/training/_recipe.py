@@ -14,10 +14,14 @@ __all__ = ["Recipe"]
 
 #: Usual weight decay of optimizers that take it as part of the gradient.
 _COUPLED_DECAY = {"sgd": 5e-4, "adam": 0.0}
+#: The largest share of a training that the usual warm-up takes.
+_WARM_UP = 0.25
 
 
 class Recipe(Settings):
     """One training: `epochs` passes, linear warm-up over the first `warmup_epochs`, then `schedule` down to zero.
+
+    warmup_epochs: where they are not given a quarter of the training at most.
 
     optimizer: "muon" makes orthogonal steps of the kernels between first and last layer, and trains the rest by AdamW at a
     tenth of the rate. lr is the highest learning rate. Weight decay is decoupled for "adamw" and "muon" (0.01 where it is not
@@ -67,24 +71,34 @@ class Recipe(Settings):
         """Whether there are networks and machines on which it is computed in bfloat16."""
         return self.mixed_precision != "off"
 
+    @classmethod
+    def usual(cls, optimizer: str, epochs: int) -> dict[str, float]:
+        """Settings that follow from these two where they are not given, and are not the defaults then.
+
+        As a part of the gradient, a decoupled optimizer's decay ruins a training. One that warms up to its end stops at the
+        highest rate, and is worse for it.
+        """
+        decay = {"weight_decay": _COUPLED_DECAY[optimizer]} if optimizer in _COUPLED_DECAY else {}
+        longest = _WARM_UP * epochs
+        return decay | ({"warmup_epochs": longest} if longest < cls.model_fields["warmup_epochs"].default else {})
+
     @model_validator(mode="before")
     @classmethod
-    def _usual_decay(cls, given: Any) -> Any:
-        """What is not given is what the optimizer takes: part of the gradient, a decoupled one's decay ruins a training."""
-        if not isinstance(given, dict) or "weight_decay" in given or str(given.get("optimizer")) not in _COUPLED_DECAY:
+    def _with_usual(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
             return given
-        return {**given, "weight_decay": _COUPLED_DECAY[given["optimizer"]]}
+        optimizer, epochs = (given.get(name, cls.model_fields[name].default) for name in ("optimizer", "epochs"))
+        return {**cls.usual(str(optimizer), epochs if isinstance(epochs, int) else cls.MOST_EPOCHS), **given}
 
     @model_serializer(mode="wrap")
-    def _with_decay(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Also what equals the default is written where nothing written would be read as the optimizer's usual."""
+    def _with_own(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Also what equals the default is written where nothing written would be read as the usual."""
         values: dict[str, Any] = written(self)
-        return values | ({"weight_decay": self.weight_decay} if self.optimizer in _COUPLED_DECAY else {})
+        return values | {name: getattr(self, name) for name in self.usual(self.optimizer, self.epochs)}
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Recipe:
-        # The default warm-up is one epoch, also in a training of one epoch: that one then only warms up.
-        if "warmup_epochs" in self.model_fields_set and self.warmup_epochs > self.epochs:
+        if self.warmup_epochs > self.epochs:
             raise ValueError(f"`warmup_epochs` is {self.warmup_epochs}, more than the {self.epochs} `epochs`")
         if self.small_epochs >= self.epochs:
             raise ValueError(f"`small_epochs` is {self.small_epochs} of {self.epochs} `epochs`; the last must see whole images")

@@ -15,9 +15,9 @@ distillations = st.builds(
     Distillation,
     kind=st.sampled_from(["none", "logit", "intermediate", "self", "nkd"]),
     temperature=st.sampled_from([1.0, 4.0]),
-    alpha=st.sampled_from([0.25, 0.5]),
+    alpha=st.sampled_from([0.25, 0.5, 1.0]),
     beta=st.sampled_from([0.5, 1.0]),
-    gamma=st.sampled_from([1.5, 2.0]),
+    gamma=st.sampled_from([0.0, 1.5, 2.0]),
     nkd_temperature=st.sampled_from([1.0, 2.0]),
 )
 prunings = st.builds(
@@ -58,6 +58,14 @@ def test_equal_keys_mean_equal_canonical_forms(a: Candidate, b: Candidate) -> No
     [
         ({"distillation": {"kind": "none", "temperature": 9.0}}, {}),
         ({"distillation": {"kind": "logit", "beta": 2.0}}, {"distillation": {"kind": "logit"}}),
+        (
+            {"distillation": {"kind": "logit", "alpha": 1.0, "temperature": 9.0}},
+            {"distillation": {"kind": "logit", "alpha": 1.0, "temperature": 2.0}},
+        ),
+        (
+            {"distillation": {"kind": "nkd", "gamma": 0.0, "nkd_temperature": 9.0}},
+            {"distillation": {"kind": "nkd", "gamma": 0.0}},
+        ),
         ({"distillation": {"kind": "logit", "gamma": 2.0}}, {"distillation": {"kind": "logit"}}),
         ({"distillation": {"kind": "nkd", "alpha": 0.1, "temperature": 9.0}}, {"distillation": {"kind": "nkd"}}),
         ({"pruning": {"method": "none", "ratio": 0.5}}, {}),

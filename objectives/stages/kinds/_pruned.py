@@ -212,9 +212,9 @@ def _sensitivity(context: Context[PrunedSettings]) -> Sensitivity | None:
 def _shorter(recipe: Recipe, parts: int) -> Recipe:
     """The recipe with its epochs shared between the rounds of iterative pruning, at least one each."""
     epochs = max(1, recipe.epochs // parts)
-    small = min(recipe.small_epochs // parts, epochs - 1)
-    warm_up = min(recipe.warmup_epochs, epochs)
-    return recipe.model_copy(update={"epochs": epochs, "warmup_epochs": warm_up, "small_epochs": small})
+    share = epochs / recipe.epochs
+    shares = {"warmup_epochs": recipe.warmup_epochs * share, "average_epochs": recipe.average_epochs * share}
+    return recipe.model_copy(update={"epochs": epochs, "small_epochs": int(recipe.small_epochs * share), **shares})
 
 
 def _said(pruned: Pruned) -> str:

@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrizations
 
+from edgesearch.board_eval import compile_xmodel
 from edgesearch.board_eval.execution import run_float
 from edgesearch.board_eval.lowering import lower
+from edgesearch.board_eval.targets import DPUS
 from edgesearch.errors import LoweringError
+from edgesearch.objectives import quantize
 from edgesearch.plugins import import_torchvision
 
 
@@ -57,6 +60,18 @@ class Calls(nn.Module):
         return self.head(torch.flatten(self.function(self.conv(x)), 1))
 
 
+class Padding(nn.Module):
+    """A convolution, then what is given; `box` is a layer that it may call."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.conv, self.box = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, groups=8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.conv(x), self.box)
+
+
 def own_kinds() -> nn.Module:
     norm = Norm(8)
     norm.running_mean, norm.running_var = torch.linspace(-1, 1, 8), torch.linspace(0.5, 2, 8)
@@ -82,6 +97,37 @@ def drop_block() -> nn.Module:
     return Calls(DropBlock2d(0.5, 3))
 
 
+class Padded(nn.Module):
+    """A convolution over what a function makes of another's."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], **more: Any) -> None:
+        super().__init__()
+        self.function = function
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, stride=2, **more)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.last(self.function(self.first(x))))
+
+
+def pads_what_is_read_again(x: Tensor, layer: nn.Module) -> Tensor:
+    """The layer reads the image as it was when it was padded."""
+    wide = F.pad(x, (1, 1, 1, 1))
+    return F.relu_(x) + layer(wide)
+
+
+class Named(nn.Module):
+    """Parts with names that torch.fx and Python have for themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.code, self.recompile = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+        self.parts = nn.ModuleDict({"class": nn.Conv2d(8, 4, 1), "in": nn.Conv2d(8, 4, 1)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.recompile(self.code(x)))
+        return torch.cat([self.parts["class"](x), self.parts["in"](x)], 1)
+
+
 EQUAL: dict[str, Callable[[], nn.Module]] = {
     "subclasses": own_kinds,
     "adaptive max pool": lambda: Calls(nn.AdaptiveMaxPool2d(1), 1),
@@ -98,6 +144,18 @@ EQUAL: dict[str, Callable[[], nn.Module]] = {
     "stochastic depth, rows": lambda: stochastic_depth("row"),
     "stochastic depth, batches": lambda: stochastic_depth("batch"),
     "drop block": drop_block,
+    "zeros on one side": lambda: Padded(nn.ZeroPad2d((0, 1, 0, 1))),
+    "zeros on all sides, and a convolution's own": lambda: Padded(nn.ConstantPad2d((1, 0, 0, 1), 0.0), padding=1),
+    "zeros by a function": lambda: Padded(lambda x: F.pad(x, (0, 1)), padding=(0, 1)),
+    "zeros in front of a depthwise convolution": lambda: Padded(lambda x: F.pad(x, [1, 1, 0, 1]), groups=8),
+    "zeros around what is read again": lambda: Padding(pads_what_is_read_again),
+    "no zeros": lambda: Calls(lambda x: F.relu(F.pad(x, (0, 0, 0, 0)))),
+    "all of an image": lambda: Calls(lambda x: x[:, :8, 0:6, ::1][..., :6]),
+    "the same size": lambda: Calls(lambda x: F.interpolate(F.interpolate(x, size=(6, 6)), scale_factor=1.0, mode="bilinear")),
+    "upsampling by one": lambda: Calls(nn.Upsample(scale_factor=1)),
+    "a view of its own shape": lambda: Calls(lambda x: x.view(-1, 8, 6, 6).reshape(x.shape[0], 8, -1, 6)),
+    "numbers that change nothing": lambda: Calls(lambda x: F.relu((1 * x / 1.0 - 0).mul_(1.0)) * 1.0),
+    "names of torch.fx's and Python's own": Named,
 }
 
 
@@ -282,3 +340,60 @@ def test_other_forms_of_a_network_are_refused_with_what_to_give() -> None:
         scripted = torch.jit.trace(net, images_of_torch())  # type: ignore[no-untyped-call]
         with pytest.raises(LoweringError, match="it is a TorchScript program; give the network that it was made of"):
             lower(scripted, (3, 6, 6))
+
+
+class Decides(nn.Module):
+    """By what only a tensor has, with a layer whose name torch.fx has for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.code, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.code(x)
+        if isinstance(x, Tensor):
+            x = F.relu(x)
+        return self.head(x.mean((2, 3)))
+
+
+def wraps_around(layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="circular"), weight, bias)
+
+
+def rounds_its_weights() -> nn.Module:
+    layer = nn.Conv2d(3, 4, 3)
+    layer.weight_fake_quant = nn.Identity()
+    return nn.Sequential(layer, nn.ReLU())
+
+
+def patched() -> nn.Module:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU())
+    network[0]._conv_forward = types.MethodType(wraps_around, network[0])  # type: ignore[method-assign]
+    return network
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (Decides, "isinstance"),
+        (patched, "circular"),
+        (rounds_its_weights, "prepare_qat"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ZeroPad2d(1), nn.ReLU()), "in front of a convolution"),
+        (lambda: nn.Sequential(nn.ZeroPad2d(1), nn.MaxPool2d(2)), "the pool's own `padding`"),
+        (lambda: nn.Sequential(nn.ZeroPad2d((-1, 0, 0, 0)), nn.Conv2d(3, 4, 3)), "slice"),
+        (lambda: Calls(lambda x: x[:, :, :5]), "slice"),
+        (lambda: Calls(lambda x: x * 0.5), "constant 0.5"),
+        (lambda: Calls(lambda x: 1 - x), "constant 1"),
+    ],
+)
+def test_what_would_be_another_network_is_refused(make: Callable[[], nn.Module], said: str) -> None:
+    with pytest.raises(LoweringError, match=said):
+        lower(make(), (3, 6, 6))
+
+
+@pytest.mark.parametrize("method", ["best", "vitis"])
+def test_zeros_on_one_side_are_computed_and_compiled_as_any(method: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 4))
+    graph = quantize(lower(model, (3, 6, 6)), images(), method=method)
+    compile_xmodel(graph, DPUS["B4096"], images=images())  # executes the code, and raises where it gives other integers

@@ -46,6 +46,8 @@ def hard_swish() -> nn.Module:
 
 
 ACCEPTED = {
+    "padding by zeros": (nn.Sequential(nn.ConstantPad2d(1, 0.0), conv(3, 16)), (3, 16, 16)),
+    "padding by zeros as a function": (Block(lambda m, x: m.conv(F.pad(x, (1, 1, 1, 1))), conv=conv(3, 16)), (3, 16, 16)),
     "batch-norm first": (nn.Sequential(nn.BatchNorm2d(3), conv(3, 16)), (3, 32, 32)),
     "activation before the convolution": (
         Block(lambda m, x: x + m.conv(F.relu(m.bn(x))), bn=nn.BatchNorm2d(16), conv=conv(16, 16)),
@@ -205,16 +207,6 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, int, int], dict[str, str]]] = {
         nn.Sequential(nn.ConstantPad2d(1, 1.0), conv(3, 16)),
         (3, 16, 16),
         {"0": "padding by 1.0 runs on the ARM"},
-    ),
-    "padding by zeros": (
-        nn.Sequential(nn.ConstantPad2d(1, 0.0), conv(3, 16)),
-        (3, 16, 16),
-        {"0": "has zero padding, as part of the convolution or pool behind it, this tool does not yet; give that layer"},
-    ),
-    "padding by zeros as a function": (
-        Block(lambda m, x: m.conv(F.pad(x, (1, 1, 1, 1))), conv=conv(3, 16)),
-        (3, 16, 16),
-        {"pad": "has zero padding, as part of the convolution or pool behind it"},
     ),
     "padding of channels": (
         Block(lambda m, x: m.conv(F.pad(x, (0, 0, 0, 0, 0, 13))), conv=conv(16, 16)),

@@ -25,6 +25,7 @@ from edgesearch.objectives.quantization._quantize import quantize
 from edgesearch.objectives.training import Recipe, Supervision, find_stages, train
 from edgesearch.objectives.training._eager import AdamW
 from edgesearch.objectives.training._footprint import PROBES
+from edgesearch.spaces import Student, build
 
 SHAPE = (1, 8, 8)
 
@@ -396,3 +397,11 @@ def test_feature_maps_are_compared(trained: nn.Module, few: DataSet) -> None:
     memory.stop_after = None
     assert same(taught(5.0, memory).graph, drawn.graph)
     assert not same(plain.graph, drawn.graph)
+
+
+def test_plain_steps_keep_what_they_learnt_when_batch_norm_is_frozen(data: DataSet) -> None:
+    model = build(Student(architecture="cnn_tiny", width=0.5, input_size=8), channels=1, classes=10)
+    train(model, data, recipe=Recipe(epochs=6, batch_size=32, augmentation="none"), input_size=8, seed=0)
+    recipe = QatRecipe(epochs=5, lr=0.2, batch_size=32, optimizer="sgd", augmentation="none")
+    for seed in range(3):
+        assert train_qat(model.eval(), data, recipe=recipe, input_size=8, seed=seed).training.accuracy > 0.9

@@ -314,7 +314,7 @@ def test_only_pruning_in_rounds_has_a_version_of_its_own_in_its_key() -> None:
         stages = chain(Candidate(student=STUDENT, pruning=Pruning(ratio=0.3, **pruning)))
         return stages["pruned"].parameters.get("rounds_version")
 
-    assert version(method="iterative") == 2
+    assert version(method="iterative") == 3
     assert version(method="one_step") is version(method="iterative", backend="vai") is version(method="unstructured") is None
 
 

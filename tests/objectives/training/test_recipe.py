@@ -42,6 +42,33 @@ def test_a_recipe_of_qat_comes_to_the_worker_as_it_was_given(optimizer: str, dec
 
 
 @pytest.mark.parametrize(
+    ("given", "warm_up"),
+    [
+        ({}, 1.0),
+        ({"epochs": 4}, 1.0),
+        ({"epochs": 2}, 0.5),
+        ({"epochs": 1}, 0.25),
+        ({"epochs": 2, "warmup_epochs": 1.0}, 1.0),
+        ({"epochs": 1, "warmup_epochs": 0.0}, 0.0),
+    ],
+)
+def test_the_usual_warm_up_leaves_most_of_a_training(given: dict[str, Any], warm_up: float) -> None:
+    recipe = Recipe.model_validate(given)
+    assert recipe.warmup_epochs == warm_up
+    assert Recipe.model_validate(recipe.model_dump(exclude_defaults=True)) == recipe
+    told = recipe.model_dump(exclude_defaults=True)
+    assert ("warmup_epochs" in told) == (recipe.epochs < 4)  # keys of longer trainings are as they were
+
+
+@pytest.mark.parametrize("given", [None, 0.0, 0.5, 1.0])
+def test_gradients_of_plain_steps_are_clipped_in_qat(given: float | None) -> None:
+    recipe = QatRecipe.model_validate({"optimizer": "sgd"} | ({} if given is None else {"clip_norm": given}))
+    assert recipe.clip_norm == (1.0 if given is None else given)
+    assert QatRecipe.model_validate(recipe.model_dump(exclude_defaults=True)) == recipe
+    assert QatRecipe(optimizer="adamw").clip_norm == Recipe(optimizer="sgd").clip_norm == 0.0
+
+
+@pytest.mark.parametrize(
     "given", [{"optimizer": "lion"}, {"optimizer": 3}, {"optimizer": ["sgd"]}, "sgd", {"optimizer": "sgd", "weight_decay": -1}]
 )
 def test_what_is_no_recipe_is_refused(given: Any) -> None:

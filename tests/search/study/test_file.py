@@ -23,7 +23,7 @@ def test_the_bundled_studies_are_valid() -> None:
         assert load_study(name).name == name
 
 
-def test_the_small_thesis_study_is_the_thesis_at_another_size_with_students_that_nobody_teaches() -> None:
+def test_the_small_thesis_study_is_the_thesis_at_another_size_with_controls() -> None:
     whole, small = load_study("thesis"), load_study("thesis_32")
     known = {key: value for key, value in whole.model_dump().items() if key not in ("name", "description", "teacher")}
     own = {key: value for key, value in small.model_dump().items() if key in known}
@@ -36,8 +36,12 @@ def test_the_small_thesis_study_is_the_thesis_at_another_size_with_students_that
     at_32 = [c.model_copy(update={"student": _at_32(c.student)}) for c in whole.candidates]
     assert [c for c in small.candidates if c in at_32] == at_32
     controls = [c for c in small.candidates if c not in at_32]
-    assert [c.student.architecture for c in controls] == ["squeezenet1_0", "resnet18", "mobilenet_v2"]
-    assert {c.distillation.kind for c in controls} == {"none"}
+    alone, as_long = controls[:3], controls[3:]
+    assert [c.student.architecture for c in alone] == ["squeezenet1_0", "resnet18", "mobilenet_v2"]
+    assert {(c.distillation.kind, c.pruning.method) for c in alone} == {("none", "none")}
+    table = [c.model_copy(update={"pruning": c.pruning.model_copy(update={"ratio": 0.01})}) for c in at_32[:11]]
+    assert all(c in table for c in as_long)  # pruned rows of Table I, as long trained and hardly pruned
+    assert [c.student.architecture for c in as_long] == ["resnet50", "resnet18", "mobilenet_v2"]
 
 
 def _at_32(student: Student) -> Student:
