@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,9 @@ def with_declared_parameters(space: Space, *, folder: Path | None = None) -> Spa
         override = found if isinstance(found, StudentOverride) else StudentOverride()
         if not isinstance(declared, Mapping):
             raise SpaceError(f"search_space of student {name!r} is {declared!r}; expected a dict of parameter: choices")
+        unordered = [key for key, choice in declared.items() if isinstance(choice, AbstractSet)]
+        if unordered:  # in another process it has another order
+            raise SpaceError(f"search_space of student {name!r} has a set of {unordered[0]}, which has no order; give a list")
         try:
             choices = StudentOverride.model_validate({"parameters": dict(declared)}).parameters
         except ValidationError as error:

@@ -344,13 +344,18 @@ def mark_of(subgraph: Any) -> str | None:
     return hex(int(subgraph.get_attr("dpu_fingerprint"))) if subgraph.has_attr("dpu_fingerprint") else None
 
 
+#: Where in a fingerprint the eight bits of the instruction set begin.
+ISA_BIT = 48
+
+
 def check_mark(path: str, mark: str | None, board: dict[str, Any]) -> None:
     """VART aborts at another fingerprint; this says so first."""
     if mark and board["fingerprint"] and mark != board["fingerprint"]:
-        raise Refused(
-            f"{path} is compiled for a DPU of fingerprint {mark}, this board's has {board['fingerprint']}; compile it again "
-            f"with --fingerprint {board['fingerprint']}"
-        )
+        ours, boards = (int(text, 16) >> ISA_BIT & 0xFF for text in (mark, board["fingerprint"]))
+        advice = f"compile it again with --fingerprint {board['fingerprint']}"
+        if ours != boards:
+            advice = f"its instruction set is {boards}, the file's {ours}: take an image for the board whose DPU has that one"
+        raise Refused(f"{path} is compiled for a DPU of fingerprint {mark}, this board's has {board['fingerprint']}; {advice}")
 
 
 class Network:
@@ -852,7 +857,7 @@ def columns_of(file: Any, path: str) -> list[str]:
 
 def append_rows(path: str, network: str, report: dict[str, Any], cores: int) -> None:
     """Append the figures, all or none, to a CSV file that `edgesearch calibrate` reads. Fewer threads use fewer cores."""
-    latency = {"what": "latency", "fps": round(1e3 / report["latency"]["mean_ms"], 3), "cores": ""}
+    latency = {"what": "latency", "fps": round(1e3 / report["latency"]["median_ms"], 3), "cores": ""}
     throughput = {"what": "throughput", "fps": report["throughput"]["fps"]}
     throughput["cores"] = min(cores, report["throughput"]["threads"])
     try:
@@ -896,7 +901,11 @@ def run_export(arguments: argparse.Namespace) -> int:
     equal = report["golden"]["equal"] and report["golden"]["preprocessing_equal"]
     if equal or arguments.measure_anyway:
         report.update(measure(ready, golden["input"], arguments))
-        known = (manifest.get("compiled") or {}).get("predicted") or manifest["scores"]
+        compiled = manifest.get("compiled")
+        known = manifest["scores"]
+        if compiled:  # nothing is foretold of another file
+            same = compiled.get("sha256") == report["xmodel"]["sha256"]
+            known = (compiled.get("predicted") or known) if same else {}
         report.update(expected_fps=known.get("fps"), measured_at=now(), seconds=round(time.perf_counter() - begin, 3))
     print(json.dumps(report, indent=1), flush=True)
     if arguments.result:
@@ -905,8 +914,8 @@ def run_export(arguments: argparse.Namespace) -> int:
         written = "; no row is written" if arguments.csv else ""
         print(f"error: {what_differs(report['golden'])}{written}", file=sys.stderr)
     if arguments.csv and equal:  # last: what was measured is told, whatever becomes of the file
-        uncompiled = next(name for name in manifest["sha256"] if name.endswith("_int.xmodel"))
-        name = os.path.join(os.path.basename(os.path.abspath(arguments.export)), uncompiled)
+        folder = os.path.dirname(os.path.abspath(arguments.export))
+        name = os.path.relpath(os.path.abspath(arguments.xmodel), folder)  # its code is what was measured, whoever wrote it
         append_rows(arguments.csv, name, report, ready.cores)
         for what in ("latency", "throughput"):
             if not report[what]["settled"]:

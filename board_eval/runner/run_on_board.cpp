@@ -654,6 +654,14 @@ std::optional<std::string> mark_of(const xir::Subgraph* subgraph) {
   return std::nullopt;
 }
 
+// What to do about a file for a DPU of another fingerprint; bits 48 to 55 are the instruction set.
+std::string other_mark_advice(const std::string& file, const std::string& board) {
+  const auto set = [](const std::string& mark) { return std::stoull(mark, nullptr, 16) >> 48 & 0xff; };
+  if (set(file) == set(board)) return "compile it again with --fingerprint " + board;
+  return "its instruction set is " + std::to_string(set(board)) + ", the file's " + std::to_string(set(file)) +
+         ": take an image for the board whose DPU has that one";
+}
+
 // Run each in a thread; what one throws is thrown here.
 void together(size_t count, const std::function<void(size_t)>& work) {
   std::vector<std::exception_ptr> errors(count);
@@ -977,7 +985,7 @@ struct Ready {
     board.emplace();
     if (mark && board->fingerprint && *mark != *board->fingerprint)  // VART aborts at it; this says so first
       throw Refused(arguments.xmodel + " is compiled for a DPU of fingerprint " + *mark + ", this board's has " +
-                    *board->fingerprint + "; compile it again with --fingerprint " + *board->fingerprint);
+                    *board->fingerprint + "; " + other_mark_advice(*mark, *board->fingerprint));
     power.emplace();
     const double end = now_s() + 1;
     if (power->name) idle = power->mean([&] { return now_s() >= end; });

@@ -78,8 +78,10 @@ def _notes(arrays: dict[str, NDArray[Any]], settings: DataSettings, path: Path) 
 
 
 def _class_names(array: NDArray[Any], path: Path) -> tuple[str, ...]:
+    if array.ndim != 1:
+        raise DataError(f"{path} classes has shape {array.shape}; expected one name for each class, in the order of the labels")
     try:
-        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in array.ravel())
+        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in array)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} classes holds bytes that are not UTF-8 ({error.object!r}); store the names as text") from error
 

@@ -37,6 +37,10 @@ class Normalisation:
             )
         if not all(math.isfinite(value) for value in (*self.mean, *self.std)):
             raise SettingsError(f"normalisation has a value that is not finite: mean {list(self.mean)}, std {list(self.std)}")
+        if min(self.mean) < 0 or max(self.mean) > 1:
+            raise SettingsError(
+                f"normalisation has mean {list(self.mean)}; pixels are from 0 to 1, and so are means: divide a byte's by 255"
+            )
         if min(self.std) <= 0:
             raise SettingsError(f"normalisation has std {list(self.std)}; every std must be above 0")
         if min(self.std) < _LEAST_STD:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,9 +115,10 @@ def _array(given: object, where: str, expected: str) -> NDArray[Any]:
 
 
 def _texts(given: object, where: str, expected: str) -> tuple[str, ...]:
-    if isinstance(given, str | bytes | AbstractSet) or not isinstance(given, Iterable):  # a set has no order
+    # a set has no order, and of a mapping nobody knows which side names the classes
+    if isinstance(given, str | bytes | AbstractSet | Mapping) or not isinstance(given, Iterable):
         raise DataError(f"{where} is {_told(given)}; expected {expected}")
-    return tuple(map(str, given))
+    return tuple(item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in given)
 
 
 def _told(given: object) -> str:

@@ -60,6 +60,13 @@ def quantize(
     if not isinstance(quantized, Graph) or not quantized.quantized:
         found = "a Graph without fix positions" if isinstance(quantized, Graph) else f"a {type(quantized).__name__}"
         raise QuantizationError(f"quantization method {method!r} returned {found}, expected a quantized Graph")
+    for what, asked, got in (
+        ("an input of shape", graph.input.shape, quantized.input.shape),
+        ("an output of shape", graph.output.shape, quantized.output.shape),
+        ("bits", int(bits), quantized.bits),
+    ):
+        if asked != got:
+            raise QuantizationError(f"quantization method {method!r} returned a Graph with {what} {got}, expected {asked}")
     return quantized
 
 

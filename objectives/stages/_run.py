@@ -30,6 +30,7 @@ from edgesearch.objectives.stages._limits import NetworkLimits
 from edgesearch.objectives.stages._spec import stage_specs
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import choose_device, processor_name
+from edgesearch.plugins import is_import_path
 
 _PACKAGES = ("edgesearch", "torch", "torchvision", "numpy", "scipy", "pillow")
 #: What a stage would raise again with the same inputs: its network or its numbers are the reason, not the machine.
@@ -83,8 +84,10 @@ def _make(
     settings = spec.settings_of(stage)
     data = _data(DataSettings.model_validate(data_settings).model_dump_json(), folder)
     if any(data.fingerprints[part] != fingerprint for part, fingerprint in stage.data.items()):
+        own = "; a source of one's own has to give the same images each time: seed its random numbers"
         raise DataError(
             f"the data set {data.name!r} changed while the study ran (its images are not those it started with); restore them"
+            f"{own if is_import_path(data.name) else ''}"
         )
     started = time.perf_counter()
     try:

@@ -80,7 +80,7 @@ class Recipe(Settings):
         """
         decay = {"weight_decay": _COUPLED_DECAY[optimizer]} if optimizer in _COUPLED_DECAY else {}
         longest = _WARM_UP * epochs
-        return decay | ({"warmup_epochs": longest} if longest < cls.model_fields["warmup_epochs"].default else {})
+        return decay | ({"warmup_epochs": longest} if 0 < longest < cls.model_fields["warmup_epochs"].default else {})
 
     @model_validator(mode="before")
     @classmethod

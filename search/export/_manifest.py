@@ -25,7 +25,8 @@ _AMDS_BOARDS = ("zcu102", "zcu104", "kv260")
 OWN_ARCH_JSON = "arch.json"
 _COMPARE = (
     "`xdputil query` on the board prints its DPU's fingerprint; it must equal the one that the xmodel is compiled for. Where "
-    "it does not, compile again with `--fingerprint 0x...`, the board's own; for vai_c_xir write "
+    "it does not, compile again with `--fingerprint 0x...`, the board's own, which must begin with 0x101 (instruction set 1; "
+    "else take another image for the board); for vai_c_xir write "
     '{"fingerprint": "0x..."} into an arch.json of your own.'
 )
 

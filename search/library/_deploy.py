@@ -79,7 +79,7 @@ def deploy_record(
     deployment = _compared(record, found, run, labels, graph=graph, file=file, xmodel=xmodel)
     _write(deployment)
     if csv is not None and deployment.logits.equal:
-        network = name_in(csv, deployment.file.network)
+        network = name_in(csv, deployment.file.path)
         append_measurements(csv, measurement_rows(network, run.report, found.profile.cores))
         for what in unsettled(run.report):
             note(f"warning: {what} did not settle, and its row is in {csv} all the same; measure again, or take it out")

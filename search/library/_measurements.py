@@ -111,7 +111,7 @@ def measurement_rows(network: str, report: RunReport, cores: int | None = None) 
     known, threads = report.board.dpu_cores or cores, report.throughput.threads
     busy = min(known, threads) if known else 1 if threads == 1 else None
     return (
-        MeasurementRow(network, "latency", round(1e3 / report.latency.mean_ms, 3), runner),
+        MeasurementRow(network, "latency", round(1e3 / report.latency.median_ms, 3), runner),
         MeasurementRow(network, "throughput", round(report.throughput.fps, 3), runner, busy),
     )
 

@@ -1,7 +1,7 @@
 """Which files are the code behind a module's name, found without importing any of them.
 
-They are the module's own file, and every file of the same project that it imports, directly or not. The project is the folder
-that holds the top-level package or module. Where that is, is asked of all of Python's finders: an editable installation puts
+They are the module's own file, and every file of the same project, or of a folder in PYTHONPATH, that it imports, directly or
+not. The project is the folder that holds the top-level package or module. Where that is, is asked of all of Python's finders: an editable installation puts
 one of its own beside the one that walks through sys.path.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ class Source:
             return self.file
         if self.package and _is_within(module, self.package):
             return _module_file(self.place, module[len(self.package) + 1 :])
-        return _module_file(self.root, module)
+        return _module_file(self.root, module) or _on_python_path(module)
 
     def _label(self, module: str, file: Path) -> Path:
         """A file by its path in the project; by its module's name where it lies elsewhere, behind a link."""
@@ -134,6 +135,16 @@ def root_of(place: Path, package: str) -> Path:
 
 def _is_within(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
+
+
+def _on_python_path(module: str) -> Path | None:
+    """A module's file in a folder that PYTHONPATH names, in which one of the user's own may lie beside the project.
+
+    What code puts on sys.path when it is imported is not known before, and does not count.
+    """
+    folders = [Path(folder).resolve() for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    found = (_module_file(folder, module) for folder in folders if not is_installed(folder))
+    return next((file for file in found if file is not None), None)
 
 
 def _module_file(folder: Path, name: str) -> Path | None:

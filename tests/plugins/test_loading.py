@@ -271,3 +271,13 @@ def test_a_module_that_nobody_edited_is_not_imported_twice(tmp_path: Path, monke
     monkeypatch.syspath_prepend(str(tmp_path))
     module = importlib.import_module("imported_and_kept")
     assert load("imported_and_kept:Net") is module.Net
+
+
+def test_code_in_a_folder_of_pythonpath_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project(tmp_path / "study", net="from blocks import body\nclass Net: pass")
+    library = project(tmp_path / "library", blocks="body = 16")
+    alone = source_fingerprint("net:Net", folder=tmp_path / "study")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'nowhere'}{os.pathsep}{library}")
+    before = source_fingerprint("net:Net", folder=tmp_path / "study")
+    project(library, blocks="body = 32")
+    assert len({alone, before, source_fingerprint("net:Net", folder=tmp_path / "study")}) == 3

@@ -52,6 +52,8 @@ class Other(Net):
         super().__init__(classes, channels)
 class Backwards(Net):
     search_space = {"expansion": {"when": {"block": ["wide"]}, "choices": [2, 4]}, "block": ["plain", "wide"]}
+class Unordered(Net):
+    search_space = {"block": {"plain", "wide"}}
 class Odd(Net):
     search_space = ["depth"]
 class Worse(Net):
@@ -292,7 +294,7 @@ def test_what_a_study_gives_for_a_parameter_keeps_its_condition(folder: Path) ->
     assert Space.model_validate(space.model_dump(mode="json")) == space
 
 
-@pytest.mark.parametrize("name", ["Odd", "Worse", "Backwards"])
+@pytest.mark.parametrize("name", ["Odd", "Worse", "Backwards", "Unordered"])
 def test_a_declaration_that_is_none_is_refused(folder: Path, name: str) -> None:
     with pytest.raises(SpaceError, match="search_space of student"):
         with_declared_parameters(Space(students=(f"my_networks:{name}",)), folder=folder)

@@ -21,6 +21,7 @@ from edgesearch.objectives.pruning import (
     PruningTask,
     Sensitivity,
     prune_with_vai,
+    quiet,
     re_estimate_batch_norm,
     settle,
     zero_share,
@@ -179,13 +180,27 @@ def _prune(
     if pruning.backend == "vai":
         return _prune_with_vai(context, task, images)
     pruner = PRUNERS.find(pruning.method, folder=context.folder, expected_sha256=pruning.source_sha256)
-    own = calling(f"pruner {pruning.method!r}") if is_import_path(pruning.method) else nullcontext()
-    with own:
+    own = is_import_path(pruning.method)
+    with calling(f"pruner {pruning.method!r}") if own else nullcontext():
         pruned: object = pruner(task)
     if not isinstance(pruned, Pruned):
         kind = type(pruned).__name__
         raise PluginError(f"pruner {pruning.method!r} gave a {kind}; expected an edgesearch.objectives.pruning.Pruned")
+    if own:
+        _check_own(pruned, pruning.method, task.input_shape, len(context.data.classes))
     return pruned
+
+
+def _check_own(pruned: Pruned, method: str, input_shape: tuple[int, int, int], classes: int) -> None:
+    """Raise PluginError where a pruner of the user's own gave a network that cannot be trained."""
+    model = pruned.model
+    if any(not bool(torch.isfinite(one).all()) for one in model.parameters()):
+        raise PluginError(f"pruner {method!r} gave a network with weights that are not finite")
+    with quiet(model), torch.no_grad(), calling(f"the network of pruner {method!r}"):
+        answer: object = model(torch.zeros(2, *input_shape, device=next(model.parameters(), torch.empty(0)).device))
+    shape = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+    if shape != (2, classes):
+        raise PluginError(f"pruner {method!r} gave a network whose answer to 2 images is {shape}, expected (2, {classes})")
 
 
 def _prune_with_vai(context: Context[PrunedSettings], task: PruningTask, recalibration: Tensor) -> Pruned:

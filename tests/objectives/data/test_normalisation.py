@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from edgesearch.errors import DataError
+from edgesearch.errors import DataError, SettingsError
 from edgesearch.objectives.data import DataSettings, Normalisation, load_data, prepare
 from edgesearch.objectives.data._normalisation import measure
 
@@ -101,3 +101,9 @@ def test_a_channel_that_is_constant_has_no_deviation(tmp_path: Path) -> None:
     path = numbered(tmp_path, train_images=np.full((200, 4, 4), 7, np.uint8))
     with pytest.raises(DataError, match="channel 0 of the training images is 7 everywhere"):
         load_data(DataSettings(name="npz", root=path, normalisation="data"))
+
+
+@pytest.mark.parametrize("mean", [(123.7, 116.3, 103.5), (-0.1,), (1.5,)])
+def test_means_are_of_pixels_from_0_to_1(mean: tuple[float, ...]) -> None:
+    with pytest.raises(SettingsError, match="pixels are from 0 to 1"):
+        Normalisation(mean, (0.2,) * len(mean))

@@ -221,6 +221,7 @@ def test_digits_are_those_that_the_library_gives() -> None:
     [
         ('{"lying", "standing"}', "a tuple of the classes' names"),
         ('"ab"', "a tuple of the classes' names"),
+        ('{"lying": 1, "standing": 0}', "a tuple of the classes' names"),
         ('("a", "a")', "two classes of .* are called 'a'"),
         ('("\\u00fc", "u\\u0308")', "two classes of .* are called"),
         ('("a", " ")', "class 1 of .* has no name"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -278,3 +279,26 @@ def test_numbers_of_numpy_are_numbers(graph: Graph, images: np.ndarray, method: 
     assert np.array_equal(execute(own, images), execute(numpys, images))
     with pytest.raises(QuantizationError, match="expected a whole number from 0 to 9223372036854775807"):
         quantize(graph, images, method=method, seed=2**70)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("lower(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5)), (3, 8, 8))", "an output of shape"),
+        ("lower(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4)), (3, 4, 4))", "an input of shape"),
+    ],
+)
+def test_a_quantizer_of_ones_own_gives_the_network_that_it_was_given(tmp_path: Path, change: str, said: str) -> None:
+    (tmp_path / "other_quantizer.py").write_text(
+        "import numpy, torch\nfrom edgesearch.board_eval import lower\nfrom edgesearch.objectives import quantize\n"
+        f"def other(graph, images, **more):\n    made = {change}\n"
+        "    return quantize(made, numpy.random.default_rng(0).normal(size=(2, *made.input.shape)).astype('f4'), method='vitis')\n"
+    )
+    graph = lower(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), (3, 8, 8))
+    with pytest.raises(QuantizationError, match=said):
+        quantize(
+            graph,
+            np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32),
+            method="other_quantizer:other",
+            folder=tmp_path,
+        )
