@@ -74,6 +74,9 @@ def report(*, output: Path | None, study_name: str | None, storage: str | None, 
 
 def results(*, studies: tuple[str, ...], output: Path, storage: str | None, home: Path) -> int:
     """Write the results of one or several studies into a folder; returns the exit code."""
+    twice = next((name for place, name in enumerate(studies) if name in studies[:place]), None)
+    if twice is not None:
+        raise StudyError(f"study {twice!r} is given twice, and would count as two runs; name every study once")
     loaded = [Study.load(name, home, storage=storage) for name in studies or (None,)]
     shown = loaded[0].view()
     if not any(record.is_complete for record in shown.records):

@@ -49,7 +49,7 @@ def export_trial(
     Nothing else is: a folder there that is another study's, or has files that no export wrote, is refused with StudyError.
 
     `compiled` says of the quantized network's artifact which stage makes its file for the board, if one does. `note` is told
-    what is missing where Vitis AI is to compile and cannot: the files are then written without the compiled one. Returns the
+    where there is no file for a board: of a candidate for analysis, and where Vitis AI is to compile and cannot. Returns the
     folder. Raises StudyError when the trial is not COMPLETE, when the store no longer has its networks, and when the folder
     cannot be written; CompileError when the network cannot be compiled.
     """
@@ -84,6 +84,8 @@ def export_trial(
         manifest["sha256"] = checksums(temporary)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
         _put_in_place(temporary, target)
+        if not record.candidate.deployable:
+            (note or _silent)(f"trial {record.number} has no file for a board: {record.candidate.hindrance}")
     except OSError as error:
         why = error.strerror or error  # numpy's own errors have no number
         raise StudyError(f"trial {record.number} cannot be written to {target}: {why}; give another -o") from error

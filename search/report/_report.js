@@ -207,7 +207,7 @@
     const [unit, scale] = unitOf(Math.max(...totals, 0));
     const traces = Object.entries(seconds).map(([kind, values], index) => ({
       type: "bar", name: plain(kind), x: first.map((n) => n + (width - 1) / 2), width: width * 0.9, y: values.map((v) => v / scale),
-      marker: { color: css(`--s${Math.min(index, 5)}`) }, customdata: values.map((v, i) => [label[i], duration(v)]),
+      marker: { color: css(`--s${Math.min(index, 9)}`) }, customdata: values.map((v, i) => [label[i], duration(v)]),
       hovertemplate: `trial${width > 1 ? "s" : ""} %{customdata[0]}, ${plain(kind)}: %{customdata[1]}<extra></extra>`,
     }));
     const layout = {

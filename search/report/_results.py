@@ -32,6 +32,11 @@ _FIGURES = (
     "size_bytes",
     "macs",
     "parameters",
+    # of a board that measured
+    "simulated_fps",
+    "power_w",
+    "joules",
+    "net_joules",
 )
 
 

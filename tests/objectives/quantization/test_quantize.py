@@ -292,7 +292,8 @@ def test_a_quantizer_of_ones_own_gives_the_network_that_it_was_given(tmp_path: P
     (tmp_path / "other_quantizer.py").write_text(
         "import numpy, torch\nfrom edgesearch.board_eval import lower\nfrom edgesearch.objectives import quantize\n"
         f"def other(graph, images, **more):\n    made = {change}\n"
-        "    return quantize(made, numpy.random.default_rng(0).normal(size=(2, *made.input.shape)).astype('f4'), method='vitis')\n"
+        "    images = numpy.random.default_rng(0).normal(size=(2, *made.input.shape)).astype('f4')\n"
+        "    return quantize(made, images, method='vitis')\n"
     )
     graph = lower(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), (3, 8, 8))
     with pytest.raises(QuantizationError, match=said):
