@@ -1,8 +1,8 @@
 """Which files are the code behind a module's name, found without importing any of them.
 
 They are the module's own file, and every file of the same project, or of a folder in PYTHONPATH, that it imports, directly or
-not. The project is the folder that holds the top-level package or module. Where that is, is asked of all of Python's finders: an editable installation puts
-one of its own beside the one that walks through sys.path.
+not. The project is the folder that holds the top-level package or module. Where that is, is asked of all of Python's finders:
+an editable installation puts one of its own beside the one that walks through sys.path.
 """
 
 from __future__ import annotations
