@@ -151,6 +151,8 @@ def calibrate(
     profile does not explain them.
     `hold_out` fits once more without each network; the intervals of the profile go by what that is off.
     """
+    if name is not None and not name.strip():
+        raise MeasurementError("the name of the fitted profile is empty; give one, or leave it out")
     unknown = [row.network for row in rows if row.network not in graphs]
     if unknown:
         raise MeasurementError(f"measurement of {unknown[0]!r}: no such network was given")

@@ -30,6 +30,12 @@ def open_storage(url: str) -> RDBStorage:
     new database at the same time each makes what is missing.
     """
     parsed = parse_url(url)
+    in_memory = parsed.database in (None, "", ":memory:") or parsed.query.get("mode") == "memory"
+    if in_memory and parsed.get_backend_name() == "sqlite":
+        raise StudyError(
+            f"--storage {shown_url(url)} keeps a study in the memory of this process, where no other command finds it; name a "
+            "file: sqlite:///studies.db"
+        )
     try:
         sqlite = parsed.get_backend_name() == "sqlite"
         options: dict[str, Any] = {"pool_pre_ping": not sqlite}  # connections of before a server's restart are dropped

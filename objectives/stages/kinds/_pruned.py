@@ -263,11 +263,12 @@ def _figures(pruned: Pruned, training: Training) -> dict[str, Any]:
 
 def _images(settings: PrunedSettings, data: Parts) -> float:
     pruning, search = settings.pruning, settings.search
-    trainings, passes = 1.0, float(search.draws * (search.score_images + search.recalibration_images))
+    scored, recalibrated = (min(count, len(data.train)) for count in (search.score_images, search.recalibration_images))
+    trainings, passes = 1.0, float(search.draws * (scored + recalibrated))
     if pruning.sparse:
-        passes = float(search.score_images)
+        passes = float(scored)
     elif pruning.method == "iterative":  # each round draws, all but the first measure sensitivity, all but the last fine-tune
-        passes = pruning.steps * passes + (pruning.steps - 1) * SENSITIVITY_PASSES * search.score_images
+        passes = pruning.steps * passes + (pruning.steps - 1) * SENSITIVITY_PASSES * scored
         trainings += (pruning.steps - 1) / pruning.steps
     return trainings * STEP_PASSES * settings.recipe.epochs * len(data.train) + passes
 

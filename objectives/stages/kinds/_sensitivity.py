@@ -58,7 +58,7 @@ def scoring(
 
 
 def _images(settings: SensitivitySettings, data: Parts) -> float:
-    return float(SENSITIVITY_PASSES * settings.score_images)
+    return float(SENSITIVITY_PASSES * min(settings.score_images, len(data.train)))
 
 
 SPEC = StageSpec(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgesearch.objectives import Conditions, Counts, Pipeline, Recipe, Store, plan, recorded_stages, work_of
+from edgesearch.objectives import Conditions, Counts, Pipeline, PruneSearch, Recipe, Store, plan, recorded_stages, work_of
 from edgesearch.spaces import Candidate, Pruning, Student
 
 COUNTS = Counts.of({"train": 1000, "validation": 100, "calibration": 50})
@@ -36,3 +36,14 @@ def test_stages_are_read_from_a_store_with_the_inputs_that_it_has(tmp_path: Path
     assert set(found) == {"student", "sensitivity"}
     assert found["sensitivity"][0].key == STAGES["sensitivity"].key
     assert found["student"][1] == 2.5
+
+
+@pytest.mark.parametrize("method", ["one_step", "iterative"])
+def test_networks_are_scored_on_no_more_images_than_there_are(method: str) -> None:
+    def passes(images: int) -> dict[str, float]:
+        candidate = Candidate(student=PRUNED.student, pruning=Pruning(method=method, ratio=0.6))
+        pipeline = Pipeline(prune=PruneSearch(score_images=images, recalibration_images=images))
+        return {stage.kind: work_of(stage, COUNTS).passes for stage in plan(candidate, pipeline, CONDITIONS).walk()}
+
+    assert passes(5_000_000) == passes(1000)
+    assert passes(500)["pruned"] < passes(1000)["pruned"]

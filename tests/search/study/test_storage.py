@@ -131,3 +131,9 @@ def test_no_password_is_shown(key: str) -> None:
         open_storage(f"postgresql://me:other@host:none/x?{key}=secret&a=b")
     assert "secret" not in str(caught.value)
     assert "other" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:studies?mode=memory&uri=true"])
+def test_a_database_in_memory_is_refused(url: str) -> None:
+    with pytest.raises(StudyError, match="no other command finds it; name a file"):
+        open_storage(url)
