@@ -3,9 +3,9 @@ from ._artifact import ArtifactStore as ArtifactStore
 from ._context import Context as Context
 from ._estimate import Estimator as Estimator
 from ._estimate import Facts as Facts
+from ._excess import excess as excess
+from ._excess import metric_of as metric_of
 from ._limits import NetworkLimits as NetworkLimits
-from ._limits import excess as excess
-from ._limits import metric_of as metric_of
 from ._memory import StageMemory as StageMemory
 from ._metrics import size_bytes as size_bytes
 from ._open_store import is_folder as is_folder

@@ -14,19 +14,10 @@ from torch import nn
 
 from edgesearch.board_eval import Board, SimulatedBoard, find_board, lower
 from edgesearch.errors import Infeasible
+from edgesearch.objectives.stages._excess import excess, metric_of
 from edgesearch.objectives.stages._metrics import estimate
 
-__all__ = ["NetworkLimits", "board_of", "excess", "metric_of"]
-
-
-def metric_of(limit: str) -> str:
-    """The metric that a limit is put to: "fps" of "min_fps"."""
-    return limit.partition("_")[2]
-
-
-def excess(name: str, limit: float, value: float) -> float:
-    """By how much a metric's `value` misses the limit with this name, at most zero where it is kept."""
-    return float(limit - value if name.startswith("min_") else value - limit)
+__all__ = ["NetworkLimits", "board_of"]
 
 
 @dataclass(frozen=True)

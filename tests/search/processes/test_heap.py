@@ -54,7 +54,7 @@ def test_large_blocks_are_given_back_though_small_ones_lie_between_them() -> Non
 _STEPS = """
 import ctypes, resource, sys
 from edgesearch.objectives.training import give_back
-from edgesearch.search.engine import prepare_process
+from edgesearch.search.processes import prepare_process
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
