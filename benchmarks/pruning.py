@@ -78,7 +78,7 @@ class Bench:
 
     def train(self, model: nn.Module, *, epochs: int, lr: float, seed: int) -> None:
         """In place."""
-        recipe = Recipe(epochs=epochs, lr=lr, warmup_epochs=min(1.0, epochs))
+        recipe = Recipe(epochs=epochs, lr=lr, warmup_epochs=min(1.0, epochs / self.epochs))  # shared, as in a study
         train(model, self.data, recipe=recipe, input_size=self.student.input_size, seed=seed, device="cpu")
 
     @property
