@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from edgesearch.board_eval import is_profile_path
 from edgesearch.errors import StudyError
-from edgesearch.objectives import Recipe
+from edgesearch.objectives import QatRecipe, Recipe
 from edgesearch.objectives.data import without_unread
 from edgesearch.search.study._file import StudyFile, bundled_studies
 from edgesearch.search.study._unread import unread_overrides, without_infinite
@@ -28,8 +28,8 @@ _USED = "last_run"
 _MAY_CHANGE = {("search", "trials"), ("search", "rungs"), ("search", "proposals"), ("description",)}
 #: Others that may: they say where tools and artifacts are.
 _PLACES = ("vitis", "store")
-#: Epochs of warm-up where a recipe gave none, however short it was.
-_ONCE_USUAL = 1.0
+#: What earlier versions wrote into a recipe that gave none, where now it depends on the others.
+_ONCE_USUAL = {"warmup_epochs": 1.0, "clip_norm": 0.0}
 #: Settings with the places of files whose contents are compared (see `_is_place`).
 _NAME_FILES = ("data", "board", "teacher", "space", "candidates")
 
@@ -147,9 +147,12 @@ def _identity(settings: StudyFile) -> dict[str, Any]:
         content["teacher"][name] = Student.model_fields[name].default
     for student, name in unread_overrides(settings.space):
         content["space"]["student"][student][name] = None
-    for recipe in (content["train"], content["finetune"], (content["teacher"] or {}).get("recipe")):
-        if recipe and recipe["warmup_epochs"] == _ONCE_USUAL:  # which earlier versions wrote where nobody gave it
-            recipe["warmup_epochs"] = Recipe.usual(recipe["optimizer"], recipe["epochs"]).get("warmup_epochs", _ONCE_USUAL)
+    recipes = [(Recipe, content[name]) for name in ("train", "finetune")] + [(QatRecipe, content["qat"])]
+    recipes += [(Recipe, content["teacher"]["recipe"])] if content["teacher"] else []
+    for kind, recipe in recipes:
+        usual = kind.usual(recipe["optimizer"], recipe["epochs"])
+        once = {name: default for name, default in _ONCE_USUAL.items() if name in usual and recipe[name] == default}
+        recipe.update({name: usual[name] for name in once})
     content["candidates"] = [identity(candidate.canonical()) for candidate in settings.candidates]
     return dict(without_code(content))
 

@@ -137,3 +137,14 @@ def test_no_password_is_shown(key: str) -> None:
 def test_a_database_in_memory_is_refused(url: str) -> None:
     with pytest.raises(StudyError, match="no other command finds it; name a file"):
         open_storage(url)
+
+
+def test_a_study_goes_on_whose_recipes_were_written_when_less_depended_on_others(tmp_path: Path) -> None:
+    def of(train: dict[str, float], qat: dict[str, float]) -> StudyFile:
+        return settings(train={"epochs": 2, **train}, qat={"epochs": 2, "optimizer": "sgd", **qat})
+
+    storage = open_storage(url(tmp_path))
+    made = create_or_resume(storage, of({"warmup_epochs": 1.0}, {"clip_norm": 0.0}))
+    assert create_or_resume(storage, of({}, {}))._study_id == made._study_id
+    with pytest.raises(StudyError, match=r"train\.warmup_epochs: was 0\.5, is 0\.0"):
+        create_or_resume(storage, of({"warmup_epochs": 0.0}, {}))
