@@ -188,13 +188,14 @@ def test_arrays_that_are_not_what_they_should_be_are_refused(
 
 def test_what_cannot_be_used_is_one_sentence(run_cpp: Run, tmp_path: Path) -> None:
     path = {"PATH": f"{STANDIN / 'bin'}:/usr/bin:/bin"}
-    other = PLAN.replace(MARK, "0x101000016010406")
+    other, old = PLAN.replace(MARK, "0x101000016010406"), PLAN.replace(MARK, "0x1000020f6014407")
     for words, settings, sentence in [
         (("absent.xmodel",), {}, "there is no file absent.xmodel"),
         ((), {"plan": PLAN.replace("USER DPU CPU", "")}, "it is not compiled"),
         ((), {"plan": PLAN + " DPU"}, "1 CPU, 2 DPU, 1 USER"),
         ((), {"plan": PLAN.replace("DPU ", "")}, "1 CPU, 1 USER"),
         ((), {"plan": other, "environment": path}, f"compile it again with --fingerprint {MARK}"),
+        ((), {"plan": old, "environment": path}, "its instruction set is 1, the file's 0: take an image"),
         (("--seconds", "0"), {}, "--seconds is 0"),
         (("--threads", "many"), {}, "--threads is many"),
         (("--threads", "2.9"), {}, "--threads is 2.9, expected a whole number"),

@@ -372,3 +372,16 @@ def test_knobs_may_lie_in_a_file(case: Case, run_python: Run, tmp_path: Path) ->
     knobs.write_text(json.dumps({"mhz": 150}))
     done = run_python(*words, environment={"VART_STANDIN": str(knobs)})
     assert done.report["board"]["dpu_mhz"] == 150.0
+
+
+@pytest.mark.parametrize(
+    ("board", "advice"),
+    [
+        ("0x101000016010406", "compile it again with --fingerprint 0x101000016010406"),
+        ("0x1000020f6014407", "its instruction set is 0, the file's 1: take an image for the board whose DPU has that one"),
+    ],
+)
+def test_a_file_for_another_dpu_is_refused_with_what_helps(board: str, advice: str) -> None:
+    program.check_mark("a.xmodel", "0x101000016010407", {"fingerprint": "0x101000016010407"})
+    with pytest.raises(program.Refused, match=advice):
+        program.check_mark("a.xmodel", "0x101000016010407", {"fingerprint": board})
