@@ -26,8 +26,10 @@ from .compiler import compile_graph as compile_graph
 from .deployment import CompiledXmodel as CompiledXmodel
 from .deployment import CompilerComparison as CompilerComparison
 from .deployment import Miscompiled as Miscompiled
+from .deployment import calibrate_file as calibrate_file
 from .deployment import compare_compilers as compare_compilers
 from .deployment import compile_xmodel as compile_xmodel
+from .deployment import load_measured as load_measured
 from .execution import execute as execute
 from .execution import execute_all as execute_all
 from .execution import run_float as run_float
@@ -79,11 +81,9 @@ from .timing import Timing as Timing
 from .timing import append_measurements as append_measurements
 from .timing import appendable_columns as appendable_columns
 from .timing import calibrate as calibrate
-from .timing import calibrate_file as calibrate_file
 from .timing import check_fits as check_fits
 from .timing import figure as figure
 from .timing import layer_report as layer_report
-from .timing import load_network as load_network
 from .timing import schedule as schedule
 from .timing import time_graph as time_graph
 from .vitis import VitisCompiled as VitisCompiled

@@ -202,8 +202,12 @@ def _resize(low: Layers, at: fx.Node, module: nn.Upsample | None = None) -> None
     shape: Any = low.known_shape(at.args[0])
     size = module.size if module is not None else argument(at, 1, "size", None)
     factor = module.scale_factor if module is not None else argument(at, 2, "scale_factor", None)
-    sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
-    if factor not in (1, (1.0, 1.0), [1, 1]) if size is None else shape is None or sides != shape[:2]:
+    if size is None:
+        is_same = factor in (1, (1, 1), [1, 1])
+    else:
+        sides = tuple(size) if isinstance(size, list | tuple) else (size, size)
+        is_same = shape is not None and sides == shape[:2]
+    if not is_same:
         raise Unsupported(low.reason(at, module))
     low.copy(at)
 

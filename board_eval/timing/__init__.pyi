@@ -1,7 +1,5 @@
 from ._calibrate import Calibration as Calibration
 from ._calibrate import calibrate as calibrate
-from ._calibrate import calibrate_file as calibrate_file
-from ._calibrate import load_network as load_network
 from ._certainty import kind_of_network as kind_of_network
 from ._code import LayeredCode as LayeredCode
 from ._code import code_cycles as code_cycles
@@ -18,6 +16,7 @@ from ._layer_report import report_on as report_on
 from ._measurements import MeasurementRow as MeasurementRow
 from ._measurements import append_measurements as append_measurements
 from ._measurements import appendable_columns as appendable_columns
+from ._measurements import read_measurements as read_measurements
 from ._predicted import CPP_RUNNER as CPP_RUNNER
 from ._predicted import MeasuredCode as MeasuredCode
 from ._predicted import program_runner as program_runner

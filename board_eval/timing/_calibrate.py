@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -14,7 +13,7 @@ from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.targets import BoardProfile
 from edgesearch.board_eval.timing._certainty import MOST_ERROR
 from edgesearch.board_eval.timing._fit import constants_of, constants_spoken_of, fit
-from edgesearch.board_eval.timing._measurements import MeasurementRow, What, read_measurements
+from edgesearch.board_eval.timing._measurements import MeasurementRow, What
 from edgesearch.board_eval.timing._plausibility import (
     FEWEST_NETWORKS,
     alike,
@@ -33,8 +32,7 @@ from edgesearch.board_eval.timing._predicted import (
     with_cpp_runner,
     with_runner,
 )
-from edgesearch.errors import EdgesearchError, GraphError, MeasurementError
-from edgesearch.files import parse_json
+from edgesearch.errors import GraphError, MeasurementError
 
 #: What an interval is meant to hold of the measurements.
 _NOMINAL = 0.9
@@ -84,50 +82,6 @@ class Calibration:
     def mean_absolute(self) -> float:
         """Mean absolute relative error over all rows."""
         return float(np.mean([abs(error.relative) for error in self.errors]))
-
-
-def calibrate_file(
-    path: Path,
-    profile: BoardProfile,
-    *,
-    name: str | None = None,
-    find: Callable[[str, Path], Graph | MeasuredCode] | None = None,
-    hold_out: bool = False,
-    keep_unexplained: bool = False,
-) -> Calibration:
-    """Fit `profile` to a measurement file.
-
-    Its networks are paths of .xmodel files, or of graphs as JSON, relative to the file; or what `find`, called with a name and
-    the file's folder, makes of them. Raises MeasurementError as `calibrate` does, and with its row's place in the file for a
-    network that cannot be had.
-    """
-    rows = read_measurements(path)
-    find, graphs = find or load_network, dict[str, Graph | MeasuredCode]()
-    for row in rows:
-        if row.network not in graphs:
-            try:
-                graphs[row.network] = find(row.network, path.parent)
-            except EdgesearchError as error:
-                raise MeasurementError(f"{path}, line {row.line}: {error}") from error
-    return calibrate(rows, graphs, profile, name=name, hold_out=hold_out, keep_unexplained=keep_unexplained)
-
-
-def load_network(network: str, folder: Path) -> Graph:
-    """The network of an .xmodel, or of a graph as JSON; raises MeasurementError when there is none."""
-    path = folder / network
-    if not path.is_file():
-        raise MeasurementError(
-            f"network {network!r}: there is no file {path}; give the path of an .xmodel, relative to the CSV file"
-        )
-    from edgesearch.board_eval.graph import graph_from_json
-    from edgesearch.board_eval.xmodel import read_xmodel
-
-    try:
-        if path.suffix == ".json":
-            return graph_from_json(parse_json(path.read_text(encoding="utf-8")), {})
-        return read_xmodel(path)
-    except (EdgesearchError, ValueError) as error:
-        raise MeasurementError(f"network {network!r}: {error}") from error
 
 
 def calibrate(

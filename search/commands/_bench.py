@@ -13,7 +13,6 @@ import click
 from edgesearch.board_eval import (
     DEFAULT_BOARD,
     BoardProfile,
-    CompiledXmodel,
     Compiler,
     Feature,
     Graph,
@@ -24,7 +23,7 @@ from edgesearch.board_eval import (
     calibrate_file,
     is_compiled,
     is_profile_path,
-    load_network,
+    load_measured,
     load_profile,
 )
 from edgesearch.errors import MeasurementError, TargetError
@@ -153,10 +152,8 @@ def _measured_network(name: str, folder: Path, *, profile: BoardProfile) -> Grap
 
     A compiled .xmodel is timed by its own code; raises MeasurementError where that is for another DPU than the profile's.
     """
-    if is_profile_path(name):
-        return load_network(name, folder)
-    if name.endswith(".xmodel") and (folder / name).is_file() and is_compiled(folder / name):
-        return CompiledXmodel.read(folder / name).measured_on(profile)
+    if is_profile_path(name) or (name.endswith(".xmodel") and (folder / name).is_file() and is_compiled(folder / name)):
+        return load_measured(name, folder, profile=profile)
     if name.endswith((".xmodel", ".toml")):
         name = str(folder / name)
     return find_network(name, folder=folder, target=profile.dpu)[0]

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from edgesearch.board_eval.compiler import compile_graph
+from edgesearch.board_eval.deployment import calibrate_file
 from edgesearch.board_eval.graph._graph import Graph, Reshape
 from edgesearch.board_eval.graph._serialise import graph_to_json
 from edgesearch.board_eval.targets import BoardProfile, Contention, load_profile
-from edgesearch.board_eval.timing._calibrate import calibrate, calibrate_file
+from edgesearch.board_eval.timing._calibrate import calibrate
 from edgesearch.board_eval.timing._code import LayeredCode
 from edgesearch.board_eval.timing._measurements import MeasurementRow, read_measurements
 from edgesearch.board_eval.timing._plausibility import convolution_seconds, moved, weight_load_seconds

@@ -8,18 +8,15 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _sshd import LoopbackBoard, loopback_board
 
-from edgesearch.board_eval import CompiledXmodel, load_profile
+from edgesearch.board_eval import CompiledXmodel, calibrate_file, load_profile
 from edgesearch.board_eval.targets import DPUS
-from edgesearch.board_eval.timing import calibrate_file
 from edgesearch.search import Study
-from edgesearch.search.commands._bench import _measured_network
 from edgesearch.search.commands._cli import run
 
 pytestmark = pytest.mark.slow
@@ -116,8 +113,7 @@ def test_rows_of_two_trials_are_fitted_to(lab: LoopbackBoard, home: Path, tmp_pa
     rows = tmp_path / "rows.csv"
     for trial in (0, 3):
         assert deploy(home, trial, "--board", "lab", "--csv", rows) == 0
-    profile = load_profile("zcu104")
-    fitted = calibrate_file(rows, profile, find=partial(_measured_network, profile=profile), keep_unexplained=True)
+    fitted = calibrate_file(rows, load_profile("zcu104"), keep_unexplained=True)
     assert len(fitted.errors) == 4
     assert len(records(home)) == 2
 
