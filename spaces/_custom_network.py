@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from edgesearch.errors import SpaceError
+from edgesearch.errors import NetworkRefused
 from edgesearch.plugins import with_torchvision
 from edgesearch.spaces._candidate import Student
 from edgesearch.spaces._custom import factory_of, is_own
@@ -33,9 +33,9 @@ def build_custom(student: Student, channels: int, classes: int, folder: Path | N
         taken = {n: v for n, v in offered.items() if n in accepted and not is_own(factory, accepted, student, n)}
         model = with_torchvision(lambda: _made(factory, accepted, taken | student.parameters, classes))
     except (Exception, SystemExit) as error:  # whatever the user's own constructor raises
-        raise SpaceError(f"student {where!r} cannot be made: {type(error).__name__}: {error}") from error
+        raise NetworkRefused(f"student {where!r} cannot be made: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
-        raise SpaceError(f"student {where!r} made a {type(model).__name__}, expected a torch.nn.Module")
+        raise NetworkRefused(f"student {where!r} made a {type(model).__name__}, expected a torch.nn.Module")
     _refuse_unhashable(model, where)
     if _lazy(model):
         _initialise(model, (channels, student.input_size, student.input_size), where)
@@ -61,10 +61,10 @@ def _made(factory: Callable[..., Any], accepted: Mapping[str, Parameter], taken:
 
 
 def _refuse_unusable_parameters(model: nn.Module, student: Student) -> None:
-    """SpaceError for a network that no training could start from as it was made, or that is more than its tensors."""
+    """NetworkRefused for a network that no training could start from as it was made, or that is more than its tensors."""
     for name, value in model.state_dict().items():
         if not isinstance(value, torch.Tensor):
-            raise SpaceError(
+            raise NetworkRefused(
                 f"student {student.architecture!r} cannot be kept: its state_dict holds {name}, a {type(value).__name__} "
                 "(get_extra_state); keep what it needs in tensors, by register_buffer"
             )
@@ -79,16 +79,16 @@ def _refuse_unusable_parameters(model: nn.Module, student: Student) -> None:
         elif not student.weights and not bool(torch.isfinite(parameter).all()):  # else a file may give the values
             problem = "has NaN or infinite values as its class makes it; give it finite ones"
         if problem:
-            raise SpaceError(f"student {student.architecture!r} cannot be trained: its {name} {problem}")
+            raise NetworkRefused(f"student {student.architecture!r} cannot be trained: its {name} {problem}")
 
 
 def _refuse_unhashable(model: nn.Module, where: str) -> None:
-    """SpaceError for a network with a part that is no key of a dict, as torch needs it; a plain dataclass is none."""
+    """NetworkRefused for a network with a part that is no key of a dict, as torch needs it; a plain dataclass is none."""
     waiting, seen = [model], set[int]()
     while waiting:
         module = waiting.pop()
         if type(module).__hash__ is None:
-            raise SpaceError(
+            raise NetworkRefused(
                 f"student {where!r} cannot be used: its {type(module).__name__} compares by values and so has no hash, which "
                 "torch needs; write @dataclass(eq=False)"
             )
@@ -110,14 +110,14 @@ def _initialise(model: nn.Module, shape: tuple[int, int, int], where: str) -> No
         with torch.no_grad():
             model.eval()(torch.zeros(1, *shape))
     except (Exception, SystemExit) as error:  # whatever the user's own code raises
-        raise SpaceError(
+        raise NetworkRefused(
             f"student {where!r} has lazy layers, whose sizes follow from an image, and fails on one of {image}: "
             f"{type(error).__name__}: {error}"
         ) from error
     for module, training in modes:
         module.training = training
     if left := _lazy(model):
-        raise SpaceError(
+        raise NetworkRefused(
             f"student {where!r} has lazy layers that an image of {image} never reaches: {', '.join(left)}; remove them, or "
             "give their sizes"
         )

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from edgesearch.errors import SpaceError
+from edgesearch.errors import NetworkRefused
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training import other_numbers
 from edgesearch.spaces import Student
@@ -17,7 +17,7 @@ __all__ = ["check_is_its_state", "check_outputs", "refuse_outputs"]
 
 
 def check_outputs(model: nn.Module, student: Student, *, channels: int, classes: int, trains: bool = True) -> None:
-    """Raise SpaceError, in one sentence, unless the network, which is not changed, gives one value per class for an image.
+    """Raise NetworkRefused, in one sentence, unless the network, which is not changed, gives one value per class for an image.
 
     trains: it does so while it is trained, too.
     """
@@ -27,7 +27,7 @@ def check_outputs(model: nn.Module, student: Student, *, channels: int, classes:
         try:
             output = model(torch.zeros(1, channels, size, size, device=parameter.device, dtype=parameter.dtype))
         except (Exception, SystemExit) as error:  # whatever the user's own forward raises
-            raise SpaceError(
+            raise NetworkRefused(
                 f"network {student.architecture!r} fails on an image of {channels} x {size} x {size}: "
                 f"{type(error).__name__}: {error}"
             ) from error
@@ -48,20 +48,20 @@ def _check_training(model: nn.Module, student: Student, image: tuple[int, int, i
         try:
             output = trained(torch.rand(2, *image, device=parameter.device, dtype=parameter.dtype))
         except (Exception, SystemExit) as error:  # whatever the user's own forward raises
-            raise SpaceError(
+            raise NetworkRefused(
                 f"network {student.architecture!r} fails in training, on two images of {' x '.join(map(str, image))}: "
                 f"{type(error).__name__}: {error}"
             ) from error
     if not isinstance(output, Tensor) or output.shape[1:] != expected:
         found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        raise SpaceError(
+        raise NetworkRefused(
             f"network {student.architecture!r} returns {found} while it is trained; expected the logits alone, as otherwise: "
             "leave its auxiliary outputs out (aux_logits=False, say)"
         )
 
 
 def check_is_its_state(make: Callable[[], nn.Module], student: Student, *, channels: int) -> None:
-    """Raise SpaceError unless two networks that `make` gives answer alike once they have one state_dict.
+    """Raise NetworkRefused unless two networks that `make` gives answer alike once they have one state_dict.
 
     Every stage makes the network anew and loads what the one before has stored of it.
     """
@@ -81,7 +81,7 @@ def check_is_its_state(make: Callable[[], nn.Module], student: Student, *, chann
     except (Exception, SystemExit):  # whatever the user's own code raises: the stages tell
         return
     if not same:
-        raise SpaceError(
+        raise NetworkRefused(
             f"network {student.architecture!r} is not the same when it is made again and loaded: its class draws something at "
             "random that is not in its state_dict (connections, a buffer with persistent=False); keep it there, or draw it "
             "from a generator with a seed of its own"
@@ -89,9 +89,9 @@ def check_is_its_state(make: Callable[[], nn.Module], student: Student, *, chann
 
 
 def refuse_outputs(student: Student, shape: tuple[int, ...], classes: int) -> None:
-    """Raise SpaceError for outputs of this shape, without the batch."""
+    """Raise NetworkRefused for outputs of this shape, without the batch."""
     found = f"{shape[0]} outputs" if len(shape) == 1 else f"outputs of shape {' x '.join(map(str, shape)) or 'none'}"
-    raise SpaceError(
+    raise NetworkRefused(
         f"student {student.architecture!r} has {found}, but the data set {classes} classes; "
         "give its class an argument `num_classes`, use it for the last layer, and return a value per class, (N, num_classes)"
     )

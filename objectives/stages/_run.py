@@ -18,6 +18,7 @@ from edgesearch.errors import (
     DeviceError,
     EdgesearchError,
     GraphError,
+    NetworkRefused,
     OutOfMemory,
     QuantizationError,
     StageFailed,
@@ -34,7 +35,9 @@ from edgesearch.plugins import is_import_path
 
 _PACKAGES = ("edgesearch", "torch", "torchvision", "numpy", "scipy", "pillow")
 #: What a stage would raise again with the same inputs: its network or its numbers are the reason, not the machine.
-_DETERMINISTIC = (GraphError, QuantizationError, TrainingError)
+_DETERMINISTIC = (GraphError, NetworkRefused, QuantizationError, TrainingError)
+#: What the machine may be the reason of: what the user's code raised for want of a file, a package or memory, too.
+_OF_THE_MACHINE = (OutOfMemory, DeviceError, ImportError, MemoryError, OSError)
 
 
 def run_stage(
@@ -94,7 +97,8 @@ def _make(
         context = Context(stage, settings, store, data, str(device), print, folder, **more)
         result = spec.run(context)
     except EdgesearchError as error:
-        if isinstance(error, _DETERMINISTIC) and not isinstance(error, (OutOfMemory, DeviceError)):
+        by_machine = isinstance(error, _OF_THE_MACHINE) or isinstance(error.__cause__, _OF_THE_MACHINE)
+        if isinstance(error, _DETERMINISTIC) and not by_machine:
             store.record_failure(stage.kind, stage.key, message=str(error), made_by=made_by)
         raise
     if result.instead is not None:

@@ -2,7 +2,8 @@
 
 EdgesearchError                 what a person did or gave; the command line prints it as one sentence, exit code 2
 ├── SpaceError                  a candidate, a space or a study file that is not valid
-│   └── SettingsError           settings made in Python that are not valid; a ValueError, too
+│   ├── SettingsError           settings made in Python that are not valid; a ValueError, too
+│   └── NetworkRefused          a network of the user's own, whose code makes or computes what cannot be trained
 ├── PluginError                 a name or an import path that leads to nothing, or to code that cannot be used
 ├── DataError                   a data set that cannot be used
 ├── GraphError                  a network that is not well formed, or that the DPU cannot hold
@@ -51,6 +52,7 @@ __all__ = [
     "LoweringError",
     "LoweringProblem",
     "MeasurementError",
+    "NetworkRefused",
     "NotFinite",
     "OutOfMemory",
     "PluginError",
@@ -78,6 +80,10 @@ class SpaceError(EdgesearchError):
 
 class SettingsError(SpaceError, ValueError):
     """Settings made in Python that are not valid."""
+
+
+class NetworkRefused(SpaceError):
+    """A network of the user's own, whose code makes or computes what cannot be trained; it does so every time."""
 
 
 class PluginError(EdgesearchError):

@@ -17,7 +17,16 @@ import torch
 from torch import Tensor
 
 from edgesearch.board_eval.graph import Linear
-from edgesearch.errors import DataError, DeviceError, PluginError, SpaceError, StageFailed, StoreError, TrainingError
+from edgesearch.errors import (
+    DataError,
+    DeviceError,
+    NetworkRefused,
+    PluginError,
+    SpaceError,
+    StageFailed,
+    StoreError,
+    TrainingError,
+)
 from edgesearch.objectives import DataSettings, Pipeline, Store, plan, run_stage
 from edgesearch.objectives.pruning import _iterative
 from edgesearch.objectives.stages import stage_specs
@@ -25,7 +34,7 @@ from edgesearch.objectives.stages.kinds import _pruned
 from edgesearch.objectives.stages.kinds._measured import INTEGER_PASSES
 from edgesearch.objectives.stages.kinds._quantized import load_graph
 from edgesearch.objectives.training import Training, _shown, train
-from edgesearch.spaces import Candidate, Pruning, Student, weights_fingerprint
+from edgesearch.spaces import Candidate, Pruning, Student, complete, weights_fingerprint
 
 from ._chains import DATA, QUICK, conditions, run, stages
 
@@ -253,6 +262,23 @@ def test_a_failure_of_the_numbers_is_not_repeated_until_it_is_forgotten(
     store.forget_failure(stage.kind, stage.key)
     with pytest.raises(AssertionError, match="again"):
         run_stage(stage, store, data_settings=JSON, device="cpu")
+
+
+@pytest.mark.parametrize(("raised", "is_kept"), [("ValueError('odd')", True), ("FileNotFoundError('table.csv')", False)])
+def test_a_network_whose_own_code_fails_is_not_tried_again_unless_a_file_is_missing(
+    tmp_path: Path, raised: str, is_kept: bool
+) -> None:
+    (tmp_path / "failing_nets.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, num_classes):\n        super().__init__()\n"
+        f"        self.head = nn.Linear(64, num_classes)\n    def forward(self, x):\n        if self.training: raise {raised}\n"
+        "        return self.head(x.flatten(1))\n"
+    )
+    student = complete(Student(architecture="failing_nets:Net", input_size=8), folder=tmp_path)
+    stage, store = stages({"student": student.model_dump(mode="json")})[0], Store(tmp_path / "store")
+    with pytest.raises(NetworkRefused, match=r"fails in training, on two images"):
+        run_stage(stage, store, data_settings=JSON, device="cpu", folder=tmp_path)
+    with pytest.raises(StageFailed if is_kept else NetworkRefused, match="fails in training"):
+        run_stage(stage, store, data_settings=JSON, device="cpu", folder=tmp_path)
 
 
 def test_a_failure_of_the_machine_may_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
