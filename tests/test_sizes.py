@@ -1,4 +1,4 @@
-"""Modules and functions stay small enough to be read at once."""
+"""Modules, functions and files of tests stay small enough to be read at once."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ def lines_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def test_no_module_is_long_unless_it_must_be_one_file() -> None:
     long = {name for name, text in modules() if text.count("\n") > MOST_LINES}
     assert long == ALONE
+
+
+def test_no_file_of_tests_is_long() -> None:
+    files = sorted((ROOT / "tests").rglob("*.py"))
+    long = {path.relative_to(ROOT).as_posix() for path in files if path.read_text(encoding="utf-8").count("\n") > MOST_LINES}
+    assert files
+    assert not long
 
 
 def test_no_function_is_long() -> None:

@@ -1,7 +1,8 @@
+"""A network's code is followed as for an image of one size: what the size decides is decided, what it does not is refused."""
+
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,27 +11,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgesearch.board_eval.execution import run_float
-from edgesearch.board_eval.graph import Conv, Graph, Pool
+from edgesearch.board_eval.graph import Conv, Pool
 from edgesearch.board_eval.lowering import lower
-from edgesearch.errors import LoweringError, SpaceError
+from edgesearch.errors import LoweringError
 from edgesearch.objectives.pruning import PrunableShape
 from edgesearch.objectives.vitis import load_source, torch_source
 
-
-class _Layers(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.linear = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+from ._deciding import Decides, Layers, lowered
 
 
-class Features(_Layers):
+class Features(Layers):
     def forward(self, x: Tensor, features: bool = False) -> Tensor:
         x = self.conv(x).mean((2, 3))
         return x if features else self.linear(x)
 
 
-class Masked(_Layers):
+class Masked(Layers):
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None, *, scale: float | None = None) -> Tensor:
         x = self.conv(x)
         if mask is not None:
@@ -38,24 +34,12 @@ class Masked(_Layers):
         return x if scale is None else x * scale
 
 
-class Anything(_Layers):
+class Anything(Layers):
     def forward(self, x: Tensor, *more: Tensor, **options: Any) -> Tensor:
         x = self.linear(self.conv(x).mean((2, 3)))
         for other in more:
             x = x + other
         return x * 2 if options.get("twice") else x
-
-
-def lowered(model: nn.Module, images: Tensor, *, atol: float = 1e-5) -> Graph:
-    """The network's graph, which computes what the network computes of the images (N, C, H, W)."""
-    with torch.no_grad():
-        expected = model(images)
-    expected = expected.permute(0, 2, 3, 1) if expected.ndim == 4 else expected
-    _, channels, height, width = images.shape
-    graph = lower(model, (channels, height, width))
-    found = run_float(graph, images.permute(0, 2, 3, 1).contiguous().numpy())
-    np.testing.assert_allclose(found.reshape(expected.shape), expected.numpy(), atol=atol)
-    return graph
 
 
 @pytest.mark.parametrize("kind", [Features, Masked, Anything])
@@ -65,12 +49,12 @@ def test_arguments_that_are_never_given_have_their_defaults(kind: type[nn.Module
     assert lowered(model, images).input.name == "x"
 
 
-class Two(_Layers):
+class Two(Layers):
     def forward(self, x: Tensor, y: Tensor, scale: float = 1.0) -> Tensor:
         return self.conv(x) + self.conv(y)
 
 
-class Named(_Layers):
+class Named(Layers):
     def forward(self, x: Tensor, *, y: Tensor) -> Tensor:
         return self.conv(x) + y
 
@@ -79,17 +63,6 @@ class Named(_Layers):
 def test_a_second_image_is_refused(model: nn.Module, words: str) -> None:
     with pytest.raises(LoweringError, match=words):
         lower(model, (3, 8, 8))
-
-
-class Decides(_Layers):
-    """Computes what it was given to compute, with two layers and a head."""
-
-    def __init__(self, forward: Callable[[Any, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.same, self.body = nn.Conv2d(4, 4, 3, padding=1), forward
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(self, x)
 
 
 def _by_channels(net: Any, x: Tensor) -> Tensor:
@@ -209,114 +182,10 @@ def test_such_networks_are_pruned_and_written_for_vitis_ai(forward: Any) -> None
     assert sum(one.numel() for one in pruned.parameters()) < sum(one.numel() for one in model.parameters())
 
 
-# -- the ways in which code may ask what it was given
-
-
-def _body(decide: Callable[[Any, Tensor], bool]) -> Callable[[Any, Tensor], Tensor]:
-    """A second convolution where the code decides for it."""
-
-    def forward(net: Any, x: Tensor) -> Tensor:
-        y = net.conv(x)
-        if decide(net, y):
-            y = F.relu(net.same(y))
-        return net.linear(y.mean((2, 3)))
-
-    return forward
-
-
-def _unpacks(net: Any, y: Tensor) -> bool:
-    try:
-        _images, _channels, _height = y.shape
-    except ValueError:
-        return True
-    return False
-
-
-_ASKING: dict[str, Callable[[Any, Tensor], Any]] = {
-    "set": lambda net, y: y.shape[2] in {6, 24},
-    "dictionary": lambda net, y: {6: True}.get(y.shape[2], False),
-    "text": lambda net, y: str(y.shape[2]) in ("6", "24"),
-    "kind": lambda net, y: isinstance(y.shape[2], int) and y.shape[2] > 4,
-    "attribute": lambda net, y: not hasattr(y, "tensors"),
-    "unpacked": _unpacks,
-    "tuple": lambda net, y: tuple(y.shape[1:]) == (4, 6, 6),
-    "size": lambda net, y: y.shape[1:] == torch.Size([4, 6, 6]),
-    "elements": lambda net, y: y.shape[1:].numel() == 144 and math.prod(y.shape[1:]) == 144,
-    "rounded": lambda net, y: round(y.shape[2] / 1) == 6 and divmod(y.size(3), 4) == (1, 2),
-    "numpy": lambda net, y: int(np.prod(y.shape[1:])) == 144,
-    "type": lambda net, y: y.dtype is torch.float32 and y.device.type == "cpu" and y.is_floating_point(),
-    "place": lambda net, y: y.to(y.device).cpu().to(net.same.weight).to("cpu", torch.float32).shape[2] == 6,
-    "rank": lambda net, y: y.dim() in {4} and y.ndimension() == 4,
-    "parameter": lambda net, y: y.shape[1] == net.same.weight.shape[0] and net.same.weight.dtype == y.dtype,
-    "gate": lambda net, y: net.gate > 0.5,
-    "buffer": lambda net, y: bool(net.open),
-    "index": lambda net, y: net.ways[y.shape[1] - 4],
-    "name": lambda net, y: {"h6": True}["h" + str(y.shape[2])],
-}
-
-
-class Gated(Decides):
-    def __init__(self, forward: Callable[[Any, Tensor], Tensor]) -> None:
-        super().__init__(forward)
-        self.gate, self.ways = nn.Parameter(torch.tensor(0.7)), [True]
-        self.register_buffer("open", torch.tensor(True))
-
-
-@pytest.mark.parametrize("asks", _ASKING)
-def test_what_code_asks_of_sizes_and_types_is_answered_as_by_a_tensor(asks: str) -> None:
-    torch.manual_seed(0)
-    model = Gated(_body(_ASKING[asks])).eval()
-    assert sum(isinstance(node, Conv) for node in lowered(model, torch.randn(1, 3, 8, 8))) == 2
-
-
-def _length_or_nothing(net: Any, y: Tensor) -> bool:
-    try:
-        return len(y) > 0
-    except Exception:
-        return False
-
-
-@pytest.mark.parametrize(
-    ("decide", "words"),
-    [
-        (lambda net, y: isinstance(y, Tensor), "its code decides by what only a tensor has"),
-        (lambda net, y: torch.is_tensor(y), "its code decides by what only a tensor has"),
-        (_length_or_nothing, "the length of what depends on the number of images"),
-        (lambda net, y: y.shape[0] in {1, 4}, "a comparison of what depends on the number of images"),
-        (lambda net, y: y.size(0) == 1, "an `if`, `while` or `assert` of what depends on the number of images"),
-        (lambda net, y: y.numel() > 200, "an `if`, `while` or `assert` of what depends on the number of images"),
-    ],
-)
-def test_what_cannot_be_answered_is_refused_and_nothing_else_is_lowered(decide: Any, words: str) -> None:
-    with pytest.raises(LoweringError, match=words):
-        lower(Decides(_body(decide)), (3, 8, 8))
-
-
-@pytest.mark.parametrize(
-    "reshape",
-    [
-        lambda y: y.view(y.shape[:1] + (-1,)),  # noqa: RUF005
-        lambda y: y.view((y.size(0), *(-1,))),
-        lambda y: y.view(y.shape[0], math.prod(y.shape[1:])),
-        lambda y: y.reshape(y.size()[0], y.shape[1:].numel()),
-        lambda y: y.to(y.dtype).view(-1, y.shape[1] * y.shape[2] * y.shape[3]),
-    ],
-)
-def test_the_number_of_images_stays_open(reshape: Any) -> None:
-    head = nn.Linear(4 * 6 * 6, 2)
-
-    def forward(net: Any, x: Tensor) -> Tensor:
-        return net.wide(reshape(net.conv(x)))
-
-    model = Decides(forward).eval()
-    model.wide = head
-    lowered(model, torch.randn(3, 3, 8, 8))
-
-
 # -- the network is left as it was
 
 
-class Keeps(_Layers):
+class Keeps(Layers):
     """Keeps, counts and draws while it runs."""
 
     calls: Tensor
@@ -349,7 +218,7 @@ def test_what_a_network_keeps_while_it_is_traced_is_gone_behind_it() -> None:
     assert isinstance(model(torch.rand(1, 3, 8, 8)), Tensor)
 
 
-class Merges(_Layers):
+class Merges(Layers):
     """Doubles a weight for evaluation, and halves it for training, as networks do that merge a part of theirs."""
 
     def train(self, mode: bool = True) -> Merges:
@@ -371,41 +240,6 @@ def test_what_a_network_does_for_evaluation_is_undone(training: bool) -> None:
     evaluated = before * 2 if training else before
     conv = next(node for node in graph if isinstance(node, Conv))
     np.testing.assert_array_equal(conv.weight, evaluated.detach().permute(0, 2, 3, 1).numpy())
-
-
-# -- pruning, where the code may decide by a number of channels
-
-
-class Halves(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, stride, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.conv(x))
-        return y + x if y.shape[1] == x.shape[1] else y
-
-
-def test_channels_whose_number_decides_stay() -> None:
-    blocks = Halves(3, 8, 1), Halves(8, 16, 2)
-    network = nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)).eval()
-    wide = Decides(_body(lambda net, y: y.shape[1] > 8)).eval()
-    wide.conv, wide.same, wide.linear = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, padding=1), nn.Linear(16, 4)
-    for model in (network, wide):
-        for ratio in (0.3, 0.5, 0.8):
-            pruned = PrunableShape(model, (3, 12, 12)).at(ratio=ratio, granularity=1)
-            assert pruned(torch.rand(1, 3, 12, 12)).shape == (1, 4)
-            kinds = [[type(node) for node in lower(one, (3, 12, 12))] for one in (model, pruned)]
-            assert kinds[0] == kinds[1]
-
-
-def test_a_network_for_one_image_alone_is_not_pruned() -> None:
-    def forward(net: Any, x: Tensor) -> Tensor:
-        return net.linear(net.conv(x).mean((2, 3)).view(1, -1))
-
-    lower(Decides(forward), (3, 8, 8))
-    with pytest.raises(SpaceError, match=r"Decides cannot be pruned, since it fails with two images at once: "):
-        PrunableShape(Decides(forward), (3, 8, 8))
 
 
 def test_a_branch_that_leads_nowhere_is_left_out_and_what_changes_a_tensor_is_not() -> None:

@@ -1,4 +1,4 @@
-"""Pruning removes the share of MACs asked for, keeps the network whole, and chooses by score."""
+"""Pruning removes the share of MACs asked for, and keeps the network whole."""
 
 from __future__ import annotations
 
@@ -21,50 +21,12 @@ from edgesearch.objectives.pruning._macs import layer_macs
 from edgesearch.objectives.pruning._one_step import prune_one_step
 from edgesearch.objectives.pruning._ratio import approach, even_keys, levels, round_to_levels
 from edgesearch.objectives.pruning._resize import resize_to
-from edgesearch.objectives.pruning._sensitivity import Sensitivity, measure_sensitivity
 from edgesearch.objectives.pruning._shape import PrunableShape, pruned_shape
 from edgesearch.objectives.pruning._sparse import prune_n_m, prune_unstructured, settle
 from edgesearch.plugins import import_torchvision
 
 from ._networks import COMPUTED
-
-SHAPE = (3, 32, 32)
-
-
-class Residual(nn.Module):
-    """Additions, a concat, a depthwise layer, and a flatten into a linear layer."""
-
-    def __init__(self, width: int = 32) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, width, 3, 2, 1, bias=False)
-        self.bn = nn.BatchNorm2d(width)
-        self.inner = nn.Conv2d(width, 2 * width, 1)
-        self.depthwise = nn.Conv2d(2 * width, 2 * width, 3, padding=1, groups=2 * width)
-        self.back = nn.Conv2d(2 * width, width, 1)
-        self.side = nn.Conv2d(width, 24, 3, padding=1)
-        self.mix = nn.Conv2d(width + 24, 20, 1)
-        self.pool = nn.AdaptiveAvgPool2d(2)
-        self.hidden = nn.Linear(20 * 4, 40)
-        self.head = nn.Linear(40, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.bn(self.stem(x)))
-        x = x + self.back(torch.relu(self.depthwise(self.inner(x))))
-        x = torch.relu(self.mix(torch.cat([x, self.side(x)], 1)))
-        return self.head(torch.relu(self.hidden(self.pool(x).flatten(1))))
-
-
-def residual(seed: int = 0) -> Residual:
-    torch.manual_seed(seed)
-    return Residual().eval()
-
-
-def total(model: nn.Module, shape: tuple[int, int, int] = SHAPE) -> int:
-    return sum(layer_macs(model, shape).values())
-
-
-def fixed(value: float) -> Callable[[nn.Module], float]:
-    return lambda model: value
+from ._residual import SHAPE, fixed, residual, total
 
 
 class Side(nn.Module):
@@ -235,159 +197,6 @@ def test_one_shape_answers_for_every_ratio() -> None:
     for ratio, granularity in ((0.3, 1), (0.7, 8), (0.0, 16)):
         once = pruned_shape(model, SHAPE, ratio=ratio, granularity=granularity)
         assert layer_macs(shape.at(ratio=ratio, granularity=granularity), SHAPE) == layer_macs(once, SHAPE)
-
-
-def test_a_ratio_out_of_reach_ends_at_the_floor() -> None:
-    model = residual()
-    pruned = prune_one_step(
-        model, SHAPE, ratio=0.95, granularity=16, draws=5, score=fixed(0.1), recalibrate=lambda m: None, seed=0
-    )
-    assert pruned.channels == {
-        "stem": 16,
-        "inner": 16,
-        "depthwise": 16,
-        "back": 16,
-        "side": 16,
-        "mix": 16,
-        "hidden": 16,
-        "head": 10,
-    }
-    assert pruned.reached_ratio < 0.95
-    assert pruned.asked_ratio == 0.95
-
-
-@pytest.mark.parametrize("granularity", [1, 4, 16])
-def test_beyond_reach_every_way_ends_at_the_narrowest(granularity: int) -> None:
-    model = residual()
-    reach = PrunableShape(model, SHAPE).reach(granularity=granularity)
-    options = {"granularity": granularity, "draws": 20, "recalibrate": lambda m: None, "score": fixed(0.1)}
-    for ratio in {min(reach + 0.0101, 0.95), 0.95} if reach < 0.93 else set[float]():
-        pruned = prune_one_step(model, SHAPE, ratio=ratio, seed=3, **options)  # type: ignore[arg-type]
-        assert pruned.reached_ratio == pytest.approx(reach)
-        assert len(pruned.scores) == 1
-    narrowest = [levels(group.channels, granularity)[-1] for group in find_groups(model, SHAPE)]
-    slim = remove_channels(model, find_groups(model, SHAPE), narrowest)
-    assert reach == pytest.approx(1 - total(slim) / total(model))
-
-
-def test_one_step_keeps_the_draw_that_scores_best() -> None:
-    model = residual()
-    seen: list[nn.Module] = []
-    events: list[str] = []
-
-    def score(network: nn.Module) -> float:
-        events.append("score")
-        seen.append(network)
-        return float(network.side.out_channels)  # type: ignore[union-attr,arg-type]
-
-    pruned = prune_one_step(
-        model,
-        SHAPE,
-        ratio=0.45,
-        granularity=1,
-        draws=20,
-        score=score,
-        recalibrate=lambda m: events.append("recalibrate"),
-        seed=1,
-    )
-    assert events == ["score"] + ["recalibrate", "score"] * 20  # the whole network first
-    assert seen.pop(0) is model
-    assert len({tuple(m.state_dict()[k].shape for k in m.state_dict()) for m in seen}) == 20  # all different
-    for network in seen:
-        assert 1 - total(network) / total(model) == pytest.approx(0.45, abs=0.0101)
-    assert pruned.channels["side"] == max(pruned.scores) == max(n.side.out_channels for n in seen)  # type: ignore[union-attr]
-    assert total(pruned.model) == pruned.macs_after
-    assert pruned.macs_before == total(model)
-
-
-def test_draws_follow_the_seed() -> None:
-    def channels(seed: int) -> list[dict[str, int]]:
-        found: list[dict[str, int]] = []
-
-        def score(network: nn.Module) -> float:
-            found.append({name: len(value) for name, value in network.state_dict().items() if name.endswith("weight")})
-            return float(torch.rand(()))  # a score that draws numbers: the seed covers it
-
-        prune_one_step(residual(), SHAPE, ratio=0.4, granularity=2, draws=6, score=score, recalibrate=lambda m: None, seed=seed)
-        return found
-
-    assert channels(3) == channels(3)
-    assert channels(3) != channels(4)
-
-
-def test_of_equal_scores_the_heavier_weights_win() -> None:
-    model = residual()
-    options = {"granularity": 1, "draws": 12, "recalibrate": lambda m: None, "seed": 2}
-    pruned = prune_one_step(model, SHAPE, ratio=0.9, score=fixed(0.1), **options)  # type: ignore[arg-type]
-    assert len(set(pruned.scores)) == 1
-    again = prune_one_step(model, SHAPE, ratio=0.9, score=fixed(0.5), **options)  # type: ignore[arg-type]
-    assert pruned.channels == again.channels
-
-
-def test_iterative_spares_the_sensitive_group() -> None:
-    model = residual()
-    rounds: list[tuple[int, float]] = []
-
-    def score(network: nn.Module) -> float:
-        spared = network.inner.out_channels == 64  # type: ignore[union-attr]
-        return total(network) / total(model) if spared else 0.1
-
-    def finetune(network: nn.Module, step: int) -> None:
-        rounds.append((step, 1 - total(network) / total(model)))
-
-    pruned = prune_iterative(model, SHAPE, ratio=0.4, granularity=1, steps=3, score=score, finetune=finetune, seed=0)
-    assert pruned.channels["inner"] == 64
-    assert pruned.reached_ratio == pytest.approx(0.4, abs=0.01)
-    assert [step for step, _ in rounds] == [0, 1]  # the last round is fine-tuned by the caller
-    assert [ratio for _, ratio in rounds] == pytest.approx([1 - 0.6 ** (1 / 3), 1 - 0.6 ** (2 / 3)], abs=0.01)
-    assert {value for _, value in pruned.sensitivity["inner"]} == {0.1}
-    assert min(value for _, value in pruned.sensitivity["side"]) > 0.5
-    assert [kept for kept, _ in pruned.sensitivity["inner"]] == [58, 51, 45, 38, 32, 26, 19, 13, 6]
-
-
-@pytest.mark.parametrize(("fall", "chance", "repaired"), [(0.05, 0.1, False), (0.12, 0.1, True), (0.12, -0.5, False)])
-def test_iterative_repairs_only_what_has_suffered(fall: float, chance: float, repaired: bool) -> None:
-    """Between rounds a network whose score is still near the whole one's is left as it is."""
-    model, rounds = residual(), list[int]()
-
-    def score(network: nn.Module) -> float:
-        return 1.0 if total(network) == total(model) else 1.0 - fall
-
-    def finetune(network: nn.Module, step: int) -> None:
-        rounds.append(step)
-
-    options = {"ratio": 0.4, "granularity": 4, "steps": 3, "seed": 0}
-    prune_iterative(model, SHAPE, score=score, finetune=finetune, chance=chance, **options)  # type: ignore[arg-type]
-    assert rounds == ([0, 1] if repaired else [])
-
-
-def test_iterative_with_a_known_sensitivity_ends_the_same_and_measures_less() -> None:
-    model = residual()
-    scored: list[int] = []
-
-    def score(network: nn.Module) -> float:
-        scored.append(total(network))
-        return sum(float(p.detach().abs().sum()) for p in network.parameters()) / 1e4
-
-    def ends(sensitivity: Sensitivity | None) -> dict[str, int]:
-        scored.clear()
-        options = {"ratio": 0.4, "granularity": 4, "steps": 2, "finetune": lambda network, step: None, "seed": 0}
-        return prune_iterative(model, SHAPE, score=score, sensitivity=sensitivity, **options).channels  # type: ignore[arg-type]
-
-    known = measure_sensitivity(model, SHAPE, granularity=4, score=score, seed=0)
-    alone = ends(None)
-    measured = len(scored)
-    assert ends(known) == alone
-    assert len(scored) == measured - sum(len(curve) for curve in known.curves.values())
-
-
-def test_nothing_asked_nothing_removed() -> None:
-    model = residual()
-    pruned = prune_one_step(
-        model, SHAPE, ratio=0.0, granularity=16, draws=4, score=fixed(1), recalibrate=lambda m: None, seed=0
-    )
-    assert pruned.reached_ratio == 0
-    assert all(torch.equal(value, pruned.model.state_dict()[name]) for name, value in model.state_dict().items())
 
 
 def test_a_network_without_hidden_channels_stays_whole() -> None:

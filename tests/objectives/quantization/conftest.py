@@ -1,4 +1,4 @@
-"""The golden networks in floating point, and CIFAR-10 as they were given it."""
+"""The golden networks in floating point, and CIFAR-10 as they were given it; a network that has learnt the digits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from torch import nn
 
 from edgesearch.board_eval.graph._graph import Graph
 from edgesearch.board_eval.lowering._trace import lower
+from edgesearch.objectives.data import DataSet, DataSettings, load_data
+from edgesearch.objectives.training import Recipe, train
 from edgesearch.testing._quantizer import small_network
+
+from ._qat import Net
 
 Images = npt.NDArray[np.float32]
 
@@ -100,3 +104,21 @@ def network() -> Graph:
 @pytest.fixture
 def images() -> np.ndarray:
     return np.random.default_rng(1).normal(0, 0.5, (40, 8, 8, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    return load_data(DataSettings(train_images=1000, calibration_images=100))
+
+
+@pytest.fixture(scope="module")
+def few(data: DataSet) -> DataSet:
+    return load_data(DataSettings(train_images=300, validation_images=50, calibration_images=64))
+
+
+@pytest.fixture(scope="module")
+def trained(data: DataSet) -> nn.Module:
+    torch.manual_seed(0)
+    model = Net()
+    train(model, data, recipe=Recipe(epochs=4, lr=5e-3, augmentation="none"), input_size=None, seed=0, device="cpu")
+    return model

@@ -16,46 +16,18 @@ from edgesearch.board_eval.execution._execute import execute
 from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Linear
 from edgesearch.board_eval.lowering._trace import lower, lower_with_sources
 from edgesearch.errors import NotFinite, QuantizationError, TrainingError
-from edgesearch.objectives.data import DataSet, DataSettings, load_data, prepare
+from edgesearch.objectives.data import DataSet, prepare
 from edgesearch.objectives.quantization._best import find_grids
-from edgesearch.objectives.quantization._qat import Qat, QatSettings, start, train_qat
+from edgesearch.objectives.quantization._qat import QatSettings, start, train_qat
 from edgesearch.objectives.quantization._qat_network import QatNetwork
 from edgesearch.objectives.quantization._qat_recipe import QatRecipe
 from edgesearch.objectives.quantization._quantize import quantize
-from edgesearch.objectives.training import Recipe, Supervision, find_stages, train
+from edgesearch.objectives.training import Recipe, Supervision, train
 from edgesearch.objectives.training._eager import AdamW
 from edgesearch.objectives.training._footprint import PROBES
 from edgesearch.spaces import Student, build
 
-SHAPE = (1, 8, 8)
-
-
-class Net(nn.Module):
-    """conv-bn-relu, a residual add, relu6 and depthwise behind batch-norm, a linear layer with batch-norm."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
-        self.depthwise = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
-        self.point = nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8))
-        self.wide = nn.Sequential(nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.BatchNorm2d(16), nn.ReLU())
-        self.hidden = nn.Sequential(nn.Linear(64, 24), nn.BatchNorm1d(24), nn.ReLU())
-        self.pool, self.classes = nn.MaxPool2d(2), nn.Linear(24, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        x = torch.relu(self.point(self.depthwise(x)) + x)
-        return self.classes(self.hidden(torch.flatten(self.pool(self.wide(x)), 1)))
-
-
-@pytest.fixture(scope="module")
-def data() -> DataSet:
-    return load_data(DataSettings(train_images=1000, calibration_images=100))
-
-
-@pytest.fixture(scope="module")
-def few(data: DataSet) -> DataSet:
-    return load_data(DataSettings(train_images=300, validation_images=50, calibration_images=64))
+from ._qat import SHAPE, Net, qat, same
 
 
 @pytest.fixture(scope="module")
@@ -64,28 +36,8 @@ def images(data: DataSet) -> np.ndarray:
     return prepare(data.test.images, None, data.normalisation)
 
 
-@pytest.fixture(scope="module")
-def trained(data: DataSet) -> nn.Module:
-    torch.manual_seed(0)
-    model = Net()
-    train(model, data, recipe=Recipe(epochs=4, lr=5e-3, augmentation="none"), input_size=None, seed=0, device="cpu")
-    return model
-
-
-def qat(model: nn.Module, data: DataSet, recipe: dict[str, Any] | None = None, **options: Any) -> Qat:
-    whole = QatRecipe.model_validate({"epochs": 4, "augmentation": "none", **(recipe or {})})
-    return train_qat(model, data, recipe=whole, input_size=None, checkpoint_seconds=0, **options)
-
-
 def accuracy(graph: Graph, data: DataSet, images: np.ndarray) -> float:
     return float((execute(graph, images).argmax(1) == data.test.labels).mean())
-
-
-def same(one: Graph, two: Graph) -> bool:
-    return all(
-        a.fix == b.fix and (not isinstance(a, Conv | Depthwise | Linear) or np.array_equal(a.weight, b.weight))
-        for a, b in zip(one, two, strict=True)
-    )
 
 
 @pytest.mark.parametrize("bits", [8, 5])
@@ -197,90 +149,6 @@ def test_from_scratch(data: DataSet, images: np.ndarray) -> None:
     assert accuracy(made.graph, data, images) > 0.85
 
 
-class Memory:
-    """Keeps the last state, and every epoch's."""
-
-    def __init__(self) -> None:
-        self.saved: dict[int, dict[str, Tensor]] = {}
-        self.state: tuple[int, dict[str, Tensor], dict[str, Any]] | None = None
-        self.stop_after: int | None = None
-
-    def latest(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-        return self.state
-
-    def save(self, epoch: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-        self.state, self.saved[epoch] = (epoch, tensors, meta), tensors
-        if epoch == self.stop_after:
-            raise KeyboardInterrupt
-
-    def clear(self) -> None:
-        self.state = None
-
-
-_RECIPES: dict[str, dict[str, Any]] = {
-    "rates": {"stage_lrs": (0.5, 1.0), "augmentation": "shift"},
-    "average": {
-        "average_epochs": 1.5,
-        "augmentation": "cutout",
-        "label_smoothing": 0.1,
-        "warmup_epochs": 0.5,
-        "clip_norm": 1.0,
-    },
-    "sgd": {"optimizer": "sgd", "schedule": "linear"},
-    "muon": {"optimizer": "muon", "stage_lrs": (0.5, 1.0)},
-}
-
-
-@pytest.mark.parametrize(
-    ("recipe", "stop_after"), [("rates", 1), ("rates", 4), ("average", 1), ("average", 3), ("sgd", 3), ("muon", 1)]
-)
-def test_a_training_that_was_cut_off_ends_the_same(trained: nn.Module, few: DataSet, stop_after: int, recipe: str) -> None:
-    """Before positions are frozen (behind the third epoch), when they are, and when nothing is left to train."""
-    whole, memory = qat(trained, few, _RECIPES[recipe], checkpoints=Memory()), Memory()
-    memory.stop_after = stop_after
-    with pytest.raises(KeyboardInterrupt):
-        qat(trained, few, _RECIPES[recipe], checkpoints=memory)
-    memory.stop_after = None
-    resumed = qat(trained, few, _RECIPES[recipe], checkpoints=memory)
-    assert same(resumed.graph, whole.graph)
-    assert [epoch.loss for epoch in resumed.training.history] == [epoch.loss for epoch in whole.training.history]
-    assert resumed.training.accuracy == whole.training.accuracy
-
-
-@pytest.mark.parametrize("saves", [1, 8, 14])
-def test_a_training_that_was_cut_off_within_an_epoch_ends_the_same(trained: nn.Module, few: DataSet, saves: int) -> None:
-    """In the first epoch, and where positions are frozen."""
-
-    class Cut(Memory):
-        left = saves
-
-        def save(self, epoch: int, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-            super().save(epoch, tensors, meta)
-            self.left -= 1
-            if not self.left:
-                raise KeyboardInterrupt
-
-    whole, memory = qat(trained, few, _RECIPES["average"], checkpoints=Memory()), Cut()
-    with pytest.raises(KeyboardInterrupt):
-        qat(trained, few, _RECIPES["average"], checkpoints=memory, checkpoint_within=0.0)
-    resumed = qat(trained, few, _RECIPES["average"], checkpoints=memory, checkpoint_within=1e9)
-    assert same(resumed.graph, whole.graph)
-    assert [epoch.loss for epoch in resumed.training.history] == [epoch.loss for epoch in whole.training.history]
-
-
-@pytest.mark.parametrize("kept", ["another network", "more epochs"])
-def test_a_training_that_cannot_go_on_from_what_was_saved_begins_at_the_grids_of_ptq(
-    trained: nn.Module, few: DataSet, kept: str
-) -> None:
-    memory = Memory()
-    if kept == "another network":
-        qat(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval(), few, {"epochs": 2}, checkpoints=memory)
-    else:
-        qat(trained, few, {"epochs": 3}, checkpoints=memory)
-    assert memory.state is not None
-    assert same(qat(trained, few, {"epochs": 2}, checkpoints=memory).graph, qat(trained, few, {"epochs": 2}).graph)
-
-
 @pytest.mark.parametrize(
     "changes", [{"average_epochs": 1.0}, {"label_smoothing": 0.2}, {"warmup_epochs": 2.0}, {"clip_norm": 0.1}]
 )
@@ -315,22 +183,6 @@ def test_a_batch_that_memory_does_not_suffice_for_is_computed_in_two(
     made = qat(trained, few, {"epochs": 2})
     assert made.training.pieces == 2
     assert made.training.accuracy > 0.5
-
-
-def test_positions_stay_once_they_are_frozen_and_a_mean_of_weights_begins_anew(trained: nn.Module, few: DataSet) -> None:
-    memory = Memory()
-    recipe = {"epochs": 6, "lr": 2e-2, "average_epochs": 3.0}
-    qat(trained, few, recipe, settings=QatSettings(bits=5), checkpoints=memory)
-    names = [name.removeprefix("model/") for name in memory.saved[1] if name.startswith("model/") and "threshold" in name]
-    moved = {
-        epoch: sum(not torch.equal(memory.saved[epoch][f"model/{n}"], memory.saved[epoch + 1][f"model/{n}"]) for n in names)
-        for epoch in (1, 2, 3, 5)
-    }
-    assert min(moved[epoch] for epoch in (1, 2, 3)) > len(names) // 2
-    assert moved[5] == 0
-    for epoch, stays in ((4, False), (5, True), (6, True)):
-        saved = memory.saved[epoch]
-        assert all(torch.equal(saved[f"average/{name}"], saved[f"model/{name}"]) for name in names) == stays
 
 
 def test_a_loss_that_is_not_a_number(trained: nn.Module, few: DataSet) -> None:
@@ -371,32 +223,6 @@ def test_the_teacher_sees_what_the_network_is_shown(trained: nn.Module, few: Dat
     seen, shown = ([each for each in images if len(each) > max(PROBES)] for images in (seen, shown))  # not foretelling memory
     assert len(seen) == len(shown) == 10
     assert all(torch.equal(one, other) for one, other in zip(seen, shown, strict=True))
-
-
-def test_feature_maps_are_compared(trained: nn.Module, few: DataSet) -> None:
-    """With weight 0 the loss is that of the labels, with more it is greater; what was cut off goes on to the same bits."""
-    network = QatNetwork(trained, lower_with_sources(trained, SHAPE), 8)
-    sizes = [(channels, height) for _, channels, height in find_stages(network, SHAPE)]
-    assert sizes == [(channels, height) for _, channels, height in find_stages(trained, SHAPE)] == [(8, 8), (16, 4), (16, 2)]
-
-    def taught(beta: float, checkpoints: Memory | None = None) -> Qat:
-        teacher = copy.deepcopy(trained)
-        supervision = Supervision(kind="intermediate", alpha=1.0, beta=beta, teacher=teacher)
-        made = qat(trained, few, {"epochs": 3, "lr": 2e-3}, supervision=supervision, checkpoints=checkpoints)
-        assert not any(module._forward_hooks for module in teacher.modules())
-        return made
-
-    plain, nothing, drawn = qat(trained, few, {"epochs": 3, "lr": 2e-3}), taught(0.0), taught(5.0)
-    first = [made.training.history[0].loss for made in (plain, nothing, drawn)]
-    assert first[1] == pytest.approx(first[0], rel=1e-2)
-    assert first[2] > 1.1 * first[0]
-    memory = Memory()
-    memory.stop_after = 2
-    with pytest.raises(KeyboardInterrupt):
-        taught(5.0, memory)
-    memory.stop_after = None
-    assert same(taught(5.0, memory).graph, drawn.graph)
-    assert not same(plain.graph, drawn.graph)
 
 
 def test_plain_steps_keep_what_they_learnt_when_batch_norm_is_frozen(data: DataSet) -> None:
