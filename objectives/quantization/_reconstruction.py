@@ -15,7 +15,7 @@ from edgesearch.board_eval.execution import Network
 from edgesearch.board_eval.lowering import Lowered
 from edgesearch.objectives.quantization._positions import Positions
 from edgesearch.objectives.quantization._qat_network import QatLayer, QatNetwork
-from edgesearch.objectives.training import Adam, safe_convolutions
+from edgesearch.objectives.training import Adam, safe_kernels
 
 #: Adam's step as a share of the step of the tensor's grid.
 _RATE = 1e-2
@@ -55,7 +55,7 @@ def reconstruct(exact: Network, start: Network, positions: Positions, images: Te
             shown = images[index]
             if shown.ndim == 4:
                 shown = shown.contiguous(memory_format=torch.channels_last)
-            with safe_convolutions(images.device):
+            with safe_kernels(images.device):
                 error = _error(trained(shown) - target[index])
             if usual is None:
                 usual = error.detach().median().clamp_min(_TINY * spread)

@@ -17,7 +17,7 @@ from torch import Tensor
 from edgesearch.board_eval.execution import Network
 from edgesearch.board_eval.graph import Input
 from edgesearch.objectives.quantization._checks import check_value
-from edgesearch.objectives.training import safe_convolutions
+from edgesearch.objectives.training import safe_kernels
 
 #: Quantile over images of a channel's largest value that counts as its range; a few extreme images do not.
 _RANGE_QUANTILE = 0.9
@@ -90,7 +90,7 @@ def _backward(network: Network, image: Tensor, generator: torch.Generator) -> tu
     biases = {name: bias.detach().requires_grad_(True) for name, bias in network.biases.items()}
     traced = Network(network.graph, weights, biases)
     values: dict[str, Tensor] = {}
-    with torch.enable_grad(), safe_convolutions(image.device):
+    with torch.enable_grad(), safe_kernels(image.device):
         for node in network.graph:
             if isinstance(node, Input):
                 values[node.name] = image.detach().clone().requires_grad_(True)

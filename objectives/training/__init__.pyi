@@ -22,7 +22,7 @@ from ._features import Features as Features
 from ._features import make_projections as make_projections
 from ._features import stage_loss as stage_loss
 from ._kernels import BFLOAT16_VERSION as BFLOAT16_VERSION
-from ._kernels import safe_convolutions as safe_convolutions
+from ._kernels import safe_kernels as safe_kernels
 from ._memory import DataShape as DataShape
 from ._memory import MemoryForecast as MemoryForecast
 from ._memory import predict_memory as predict_memory

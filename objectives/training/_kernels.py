@@ -1,4 +1,4 @@
-"""Convolutions that can be trained safely, and fast.
+"""Convolutions and batch-norms that can be trained safely, and fast.
 
 oneDNN's gradient of a 1 x 1 convolution with a stride writes beyond its memory where the input has fewer channels than the
 processor's vectors hold and lies with its channels last (as torch 2.13 carries it: heap corruption within a few steps): with
@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from edgesearch.objectives.training._device import processor_has_tiles
+from edgesearch.objectives.training._narrow_norm import narrow_norm
 from edgesearch.objectives.training._side_by_side import side_by_side
 
-__all__ = ["BFLOAT16_VERSION", "safe_convolutions", "same_every_time"]
+__all__ = ["BFLOAT16_VERSION", "safe_kernels", "same_every_time"]
 
 #: Raised by one whenever trainings in bfloat16 are computed with other sums, so that results end in other last digits.
 BFLOAT16_VERSION = 2  # 1: each image's small maps alone
@@ -30,17 +31,18 @@ _SAFE_CHANNELS, _SAFE_ALONE = 16, 8
 _CPU = torch.device("cpu")
 
 
-def safe_convolutions(device: torch.device = _CPU) -> AbstractContextManager[Any]:
-    """While it is entered, no convolution of this thread uses the kernel that is not safe, and small maps lie side by side.
+def safe_kernels(device: torch.device = _CPU) -> AbstractContextManager[Any]:
+    """While it is entered, no convolution of this thread uses the kernel that is not safe, small maps lie side by side, and the
+    batch statistics of narrow layers are taken in a way that several threads can share.
 
-    Nothing changes where all are safe and the processor has no tiles. device: where the convolutions are; elsewhere than on a
-    CPU all are safe.
+    Nothing changes on one thread whose processor has long vectors and no tiles. device: where the layers are; elsewhere than on
+    a CPU all kernels are safe.
     """
     if device.type != "cpu":
         return nullcontext()
     has_long_vectors = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     safe = _SAFE_CHANNELS if torch.get_num_threads() > 1 else 0 if has_long_vectors else _SAFE_ALONE
-    return _Convolutions(safe) if safe or processor_has_tiles() else nullcontext()
+    return _Kernels(safe) if safe or processor_has_tiles() else nullcontext()
 
 
 @contextmanager
@@ -54,8 +56,10 @@ def same_every_time() -> Iterator[None]:
         torch.backends.cudnn.deterministic = before
 
 
-class _Convolutions(TorchFunctionMode):
-    """Convolutions of fewer than `safe` channels are computed in the other way, those of small maps side by side."""
+class _Kernels(TorchFunctionMode):
+    """Convolutions of fewer than `safe` channels are computed in the other way, those of small maps side by side, and
+    batch-norms of narrow layers several pixels at a time.
+    """
 
     def __init__(self, safe: int) -> None:
         super().__init__()
@@ -70,6 +74,8 @@ class _Convolutions(TorchFunctionMode):
     ) -> Any:
         if func is torch.conv2d:
             return _conv2d(self._safe, *args, **(kwargs or {}))
+        if func is F.batch_norm:
+            return _batch_norm(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -95,6 +101,21 @@ def _conv2d(
     if above or beside:
         input = F.pad(input, (beside, beside, above, above))
     return torch.conv2d(input[..., ::down, ::right], weight, bias, groups=groups)
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`torch.nn.functional.batch_norm` with the same arguments and the same result."""
+    found = narrow_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps) if found is None else found
 
 
 def _pair(value: int | Iterable[int]) -> tuple[int, int]:

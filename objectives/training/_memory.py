@@ -27,7 +27,7 @@ from edgesearch.objectives.training._device import choose_device, use_bfloat16
 from edgesearch.objectives.training._distillation import Batch, Loss, Supervision
 from edgesearch.objectives.training._evaluation import evaluation_batch
 from edgesearch.objectives.training._footprint import PROBES, Footprint
-from edgesearch.objectives.training._kernels import safe_convolutions, same_every_time
+from edgesearch.objectives.training._kernels import safe_kernels, same_every_time
 from edgesearch.objectives.training._process import process_memory
 from edgesearch.objectives.training._recipe import Recipe
 from edgesearch.objectives.training._recorded import clear_workspaces
@@ -174,7 +174,7 @@ def _step(
             module.train().zero_grad(set_to_none=True)
 
         def step() -> None:
-            with safe_convolutions(device), same_every_time():
+            with safe_kernels(device), same_every_time():
                 with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                     value = loss(batch)
                 value.backward()  # type: ignore[no-untyped-call]

@@ -26,7 +26,7 @@ from edgesearch.objectives.training._device import choose_device, out_of_memory,
 from edgesearch.objectives.training._distillation import Batch, Loss, Supervision
 from edgesearch.objectives.training._evaluation import evaluate
 from edgesearch.objectives.training._initial import begin_as_identity, whiten
-from edgesearch.objectives.training._kernels import safe_convolutions, same_every_time
+from edgesearch.objectives.training._kernels import safe_kernels, same_every_time
 from edgesearch.objectives.training._memory import DataShape, predict_memory
 from edgesearch.objectives.training._optimizers import learning_rate, make_optimizer, set_rate
 from edgesearch.objectives.training._pieces import Pieces
@@ -127,7 +127,7 @@ def train(
         if run.epoch == last < recipe.epochs:  # another process came so far: what it spent is told here
             saver.after_epoch(last, stopping=True)
         while run.epoch < last:
-            with _explained(run.epoch, recipe), safe_convolutions(place), same_every_time():
+            with _explained(run.epoch, recipe), safe_kernels(place), same_every_time():
                 run.one_epoch(saver)
             if on_epoch is not None:
                 on_epoch(run.epoch, run.history[-1].loss)

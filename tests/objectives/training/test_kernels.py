@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edgesearch.objectives.training import _kernels
-from edgesearch.objectives.training._kernels import safe_convolutions
+from edgesearch.objectives.training._kernels import safe_kernels
 
 # Batches of odd sizes make two threads share the kernel unevenly: 62 and 63 images ended the process within some ten steps.
 _NARROW = """
@@ -23,7 +23,7 @@ import sys
 import torch
 import torch.nn.functional as F
 from torch import nn
-from edgesearch.objectives.training import safe_convolutions
+from edgesearch.objectives.training import safe_kernels
 
 torch.set_num_threads(int(sys.argv[1]))
 torch.manual_seed(0)
@@ -35,7 +35,7 @@ models = [nn.Sequential(*layers, *heads).to(memory_format=torch.channels_last) f
 optimizer = torch.optim.AdamW(nn.ModuleList(models).parameters(), fused=True)
 for step in range(24):
     images = torch.randn(62 + step % 2, 3, 16, 16).to(memory_format=torch.channels_last)
-    with safe_convolutions(), torch.autocast("cpu", torch.bfloat16, enabled=step % 4 > 1):
+    with safe_kernels(), torch.autocast("cpu", torch.bfloat16, enabled=step % 4 > 1):
         labels = torch.randint(0, 10, (len(images),))
         loss = sum(F.cross_entropy(model(images).float(), labels) for model in models)
     loss.backward()
@@ -84,7 +84,7 @@ def test_the_result_is_that_of_the_plain_convolution(
     layer = nn.Conv2d(channels, 2 * channels, kernel, stride, padding, groups=groups).double()
     images = torch.randn(2, channels, *size, dtype=torch.float64)
     expected = layer(images)
-    with safe_convolutions():
+    with safe_kernels():
         found = layer(images)
     torch.testing.assert_close(found, expected)
 
@@ -97,6 +97,6 @@ def test_one_thread_with_long_vectors_is_left_alone(
     monkeypatch.setattr(_kernels, "processor_has_tiles", lambda: False)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    with safe_convolutions():
+    with safe_kernels():
         assert (not torch.overrides._get_current_function_mode_stack()) is is_alone_safe
     torch.set_num_threads(before)

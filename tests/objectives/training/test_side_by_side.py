@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edgesearch.objectives.training import _side_by_side as module
-from edgesearch.objectives.training._kernels import safe_convolutions
+from edgesearch.objectives.training._kernels import safe_kernels
 from edgesearch.objectives.training._side_by_side import side_by_side
 
 # Small whole numbers have products and sums that bfloat16 holds: every order of summation gives the same.
@@ -119,7 +119,7 @@ def test_a_step_under_autocast_has_gradients_of_the_weights_own_precision() -> N
     layer(images).square().sum().backward()
     expected = [parameter.grad for parameter in layer.parameters()]
     layer.zero_grad(set_to_none=True)
-    with torch.autocast("cpu", torch.bfloat16), safe_convolutions():
+    with torch.autocast("cpu", torch.bfloat16), safe_kernels():
         answer = layer(images)
     assert answer.dtype == torch.bfloat16
     answer.float().square().sum().backward()
@@ -132,7 +132,7 @@ def test_a_step_under_autocast_has_gradients_of_the_weights_own_precision() -> N
 
 def test_a_network_that_views_its_maps_as_rows_finds_them_as_torch_lays_them() -> None:
     layer, images = torch.nn.Conv2d(64, 64, 3, padding=1), torch.randn(4, 64, 6, 6)
-    with torch.autocast("cpu", torch.bfloat16), safe_convolutions():
+    with torch.autocast("cpu", torch.bfloat16), safe_kernels():
         answer = layer(images)
         lasting = layer(images.to(memory_format=torch.channels_last))
     assert answer.is_contiguous()
@@ -145,7 +145,7 @@ def test_a_network_that_views_its_maps_as_rows_finds_them_as_torch_lays_them() -
 def test_a_layer_behind_it_may_change_its_answer_in_place(channels_last: bool) -> None:
     layer = torch.nn.Sequential(torch.nn.Conv2d(64, 64, 3, padding=1), torch.nn.ReLU(inplace=True))
     images = torch.randn(5, 64, 6, 6).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    with torch.autocast("cpu", torch.bfloat16), safe_convolutions():
+    with torch.autocast("cpu", torch.bfloat16), safe_kernels():
         answer = layer(images)
     answer.float().sum().backward()
     assert layer[0].weight.grad is not None
@@ -154,5 +154,5 @@ def test_a_layer_behind_it_may_change_its_answer_in_place(channels_last: bool) -
 
 def test_what_autocast_leaves_in_double_precision_stays_so() -> None:
     layer = torch.nn.Conv2d(64, 64, 3, padding=1).double()
-    with torch.autocast("cpu", torch.bfloat16), safe_convolutions():
+    with torch.autocast("cpu", torch.bfloat16), safe_kernels():
         assert layer(torch.zeros(2, 64, 5, 5, dtype=torch.float64)).dtype == torch.float64

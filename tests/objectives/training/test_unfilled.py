@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from edgesearch.objectives.training._kernels import safe_convolutions
+from edgesearch.objectives.training._kernels import safe_kernels
 from edgesearch.objectives.training._unfilled import unfilled
 
 
@@ -74,7 +74,7 @@ def test_shapes_layouts_and_kinds_are_those_of_torch(
     images.requires_grad_(images_train)
     weight.requires_grad_(True)
     added = torch.zeros(outside, dtype=dtype, requires_grad=True) if bias else None
-    with safe_convolutions(), Compared() as mode:
+    with safe_kernels(), Compared() as mode:
         if transposed:
             result = torch.conv_transpose2d(images, weight, added, stride, padding, 0, groups, dilation)
         else:
