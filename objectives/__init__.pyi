@@ -24,6 +24,7 @@ from .stages import Store as Store
 from .stages import Teacher as Teacher
 from .stages import Work as Work
 from .stages import accuracy_of as accuracy_of
+from .stages import check_is_its_state as check_is_its_state
 from .stages import check_outputs as check_outputs
 from .stages import check_start as check_start
 from .stages import compiled_content as compiled_content

@@ -10,6 +10,7 @@ from ._memory import StageMemory as StageMemory
 from ._metrics import size_bytes as size_bytes
 from ._open_store import is_folder as is_folder
 from ._open_store import open_store as open_store
+from ._outputs import check_is_its_state as check_is_its_state
 from ._outputs import check_outputs as check_outputs
 from ._pipeline import Pipeline as Pipeline
 from ._pipeline import PruneSearch as PruneSearch

@@ -16,6 +16,7 @@ from ._replay_pool import ReplayPool as ReplayPool
 from ._replay_store import MemoryStore as MemoryStore
 from ._sampler import SamplerContract as SamplerContract
 from ._store import StoreContract as StoreContract
+from ._student import StudentContract as StudentContract
 from ._table import Epoch as Epoch
 from ._table import Recorded as Recorded
 from ._table import Table as Table
