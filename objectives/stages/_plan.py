@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from edgesearch.board_eval import DEFAULT_TARGET, Board, BoardPool, Compiler, Dpu, Feature
 from edgesearch.errors import SpaceError
-from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation, has_strength
+from edgesearch.objectives.data import Augmentation, DataSet, choose_augmentation
 from edgesearch.objectives.stages._clock import timed_by
 from edgesearch.objectives.stages._pipeline import Pipeline, Teacher
 from edgesearch.objectives.stages._spec import TrainedSettings, stage_specs
@@ -205,12 +205,7 @@ class Plan:
         if recipe.mixed_precision == "auto" and not self.conditions.bfloat16:
             chosen["mixed_precision"] = "off"
         whole = recipe.model_copy(update=chosen)
-        used = {"augmentation_strength": has_strength(whole.augmentation), "mix_alpha": whole.mix != "none"}
-        if isinstance(whole, Recipe):
-            used["momentum"] = whole.optimizer in ("sgd", "muon")
-        return whole.model_copy(
-            update={name: Recipe.model_fields[name].default for name, is_used in used.items() if not is_used}
-        )
+        return whole.model_copy(update={name: type(whole).model_fields[name].default for name in whole.unread})
 
     @property
     def mixes(self) -> bool:

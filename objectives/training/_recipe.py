@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from edgesearch.objectives.data import Augmentation, Mix
+from edgesearch.objectives.data import Augmentation, Mix, has_strength
 from edgesearch.settings import Settings
 
 __all__ = ["Recipe"]
@@ -14,6 +14,7 @@ __all__ = ["Recipe"]
 
 #: Usual weight decay of optimizers that take it as part of the gradient.
 _COUPLED_DECAY = {"sgd": 5e-4, "adam": 0.0}
+_WITH_MOMENTUM = ("sgd", "muon")
 #: The largest share of a training that the usual warm-up takes.
 _WARM_UP = 0.25
 
@@ -70,6 +71,18 @@ class Recipe(Settings):
     def may_use_bfloat16(self) -> bool:
         """Whether there are networks and machines on which it is computed in bfloat16."""
         return self.mixed_precision != "off"
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """Settings that decide nothing beside the others, by name, and why."""
+        why = {}
+        if self.optimizer not in _WITH_MOMENTUM:
+            why["momentum"] = f"optimizer {self.optimizer!r} has none"
+        if not has_strength(self.augmentation):
+            why["augmentation_strength"] = f"augmentation {self.augmentation!r} changes neither colours nor shapes"
+        if self.mix == "none":
+            why["mix_alpha"] = "mix = 'none' mixes no images"
+        return why
 
     @classmethod
     def usual(cls, optimizer: str, epochs: int) -> dict[str, float]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from edgesearch.board_eval import DEFAULT_TARGET, Target, duplicate_images, lower, preflight
 from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import DataSet, likely_normalisation_warning, load_data, normalisation_warning, prepare
-from edgesearch.search.proposals import READ_BY
-from edgesearch.search.study import SearchSettings, StudyFile
-from edgesearch.spaces import Student, build, unused_choices
+from edgesearch.search.library._without_effect import without_effect
+from edgesearch.search.study import StudyFile
+from edgesearch.spaces import Student, build
 
 #: Calibration images that are looked at.
 _IMAGES = 64
@@ -21,7 +21,7 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
     # Noise is another one in each split, and hides that an image lies in two of them.
     clean = load_data(settings.data.model_copy(update={"noise": 0.0}), folder=settings.folder) if settings.data.noise else data
     severities = {f"note: {note}": "note" for note in data.notes} | dict.fromkeys(_duplicates(clean), "warning")
-    severities |= {f"note: {note}": "note" for note in _without_effect(settings)}
+    severities |= {f"note: {note}": "note" for note in without_effect(settings)}
     teacher = [settings.teacher] if settings.teacher is not None else []
     for student in (*teacher, *_named(settings)):
         for warning in normalisation_findings(student, settings, data):
@@ -40,33 +40,6 @@ def study_findings(settings: StudyFile, data: DataSet, *, target: Target = DEFAU
             where = "" if of_input else f"{student.family}: "
             severities.setdefault(f"{finding.severity}: {where}{finding.message}", finding.severity)
     return sorted(severities, key=lambda sentence: severities[sentence] != "warning")
-
-
-def _without_effect(settings: StudyFile) -> list[str]:
-    """What the study says and nothing reads."""
-    found = [] if settings.space is None else unused_choices(settings.space)
-    if settings.boards and settings.score == "simulated":
-        found.append(
-            f"nothing is measured on {', '.join(settings.boards)}, since the score is simulated; score = 'board', or "
-            "--score board, has them measure"
-        )
-    return [*found, *_unsearched(settings)]
-
-
-def _unsearched(settings: StudyFile) -> list[str]:
-    """What [search] says to a sampler that does not read it, or of a study that searches nothing."""
-    search, usual = settings.search, SearchSettings()
-    if settings.space is None:
-        changed = [name for name in SearchSettings.model_fields if getattr(search, name) != getattr(usual, name)]
-        what = ", ".join(f"search.{name}" for name in changed)
-        named = f"its {len(settings.candidates)} [[candidates]] are all that the study tries"
-        return [f"{what} decides nothing: there is no [space], and {named}"] if changed else []
-    return [
-        f"search.{name} is {getattr(search, name)}, which the samplers {' and '.join(readers)} read, "
-        f"and {search.sampler!r} does not"
-        for name, readers in READ_BY.items()
-        if getattr(search, name) != getattr(usual, name) and search.sampler not in readers
-    ]
 
 
 def normalisation_findings(student: Student, settings: StudyFile, data: DataSet) -> list[str]:
