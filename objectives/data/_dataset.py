@@ -159,8 +159,12 @@ def _finish(split: Split, settings: DataSettings, part: int) -> Split:
     return Split(np.ascontiguousarray(images), np.ascontiguousarray(split.labels), split.names)
 
 
+#: A class with this share of the images, and with so many times an even one, makes accuracies hard to read.
+_LOPSIDED, _FAR_FROM_EVEN = 0.5, 1.6
+
+
 def _class_notes(raw: RawData, splits: Mapping[str, Split]) -> list[str]:
-    """Classes that are too small to be measured."""
+    """Classes that are too small to be measured, or so large that they hide the others."""
 
     def named(labels: list[int]) -> str:
         rest = len(labels) - _LISTED
@@ -179,6 +183,13 @@ def _class_notes(raw: RawData, splits: Mapping[str, Split]) -> list[str]:
                 f"{len(absent)} of {len(raw.classes)} classes have no {part} image ({named(absent)}), so the {part} accuracy "
                 "says nothing of them"
             )
+    counts = np.bincount(splits["validation"].labels, minlength=len(raw.classes))
+    share = float(counts.max() / counts.sum())
+    if share >= max(_LOPSIDED, _FAR_FROM_EVEN / len(raw.classes)):
+        notes.append(
+            f"{share:.0%} of the validation images are of one class, {raw.classes[int(counts.argmax())]}: who always answers it"
+            " reaches an accuracy of as much, so that one near it tells nothing"
+        )
     return notes
 
 

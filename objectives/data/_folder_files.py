@@ -88,11 +88,20 @@ class Listing:
             loose = [p for p in place.iterdir() if p.is_file() and not _is_litter(p.name) and _is_picture(p)]
             if loose:
                 notes.append(f"left out: {with_count(len(loose))} in {place} itself, in the folder of no class")
+        if below := self._below():
+            what = f"{with_count(sum(below.values()))} in folders inside those of classes ({some(sorted(below))})"
+            notes.append(f"{what}, read as pictures of these classes; move away what is none, masks for example")
         if self.skipped:
             notes.append(f"left out: {self.skipped_kinds()}, which are no pictures that Pillow decodes")
         if self.lost:
             notes.append(f"left out: {self._lost_sentence()}")
         return notes
+
+    def _below(self) -> Counter[str]:
+        """The names of folders inside those of classes, and the pictures in them, beside those that lie in its class's own."""
+        tops = {part: len(place.parts) + 1 for part, place in self.roots.items()}
+        inside = (entry.path.parts[tops[entry.part] : -1] for entry in self.entries)
+        return Counter(folders[0] for folders in inside if folders)
 
 
 def list_pictures(root: Path, own_validation: bool) -> Listing:

@@ -111,6 +111,15 @@ def test_preparation_says_how_images_got_their_size(tmp_path: Path) -> None:
     assert "standard deviation 0.25" in sentence
 
 
+@pytest.mark.parametrize(("of_first", "classes", "is_told"), [(90, 2, True), (70, 2, False), (60, 5, True), (40, 5, False)])
+def test_a_class_that_hides_the_others_is_said(tmp_path: Path, of_first: int, classes: int, is_told: bool) -> None:
+    labels = np.array([0] * of_first + [1 + place % (classes - 1) for place in range(100 - of_first)])
+    images = np.random.default_rng(0).integers(0, 256, (200, 4, 4, 1), dtype=np.uint8)
+    path = numbered(tmp_path, train_images=images, train_labels=np.tile(labels, 2), test_images=None, test_labels=None)
+    notes = load_data(DataSettings(name="npz", root=path, validation_images=100, test_images=20, calibration_images=5)).notes
+    assert any("validation images are of one class, 0: who always answers it" in note for note in notes) == is_told
+
+
 def test_small_classes_are_said(tmp_path: Path) -> None:
     labels = np.array([0] * 100 + [1] * 99 + [2])
     path = numbered(

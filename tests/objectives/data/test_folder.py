@@ -102,6 +102,17 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path: Path) -> None:
     assert "1 picture in" in notes
 
 
+def test_pictures_in_folders_of_a_class_are_said(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    assert not any("inside" in note for note in read(tmp_path).notes)
+    one = next(path for path in tmp_path.iterdir() if path.is_dir())
+    for name in ("masks/a.png", "masks/left/b.png", "images/a.png"):
+        (one / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(one / name)
+    (note,) = [note for note in read(tmp_path).notes if "inside" in note]
+    assert note.startswith("3 pictures in folders inside those of classes (images, masks), read as pictures of these classes")
+
+
 def test_pictures_behind_links_are_read_and_broken_links_are_named(tmp_path: Path) -> None:
     root, elsewhere = tmp_path / "signs", tmp_path / "elsewhere"
     two_classes(root)
