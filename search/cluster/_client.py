@@ -1,7 +1,10 @@
-"""A Ray cluster that is reached from outside, through the proxy beside its head (`ray://HOST:10001`)."""
+"""A Ray cluster by its address: HOST:6379 of its head, or `ray://HOST:10001` of the proxy beside it, from outside."""
 
 from __future__ import annotations
 
+import re
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +12,37 @@ from typing import Any
 from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.search.cluster._head import Node
 
-__all__ = ["connected", "is_outside", "nodes_of_client"]
+__all__ = ["connected", "is_outside", "nodes_of_client", "refuse_silent"]
+
+#: Seconds in which somebody takes the call at an address.
+_ANSWERS_S = 10.0
+
+
+def refuse_silent(address: str) -> None:
+    """Raise StudyError where nobody listens at `address`, of whom Ray would ask for minutes. Words ("auto") are left to Ray."""
+    named = re.fullmatch(r"(?:ray://)?\[?(?P<host>[^/]+?)\]?:(?P<port>\d+)", address)
+    if named is None:
+        return
+    deadline = time.monotonic() + _ANSWERS_S  # a head that is being started listens soon
+    while True:
+        try:
+            socket.create_connection((named["host"], int(named["port"])), timeout=_ANSWERS_S).close()
+        except ConnectionRefusedError as error:
+            if time.monotonic() > deadline:
+                raise StudyError(_silent(address, error)) from error
+            time.sleep(0.5)
+        except (OSError, OverflowError, UnicodeError) as error:  # no such host, port or name
+            raise StudyError(_silent(address, error)) from error
+        else:
+            return
+
+
+def _silent(address: str, error: Exception) -> str:
+    why = getattr(error, "strerror", None) or error
+    return (
+        f"nobody answers at --ray-address {address} ({why}); start the cluster's head there (ray start --head), or leave the "
+        "option out to run on this machine alone"
+    )
 
 
 def is_outside(address: str | None) -> bool:

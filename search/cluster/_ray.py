@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from edgesearch.errors import EdgesearchError, StudyError
-from edgesearch.search.cluster._client import connected, is_outside
+from edgesearch.search.cluster._client import connected, is_outside, refuse_silent
 from edgesearch.search.cluster._cluster import Cluster
 from edgesearch.search.cluster._on_node import run_on_node
 from edgesearch.search.cluster._placement import Request, places
@@ -94,6 +94,8 @@ class RayPool:
         self._board_tasks: dict[str, Any] = {}
         self._fruitless = 0
         try:
+            if address is not None:
+                refuse_silent(address)
             self._begin()
         except BaseException:
             self._leave_server()

@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import TrialState
 
 from edgesearch.board_eval import BoardPool
-from edgesearch.errors import EdgesearchError
+from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.objectives import ArtifactStore, Stage
 from edgesearch.search.crew import BoardCrew, BoardRules, look_at
 from edgesearch.search.engine import (
@@ -69,6 +69,12 @@ class Resources:
     memory_per_stage: int = 0
     board_wait_s: float = 1800.0
     hang_s: float = 900.0
+
+    def __post_init__(self) -> None:
+        if self.workers == 0 and self.ray_address is not None:
+            raise StudyError(
+                f"workers = 0 runs stages without Ray, and ray_address = {self.ray_address!r} is a cluster of it; leave one out"
+            )
 
     def pool(self, boards: BoardPool | None, threads: int, server: ForkServer) -> Pool:
         """Where the stages run, on so many threads each, in processes that are forked from this server's."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +18,8 @@ import pytest
 from _training_jobs import finish, job, wait_for_ever
 
 from edgesearch.errors import StudyError
-from edgesearch.search.cluster._client import connected
+from edgesearch.search.cluster import _client, _ray
+from edgesearch.search.cluster._client import connected, refuse_silent
 from edgesearch.search.cluster._ray import RayPool
 
 pytestmark = pytest.mark.slow
@@ -106,6 +109,7 @@ def test_stages_run_from_outside_and_a_connection_that_is_lost_ends_in_one_sente
 
 def test_a_cluster_that_never_starts_what_serves_a_driver_is_told_by_its_own_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     left = failing(monkeypatch, 3)
+    monkeypatch.setattr(_ray, "refuse_silent", lambda address: None)
     with pytest.raises(
         StudyError,
         match=r"^--ray-address ray://head:10001 does not start: RuntimeError: Starting Ray client server failed\. See "
@@ -113,6 +117,33 @@ def test_a_cluster_that_never_starts_what_serves_a_driver_is_told_by_its_own_rea
     ):
         RayPool(None, address="ray://head:10001")
     assert not left
+
+
+def test_an_address_where_nobody_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RayPool, "_begin", lambda pool: pytest.fail("Ray was asked"))
+    monkeypatch.setattr(_client, "_ANSWERS_S", 0.2)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", f"[::1]:{port}", "127.0.0.1:99999999", "head..local:6379"):
+        told = rf"^nobody answers at --ray-address {re.escape(address)} \(.*\); start the cluster's head"
+        with pytest.raises(StudyError, match=told):
+            RayPool(None, address=address)
+
+
+def test_addresses_that_somebody_answers_at_or_that_are_words_are_left_to_ray() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for address in (f"127.0.0.1:{server.getsockname()[1]}", "auto", "local", "ray://named"):
+            refuse_silent(address)
+
+
+def test_a_head_that_is_being_started_is_waited_for() -> None:
+    with socket.socket() as late:
+        late.bind(("127.0.0.1", 0))
+        timer = threading.Timer(1.0, late.listen)
+        timer.start()
+        refuse_silent(f"127.0.0.1:{late.getsockname()[1]}")
+        timer.join()
 
 
 def test_only_a_lost_connection_to_a_cluster_outside_is_told_as_one() -> None:

@@ -59,6 +59,11 @@ def test_what_is_said_stays(
     assert workers_of(Resources(**resources), 4, monkeypatch) == workers
 
 
+def test_no_ray_and_a_cluster_of_it_are_refused() -> None:
+    with pytest.raises(StudyError, match="workers = 0 runs stages without Ray, and ray_address = 'auto' is a cluster of it"):
+        Resources(workers=0, ray_address="auto")
+
+
 @pytest.mark.parametrize(
     ("gpus", "given", "expected"),
     [
