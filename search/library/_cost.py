@@ -14,7 +14,7 @@ from edgesearch.search.foresight import CostModel
 from edgesearch.search.library._inputs import Inputs, check_vitis
 from edgesearch.search.library._preview import preview
 from edgesearch.search.library._reading import stored_study
-from edgesearch.search.library._sameness import on_its_packages
+from edgesearch.search.library._sameness import same_inputs
 from edgesearch.search.library._stores import existing_store
 from edgesearch.search.processes import share_machine
 from edgesearch.search.study import Home, StudyFile, duration
@@ -32,12 +32,14 @@ def _packages(settings: StudyFile) -> dict[str, str]:
 def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | None = None) -> str:
     """The candidates of a study, or a sample of its space, with the stages that are missing and their cost, as lines.
 
-    storage: the database where the study may have been begun, with a store that the file does not name.
+    storage: the database where the study may have been begun, with a store that the file does not name. Raises StudyError where
+    it was begun with other settings or inputs.
     """
     settings, data = inputs.settings, inputs.data
     previewed = preview(inputs, trials)
     stored = stored_study(settings.name, storage, home)
-    inputs = on_its_packages(inputs, stored) if stored is not None else inputs.on_packages(_packages(settings))
+    is_begun = stored is not None and bool(stored.get_trials(deepcopy=False))
+    inputs = same_inputs(inputs, settings, stored) if is_begun else inputs.on_packages(_packages(settings))
     store = existing_store(settings, home, stored=stored, warn=lambda message: None)
     stages: dict[str, Stage] = {}
     lines = []

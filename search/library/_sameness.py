@@ -25,16 +25,11 @@ _WORDS = {"meta": "classes, channels, size or normalisation", "train": "the trai
 def same_inputs(inputs: Inputs, settings: StudyFile, study: optuna.Study | None) -> Inputs:
     """The inputs, which a stored study with these settings was made with, on the packages of Vitis AI that it ran with last.
 
-    Raises StudyError with the difference where it was started with other settings or inputs.
+    Raises StudyError with the difference where it has trials that were started with other settings or inputs.
     """
-    if study is not None:
+    if study is not None and study.get_trials(deepcopy=False):
         refuse_changes(study, settings)
         refuse_other_inputs(inputs, study)
-    return on_its_packages(inputs, study)
-
-
-def on_its_packages(inputs: Inputs, study: optuna.Study | None) -> Inputs:
-    """The inputs with the packages of Vitis AI that a stored study ran with last."""
     return inputs if study is None else inputs.on_packages(study.user_attrs.get(_PACKAGES, {}))
 
 

@@ -15,7 +15,7 @@ from edgesearch.search.study._database import Database
 from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, driver_hint, parse_url, shown_url
 from edgesearch.search.study._file import StudyFile
 from edgesearch.search.study._quiet import quiet_optuna
-from edgesearch.search.study._settings import has_settings, refuse_changes, store_settings
+from edgesearch.search.study._settings import has_settings, refuse_changes, store_settings, stored_settings
 from edgesearch.spaces import parse_candidate
 
 #: Seconds for which one writer of a SQLite file waits for another.
@@ -77,8 +77,9 @@ def open_study(storage: RDBStorage, name: str) -> optuna.Study:
 
 
 def create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
-    """The study of this file. Raises StudyError showing the difference when it was started with other settings, and when the
-    database cannot be written.
+    """The study of this file. One without a trial, whose start failed, is made anew: no setting of it was used yet.
+
+    Raises StudyError showing the difference when it was started with other settings, and when the database cannot be written.
     """
     with database_errors(storage.url):
         return _create_or_resume(storage, settings)
@@ -87,18 +88,37 @@ def create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
 def _create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
     if settings.name in study_names(storage):
         study = open_study(storage, settings.name)
-        if has_settings(study):
+        if has_settings(study) and study.get_trials(deepcopy=False):
             refuse_changes(study, settings)
             _refuse_other_trials(study)
             return study
+        if not study.get_trials(deepcopy=False):
+            settings = _with_store(settings, study)
+            optuna.delete_study(study_name=settings.name, storage=storage)
+            study = _create(storage, settings)
     else:
-        with quiet_optuna():
-            study = optuna.create_study(study_name=settings.name, storage=storage, directions=settings.directions)
+        study = _create(storage, settings)
     # The file comes last: a study killed between these lines is completed here by the next run.
     with quiet_optuna():
         study.set_metric_names(list(settings.objectives))
     store_settings(study, settings)
     return study
+
+
+def _with_store(settings: StudyFile, study: optuna.Study) -> StudyFile:
+    """With the store that the study has, where they name none."""
+    if settings.store or not has_settings(study):
+        return settings
+    try:
+        known = stored_settings(study).store
+    except StudyError:  # of another version
+        return settings
+    return settings.model_copy(update={"store": known})
+
+
+def _create(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
+    with quiet_optuna():
+        return optuna.create_study(study_name=settings.name, storage=storage, directions=settings.directions)
 
 
 def _refuse_other_trials(study: optuna.Study) -> None:

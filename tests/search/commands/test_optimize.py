@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.trial import TrialState
 
 from edgesearch.search import Study
 from edgesearch.search.commands import run
 from edgesearch.search.library import _run as run_module
 from edgesearch.search.report import describe_rejected
+from edgesearch.search.study import Home, create_or_resume, open_storage
 
 STUDY = """
 name = "tiny"
@@ -64,6 +67,18 @@ def test_options_are_checked_like_the_file(tmp_path: Path, capsys: pytest.Captur
     assert run(["optimize", write(tmp_path, STUDY.replace("[8]", "[3]")), "--home", str(tmp_path / "h")]) == 2
     assert "input_size = 3, expected greater than or equal to 4" in capsys.readouterr().err
     assert not (tmp_path / "h").exists()
+
+
+def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, home = write(tmp_path, STUDY), Home(tmp_path / "h")
+    home.prepare()
+    study = create_or_resume(open_storage(home.database), Study.open(file, home.folder).settings)
+    assert run(["optimize", file, "--seed", "7", "--dry-run", "--home", str(home.folder)]) == 0  # nothing was made of it yet
+    candidate = {"student": {"architecture": "cnn_tiny"}}
+    study.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs={"candidate": candidate}))
+    capsys.readouterr()
+    assert run(["optimize", file, "--seed", "7", "--dry-run", "--home", str(home.folder)]) == 2
+    assert "study 'tiny' was started with other settings (seed: was 0, is 7)" in capsys.readouterr().err
 
 
 @pytest.mark.slow

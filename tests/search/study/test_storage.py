@@ -6,12 +6,17 @@ import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
+import optuna
 import pytest
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from edgesearch.errors import StudyError
 from edgesearch.search.study import Home
 from edgesearch.search.study._errors import shown_url
 from edgesearch.search.study._file import StudyFile, load_study
+from edgesearch.search.study._settings import stored_settings
 from edgesearch.search.study._storage import create_or_resume, open_storage, open_study, study_names
 
 
@@ -23,9 +28,17 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'studies.db'}"
 
 
+def begin(storage: RDBStorage, file: StudyFile | None = None) -> optuna.Study:
+    """A study with its first trial."""
+    study = create_or_resume(storage, file or settings())
+    candidate = {"student": {"architecture": "mlp"}}
+    study.add_trial(optuna.create_trial(state=TrialState.FAIL, user_attrs={"candidate": candidate}))
+    return study
+
+
 def test_a_study_is_made_and_resumed(tmp_path: Path) -> None:
     storage = open_storage(url(tmp_path))
-    made = create_or_resume(storage, settings())
+    made = begin(storage)
     again = create_or_resume(open_storage(url(tmp_path)), settings())
     assert made._study_id == again._study_id
     assert made.metric_names == ["accuracy", "fps"]
@@ -34,11 +47,38 @@ def test_a_study_is_made_and_resumed(tmp_path: Path) -> None:
 
 def test_a_changed_study_file_is_refused_with_the_difference(tmp_path: Path) -> None:
     storage = open_storage(url(tmp_path))
-    create_or_resume(storage, settings())
+    begin(storage)
     changed = settings(seed=7, train=settings().train.model_copy(update={"lr": 0.5}).model_dump())
     with pytest.raises(StudyError) as caught:
         create_or_resume(storage, changed)
     assert all(words in str(caught.value) for words in ("seed: was 0, is 7", "train.lr", "is 0.5", "--name"))
+
+
+def test_a_study_without_a_trial_takes_other_settings(tmp_path: Path) -> None:
+    """Its start failed, so that its name is free."""
+    storage = open_storage(url(tmp_path))
+    create_or_resume(storage, settings()).set_user_attr("threads", 8)
+    changed = settings(seed=7, objectives=["accuracy", "latency_ms"])
+    made = create_or_resume(storage, changed)
+    assert stored_settings(made).seed == 7
+    assert made.metric_names == ["accuracy", "latency_ms"]
+    assert made.directions == [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE]
+    assert "threads" not in made.user_attrs
+    assert study_names(storage) == ["quickstart"]
+
+
+def test_a_study_without_a_trial_keeps_its_store_where_none_is_named(tmp_path: Path) -> None:
+    storage = open_storage(url(tmp_path))
+    create_or_resume(storage, settings(store="elsewhere"))
+    assert stored_settings(create_or_resume(storage, settings(seed=7))).store == "elsewhere"
+    assert stored_settings(create_or_resume(storage, settings(store="there"))).store == "there"
+
+
+def test_a_study_that_was_killed_while_it_was_made_takes_other_objectives(tmp_path: Path) -> None:
+    storage = open_storage(url(tmp_path))
+    optuna.create_study(study_name="quickstart", storage=storage, directions=["maximize", "maximize"])
+    made = create_or_resume(storage, settings(objectives=["accuracy"]))
+    assert made.metric_names == ["accuracy"]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +100,7 @@ def test_a_study_with_trials_of_somebody_else_is_refused(tmp_path: Path, attribu
 
 def test_more_trials_are_no_change(tmp_path: Path) -> None:
     storage = open_storage(url(tmp_path))
-    create_or_resume(storage, settings())
+    begin(storage)
     more = settings(search=settings().search.model_copy(update={"trials": 5000}).model_dump())
     create_or_resume(storage, more)
 
@@ -144,7 +184,7 @@ def test_a_study_goes_on_whose_recipes_were_written_when_less_depended_on_others
         return settings(train={"epochs": 2, **train}, qat={"epochs": 2, "optimizer": "sgd", **qat})
 
     storage = open_storage(url(tmp_path))
-    made = create_or_resume(storage, of({"warmup_epochs": 1.0}, {"clip_norm": 0.0}))
+    made = begin(storage, of({"warmup_epochs": 1.0}, {"clip_norm": 0.0}))
     assert create_or_resume(storage, of({}, {}))._study_id == made._study_id
     with pytest.raises(StudyError, match=r"train\.warmup_epochs: was 0\.5, is 0\.0"):
         create_or_resume(storage, of({"warmup_epochs": 0.0}, {}))
