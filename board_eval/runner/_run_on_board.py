@@ -784,14 +784,33 @@ def prepare(pictures: np.ndarray, manifest: dict[str, Any]) -> np.ndarray:
     return integers
 
 
+#: What is read of a manifest further below; one without all of it was edited, or is of another version.
+READ_OF_MANIFEST = (
+    *("study", "trial", "scores", "board.cores", "output.fix_position"),
+    *(f"input.{name}" for name in ("shape", "mean", "std", "fix_position")),
+    *(f"golden.{name}" for name in ("pictures", "input", "output")),
+)
+
+
+def look_up(content: Any, place: str) -> Any:
+    """The value at a.b.c of nested dictionaries; LookupError with the place where there is none."""
+    for name in place.split("."):
+        if not isinstance(content, dict) or name not in content:
+            raise LookupError(f"its manifest has no `{place}`")
+        content = content[name]
+    return content
+
+
 def read_export(folder: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The manifest of the exported trial, and its golden pictures, inputs and outputs."""
     try:
         with open(os.path.join(folder, "manifest.json")) as file:
             manifest = json.load(file)
+        for place in READ_OF_MANIFEST:
+            look_up(manifest, place)
         names = {kind: os.path.join(folder, manifest["golden"][kind]) for kind in ("pictures", "input", "output")}
         return manifest, {kind: read_array(name) for kind, name in names.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise Refused(f"{folder} is not the folder of an exported trial ({error}); give it as --export, or --images") from error
 
 

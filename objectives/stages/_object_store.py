@@ -230,8 +230,8 @@ class ObjectStore:
         self._listed.discard((kind, key))
         self._copies.forget(kind, key)
         self._warn(
-            f"store entry {kind}/{key[:12]} is damaged ({problem}); it was moved to {self.location}/{aside} and is computed "
-            "again"
+            f"store entry {kind}/{key[:12]} is damaged ({problem}); it was moved to {self.location}/{aside}; a stage that "
+            "needs it has it made again"
         )
 
     def _remove_files(self, kind: str, key: str, whose: Callable[[str], bool]) -> None:

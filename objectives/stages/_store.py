@@ -188,7 +188,8 @@ class Store:
             os.rename(self._folder(kind, key), target)
         except FileNotFoundError:  # another process set it aside first
             return
-        self._warn(f"store entry {kind}/{key[:12]} is damaged ({problem}); it was moved to {target} and is computed again")
+        what = f"store entry {kind}/{key[:12]} is damaged ({problem})"
+        self._warn(f"{what}; it was moved to {target}; a stage that needs it has it made again")
 
 
 def _rename(temporary: Path, folder: Path) -> None:

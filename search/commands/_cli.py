@@ -229,6 +229,7 @@ def report(**options: Any) -> int:
 @cli.command()
 @click.argument("studies", nargs=-1, metavar="[STUDY]...")
 @click.option("-o", "--output", type=GivenPath(is_written=True, file_okay=False), required=True, help="Folder of the files.")
+@click.option("--manifests", is_flag=True, help="The manifests of each front's exports, too, as manifests/STUDY-TRIAL.json.")
 @STORAGE
 @HOME
 def results(**options: Any) -> int:

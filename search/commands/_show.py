@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from edgesearch.errors import StudyError
+from edgesearch.files import write_atomically
 from edgesearch.search.library import Front, Study
 from edgesearch.search.report import (
     LEGEND,
@@ -72,8 +74,10 @@ def report(*, output: Path | None, study_name: str | None, storage: str | None, 
     return 0
 
 
-def results(*, studies: tuple[str, ...], output: Path, storage: str | None, home: Path) -> int:
-    """Write the results of one or several studies into a folder; returns the exit code."""
+def results(*, studies: tuple[str, ...], output: Path, manifests: bool, storage: str | None, home: Path) -> int:
+    """Write the results of one or several studies into a folder, and the manifests of their fronts if asked for; returns the
+    exit code.
+    """
     twice = next((name for place, name in enumerate(studies) if name in studies[:place]), None)
     if twice is not None:
         raise StudyError(f"study {twice!r} is given twice, and would count as two runs; name every study once")
@@ -81,11 +85,24 @@ def results(*, studies: tuple[str, ...], output: Path, storage: str | None, home
     shown = loaded[0].view()
     if not any(record.is_complete for record in shown.records):
         raise StudyError(f"study {shown.name!r} has no complete trial, so that it has no results yet")
+    members = [record for study in loaded for record in study.front()] if manifests else []
+    texts = {f"{record.study.name}-{record.number:04d}.json": json.dumps(record.manifest(), indent=1) for record in members}
     write_results(output / "results.json", [study.results() for study in loaded])
     click.echo(str(output / "results.json"))
     write_front_svg(shown, output / "front.svg", tested=True)
     click.echo(str(output / "front.svg"))
+    for name, text in texts.items():
+        _write(output / "manifests" / name, text + "\n")
+        click.echo(str(output / "manifests" / name))
     return 0
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise StudyError(f"{path} cannot be written ({error.strerror or error}); name another folder") from error
 
 
 def dashboard(*, port: int, study_name: str | None, storage: str | None, home: Path) -> int:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, overload
 
 from edgesearch.errors import StudyError
-from edgesearch.files import expanded
+from edgesearch.files import expanded, parse_json
 from edgesearch.search.study import Objective, Record, StudyView, choose, hypervolume, knee
 
 if TYPE_CHECKING:
@@ -57,6 +58,16 @@ class StudyRecord(Record):
         when the study's images cannot be read; CompileError when the network cannot be compiled.
         """
         return self.study._export(self, expanded(output, "output", StudyError), compiler, note)
+
+    def manifest(self) -> dict[str, Any]:
+        """What the manifest of an export says of the trial, as JSON values: its network, how it was made and checked, and the
+        checksums of its files. Raises what `export` does.
+        """
+        from edgesearch.search.export import MANIFEST
+
+        with TemporaryDirectory(prefix="edgesearch-") as folder:
+            content: dict[str, Any] = parse_json((self.export(folder) / MANIFEST).read_text(encoding="utf-8"))
+        return content
 
     def network(self) -> nn.Module:
         """The trained, perhaps pruned float network that was quantized, in evaluation mode: (N, C, S, S) to (N, classes).

@@ -172,8 +172,7 @@ def test_what_only_reads_a_study_imports_nothing_that_trains(home: Path, tmp_pat
 
 
 def test_results_are_kept_in_one_file(home: Path, tmp_path: Path) -> None:
-    done = called("results", "--home", home, "-o", tmp_path / "kept")
-    assert done.stdout.split() == [str(tmp_path / "kept" / name) for name in ("results.json", "front.svg")]
+    done = called("results", "--home", home, "-o", tmp_path / "kept", "--manifests")
     (run,) = json.loads((tmp_path / "kept" / "results.json").read_text())["runs"]
     front = [trial for trial in run["trials"] if trial["front"]]
     rows = json.loads(called("pareto", "--home", home, "--format", "json").stdout)["front"]
@@ -182,6 +181,12 @@ def test_results_are_kept_in_one_file(home: Path, tmp_path: Path) -> None:
     assert run["machine"]["threads"] == [1]
     assert run["versions"]["edgesearch"]
     assert run["command"].startswith("edgesearch optimize tiny.toml --trials ")
+    for trial in front:
+        manifest = json.loads((tmp_path / "kept" / f"manifests/tiny-{trial['trial']:04d}.json").read_text())
+        assert manifest["scores"]["test_accuracy"] == trial["test_accuracy"]
+        assert any(file.startswith("compiled/") for file in manifest["sha256"])
+    written = ["results.json", "front.svg", *(f"manifests/tiny-{trial['trial']:04d}.json" for trial in front)]
+    assert sorted(done.stdout.split()) == sorted(str(tmp_path / "kept" / name) for name in written)
     refused(called("results", "nonsense", "--home", home, "-o", tmp_path / "kept"), "nonsense")
 
 

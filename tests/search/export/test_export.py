@@ -17,6 +17,7 @@ import torch
 from _exported import COMPILED, manifest_of
 
 from edgesearch.board_eval import CompiledXmodel, Miscompiled, execute, load_profile, read_xmodel
+from edgesearch.board_eval.runner import _run_on_board
 from edgesearch.errors import CompileError, StudyError
 from edgesearch.objectives import Store, load_data, prepare
 from edgesearch.search import Study, load_network
@@ -333,3 +334,19 @@ def test_an_export_replaces_an_earlier_one_of_the_trial_and_nothing_else(tiny: S
     with pytest.raises(StudyError, match=r"is no path; .* is longer than 255 bytes"):
         tiny.record(2).export(tmp_path / ("long" * 80))
     assert sorted(tmp_path.iterdir()) == [tmp_path / "links", folder]  # nothing is left beside it
+
+
+@pytest.mark.parametrize("place", _run_on_board.READ_OF_MANIFEST)
+def test_a_manifest_without_what_the_runner_reads_is_refused_by_it(exported: Path, place: str, tmp_path: Path) -> None:
+    copied = tmp_path / "copy"
+    shutil.copytree(exported, copied)
+    _run_on_board.read_export(str(copied))
+    manifest = json.loads((copied / "manifest.json").read_text())
+    *path, last = place.split(".")
+    part = manifest
+    for name in path:
+        part = part[name]
+    del part[last]
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(_run_on_board.Refused, match=rf"^{copied} is not .* \(its manifest has no `{place}`\); give it"):
+        _run_on_board.read_export(str(copied))
