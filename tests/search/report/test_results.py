@@ -310,6 +310,18 @@ def test_tables_in_documents_are_those_of_the_committed_results(document: str) -
     assert not refresh(ROOT / document, ROOT / "studies" / "results", write=False), "run `python benchmarks/results.py`"
 
 
+def test_committed_manifests_are_of_the_fronts_beside_them() -> None:
+    manifests = sorted((ROOT / "studies" / "results").glob("*/manifests/*.json"))
+    assert manifests
+    for path in manifests:
+        manifest, (run,) = json.loads(path.read_text()), read_results(path.parents[1] / "results.json")
+        (trial,) = [trial for trial in run["trials"] if trial["trial"] == manifest["trial"]]
+        assert trial["front"]
+        assert manifest["study"] == run["study"]
+        assert manifest["scores"]["test_accuracy"] == pytest.approx(trial["test_accuracy"], abs=1e-6)
+        assert manifest["scores"]["fps"] == pytest.approx(trial["fps"], rel=1e-5)
+
+
 def test_rows_of_the_readme_that_tell_results_have_no_figure_of_their_own() -> None:
     rows = [
         line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ") and "docs/results.md" in line
