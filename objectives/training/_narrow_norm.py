@@ -94,9 +94,8 @@ class _NarrowNorm(torch.autograd.Function):
         factor = torch.ones(channels) if weight is None else weight
         shift = torch.zeros(channels) if bias is None else bias
         result = torch.empty_like(images, memory_format=torch.channels_last)
-        repeated = [tensor.repeat(together) for tensor in (factor, shift, mean, variance)]
-        torch.native_batch_norm(
-            _as_image(rows), *repeated, False, 0.0, eps, out=(_as_image(_rows(result, together)), *_unused())
+        _normalise(
+            rows, [one.repeat(together) for one in (factor, shift, mean, variance)], eps, _as_image(_rows(result, together))
         )
         ctx.save_for_backward(images, factor, mean, variance)
         ctx.together, ctx.eps = together, eps
@@ -123,9 +122,7 @@ class _NarrowNorm(torch.autograd.Function):
             scale = factor * deviation
             slope, shift = ((scale * (one - one.mean(0)) / len(rows)).flatten() for one in by_column)
             rest = torch.empty_like(of_rows)
-            torch.native_batch_norm(
-                _as_image(rows), slope, shift, means, variances, False, 0.0, ctx.eps, out=(rest, *_unused())
-            )
+            _normalise(rows, [slope, shift, means, variances], ctx.eps, rest)
             pixels = of_rows.add_(rest).permute(0, 2, 3, 1)
             of_images = pixels.reshape(images.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
         wanted = ctx.needs_input_grad[1:3]
@@ -133,9 +130,11 @@ class _NarrowNorm(torch.autograd.Function):
         return of_images, *totals, None, None
 
 
-def _unused() -> tuple[Tensor, Tensor]:
-    """Where evaluation writes the statistics that it does not take."""
-    return torch.empty(0), torch.empty(0)
+def _normalise(rows: Tensor, given: list[Tensor], eps: float, out: Tensor) -> None:
+    """Rows (R, K) normalised by factor, shift, mean and variance (K) that are `given`, written to an image (1, K, R, 1)."""
+    factor, shift, mean, variance = given
+    unused = torch.empty(0), torch.empty(0)  # statistics, which are not taken here
+    torch.native_batch_norm(_as_image(rows), factor, shift, mean, variance, False, 0.0, eps, out=(out, *unused))
 
 
 def _rows(images: Tensor, together: int) -> Tensor:
