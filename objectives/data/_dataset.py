@@ -32,6 +32,8 @@ __all__ = ["PARTS", "DataSet", "DataSettings", "Split", "load_data"]
 PARTS = ("train", "validation", "calibration", "test")
 #: Class names that a note lists before it says how many more there are.
 _LISTED = 5
+#: A class with this share of the images, and with so many times an even one, makes accuracies hard to read.
+_LOPSIDED, _FAR_FROM_EVEN = 0.5, 1.6
 
 
 @dataclass(frozen=True)
@@ -157,10 +159,6 @@ def _finish(split: Split, settings: DataSettings, part: int) -> Split:
         noisy = images + rng.normal(0.0, settings.noise * 255, images.shape).astype(np.float32)
         images = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
     return Split(np.ascontiguousarray(images), np.ascontiguousarray(split.labels), split.names)
-
-
-#: A class with this share of the images, and with so many times an even one, makes accuracies hard to read.
-_LOPSIDED, _FAR_FROM_EVEN = 0.5, 1.6
 
 
 def _class_notes(raw: RawData, splits: Mapping[str, Split]) -> list[str]:

@@ -1,9 +1,9 @@
 """Batch-norm of narrow layers, several pixels taken for one that has as many times the channels.
 
 torch's kernel sums each channel in one row of numbers per thread, and the rows lie one behind the other. Where a row does not
-fill whole cache lines, threads write to the same line and wait for each other: the gradients of 8 channels took seventeen times
-as long as those of 16 on two threads. Pixels with their channels last are rows as well, so that k pixels of C channels are read
-as one of k C; its sums are added up by channel afterwards.
+fill whole cache lines, threads write to the same line and wait for each other (benchmarks/narrow_layers.py). Pixels with their
+channels last are rows as well, so that k pixels of C channels are read as one of k C; its sums are added up by channel
+afterwards.
 """
 
 from __future__ import annotations

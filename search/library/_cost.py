@@ -38,8 +38,8 @@ def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | Non
     settings, data = inputs.settings, inputs.data
     previewed = preview(inputs, trials)
     stored = stored_study(settings.name, storage, home)
-    is_begun = stored is not None and bool(stored.get_trials(deepcopy=False))
-    inputs = same_inputs(inputs, settings, stored) if is_begun else inputs.on_packages(_packages(settings))
+    states = [] if stored is None else [trial.state for trial in stored.get_trials(deepcopy=False)]
+    inputs = same_inputs(inputs, settings, stored) if states else inputs.on_packages(_packages(settings))
     store = existing_store(settings, home, stored=stored, warn=lambda message: None)
     stages: dict[str, Stage] = {}
     lines = []
@@ -59,7 +59,7 @@ def describe_cost(inputs: Inputs, home: Home, trials: int, *, storage: str | Non
         f"data {data.name}: {len(data.train):,} training, {len(data.validation):,} validation, "
         f"{len(data.calibration):,} calibration, {len(data.test):,} test images, {len(data.classes)} classes",
     ]
-    if stored is not None and (states := [trial.state for trial in stored.get_trials(deepcopy=False)]):
+    if states:
         head.append(_what_is_left(states, trials))
     tail = [f"rejected before training: {previewed.rejected}"] if previewed.rejected else []
     if not previewed.kept:

@@ -88,11 +88,12 @@ def create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
 def _create_or_resume(storage: RDBStorage, settings: StudyFile) -> optuna.Study:
     if settings.name in study_names(storage):
         study = open_study(storage, settings.name)
-        if has_settings(study) and study.get_trials(deepcopy=False):
+        has_trials = bool(study.get_trials(deepcopy=False))
+        if has_settings(study) and has_trials:
             refuse_changes(study, settings)
             _refuse_other_trials(study)
             return study
-        if not study.get_trials(deepcopy=False):
+        if not has_trials:
             settings = _with_store(settings, study)
             optuna.delete_study(study_name=settings.name, storage=storage)
             study = _create(storage, settings)
