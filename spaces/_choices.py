@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Annotated, Any, Protocol, TypeAlias
 
 from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError, model_validator
@@ -60,11 +61,20 @@ class Range(Settings):
             raise ValueError(f"low = {self.low:g} is above high = {self.high:g}; exchange them")
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("a log range needs low > 0 and no step")
+        if self.low < self.high and self.step is not None and self.size == 1:
+            raise ValueError(f"step = {self.step:g}, expected at most high - low = {self.high - self.low:g}")
         return self
+
+    @property
+    def last(self) -> float:
+        """The largest of its numbers: the last step may end below `high`. In decimals, as Optuna counts."""
+        if self.step is None:
+            return self.high
+        return float(Decimal(str(self.low)) + (round(self.size) - 1) * Decimal(str(self.step)))
 
     def suggest(self, trial: Suggester, name: str) -> float:
         """A number of the range, rounded to nine digits (of small numbers significant ones): equal steps are equal numbers."""
-        value = float(trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log))
+        value = float(trial.suggest_float(name, self.low, self.last, step=self.step, log=self.log))
         unit = abs(value) if self.step is None else self.step
         digits = 9 if unit == 0 else max(9, 8 - math.floor(math.log10(unit)))
         return min(max(round(value, digits), self.low), self.high)
@@ -74,7 +84,7 @@ class Range(Settings):
         """How many different values there are."""
         if self.step is None and self.low < self.high:
             return math.inf
-        return 1 + math.floor((self.high - self.low) / (self.step or 1.0) + 1e-9)  # the last step may end below `high`
+        return 1 + math.floor((self.high - self.low) / (self.step or 1.0) + 1e-9)
 
     @property
     def is_whole(self) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, get_args
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -40,14 +41,49 @@ class Settings(BaseModel, metaclass=_Refusing):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_truth_is_a_number(cls, given: Any) -> Any:
+    def _nothing_stands_for_another(cls, given: Any) -> Any:
+        """Texts and truths are no numbers, and only truths are truths: pydantic would take "1", true and "yes" for them."""
         for name, value in given.items() if isinstance(given, Mapping) else ():
-            if isinstance(value, bool) and name in cls.model_fields and _is_number(cls.model_fields[name].annotation):
-                raise ValueError(f"`{name}` is {str(value).lower()}, expected a number")
+            if name in cls.model_fields:
+                single, listed = _kinds(cls.model_fields[name].annotation)
+                for one in value if isinstance(value, list | tuple) else (value,):
+                    _check_kind(name, one, listed if isinstance(value, list | tuple) else single)
         return given
 
 
-def _is_number(annotation: Any) -> bool:
-    """Whether a field holds a number or nothing, and no truth."""
-    kinds = {*(get_args(annotation) or (annotation,))} - {type(None)}
-    return bool(kinds) and kinds <= {int, float}
+def _kinds(annotation: Any) -> tuple[set[Any], set[Any]]:
+    """The kinds of single values that a field may have, and those of its lists; groups of settings and None left out."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        parts = [_kinds(part) for part in get_args(annotation)]
+        return set().union(*(single for single, _ in parts)), set().union(*(listed for _, listed in parts))
+    if get_origin(annotation) is tuple:
+        return set(), set().union(*(_kinds(part)[0] for part in get_args(annotation) if part is not Ellipsis))
+    if annotation is type(None) or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return set(), set()
+    return {annotation}, set()
+
+
+def _check_kind(name: str, given: Any, kinds: set[Any]) -> None:
+    """Raise ValueError where pydantic would take a value of another kind for one of these."""
+    if kinds and kinds <= {int, float} and (isinstance(given, bool) or _reads_as_number(given)):
+        raise ValueError(f"`{name}` is {_shown(given)}, expected a number{_unquoted(given)}")
+    if kinds == {bool} and isinstance(given, int | float | str) and not isinstance(given, bool):
+        raise ValueError(f"`{name}` is {_shown(given)}, expected true or false{_unquoted(given)}")
+
+
+def _reads_as_number(given: Any) -> bool:
+    """Whether it is a text that is one; others are refused anyway."""
+    try:
+        return isinstance(given, str) and isinstance(float(given), float)
+    except ValueError:
+        return False
+
+
+def _shown(value: bool | int | float | str) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _unquoted(value: bool | int | float | str) -> str:
+    return " without quotes" if isinstance(value, str) else ""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.distributions import FloatDistribution
 from pydantic import ValidationError
 
 from edgesearch.errors import SettingsError
@@ -41,6 +42,10 @@ class _Drawn:
         ({"width": {"low": "a", "high": 1}}, ["width.low = 'a'", "number"]),
         ({"width": {"low": float("nan"), "high": 1.0}}, ["width.low = nan", "finite"]),
         ({"width": {"low": 0.1, "high": 1.0, "step": float("inf")}}, ["width.step = inf", "finite"]),
+        ({"width": {"low": 0.5, "high": 1.0, "step": 0.6}}, ["step = 0.6", "at most high - low = 0.5"]),
+        ({"width": ["0.5"]}, ["`width` is '0.5'", "a number without quotes"]),
+        ({"width": [True]}, ["`width` is true", "a number"]),
+        ({"head": "16"}, ["`head` is '16'", "a number without quotes"]),
         ({"width": []}, ["width = []", "at least 1 value"]),
         ({"beta": [200.0]}, ["beta = 200.0", "100"]),
         ({"granularity": [0]}, ["granularity = 0", "1"]),
@@ -113,3 +118,18 @@ def test_a_students_own_values_stand_for_those_of_the_space() -> None:
 def test_a_range_has_ends(ends: dict[str, float]) -> None:
     with pytest.raises(SettingsError, match="finite"):
         Range(**ends)
+
+
+@given(
+    low=st.integers(-20, 20),
+    steps=st.integers(1, 12),
+    rest=st.integers(0, 9),
+    unit=st.sampled_from([0.1, 0.05, 0.3, 1.0, 16.0]),
+)
+def test_a_range_ends_at_its_last_step(low: int, steps: int, rest: int, unit: float) -> None:
+    """Optuna is asked for what there is, so that it warns of nothing (a warning is an error here)."""
+    start = round(low * unit, 9)
+    numbers = Range(low=start, high=start + unit * (steps + rest / 10), step=unit)
+    asked = FloatDistribution(numbers.low, numbers.last, step=unit)
+    assert asked.high == numbers.last <= numbers.high + 1e-9
+    assert numbers.size == 1 + round((asked.high - asked.low) / unit)
