@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edgesearch.board_eval.graph import Add, Conv, Depthwise, Graph, Linear, Node, round_activations
-from edgesearch.board_eval.targets import DEFAULT_TARGET, Limits, Target
+from edgesearch.board_eval.graph import Add, Conv, Depthwise, Graph, Linear, Node, check_is_graph, round_activations
+from edgesearch.board_eval.targets import DEFAULT_TARGET, Limits, Target, check_target
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +47,8 @@ def preflight(
     `calibration` and `test` are images (N, H, W, C), normalised alike; `model` is the torch model the graph came from. What
     they are needed for is skipped where they are not given.
     """
+    check_is_graph(graph)
+    check_target(target)
     findings = [*_relu6(graph), *_adds(graph), *_channels(graph, target)]
     findings += _input(graph, calibration)
     if calibration is not None and graph.quantized:

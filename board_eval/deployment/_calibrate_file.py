@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgesearch.board_eval.deployment._compiled_xmodel import CompiledXmodel
 from edgesearch.board_eval.graph import Graph, graph_from_json
-from edgesearch.board_eval.targets import BoardProfile
+from edgesearch.board_eval.targets import BoardProfile, check_profile
 from edgesearch.board_eval.timing import Calibration, MeasuredCode, calibrate, read_measurements
 from edgesearch.board_eval.xmodel import is_compiled, read_xmodel
 from edgesearch.errors import EdgesearchError, MeasurementError
@@ -18,7 +18,7 @@ __all__ = ["calibrate_file", "load_measured"]
 
 
 def calibrate_file(
-    path: Path,
+    path: str | Path,
     profile: BoardProfile,
     *,
     name: str | None = None,
@@ -32,6 +32,8 @@ def calibrate_file(
     makes of them. Raises MeasurementError as `calibrate` does, and with its row's place in the file for a network that cannot
     be had.
     """
+    check_profile(profile)
+    path = Path(path)
     rows = read_measurements(path)
     find, graphs = find or partial(load_measured, profile=profile), dict[str, Graph | MeasuredCode]()
     for row in rows:
@@ -43,12 +45,12 @@ def calibrate_file(
     return calibrate(rows, graphs, profile, name=name, hold_out=hold_out, keep_unexplained=keep_unexplained)
 
 
-def load_measured(network: str, folder: Path, *, profile: BoardProfile) -> Graph | MeasuredCode:
+def load_measured(network: str, folder: str | Path, *, profile: BoardProfile) -> Graph | MeasuredCode:
     """The code of a compiled .xmodel, or the network of another one or of a graph as JSON.
 
     Raises MeasurementError when there is none, and for code of another DPU than the profile's.
     """
-    path = folder / network
+    path = Path(folder) / network
     if not path.is_file():
         raise MeasurementError(
             f"network {network!r}: there is no file {path}; give the path of an .xmodel, relative to the CSV file"

@@ -12,9 +12,9 @@ from edgesearch.board_eval.compiler import Options, compile_graph, write_file
 from edgesearch.board_eval.deployment._compiled_xmodel import CompiledXmodel
 from edgesearch.board_eval.deployment._execute import execute_code
 from edgesearch.board_eval.execution import execute
-from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Linear
+from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Linear, check_is_graph
 from edgesearch.board_eval.machine import check
-from edgesearch.board_eval.targets import Dpu, Target
+from edgesearch.board_eval.targets import Dpu, Target, check_target
 from edgesearch.board_eval.xmodel import INPUT, PARAMETERS
 from edgesearch.errors import CompileError, QuantizationError
 
@@ -50,6 +50,8 @@ def compile_xmodel(
 
 
 def _checked_dpu(graph: Graph, target: Target) -> Dpu:
+    check_is_graph(graph)
+    check_target(target)
     if not isinstance(target, Dpu):
         raise CompileError(f"target {target.name!r} is no DPUCZDX8G, and there is no compiler here for another DPU")
     if not target.fingerprint:

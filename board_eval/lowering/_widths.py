@@ -18,6 +18,7 @@ from edgesearch.board_eval.graph import (
     Node,
     Pool,
     Reshape,
+    check_is_graph,
     without_weights,
 )
 from edgesearch.board_eval.targets import DEFAULT_TARGET
@@ -111,6 +112,7 @@ def pruned_estimate(
     thinned. With another `cost`, as a network's seconds on a board, the ratio is of that. Raises GraphError for a ratio outside
     0..0.95 or a granularity below 1.
     """
+    check_is_graph(graph)
     if not 0 <= ratio <= 0.95:
         raise GraphError(f"a pruning ratio of {ratio} is outside 0..0.95")
     if granularity < 1:

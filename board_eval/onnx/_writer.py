@@ -34,7 +34,7 @@ from edgesearch.board_eval.graph import (
     weight_integers,
 )
 from edgesearch.errors import GraphError, QuantizationError
-from edgesearch.files import write_atomically
+from edgesearch.files import expanded, write_atomically
 
 if TYPE_CHECKING:
     import onnx
@@ -53,9 +53,10 @@ def write_onnx(graph: Graph, path: str | Path) -> None:
     check_is_graph(graph)
     if graph.bits != 8:
         raise QuantizationError(f"network {graph.name!r} has {graph.bits} bits; ONNX files are written for 8 bits only")
+    path = expanded(path, "ONNX file", GraphError)
     data = _Writer(graph).run().SerializeToString(deterministic=True)
     try:
-        write_atomically(Path(path), data)
+        write_atomically(path, data)
     except OSError as error:
         raise GraphError(f"{path} cannot be written: {error.strerror or error}") from error
 

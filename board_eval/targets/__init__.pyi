@@ -21,3 +21,4 @@ from ._runners import HostRunner as HostRunner
 from ._runners import NetworkKind as NetworkKind
 from ._target import Target as Target
 from ._target import Violation as Violation
+from ._target import check_target as check_target

@@ -7,8 +7,9 @@ from typing import Protocol, runtime_checkable
 
 from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.targets._limits import Limits
+from edgesearch.errors import TargetError
 
-__all__ = ["Target", "Violation"]
+__all__ = ["Target", "Violation", "check_target"]
 
 
 @dataclass(frozen=True)
@@ -101,3 +102,9 @@ class Target(Protocol):
     def violations(self, graph: Graph) -> tuple[Violation, ...]:
         """Every limit that a layer of `graph` breaks, in the order of its layers; () when the DPU runs it."""
         ...
+
+
+def check_target(target: object) -> None:
+    """Raise TargetError for what is no target, such as the name or the profile of a board."""
+    if not isinstance(target, Target):
+        raise TargetError(f"the target is of type {type(target).__name__}, expected a Dpu, as `load_profile(BOARD).dpu`")

@@ -125,11 +125,12 @@ def _row(path: Path, line: int, record: Mapping[str | None, str | None]) -> Meas
     return MeasurementRow(network, what, fps, value("runner"), int(cores) if cores else None, value("family"), line)
 
 
-def appendable_columns(path: Path) -> tuple[str, ...]:
+def appendable_columns(path: str | Path) -> tuple[str, ...]:
     """The columns of a measurement file, in its order; the usual ones where there is no file yet, or nothing in it.
 
     Raises MeasurementError when it cannot be read or written, or lacks a column that rows are appended with.
     """
+    path = Path(path)
     if path.exists() and not (path.is_file() or path.is_dir()):  # /dev/full has no end
         raise MeasurementError(f"{path} is no file; give another one to append to")
     try:
@@ -153,11 +154,12 @@ def appendable_columns(path: Path) -> tuple[str, ...]:
     return tuple(header)
 
 
-def append_measurements(path: Path, rows: Sequence[MeasurementRow]) -> None:
+def append_measurements(path: str | Path, rows: Sequence[MeasurementRow]) -> None:
     """Append rows to a file that `read_measurements` reads, all or none; a new file gets a header.
 
     Raises MeasurementError when the file cannot be written, or a network's name is no UTF-8.
     """
+    path = Path(path)
     try:
         with path.open("a+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # two programs may append to one file

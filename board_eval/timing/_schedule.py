@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgesearch.board_eval.graph import Graph, check_is_graph
-from edgesearch.board_eval.targets import NetworkKind, Target
+from edgesearch.board_eval.targets import NetworkKind, Target, check_target
 from edgesearch.board_eval.timing._allocation import Allocation, allocate
 from edgesearch.board_eval.timing._certainty import kind_of
 from edgesearch.board_eval.timing._emission import emit
@@ -122,6 +122,7 @@ def schedule(graph: Graph, dpu: Target) -> Program:
 def check_fits(graph: Graph, target: Target) -> None:
     """Raise GraphError, naming each layer that breaks a limit of `target`, that nobody reads, or whose value it cannot hold."""
     check_is_graph(graph)
+    check_target(target)
     for node in graph:
         if len(node.shape) not in (1, 3):
             raise GraphError(

@@ -33,6 +33,7 @@ from edgesearch.board_eval.xmodel._nodes import stored_nodes
 from edgesearch.board_eval.xmodel._ops import MAX_FIX, NOT_READ, Op
 from edgesearch.board_eval.xmodel._padding import fold_padding, read_pad
 from edgesearch.errors import GraphError, XmodelError
+from edgesearch.files import expanded
 
 _ACTIVATIONS: dict[str, ActivationKind] = {"relu": "relu", "relu6": "relu6", "leaky-relu": "leaky_relu"}
 #: Operations that only exist after compilation.
@@ -44,7 +45,7 @@ def read_xmodel(path: str | Path) -> Graph:
 
     Raises XmodelError when the file cannot be read, is not an xmodel, is compiled, or holds operations the DPU does not have.
     """
-    path = Path(path)
+    path = expanded(path, "xmodel", XmodelError)
     try:
         return _Reader(parse_message(path)).run()
     except OSError as error:

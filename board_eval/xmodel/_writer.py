@@ -26,6 +26,7 @@ from edgesearch.board_eval.graph import (
     Pool,
     Reshape,
     Shape,
+    check_is_graph,
     op_names,
     rounding_positions,
     weight_integers,
@@ -33,7 +34,7 @@ from edgesearch.board_eval.graph import (
 from edgesearch.board_eval.xmodel._nodes import store_nodes
 from edgesearch.board_eval.xmodel._wire import graph_message
 from edgesearch.errors import XmodelError
-from edgesearch.files import write_atomically
+from edgesearch.files import expanded, write_atomically
 
 _FLOAT, _BITS = 4, 32  # data_type and tensor_bit_width of every tensor of an uncompiled xmodel
 _ACTIVATIONS: dict[ActivationKind, str] = {"relu": "relu", "relu6": "relu6", "leaky_relu": "leaky-relu"}
@@ -46,7 +47,8 @@ def write_xmodel(graph: Graph, path: str | Path) -> None:
     has no weights or is not quantized, XmodelError when the file cannot be written, and for a node of a compiled file that
     does nothing but move values to another fix position.
     """
-    path = Path(path)
+    check_is_graph(graph)
+    path = expanded(path, "xmodel", XmodelError)
     data = _Writer(graph).run().SerializeToString(deterministic=True)
     try:
         write_atomically(path, data)

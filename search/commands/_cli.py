@@ -23,6 +23,8 @@ from edgesearch.search.commands._options import BOARD, HOME, SEED, STORAGE, STOR
 
 #: Commands that keep what they have done.
 _GO_ON = ("optimize", "tune", "evaluate")
+#: What to do where there is too little of it.
+_LESS_MEMORY = "give fewer or smaller images, end other programs, or take a machine with more"
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -57,6 +59,10 @@ def _run(arguments: Sequence[str]) -> int:
         if said is None:
             raise
         click.echo(f"error: {said}", err=True)
+        return 2
+    except MemoryError as error:
+        what = f": {str(error).rstrip('.')}" if str(error) else ""
+        click.echo(f"error: this machine's memory was not enough{what}{_place(error)}; {_LESS_MEMORY}", err=True)
         return 2
     except SystemExit as ended:
         # The same, with exit code 1: click puts a stream in place that swallows what is left, rich ends where it was told.

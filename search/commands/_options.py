@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
+from edgesearch.errors import DataError
 from edgesearch.search.commands._given_path import GivenPath
+
+
+def _not_empty(_: click.Context, option: click.Parameter, given: str | None) -> str | None:
+    """What was given: an empty text, as of a shell's variable that is not set, would silently mean the default."""
+    if given == "":
+        raise DataError(f'{option.opts[-1]}: "" names nothing; give a name, or leave it out')
+    return given
+
 
 HOME = click.option(
     "--home",
@@ -20,12 +29,14 @@ HOME = click.option(
 STORAGE = click.option(
     "--storage",
     envvar="EDGESEARCH_STORAGE",
+    callback=_not_empty,
     show_envvar=True,
     help="Database URL of the studies; default: SQLite in --home.",
 )
 STORE = click.option(
     "--store",
     envvar="EDGESEARCH_STORE",
+    callback=_not_empty,
     show_envvar=True,
     help="Where artifacts are kept: a folder, or a URL as s3://bucket/folder; default: the study's, else store in --home.",
 )
@@ -37,7 +48,7 @@ THREADS = click.option(
     show_default=True,
     help="Results are bit-equal for any --workers, not for another number of threads.",
 )
-STUDY = click.option("--study", "study_name", help="Name of the study; default: the one run last.")
+STUDY = click.option("--study", "study_name", callback=_not_empty, help="Name of the study; default: the one run last.")
 BOARD = click.option(
     "--board", help="zcu104, zcu102, kv260, ultra96 or a board profile (JSON); default: the study's, else zcu104."
 )

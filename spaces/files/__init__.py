@@ -52,6 +52,8 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 def expanded(path: str | Path, what: str, error: type[EdgesearchError]) -> Path:
     """The path with the home folder that its ~ means. Raises `error`, in a sentence about `what`, where it can be none."""
+    if not isinstance(path, str | os.PathLike):
+        raise error(f"{what} is of type {type(path).__name__}, expected a path")
     if "\0" in str(path):
         raise error(f"{what}: {str(path)!r} is no path; it has a NUL character")
     longest = max(Path(path).parts, key=lambda part: len(os.fsencode(part)), default="")

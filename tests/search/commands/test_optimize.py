@@ -57,6 +57,25 @@ def test_an_impossible_limit_is_told_with_the_nearest_candidate(tmp_path: Path, 
     assert f"next: edgesearch dashboard --study tiny --home {home}" in real
 
 
+def test_data_beyond_the_memory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("large_data.py").write_text("import numpy\ndef load(settings, folder): numpy.zeros(2**50, numpy.uint8)\n")
+    file = write(tmp_path, STUDY.replace('name = "digits"', 'name = "large_data:load"'))
+    assert run(["optimize", file, "--dry-run", "--home", str(tmp_path / "h")]) == 2
+    said = capsys.readouterr().err
+    assert "error: this machine's memory was not enough: Unable to allocate 1.00 PiB" in said
+    assert "large_data.py, line 2" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("option", "command"), [("--storage", "pareto"), ("--study", "pareto"), ("--store", "optimize")])
+def test_an_empty_name_is_not_the_default(option: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, option, ""]) == 2
+    assert f'error: {option}: "" names nothing; give a name, or leave it out' in capsys.readouterr().err
+
+
 def test_options_are_checked_like_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, STUDY, encoding="utf-8-sig")  # with a byte-order mark, as some editors write one
     assert run(["optimize", file, "--dry-run", "--trials", "1", "--home", str(tmp_path / "h")]) == 0
@@ -108,12 +127,12 @@ def test_failed_trials_are_tried_again_by_the_command_that_is_named(tmp_path: Pa
     file = write(tmp_path, STUDY.replace("epochs = 1", 'epochs = 1\noptimizer = "sgd"\nlr = 1e30'))
     given = ["--trials", "1", "--name", "other", "--workers", "0", "--memory-per-stage", "2.0", "--board", "zcu104"]
     given += ["--board-wait", "3.0", "--hang-after", "7.0", "--store", str(tmp_path / "artifacts")]
-    assert run(["optimize", file, "--home", str(tmp_path / "h h"), *given]) == 0
+    assert run(["optimize", file, "--home", str(tmp_path / "h h"), *given]) == 2
     said = capsys.readouterr().out
     assert "1 failed" in said
     command = said.partition("next: edgesearch ")[2].partition(", once what made its trials fail is mended")[0]
     assert shlex.split(command) == ["optimize", file, *given, "--retry-failed", "--home", str(tmp_path / "h h")]
-    assert run(shlex.split(command)) == 0
+    assert run(shlex.split(command)) == 2
     assert "1 failed" in capsys.readouterr().out
     assert [r.state for r in Study.load("other", home=tmp_path / "h h").records()] == ["FAIL", "FAIL"]
 
