@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -193,6 +193,11 @@ class Space(Settings):
         """One student of each architecture: at its narrowest, which is quickly built, with its largest input."""
         return tuple(map(self._smallest, self.students))
 
+    def other_students(self, architecture: str) -> Iterator[Student]:
+        """A few others of an architecture: along the lists and ranges of all its settings together, from first to last."""
+        for place in range(_PLACES):
+            yield self._student(_At(place, architecture))
+
     def _smallest(self, student: str) -> Student:
         width, size = least(self.choices(student, "width")), max(self.choices(student, "input_size"))
         return self._make(student, width, size, self.choices(student, "stem")[0], _Least() if student == STAGED else _First())
@@ -307,6 +312,23 @@ class _First:
         return low
 
 
+class _At(_First):
+    """Answers with one place of every list (which begins again at its end) and range, and with one student."""
+
+    def __init__(self, place: int, student: str) -> None:
+        self._place = place
+        self._student = student
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._student if name == "student" else choices[self._place % len(choices)]
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
+        share = self._place / (_PLACES - 1)
+        if step is not None:
+            return low + step * round(share * (high - low) / step)
+        return low * (high / low) ** share if log else low + share * (high - low)
+
+
 class _Least(_First):
     """Answers with the smallest number, too, where choices are numbers."""
 
@@ -322,6 +344,8 @@ def _valid(kind: type[BaseModel], **fields: Any) -> None:
         raise ValueError(explain(error)) from error
 
 
+#: How many places of a space's lists and ranges are looked at.
+_PLACES = 8
 #: A candidate's settings that a space gives values for, by the group that they belong to.
 _SETTINGS_OF: dict[type[BaseModel], tuple[str, ...]] = {
     Student: ("width", "input_size", "stem", "head"),

@@ -211,7 +211,7 @@ def check_code(settings: StudyFile, *candidates: Candidate) -> None:
 
 
 def unsupported_students(inputs: Inputs) -> list[str]:
-    """Sentences on students that the DPU cannot run: the space's at their narrowest; without a space, the named candidates'.
+    """Sentences on students that the DPU cannot run: the space's, of which it runs none of some; without it the candidates'.
 
     Raises when that is all of them, and PluginError for a named one whose code cannot be imported.
     """
@@ -223,10 +223,19 @@ def unsupported_students(inputs: Inputs) -> list[str]:
     students = tuple(named.values()) if settings.space is None else settings.space.smallest_students()
     errors: list[EdgesearchError] = []
     for student in students:
-        try:
-            inputs.estimator.estimate(Candidate(student=student.model_copy(update={"weights": "", "weights_sha256": ""})))
-        except EdgesearchError as error:
+        error = _refusal(inputs, student)
+        others = settings.space.other_students(student.architecture) if settings.space is not None else ()
+        if error is not None and all(_refusal(inputs, other) for other in others):
             errors.append(error)
     if len(errors) == len(students):
         raise errors[0]
     return [str(error) for error in errors]
+
+
+def _refusal(inputs: Inputs, student: Student) -> EdgesearchError | None:
+    """Why the DPU cannot run a student, whatever weights it starts from."""
+    try:
+        inputs.estimator.estimate(Candidate(student=student.model_copy(update={"weights": "", "weights_sha256": ""})))
+    except EdgesearchError as error:
+        return error
+    return None

@@ -90,6 +90,40 @@ def test_widths_that_a_network_ignores_are_expected_once(tiny: Study, tmp_path: 
     assert len(preview(opened.inputs, 3).kept) == 1
 
 
+DEEP = """
+from torch import nn
+class Net(nn.Sequential):
+    search_space = {"depth": DEPTHS}
+    def __init__(self, num_classes, in_channels, depth):
+        layers = [nn.Conv2d(8 if place else in_channels, 8, 3, 2) for place in range(depth)]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "depths", "runs"),
+    [
+        ("deep_or_flat", "[3, 1]", True),
+        ("deeper_or_flat", "[4, 3, 1]", True),
+        ("of_any_depth", '{"low": 1, "high": 9, "step": 1}', True),
+        ("deep_only", "[3, 4]", False),
+    ],
+)
+def test_a_network_is_refused_only_where_none_of_its_parameters_fits(
+    tiny: Study, tmp_path: Path, code: str, depths: str, runs: bool
+) -> None:
+    """Three layers of stride 2 leave nothing of 8 x 8 pixels."""
+    (tmp_path / f"{code}.py").write_text(DEEP.replace("DEPTHS", depths))
+    space = {"students": [f"{code}:Net"], "input_size": [8]}
+    tables = tiny.settings.to_json() | {"name": "deep", "candidates": [], "space": space}
+    settings = StudyFile.parse(tables, folder=tmp_path)
+    if runs:
+        assert Study.open(settings, tmp_path / "home").unsupported == ()
+    else:
+        with pytest.raises(LoweringError, match="1 x 1"):
+            Study.open(settings, tmp_path / "home")
+
+
 def test_named_candidates_without_a_space_are_looked_at_when_a_study_is_opened(tiny: Study, tmp_path: Path) -> None:
     (tmp_path / "own_nets.py").write_text(OWN)
     (tmp_path / "unfinished_nets.py").write_text("class Net(")
