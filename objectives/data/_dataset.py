@@ -34,6 +34,10 @@ PARTS = ("train", "validation", "calibration", "test")
 _LISTED = 5
 #: A class with this share of the images, and with so many times an even one, makes accuracies hard to read.
 _LOPSIDED, _FAR_FROM_EVEN = 0.5, 1.6
+#: Images of another scale: their values spread this many times as far as those trained on, or lie so many spreads beside them.
+_OTHER_SPREAD, _OTHER_LEVEL = 5.0, 2.0
+#: Images of a split, and of each about so many rows and columns, that tell its scale; its beginning is a fair sample.
+_SCALE_IMAGES, _SCALE_PIXELS = 500, 32
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ def load_data(settings: DataSettings, *, folder: Path | None = None) -> DataSet:
         fingerprint=overall.hexdigest(),
         fingerprints=fingerprints,
         normalisation=normalisation,
-        notes=(*raw.notes, *_class_notes(raw, splits)),
+        notes=(*raw.notes, *_class_notes(raw, splits), *_scale_notes(splits)),
         preparation=_describe(raw, settings, (height, width)),
     )
 
@@ -189,6 +193,28 @@ def _class_notes(raw: RawData, splits: Mapping[str, Split]) -> list[str]:
             " reaches an accuracy of as much, so that one near it tells nothing"
         )
     return notes
+
+
+def _scale_notes(splits: Mapping[str, Split]) -> list[str]:
+    """Parts of which the values are so unlike those that networks are trained on that they must be on another scale."""
+    mean, spread = _scale(splits["train"])
+    notes = []
+    for part in ("validation", "test"):
+        other, its_spread = _scale(splits[part])
+        unlike = max(spread, its_spread) > _OTHER_SPREAD * max(min(spread, its_spread), 1.0)
+        if unlike or abs(other - mean) > _OTHER_LEVEL * max(spread, 1.0):
+            notes.append(
+                f"the {part} images have values around {other:.0f} (± {its_spread:.0f}) of 255, those to train on around "
+                f"{mean:.0f} (± {spread:.0f}); if one of them is on another scale, bring both to one"
+            )
+    return notes
+
+
+def _scale(split: Split) -> tuple[float, float]:
+    """The mean of its values and how far they spread."""
+    down, right = (max(1, side // _SCALE_PIXELS) for side in split.images.shape[1:3])
+    values = split.images[:_SCALE_IMAGES, ::down, ::right]
+    return float(values.mean()), float(values.std())
 
 
 def _describe(raw: RawData, settings: DataSettings, size: tuple[int, int]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from _archives import numbered, serials
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edgesearch.errors import DataError, SettingsError
@@ -118,6 +120,26 @@ def test_a_class_that_hides_the_others_is_said(tmp_path: Path, of_first: int, cl
     path = numbered(tmp_path, train_images=images, train_labels=np.tile(labels, 2), test_images=None, test_labels=None)
     notes = load_data(DataSettings(name="npz", root=path, validation_images=100, test_images=20, calibration_images=5)).notes
     assert any("validation images are of one class, 0: who always answers it" in note for note in notes) == is_told
+
+
+@pytest.mark.parametrize(
+    ("test", "is_told"),
+    [
+        (lambda images: images // 255, True),  # bytes from 0 to 1
+        (lambda images: images // 32, True),  # three bits
+        (lambda images: 255 - images, False),
+        (lambda images: images // 2, False),  # darker, as by another lamp
+        (lambda images: images // 2 + 127, False),
+    ],
+)
+def test_a_test_set_on_another_scale_is_said(
+    tmp_path: Path, test: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], is_told: bool
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (240, 40, 70, 3), dtype=np.uint8)
+    path = numbered(tmp_path, train_images=images[:200], test_images=test(images[200:]))
+    notes = load_data(DataSettings(name="npz", root=path)).notes
+    assert any("the test images have values around" in note for note in notes) == is_told
+    assert not any("the validation images" in note for note in notes)
 
 
 def test_small_classes_are_said(tmp_path: Path) -> None:
