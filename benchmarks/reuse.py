@@ -23,7 +23,7 @@ from edgesearch.objectives import Conditions, Estimator, Pipeline, Store, load_d
 from edgesearch.search.cluster import RayPool
 from edgesearch.search.engine import Engine, PlainProgress
 from edgesearch.search.processes import Job, run_job
-from edgesearch.search.study import Home, create_or_resume, load_study, open_storage
+from edgesearch.search.study import Home, candidate_of, create_or_resume, load_study, open_storage
 from edgesearch.spaces import Candidate
 
 
@@ -66,7 +66,7 @@ def main() -> None:
         with_store = time.perf_counter() - started
         trials = [t for t in study.get_trials() if t.state == optuna.trial.TrialState.COMPLETE]
         print(f"  {with_store:.1f} s; the same {len(trials)} candidates, each with an empty store", flush=True)
-        chains = [stages_of(Candidate.model_validate(t.user_attrs["candidate"]), settings.pipeline, conditions) for t in trials]
+        chains = [stages_of(candidate_of(t), settings.pipeline, conditions) for t in trials]
         started = time.perf_counter()
         data_settings = settings.data.model_dump(mode="json")
         ended = ray.get([task.remote(chain, data_settings, folder) for chain in chains])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial
 
@@ -16,8 +15,7 @@ from edgesearch.search.engine._screening import Screening
 from edgesearch.search.engine._stopping import foretold
 from edgesearch.search.foresight import Pending, StageCosts
 from edgesearch.search.proposals import Chooser, Proposal, Proposer
-from edgesearch.search.study import StudyFile
-from edgesearch.spaces import Candidate
+from edgesearch.search.study import StudyFile, TrialAttributes, attributes_of, candidate_of
 
 __all__ = ["Asking"]
 
@@ -55,7 +53,7 @@ class Asking:
     def observe(self, trial: FrozenTrial) -> None:
         """Learn that a trial runs, or how it ended."""
         self._proposer.observe(foretold(trial))
-        if trial.user_attrs.get("stage_seconds"):
+        if attributes_of(trial).get("stage_seconds"):
             self._paid.append(trial)
         if self._chooser is not None:
             self._learn_costs()
@@ -88,10 +86,9 @@ class Asking:
 
     def _learn_costs(self) -> None:
         while self._paid:  # without a chooser once somebody asks, since a student's size is found by building it
-            attributes = self._paid[0].user_attrs
-            stages = self._insight.stages(Candidate.model_validate(attributes["candidate"]))
+            stages = self._insight.stages(candidate_of(self._paid[0]))
             try:
-                self._costs.learn(stages, whole_stages(attributes))
+                self._costs.learn(stages, whole_stages(attributes_of(self._paid[0])))
             except Pending:
                 return  # next time
             self._paid.popleft()
@@ -106,8 +103,7 @@ class Asking:
         return self._proposer.why_none_is_left()
 
 
-def whole_stages(attributes: Mapping[str, Any]) -> dict[str, float]:
+def whole_stages(attributes: TrialAttributes) -> dict[str, float]:
     """Seconds of a trial's stages by their kind, without one that was cut off since its network broke a limit."""
-    seconds: dict[str, float] = attributes["stage_seconds"]
-    cut = is_cut_off(attributes)
+    seconds, cut = attributes["stage_seconds"], is_cut_off(attributes)
     return {kind: value for kind, value in seconds.items() if not (cut and kind in ("pruned", "quantized"))}

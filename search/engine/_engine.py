@@ -9,7 +9,7 @@ Results are collected between any two proposals.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,17 @@ from edgesearch.search.engine._trials import ActiveTrial
 from edgesearch.search.engine._workers import Pool
 from edgesearch.search.foresight import Foresight, ForesightProcess, Scoring
 from edgesearch.search.processes import give_back_large_blocks
-from edgesearch.search.study import Lease, Ledger, StudyFile, is_worse_teacher, teacher_sentence
+from edgesearch.search.study import (
+    Lease,
+    Ledger,
+    StudyFile,
+    TrialAttributes,
+    attributes_of,
+    candidate_of,
+    first_attributes,
+    is_worse_teacher,
+    teacher_sentence,
+)
 from edgesearch.spaces import Candidate
 
 
@@ -150,23 +160,23 @@ class Engine:
         under_way, trials = [], self._study.get_trials(deepcopy=False)
         for trial in trials:
             self._count += 1
-            candidate = Candidate.model_validate(trial.user_attrs["candidate"])
+            candidate, attributes = candidate_of(trial), attributes_of(trial)
             self._scoring.observe(trial)
             self._intake.observe(trial)
             self._stopping.observe(trial, candidate)
             self._limits.observe(trial)
             if trial.state == TrialState.RUNNING:
-                active = self._activate(trial.number, candidate, trial.user_attrs)
-                if "found" in trial.user_attrs:  # else an earlier version began it, and nobody knows
-                    under_way.append((active, trial.user_attrs["found"]))
+                active = self._activate(trial.number, candidate, attributes)
+                if "found" in attributes:  # else an earlier version began it, and nobody knows
+                    under_way.append((active, attributes["found"]))
             else:
                 self._ends.observe(trial.state)
-                kinds = trial.user_attrs.get("stage_seconds") or {}
-                stages = self._plans.stages(candidate) if kinds else []
-                kinds = {*kinds, "rung"} if "student" in kinds else set(kinds)  # a training counts with its rungs
+                seconds = attributes.get("stage_seconds") or {}
+                stages = self._plans.stages(candidate) if seconds else []
+                kinds = {*seconds, "rung"} if "student" in seconds else set(seconds)  # a training counts with its rungs
                 paid |= {part.key for stage in stages for part in with_rungs(stage) if part.kind in kinds}
             if trial.state != TrialState.FAIL or not retry_failed:  # an earlier version may have stored another key for it
-                self._intake.has(candidate, trial.user_attrs.get("network_key"), trial.number)
+                self._intake.has(candidate, attributes.get("network_key"), trial.number)
         for active, found in under_way:
             paid.update(found)
             active.credit(paid, self._stages.artifact)
@@ -208,30 +218,23 @@ class Engine:
 
     def _create(self, accepted: Accepted) -> None:
         proposal, candidate = accepted.proposal, accepted.proposal.candidate
+        found = [part.key for part in self._plans.everything(candidate) if self._store.has(part.kind, part.key)]
         trial = create_trial(
             state=TrialState.RUNNING,
             params=proposal.params,
             distributions=proposal.distributions,
-            user_attrs={
-                "candidate": candidate.model_dump(mode="json"),
-                "candidate_key": candidate.key,
-                "network_key": accepted.network,
-                "recipe": str(candidate),
-                "deployable": candidate.deployable,
-                "ask_seconds": round(accepted.seconds, 4),
-                "found": sorted({p.key for p in self._plans.everything(candidate) if self._store.has(p.kind, p.key)}),
-                **({} if proposal.again is None else {"again": proposal.again}),
-                **{f"estimated_{name}": value for name, value in accepted.estimate.items()},
-            },
+            user_attrs=first_attributes(
+                candidate, accepted.network, accepted.estimate, found, seconds=accepted.seconds, again=proposal.again
+            ),
             system_attrs=proposal.system_attrs,
         )
         trial.number = self._ledger.create(trial)
         self._intake.has(candidate, accepted.network, trial.number)
         self._intake.observe(trial)
         self._count += 1
-        self._activate(trial.number, candidate, trial.user_attrs)
+        self._activate(trial.number, candidate, attributes_of(trial))
 
-    def _activate(self, number: int, candidate: Candidate, attributes: Mapping[str, Any]) -> ActiveTrial:
+    def _activate(self, number: int, candidate: Candidate, attributes: TrialAttributes) -> ActiveTrial:
         trial = ActiveTrial(number, candidate, self._plans.stages(candidate))
         if self._settings.score == "board" and self._conditions.measures(candidate):
             trial.add(self._plans.on_board(candidate))
@@ -388,7 +391,7 @@ class Engine:
         self._ends.add(stored.state)
         self._scoring.observe(stored)
         self._intake.observe(stored)
-        if "student" in stored.user_attrs.get("stopped", ()):  # it waits at a rung of that student's
+        if "student" in attributes_of(stored).get("stopped", {}):  # it waits at a rung of that student's
             self._stopping.stopped(stored)
         self._show()  # before this trial's line, so that its counts are right
 

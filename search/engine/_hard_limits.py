@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 from edgesearch.objectives import Conditions, NetworkLimits, Stage, size_bytes
 from edgesearch.search.engine._stages import StageEnd
 from edgesearch.search.engine._trials import ActiveTrial
-from edgesearch.search.study import StudyFile
+from edgesearch.search.study import StudyFile, TrialAttributes, attributes_of
 
 __all__ = ["HardLimits", "is_cut_off"]
 
@@ -45,7 +45,7 @@ class HardLimits:
 
     def observe(self, trial: FrozenTrial) -> None:
         """Learn from a trial of an earlier run."""
-        account = trial.user_attrs.get("stopped") or {}
+        account = attributes_of(trial).get("stopped") or {}
         if _STAGE in account:
             self._broken[account[_STAGE]] = account[_FIGURES]
 
@@ -79,6 +79,6 @@ class HardLimits:
         }
 
 
-def is_cut_off(attributes: Mapping[str, Any]) -> bool:
+def is_cut_off(attributes: TrialAttributes) -> bool:
     """Whether a trial with these attributes ended in the middle of a stage, since its network broke a limit."""
     return _STAGE in (attributes.get("stopped") or {})

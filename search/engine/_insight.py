@@ -11,6 +11,7 @@ from edgesearch.errors import EdgesearchError
 from edgesearch.objectives import ArtifactStore, Stage
 from edgesearch.search.engine._screening import Screening
 from edgesearch.search.foresight import bare
+from edgesearch.search.study import candidate_of
 from edgesearch.spaces import Candidate, Student
 
 __all__ = ["EngineInsight"]
@@ -46,8 +47,7 @@ class EngineInsight:
         before = self._underway.pop(trial.number, frozenset())
         self._makers.subtract(before)
         if trial.state == TrialState.RUNNING:
-            candidate = Candidate.model_validate(trial.user_attrs["candidate"])
-            self._underway[trial.number] = frozenset(stage.key for stage in self.stages(candidate))
+            self._underway[trial.number] = frozenset(stage.key for stage in self.stages(candidate_of(trial)))
             self._makers.update(self._underway[trial.number])
         for key in before:
             self._there.pop(key, None)  # asked for anew: a trial that fails has made some

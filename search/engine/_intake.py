@@ -21,7 +21,7 @@ from edgesearch.search.engine._screening import Screening
 from edgesearch.search.engine._stopping import Stopping
 from edgesearch.search.foresight import Foresight, Pending, Scoring
 from edgesearch.search.proposals import Proposal
-from edgesearch.search.study import StudyFile
+from edgesearch.search.study import StudyFile, attributes_of, candidate_of
 from edgesearch.spaces import Candidate
 
 __all__ = ["Accepted", "Intake"]
@@ -150,9 +150,9 @@ class Intake:
         while self._retry:
             yield self._retry.pop(0)
         while (stopped := self._stopping.again()) is not None:
-            candidate = Candidate.model_validate(stopped.user_attrs["candidate"])
+            candidate = candidate_of(stopped)
             self._seen.discard(candidate.key)
-            self._networks.forget(stopped.user_attrs["network_key"])
+            self._networks.forget(attributes_of(stopped)["network_key"])
             yield Proposal(candidate, stopped.params, stopped.distributions, again=stopped.number)
         yield from self._asking.proposals(number, self._seen)
 

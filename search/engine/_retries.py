@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from optuna.trial import FrozenTrial, TrialState
 
-from edgesearch.search.study import without_code
+from edgesearch.search.study import candidate_of, without_code
 from edgesearch.spaces import Candidate, complete_candidate, identity, without_checksums_of_code
 
 
@@ -40,7 +40,7 @@ def failures(trials: Iterable[FrozenTrial], folder: Path | None) -> list[Failure
     failed: dict[str, Failure] = {}  # by form
     others: set[str] = set()  # keys
     for trial in trials:
-        candidate = Candidate.model_validate(trial.user_attrs["candidate"])
+        candidate = candidate_of(trial)
         if trial.state == TrialState.FAIL:
             failed[form(candidate)] = Failure(candidate, trial)
         else:

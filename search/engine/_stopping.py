@@ -12,7 +12,7 @@ from edgesearch.objectives import RUNG_FACTOR, Artifact, Stage, rung_epochs, run
 from edgesearch.search.engine._trials import ActiveTrial
 from edgesearch.search.foresight import Scoring
 from edgesearch.search.rungs import Entrant, Rungs, Verdict
-from edgesearch.search.study import OBJECTIVES, Objective, StudyFile
+from edgesearch.search.study import OBJECTIVES, Objective, StudyFile, TrialAttributes, account_of, attributes_of, estimate_of
 from edgesearch.spaces import Candidate
 
 #: Trainings of fewer epochs are not stopped: too little is saved, and too little known.
@@ -52,19 +52,19 @@ class Stopping:
 
     # --- trials begin
 
-    def enter(self, trial: ActiveTrial, attributes: Mapping[str, Any]) -> None:
+    def enter(self, trial: ActiveTrial, attributes: TrialAttributes) -> None:
         """A trial begins, or goes on after a break, with these attributes; `again`: the number of one that was stopped."""
         self._stopped.pop(attributes.get("again", -1), None)
         if not self._ends:
             return
-        is_known = all(f"estimated_{name}" in attributes for name in self._settings.objectives if name != "accuracy")
+        is_known = estimate_of(attributes).keys() >= {*self._settings.objectives} - {"accuracy"}
         if is_known:  # a board of the user's own may tell no speed before it measures
             trial.student = trial.own_student
         if trial.student is not None:
             trial.rungs = rungs_of(trial.student)
         self._enter(trial.number, trial.candidate, attributes, "" if trial.student is None else trial.student.key)
 
-    def continues(self, trial: ActiveTrial, attributes: Mapping[str, Any], find: Callable[[Stage], Artifact | None]) -> bool:
+    def continues(self, trial: ActiveTrial, attributes: TrialAttributes, find: Callable[[Stage], Artifact | None]) -> bool:
         """After `enter`: whether the trial runs on; one that waited at a rung still does unless the store has more by now."""
         if trial.student is None:
             return True
@@ -83,13 +83,14 @@ class Stopping:
 
     def observe(self, trial: FrozenTrial, candidate: Candidate) -> None:
         """Learn from a trial that ended in an earlier run."""
-        account = trial.user_attrs.get("stopped") or trial.user_attrs.get("rungs") or {}
+        attributes = attributes_of(trial)
+        account = attributes.get("stopped") or attributes.get("rungs") or {}
         if candidate.quantization.from_scratch:  # an earlier version took its teacher for its student
             account = {}
-        self._stopped.pop(trial.user_attrs.get("again", -1), None)
+        self._stopped.pop(attributes.get("again", -1), None)
         if not self._ends or trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
             return
-        self._enter(trial.number, candidate, trial.user_attrs, str(account.get("student", "")))
+        self._enter(trial.number, candidate, attributes, str(account.get("student", "")))
         self._learn(str(account.get("student", "")), account)
         self._had_news = True
         if "pruned" in account:
@@ -99,10 +100,8 @@ class Stopping:
         elif "student" in account:
             self.stopped(trial)
 
-    def _enter(self, number: int, candidate: Candidate, attributes: Mapping[str, Any], student: str) -> None:
-        head = "estimated_"
-        known = {name.removeprefix(head): value for name, value in attributes.items() if name.startswith(head)}
-        self._known[number] = known
+    def _enter(self, number: int, candidate: Candidate, attributes: TrialAttributes, student: str) -> None:
+        self._known[number] = known = estimate_of(attributes)
         pruning, quantization = candidate.pruning, candidate.quantization
         is_pruned = pruning.method != "none" and pruning.ratio > 0
         how = (pruning.method, pruning.backend, pruning.target) if is_pruned else ("none",)
@@ -161,7 +160,7 @@ class Stopping:
             self._rungs.climbed(trial.student.key, trial.climbed, float(artifact.figures["accuracy"]))
             trial.climbed += 1
         if trial.climbed > before:
-            of_student = (stopped.user_attrs["stopped"]["student"] for stopped in self._stopped.values())
+            of_student = (attributes_of(stopped)["stopped"]["student"] for stopped in self._stopped.values())
             self._had_news |= trial.student.key in of_student
         return trial.climbed > before
 
@@ -182,7 +181,7 @@ class Stopping:
 
     def stopped(self, trial: FrozenTrial) -> None:
         """A trial was stopped, as it is stored."""
-        if "again" not in trial.user_attrs:  # twice is enough
+        if "again" not in attributes_of(trial):  # twice is enough
             self._stopped[trial.number] = trial
 
     @property
@@ -288,7 +287,7 @@ def _later(trial: ActiveTrial) -> dict[str, float]:
 
 def foretold(trial: FrozenTrial) -> FrozenTrial:
     """The trial as a sampler is told of it: one that waits or was stopped is complete, with the values that it may end with."""
-    account = trial.user_attrs.get("stopped") or trial.user_attrs.get("paused")
+    account = account_of(trial)
     if account is None or trial.state not in (TrialState.PRUNED, TrialState.RUNNING):
         return trial
     told = copy.copy(trial)

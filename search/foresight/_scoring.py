@@ -11,7 +11,7 @@ from edgesearch.board_eval import Board
 from edgesearch.objectives import Artifact
 from edgesearch.search.foresight._correction import Correction, HostLaw, Pair, Parts
 from edgesearch.search.foresight._margin import at_best
-from edgesearch.search.study import StudyFile
+from edgesearch.search.study import StudyFile, attributes_of, candidate_of
 from edgesearch.spaces import Candidate
 
 #: Figures of the simulation that a measurement replaces; their counterparts are kept as simulated_*.
@@ -42,20 +42,20 @@ class Scoring:
 
     def observe(self, trial: FrozenTrial) -> None:
         """Learn from a trial that is COMPLETE."""
-        attributes = trial.user_attrs
+        attributes = attributes_of(trial)
         if trial.state != TrialState.COMPLETE or trial.values is None:
             return
         if attributes.get("deployable") and not attributes.get("violations"):
             self._told[trial.number] = self._losses(trial.values)
         simulated = attributes.get("simulated")
         if simulated and attributes.get("measured_by"):
-            parts = self._parts(simulated, Candidate.model_validate(attributes["candidate"]))
+            parts = self._parts(simulated, candidate_of(trial))
             self._pairs[trial.number] = Pair(parts, attributes["latency_ms"] * 1e-3, 1.0 / attributes["fps"])
             self.correction = Correction.of(self._pairs.values())
             self._compare_runners(trial)
 
     def _compare_runners(self, trial: FrozenTrial) -> None:
-        runner = str(trial.user_attrs.get("conditions", {}).get("runner", "")).partition(" ")[0]
+        runner = str(attributes_of(trial).get("conditions", {}).get("runner", "")).partition(" ")[0]
         if not runner or runner in self._runners:
             return
         self._runners[runner] = trial.number

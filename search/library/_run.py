@@ -38,6 +38,7 @@ from edgesearch.search.study import (
     Record,
     StudyFile,
     StudyView,
+    candidate_of,
     create_or_resume,
     database_errors,
     hold_lease,
@@ -48,7 +49,6 @@ from edgesearch.search.study import (
     store_places,
     store_use,
 )
-from edgesearch.spaces import Candidate
 
 #: Finished trials whose keys are made again when a study is resumed; of more a part stands for all.
 _LOOKED_AT = 200
@@ -200,7 +200,7 @@ def _asked_for(settings: StudyFile, study: optuna.Study) -> int:
     """How many trials there are to be: of candidates that are named, one more for each whose code is another than it was."""
     if settings.space is not None:
         return settings.trials
-    tried = [Candidate.model_validate(trial.user_attrs["candidate"]) for trial in study.get_trials(deepcopy=False)]
+    tried = [candidate_of(trial) for trial in study.get_trials(deepcopy=False)]
     keys, forms = {candidate.key for candidate in tried}, {form(candidate) for candidate in tried}
     untried = [candidate for candidate in settings.candidates if candidate.key not in keys]
     is_changed = any(form(candidate) in forms for candidate in untried)

@@ -25,7 +25,7 @@ from edgesearch.search.proposals._draws import Proposal, derive_seed
 from edgesearch.search.proposals._gain import Goal, Landscape, likely_accuracies
 from edgesearch.search.proposals._options import Variants, training_key
 from edgesearch.search.proposals._proposals import Proposer
-from edgesearch.search.study import OBJECTIVES, Objective, StudyFile, with_fingerprint
+from edgesearch.search.study import OBJECTIVES, Objective, StudyFile, attributes_of, candidate_of, estimate_of, with_fingerprint
 from edgesearch.spaces import Candidate, Student
 
 __all__ = ["Chooser", "Insight"]
@@ -114,16 +114,15 @@ class Chooser:
 
     def observe(self, trial: FrozenTrial) -> None:
         """Learn that a trial runs, or how it ended."""
-        attributes = trial.user_attrs
-        candidate = Candidate.model_validate(attributes["candidate"])
-        estimate = {name.removeprefix("estimated_"): v for name, v in attributes.items() if name.startswith("estimated_")}
+        attributes, candidate = attributes_of(trial), candidate_of(trial)
+        estimate = estimate_of(attributes)
         row = self._axes.row(Point.of(candidate, estimate))
         self._running.pop(trial.number, None)
         self._variants.observe(trial, candidate)
         if trial.state == TrialState.RUNNING:
             self._running[trial.number] = (row, estimate)
             return
-        if trial.state == TrialState.PRUNED and "student" in attributes.get("stopped", ()) and self._goal.accuracy is not None:
+        if trial.state == TrialState.PRUNED and "student" in attributes.get("stopped", {}) and self._goal.accuracy is not None:
             self._accuracies.add(trial.number, row, float(attributes["stopped"]["values"][self._goal.accuracy]))
         if trial.state != TrialState.COMPLETE or trial.values is None:
             return

@@ -1,3 +1,9 @@
+from ._attributes import TrialAttributes as TrialAttributes
+from ._attributes import account_of as account_of
+from ._attributes import attributes_of as attributes_of
+from ._attributes import candidate_of as candidate_of
+from ._attributes import estimate_of as estimate_of
+from ._attributes import first_attributes as first_attributes
 from ._constraints import Constraints as Constraints
 from ._duration import duration as duration
 from ._errors import database_errors as database_errors

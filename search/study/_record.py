@@ -20,6 +20,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from edgesearch.errors import StudyError
+from edgesearch.search.study._attributes import account_of, attributes_of
 from edgesearch.search.study._unread import without_infinite
 from edgesearch.spaces import Candidate, Student, parse_candidate
 
@@ -272,7 +273,7 @@ def _read_objectives(study: optuna.Study, settings: Mapping[str, Any]) -> tuple[
 
 
 def _read_trial(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> Record:
-    attributes = trial.user_attrs
+    attributes = attributes_of(trial)
     return Record(
         number=trial.number,
         state=TrialState.RUNNING.name if trial.state == TrialState.WAITING else trial.state.name,
@@ -282,7 +283,7 @@ def _read_trial(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> Record
         words=str(attributes.get("recipe") or ""),
         candidate_key=attributes.get("candidate_key", ""),
         deployable=bool(attributes.get("deployable", False)),
-        metrics={name: value for name, value in attributes.items() if _is_figure(name, value)},
+        metrics={name: value for name, value in trial.user_attrs.items() if _is_figure(name, value)},
         conditions=attributes.get("conditions") or {},
         stage_seconds=attributes.get("stage_seconds") or {},
         cache_hits=tuple(attributes.get("cache_hits") or ()),
@@ -292,15 +293,15 @@ def _read_trial(trial: FrozenTrial, objectives: tuple[Objective, ...]) -> Record
         board_faults=tuple(attributes.get("board_faults") or ()),
         violations=attributes.get("violations") or {},
         failure=str(attributes.get("failure") or ""),
-        stopped=_stopped(attributes) if trial.state != TrialState.COMPLETE else {},
+        stopped=_stopped(trial) if trial.state != TrialState.COMPLETE else {},
         ask_seconds=float(attributes.get("ask_seconds") or 0.0),
         started=trial.datetime_start,
         finished=trial.datetime_complete,
     )
 
 
-def _stopped(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    account = attributes.get("stopped") or attributes.get("paused")
+def _stopped(trial: FrozenTrial) -> Mapping[str, Any]:
+    account = account_of(trial)
     return account if isinstance(account, dict) else {}
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from edgesearch.errors import SpaceError, StudyError
+from edgesearch.search.study._attributes import attributes_of
 from edgesearch.search.study._creation import create_once
 from edgesearch.search.study._database import Database
 from edgesearch.search.study._errors import DATABASE_ERRORS, database_errors, database_reason, driver_hint, parse_url, shown_url
@@ -129,9 +130,9 @@ def _refuse_other_trials(study: optuna.Study) -> None:
     for trial in study.get_trials(deepcopy=False):
         where = f"trial {trial.number} of study {study.study_name!r}"
         again = "give the study another --name: what is in the store is not made again"
-        if "candidate" not in trial.user_attrs:
+        if "candidate" not in (attributes := attributes_of(trial)):
             raise StudyError(f"{where} has no candidate, so that edgesearch has not made it; {again}")
         try:
-            parse_candidate(trial.user_attrs["candidate"], where)
+            parse_candidate(attributes["candidate"], where)
         except SpaceError as error:
             raise StudyError(f"{error}; {again}") from error
