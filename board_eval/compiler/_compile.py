@@ -74,8 +74,9 @@ class Options:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        if self.tries < 0 or (self.seconds is not None and self.seconds < 0):
-            raise CompileError(f"tries is {self.tries} and seconds {self.seconds}; expected numbers of at least 0")
+        is_count = isinstance(self.tries, int) and self.tries >= 0
+        if not is_count or not (self.seconds is None or (isinstance(self.seconds, int | float) and self.seconds >= 0)):
+            raise CompileError(f"tries is {self.tries!r} and seconds {self.seconds!r}; expected numbers of at least 0")
 
 
 def compile_graph(

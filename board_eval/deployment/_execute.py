@@ -44,8 +44,10 @@ def execute_code(
 
 def integers_for(source: CompiledTensor, images: npt.NDArray[np.generic]) -> Int8:
     """See `CompiledXmodel.integers`."""
+    expected = ", ".join(map(str, source.shape))
+    if not isinstance(images, np.ndarray):
+        raise QuantizationError(f"images are of type {type(images).__name__}, expected a numpy array, (N, {expected})")
     if images.ndim != len(source.shape) + 1 or images.shape[1:] != source.shape or len(images) == 0:
-        expected = ", ".join(map(str, source.shape))
         raise QuantizationError(f"images have shape {images.shape}, expected (N, {expected}) with N >= 1")
     if images.dtype == np.int8:
         return images.astype(np.int8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
@@ -12,12 +13,16 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from edgesearch.board_eval.graph import Array
 from edgesearch.board_eval.lowering._untouched import untouched
 
-__all__ = ["changes_values", "differ"]
+__all__ = ["changes_values", "differ", "values_apart"]
 
 #: Hooks of all networks, before and behind their parts.
 _EVERYWHERE = (modules._global_forward_pre_hooks, modules._global_forward_hooks)
+
+#: By what share of its largest value two ways to compute a network may differ; and where it computes with fewer bits itself.
+_ROUNDING, _COARSE = 5e-3, 5e-2
 
 #: Hooks that the lowering knows: they compute a layer's weight.
 _KNOWN = (WeightNorm, SpectralNorm, BasePruningMethod)
@@ -38,8 +43,7 @@ def changes_values(model: nn.Module, shape: tuple[int, int, int]) -> bool:
 @torch.no_grad()
 def differ(model: nn.Module, other: Callable[[Tensor], object], shape: tuple[int, int, int]) -> bool:
     """Whether `other` makes something else of an image than `model`, left as it was, or fails; not so where `model` fails."""
-    parameter = next((one for one in model.parameters() if one.is_floating_point()), torch.empty(0))
-    image = 8 * torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(parameter)  # beyond any clip
+    image = _image(model, shape)
     with untouched(model):
         try:
             torch.manual_seed(0)
@@ -50,6 +54,37 @@ def differ(model: nn.Module, other: Callable[[Tensor], object], shape: tuple[int
             torch.manual_seed(0)
             return not _is_same(answer, other(image.clone()))
         return True
+
+
+@torch.no_grad()
+def values_apart(model: nn.Module, other: Callable[[Array], Array], shape: tuple[int, int, int]) -> float:
+    """How far what `other` makes of an image (1, H, W, C) is from what `model` does, as a share of its largest value.
+
+    0 where that may be rounding, where `model` fails, and where its answer has values that are not finite.
+    """
+    image = _image(model, shape)
+    with untouched(model):
+        try:
+            torch.manual_seed(0)
+            answer = model(image.clone())
+        except Exception:  # as above
+            return 0.0
+    if not isinstance(answer, Tensor) or answer.is_meta or not answer.isfinite().all():
+        return 0.0
+    expected = answer.detach().cpu().double().numpy()
+    found = other(image.cpu().float().permute(0, 2, 3, 1).contiguous().numpy()).astype(np.float64)
+    if found.ndim == 4:
+        found = found.transpose(0, 3, 1, 2)
+    largest = max(float(np.abs(expected).max(initial=0.0)), float(np.finfo(np.float32).tiny))
+    distance = float(np.abs(found.reshape(expected.shape) - expected).max(initial=0.0)) / largest
+    fine = image.dtype in (torch.float32, torch.float64)
+    return distance if distance > (_ROUNDING if fine else _COARSE) else 0.0
+
+
+def _image(model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
+    """One whose values are beyond any clip, of the network's own type."""
+    parameter = next((one for one in model.parameters() if one.is_floating_point()), torch.empty(0, device="cpu"))
+    return 8 * torch.randn(1, *shape, generator=torch.Generator().manual_seed(0), device="cpu").to(parameter)
 
 
 def _is_accompanied(model: nn.Module) -> bool:

@@ -46,16 +46,16 @@ class Layers(Windows):
         left, right, top, bottom = given[:4]
         if any(given[4:]) or min(given) < 0:
             return False
-        self.image(self.value(at.args[0]))
-        self.copy(at)
-        if any(sides):
-            self.padded[at] = (left, right, top, bottom)
+        source, (own_left, own_right, own_top, own_bottom) = self.bare(at.args[0])
+        self.image(source)
+        self.values[at] = source
+        zeros = (own_left + left, own_right + right, own_top + top, own_bottom + bottom)
+        if any(zeros):
+            self.padded[at] = zeros
         return True
 
     def conv(self, at: fx.Node, module: nn.Conv2d) -> None:
-        operand: Any = at.args[0]
-        zeros = self.padded.get(operand, (0, 0, 0, 0))
-        source = self.values[operand] if operand in self.padded else self.value(operand)
+        source, zeros = self.bare(at.args[0])
         height, width, channels = self.image(source)
         if channels != module.in_channels:
             raise Unsupported(f"expects {module.in_channels} channels, is given {channels}")
@@ -255,10 +255,9 @@ class Layers(Windows):
         if not isinstance(tensors, list | tuple) or not isinstance(axis, int):
             raise Unsupported("a concatenation of something other than a list of tensors")
         names = tuple(self.value(t) for t in tensors)
-        if any(len(self.shape(name)) != 3 for name in names):
-            raise Unsupported(
-                "a concatenation of vectors; join what they are made of along its channels, in front of the flatten"
-            )
+        if all(len(self.shape(name)) == 1 for name in names) and axis in (1, -1):
+            self._concat_vectors(at, names)
+            return
         shapes = [self.image(n) for n in names]
         position = {1: 2, 2: 0, 3: 1}.get(axis % 4)  # NCHW axis -> position in (H, W, C)
         if position is None:
@@ -268,6 +267,22 @@ class Layers(Windows):
         joined = list(shapes[0])
         joined[position] = sum(s[position] for s in shapes)
         self.put(at, Concat(name=at.name, inputs=names, shape=tuple(joined), axis=position))
+
+    def _concat_vectors(self, at: fx.Node, names: tuple[str, ...]) -> None:
+        """Vectors one behind the other, which the DPU takes as the channels of images of one pixel."""
+        if any(name in self.flattened for name in names):
+            raise Unsupported("a concatenation of flattened images; join them along their channels, in front of the flatten")
+        pixels = []
+        for place, name in enumerate(names):
+            node = self.nodes[name]
+            if isinstance(node, Reshape) and self.shape(node.inputs[0]) == (1, 1, *node.shape):
+                pixels.append(node.inputs[0])  # what was an image of one pixel before
+                continue
+            self.put(at, Reshape(name=f"{at.name}_pixel", inputs=(name,), shape=(1, 1, *node.shape)), f"_pixel_{place}")
+            pixels.append(self.values[at])
+        size = sum(self.shape(name)[0] for name in names)
+        self.put(at, Concat(name=at.name, inputs=tuple(pixels), shape=(1, 1, size), axis=2))
+        self.put(at, Reshape(name=f"{at.name}_vector", inputs=(self.values[at],), shape=(size,)), "_vector")
 
     def identity(self, at: fx.Node) -> None:
         self.copy(at)

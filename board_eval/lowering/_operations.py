@@ -15,7 +15,7 @@ from edgesearch.board_eval.lowering._reasons import LEFT_OUT_PADDING, PART, clip
 from edgesearch.board_eval.lowering._values import Unsupported, argument
 from edgesearch.board_eval.lowering._windows import MEAN_ADVICE, pair
 
-__all__ = ["BY_NAME", "FUNCTIONS", "MODULES"]
+__all__ = ["BY_NAME", "DECIDED_BY_TRAINING", "FUNCTIONS", "MODULES"]
 
 
 def _max_pool_function(low: Layers, at: fx.Node) -> None:
@@ -81,6 +81,11 @@ def _view(low: Layers, at: fx.Node) -> None:
 
 def _mean(low: Layers, at: fx.Node) -> None:
     low.mean(at, argument(at, 1, "dim", None), argument(at, 2, "keepdim", False))
+
+
+def _amax(low: Layers, at: fx.Node) -> None:
+    if not low.largest(at, argument(at, 1, "dim", None), argument(at, 2, "keepdim", False)):
+        raise Unsupported(low.reason(at, None))
 
 
 def _squeeze(low: Layers, at: fx.Node) -> None:
@@ -238,6 +243,9 @@ def _only_in_training(low: Layers, at: fx.Node, training: Any) -> None:
 #: Layers that do nothing when a network is not trained.
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
+#: Layers that compute something else when a network is trained.
+DECIDED_BY_TRAINING = (nn.modules.batchnorm._BatchNorm, *_NOTHING[1:])
+
 #: Functions that do nothing then if they are told so, and whether they have to be told.
 _DROPOUTS: Mapping[Any, bool] = {
     **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), True),
@@ -280,6 +288,7 @@ FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
     "contiguous": Layers.lay_out,
     "mean": _mean,
     torch.mean: _mean,
+    **dict.fromkeys((torch.amax, "amax"), _amax),
     F.relu: _relu_function,
     torch.relu: lambda low, at: low.activation(at, "relu"),
     torch.relu_: lambda low, at: low.activation(at, "relu", inplace=True),

@@ -16,11 +16,12 @@ import torch
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
-from edgesearch.board_eval.graph import Graph, Input, Node
+from edgesearch.board_eval.execution import run_float
+from edgesearch.board_eval.graph import Array, Graph, Input, Node
 from edgesearch.board_eval.lowering._batch_norm import fold_batch_norm
-from edgesearch.board_eval.lowering._hooks import changes_values, differ
+from edgesearch.board_eval.lowering._hooks import changes_values, differ, values_apart
 from edgesearch.board_eval.lowering._layers import Layers
-from edgesearch.board_eval.lowering._operations import BY_NAME, FUNCTIONS, MODULES
+from edgesearch.board_eval.lowering._operations import BY_NAME, DECIDED_BY_TRAINING, FUNCTIONS, MODULES
 from edgesearch.board_eval.lowering._reasons import LAYER_FUNCTIONS, output_reason
 from edgesearch.board_eval.lowering._sizes import Sizes
 from edgesearch.board_eval.lowering._tracer import Untraceable, is_layer, program, traced
@@ -57,6 +58,8 @@ def lower_with_sources(
     """Like `lower`, and says which torch modules each weighted node came from."""
     shape = _checked_shape(model, input_shape)
     _check_target(target)
+    if not isinstance(name, str | None):
+        raise GraphError(f"the network's name is of type {type(name).__name__}, expected a text")
     name = name or type(model).__name__
     training = {module: module.training for module in model.modules()}
     model.eval()
@@ -84,6 +87,8 @@ def _lower(model: nn.Module, name: str, shape: tuple[int, int, int], target: Tar
             "such as isinstance(x, torch.Tensor); decide by shapes, or not at all"
         )
         raise LoweringError(name, [LoweringProblem(name, "forward", reason)])
+    if _has_code_of_users(model):
+        _check_values(model, lowered.graph, shape)
     if not lowering.joins_vectors:
         return lowered
     apart = _Lowering(model, module, name, shape)
@@ -93,6 +98,23 @@ def _lower(model: nn.Module, name: str, shape: tuple[int, int, int], target: Tar
     except LoweringError:  # a scale that the target does not have
         return lowered
     return Lowered(graph, lowered.sources)
+
+
+def _check_values(model: nn.Module, graph: Graph, shape: tuple[int, int, int]) -> None:
+    """Raise LoweringError where the graph makes something else of an image than the network, as far as rounding can tell."""
+    if any(node.activation == "leaky_relu" for node in graph if hasattr(node, "activation")):
+        return  # of another slope than the network's, as the DPU has it
+
+    def lowered(image: Array) -> Array:
+        return run_float(graph, image)
+
+    if distance := values_apart(model, lowered, shape):
+        reason = (
+            f"what was made of it for the DPU computes something else, by {distance:.1%} of the largest value: "
+            "a layer changes in evaluation mode, too, or edgesearch mistakes an operation; write in-place operations out of "
+            "place, and report it if that is of no help"
+        )
+        raise LoweringError(graph.name, [LoweringProblem(graph.name, "forward", reason)])
 
 
 def _checked_shape(model: object, shape: object) -> tuple[int, int, int]:
@@ -121,6 +143,13 @@ def _refuse_other_forms(model: nn.Module, name: str, shape: tuple[int, int, int]
         reason = "torch.compile made it; give the network that it was made of, which is its `_orig_mod`"
     elif isinstance(model, torch.jit.ScriptModule):
         reason = "it is a TorchScript program; give the network that it was made of"
+    elif left := [
+        name for name, module in model.named_modules() if module.training and isinstance(module, DECIDED_BY_TRAINING)
+    ]:
+        reason = (
+            f"{left[0]} stays in training mode when the network is put into evaluation mode, and would not on the DPU; let "
+            "`eval` reach it"
+        )
     elif any(map(is_lazy, (*model.parameters(), *model.buffers()))):
         reason = "it has lazy layers that know no sizes yet; call it with an image first"
     elif changes_values(model, shape):

@@ -28,8 +28,10 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 if [*map(id, table.values())] != [*map(id, content.values())] or [*table] != [*content]:
                     table.clear()
                     table.update(content)
-            with torch.no_grad():
+            with torch.inference_mode():  # in which those that were made in it may be written, too
                 for buffer, before in values.values():
+                    if buffer.shape != before.shape:  # torch.ao's observers grow theirs
+                        buffer.resize_(before.shape)
                     if not _same(buffer, before):
                         buffer.copy_(before)
 
@@ -39,4 +41,6 @@ def _tables(module: nn.Module) -> tuple[dict[str, Any], ...]:
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)
+    if torch.equal(one, other):
+        return True
+    return one.is_floating_point() and torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)

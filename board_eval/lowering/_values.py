@@ -95,6 +95,11 @@ class Values:
             raise BlockedByEarlierProblem
         return self.values[node]
 
+    def bare(self, operand: Any) -> tuple[str, tuple[int, int, int, int]]:
+        """The node that an operand stands for, and the zeros around it that the operation at hand pads with by itself."""
+        zeros = self.padded.get(operand) if isinstance(operand, fx.Node) else None
+        return (self.value(operand), (0, 0, 0, 0)) if zeros is None else (self.values[operand], zeros)
+
     def put(self, at: fx.Node, node: Node, suffix: str = "") -> None:
         """Add a node, under a name of its own, as the value of `at`."""
         unique, i = node.name, 1
@@ -139,7 +144,12 @@ class Values:
         return [at for at, value in self.values.items() if value == name]
 
     def _only_reader(self, at: fx.Node, name: str, *, inplace: bool = False) -> bool:
-        """Whether nothing but `at` reads the node's value; what comes after an in-place `at` reads the new value."""
+        """Whether nothing but `at` reads the node's value; what comes after an in-place `at` reads the new value.
+
+        A node may read it for an operation whose memory was changed since, and which stands for another value by now.
+        """
+        if any(name in node.inputs and self.origins[node.name] is not at for node in self.nodes.values()):
+            return False
         aliases = self._aliases(name)
         for alias in aliases:
             changes = inplace and self.owner(alias) is self.owner(at.args[0])  # not so a copy

@@ -19,6 +19,10 @@ def array(tensor: Tensor) -> Array:
     """A float32 copy in numpy; raises Unsupported for a tensor without values."""
     if tensor.is_meta:
         raise Unsupported("its weights are on torch's `meta` device, which keeps no values; make the network on the CPU")
+    if tensor.is_complex():
+        raise Unsupported(f"its weights are {str(tensor.dtype).removeprefix('torch.')}; the DPU computes with real numbers")
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
     return np.array(tensor.detach().cpu().to(torch.float32).numpy(), order="C")
 
 
@@ -33,7 +37,7 @@ def parameter_of(module: nn.Module, name: str) -> Tensor:
         raise Unsupported(
             "torch.ao's quantization-aware training rounds its weights; give the network as it was before `prepare_qat`"
         )
-    value = getattr(module, name)
+    value = getattr(module, name, None)
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm) and hook.name == name:
             value = hook.compute_weight(module)
@@ -41,5 +45,6 @@ def parameter_of(module: nn.Module, name: str) -> Tensor:
             value = hook.compute_weight(module, do_power_iteration=False)
         elif isinstance(hook, BasePruningMethod) and hook._tensor_name == name:
             value = hook.apply_mask(module)  # type: ignore[no-untyped-call]
-    assert isinstance(value, Tensor)
+    if not isinstance(value, Tensor):
+        raise Unsupported(f"has no {name}, or one that is no tensor; give the layer one before it is lowered")
     return value

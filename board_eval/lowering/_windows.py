@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from edgesearch.board_eval.graph import Pool, Reshape, average_factor, window_output
+from edgesearch.board_eval.graph import Concat, Node, Pool, Reshape, average_factor, window_output
 from edgesearch.board_eval.lowering._values import Half, Unsupported, Values, name_of
 
 
@@ -17,16 +17,43 @@ class Windows(Values):
     """Pools and reshapes, one method per kind."""
 
     def pool(self, at: fx.Node, kind: str, kernel: Any, stride: Any, padding: Any, *, ceil: bool) -> None:
-        self._pool(at, self.value(at.args[0]), kind, kernel, stride, padding, ceil=ceil)
+        source, zeros = self.bare(at.args[0])
+        if any(zeros) and kind == "max" and not self._is_positive(self.nodes[source]):
+            raise Unsupported(
+                "a max pool of an image with zeros around it, which are the largest values where the image's are negative; "
+                "pad behind a ReLU, or by the pool's own `padding`"
+            )
+        self._pool(at, source, kind, kernel, stride, padding, zeros, ceil=ceil)
+
+    def _is_positive(self, node: Node) -> bool:
+        """Whether none of its values is below zero, and pools with zeros and without find the same maximum."""
+        if isinstance(node, Pool | Concat | Reshape):
+            return all(self._is_positive(self.nodes[name]) for name in node.inputs)
+        return getattr(node, "activation", "none") in ("relu", "relu6")
 
     def _pool(
-        self, at: fx.Node, source: str, kind: str, kernel: Any, stride: Any, padding: Any, *, ceil: bool, whole: bool = False
+        self,
+        at: fx.Node,
+        source: str,
+        kind: str,
+        kernel: Any,
+        stride: Any,
+        padding: Any,
+        zeros: tuple[int, int, int, int] = (0, 0, 0, 0),
+        *,
+        ceil: bool,
+        whole: bool = False,
     ) -> None:
         height, width, channels = self.image(source)
+        left, right, top, bottom = zeros
+        height, width = height + top + bottom, width + left + right
         size, step = pair(kernel), pair(kernel if stride is None or stride == [] else stride)
         vertical, horizontal = pair(padding)
         if 2 * vertical > size[0] or 2 * horizontal > size[1]:
             raise Unsupported(f"padding of {vertical} and {horizontal}, which torch refuses; at most half of its kernel {size}")
+        around = (horizontal + left, horizontal + right, vertical + top, vertical + bottom)
+        if any(zeros) and (max(around[:2]) >= size[1] or max(around[2:]) >= size[0]):
+            raise Unsupported(f"a pool with a kernel of {size} of which a window would lie in zeros alone")
         sides = [(height, vertical, size[0], step[0]), (width, horizontal, size[1], step[1])]
         ceil = ceil and not _is_floor(sides)
         out_h = _pool_output(height, vertical, size[0], step[0], ceil=ceil, average=kind == "avg")
@@ -38,7 +65,7 @@ class Windows(Values):
             kind="max" if kind == "max" else "avg",
             kernel=size,
             stride=step,
-            padding=(horizontal, horizontal, vertical, vertical),
+            padding=around,
             ceil_mode=ceil,
             is_global=whole,
             factor=average_factor(size) if kind == "avg" else 1.0,
@@ -86,6 +113,16 @@ class Windows(Values):
             pooled = self.values[at]
             node = Reshape(name=f"{at.name}_flatten", inputs=(pooled,), shape=(self.shape(pooled)[-1],))
             self.put(at, node, "_flatten")
+
+    def largest(self, at: fx.Node, dims: Any, keep: Any) -> bool:
+        """The maximum over height and width together; whether it is such."""
+        if self.half(at.args[0]) is not None or axes_of(dims, (0, 1, 2, 3)) != [2, 3]:
+            return False
+        self._adaptive(at, self.value(at.args[0]), "max", 1)
+        if not keep:
+            pooled = self.values[at]
+            self.put(at, Reshape(name=f"{at.name}_flatten", inputs=(pooled,), shape=self.shape(pooled)[-1:]), "_flatten")
+        return True
 
     def squeeze(self, at: fx.Node, dims: Any) -> None:
         """Height and width of one pixel away, in one step or in two; what is longer stays, as in torch."""

@@ -71,6 +71,8 @@ def quantize(
 
 
 def _find(method: Method, folder: Path | None) -> Quantizer:
+    if not isinstance(method, str):
+        raise QuantizationError(f"the method is of type {type(method).__name__}, expected its name or import path")
     try:
         return QUANTIZERS.find(method, folder=folder)
     except PluginError as error:

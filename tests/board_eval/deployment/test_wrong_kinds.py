@@ -11,6 +11,7 @@ import pytest
 from torch import nn
 
 from edgesearch.board_eval import (
+    Options,
     append_measurements,
     appendable_columns,
     calibrate_file,
@@ -28,6 +29,7 @@ from edgesearch.board_eval import (
     write_xmodel,
 )
 from edgesearch.errors import EdgesearchError
+from edgesearch.objectives import quantize
 
 NETWORK: Any = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
 GRAPH = lower(NETWORK, (3, 8, 8))
@@ -85,3 +87,18 @@ def test_nothing_is_no_path(use: Callable[[], object]) -> None:
 def test_measurements_are_appended_to_a_path_in_text(tmp_path: Path) -> None:
     append_measurements(str(tmp_path / "measured.csv"), [])
     assert appendable_columns(str(tmp_path / "measured.csv")) == appendable_columns(tmp_path / "measured.csv")
+
+
+def test_a_method_and_a_number_of_tries_that_are_none_are_named() -> None:
+    images = np.random.default_rng(0).standard_normal((1, 8, 8, 3)).astype(np.float32)
+    with pytest.raises(EdgesearchError, match="the method is of type NoneType, expected its name or import path"):
+        quantize(GRAPH, images, method=NOTHING)
+    with pytest.raises(EdgesearchError, match="tries is 'zcu104' and seconds None; expected numbers of at least 0"):
+        Options(tries=NAME)
+
+
+def test_images_for_code_are_an_array() -> None:
+    images = np.random.default_rng(0).standard_normal((2, 8, 8, 3)).astype(np.float32)
+    code = compile_xmodel(quantize(GRAPH, images, method="vitis"), DPU)
+    with pytest.raises(EdgesearchError, match=r"images are of type list, expected a numpy array, \(N, 8, 8, 3\)"):
+        code.execute(list(images))  # type: ignore[arg-type]

@@ -89,7 +89,7 @@ def test_every_unsupported_operation_is_named_with_its_place() -> None:
         (
             Function(lambda self, x: torch.cat([x.mean((2, 3)), x.flatten(1)], 1)),
             "cat",
-            "a concatenation of vectors; join what",
+            "a concatenation of flattened images; join them along",
         ),
         (nn.Sequential(nn.LeakyReLU(0.11)), "0", "slope 0.11; the DPU computes leaky ReLU with 26/256 only: train with that"),
         (nn.Sequential(nn.LeakyReLU(0.099)), "0", "slope 0.099"),
@@ -119,3 +119,65 @@ def test_what_is_no_network_is_refused() -> None:
 def test_a_target_that_is_none_is_refused(target: Any) -> None:
     with pytest.raises(TargetError, match=r"the target is .*, expected a Target, such as find_target.'B4096'. gives, or None"):
         lower(nn.Sequential(nn.Conv2d(3, 8, 3)), (3, 8, 8), target=target)
+
+
+class Observer(nn.Module):
+    """Counts what it sees in buffers, of which it grows one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.register_buffer("seen", torch.zeros(0))
+        self.register_buffer("lowest", torch.full((2,), float("nan")))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.get_buffer("seen").resize_(4)
+        answer: torch.Tensor = self.conv(x)
+        return answer
+
+
+def test_buffers_that_a_network_grows_are_as_they_were() -> None:
+    model = Observer().eval()
+    model.register_forward_hook(lambda *_: None)
+    assert lower(model, (3, 8, 8)).output.shape == (8, 8, 4)
+    assert model.get_buffer("seen").shape == (0,)
+    assert model.get_buffer("lowest").isnan().all()
+
+
+def test_a_network_made_in_inference_mode_is_lowered() -> None:
+    with torch.inference_mode():
+        model = Function(lambda net, x: net.conv(x), conv=nn.Conv2d(3, 4, 1))
+        model.register_buffer("lowest", torch.full((2,), float("nan")))
+    assert lower(model, (3, 8, 8)).output.shape == (8, 8, 4)
+
+
+def complex_layer() -> nn.Module:
+    layer = nn.Conv2d(3, 4, 1)
+    layer.weight = nn.Parameter(layer.weight.detach().to(torch.complex64))
+    return layer
+
+
+def bare_layer() -> nn.Module:
+    layer = nn.Conv2d(3, 4, 1)
+    del layer.weight
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"), [(complex_layer(), "its weights are complex64"), (bare_layer(), "has no weight, or one that is no")]
+)
+def test_a_layer_without_real_weights_is_refused(layer: nn.Module, reason: str) -> None:
+    assert reason in refusals(nn.Sequential(layer))["0"]
+
+
+def test_sparse_weights_are_those_that_they_stand_for() -> None:
+    layer = nn.Linear(6, 3)
+    dense = lower(nn.Sequential(nn.Flatten(), layer), (6, 1, 1))
+    layer.weight = nn.Parameter(layer.weight.detach().to_sparse())
+    sparse = lower(nn.Sequential(nn.Flatten(), layer), (6, 1, 1))
+    assert (sparse.output.weight == dense.output.weight).all()  # type: ignore[attr-defined]
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    with pytest.raises(GraphError, match="the network's name is of type int, expected a text"):
+        lower(nn.Sequential(nn.Conv2d(3, 4, 1)), (3, 8, 8), name=5)  # type: ignore[arg-type]
