@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from edgesearch.errors import NetworkRefused
+from edgesearch.errors import NetworkRefused, in_one_line
 from edgesearch.plugins import with_torchvision
 from edgesearch.spaces._candidate import Student
 from edgesearch.spaces._custom import factory_of, is_own
@@ -27,13 +27,11 @@ def build_custom(student: Student, channels: int, classes: int, folder: Path | N
     offered = {"num_classes": classes, "in_channels": channels, "width": student.width, "input_size": student.input_size}
     try:
         accepted = inspect.signature(factory).parameters
-        if "num_classes" not in accepted:
-            offered["classes"] = classes
-        offered["channels"] = channels
-        taken = {n: v for n, v in offered.items() if n in accepted and not is_own(factory, accepted, student, n)}
-        model = with_torchvision(lambda: _made(factory, accepted, taken | student.parameters, classes))
+        other = {"channels": channels} if "num_classes" in accepted else {"channels": channels, "classes": classes}
+        taken = {n: v for n, v in (offered | other).items() if n in accepted and not is_own(factory, accepted, student, n)}
+        model = with_torchvision(lambda: _made(factory, accepted, taken | student.parameters, offered))
     except (Exception, SystemExit) as error:  # whatever the user's own constructor raises
-        raise NetworkRefused(f"student {where!r} cannot be made: {type(error).__name__}: {error}") from error
+        raise NetworkRefused(f"student {where!r} cannot be made: {in_one_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise NetworkRefused(f"student {where!r} made a {type(model).__name__}, expected a torch.nn.Module")
     _refuse_unhashable(model, where)
@@ -43,21 +41,25 @@ def build_custom(student: Student, channels: int, classes: int, folder: Path | N
     return model
 
 
-def _made(factory: Callable[..., Any], accepted: Mapping[str, Parameter], taken: Mapping[str, Any], classes: int) -> Any:
-    """What the factory makes. One that names no number of classes but hands on what else it is given, as torchvision's
-    functions do, is given it where it takes it.
+def _made(
+    factory: Callable[..., Any], accepted: Mapping[str, Parameter], taken: Mapping[str, Any], offered: Mapping[str, Any]
+) -> Any:
+    """What the factory makes. One that hands on what else it is given, as torchvision's functions do, is given what is
+    `offered`, without what is refused by name behind it.
     """
     hands_on = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in accepted.values())
-    if not hands_on or {"num_classes", "classes"} & {*accepted, *taken}:
-        return factory(**taken)
+    named = "num_classes" if "classes" in {*accepted, *taken} else ""
+    more = {name: value for name, value in offered.items() if hands_on and name not in taken and name != named}
     drawn = torch.get_rng_state()
-    try:
-        return factory(**taken, num_classes=classes)
-    except TypeError as error:
-        if "num_classes" not in str(error):
-            raise
-    torch.set_rng_state(drawn)
-    return factory(**taken)
+    while True:
+        try:
+            return factory(**taken, **more)
+        except TypeError as error:
+            refused = [name for name in more if f"'{name}'" in str(error)]
+            if not refused:
+                raise
+            more = {name: value for name, value in more.items() if name not in refused}
+            torch.set_rng_state(drawn)
 
 
 def _refuse_unusable_parameters(model: nn.Module, student: Student) -> None:
@@ -112,7 +114,7 @@ def _initialise(model: nn.Module, shape: tuple[int, int, int], where: str) -> No
     except (Exception, SystemExit) as error:  # whatever the user's own code raises
         raise NetworkRefused(
             f"student {where!r} has lazy layers, whose sizes follow from an image, and fails on one of {image}: "
-            f"{type(error).__name__}: {error}"
+            f"{in_one_line(error)}"
         ) from error
     for module, training in modes:
         module.training = training

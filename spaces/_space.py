@@ -152,6 +152,12 @@ class Space(Settings):
         for student, override in self.student.items():
             for name in ("input_size",) if isinstance(override, StagedChoices) else _SETTINGS_OF[Student]:
                 check_values(Student, name, getattr(override, name), f"student.{student}.{name}")
+        only = [name for name in self.algorithm if name not in QAT_ALGORITHMS]
+        if only and "ptq" not in self.quantization:
+            raise ValueError(
+                f"algorithm {only[0]!r} calibrates only, and quantization = {list(self.quantization)} has no ptq; add it, or "
+                f"expected {' or '.join(QAT_ALGORITHMS)}"
+            )
         for student in self.students:
             if student != STAGED:  # a family's own table says how wide its stages are
                 _valid(Student, architecture=student, width=most(self.choices(student, "width")))

@@ -14,7 +14,7 @@ from edgesearch.board_eval.boards._ssh import SshBoard
 from edgesearch.board_eval.compiler import Feature
 from edgesearch.board_eval.remote import load_boards
 from edgesearch.board_eval.targets import is_profile_path, load_profile, profile_names
-from edgesearch.errors import EdgesearchError, PluginError
+from edgesearch.errors import EdgesearchError, PluginError, in_one_line
 from edgesearch.plugins import Registry, calling, is_import_path
 
 __all__ = ["BOARDS", "find_board"]
@@ -79,5 +79,5 @@ def _made(maker: object, name: str) -> object:
         raise
     except (Exception, SystemExit) as error:  # whatever the user's own code raises
         raise PluginError(
-            f"board {name!r} cannot be made ({type(error).__name__}: {error}); expected a call without arguments to make it"
+            f"board {name!r} cannot be made ({in_one_line(error)}); expected a call without arguments to make it"
         ) from error

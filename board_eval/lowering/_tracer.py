@@ -16,6 +16,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from edgesearch.board_eval.lowering._decisions import Decisions, Undecided
 from edgesearch.board_eval.lowering._symbols import READING, Symbol, shape_of
 from edgesearch.board_eval.lowering._untouched import untouched
+from edgesearch.errors import in_one_line
 
 __all__ = ["DECIDES", "Untraceable", "is_layer", "program", "traced"]
 
@@ -37,7 +38,7 @@ def traced(model: nn.Module, shape: tuple[int, int, int]) -> fx.GraphModule:
     except Undecided as error:
         raise Untraceable(f"{error}{_place(error)}") from error
     except (Exception, SystemExit) as error:  # whatever the model's own code raises on a symbolic value, or Python of its names
-        raise Untraceable(f"cannot be traced by torch.fx: {type(error).__name__}: {error}{_place(error)}") from error
+        raise Untraceable(f"cannot be traced by torch.fx: {in_one_line(error)}{_place(error)}") from error
 
 
 def program(module: fx.GraphModule) -> Callable[[torch.Tensor], Any]:

@@ -32,6 +32,7 @@ def _nothing(network: nn.Module) -> None:
     """Leaves a network as it is."""
 
 
+# Long for its arguments, and for what is told of them.
 def prune_iterative(
     model: nn.Module,
     input_shape: tuple[int, int, int],

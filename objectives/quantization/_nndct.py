@@ -99,6 +99,7 @@ def quantize_nndct(
         return Nndct(_graph(results, model, input_shape), copied(model), dict(results.versions))
 
 
+# Long for its arguments, and for what is told of them.
 def train_nndct(
     model: nn.Module,
     input_shape: tuple[int, int, int],

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from edgesearch.errors import NetworkRefused
+from edgesearch.errors import NetworkRefused, in_one_line
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training import other_numbers
 from edgesearch.spaces import Student
@@ -28,8 +28,7 @@ def check_outputs(model: nn.Module, student: Student, *, channels: int, classes:
             output = model(torch.zeros(1, channels, size, size, device=parameter.device, dtype=parameter.dtype))
         except (Exception, SystemExit) as error:  # whatever the user's own forward raises
             raise NetworkRefused(
-                f"network {student.architecture!r} fails on an image of {channels} x {size} x {size}: "
-                f"{type(error).__name__}: {error}"
+                f"network {student.architecture!r} fails on an image of {channels} x {size} x {size}: {in_one_line(error)}"
             ) from error
     shape = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
     if shape != (classes,):
@@ -50,7 +49,7 @@ def _check_training(model: nn.Module, student: Student, image: tuple[int, int, i
         except (Exception, SystemExit) as error:  # whatever the user's own forward raises
             raise NetworkRefused(
                 f"network {student.architecture!r} fails in training, on two images of {' x '.join(map(str, image))}: "
-                f"{type(error).__name__}: {error}"
+                f"{in_one_line(error)}"
             ) from error
     if not isinstance(output, Tensor) or output.shape[1:] != expected:
         found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"

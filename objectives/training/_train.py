@@ -74,6 +74,7 @@ class Training:
     peak_bytes: int | None = None  # of the process, or that torch took on a GPU; None where the system does not tell
 
 
+# Long for its arguments, and for what is told of them.
 def train(
     model: nn.Module,
     data: DataSet,
@@ -318,8 +319,7 @@ class _Run:
 
     def state(self) -> State:
         tensors = pack(self._modules(), self.optimizer)
-        history = [asdict(epoch) for epoch in self.history]
-        meta: dict[str, Any] = {"history": history, "best": None, "pieces": self.pieces.count}
+        meta: dict[str, Any] = {"history": [asdict(one) for one in self.history], "best": None, "pieces": self.pieces.count}
         if self.best is not None:
             tensors |= {f"best/{name}": value.cpu().contiguous() for name, value in self.best[2].items()}
             meta["best"] = {"accuracy": self.best[0], "epoch": self.best[1]}

@@ -80,6 +80,7 @@ def _draw(report: LayerReport, picture: Path) -> None:
         raise TargetError(f"--picture {str(picture)!r} cannot be written: {error.strerror or error}") from error
 
 
+# Long for its arguments, and for what is told of them.
 def calibrate(
     *,
     measurements: Path | None,

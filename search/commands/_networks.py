@@ -46,6 +46,7 @@ def read_candidate(path: Path) -> Candidate:
     return candidate
 
 
+# Long for its arguments, and for what is told of them.
 def find_network(
     name: str,
     *,

@@ -18,6 +18,7 @@ from edgesearch.search.study import Score
 _NOT_AGAIN = ("retry_failed", "home", "storage")
 
 
+# Long for its arguments, and for what is told of them.
 def optimize(
     *,
     study: str,

@@ -19,6 +19,9 @@ def board_changes(names: Sequence[str], *, score: str) -> dict[str, Any]:
     simulated one are simulated. Raises PluginError for a name that leads to no board, BoardError for boards that are not of one
     kind, StudyError for several simulated ones.
     """
+    for name in names:
+        if not isinstance(name, str):
+            raise StudyError(f"`board` is {name!r}, expected a board's name, or several")
     measuring = [name for name in names if _measures(name, score)]
     simulated = [name for name in names if name not in measuring]
     for name in simulated:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import optuna
 
 
+# Long for its arguments, and for what is told of them.
 def evaluate_candidate(
     inputs: Inputs,
     home: Home,

@@ -8,6 +8,7 @@ from typing import IO, cast
 
 from rich.console import Console
 
+from edgesearch.errors import StudyError
 from edgesearch.search.engine import PlainProgress, Progress
 
 
@@ -31,4 +32,6 @@ def as_progress(progress: Progress | Callable[[str], object] | None) -> Progress
         return PlainProgress(Console(quiet=True, file=io.StringIO()))
     if callable(progress):
         return PlainProgress(Console(file=cast("IO[str]", _Lines(progress)), force_terminal=False, color_system=None))
+    if not callable(getattr(progress, "note", None)):
+        raise StudyError(f"`progress` is of type {type(progress).__name__}, expected a function of a line, or None")
     return progress

@@ -107,6 +107,7 @@ class Resources:
         return BoardCrew(boards.members, look=look_at(folder, self.rules), note=progress.note, rules=self.rules)
 
 
+# Long for its arguments, and for what is told of them.
 def run_study(
     inputs: Inputs,
     home: Home,

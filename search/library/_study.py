@@ -26,6 +26,7 @@ from edgesearch.search.study import (
     Score,
     StudyFile,
     StudyView,
+    absolute_url,
     nearest_misses,
     pareto_front,
     quiet_optuna,
@@ -61,7 +62,7 @@ class Study:
         self.settings = settings
         self.home = home
         #: Database URL; None: SQLite in the home.
-        self.storage = storage
+        self.storage = None if storage is None else absolute_url(storage)
         #: What the last `optimize` did.
         self.summary: Summary | None = None
         self._opened = inputs
@@ -99,12 +100,12 @@ class Study:
         settings = study.checked() if isinstance(study, StudyFile) else StudyFile.load(study)
         changes: dict[str, Any] = {"name": name, "seed": seed, "score": score}
         changes["store"] = store_place(store) if store else None  # "": of a shell variable that is not set
-        boards = [board] if isinstance(board, str) else board or ()
+        boards = [board] if isinstance(board, str) else list(board or ()) if isinstance(board, Sequence | None) else [board]
         changes |= board_changes(boards, score=score or settings.score)
         settings = settings.with_changes(**{key: value for key, value in changes.items() if value is not None})
         inputs = read_inputs(settings, threads=threads)
         file = "" if isinstance(study, StudyFile) else Path(study).name
-        opened = cls(inputs.settings, Home(Path(home)), storage, inputs, file=file)
+        opened = cls(inputs.settings, Home.at(home), storage, inputs, file=file)
         _ = opened.unsupported
         check_code(inputs.settings)
         check_teacher(inputs)
@@ -119,8 +120,8 @@ class Study:
         from the store in `home`. Raises StudyError when there is no such study.
         """
         with quiet_optuna():
-            study = find_study(name, storage, Home(Path(home)))
-            return cls(stored_settings(study), Home(Path(home)), storage, None)
+            study = find_study(name, storage, Home.at(home))
+            return cls(stored_settings(study), Home.at(home), storage, None)
 
     @property
     def name(self) -> str:

@@ -138,7 +138,7 @@ def tune(
     fetch_weights(inputs.settings, note, [found.candidate])
     share = share_machine(threads, workers, gpus_per_stage)
     budget = TuningBudget(samples, share.workers, seconds, share.gpus_per_job, share.gpus)
-    return _Tuning(found, inputs, Home(Path(home)), storage, budget, confirm, text, note).run()
+    return _Tuning(found, inputs, Home.at(home), storage, budget, confirm, text, note).run()
 
 
 class _Tuning:

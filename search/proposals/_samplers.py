@@ -106,6 +106,7 @@ def check_sampler(settings: StudyFile, *, folder: Path | None = None) -> str:
     eager = search.model_copy(update={"startup_trials": 2, "population": 2})
     with quiet_optuna():
         study = optuna.create_study(directions=list(settings.directions))
+        study.stop = lambda: None  # type: ignore[method-assign]  # what a sampler does that has come to its space's end
         names = list(settings.constraints.model_dump(exclude_none=True))
         for number in range(_TRIALS):
             study.sampler = RandomSampler(seed=number) if number < _TRIALS // 2 else make_sampler(eager, number, folder=folder)
@@ -118,6 +119,8 @@ def check_sampler(settings: StudyFile, *, folder: Path | None = None) -> str:
             except Exception as error:  # whatever the sampler raises
                 if number < _TRIALS // 2:  # not the study's sampler's turn
                     raise
+                if isinstance(error, ModuleNotFoundError):
+                    raise StudyError(f"sampler {search.sampler!r} needs the package {error.name}; install it") from error
                 first = (str(error).splitlines() or [type(error).__name__])[0]
                 raise StudyError(
                     f"sampler {search.sampler!r} cannot search this study ({len(study.directions)} objectives, {len(names)} "

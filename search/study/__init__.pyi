@@ -6,6 +6,7 @@ from ._attributes import estimate_of as estimate_of
 from ._attributes import first_attributes as first_attributes
 from ._constraints import Constraints as Constraints
 from ._duration import duration as duration
+from ._errors import absolute_url as absolute_url
 from ._errors import database_errors as database_errors
 from ._errors import holds_password as holds_password
 from ._errors import parse_url as parse_url

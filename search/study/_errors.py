@@ -31,12 +31,26 @@ _PASSWORD = re.compile(r"(://[^:/@]*:)[^@]*(?=@)|([?&](?:password|passfile|sslpa
 
 def parse_url(url: str) -> URL:
     """The parts of a database's URL; raises StudyError for what is none."""
+    if not isinstance(url, str):
+        raise StudyError(f"`storage` is of type {type(url).__name__}, expected a database's URL")
     try:
         return make_url(url)
     except (ArgumentError, ValueError) as error:  # a port that is no number is a ValueError
         raise StudyError(
             f"--storage {shown_url(url)!r} is not a database URL; expected one such as sqlite:///runs/studies.db"
         ) from error
+
+
+def absolute_url(url: str) -> str:
+    """The URL; that of an SQLite file beside the working folder with its whole path, should that folder change.
+
+    Raises StudyError for what is no URL.
+    """
+    parsed = parse_url(url)
+    file = parsed.database or ":memory:"
+    if parsed.get_backend_name() != "sqlite" or file == ":memory:" or file.startswith("file:"):
+        return url
+    return parsed.set(database=str(Path(file).absolute())).render_as_string(hide_password=False)
 
 
 def shown_url(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,13 @@ class Home:
         if not is_utf8(str(folder)):  # no database is opened there
             raise StudyError(f"--home is {str(folder)!r}, a path that is not UTF-8; name another folder")
         object.__setattr__(self, "folder", folder)
+
+    @classmethod
+    def at(cls, home: str | Path) -> Home:
+        """The home in a folder; raises StudyError for what is no path."""
+        if not isinstance(home, str | os.PathLike):
+            raise StudyError(f"`home` is of type {type(home).__name__}, expected the path of a folder")
+        return cls(Path(home))
 
     @property
     def store(self) -> Path:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import optuna
 from pydantic import ValidationError
@@ -23,6 +24,8 @@ from edgesearch.spaces import Student, identity, weights_fingerprint, without_pa
 #: Attributes of an Optuna study: its settings, the version of edgesearch that stored them, the study file's folder, the
 #: checksums of the weights files that its space names, the file's name, and when it was run last.
 _SETTINGS, _VERSION, _FOLDER, _WEIGHTS, _FILE = "study", "edgesearch_version", "folder", "weights_files", "file"
+#: Settings of a recipe that follow from others of it.
+_FOLLOWING = ("weight_decay", "warmup_epochs")
 _USED = "last_run"
 #: Settings that may differ when a study is resumed: they say how far to go, not what is searched.
 _MAY_CHANGE = {("search", "trials"), ("search", "rungs"), ("search", "proposals"), ("description",)}
@@ -123,15 +126,17 @@ def refuse_changes(study: optuna.Study, given: StudyFile) -> None:
     Where images and a board's profile lie is no difference: who goes on compares their contents. Nor is an edit of the user's
     own code, which nobody wrote into the settings: its stages have other keys.
     """
-    differences = _differences(_identity(stored_settings(study)), _identity(given))
+    before, now = _identity(stored_settings(study)), _identity(given)
     changes = [
-        f"{'.'.join(path)}: was {json.dumps(old)}, is {json.dumps(new)}"
-        for path, old, new in differences
+        (path, f"{'.'.join(path)}: was {json.dumps(old)}, is {json.dumps(new)}")
+        for path, old, new in _differences(before, now)
         if path not in _MAY_CHANGE and path[0] not in _PLACES and not _is_place(study, path, old, new)
     ]
     if changes:
+        follow = _following(before) & _following(now)  # from what was changed, and nobody gave them
+        told = [change for path, change in changes if path not in follow] or [change for _, change in changes]
         raise StudyError(
-            f"study {study.study_name!r} was started with other settings ({'; '.join(changes)}); "
+            f"study {study.study_name!r} was started with other settings ({'; '.join(told)}); "
             "restore them to go on, or give the changed study another --name"
         )
 
@@ -147,14 +152,34 @@ def _identity(settings: StudyFile) -> dict[str, Any]:
         content["teacher"][name] = Student.model_fields[name].default
     for student, name in unread_overrides(settings.space):
         content["space"]["student"][student][name] = None
-    recipes = [(Recipe, content[name]) for name in ("train", "finetune")] + [(QatRecipe, content["qat"])]
-    recipes += [(Recipe, content["teacher"]["recipe"])] if content["teacher"] else []
-    for kind, recipe in recipes:
+    for _, kind, recipe in _recipes(content):
         usual = kind.usual(recipe["optimizer"], recipe["epochs"])
         once = {name: default for name, default in _ONCE_USUAL.items() if name in usual and recipe[name] == default}
         recipe.update({name: usual[name] for name in once})
     content["candidates"] = [identity(candidate.canonical()) for candidate in settings.candidates]
     return dict(without_code(content))
+
+
+_Path: TypeAlias = tuple[str, ...]
+
+
+def _recipes(content: Mapping[str, Any]) -> Iterator[tuple[_Path, type[Recipe], dict[str, Any]]]:
+    """Each recipe of a study's settings: its path, its kind, itself."""
+    for name, kind in (("train", Recipe), ("finetune", Recipe), ("qat", QatRecipe)):
+        yield (name,), kind, content[name]
+    if content["teacher"]:
+        yield ("teacher", "recipe"), Recipe, content["teacher"]["recipe"]
+
+
+def _following(content: Mapping[str, Any]) -> set[_Path]:
+    """The paths of settings of recipes that have the value which follows from others where they are not given."""
+    found = set()
+    for path, kind, recipe in _recipes(content):
+        usual = kind.usual(recipe["optimizer"], recipe["epochs"])
+        for name in _FOLLOWING:
+            if recipe[name] == usual.get(name, kind.model_fields[name].default):
+                found.add((*path, name))
+    return found
 
 
 def without_code(content: Any) -> Any:

@@ -207,3 +207,13 @@ class StageFailed(EdgesearchError):
 
 class StudyError(EdgesearchError):
     """A study that does not exist, that changed, or that cannot be stored."""
+
+
+#: Characters of what foreign code says that are worth quoting.
+_QUOTED = 500
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an exception of foreign code says, its kind first: torch's often take several lines."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said[:_QUOTED] + ' ...' if len(said) > _QUOTED else said}"

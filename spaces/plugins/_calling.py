@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgesearch.errors import EdgesearchError, PluginError, SettingsError
+from edgesearch.errors import EdgesearchError, PluginError, SettingsError, in_one_line
 
 #: A lack of memory is the machine's; torch's own error is known by its name, since torch is imported late.
 _OF_MEMORY = "OutOfMemoryError"
@@ -25,7 +25,7 @@ def calling(what: str, kind: type[EdgesearchError] = PluginError) -> Iterator[No
     except (Exception, SystemExit) as error:  # whatever the user's own code raises
         if type(error).__name__ == _OF_MEMORY or (isinstance(error, EdgesearchError) and not isinstance(error, SettingsError)):
             raise
-        raise kind(f"{what} failed: {type(error).__name__}: {error}{_where(error)}") from error
+        raise kind(f"{what} failed: {in_one_line(error)}{_where(error)}") from error
 
 
 def _where(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-from edgesearch.errors import PluginError
+from edgesearch.errors import PluginError, in_one_line
 from edgesearch.plugins._beside import beside, lock
 from edgesearch.plugins._source import is_installed, locate, root_of
 from edgesearch.plugins._torchvision import with_torchvision
@@ -85,7 +85,7 @@ def _import(name: str, folder: Path | None, fingerprint: str, what: str) -> Modu
                 advice = "its code ends the program when it is imported: take that out"
             elif not isinstance(error, ImportError):
                 advice = "its code fails when it is imported: mend that"
-            raise PluginError(f"{what} cannot be imported ({type(error).__name__}: {error}); {advice}") from error
+            raise PluginError(f"{what} cannot be imported ({in_one_line(error)}); {advice}") from error
     _imported[name] = fingerprint
     return module
 

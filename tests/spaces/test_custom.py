@@ -324,31 +324,6 @@ def test_a_network_may_import_its_neighbours_as_it_is_made_and_as_it_runs(folder
     assert sys.path == path
 
 
-HANDING_ON = """
-import torch
-from torch import nn
-class Net(nn.Linear):
-    def __init__(self, num_classes=10):
-        super().__init__(4, num_classes)
-def handed(*, progress=True, **rest):
-    return Net(**rest)
-def refusing(**rest):
-    torch.rand(3)
-    return nn.Linear(4, 10, **rest)
-"""
-
-
-def test_a_factory_that_hands_on_its_arguments_is_told_the_classes_where_it_takes_them(tmp_path: Path) -> None:
-    (tmp_path / "handing_on.py").write_text(HANDING_ON)
-    handed = build(Student(architecture="handing_on:handed"), channels=1, classes=7, folder=tmp_path)
-    assert handed.get_parameter("weight").shape == (7, 4)
-    torch.manual_seed(3)
-    refusing = build(Student(architecture="handing_on:refusing"), channels=1, classes=7, folder=tmp_path)
-    torch.manual_seed(3)
-    torch.rand(3)
-    assert torch.equal(refusing.get_parameter("weight"), torch.nn.Linear(4, 10).weight)  # as if it had been asked once
-
-
 def test_a_network_of_torchvision_is_a_student_by_its_import_path() -> None:
     model = build(Student(architecture="torchvision.models:resnet18"), channels=3, classes=7)
     assert model.get_submodule("fc").out_features == 7

@@ -46,6 +46,10 @@ class _Drawn:
         ({"width": ["0.5"]}, ["`width` is '0.5'", "a number without quotes"]),
         ({"width": [True]}, ["`width` is true", "a number"]),
         ({"head": "16"}, ["`head` is '16'", "a number without quotes"]),
+        (
+            {"quantization": ["qat"], "algorithm": ["best", "per_channel"]},
+            ["algorithm 'per_channel' calibrates only", "has no ptq", "best or vitis"],
+        ),
         ({"width": []}, ["width = []", "at least 1 value"]),
         ({"beta": [200.0]}, ["beta = 200.0", "100"]),
         ({"granularity": [0]}, ["granularity = 0", "1"]),

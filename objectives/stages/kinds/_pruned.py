@@ -127,6 +127,7 @@ def _run(context: Context[PrunedSettings]) -> Result:
     return Result(figures, weights_of(pruned.model), earlier_seconds=earlier)
 
 
+# Long for its arguments, and for what is told of them.
 def _prune(
     context: Context[PrunedSettings],
     student: Student,

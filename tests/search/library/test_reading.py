@@ -5,14 +5,16 @@ from __future__ import annotations
 import gc
 import sqlite3
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import optuna
 import psutil
 import pytest
 from _databases import running_postgresql
 
-from edgesearch.errors import StudyError
+from edgesearch.errors import EdgesearchError, StudyError
 from edgesearch.search import Study, StudyFile
 from edgesearch.search.library._reading import is_stored
 from edgesearch.search.study import Home, open_storage, quiet_optuna
@@ -27,6 +29,39 @@ def test_a_database_without_any_study_has_not_this_one(database: str, tmp_path: 
     assert not is_stored(name, None, home)
     optuna.create_study(study_name=name, storage=open_storage(database))
     assert is_stored(name, database, home)
+
+
+def test_a_database_beside_the_working_folder_stays_the_same_when_that_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    opened = Study.open(StudyFile.parse(TABLES | {"name": "a"}), "home", storage="sqlite:///dd.db?timeout=30")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    opened.optimize(workers=0)
+    assert len(opened.records()) == 1
+    assert {path.stem for path in tmp_path.iterdir() if path.is_file()} == {"dd"}
+    assert not list((tmp_path / "elsewhere").iterdir())
+    monkeypatch.chdir(tmp_path)
+    stored = Study.load("a", "home", storage="sqlite:///dd.db")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(stored.records()) == 1
+
+
+@pytest.mark.parametrize(
+    ("use", "said"),
+    [
+        (lambda wrong: Study.load("a", home=wrong), "`home` is of type int, expected the path of a folder"),
+        (lambda wrong: Study.load("a", storage=wrong), "`storage` is of type int, expected a database's URL"),
+        (lambda wrong: Study.open("quickstart", board=wrong), "`board` is 5, expected a board's name, or several"),
+        (lambda wrong: Study.open("quickstart", board=["zcu104", wrong]), "`board` is 5, expected a board's name"),
+        (lambda wrong: Study.open("quickstart", store=wrong), "store is of type int, expected a path"),
+        (lambda wrong: Study.open("quickstart").optimize(1, progress=wrong), "`progress` is of type int, expected a function"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(use: Callable[[Any], object], said: str, tmp_path: Path) -> None:
+    with pytest.raises(EdgesearchError, match=said):
+        use(5)
 
 
 def test_a_server_without_tables_and_an_empty_file_have_no_study(tmp_path: Path) -> None:

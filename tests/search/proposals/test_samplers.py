@@ -77,6 +77,25 @@ def test_samplers_that_can_search_a_space_pass_its_check(name: str) -> None:
     check_sampler(study(name))
 
 
+@pytest.mark.parametrize("widths", [[1.0], [0.5, 1.0], [0.25, 0.5, 1.0, 2.0]])
+def test_a_sampler_that_ends_with_its_space_passes_for_a_small_one(widths: list[float]) -> None:
+    small = study("optuna.samplers:BruteForceSampler")
+    assert small.space is not None
+    space = Space(students=("cnn_tiny",), width=tuple(widths), input_size=(8,))
+    check_sampler(small.model_copy(update={"space": space}))
+
+
+def test_a_package_that_a_sampler_needs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "needing.py").write_text(
+        "import optuna\n"
+        "class Needing(optuna.samplers.RandomSampler):\n"
+        "    def sample_independent(self, study, trial, name, distribution):\n"
+        "        import a_package_that_there_is_not\n"
+    )
+    with pytest.raises(StudyError, match="sampler 'needing:Needing' needs the package a_package_that_there_is_not; install it"):
+        check_sampler(study("needing:Needing"), folder=tmp_path)
+
+
 def test_a_sampler_beside_the_study_is_found_and_given_its_options(tmp_path: Path) -> None:
     (tmp_path / "my_samplers.py").write_text(
         "import optuna\n"

@@ -48,6 +48,23 @@ def test_a_copy_that_optuna_made_is_the_study_of_its_own_name(study: optuna.Stud
     refuse_changes(copy, StudyFile.parse(TABLES | {"name": "b"}))
 
 
+@pytest.mark.parametrize(
+    ("table", "changes", "told"),
+    [
+        ({"epochs": 1}, {"epochs": 2}, r"\(train\.epochs: was 1, is 2\)"),
+        ({"epochs": 1}, {"epochs": 40}, r"\(train\.epochs: was 1, is 40\)"),
+        ({}, {"optimizer": "sgd"}, r"\(train\.optimizer: was \"adamw\", is \"sgd\"\)"),
+        ({"epochs": 1}, {"epochs": 2, "warmup_epochs": 0.1}, r"epochs: was 1, is 2; train\.warmup_epochs: was 0\.25, is 0\.1"),
+    ],
+)
+def test_what_follows_from_a_change_is_not_told_as_one(
+    study: optuna.Study, table: dict[str, Any], changes: dict[str, Any], told: str
+) -> None:
+    store_settings(study, StudyFile.parse(TABLES | {"train": table}))
+    with pytest.raises(StudyError, match=told):
+        refuse_changes(study, StudyFile.parse(TABLES | {"train": table | changes}))
+
+
 def test_a_setting_that_nobody_set_is_no_difference(study: optuna.Study) -> None:
     settings = StudyFile.parse(TABLES)
     store_settings(study, settings)
