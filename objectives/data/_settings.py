@@ -28,6 +28,8 @@ class DataSettings(Settings):
     image_size: pixels of a side that all images are brought to; left out, images keep their size.
     train_images, validation_images, calibration_images, test_images: how many, drawn evenly from the classes. Left out:
     validation a fifth of the images, up to 5,000; calibration a tenth, up to 256; the rest for training; all test images.
+    test_first: where a data set has no test images of its own, take `test_images` out first and the other splits out of all the
+    rest, as earlier versions did; otherwise up to a fifth of the images changes no other split.
     own_validation: validate on the validation images that the data set sets aside, not on some of the training images.
     noise: standard deviation of normal noise added to every pixel of every split, where 1 is the way from black to white.
     normalisation: "imagenet", "data" (mean and std of the training images) or numbers; left out, bytes go to -1..1.
@@ -46,6 +48,7 @@ class DataSettings(Settings):
     validation_images: int | None = Field(default=None, ge=1)
     calibration_images: int | None = Field(default=None, ge=1)
     test_images: int | None = Field(default=None, ge=1)
+    test_first: bool = False
     own_validation: bool = False
     noise: float = Field(default=0.0, ge=0.0, le=1.0)
     normalisation: NormalisationChoice | None = None

@@ -2,7 +2,7 @@
 
 Three streams of random numbers order three sets of images: those to train on, the test images and the validation images that
 a data set sets aside. So the number of test images changes no other split where a data set has test images of its own. Where it
-has none, all splits come out of one set, and the test images are taken from it first.
+has none, all splits come out of one set: a fifth of it is set aside first, and up to as many test images are taken of that.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ def draw_splits(raw: RawData, settings: DataSettings) -> tuple[Split, Split, Spl
     if raw.test is not None:
         test = _sample(_named(raw.test, "test"), rng.permutation(len(raw.test)), settings.test_images, "test", settings)
     else:
-        wanted = settings.test_images or max(1, len(left) // _TEST_SHARE)
-        chosen, left = _take(source.labels, left, wanted, "test", settings)
+        chosen, left = _take_test(source.labels, left, settings)
         test = _pick(source, chosen)
     calibration_count = settings.calibration_images or max(1, min(_CALIBRATION_MOST, len(left) // _CALIBRATION_SHARE))
     if raw.validation is not None:
@@ -56,6 +55,22 @@ def draw_splits(raw: RawData, settings: DataSettings) -> tuple[Split, Split, Spl
     train, _ = _take(source.labels, left, settings.train_images or max(2, len(left)), "training", settings)
     _refuse_lost_classes(raw, train, settings)
     return _pick(source, train), validation, _pick(source, calibration), test
+
+
+def _take_test(labels: Labels, left: _Indices, settings: DataSettings) -> tuple[_Indices, _Indices]:
+    """The test images, and what the other splits come out of.
+
+    That is what a fifth leaves, whatever number is asked for. Where more test images are asked for, where the others would not
+    suffice, and with `test_first` it is all that the test images leave.
+    """
+    fifth = max(1, len(left) // _TEST_SHARE)
+    wanted = settings.test_images or fifth
+    validation = 0 if settings.own_validation else settings.validation_images or 1
+    others = (settings.train_images or 2) + (settings.calibration_images or 1) + validation
+    if settings.test_first or wanted >= fifth or others > len(left) - fifth:
+        return _take(labels, left, wanted, "test", settings)
+    aside, others_from = _take(labels, left, fifth, "test", settings)
+    return _take(labels, aside, wanted, "test", settings)[0], others_from
 
 
 def _named(split: Split, part: str) -> Split:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from edgesearch.board_eval import DEFAULT_TARGET, Board, BoardPool, Compiler, Dpu, Feature
@@ -84,6 +84,10 @@ class Conditions:
         is_there = self.compiler == "edgesearch" or bool(self.toolchain)
         return is_there and bool(self.dpu) and candidate.deployable
 
+    def on_splits_of(self, data: DataSet) -> Conditions:
+        """The same on other splits of the same images."""
+        return replace(self, data=data.fingerprints, guessing=_guessing(data), images=_images(data))
+
     @classmethod
     def of(
         cls,
@@ -125,11 +129,15 @@ class Conditions:
             threads=threads,
             bfloat16=multiplies_bfloat16(),
             guessing=_guessing(data),
-            images={part: len(getattr(data, part)) for part in ("train", "validation", "calibration", "test")},
+            images=_images(data),
             size=data.size,
             channels=data.channels,
             classes=len(data.classes),
         )
+
+
+def _images(data: DataSet) -> dict[str, int]:
+    return {part: len(getattr(data, part)) for part in ("train", "validation", "calibration", "test")}
 
 
 def _guessing(data: DataSet) -> float:

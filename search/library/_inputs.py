@@ -10,7 +10,7 @@ from edgesearch.board_eval import BOARDS, Board, BoardPool, find_board, find_com
 from edgesearch.board_eval.targets import profile_names
 from edgesearch.errors import EdgesearchError, PluginError, SpaceError, StudyError, ToolchainError, TrainingError
 from edgesearch.objectives import Artifact, Conditions, DataSet, Estimator, Stage, check_outputs, load_data, plan
-from edgesearch.objectives.data import BUILT_IN, DATA_SOURCES
+from edgesearch.objectives.data import BUILT_IN, DATA_SOURCES, DataSettings
 from edgesearch.objectives.pruning import PRUNERS
 from edgesearch.objectives.quantization import QUANTIZERS
 from edgesearch.objectives.training import check_small_epochs, find_stages
@@ -68,6 +68,12 @@ class Inputs:
     def on_packages(self, versions: Mapping[str, str]) -> Inputs:
         """The same on these packages of Vitis AI's, which count where its quantizer or its optimizer is asked for."""
         return replace(self, conditions=replace(self.conditions, packages=dict(versions)))
+
+    def on_splits(self, drawn: DataSettings) -> Inputs:
+        """The same on splits that are drawn by these settings."""
+        data = load_data(drawn, folder=self.settings.folder)
+        settings = self.settings.model_copy(update={"data": drawn})
+        return replace(self, settings=settings, data=data, conditions=self.conditions.on_splits_of(data))
 
     def compiled(self, candidate: Candidate) -> Stage | None:
         """The stage that makes the candidate's file for the board; None where no compiler that is there makes it."""

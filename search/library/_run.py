@@ -28,7 +28,7 @@ from edgesearch.search.engine import (
 from edgesearch.search.foresight import ForesightProcess
 from edgesearch.search.library._inputs import Inputs, check_vitis
 from edgesearch.search.library._reading import stored_study
-from edgesearch.search.library._sameness import keep_inputs, refuse_other_inputs
+from edgesearch.search.library._sameness import keep_inputs, on_splits_of, refuse_other_inputs
 from edgesearch.search.library._starts import fetch_weights
 from edgesearch.search.library._stores import refuse_lost_store, study_store
 from edgesearch.search.processes import ForkServer, share_machine
@@ -143,6 +143,8 @@ def run_study(
             closing(ForkServer()) as server,
         ):
             study = create_or_resume(database, settings)
+            inputs = on_splits_of(study, inputs)
+            settings = inputs.settings
             refuse_other_inputs(inputs, study)
             keep_inputs(inputs, study)
             store_places(study, settings, file)

@@ -29,8 +29,18 @@ def same_inputs(inputs: Inputs, settings: StudyFile, study: optuna.Study | None)
     """
     if study is not None and study.get_trials(deepcopy=False):
         refuse_changes(study, settings)
+        inputs = on_splits_of(study, inputs)
         refuse_other_inputs(inputs, study)
     return inputs if study is None else inputs.on_packages(study.user_attrs.get(_PACKAGES, {}))
+
+
+def on_splits_of(study: optuna.Study, inputs: Inputs) -> Inputs:
+    """The inputs, on splits as earlier versions drew them where the study was started with those."""
+    known, drawn = study.user_attrs.get(_IMAGES), inputs.settings.data
+    if known in (None, inputs.data.fingerprint) or drawn.test_first or drawn.test_images is None:
+        return inputs
+    earlier = inputs.on_splits(drawn.model_copy(update={"test_first": True}))
+    return earlier if earlier.data.fingerprint == known else inputs
 
 
 def threads_of(study: optuna.Study | None) -> int:

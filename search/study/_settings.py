@@ -148,6 +148,7 @@ def _identity(settings: StudyFile) -> dict[str, Any]:
     and no student has is left out, so that a study goes on once its file does not say it.
     """
     content: dict[str, Any] = without_paths(settings.to_json())
+    content["data"].pop("test_first", None)  # splits are compared by what they hold
     for name in {} if settings.teacher is None else settings.teacher.unread:
         content["teacher"][name] = Student.model_fields[name].default
     for student, name in unread_overrides(settings.space):

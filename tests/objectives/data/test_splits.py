@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,10 +97,38 @@ def test_the_number_of_test_images_changes_the_test_split_alone(
     assert len(other.test) == second
 
 
-def test_without_test_images_of_its_own_all_splits_follow_their_number(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("first", "second"), [(1, 2), (20, 30), (7, None), (None, 40)])
+def test_without_test_images_of_its_own_up_to_a_fifth_changes_the_test_split_alone(
+    tmp_path: Path, first: int | None, second: int | None
+) -> None:
+    path = numbered(tmp_path, test_images=None, test_labels=None)  # 200 images
+    one, other = (load_data(DataSettings(name="npz", root=path, test_images=n)) for n in (first, second))
+    assert changed(one, other) == (set() if len(one.test) == len(other.test) else {"test"})
+    assert len(one.test) == (first or 40)
+    assert len(other.test) == (second or 40)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"test_images": 20}, {"test_images": 50}),  # more than a fifth
+        ({"test_images": 20, "test_first": True}, {"test_images": 30, "test_first": True}),
+        ({"test_images": 20}, {"test_images": 20, "test_first": True}),
+    ],
+)
+def test_all_splits_follow_the_test_images_that_are_taken_first(
+    tmp_path: Path, one: dict[str, Any], other: dict[str, Any]
+) -> None:
     path = numbered(tmp_path, test_images=None, test_labels=None)
-    one, other = (load_data(DataSettings(name="npz", root=path, test_images=n)) for n in (20, 30))
-    assert changed(one, other) == {"train", "validation", "calibration", "test"}
+    drawn = [load_data(DataSettings(name="npz", root=path, **settings)) for settings in (one, other)]
+    assert {"train", "validation", "calibration"} <= changed(*drawn)
+
+
+def test_test_images_that_are_not_asked_for_are_there_for_splits_that_would_not_suffice(tmp_path: Path) -> None:
+    path = numbered(tmp_path, test_images=None, test_labels=None)
+    asked = {"train_images": 150, "validation_images": 20, "calibration_images": 10}
+    drawn = load_data(DataSettings(name="npz", root=path, test_images=20, **asked))
+    assert [len(split) for split in (drawn.train, drawn.validation, drawn.calibration, drawn.test)] == [150, 20, 10, 20]
 
 
 def test_every_part_has_its_own_fingerprint(tmp_path: Path) -> None:

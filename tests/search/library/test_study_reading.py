@@ -116,6 +116,7 @@ def test_a_stored_study_of_0_1_0_is_shown_and_resumed(tmp_path: Path) -> None:
     opened.optimize(7, workers=0, progress=lines.append)
     assert any(line.startswith("note: 6 of 6 finished trials were made or measured otherwise") for line in lines)
     assert opened.view().counts == {"COMPLETE": 7, "PRUNED": 0, "FAIL": 0, "RUNNING": 0}
+    assert not opened.settings.data.test_first  # it went on with splits that are drawn otherwise now
     assert stored.settings.compiler == opened.settings.compiler == "edgesearch"
     last = max(opened.records(), key=lambda record: "compiler" in record.conditions)
     assert last.conditions["compiler"] == "edgesearch"
