@@ -1,8 +1,8 @@
 """What the store is worth: the quickstart study with it, and beside it the same candidates each with an empty store.
 
 The second run goes through the candidates of the first, in the same order, on the same number of workers; every trial computes
-all of its stages, teacher included, as a study without a store would. Only the engine's time is taken, not Ray's start. On a machine that
-is busy by turns `processor_speedup` tells more than `speedup`: the processor time that both took.
+all of its stages, teacher included, as a study without a store would. Only the engine's time is taken, not Ray's start. Where
+other programs run by turns, `processor_speedup` tells more than `speedup`: it is of the processor time that both took.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def processor_seconds() -> float:
-    """Of this process and all that belong to it, those that ended and were waited for included; other programs change it not."""
+    """Of this process and all that belong to it, those that ended included; other programs do not change it."""
     spent = 0.0
     for process in (me := psutil.Process(), *me.children(recursive=True)):
         with contextlib.suppress(psutil.Error):
