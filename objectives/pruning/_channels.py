@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from edgesearch.board_eval.lowering import DECIDES, Untraceable, traced
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._macs import quiet
-from edgesearch.objectives.pruning._resize import is_computed, is_depthwise
+from edgesearch.objectives.pruning._resize import is_computed, is_depthwise, shared_parameters
 
 __all__ = ["Channels", "Integers", "trace_channels"]
 
@@ -80,6 +80,7 @@ def trace_channels(model: nn.Module, input_shape: tuple[int, int, int]) -> Chann
             raise SpaceError(
                 f"{type(model).__name__} cannot be pruned, since it fails with two images at once: {why}"
             ) from error
+        numbering.unite_shared(model)
     return dataclasses.replace(numbering.channels(), decides=module.meta[DECIDES])
 
 
@@ -113,6 +114,20 @@ class _Numbering(fx.Interpreter):
             for node in read if not reads_shape else ():
                 self._fix(self._numbers[node])
         return value
+
+    def unite_shared(self, model: nn.Module) -> None:
+        """Layers with a parameter in common lose the same channels; where they are not alike there, none."""
+        found = self._found
+        for places in shared_parameters(model):
+            names, keys = [self._names[id(module)] for module, _ in places], {key for _, key in places}
+            for table in (found.made, found.kept, *([found.read] if "weight" in keys else [])):
+                first, *others = [table[name] for name in names if name in table] or [np.zeros(0, np.int64)]
+                for numbers in others:
+                    if len(numbers) == len(first):
+                        self._unite(first, numbers)
+                    else:
+                        self._fix(first)
+                        self._fix(numbers)
 
     def channels(self) -> Channels:
         """What was found, every channel by the number of its leader."""
@@ -154,7 +169,7 @@ class _Numbering(fx.Interpreter):
             return self._reshaped(read[0], first, value)
         if name == "getitem":
             return first if _leaves_channels(node.args[1], self.env[read[0]].ndim) else None
-        if name == "pad":
+        if name in ("pad", "expand", "expand_as"):
             return first if value.shape[1] == self.env[read[0]].shape[1] else None
         if name in _REDUCING:
             axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")

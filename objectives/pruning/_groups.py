@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from edgesearch.objectives.pruning._channels import Channels, Integers, trace_channels
 from edgesearch.objectives.pruning._hollow import copied, hollow, is_hollow
 from edgesearch.objectives.pruning._macs import layer_macs, quiet
-from edgesearch.objectives.pruning._resize import is_depthwise, set_tensors
+from edgesearch.objectives.pruning._resize import is_depthwise, set_tensors, shared_parameters, tie
 
 __all__ = ["Group", "Layers", "Member", "find_groups", "layers_of", "remove_channels"]
 
@@ -236,7 +236,7 @@ def _shares(sizes: Sequence[int], count: int) -> list[int]:
 def remove_channels(model: Network, groups: Sequence[Group], kept: Sequence[int]) -> Network:
     """A copy of `model` with the `kept[g]` most important channels of each group, in their old order."""
     pruned = copied(model)
-    modules = dict(pruned.named_modules())
+    modules, shared = dict(pruned.named_modules()), shared_parameters(pruned)
     gone: dict[tuple[str, str], list[Integers]] = {}
     for group, count in zip(groups, kept, strict=True):
         if count >= group.channels:
@@ -248,6 +248,7 @@ def remove_channels(model: Network, groups: Sequence[Group], kept: Sequence[int]
         module = modules[name]
         out, into = (_remaining(module, side, gone.get((name, side), [])) for side in ("out", "in"))
         set_tensors(module, _cut(module, out, into), name)
+    tie(shared)
     return pruned
 
 

@@ -6,7 +6,7 @@ made as wide as its saved tensors say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._hollow import hollow, is_hollow
 
-__all__ = ["is_computed", "is_depthwise", "resize_to", "set_tensors"]
+__all__ = ["is_computed", "is_depthwise", "resize_to", "set_tensors", "shared_parameters", "tie"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -45,7 +45,7 @@ def resize_to(model: Network, state_dict: Mapping[str, Tensor]) -> Network:
                 f"the saved weights {what} {min(names)!r}, which {type(model).__name__} has{'' if what == 'lack' else ' not'}; "
                 "are they of another network?"
             )
-    shared = _shared(model)
+    shared = shared_parameters(model)
     for name, module in model.named_modules():
         own = {
             key: state_dict[f"{name}.{key}" if name else key]
@@ -57,22 +57,27 @@ def resize_to(model: Network, state_dict: Mapping[str, Tensor]) -> Network:
         }
         if own:
             set_tensors(module, own, name)
-    for (first, key), *others in shared:
-        kept = getattr(first, key)
-        values = [getattr(module, other) for module, other in others]
-        if all(value.shape == kept.shape and (is_hollow(kept) or torch.equal(value, kept)) for value in values):
-            for module, other in others:
-                setattr(module, other, kept)
+    tie(shared)
     return model
 
 
-def _shared(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:
+def shared_parameters(model: nn.Module) -> list[list[tuple[nn.Module, str]]]:
     """Places of each parameter that several layers have."""
     places: dict[int, list[tuple[nn.Module, str]]] = {}
     for module in model.modules():
         for key, parameter in module.named_parameters(recurse=False):
             places.setdefault(id(parameter), []).append((module, key))
     return [each for each in places.values() if len(each) > 1]
+
+
+def tie(shared: Sequence[Sequence[tuple[nn.Module, str]]]) -> None:
+    """Make parameters in these places one again, where they still have the same values."""
+    for (first, key), *others in shared:
+        kept = getattr(first, key)
+        values = [getattr(module, other) for module, other in others]
+        if all(value.shape == kept.shape and (is_hollow(kept) or torch.equal(value, kept)) for value in values):
+            for module, other in others:
+                setattr(module, other, kept)
 
 
 def set_tensors(module: nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
