@@ -2,7 +2,7 @@
 
 Resizing gives the bytes that Pillow's `resize(size, BILINEAR)` gives (antialiased when an image shrinks), because that is what
 the host program of a board does. Pillow adds integer weights of 22 fractional bits, first along rows, then along columns, and
-rounds to a byte after each. All sums stay below 2^53, so a matrix product in float64 is exact and the same on every device.
+rounds to a byte after each. All sums stay below 2^31: whole numbers of 32 bits, and matrix products in float64, are exact.
 Newer versions of Pillow go along columns first where that is less work, which is never so for square images that stay square;
 for others a byte may differ by one.
 """
@@ -25,8 +25,10 @@ __all__ = ["blank_images", "prepare", "prepare_tensor", "resize", "resize_tensor
 
 #: Fractional bits of Pillow's weights for 8-bit images: 32 bits less 8 of the pixel less 2 of headroom.
 _WEIGHT_BITS = 22
-#: Bytes of float64 that one piece of a resize may take; larger batches are done in pieces.
+#: Bytes of numbers that one piece of a resize may take; larger batches are done in pieces.
 _PIECE_BYTES = 64 << 20
+#: The same of a tensor's on a processor, whose caches hold it.
+_CACHED_BYTES = 1 << 20
 
 
 @lru_cache(maxsize=64)
@@ -97,11 +99,17 @@ def prepare(images: NDArray[np.uint8], size: int | tuple[int, int] | None, norma
 
 
 @lru_cache(maxsize=64)
-def _weights_at(source: int, target: int, device: torch.device) -> Tensor:
+def _taps_at(source: int, target: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The pixels that each target pixel is made of, and their weights, int32: (taps, target) both, with 0 for what is left."""
     import torch
 
+    weights = _weights(source, target)
+    first, count = (weights != 0).argmax(0), int((weights != 0).sum(0).max())
+    places = first + np.arange(count)[:, None]
+    inside = np.minimum(places, source - 1)
+    taken = np.where(places < source, np.take_along_axis(weights, inside, 0), 0)
     with torch.inference_mode(False):
-        return torch.tensor(_weights(source, target), device=device)
+        return torch.tensor(inside, device=device), torch.tensor(taken, device=device, dtype=torch.int32)
 
 
 @lru_cache(maxsize=64)
@@ -114,25 +122,40 @@ def _channels_at(values: tuple[float, ...], device: torch.device) -> Tensor:
 
 
 def resize_tensor(images: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """`resize` on a uint8 tensor (N, C, H, W), on its own device; the same bytes."""
+    """`resize` on a uint8 tensor (N, C, H, W), on its own device; the same bytes.
+
+    In whole numbers of 32 bits, which hold 255 times all weights of a pixel: the inner loop of a training has no float64, which
+    most GPUs are slow at.
+    """
     import torch
 
     height, width = _as_pair(size)
     if images.shape[2:] == (height, width):
         return images
-    rows = _weights_at(images.shape[2], height, images.device).T
-    columns = _weights_at(images.shape[3], width, images.device)
-    half, one = float(1 << (_WEIGHT_BITS - 1)), float(1 << _WEIGHT_BITS)
     out = torch.empty((*images.shape[:2], height, width), dtype=torch.uint8, device=images.device)
-    piece = _piece(images.shape[1], max(images.shape[2], height), max(images.shape[3], width))
+    largest = images.shape[1] * max(images.shape[2], height) * max(images.shape[3], width)
+    piece = max(1, (_PIECE_BYTES if images.device.type != "cpu" else _CACHED_BYTES) // (4 * largest))
     for start in range(0, len(images), piece):
-        pixels = images[start : start + piece].double()
-        if images.shape[3] != width:
-            pixels = torch.matmul(pixels, columns).add_(half).div_(one).floor_().clamp_(0, 255)
-        if images.shape[2] != height:
-            pixels = torch.matmul(rows, pixels).add_(half).div_(one).floor_().clamp_(0, 255)
+        pixels = images[start : start + piece]
+        for axis, target in ((3, width), (2, height)):
+            if pixels.shape[axis] != target:
+                pixels = _resized(pixels, axis, target)
         out[start : start + piece] = pixels
     return out
+
+
+def _resized(pixels: Tensor, axis: int, target: int) -> Tensor:
+    """uint8 (N, C, H, W) with `target` pixels along an axis."""
+    import torch
+
+    places, weights = _taps_at(pixels.shape[axis], target, pixels.device)
+    shape = [1, 1, 1, 1]
+    shape[axis] = target
+    total = torch.full((), 1 << (_WEIGHT_BITS - 1), dtype=torch.int32, device=pixels.device)
+    for place, weight in zip(places, weights, strict=True):
+        part = pixels.index_select(axis, place).to(torch.int32).mul_(weight.view(shape))
+        total = part.add_(total)
+    return total.bitwise_right_shift_(_WEIGHT_BITS).clamp_(0, 255).to(torch.uint8)
 
 
 def prepare_tensor(images: Tensor, size: int | tuple[int, int] | None, normalisation: Normalisation) -> Tensor:
