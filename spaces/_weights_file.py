@@ -65,6 +65,11 @@ def _refuse_without_values(state: State) -> None:
     for name, tensor in state.items():
         if tensor.is_meta:
             raise _Reason(f"{name} has a shape and no values (device 'meta'); save the model after its weights were loaded")
+        if tensor.dtype == torch.int8 and tensor.ndim == 4:
+            raise _Reason(
+                f"{name} holds integers of eight bits, of a network that was quantized; give the float weights that they were "
+                "made of"
+            )
         if tensor.layout != torch.strided or tensor.is_nested:
             raise _Reason(f"{name} is a sparse or nested tensor; save it as tensor.to_dense()")
 

@@ -26,6 +26,7 @@ from ._source import RawData as RawData
 from ._source import Split as Split
 from ._sources import BUILT_IN as BUILT_IN
 from ._sources import DATA_SOURCES as DATA_SOURCES
+from ._sources import can_download as can_download
 from ._view_kinds import Augmentation as Augmentation
 from ._view_kinds import Mix as Mix
 from ._view_kinds import choose_augmentation as choose_augmentation

@@ -24,7 +24,7 @@ from edgesearch.plugins import Registry, calling, is_import_path
 if TYPE_CHECKING:
     from edgesearch.objectives.data._settings import DataSettings
 
-__all__ = ["BUILT_IN", "DATA_SOURCES", "READ_BY", "read_source"]
+__all__ = ["BUILT_IN", "DATA_SOURCES", "READ_BY", "can_download", "read_source"]
 
 #: `DATA_SOURCES.add` registers another in this process; a study, whose stages run in others, takes an import path.
 DATA_SOURCES: Registry[DataSource] = Registry("data set")
@@ -127,3 +127,8 @@ def _told(given: object) -> str:
         return repr(given)
     kinds = sorted({f"{type(item).__name__} {getattr(item, 'shape', '')}".strip() for item in given})
     return f"a {type(given).__name__} of {', '.join(kinds[:_LISTED])}{', ...' if len(kinds) > _LISTED else ''}"
+
+
+def can_download(name: str) -> bool:
+    """Whether a data set of this name can be brought from the network."""
+    return "download" in READ_BY.get(name, ())

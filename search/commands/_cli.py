@@ -241,7 +241,7 @@ def report(**options: Any) -> int:
 def results(**options: Any) -> int:
     """Write what studies found (default: the one run last), to keep: settings, machine, versions, seconds and figures.
 
-    results.json has the runs side by side; front.svg is the front of the first.
+    results.json has the runs side by side; study.toml is the study of the first, and front.svg its front.
     """
     from edgesearch.search.commands._show import results as work
 

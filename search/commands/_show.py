@@ -19,6 +19,7 @@ from edgesearch.search.report import (
     front_csv,
     front_json,
     print_table,
+    study_of,
     why_no_front,
     write_front_svg,
     write_results,
@@ -87,8 +88,11 @@ def results(*, studies: tuple[str, ...], output: Path, manifests: bool, storage:
         raise StudyError(f"study {shown.name!r} has no complete trial, so that it has no results yet")
     members = [record for study in loaded for record in study.front()] if manifests else []
     texts = {f"{record.study.name}-{record.number:04d}.json": json.dumps(record.manifest(), indent=1) for record in members}
-    write_results(output / "results.json", [study.results() for study in loaded])
+    runs = [study.results() for study in loaded]
+    write_results(output / "results.json", runs)
     click.echo(str(output / "results.json"))
+    _write(output / "study.toml", study_of(runs[0]).to_toml())
+    click.echo(str(output / "study.toml"))
     write_front_svg(shown, output / "front.svg", tested=True)
     click.echo(str(output / "front.svg"))
     for name, text in texts.items():

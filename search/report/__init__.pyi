@@ -5,6 +5,7 @@ from ._replaced import check_replaceable as check_replaceable
 from ._report import write_report as write_report
 from ._results import read_results as read_results
 from ._results import run_of as run_of
+from ._results import study_of as study_of
 from ._results import write_results as write_results
 from ._results_table import refresh as refresh
 from ._sections import describe_rejected as describe_rejected

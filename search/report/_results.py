@@ -15,6 +15,7 @@ from typing import Any
 from edgesearch.errors import StudyError
 from edgesearch.files import parse_json, write_atomically
 from edgesearch.objectives import STAGE_KINDS
+from edgesearch.objectives.data import can_download
 from edgesearch.search.study import Record, StudyFile, StudyView, pareto_front
 
 FORMAT = 1
@@ -73,6 +74,18 @@ def run_of(
         "stage_seconds": {kind: round(seconds[kind], 1) for kind in sorted(seconds, key=_order)},
         "trials": [_trial(view, record, record.number in members) for record in complete],
     }
+
+
+def study_of(run: Mapping[str, Any]) -> StudyFile:
+    """The study that a run of a results file is of, whatever the file that its command names says today.
+
+    Its data are downloaded where they can be; others have no place. Raises SpaceError for settings that this version does not
+    know.
+    """
+    study = StudyFile.parse(run["settings"])
+    if not can_download(study.data.name):
+        return study
+    return study.model_copy(update={"data": study.data.model_copy(update={"download": True})})
 
 
 def write_results(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:

@@ -244,6 +244,12 @@ class StudyFile(Settings):
         """All settings as JSON."""
         return self.model_dump(mode="json")
 
+    def to_toml(self) -> str:
+        """A study file that says the same, and nothing that is so without saying it."""
+        import tomlkit
+
+        return tomlkit.dumps(self.model_dump(mode="json", exclude_defaults=True))
+
 
 def bundled_studies() -> list[str]:
     """Names of the studies that come with edgesearch."""

@@ -65,4 +65,5 @@ def test_integers_without_their_scales_are_no_weights(reference_data: Path) -> N
     with pytest.raises(SpaceError) as caught:
         load_weights(build(student, channels=3, classes=1000), student)
     assert str(path) in str(caught.value)
+    assert "holds integers of eight bits, of a network that was quantized" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -11,11 +11,11 @@ from _studies import make_study, plain_record
 
 from edgesearch.board_eval import load_profile
 from edgesearch.errors import StudyError
-from edgesearch.search.report import read_results, refresh, run_of, write_results
+from edgesearch.search.report import read_results, refresh, run_of, study_of, write_results
 from edgesearch.search.report._data import front_picture
 from edgesearch.search.report._picture import front_svg
 from edgesearch.search.report._published import published
-from edgesearch.search.study import duration
+from edgesearch.search.study import StudyFile, duration
 from edgesearch.search.study._front import pareto_front
 from edgesearch.search.study._record import StudyView, read_study
 
@@ -320,6 +320,19 @@ def test_committed_manifests_are_of_the_fronts_beside_them() -> None:
         assert manifest["study"] == run["study"]
         assert manifest["scores"]["test_accuracy"] == pytest.approx(trial["test_accuracy"], abs=1e-6)
         assert manifest["scores"]["fps"] == pytest.approx(trial["fps"], rel=1e-5)
+
+
+def test_the_study_of_committed_results_lies_beside_them() -> None:
+    """The file that a command names may say something else by now."""
+    kept = sorted((ROOT / "studies" / "results").glob("*/results.json"))
+    assert kept
+    for path in kept:
+        study = StudyFile.load(path.with_name("study.toml"))
+        for run in read_results(path):
+            changes = {"name": study.name, "seed": study.seed, "data": study.data}
+            assert study_of(run).with_changes(**changes).to_json() == study.to_json()
+            assert study_of(run).data == study.data
+            assert study.data.download
 
 
 def test_rows_of_the_readme_that_tell_results_have_no_figure_of_their_own() -> None:
