@@ -34,7 +34,7 @@ from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Parts, Result, StageSpec, TrainedSettings
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.stages.kinds._compiled import code_version
-from edgesearch.objectives.stages.kinds._sensitivity import SENSITIVITY_PASSES, scoring
+from edgesearch.objectives.stages.kinds._sensitivity import SENSITIVITY_PASSES, groups_version, scoring
 from edgesearch.objectives.training import STEP_PASSES, Recipe, Supervision, Training, train
 from edgesearch.plugins import calling, is_import_path
 from edgesearch.spaces import Pruning, Student
@@ -51,7 +51,7 @@ class PrunedSettings(TrainedSettings):
     `board` is what decides the time of a network, `import_path` where a board of the user's own is found and `source_sha256`
     its code; all are empty where pruning does not go by time. `code_version` is that of the compiler whose code is timed then,
     `model_version` that of the model of AMD's code, which foretells it roughly. `packages` are the versions of Vitis AI's,
-    where its optimizer prunes.
+    where its optimizer prunes. `groups_version` is that of `SensitivitySettings`.
     """
 
     pruning: Pruning
@@ -61,6 +61,7 @@ class PrunedSettings(TrainedSettings):
     import_path: str = ""
     source_sha256: str = ""
     rounds_version: int = 1
+    groups_version: int = 1
     chance: float = 0.0
     code_version: int = _FIRST_TIMED
     model_version: int = 1
@@ -92,6 +93,7 @@ def _place(plan: Plan) -> Stage | None:
         packages=dict(conditions.packages) if pruning.backend == "vai" else {},
         chance=conditions.guessing if _asks_for_chance(plan) else 0.0,
         rounds_version=ROUNDS_VERSION if pruning.method == "iterative" and pruning.backend == "edgesearch" else 1,
+        groups_version=groups_version(plan.candidate) if pruning.removes else 1,
     )
     return plan.make(
         "pruned",

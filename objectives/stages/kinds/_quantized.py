@@ -35,6 +35,7 @@ class QuantizedSettings(TrainedSettings):
     relu6_version: of the code that trains the positions of values behind a ReLU6, where the network may have one.
     best_version: of the code of PTQ by "best".
     vitis_version: of the code of PTQ by "vitis", where the network may have a batch-norm behind a linear layer.
+    lowering_version: of the code that lowers networks of the user's own, which may change tensors in place.
     packages: versions of Vitis AI's, where its quantizer does it.
     """
 
@@ -45,6 +46,7 @@ class QuantizedSettings(TrainedSettings):
     relu6_version: int = 1
     best_version: int = 1
     vitis_version: int = 1
+    lowering_version: int = 1
     packages: dict[str, str] = Field(default_factory=dict)
 
 
@@ -57,6 +59,7 @@ def _place(plan: Plan) -> Stage:
             keep_zeros=plan.candidate.pruning.sparse,
             best_version=_best_version(plan.candidate.student, quantization),
             vitis_version=_vitis_version(plan.candidate.student, quantization),
+            lowering_version=_lowering_version(plan.candidate.student, quantization),
             packages=_packages(plan),
         )
         return plan.make("quantized", settings, reads=("calibration", "validation"), network=network)
@@ -67,6 +70,7 @@ def _place(plan: Plan) -> Stage:
         distillation=plan.distillation,
         student=plan.candidate.student if scratch else None,
         relu6_version=_relu6_version(plan.candidate.student, quantization),
+        lowering_version=_lowering_version(plan.candidate.student, quantization),
         packages=_packages(plan),
     )
     return plan.make(
@@ -98,6 +102,11 @@ def _best_version(student: Student, quantization: Quantization) -> int:
 def _vitis_version(student: Student, quantization: Quantization) -> int:
     is_vitis = quantization.algorithm == "vitis" and quantization.backend == "edgesearch" and quantization.bits != 16
     return 2 if is_vitis and is_import_path(student.architecture) else 1  # 1: a batch-norm behind a linear layer was folded
+
+
+def _lowering_version(student: Student, quantization: Quantization) -> int:
+    is_own = quantization.backend == "edgesearch" and is_import_path(student.architecture)
+    return 2 if is_own else 1  # 1: what was copied before it was changed in place was at times taken for what it became
 
 
 def _recipe(plan: Plan) -> quantizer.QatRecipe:

@@ -14,17 +14,23 @@ from edgesearch.objectives.stages._plan import Plan
 from edgesearch.objectives.stages._spec import Parts, Result, StageSpec
 from edgesearch.objectives.stages._stage import Stage
 from edgesearch.objectives.training import Scorer
+from edgesearch.plugins import is_import_path
 from edgesearch.settings import Settings
+from edgesearch.spaces import Candidate
 
 #: Networks that are scored, at most nine for each group of channels, by the passes that they are worth; for estimates only.
 SENSITIVITY_PASSES = 60
 
 
 class SensitivitySettings(Settings):
-    """Steps of how many channels, and how many training images a network is scored on."""
+    """Steps of how many channels, and how many training images a network is scored on.
+
+    groups_version: of the code that finds which channels of a network of the user's own go together.
+    """
 
     granularity: int
     score_images: int = PruneSearch().score_images
+    groups_version: int = 1
 
 
 def _place(plan: Plan) -> Stage | None:
@@ -32,8 +38,18 @@ def _place(plan: Plan) -> Stage | None:
     guided = pruning.method == "one_step" and (pruning.ratio >= GUIDED_FROM or pruning.target == "fps")
     if not (guided or pruning.method == "iterative") or pruning.granularity is None or pruning.backend != "edgesearch":
         return None
-    settings = SensitivitySettings(granularity=pruning.granularity, score_images=plan.pipeline.prune.score_images)
+    settings = SensitivitySettings(
+        granularity=pruning.granularity,
+        score_images=plan.pipeline.prune.score_images,
+        groups_version=groups_version(plan.candidate),
+    )
     return plan.make("sensitivity", settings, reads=("train",), network=plan.stage("student"))
+
+
+def groups_version(candidate: Candidate) -> int:
+    """See `SensitivitySettings`."""
+    is_own = candidate.pruning.backend == "edgesearch" and is_import_path(candidate.student.architecture)
+    return 2 if is_own else 1  # 1: layers that have one parameter in common were pruned apart
 
 
 def _run(context: Context[SensitivitySettings]) -> Result:
