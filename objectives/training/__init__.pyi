@@ -28,6 +28,7 @@ from ._memory import MemoryForecast as MemoryForecast
 from ._memory import predict_memory as predict_memory
 from ._optimizers import optimizer_version as optimizer_version
 from ._process import give_back as give_back
+from ._random import all_numbers_kept as all_numbers_kept
 from ._random import other_numbers as other_numbers
 from ._random import seed_numbers as seed_numbers
 from ._recipe import Recipe as Recipe

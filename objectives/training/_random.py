@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-__all__ = ["drawn_here", "kept_numbers", "other_numbers", "seed_numbers", "seed_plain_numbers"]
+__all__ = ["all_numbers_kept", "drawn_here", "kept_numbers", "other_numbers", "seed_numbers", "seed_plain_numbers"]
 
 
 def seed_numbers(seed: int) -> None:
@@ -42,8 +42,15 @@ def kept_numbers() -> Iterator[None]:
 
 
 @contextmanager
+def all_numbers_kept() -> Iterator[None]:
+    """All of them are behind it as they were before."""
+    with kept_numbers(), torch.random.fork_rng(devices=[]):
+        yield
+
+
+@contextmanager
 def other_numbers(seed: int) -> Iterator[None]:
     """All of them follow from `seed` meanwhile; behind it they are as before."""
-    with kept_numbers(), torch.random.fork_rng(devices=[]):
+    with all_numbers_kept():
         seed_numbers(seed)
         yield

@@ -82,5 +82,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _rebuild(student: Student, tensors: Mapping[str, Tensor], channels: int, classes: int, folder: Path) -> nn.Module:
     from edgesearch.objectives.pruning import resize_to
+    from edgesearch.objectives.training import all_numbers_kept
 
-    return resize_to(build(student, channels=channels, classes=classes, folder=folder), tensors).eval()
+    with all_numbers_kept():  # every weight that is drawn here is replaced
+        return resize_to(build(student, channels=channels, classes=classes, folder=folder), tensors).eval()

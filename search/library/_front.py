@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from edgesearch.errors import StudyError
 from edgesearch.files import expanded, parse_json
+from edgesearch.search.library._undrawn import undrawn
 from edgesearch.search.study import Objective, Record, StudyView, choose, hypervolume, knee
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class StudyRecord(Record):
             content: dict[str, Any] = parse_json((self.export(folder) / MANIFEST).read_text(encoding="utf-8"))
         return content
 
+    @undrawn()
     def network(self) -> nn.Module:
         """The trained, perhaps pruned float network that was quantized, in evaluation mode: (N, C, S, S) to (N, classes).
 

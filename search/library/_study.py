@@ -18,6 +18,7 @@ from edgesearch.search.library._numbers import check_number, check_share
 from edgesearch.search.library._progress import as_progress
 from edgesearch.search.library._reading import find_study, stored_study
 from edgesearch.search.library._stores import existing_store, no_store, store_place
+from edgesearch.search.library._undrawn import undrawn
 from edgesearch.search.study import (
     OBJECTIVES,
     Home,
@@ -69,6 +70,7 @@ class Study:
         self._file = file  # the study's file, or the name of a bundled study
 
     @classmethod
+    @undrawn()
     def open(
         cls,
         study: str | Path | StudyFile,
@@ -152,6 +154,7 @@ class Study:
         """How many trials the study file asks for."""
         return self.settings.trials
 
+    @undrawn()
     def optimize(
         self,
         trials: int | None = None,
@@ -200,6 +203,7 @@ class Study:
         )
         return self._front_of(view)
 
+    @undrawn()
     def evaluate(
         self,
         candidate: Candidate,
