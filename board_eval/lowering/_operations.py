@@ -94,6 +94,8 @@ def _squeeze(low: Layers, at: fx.Node) -> None:
 
 
 def _index(low: Layers, at: fx.Node) -> None:
+    if isinstance(at.args[1], str):
+        raise Unsupported(f"takes {at.args[1]!r} out of a dictionary; the DPU is given one image: let `forward` take that")
     if not low.index(at, at.args[1]):
         low.value(at.args[0])  # raises what can be done instead of half an image
         key = at.args[1] if isinstance(at.args[1], tuple) else (at.args[1],)

@@ -26,7 +26,8 @@ READING = frozenset(
 
 
 class Symbol(fx.Proxy):
-    """A value whose `+=` is traced as the change in place that it is for a tensor; torch.fx takes it for a sum.
+    """A value whose `+=` is traced as the change in place that it is for a tensor, and so `-=`, `*=`, `/=`; torch.fx takes it
+    for a sum.
 
     Its sizes and its type are what they are for the image that the network is traced for (see Decisions). The number of images
     alone stays a symbol.
@@ -42,8 +43,20 @@ class Symbol(fx.Proxy):
         return _Attribute(self, k)
 
     def __iadd__(self, other: object) -> fx.Proxy:
-        added: fx.Proxy = self.tracer.create_proxy("call_function", operator.iadd, (self, other), {}, name="add")
-        return added
+        return self._changed(operator.iadd, other, "add")
+
+    def __isub__(self, other: object) -> fx.Proxy:
+        return self._changed(operator.isub, other, "sub")
+
+    def __imul__(self, other: object) -> fx.Proxy:
+        return self._changed(operator.imul, other, "mul")
+
+    def __itruediv__(self, other: object) -> fx.Proxy:
+        return self._changed(operator.itruediv, other, "truediv")
+
+    def _changed(self, function: Callable[..., Any], other: object, name: str) -> fx.Proxy:
+        changed: fx.Proxy = self.tracer.create_proxy("call_function", function, (self, other), {}, name=name)
+        return changed
 
     def __hash__(self) -> int:
         if not self._is_tensor():

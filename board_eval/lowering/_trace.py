@@ -139,10 +139,10 @@ def _has_code_of_users(model: nn.Module) -> bool:
 def _refuse_other_forms(model: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
     """LoweringError for networks that torch.fx cannot look into, or would not look at as a whole."""
     reason = ""
-    if hasattr(model, "_orig_mod"):
-        reason = "torch.compile made it; give the network that it was made of, which is its `_orig_mod`"
-    elif isinstance(model, torch.jit.ScriptModule):
-        reason = "it is a TorchScript program; give the network that it was made of"
+    if compiled := [part or "it" for part, module in model.named_modules() if hasattr(module, "_orig_mod")]:
+        reason = f"{compiled[0]} was made by torch.compile; give the network that it was made of, which is its `_orig_mod`"
+    elif scripts := [part or "it" for part, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]:
+        reason = f"{scripts[0]} is a TorchScript program; give the network that it was made of"
     elif left := [
         name for name, module in model.named_modules() if module.training and isinstance(module, DECIDED_BY_TRAINING)
     ]:

@@ -82,7 +82,23 @@ def test_what_was_read_before_a_change_stays_as_it_was(program: Any) -> None:
 
 
 #: One step of a program: what it does, and on which of the values so far.
-STEPS = ("conv", "norm", "relu", "relu_", "relu6", "clamp_", "add", "add_", "iadd", "clone", "times", "view", "pool", "detach")
+STEPS = (
+    "conv",
+    "norm",
+    "relu",
+    "relu_",
+    "relu6",
+    "clamp_",
+    "add",
+    "add_",
+    "iadd",
+    "imul",
+    "clone",
+    "times",
+    "view",
+    "pool",
+    "detach",
+)
 _Steps = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 3), st.integers(0, 3)), min_size=3, max_size=6)
 
 
@@ -93,6 +109,10 @@ def run_steps(steps: list[tuple[str, int, int]], net: Any, x: Tensor) -> Tensor:
         a, b = (values[-1 - place % len(values)] for place in (one, other))  # the latest ones
         if step == "iadd":
             a += b
+            values.append(a)
+            continue
+        if step == "imul":
+            a *= 1
             values.append(a)
             continue
         made = {
@@ -122,6 +142,40 @@ def test_any_order_of_changes_and_copies_is_lowered_as_it_is_or_refused(steps: l
     except LoweringError as error:
         if "computes something else" in str(error):
             raise
+
+
+def multiplied_by_one(net: Any, x: Tensor) -> Tensor:
+    y = net.first(x)
+    y *= 1
+    y /= 1
+    y -= 0
+    return net.second(y)
+
+
+def test_what_changes_nothing_in_place_is_left_out() -> None:
+    check(Program(multiplied_by_one))
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        (lambda net, batch: net.first(batch["image"]), "takes 'image' out of a dictionary; the DPU is given one image"),
+        (lambda net, x: x.mul_(2), "has a multiplication by a constant, this tool does not yet"),
+    ],
+)
+def test_what_the_dpu_is_not_given_is_told(program: Any, reason: str) -> None:
+    with pytest.raises(LoweringError, match=reason):
+        lower(Program(program), (CHANNELS, SIDE, SIDE))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+def test_a_part_that_was_compiled_is_named() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), torch.jit.script(nn.ReLU()))
+    with pytest.raises(LoweringError, match="1 is a TorchScript program; give the"):
+        lower(model, (3, 8, 8))
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), torch.compile(nn.Sequential(nn.ReLU())))
+    with pytest.raises(LoweringError, match=r"1 was made by torch\.compile; give the"):
+        lower(model, (3, 8, 8))
 
 
 class Restless(nn.Module):
