@@ -61,8 +61,6 @@ class Range(Settings):
             raise ValueError(f"low = {self.low:g} is above high = {self.high:g}; exchange them")
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("a log range needs low > 0 and no step")
-        if self.low < self.high and self.step is not None and self.size == 1:
-            raise ValueError(f"step = {self.step:g}, expected at most high - low = {self.high - self.low:g}")
         return self
 
     @property

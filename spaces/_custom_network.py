@@ -44,21 +44,27 @@ def build_custom(student: Student, channels: int, classes: int, folder: Path | N
 def _made(
     factory: Callable[..., Any], accepted: Mapping[str, Parameter], taken: Mapping[str, Any], offered: Mapping[str, Any]
 ) -> Any:
-    """What the factory makes. One that hands on what else it is given, as torchvision's functions do, is given what is
-    `offered`, without what is refused by name behind it.
+    """What the factory makes. One that hands on what else it is given, as torchvision's functions do, is given more of what is
+    `offered`, as far as that is taken: the number of classes where it names none, the channels of the image, a width that is
+    not the whole, and what it says that it lacks.
     """
-    hands_on = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in accepted.values())
-    named = "num_classes" if "classes" in {*accepted, *taken} else ""
-    more = {name: value for name, value in offered.items() if hands_on and name not in taken and name != named}
-    drawn = torch.get_rng_state()
+    if not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in accepted.values()):
+        return factory(**taken)
+    names = {"num_classes", "in_channels", "width"} - {*accepted, *taken}
+    if "classes" in {*accepted, *taken}:
+        names.discard("num_classes")
+    if offered["width"] == 1.0:
+        names.discard("width")
+    drawn, tried = torch.get_rng_state(), list[set[str]]()
     while True:
         try:
-            return factory(**taken, **more)
-        except TypeError as error:
-            refused = [name for name in more if f"'{name}'" in str(error)]
-            if not refused:
+            return factory(**taken, **{name: offered[name] for name in names})
+        except Exception as error:  # whatever the user's own code says of what it lacks, or does not know
+            quoted, tried = {name for name in offered if f"'{name}'" in str(error)}, [*tried, names]
+            lacks = quoted - names - {*taken} if "missing" in str(error) else set()
+            names = names | lacks if lacks else names - (names & quoted or names - {"num_classes"})
+            if names in tried:
                 raise
-            more = {name: value for name, value in more.items() if name not in refused}
             torch.set_rng_state(drawn)
 
 

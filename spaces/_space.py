@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -152,12 +154,6 @@ class Space(Settings):
         for student, override in self.student.items():
             for name in ("input_size",) if isinstance(override, StagedChoices) else _SETTINGS_OF[Student]:
                 check_values(Student, name, getattr(override, name), f"student.{student}.{name}")
-        only = [name for name in self.algorithm if name not in QAT_ALGORITHMS]
-        if only and "ptq" not in self.quantization:
-            raise ValueError(
-                f"algorithm {only[0]!r} calibrates only, and quantization = {list(self.quantization)} has no ptq; add it, or "
-                f"expected {' or '.join(QAT_ALGORITHMS)}"
-            )
         for student in self.students:
             if student != STAGED:  # a family's own table says how wide its stages are
                 _valid(Student, architecture=student, width=most(self.choices(student, "width")))
@@ -200,9 +196,12 @@ class Space(Settings):
         return tuple(map(self._smallest, self.students))
 
     def other_students(self, architecture: str) -> Iterator[Student]:
-        """A few others of an architecture: along the lists and ranges of all its settings together, from first to last."""
+        """Some others of an architecture: along all its lists and ranges together, and drawn of them, always the same."""
         for place in range(_PLACES):
-            yield self._student(_At(place, architecture))
+            yield self._student(_At(architecture, repeat(place / (_PLACES - 1))))
+        drawn = random.Random(0)
+        for _ in range(_DRAWN):
+            yield self._student(_At(architecture, iter(drawn.random, None)))
 
     def _smallest(self, student: str) -> Student:
         width, size = least(self.choices(student, "width")), max(self.choices(student, "input_size"))
@@ -319,17 +318,17 @@ class _First:
 
 
 class _At(_First):
-    """Answers with one place of every list (which begins again at its end) and range, and with one student."""
+    """Answers with one student, and of every list and range with the place at the next of `shares`, from 0 to 1."""
 
-    def __init__(self, place: int, student: str) -> None:
-        self._place = place
+    def __init__(self, student: str, shares: Iterator[float]) -> None:
         self._student = student
+        self._shares = shares
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._student if name == "student" else choices[self._place % len(choices)]
+        return self._student if name == "student" else choices[round(next(self._shares) * (len(choices) - 1))]
 
     def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False) -> float:
-        share = self._place / (_PLACES - 1)
+        share = next(self._shares)
         if step is not None:
             return low + step * round(share * (high - low) / step)
         return low * (high / low) ** share if log else low + share * (high - low)
@@ -350,8 +349,8 @@ def _valid(kind: type[BaseModel], **fields: Any) -> None:
         raise ValueError(explain(error)) from error
 
 
-#: How many places of a space's lists and ranges are looked at.
-_PLACES = 8
+#: How many places of a space's lists and ranges are looked at together, and how many are drawn besides.
+_PLACES, _DRAWN = 8, 40
 #: A candidate's settings that a space gives values for, by the group that they belong to.
 _SETTINGS_OF: dict[type[BaseModel], tuple[str, ...]] = {
     Student: ("width", "input_size", "stem", "head"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgesearch.spaces._candidate import DISTILLATION_SETTINGS
+from edgesearch.spaces._candidate import DISTILLATION_SETTINGS, QAT_ALGORITHMS
+from edgesearch.spaces._choices import Range
 from edgesearch.spaces._space import Space
 
 __all__ = ["unused_choices"]
@@ -31,6 +32,15 @@ def unused_choices(space: Space) -> list[str]:
             names = ", ".join(f"`{name}`" for name in given)
             sentences.append(
                 f"{names} in [space] decides nothing, since no choice of `{by}` = {list(getattr(space, by))} has it"
+            )
+    only = [name for name in space.algorithm if name not in QAT_ALGORITHMS]
+    if only and "ptq" not in space.quantization:
+        sentences.append(f"`algorithm` {only[0]!r} of [space] calibrates only: its candidates are quantized by ptq, not by qat")
+    for name, choices in space:
+        if isinstance(choices, Range) and choices.low < choices.high and choices.size == 1:
+            sentences.append(
+                f"`{name}` in [space] has a step of {choices.step:g} from {choices.low:g} to {choices.high:g}, so that "
+                f"{choices.low:g} is all that it is"
             )
     return sentences
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -78,7 +79,9 @@ def values_apart(model: nn.Module, other: Callable[[Array], Array], shape: tuple
     largest = max(float(np.abs(expected).max(initial=0.0)), float(np.finfo(np.float32).tiny))
     distance = float(np.abs(found.reshape(expected.shape) - expected).max(initial=0.0)) / largest
     fine = image.dtype in (torch.float32, torch.float64)
-    return distance if distance > (_ROUNDING if fine else _COARSE) else 0.0
+    if distance <= (_ROUNDING if fine else _COARSE):
+        return 0.0
+    return distance if math.isfinite(distance) else 1.0
 
 
 def _image(model: nn.Module, shape: tuple[int, int, int]) -> Tensor:

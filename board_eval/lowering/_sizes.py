@@ -17,7 +17,8 @@ class _Batch(int):
 
 
 _ARITHMETIC = frozenset(
-    {operator.add, operator.iadd, operator.sub, operator.mul, operator.floordiv, operator.truediv, operator.mod, operator.neg}
+    {operator.add, operator.sub, operator.mul, operator.floordiv, operator.truediv, operator.mod, operator.neg}
+    | {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 )
 
 

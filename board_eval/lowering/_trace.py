@@ -26,8 +26,8 @@ from edgesearch.board_eval.lowering._reasons import LAYER_FUNCTIONS, output_reas
 from edgesearch.board_eval.lowering._sizes import Sizes
 from edgesearch.board_eval.lowering._tracer import Untraceable, is_layer, program, traced
 from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
-from edgesearch.board_eval.targets import DEFAULT_TARGET, Target
-from edgesearch.errors import GraphError, LoweringError, LoweringProblem, TargetError
+from edgesearch.board_eval.targets import DEFAULT_TARGET, Target, check_target
+from edgesearch.errors import GraphError, LoweringError, LoweringProblem
 
 __all__ = ["Lowered", "Source", "fold_batch_norm", "lower", "lower_with_sources", "put_in_place"]
 
@@ -57,7 +57,8 @@ def lower_with_sources(
 ) -> Lowered:
     """Like `lower`, and says which torch modules each weighted node came from."""
     shape = _checked_shape(model, input_shape)
-    _check_target(target)
+    if target is not None:
+        check_target(target)
     if not isinstance(name, str | None):
         raise GraphError(f"the network's name is of type {type(name).__name__}, expected a text")
     name = name or type(model).__name__
@@ -124,11 +125,6 @@ def _checked_shape(model: object, shape: object) -> tuple[int, int, int]:
     if not isinstance(shape, Sequence) or len(shape) != 3 or len(sizes) != 3 or min(sizes) < 1:
         raise GraphError(f"the input's shape is {shape!r}, expected (channels, height, width), such as (3, 32, 32)")
     return sizes[0], sizes[1], sizes[2]
-
-
-def _check_target(target: object) -> None:
-    if target is not None and (isinstance(target, type) or not isinstance(target, Target)):
-        raise TargetError(f"the target is {target!r}, expected a Target, such as find_target('B4096') gives, or None")
 
 
 def _has_code_of_users(model: nn.Module) -> bool:

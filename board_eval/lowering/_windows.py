@@ -52,6 +52,8 @@ class Windows(Values):
         if 2 * vertical > size[0] or 2 * horizontal > size[1]:
             raise Unsupported(f"padding of {vertical} and {horizontal}, which torch refuses; at most half of its kernel {size}")
         around = (horizontal + left, horizontal + right, vertical + top, vertical + bottom)
+        if any(zeros) and ceil:
+            raise Unsupported("a pool with ceil_mode of an image with zeros around it; use ceil_mode=False")
         if any(zeros) and (max(around[:2]) >= size[1] or max(around[2:]) >= size[0]):
             raise Unsupported(f"a pool with a kernel of {size} of which a window would lie in zeros alone")
         sides = [(height, vertical, size[0], step[0]), (width, horizontal, size[1], step[1])]

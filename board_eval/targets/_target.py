@@ -106,5 +106,8 @@ class Target(Protocol):
 
 def check_target(target: object) -> None:
     """Raise TargetError for what is no target, such as the name or the profile of a board."""
-    if not isinstance(target, Target):
-        raise TargetError(f"the target is of type {type(target).__name__}, expected a Dpu, as `load_profile(BOARD).dpu`")
+    if isinstance(target, type) or not isinstance(target, Target):
+        given = repr(target) if isinstance(target, str | type) else f"of type {type(target).__name__}"
+        raise TargetError(
+            f"the target is {given}, expected a Target, such as find_target('B4096') gives, or `load_profile(BOARD).dpu`"
+        )

@@ -39,14 +39,13 @@ def draw_splits(raw: RawData, settings: DataSettings) -> tuple[Split, Split, Spl
     if raw.test is not None:
         test = _sample(_named(raw.test, "test"), rng.permutation(len(raw.test)), settings.test_images, "test", settings)
     else:
-        chosen, left = _take_test(source.labels, left, settings)
+        chosen, left = _take_test(source.labels, left, settings, own=raw.validation is not None)
         test = _pick(source, chosen)
-    calibration_count = settings.calibration_images or max(1, min(_CALIBRATION_MOST, len(left) // _CALIBRATION_SHARE))
+    validation_count, calibration_count = _counts(len(left), settings, own=raw.validation is not None)
     if raw.validation is not None:
         order = np.random.default_rng([settings.seed, _VALIDATION_STREAM]).permutation(len(raw.validation))
         validation = _sample(_named(raw.validation, "validation"), order, settings.validation_images, "validation", settings)
     else:
-        validation_count = settings.validation_images or max(1, min(_VALIDATION_MOST, len(left) // _VALIDATION_SHARE))
         chosen, left = _take(source.labels, left, validation_count, "validation", settings)
         validation = _pick(source, chosen)
     if settings.calibration_images is None and calibration_count >= len(left):  # so many validation images were asked for
@@ -57,7 +56,14 @@ def draw_splits(raw: RawData, settings: DataSettings) -> tuple[Split, Split, Spl
     return _pick(source, train), validation, _pick(source, calibration), test
 
 
-def _take_test(labels: Labels, left: _Indices, settings: DataSettings) -> tuple[_Indices, _Indices]:
+def _counts(left: int, settings: DataSettings, *, own: bool) -> tuple[int, int]:
+    """How many of the images left validate and calibrate; none of them validates where the data set has its `own` for that."""
+    validation = settings.validation_images or max(1, min(_VALIDATION_MOST, left // _VALIDATION_SHARE))
+    calibration = settings.calibration_images or max(1, min(_CALIBRATION_MOST, left // _CALIBRATION_SHARE))
+    return 0 if own else validation, calibration
+
+
+def _take_test(labels: Labels, left: _Indices, settings: DataSettings, *, own: bool) -> tuple[_Indices, _Indices]:
     """The test images, and what the other splits come out of.
 
     That is what a fifth leaves, whatever number is asked for. Where more test images are asked for, where the others would not
@@ -65,8 +71,7 @@ def _take_test(labels: Labels, left: _Indices, settings: DataSettings) -> tuple[
     """
     fifth = max(1, len(left) // _TEST_SHARE)
     wanted = settings.test_images or fifth
-    validation = 0 if settings.own_validation else settings.validation_images or 1
-    others = (settings.train_images or 2) + (settings.calibration_images or 1) + validation
+    others = (settings.train_images or 2) + sum(_counts(len(left) - fifth, settings, own=own))
     if settings.test_first or wanted >= fifth or others > len(left) - fifth:
         return _take(labels, left, wanted, "test", settings)
     aside, others_from = _take(labels, left, fifth, "test", settings)

@@ -116,18 +116,20 @@ class _Numbering(fx.Interpreter):
         return value
 
     def unite_shared(self, model: nn.Module) -> None:
-        """Layers with a parameter in common lose the same channels; where they are not alike there, none."""
+        """Layers with a parameter in common lose the same channels; where they are not alike in it, or not all layers, none."""
         found = self._found
         for places in shared_parameters(model):
             names, keys = [self._names[id(module)] for module, _ in places], {key for _, key in places}
-            for table in (found.made, found.kept, *([found.read] if "weight" in keys else [])):
-                first, *others = [table[name] for name in names if name in table] or [np.zeros(0, np.int64)]
+            made, kept, read = (
+                [table[name] for name in names if name in table] for table in (found.made, found.kept, found.read)
+            )
+            sides = [kept] if not made else [made, read] if "weight" in keys else [made]
+            is_alike = len(names) in (len(made), len(kept)) and all(len({len(one) for one in side}) == 1 for side in sides)
+            for first, *others in sides if is_alike else ():
                 for numbers in others:
-                    if len(numbers) == len(first):
-                        self._unite(first, numbers)
-                    else:
-                        self._fix(first)
-                        self._fix(numbers)
+                    self._unite(first, numbers)
+            for numbers in () if is_alike else (*made, *kept, *(read if "weight" in keys else ())):
+                self._fix(numbers)
 
     def channels(self) -> Channels:
         """What was found, every channel by the number of its leader."""

@@ -18,7 +18,7 @@ from edgesearch.objectives.stages._metrics import estimate
 from edgesearch.objectives.stages._outputs import refuse_outputs
 from edgesearch.objectives.stages._pipeline import Pipeline
 from edgesearch.objectives.stages._structure import network_key, structure
-from edgesearch.objectives.training import check_small_epochs, give_back
+from edgesearch.objectives.training import all_numbers_kept, check_small_epochs, give_back
 from edgesearch.plugins import is_import_path
 from edgesearch.spaces import Candidate, Student, build, check_weights
 
@@ -64,6 +64,7 @@ class Estimator:
         self._structures: dict[str, str] = {}  # by student
         self._has_maps: dict[str, bool] = {}  # by student
 
+    @all_numbers_kept()  # which a network draws when it is built, and its own code when it is looked at
     def estimate(self, candidate: Candidate) -> dict[str, float]:
         """The metrics that are known before training.
 

@@ -43,8 +43,9 @@ def kept_numbers() -> Iterator[None]:
 
 @contextmanager
 def all_numbers_kept() -> Iterator[None]:
-    """All of them are behind it as they were before."""
-    with kept_numbers(), torch.random.fork_rng(devices=[]):
+    """All of them are behind it as they were before, those of GPUs that are in use, too."""
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with kept_numbers(), torch.random.fork_rng(devices=list(gpus)):
         yield
 
 

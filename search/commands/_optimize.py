@@ -40,7 +40,7 @@ def optimize(
     storage: str | None,
     home: Path,
 ) -> int:
-    """Run or resume a study; returns the exit code: 2 where nothing is on the front because trials failed."""
+    """Run or resume a study; returns the exit code: 2 where trials failed and none is complete."""
     opened = Study.open(
         study,
         home,
@@ -84,7 +84,7 @@ def optimize(
     write_report(front.view, page)  # of what was read last: the database may be away by now
     click.echo(f"report: {page}")
     click.echo(_next_commands(opened, front, [study, *given(without=_NOT_AGAIN)], home, storage))
-    return 2 if front.view.counts["FAIL"] and not len(front) else 0
+    return 2 if front.view.counts["FAIL"] and not front.view.counts["COMPLETE"] else 0
 
 
 def _next_commands(study: Study, front: Front, words: list[str], home: Path, storage: str | None) -> str:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from edgesearch.errors import DataError
+from edgesearch.errors import StudyError
 from edgesearch.search.commands._given_path import GivenPath
 
 
 def _not_empty(_: click.Context, option: click.Parameter, given: str | None) -> str | None:
     """What was given: an empty text, as of a shell's variable that is not set, would silently mean the default."""
     if given == "":
-        raise DataError(f'{option.opts[-1]}: "" names nothing; give a name, or leave it out')
+        raise StudyError(f'{option.opts[-1]}: "" names nothing; give a name, or leave it out')
     return given
 
 

@@ -26,6 +26,8 @@ from edgesearch.search.report import (
 )
 from edgesearch.search.study import nearest_misses
 
+#: How the study beside results begins.
+_OF_RESULTS = "# The study of the results beside it, as it was then."
 #: Columns of a table that is written to a file or a pipe.
 _FILE_WIDTH = 150
 
@@ -89,9 +91,11 @@ def results(*, studies: tuple[str, ...], output: Path, manifests: bool, storage:
     members = [record for study in loaded for record in study.front()] if manifests else []
     texts = {f"{record.study.name}-{record.number:04d}.json": json.dumps(record.manifest(), indent=1) for record in members}
     runs = [study.results() for study in loaded]
+    toml = f"{_OF_RESULTS}\n{study_of(runs[0]).to_toml()}"
+    _refuse_own_study(output / "study.toml")
     write_results(output / "results.json", runs)
     click.echo(str(output / "results.json"))
-    _write(output / "study.toml", study_of(runs[0]).to_toml())
+    _write(output / "study.toml", toml)
     click.echo(str(output / "study.toml"))
     write_front_svg(shown, output / "front.svg", tested=True)
     click.echo(str(output / "front.svg"))
@@ -99,6 +103,16 @@ def results(*, studies: tuple[str, ...], output: Path, manifests: bool, storage:
         _write(output / "manifests" / name, text + "\n")
         click.echo(str(output / "manifests" / name))
     return 0
+
+
+def _refuse_own_study(path: Path) -> None:
+    """Raise StudyError where a study file of the user's own would be lost."""
+    try:
+        is_own = path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(_OF_RESULTS)
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read ({error.strerror or error}); name another folder") from error
+    if is_own:
+        raise StudyError(f"{path} is a study of your own, whose place that of the results would take; name another folder")
 
 
 def _write(path: Path, text: str) -> None:

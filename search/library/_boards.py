@@ -12,13 +12,14 @@ from edgesearch.plugins import is_import_path
 from edgesearch.search.study import StudyFile
 
 
-def board_changes(names: Sequence[str], *, score: str) -> dict[str, Any]:
-    """What `--board` changes in a study: the simulated board, or the boards that measure.
+def board_changes(board: str | Sequence[str] | None, *, score: str) -> dict[str, Any]:
+    """What `--board` changes in a study: the simulated board, or the boards that measure. None, and no name: nothing.
 
     An import path means a board that measures where boards do. Boards of the boards file that are named though the score is a
     simulated one are simulated. Raises PluginError for a name that leads to no board, BoardError for boards that are not of one
     kind, StudyError for several simulated ones.
     """
+    names = [board] if isinstance(board, str) or not isinstance(board, Sequence | None) else list(board or ())
     for name in names:
         if not isinstance(name, str):
             raise StudyError(f"`board` is {name!r}, expected a board's name, or several")

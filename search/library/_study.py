@@ -63,7 +63,7 @@ class Study:
         self.settings = settings
         self.home = home
         #: Database URL; None: SQLite in the home.
-        self.storage = None if storage is None else absolute_url(storage)
+        self.storage = None if storage in (None, "") else absolute_url(storage)
         #: What the last `optimize` did.
         self.summary: Summary | None = None
         self._opened = inputs
@@ -102,8 +102,7 @@ class Study:
         settings = study.checked() if isinstance(study, StudyFile) else StudyFile.load(study)
         changes: dict[str, Any] = {"name": name, "seed": seed, "score": score}
         changes["store"] = store_place(store) if store else None  # "": of a shell variable that is not set
-        boards = [board] if isinstance(board, str) else list(board or ()) if isinstance(board, Sequence | None) else [board]
-        changes |= board_changes(boards, score=score or settings.score)
+        changes |= board_changes(board, score=score or settings.score)
         settings = settings.with_changes(**{key: value for key, value in changes.items() if value is not None})
         inputs = read_inputs(settings, threads=threads)
         file = "" if isinstance(study, StudyFile) else Path(study).name
@@ -135,7 +134,8 @@ class Study:
         """Sentences on students that are left out, because the DPU cannot run them."""
         from edgesearch.search.library._inputs import unsupported_students
 
-        return tuple(unsupported_students(self.inputs))
+        with undrawn():
+            return tuple(unsupported_students(self.inputs))
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -147,14 +147,14 @@ class Study:
     def _findings(self) -> tuple[str, ...]:
         from edgesearch.search.library._findings import study_findings
 
-        return tuple(study_findings(self.settings, self.inputs.data, target=self.inputs.board.target))
+        with undrawn():
+            return tuple(study_findings(self.settings, self.inputs.data, target=self.inputs.board.target))
 
     @property
     def trials(self) -> int:
         """How many trials the study file asks for."""
         return self.settings.trials
 
-    @undrawn()
     def optimize(
         self,
         trials: int | None = None,

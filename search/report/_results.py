@@ -12,11 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgesearch.errors import StudyError
+from pydantic import ValidationError
+
+from edgesearch.errors import SpaceError, StudyError
 from edgesearch.files import parse_json, write_atomically
 from edgesearch.objectives import STAGE_KINDS
 from edgesearch.objectives.data import can_download
 from edgesearch.search.study import Record, StudyFile, StudyView, pareto_front
+from edgesearch.settings import explain
 
 FORMAT = 1
 #: What the command line may say in a study file's place, and what a file means that does not.
@@ -79,10 +82,13 @@ def run_of(
 def study_of(run: Mapping[str, Any]) -> StudyFile:
     """The study that a run of a results file is of, whatever the file that its command names says today.
 
-    Its data are downloaded where they can be; others have no place. Raises SpaceError for settings that this version does not
-    know.
+    Its data are downloaded where they can be; others, and weights, have no place but their names. Raises SpaceError for
+    settings that this version does not know.
     """
-    study = StudyFile.parse(run["settings"])
+    try:
+        study = StudyFile.model_validate(run["settings"])
+    except ValidationError as error:
+        raise SpaceError(f"the settings of study {run['study']!r}: {explain(error)}") from error
     if not can_download(study.data.name):
         return study
     return study.model_copy(update={"data": study.data.model_copy(update={"download": True})})

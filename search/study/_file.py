@@ -245,10 +245,13 @@ class StudyFile(Settings):
         return self.model_dump(mode="json")
 
     def to_toml(self) -> str:
-        """A study file that says the same, and nothing that is so without saying it."""
-        import tomlkit
+        """A study file that says the same, and nothing that is so without saying it.
 
-        return tomlkit.dumps(self.model_dump(mode="json", exclude_defaults=True))
+        Raises StudyError for options of a source that TOML has no form for.
+        """
+        from edgesearch.search.study._toml import study_toml
+
+        return study_toml(self)
 
 
 def bundled_studies() -> list[str]:

@@ -24,8 +24,6 @@ from edgesearch.spaces import Student, identity, weights_fingerprint, without_pa
 #: Attributes of an Optuna study: its settings, the version of edgesearch that stored them, the study file's folder, the
 #: checksums of the weights files that its space names, the file's name, and when it was run last.
 _SETTINGS, _VERSION, _FOLDER, _WEIGHTS, _FILE = "study", "edgesearch_version", "folder", "weights_files", "file"
-#: Settings of a recipe that follow from others of it.
-_FOLLOWING = ("weight_decay", "warmup_epochs")
 _USED = "last_run"
 #: Settings that may differ when a study is resumed: they say how far to go, not what is searched.
 _MAY_CHANGE = {("search", "trials"), ("search", "rungs"), ("search", "proposals"), ("description",)}
@@ -33,6 +31,8 @@ _MAY_CHANGE = {("search", "trials"), ("search", "rungs"), ("search", "proposals"
 _PLACES = ("vitis", "store")
 #: What earlier versions wrote into a recipe that gave none, where now it depends on the others.
 _ONCE_USUAL = {"warmup_epochs": 1.0, "clip_norm": 0.0}
+#: Settings of a recipe that follow from others of it.
+_FOLLOWING = ("weight_decay", "warmup_epochs")
 #: Settings with the places of files whose contents are compared (see `_is_place`).
 _NAME_FILES = ("data", "board", "teacher", "space", "candidates")
 

@@ -81,3 +81,39 @@ def test_what_is_settled_by_the_class_itself_stays_so(tmp_path: Path) -> None:
     (tmp_path / "classes_that_hand_on.py").write_text(CLASSES_THAT_HAND_ON)
     model = build(Student(architecture="classes_that_hand_on:Narrow", width=0.5), channels=3, classes=7, folder=tmp_path)
     assert model.get_parameter("stem.weight").shape == (4, 3, 3, 3)
+
+
+OF_THEIR_OWN = """
+from torch import nn
+class Base(nn.Module):
+    def __init__(self, num_classes=10, in_channels=3, width=16):
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(in_channels, width, 3), nn.Linear(width, num_classes)
+class Wide(Base):
+    def __init__(self, **rest):
+        super().__init__(**rest)
+class Strict(Base):
+    def __init__(self, num_classes, **options):
+        unknown = set(options) - {"depth"}
+        if unknown:
+            raise ValueError(f"unknown {unknown}")
+        super().__init__(num_classes)
+class Failing(Base):
+    def __init__(self, **rest):
+        raise ValueError("always")
+"""
+
+
+@pytest.mark.parametrize("name", ["Wide", "Strict"])
+def test_a_whole_network_is_what_its_class_makes_by_itself(name: str, tmp_path: Path) -> None:
+    """Whatever it means by a width."""
+    (tmp_path / "of_their_own.py").write_text(OF_THEIR_OWN)
+    model = build(Student(architecture=f"of_their_own:{name}"), channels=3, classes=7, folder=tmp_path)
+    assert model.get_parameter("stem.weight").shape == (16, 3, 3, 3)
+    assert model.get_parameter("head.weight").shape == (7, 16)
+
+
+def test_what_fails_whatever_it_is_given_fails(tmp_path: Path) -> None:
+    (tmp_path / "of_their_own.py").write_text(OF_THEIR_OWN)
+    with pytest.raises(SpaceError, match="cannot be made: ValueError: always"):
+        build(Student(architecture="of_their_own:Failing", width=0.5), channels=3, classes=7, folder=tmp_path)

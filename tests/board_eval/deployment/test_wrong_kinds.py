@@ -66,7 +66,7 @@ def test_a_torch_network_is_no_graph(use: Callable[[], object]) -> None:
     ],
 )
 def test_a_boards_name_is_no_target(use: Callable[[], object]) -> None:
-    with pytest.raises(EdgesearchError, match=r"the target is of type str, expected a Dpu, as `load_profile\(BOARD\).dpu`"):
+    with pytest.raises(EdgesearchError, match="the target is 'zcu104', expected a Target, such as find_target"):
         use()
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgesearch.board_eval import lower, run_float
+from edgesearch.board_eval.lowering._hooks import values_apart
 from edgesearch.errors import LoweringError
 
 CHANNELS, SIDE = 4, 6
@@ -176,6 +177,14 @@ def test_a_part_that_was_compiled_is_named() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), torch.compile(nn.Sequential(nn.ReLU())))
     with pytest.raises(LoweringError, match=r"1 was made by torch\.compile; give the"):
         lower(model, (3, 8, 8))
+
+
+@pytest.mark.parametrize("found", [float("nan"), float("inf"), 1e30])
+def test_what_is_not_finite_is_far_away(found: float) -> None:
+    model = nn.Sequential(nn.Conv2d(CHANNELS, 2, 1))
+    shape = (CHANNELS, SIDE, SIDE)
+    assert values_apart(model, lambda image: np.full((1, SIDE, SIDE, 2), found), shape) > 0
+    assert values_apart(model, lambda image: run_float(lower(model, shape), image), shape) == 0
 
 
 class Restless(nn.Module):

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgesearch.board_eval import compile_xmodel, execute, load_profile, lower
+from edgesearch.board_eval import compile_xmodel, execute, load_profile, lower, run_float
 from edgesearch.board_eval.graph import Graph
+from edgesearch.errors import LoweringError
 from edgesearch.objectives import quantize
 
 from ._functions import Function, assert_computes_the_same, kinds, refusals
@@ -82,6 +85,33 @@ def test_their_code_gives_their_integers(name: str) -> None:
 def test_what_was_an_image_of_one_pixel_is_joined_as_such() -> None:
     graph = lower(NETWORKS["average and maximum"].eval(), SHAPE)
     assert kinds(graph) == ["Input", "Conv", "Pool", "Conv", "Pool", "Concat", "Reshape", "Linear"]
+
+
+_Sides = st.tuples(*[st.integers(0, 2)] * 4)
+
+
+@given(st.sampled_from(["max", "average"]), _Sides, st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_zeros_in_front_of_any_pool_are_its_own_or_refused(
+    kind: str, sides: tuple[int, ...], kernel: int, stride: int, padding: int, ceil: bool
+) -> None:
+    pool = F.max_pool2d if kind == "max" else F.avg_pool2d
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        answer: Tensor = pool(F.pad(F.relu(net.conv(x)), sides), kernel, stride, padding, ceil_mode=ceil)  # type: ignore[operator]
+        return answer
+
+    model = Function(forward, conv=conv(3, 4))
+    try:
+        graph = lower(model.eval(), (3, 7, 6), target=None)
+    except LoweringError as error:
+        if "computes something else" in str(error):
+            raise
+        return
+    images = torch.randn(2, 3, 7, 6)
+    with torch.no_grad():
+        expected = model(images).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(run_float(graph, images.permute(0, 2, 3, 1).numpy()), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

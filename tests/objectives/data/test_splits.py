@@ -131,6 +131,30 @@ def test_test_images_that_are_not_asked_for_are_there_for_splits_that_would_not_
     assert [len(split) for split in (drawn.train, drawn.validation, drawn.calibration, drawn.test)] == [150, 20, 10, 20]
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 30), st.none() | st.integers(2, 190), st.none() | st.integers(1, 60), st.none() | st.integers(1, 60))
+def test_what_could_be_drawn_with_test_images_first_can_be_drawn(
+    tmp_path_factory: pytest.TempPathFactory, test: int, train: int | None, validation: int | None, calibration: int | None
+) -> None:
+    path = numbered(tmp_path_factory.mktemp("data"), test_images=None, test_labels=None)
+    asked = DataSettings(
+        name="npz",
+        root=path,
+        test_images=test,
+        train_images=train,
+        validation_images=validation,
+        calibration_images=calibration,
+    )
+    try:
+        before = load_data(asked.model_copy(update={"test_first": True}))
+    except DataError:
+        return
+    now = load_data(asked)
+    assert len(now.test) == len(before.test) == test
+    for name, count in (("train", train), ("validation", validation), ("calibration", calibration)):
+        assert count is None or len(getattr(now, name)) == count
+
+
 def test_every_part_has_its_own_fingerprint(tmp_path: Path) -> None:
     path = numbered(tmp_path)
     base = DataSettings(name="npz", root=path, validation_images=20, calibration_images=10, train_images=60)

@@ -88,6 +88,44 @@ def test_layers_of_one_bias_lose_the_same_channels() -> None:
     assert pruned.one.bias is pruned.other.bias
 
 
+class WithParent(TiedOnce):
+    """Its weight is the whole network's, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole = self.other.weight
+
+
+class WithTwin(TiedOnce):
+    """A layer of the same weight is not called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twin = nn.Conv2d(16, 16, 3)
+        self.twin.weight = self.other.weight
+
+
+class WithNorm(TiedOnce):
+    """A batch-norm has the convolution's bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(16)
+        self.norm.bias = self.one.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.head(F.relu(self.norm(self.other(F.relu(self.one(x))))).mean((2, 3)))
+        return answer
+
+
+@pytest.mark.parametrize("kind", [WithParent, WithTwin, WithNorm])
+def test_layers_that_share_with_something_else_keep_their_channels(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = kind().eval()
+    assert find_groups(model, SHAPE) == []
+    assert sum(p.numel() for p in remove_channels(model, [], []).parameters()) == sum(p.numel() for p in model.parameters())
+
+
 def test_pruning_reaches_what_it_was_asked_for() -> None:
     torch.manual_seed(0)
     model = Tied().eval()

@@ -106,6 +106,7 @@ class Net(nn.Sequential):
         ("deep_or_flat", "[3, 1]", True),
         ("deeper_or_flat", "[4, 3, 1]", True),
         ("of_any_depth", '{"low": 1, "high": 9, "step": 1}', True),
+        ("flat_at_last", "[9, 8, 7, 6, 5, 4, 3, 12, 1, 11]", True),
         ("deep_only", "[3, 4]", False),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -209,3 +210,48 @@ def test_a_wrong_key_of_the_family_is_told_with_the_right_one() -> None:
     staged = {"stage1": {"bloc": ["plain"]}}
     with pytest.raises(SpaceError, match="did you mean block"):
         StudyFile.parse({"name": "a", "space": {"students": ["staged"], "student": {"staged": staged}}})
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {"data": {"name": "npz", "root": "/a.npz", "normalisation": {"mean": [0.5], "std": [0.5]}}},
+        {"data": {"name": "npz", "root": "/a.npz", "normalisation": {"mean": [0.4, 0.5, 0.6], "std": [0.5, 0.4, 0.3]}}},
+        {"data": {"normalisation": "data", "noise": 0.25}},
+        {"data": {"name": "os.path:join", "options": {"a": [1, 2.5, "x"], "b": {"c": True}, "d": None}}},
+        {"train": {"epochs": 1}, "finetune": {"epochs": 1, "optimizer": "sgd"}, "qat": {"epochs": 2, "warmup_epochs": 0.1}},
+        {"teacher": {"architecture": "resnet8", "input_size": 8, "recipe": {"epochs": 3, "optimizer": "sgd"}}},
+        {"constraints": {"min_fps": 100.0}, "objectives": ["accuracy", "latency_ms"], "search": {"sampler": "nsga2"}},
+        {
+            "space": {
+                "students": ["mlp", "staged"],
+                "width": {"low": 0.5, "high": 2.0},
+                "student": {"staged": {"stages": [2]}},
+            },
+            "candidates": [
+                {"student": {"architecture": "mlp"}, "pruning": {"method": "one_step", "ratio": 0.5}},
+                {"student": {"architecture": "mlp", "width": 2.0}, "quantization": {"method": "qat"}},
+            ],
+        },
+    ],
+)
+def test_a_study_written_as_a_file_is_the_same_study(tables: dict[str, Any]) -> None:
+    given = {"name": "a", "space": {"students": ["mlp"], "input_size": [8]}} | tables
+    study = StudyFile.parse(given)
+    again = parse_study(study.to_toml().encode(), where="again", folder=Path.cwd())
+    options = again.data.options | dict.fromkeys(study.data.options.keys() - again.data.options.keys())
+    assert again.model_copy(update={"data": again.data.model_copy(update={"options": options})}).to_json() == study.to_json()
+
+
+def test_what_follows_from_others_is_not_written() -> None:
+    text = StudyFile.parse({"name": "a", "space": {"students": ["mlp"]}, "train": {"epochs": 1, "optimizer": "sgd"}}).to_toml()
+    assert "warmup_epochs" not in text
+    assert "weight_decay" not in text
+
+
+def test_options_without_a_form_in_toml_are_refused() -> None:
+    study = StudyFile.parse(
+        {"name": "a", "space": {"students": ["mlp"]}, "data": {"name": "os.path:join", "options": {"a": [None]}}}
+    )
+    with pytest.raises(StudyError, match="the study cannot be written as TOML"):
+        study.to_toml()
