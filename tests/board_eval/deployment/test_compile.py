@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from edgesearch.board_eval import (
 )
 from edgesearch.board_eval.deployment import CompiledXmodel, Miscompiled, _compile
 from edgesearch.board_eval.graph import without_weights
-from edgesearch.board_eval.targets import DPUS
+from edgesearch.board_eval.targets import DPUS, Target
 from edgesearch.errors import CompileError, EdgesearchError, GraphError, QuantizationError
 from edgesearch.objectives import quantize
 from edgesearch.spaces import Student, build
@@ -79,10 +80,10 @@ def unknown_dpu() -> Dpu:
     return DPUS["B4096"].model_copy(update={"fingerprint": 0})
 
 
-class Other:
+def other_target() -> Any:
     """A target of the user's own."""
-
-    name = "tpu"
+    members = {name: getattr(DEFAULT_TARGET, name) for name in dir(Target) if not name.startswith("_")}
+    return SimpleNamespace(**(members | {"name": "tpu"}))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ class Other:
         (without_weights, DEFAULT_TARGET, QuantizationError, "has no weights"),
         (lambda graph: Graph(graph.name, graph.nodes, 5), DEFAULT_TARGET, QuantizationError, "has 5 bits"),
         (lambda graph: graph, unknown_dpu(), CompileError, "fingerprint of 'B4096' is not known"),
-        (lambda graph: graph, Other(), CompileError, "'tpu' is no DPUCZDX8G"),
+        (lambda graph: graph, other_target(), CompileError, "'tpu' is no DPUCZDX8G"),
     ],
 )
 def test_what_cannot_be_compiled_is_one_sentence(

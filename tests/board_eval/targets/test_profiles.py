@@ -47,9 +47,9 @@ def test_a_profile_file_may_name_its_architecture(tmp_path: Path) -> None:
             r"runners.cpp.errors_by_kind.round = 'round', expected 'depthwise' or 'dense'",
         ),
         ({"runners": {"cpp": {"seconds": 1.0, "colour": 1}}}, r"runners.cpp.colour"),
-        ({"runners": {"cpp": {"seconds": "1.0"}}}, r"runners.cpp.seconds = '1.0', expected a valid number"),
+        ({"runners": {"cpp": {"seconds": "1.0"}}}, r"runners.cpp: `seconds` is '1.0', expected a number without quotes"),
         ({"cores": True}, r"`cores` is true, expected a number"),
-        ({"clock_mhz": "300"}, r"clock_mhz = '300', expected a valid number"),
+        ({"clock_mhz": "300"}, r"`clock_mhz` is '300', expected a number without quotes"),
     ],
 )
 def test_what_is_wrong_with_a_profile_is_named(tmp_path: Path, change: dict[str, object], message: str) -> None:

@@ -185,7 +185,7 @@ def test_results_are_kept_in_one_file(home: Path, tmp_path: Path) -> None:
         manifest = json.loads((tmp_path / "kept" / f"manifests/tiny-{trial['trial']:04d}.json").read_text())
         assert manifest["scores"]["test_accuracy"] == trial["test_accuracy"]
         assert any(file.startswith("compiled/") for file in manifest["sha256"])
-    written = ["results.json", "front.svg", *(f"manifests/tiny-{trial['trial']:04d}.json" for trial in front)]
+    written = ["results.json", "study.toml", "front.svg", *(f"manifests/tiny-{trial['trial']:04d}.json" for trial in front)]
     assert sorted(done.stdout.split()) == sorted(str(tmp_path / "kept" / name) for name in written)
     refused(called("results", "nonsense", "--home", home, "-o", tmp_path / "kept"), "nonsense")
 

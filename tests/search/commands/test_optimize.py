@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from edgesearch.search import Study
+from edgesearch.search import Study, StudyFile
 from edgesearch.search.commands import run
 from edgesearch.search.library import _run as run_module
 from edgesearch.search.report import describe_rejected
@@ -68,6 +68,21 @@ def test_data_beyond_the_memory_is_named(
     assert "error: this machine's memory was not enough: Unable to allocate 1.00 PiB" in said
     assert "large_data.py, line 2" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_results_do_not_take_the_place_of_a_study_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, home = write(tmp_path, STUDY), str(tmp_path / "h")
+    assert run(["optimize", file, "--trials", "1", "--workers", "0", "--home", home]) == 0
+    own = tmp_path / "study.toml"
+    own.write_text(STUDY)
+    assert run(["results", "--home", home, "-o", str(tmp_path)]) == 2
+    assert "is a study of your own, whose place that of the results would take; name another folder" in capsys.readouterr().err
+    assert own.read_text() == STUDY
+    assert not (tmp_path / "results.json").exists()
+    for _ in range(2):
+        assert run(["results", "--home", home, "-o", str(tmp_path / "kept")]) == 0
+    assert StudyFile.load(tmp_path / "kept" / "study.toml").to_json() == Study.load(home=home).settings.to_json()
 
 
 @pytest.mark.parametrize(("option", "command"), [("--storage", "pareto"), ("--study", "pareto"), ("--store", "optimize")])
