@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -82,13 +82,8 @@ def _lower(model: nn.Module, name: str, shape: tuple[int, int, int], target: Tar
     traced_program = program(module)  # the lowering writes into its graph
     lowering = _Lowering(model, module, name, shape)
     lowered = lowering.run(target)
-    if _has_code_of_users(model) and differ(model, traced_program, shape):
-        reason = (
-            "what torch.fx sees of it computes something else than the network: its code decides by what only a tensor has, "
-            "such as isinstance(x, torch.Tensor); decide by shapes, or not at all"
-        )
-        raise LoweringError(name, [LoweringProblem(name, "forward", reason)])
     if _has_code_of_users(model):
+        _check_program(model, traced_program, name, shape)
         _check_values(model, lowered.graph, shape)
     if not lowering.joins_vectors:
         return lowered
@@ -99,6 +94,18 @@ def _lower(model: nn.Module, name: str, shape: tuple[int, int, int], target: Tar
     except LoweringError:  # a scale that the target does not have
         return lowered
     return Lowered(graph, lowered.sources)
+
+
+def _check_program(
+    model: nn.Module, traced_program: Callable[[torch.Tensor], object], name: str, shape: tuple[int, int, int]
+) -> None:
+    """Raise LoweringError where what was traced is not what the network does."""
+    if differ(model, traced_program, shape):
+        reason = (
+            "what torch.fx sees of it computes something else than the network: its code decides by what only a tensor has, "
+            "such as isinstance(x, torch.Tensor); decide by shapes, or not at all"
+        )
+        raise LoweringError(name, [LoweringProblem(name, "forward", reason)])
 
 
 def _check_values(model: nn.Module, graph: Graph, shape: tuple[int, int, int]) -> None:

@@ -110,21 +110,21 @@ class Windows(Values):
             return
         if axes != [2, 3]:
             raise Unsupported("a mean over other dimensions than height and width")
-        self._adaptive(at, source, "avg", 1)
-        if not keep:
-            pooled = self.values[at]
-            node = Reshape(name=f"{at.name}_flatten", inputs=(pooled,), shape=(self.shape(pooled)[-1],))
-            self.put(at, node, "_flatten")
+        self._over_image(at, source, "avg", keep)
 
     def largest(self, at: fx.Node, dims: Any, keep: Any) -> bool:
         """The maximum over height and width together; whether it is such."""
         if self.half(at.args[0]) is not None or axes_of(dims, (0, 1, 2, 3)) != [2, 3]:
             return False
-        self._adaptive(at, self.value(at.args[0]), "max", 1)
+        self._over_image(at, self.value(at.args[0]), "max", keep)
+        return True
+
+    def _over_image(self, at: fx.Node, source: str, kind: str, keep: Any) -> None:
+        """A pool over height and width, which stay with `keep`, as the value of `at`."""
+        self._adaptive(at, source, kind, 1)
         if not keep:
             pooled = self.values[at]
             self.put(at, Reshape(name=f"{at.name}_flatten", inputs=(pooled,), shape=self.shape(pooled)[-1:]), "_flatten")
-        return True
 
     def squeeze(self, at: fx.Node, dims: Any) -> None:
         """Height and width of one pixel away, in one step or in two; what is longer stays, as in torch."""

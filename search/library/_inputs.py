@@ -217,7 +217,8 @@ def check_code(settings: StudyFile, *candidates: Candidate) -> None:
 
 
 def unsupported_students(inputs: Inputs) -> list[str]:
-    """Sentences on students that the DPU cannot run: the space's, of which it runs none of some; without it the candidates'.
+    """Sentences on students that the DPU cannot run: the space's of which it runs neither the smallest nor any other that
+    is looked at; without a space the named candidates'.
 
     Raises when that is all of them, and PluginError for a named one whose code cannot be imported.
     """

@@ -14,7 +14,7 @@ __all__ = ["study_toml"]
 
 
 def study_toml(settings: BaseModel) -> str:
-    """The settings as TOML. Raises StudyError for what TOML has no form for: nothing within a list of a source's options."""
+    """The settings as TOML. Raises StudyError for what has no form there, as None within a list of a source's options."""
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
 
