@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean
@@ -23,11 +24,18 @@ from edgesearch.spaces import Student, build
 SIDE, STEPS, EPOCHS = 32, 4, 4
 
 
-def compare(script: str, text: str, cases: Sequence[tuple[str, int]], prepare: Callable[[bool, int], None], other: str) -> None:
+def compare(
+    script: str,
+    text: str,
+    cases: Sequence[tuple[str, int]],
+    prepare: Callable[[bool, int], None],
+    other: str,
+    environment: Callable[[Mapping[str, str]], Mapping[str, str]] = dict,
+) -> None:
     """The program of a benchmark: both ways of each case, network and batch, and a line of JSON.
 
     script: its file; text: what --help says. prepare: called in a process of its own with whether it trains in the other way,
-    and its threads, before it trains. other: what the other way does, for a person.
+    and its threads, before it trains. other: what the other way does, for a person. environment: makes that of its processes.
     """
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
@@ -40,7 +48,8 @@ def compare(script: str, text: str, cases: Sequence[tuple[str, int]], prepare: C
         print(json.dumps(measure(name, batch)))
         return
     found = []
-    for pair in pairs(script, cases, rounds=arguments.rounds, threads=arguments.threads):
+    ways = os.environ, environment(os.environ)
+    for pair in pairs(script, cases, ways, rounds=arguments.rounds, threads=arguments.threads):
         found.append(pair)
         print(pair.line(other), flush=True)
     finish(
@@ -96,14 +105,17 @@ def measure(name: str, batch: int) -> dict[str, float]:
     return {"images_per_second": STEPS * batch / best, "peak": float(training.peak_bytes or 0)}
 
 
-def pairs(script: str, cases: Sequence[tuple[str, int]], *, rounds: int, threads: int) -> Iterator[Pair]:
-    """Both ways of each case, by processes of `script`; of each way the best of the rounds."""
+def pairs(
+    script: str, cases: Sequence[tuple[str, int]], ways: Sequence[Mapping[str, str]], *, rounds: int, threads: int
+) -> Iterator[Pair]:
+    """Both ways of each case, by processes of `script` with these environments; of each way the best of the rounds."""
     for name, batch in cases:
         speeds, peaks = [0.0, 0.0], [0.0, 0.0]
         for _ in range(rounds):
             for other in (False, True):
                 command = [sys.executable, script, "--case", json.dumps([name, batch, other, threads])]
-                found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+                ended = subprocess.run(command, capture_output=True, text=True, check=True, env=ways[other])
+                found = json.loads(ended.stdout.splitlines()[-1])
                 speeds[other] = max(speeds[other], found["images_per_second"])
                 peaks[other] = max(peaks[other], found["peak"])
         yield Pair(name, batch, (speeds[0], speeds[1]), (peaks[0], peaks[1]))

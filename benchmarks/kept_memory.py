@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from _two_ways import compare
 
-from edgesearch.search.processes import prepare_process
+from edgesearch.search.processes import prepare_process, with_whole_blocks
 
 #: Network and batch.
 CASES = [("resnet20", 128), ("vgg_small", 256), ("mobile_small", 128), ("staged 24k2 c2x96p c2x352p c2x352p max", 512)]
@@ -25,4 +25,4 @@ def prepare(keeps: bool, threads: int) -> None:
 
 
 if __name__ == "__main__":
-    compare(__file__, str(__doc__), CASES, prepare, "memory is kept")
+    compare(__file__, str(__doc__), CASES, prepare, "memory is kept", with_whole_blocks)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -22,7 +23,7 @@ from edgesearch.objectives import DataSet
 from edgesearch.objectives.data import Split
 from edgesearch.objectives.quantization import QatRecipe, predict_qat_memory, train_qat
 from edgesearch.objectives.training import DataShape, MemoryForecast, Recipe, Supervision, Training, predict_memory, train
-from edgesearch.search.processes import prepare_process
+from edgesearch.search.processes import prepare_process, with_whole_blocks
 from edgesearch.spaces import Student, build
 
 #: Network, batch, precision ("qat": in the DPU's arithmetic), optimizer, and the teacher with the way it teaches.
@@ -103,7 +104,8 @@ def main() -> None:
     errors, own = [], []
     for case in CASES[:: 3 if arguments.quick else 1]:
         command = [sys.executable, __file__, "--case", json.dumps(case), "--threads", str(arguments.threads)]
-        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+        ended = subprocess.run(command, capture_output=True, text=True, check=True, env=with_whole_blocks(os.environ))
+        found = json.loads(ended.stdout.splitlines()[-1])
         before, foretold, taken = found["before"], found["foretold"], found["taken"]
         errors.append(foretold / taken - 1)
         own.append((foretold - before) / (taken - before) - 1)

@@ -29,8 +29,8 @@ from edgesearch.objectives.training._soft_targets import Second
 
 __all__ = ["Batches", "chunk_images", "epoch_order", "epoch_view", "smaller"]
 
-#: Bytes of prepared images that are made at a time.
-_CHUNK_BYTES = 32 << 20
+#: Bytes of prepared images that are made at a time; the same on a CPU, whose caches should hold them.
+_CHUNK_BYTES, _CACHED_BYTES = 32 << 20, 4 << 20
 # Streams of random numbers within one epoch.
 _ORDER, _VIEW, _MIX = 1, 2, 4
 
@@ -57,9 +57,10 @@ def smaller(size: tuple[int, int]) -> tuple[int, int]:
     return (max(1, size[0] * 3 // 4), max(1, size[1] * 3 // 4))
 
 
-def chunk_images(batch_size: int, channels: int, size: tuple[int, int]) -> int:
+def chunk_images(batch_size: int, channels: int, size: tuple[int, int], device: torch.device) -> int:
     """How many images are made ready at a time for a network that reads `size` (height, width): whole batches of them."""
-    return batch_size * max(1, _CHUNK_BYTES // (4 * channels * size[0] * size[1] * batch_size))
+    most = _CACHED_BYTES if device.type == "cpu" else _CHUNK_BYTES
+    return batch_size * max(1, most // (4 * channels * size[0] * size[1] * batch_size))
 
 
 class Batches:
@@ -91,7 +92,7 @@ class Batches:
         sizes = [len(batch) for batch in batches]
         mixing = draw_mixing(recipe.mix, recipe.mix_alpha, sizes, data.size, seed_from(self._seed, epoch, _MIX))
         size = smaller(self._size) if epoch < recipe.small_epochs else self._size
-        at_once = chunk_images(recipe.batch_size, data.channels, self._size) // recipe.batch_size
+        at_once = chunk_images(recipe.batch_size, data.channels, self._size, device) // recipe.batch_size
         shown = 0  # places of the epoch's order behind
         for start in range(0, len(batches), at_once):
             order = torch.cat(batches[start : start + at_once])

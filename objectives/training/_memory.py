@@ -124,7 +124,7 @@ def predict_memory(
         answers = _answers(probe, data, size, place)
     trained, buffers = _bytes(probe.parameters()), _bytes(probe.buffers())
     del probe
-    fixed = _through(data, size, recipe, supervision, trained, buffers)
+    fixed = _through(data, size, recipe, supervision, trained, buffers, place)
     if place.type == "cuda":
         kept = max(0, torch.cuda.memory_allocated(place) - there)  # a teacher, and what cuBLAS takes for a stream
         clear_workspaces()
@@ -135,11 +135,17 @@ def predict_memory(
 
 
 def _through(
-    data: DataShape, size: tuple[int, int], recipe: Recipe, supervision: Supervision | None, trained: int, buffers: int
+    data: DataShape,
+    size: tuple[int, int],
+    recipe: Recipe,
+    supervision: Supervision | None,
+    trained: int,
+    buffers: int,
+    device: torch.device,
 ) -> int:
     """Bytes that are there from the first step to the last."""
     pixels, inputs = data.channels * data.size[0] * data.size[1], data.channels * size[0] * size[1]
-    chunk = min(data.train, chunk_images(recipe.batch_size, data.channels, size)) * (4 * inputs + pixels)
+    chunk = min(data.train, chunk_images(recipe.batch_size, data.channels, size, device)) * (4 * inputs + pixels)
     logits = 0 if supervision is None or supervision.stored_logits is None else supervision.stored_logits.nbytes
     average = 2 * (trained + buffers) if recipe.average_epochs else 0  # the mean, and the weights while it is looked at
     remembered = _REMEMBERED[recipe.optimizer] * trained

@@ -4,6 +4,7 @@ from ._fork_server import ONE_THREAD as ONE_THREAD
 from ._fork_server import SERVER_VARIABLE as SERVER_VARIABLE
 from ._fork_server import ForkServer as ForkServer
 from ._heap import give_back_large_blocks as give_back_large_blocks
+from ._heap import with_whole_blocks as with_whole_blocks
 from ._heartbeats import HANG_S as HANG_S
 from ._heartbeats import Heartbeats as Heartbeats
 from ._heartbeats import hung as hung

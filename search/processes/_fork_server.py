@@ -17,6 +17,8 @@ import sys
 import time
 from contextlib import suppress
 
+from edgesearch.search.processes._heap import with_whole_blocks
+
 __all__ = ["ONE_THREAD", "SERVER_VARIABLE", "SHARED_VARIABLE", "ForkServer", "NoServer", "user_of"]
 
 #: The environment's variable that tells processes of a local Ray the name of their driver's server.
@@ -102,7 +104,7 @@ class ForkServer:
                 stdin=subprocess.PIPE,  # its end is that of this process
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,  # each job has its log
-                env={**os.environ, **ONE_THREAD},
+                env=with_whole_blocks({**os.environ, **ONE_THREAD}),
                 start_new_session=True,  # Ctrl-C is for the driver, which then stops it
             )
         if self._shared:

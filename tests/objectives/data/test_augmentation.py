@@ -158,12 +158,12 @@ def test_views_follow_their_seed() -> None:
         assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("kind", ["colour", "randaugment"])
+@pytest.mark.parametrize("kind", ["none", "shift", "cutout", "colour", "randaugment"])
 def test_images_are_the_same_in_pieces(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images, every = torch.randint(0, 256, (50, 8, 8, 3), dtype=torch.uint8), torch.randperm(50)
     view = draw_view(kind, 50, (8, 8), 3)  # type: ignore[arg-type]
     whole = show(images, view, every)
-    monkeypatch.setattr("edgesearch.objectives.data._augmentation._PIECE_BYTES", 7 * 192)
+    monkeypatch.setattr("edgesearch.objectives.data._augmentation._PIECE_PIXELS", 7 * 64)
     assert torch.equal(show(images, view, every), whole)
 
 

@@ -64,7 +64,7 @@ def test_batches_do_not_depend_on_how_many_are_made_at_a_time(
     recipe = Recipe(batch_size=33, mix=mix, augmentation="randaugment")
     batches = Batches(digits, recipe, size=(8, 8), seed=1, device=torch.device("cpu"), stored=None)
     whole = list(batches(1))
-    monkeypatch.setattr("edgesearch.objectives.training._batches._CHUNK_BYTES", 1)
+    monkeypatch.setattr("edgesearch.objectives.training._batches._CACHED_BYTES", 1)
     for one, other in zip(whole, batches(1), strict=True):
         assert torch.equal(one.inputs, other.inputs)
         assert one.second is not None

@@ -34,6 +34,7 @@ def echo(question):
     return {
         "pid": os.getpid(), "parent": os.getppid(), "said": question, "imported": "torch" in sys.modules,
         "folder": os.getcwd(), "variable": os.environ.get("SOME_VARIABLE"), "threads": os.environ["OMP_NUM_THREADS"],
+        "tunables": os.environ.get("GLIBC_TUNABLES"),
     }
 """
 
@@ -58,6 +59,14 @@ def told(process: LineProcess, **question: object) -> dict[str, Any]:
     answer = process.answer(60)
     assert answer is not None
     return answer
+
+
+def test_only_the_server_itself_is_told_how_glibc_keeps_blocks(server: ForkServer) -> None:
+    with closing(process_of(server)) as process:
+        answer = told(process)
+        begun_with = Path(f"/proc/{answer['parent']}/environ").read_text().split("\0")
+    assert any(each.startswith("GLIBC_TUNABLES=glibc.malloc.tcache_count=0") for each in begun_with)
+    assert answer["tunables"] == os.environ.get("GLIBC_TUNABLES")
 
 
 def test_processes_have_imports_for_nothing_and_live_until_they_are_closed(server: ForkServer) -> None:
