@@ -18,9 +18,10 @@ __all__ = ["PROBES", "Footprint"]
 #: Images of the two steps. Batch-norm needs two, and so does each half of a batch.
 PROBES = (2, 4)
 #: Bytes of a process for a byte alive in its tensors: holes between blocks, and what kernels take for themselves. Measured, not
-#: derived: between 1.1 (MobileNetV2) and 2.5 (few layers in bfloat16) for convolutional networks in a process that keeps what
-#: it frees (glibc 2.36, benchmarks/memory.py); with this one the errors of a whole process are about as large on both sides.
-_HOLES = 1.48
+#: derived: between 1.1 (MobileNetV2, ResNet-56) and 2.1 (few layers in bfloat16) for convolutional networks in a process that
+#: keeps what it frees, in whole blocks (glibc 2.36, benchmarks/memory.py); with this one errors of a whole process are about as
+#: large on both sides.
+_HOLES = 1.35
 
 
 class Footprint:

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -118,8 +119,10 @@ def own_settings(values: Mapping[str, str]) -> Iterator[None]:
     """Within it the environment has these, of which `adopt_settings` tells Ray.
 
     Behind a Ray that did not start, the next one of this process has what is there then: it would look for a token that is
-    gone, and end the process.
+    gone, and end the process. What this process does with an error that nobody catches stays, too: Ray changes it as it is
+    imported.
     """
+    on_error = sys.excepthook
     try:
         with environment(values):
             yield
@@ -129,6 +132,8 @@ def own_settings(values: Mapping[str, str]) -> Iterator[None]:
         if not ray.is_initialized():
             adopt_settings()
         raise
+    finally:
+        sys.excepthook = on_error
 
 
 @contextmanager

@@ -247,6 +247,15 @@ def test_a_driver_of_another_thread_than_the_main_one_has_a_ray_and_leaves_the_n
     assert signal.getsignal(signal.SIGTERM) is on_terminate
 
 
+def test_a_program_does_with_an_error_what_it_did_before_it_had_a_ray() -> None:
+    program = (
+        "import sys; from edgesearch.search.cluster import RayPool; assert 'ray' not in sys.modules; pool = RayPool(1); "
+        "print(sys.excepthook is sys.__excepthook__); pool.close(); print(sys.excepthook is sys.__excepthook__)"
+    )
+    told = subprocess.run([sys.executable, "-c", program], check=True, timeout=120, stdout=subprocess.PIPE, text=True).stdout
+    assert told.split() == ["True", "True"]
+
+
 @pytest.mark.parametrize("when", ["in its start", "after it"])
 def test_what_stops_a_start_halfway_stops_ray_too(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
