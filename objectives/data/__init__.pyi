@@ -11,6 +11,7 @@ from ._images import prepare as prepare
 from ._images import prepare_tensor as prepare_tensor
 from ._images import resize as resize
 from ._images import resize_weights as resize_weights
+from ._images import stored_images as stored_images
 from ._layout import answer_of as answer_of
 from ._layout import settle_layout as settle_layout
 from ._mixing import Mixing as Mixing

@@ -9,6 +9,7 @@ for others a byte may differ by one.
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-__all__ = ["blank_images", "prepare", "prepare_tensor", "resize", "resize_tensor", "resize_weights"]
+__all__ = ["blank_images", "prepare", "prepare_tensor", "resize", "resize_tensor", "resize_weights", "stored_images"]
 
 #: Fractional bits of Pillow's weights for 8-bit images: 32 bits less 8 of the pixel less 2 of headroom.
 _WEIGHT_BITS = 22
@@ -171,6 +172,15 @@ def prepare_tensor(images: Tensor, size: int | tuple[int, int] | None, normalisa
     mean, std = (_channels_at(tuple(values), images.device) for values in (normalisation.mean, normalisation.std))
     scaled = pixels.to(torch.float32, memory_format=_layout(pixels.shape[1]))
     return scaled.div_(255.0).sub_(mean).div_(std)
+
+
+def stored_images(images: NDArray[np.uint8], device: str | torch.device = "cpu") -> Tensor:
+    """Images uint8 (N, H, W, C) as a tensor on `device`: on a CPU in their own memory, where nobody may write to them."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, for an array that says itself that nobody may
+        return torch.from_numpy(np.ascontiguousarray(images)).to(device)
 
 
 def blank_images(count: int, shape: tuple[int, int, int], device: torch.device) -> Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 
 from edgesearch.board_eval import Graph
 from edgesearch.objectives import quantization as quantizer
-from edgesearch.objectives.data import prepare, show
+from edgesearch.objectives.data import prepare, show, stored_images
 from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.training import SoftTargets, Supervision, epoch_order, epoch_view
 from edgesearch.objectives.vitis import compare_graphs
@@ -86,7 +86,7 @@ def _training(context: Context[Any], qat: QatTask) -> quantizer.NndctTraining:
     """The images of a training as they are written for it, in the order in which this program's own would show them."""
     data, seed, recipe, supervision = context.data, context.seed, qat.recipe, qat.supervision
     count, stored = len(data.train), supervision.stored_logits if supervision else None
-    pixels = torch.from_numpy(data.train.images)
+    pixels = stored_images(data.train.images)
 
     def shown(number: int) -> torch.Tensor:
         view, _ = epoch_view(recipe, data, seed, number, None if stored is None else len(stored))

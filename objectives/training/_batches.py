@@ -22,6 +22,7 @@ from edgesearch.objectives.data import (
     prepare_tensor,
     seed_from,
     show,
+    stored_images,
 )
 from edgesearch.objectives.training._distillation import Batch, stored_view
 from edgesearch.objectives.training._recipe import Recipe
@@ -78,7 +79,7 @@ class Batches:
                 "or give the teacher itself"
             )
         self._data, self._recipe, self._size, self._seed, self._stored = data, recipe, size, seed, stored
-        self._images = torch.tensor(data.train.images, device=device)
+        self._images = stored_images(data.train.images, device)
         self._labels = torch.tensor(data.train.labels, device=device)
         # Of batches of two, the last of an odd number of images would be of one.
         self.steps = max(1, min(math.ceil(len(data.train) / recipe.batch_size), len(data.train) // 2))

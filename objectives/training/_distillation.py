@@ -29,6 +29,7 @@ from edgesearch.objectives.data import (
     mirrors_in_turn,
     prepare_tensor,
     seed_from,
+    stored_images,
 )
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._device import choose_device
@@ -139,7 +140,7 @@ def teacher_logits(
     kind = choose_augmentation(augmentation, data.name)
     where = choose_device(device)
     teacher.to(where)
-    images = torch.tensor(data.train.images, device=where)
+    images = stored_images(data.train.images, where)
     options: dict[str, Any] = {"input_size": input_size, "normalisation": data.normalisation}
     logits = [
         predict_logits(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgesearch.board_eval.execution import full_float32
-from edgesearch.objectives.data import Normalisation, Split, View, answer_of, prepare_tensor, show
+from edgesearch.objectives.data import Normalisation, Split, View, answer_of, prepare_tensor, show, stored_images
 from edgesearch.objectives.pruning import quiet
 from edgesearch.objectives.training._device import choose_device
 from edgesearch.objectives.training._shown import Shown
@@ -49,7 +49,7 @@ def predict_logits(
     `model` must be on `device`. Where memory does not suffice for a batch it goes on with half of it, and `note` is told;
     raises OutOfMemory where it does not for one image.
     """
-    pixels = images if isinstance(images, Tensor) else torch.tensor(images)
+    pixels = images if isinstance(images, Tensor) else stored_images(images)
     where = device if isinstance(device, torch.device) else choose_device(device)
     height, width = (input_size, input_size) if isinstance(input_size, int) else input_size or pixels.shape[1:3]
     batch_size = evaluation_batch((height, width), pixels.shape[3], batch_size)
@@ -136,5 +136,5 @@ class Scorer:
         return float((found == self._split.labels).mean())
 
     def _prepared(self, places: Tensor) -> Tensor:
-        images = torch.tensor(self._split.images[places.numpy()], device=self._device)
+        images = stored_images(self._split.images[places.numpy()], self._device)
         return prepare_tensor(images, self._size, self._normalisation)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgesearch.errors import TrainingError
-from edgesearch.objectives.data import DataSet, prepare_tensor
+from edgesearch.objectives.data import DataSet, prepare_tensor, stored_images
 
 __all__ = ["begin_as_identity", "whiten"]
 
@@ -79,7 +79,7 @@ def _windows(layer: nn.Conv2d, data: DataSet, size: tuple[int, int]) -> Tensor:
         each *= max(1, (side - kernel) // stride + 1)
     count = min(len(data.train), -(-_NUMBERS // each))
     chosen = torch.linspace(0, len(data.train) - 1, count).long()
-    images = prepare_tensor(torch.tensor(data.train.images[chosen.numpy()]), size, data.normalisation)
+    images = prepare_tensor(stored_images(data.train.images[chosen.numpy()]), size, data.normalisation)
     extents = (dilation * (kernel - 1) + 1 for kernel, dilation in zip(layer.kernel_size, layer.dilation, strict=True))
     if any(extent > side for extent, side in zip(extents, size, strict=True)):
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode

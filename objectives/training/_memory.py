@@ -1,7 +1,7 @@
 """How much memory a training takes, told before it starts from the shapes of its network, and measured when it is over.
 
     peak = the process before it                       interpreter, torch, the data set, weights, a teacher
-         + what stays through the training             training images on the device, stored logits, one chunk of prepared
+         + what stays through the training             training images on a GPU, stored logits, one chunk of prepared
                                                        batches, what the optimizer remembers, a mean of weights
          + the most that is alive within a step        values kept for the way back, gradients (`_footprint.py`)
 
@@ -149,7 +149,8 @@ def _through(
     logits = 0 if supervision is None or supervision.stored_logits is None else supervision.stored_logits.nbytes
     average = 2 * (trained + buffers) if recipe.average_epochs else 0  # the mean, and the weights while it is looked at
     remembered = _REMEMBERED[recipe.optimizer] * trained
-    return data.train * (pixels + 8) + logits + chunk + average + remembered
+    images = data.train * ((0 if device.type == "cpu" else pixels) + 8)  # a CPU's are the data set's own; labels
+    return images + logits + chunk + average + remembered
 
 
 def _step(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from edgesearch.board_eval import TIMING_VERSION, Board
 from edgesearch.errors import PluginError, SpaceError
-from edgesearch.objectives.data import prepare_tensor
+from edgesearch.objectives.data import prepare_tensor, stored_images
 from edgesearch.objectives.pruning import (
     PRUNERS,
     ROUNDS_VERSION,
@@ -140,7 +140,7 @@ def _prune(
     """The network without the channels that go; `model` stays as it is. Trainings between rounds are added to `rounds`."""
     settings, data, size = context.settings, context.data, student.input_size
     pruning = settings.pruning
-    pixels = torch.from_numpy(data.train.images[-settings.search.recalibration_images :])
+    pixels = stored_images(data.train.images[-settings.search.recalibration_images :])
     images = prepare_tensor(pixels, size, data.normalisation)
 
     def fine_tune(network: nn.Module, step: int) -> None:
@@ -210,7 +210,7 @@ def _prune_with_vai(context: Context[PrunedSettings], task: PruningTask, recalib
     """The same by Vitis AI's optimizer, which is handed the images that networks are scored on."""
     settings, data, size = context.settings, context.data, task.input_shape[1]
     count = settings.search.score_images
-    scored = prepare_tensor(torch.from_numpy(data.train.images[:count]), size, data.normalisation)
+    scored = prepare_tensor(stored_images(data.train.images[:count]), size, data.normalisation)
     images = PruningImages(
         scored.contiguous().numpy(), data.train.labels[:count].astype(np.int64), recalibration.contiguous().numpy()
     )

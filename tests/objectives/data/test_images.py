@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edgesearch.objectives.data._images import prepare, prepare_tensor, resize
+from edgesearch.objectives.data import draw_mixing, draw_view, mixed, show
+from edgesearch.objectives.data._images import prepare, prepare_tensor, resize, stored_images
 from edgesearch.objectives.data._normalisation import Normalisation
 
 
@@ -69,3 +71,25 @@ def test_the_images_that_amd_quantized_with(reference_data: Path) -> None:
     source = np.load(folder / "images_src32_0_19.npy")
     prepared = prepare(source, 224, Normalisation())
     assert hashlib.sha256(prepared.tobytes()).hexdigest() == (folder / "images_f32_0_19.sha256").read_text().split()[0]
+
+
+def test_stored_images_take_no_memory_of_their_own_on_a_cpu() -> None:
+    images = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4, 1)
+    images.setflags(write=False)
+    there = stored_images(images)  # a warning would be an error
+    assert there.data_ptr() == images.ctypes.data
+    assert torch.equal(there, torch.tensor(images))
+    assert torch.equal(stored_images(images[:, ::-1]), there.flip(1))
+
+
+@pytest.mark.parametrize("kind", ["none", "flip_crop", "cutout", "colour", "randaugment"])
+@pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
+def test_what_is_shown_of_stored_images_leaves_them_as_they_are(kind: Any, mix: Any) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    before, order = images.copy(), torch.arange(20)
+    shown = show(stored_images(images), draw_view(kind, 20, (8, 8), 1), order)
+    mixing = draw_mixing(mix, 1.0, [20], (8, 8), 1)
+    if mixing is not None:
+        shown = mixed(shown, shown[mixing.partner], mixing, slice(0, 20))
+    prepare_tensor(shown, 16, Normalisation((0.5,) * 3, (0.5,) * 3)).zero_()
+    assert np.array_equal(images, before)
