@@ -20,8 +20,8 @@ class PooledNorm(nn.BatchNorm2d):
     what that pool passes on; in evaluation it is a batch-norm like any other.
 
     The largest of four normalised numbers is hardly ever negative, so that a ReLU in front of a pool does little. Here it cuts
-    off about half of what goes on (as where K. Jordan 2024 has the pool in front of batch-norm). Its factors stay positive:
-    then both orders compute the same.
+    off about half of what goes on (as where K. Jordan 2024 has the pool in front of batch-norm). Both orders compute the same
+    where factors are positive: negative ones, which a step may leave by a hair, are zero in the next.
     """
 
     #: Sides of the pool's windows, and their distances.

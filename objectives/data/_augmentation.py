@@ -49,7 +49,7 @@ class View:
 
     `cut`: row and column (N, 2) of the upper left corner of a square that is grey, where there is one; its lower right corner
     lies `cut_size` (height, width) further, and both may lie outside.
-    turn: what an image is turned or sheared by, about its middle, before it is moved: int32 (N, 2, 2) in 65536ths, from (right,
+    turn: what an image is turned or sheared by, about its middle, behind its move: int32 (N, 2, 2) in 65536ths, from (right,
     down) of what is shown to that of what is stored. colours: what is done to its colours at last.
     """
 

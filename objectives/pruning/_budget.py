@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edgesearch.objectives.pruning._channels import Integers
-from edgesearch.objectives.pruning._groups import Group, Layers, remove_channels
+from edgesearch.objectives.pruning._groups import Group, remove_channels
+from edgesearch.objectives.pruning._layers import Layers
 from edgesearch.objectives.pruning._ratio import approach, levels, prefixes
 
 __all__ = ["Budget", "Clock", "MacBudget", "TimeBudget", "budget_of", "dear_keys"]

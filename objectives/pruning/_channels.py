@@ -74,12 +74,14 @@ def trace_channels(model: nn.Module, input_shape: tuple[int, int, int]) -> Chann
             raise SpaceError(f"{type(model).__name__} cannot be pruned: {error}") from error
         numbering = _Numbering(module, {id(part): name for name, part in model.named_modules()})
         try:
-            numbering.run(torch.zeros(2, *input_shape, dtype=next(model.parameters(), torch.empty(0)).dtype))
+            answer = numbering.run(torch.zeros(2, *input_shape, dtype=next(model.parameters(), torch.empty(0)).dtype))
         except (ValueError, TypeError, RuntimeError) as error:  # what the network computes of one image alone, say
             why = str(error).partition("\n")[0]
-            raise SpaceError(
-                f"{type(model).__name__} cannot be pruned, since it fails with two images at once: {why}"
-            ) from error
+            fails = f"it fails with two images of {tuple(input_shape)} at once: {why}"
+            raise SpaceError(f"{type(model).__name__} cannot be pruned, since {fails}") from error
+        if not isinstance(answer, Tensor):
+            kind = type(answer).__name__
+            raise SpaceError(f"{type(model).__name__} cannot be pruned, since it answers with a {kind} and not with a tensor")
         numbering.unite_shared(model)
     return dataclasses.replace(numbering.channels(), decides=module.meta[DECIDES])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgesearch.objectives.pruning._channels import Integers
-from edgesearch.objectives.pruning._groups import Layers
+from edgesearch.objectives.pruning._layers import Layers
 from edgesearch.objectives.pruning._ratio import approach, even_keys
 
 __all__ = ["Course"]

@@ -8,7 +8,7 @@ that any number of variants of a network costs a copy each.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from edgesearch.objectives.pruning._channels import Channels, Integers, trace_channels
 from edgesearch.objectives.pruning._hollow import copied, hollow, is_hollow
-from edgesearch.objectives.pruning._macs import layer_macs, quiet
+from edgesearch.objectives.pruning._macs import quiet
 from edgesearch.objectives.pruning._resize import is_depthwise, set_tensors, shared_parameters, tie
 
-__all__ = ["Group", "Layers", "Member", "find_groups", "layers_of", "remove_channels"]
+__all__ = ["Group", "Member", "find_groups", "parts_of", "remove_channels", "shares"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -206,13 +206,13 @@ def _least(group: Group, count: int) -> NDArray[np.bool_]:
     them, and at least one: by importance alone one of them might be left with none.
     """
     lost = np.zeros(group.channels, bool)
-    parts = _parts(group)
-    for part, stays in zip(parts, _shares([len(part) for part in parts], count), strict=True):
+    parts = parts_of(group)
+    for part, stays in zip(parts, shares([len(part) for part in parts], count), strict=True):
         lost[part[np.argsort(group.importance[part], kind="stable")[: len(part) - stays]]] = True
     return lost
 
 
-def _parts(group: Group) -> list[Integers]:
+def parts_of(group: Group) -> list[Integers]:
     """The group's channels, those together that exist in the same layers, equally often."""
     exists = np.zeros((group.channels, len(group.members)), np.int64)
     for column, member in enumerate(group.members):
@@ -221,16 +221,16 @@ def _parts(group: Group) -> list[Integers]:
     return [np.flatnonzero(place.reshape(-1) == row) for row in range(len(rows))]
 
 
-def _shares(sizes: Sequence[int], count: int) -> list[int]:
+def shares(sizes: Sequence[int], count: int) -> list[int]:
     """`count` in proportion to `sizes`, whole numbers of at least 1, the largest remainders rounded up."""
     exact = [count * size / sum(sizes) for size in sizes]
-    shares = [max(1, int(share)) for share in exact]
+    parts = [max(1, int(share)) for share in exact]
     by_remainder = sorted(range(len(sizes)), key=lambda place: int(exact[place]) - exact[place])
-    for place in by_remainder[: max(0, count - sum(shares))]:
-        shares[place] += 1
-    while sum(shares) > max(count, len(sizes)):  # what parts below one channel were given
-        shares[max(range(len(sizes)), key=shares.__getitem__)] -= 1
-    return shares
+    for place in by_remainder[: max(0, count - sum(parts))]:
+        parts[place] += 1
+    while sum(parts) > max(count, len(sizes)):  # what parts below one channel were given
+        parts[max(range(len(sizes)), key=parts.__getitem__)] -= 1
+    return parts
 
 
 def remove_channels(model: Network, groups: Sequence[Group], kept: Sequence[int]) -> Network:
@@ -279,61 +279,6 @@ def _cut(module: nn.Module, out: Tensor, into: Tensor) -> dict[str, Tensor]:
         part = value.detach()[out]
         tensors[key] = part[:, into] if is_cut_twice else part
     return tensors
-
-
-@dataclass(frozen=True)
-class Layers:
-    """MACs of every layer as a function of the channels kept in each group, for many variants at once."""
-
-    names: tuple[str, ...]
-    out: Integers  # (L,) output channels, unpruned
-    into: Integers  # (L,) input channels; 1 for depthwise
-    each: Integers  # (L,) MACs for one pair of an output and an input channel
-    out_share: NDArray[np.float64]  # (L, G) output channels of a layer for each channel of a group
-    into_share: NDArray[np.float64]  # (L, G)
-    channels: Integers  # (G,)
-
-    def widths(self, kept: NDArray[np.int64]) -> Integers:
-        """Output channels (L,) where the groups keep `kept` (G,)."""
-        return np.rint(self.out - self.out_share @ (self.channels - kept)).astype(np.int64)
-
-    def macs(self, kept: NDArray[np.int64]) -> NDArray[np.float64]:
-        """MACs (...) of variants whose groups keep `kept` (..., G) channels."""
-        lost = (self.channels - kept).astype(np.float64)
-        total: NDArray[np.float64] = ((self.out - lost @ self.out_share.T) * (self.into - lost @ self.into_share.T)) @ self.each
-        return total
-
-    def narrowed(self, kept: NDArray[np.int64]) -> Layers:
-        """The layers of the network whose groups keep `kept` (G,) channels."""
-        lost = (self.channels - kept).astype(np.float64)
-        out, into = (
-            np.rint(size - share @ lost).astype(np.int64)
-            for size, share in ((self.out, self.out_share), (self.into, self.into_share))
-        )
-        return replace(self, out=out, into=into, channels=np.asarray(kept, np.int64))
-
-
-def layers_of(model: nn.Module, input_shape: tuple[int, int, int], groups: Sequence[Group]) -> Layers:
-    """The convolutions and linear layers of `model` in order of execution, and how the groups reach into them."""
-    macs = layer_macs(model, input_shape)
-    modules = dict(model.named_modules())
-    place = {name: row for row, name in enumerate(macs)}
-    shares = {side: np.zeros((len(place), len(groups))) for side in ("out", "in")}
-    for column, group in enumerate(groups):
-        for member in group.members:
-            if member.layer in place:
-                shares[member.side][place[member.layer], column] += len(member.index) / group.channels
-    shapes = [tuple(_weight(modules[name]).shape) for name in macs]
-    out, into = (np.array([shape[side] for shape in shapes], np.int64) for side in (0, 1))
-    return Layers(
-        names=tuple(macs),
-        out=out,
-        into=into,
-        each=np.array(list(macs.values()), np.int64) // (out * into),
-        out_share=shares["out"],
-        into_share=shares["in"],
-        channels=np.array([group.channels for group in groups], np.int64),
-    )
 
 
 def _weight(module: nn.Module) -> Tensor:

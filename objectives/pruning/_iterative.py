@@ -11,9 +11,10 @@ from torch import nn
 
 from edgesearch.objectives.pruning._budget import Clock, TimeBudget, budget_of
 from edgesearch.objectives.pruning._course import Course
-from edgesearch.objectives.pruning._groups import find_groups, layers_of
+from edgesearch.objectives.pruning._groups import find_groups
 from edgesearch.objectives.pruning._hollow import copied
 from edgesearch.objectives.pruning._importance import weigh
+from edgesearch.objectives.pruning._layers import layers_of
 from edgesearch.objectives.pruning._pruned import Curve, Pruned, check_pruning, pruned_network, seeded
 from edgesearch.objectives.pruning._sensitivity import Sensitivity, measure_groups
 from edgesearch.objectives.pruning._ways import TOLERANCE, Scoring, best_way, draw_ways
@@ -72,6 +73,8 @@ def prune_iterative(
         unpruned = base if step == 0 else unpruned
         layers = layers_of(current, input_shape, groups)
         budget = budget_of(current, groups, layers, granularity, clock)
+        if not budget.whole:  # nothing that computes
+            break
         whole = whole or budget.whole
         target = whole * (1 - ratio) ** ((step + 1) / rounds)
         with seeded(seed + step):

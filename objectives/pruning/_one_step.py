@@ -13,8 +13,9 @@ import numpy as np
 from torch import nn
 
 from edgesearch.objectives.pruning._budget import Clock, TimeBudget, budget_of
-from edgesearch.objectives.pruning._groups import find_groups, layers_of
+from edgesearch.objectives.pruning._groups import find_groups
 from edgesearch.objectives.pruning._importance import weigh
+from edgesearch.objectives.pruning._layers import layers_of
 from edgesearch.objectives.pruning._pruned import Pruned, check_pruning, pruned_network, seeded
 from edgesearch.objectives.pruning._sensitivity import Sensitivity, measure_groups
 from edgesearch.objectives.pruning._ways import Scoring, best_way, draw_ways

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesearch.objectives.pruning._channels import Integers
-from edgesearch.objectives.pruning._groups import Layers
+from edgesearch.objectives.pruning._layers import Layers
 
 __all__ = ["approach", "even_keys", "levels", "prefixes", "round_to_levels", "step_ratios"]
 

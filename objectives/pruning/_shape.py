@@ -6,7 +6,8 @@ import numpy as np
 from torch import nn
 
 from edgesearch.objectives.pruning._budget import Clock, budget_of
-from edgesearch.objectives.pruning._groups import find_groups, layers_of, remove_channels
+from edgesearch.objectives.pruning._groups import find_groups, remove_channels
+from edgesearch.objectives.pruning._layers import layers_of
 from edgesearch.objectives.pruning._pruned import check_pruning
 from edgesearch.objectives.pruning._ratio import even_keys, levels
 

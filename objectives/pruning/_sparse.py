@@ -18,7 +18,7 @@ from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._hollow import copied
 from edgesearch.objectives.pruning._importance import watch_inputs
 from edgesearch.objectives.pruning._pruned import Pruned, check_pruning, pruned_network, seeded
-from edgesearch.objectives.pruning._resize import is_computed
+from edgesearch.objectives.pruning._resize import is_computed, shared_parameters
 
 __all__ = ["prune_n_m", "prune_unstructured", "settle", "zero_share"]
 
@@ -45,6 +45,8 @@ def prune_unstructured(
     The worth of a weight is its part of the variance of its output, W^2 * Var(x), over the mean of all that the output reads,
     on the images that `score` shows to the network; where it shows none, W^2 alone counts. Only layers whose outputs read all
     their inputs lose weights: depthwise and grouped ones stay whole, and so do those whose weight is computed (`weight_norm`).
+    A weight that several layers have in common counts once, with what it is worth to all of them; it stays whole where another
+    layer has it, too.
 
     Raises SpaceError for a ratio outside 0..0.95.
     """
@@ -88,13 +90,14 @@ def settle(model: nn.Module) -> nn.Module:
 
 
 def zero_share(model: nn.Module) -> float:
-    """The share of the weights of all convolutions and linear layers that are zero."""
-    weights = [_weight(module) for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    """The share of the weights of all convolutions and linear layers that are zero; those that layers share count once."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    weights = {_stored(module): _weight(module) for module in layers}.values()
     return sum(int((weight == 0).sum()) for weight in weights) / max(1, sum(weight.numel() for weight in weights))
 
 
 def _worths(model: nn.Module, score: Callable[[nn.Module], float], seed: int) -> dict[str, Tensor]:
-    """By layer, what each of its weights is worth, of the weight's shape."""
+    """By layer, what each of its weights is worth, of the weight's shape; of layers with one weight by the first."""
     layers = {
         name: module
         for name, module in model.named_modules()
@@ -110,6 +113,11 @@ def _worths(model: nn.Module, score: Callable[[nn.Module], float], seed: int) ->
                 worth = worth * spreads[name].view(1, -1, *[1] * (worth.ndim - 2))
             worth = worth / worth.mean(tuple(range(1, worth.ndim)), keepdim=True).clamp_min(torch.finfo(worth.dtype).tiny)
         worths[name] = worth
+    for places in shared_parameters(model):
+        names = [name for name, module in layers.items() if any(module is each and key == "weight" for each, key in places)]
+        together = [worths.pop(name) for name in names]
+        if together and len(together) == len(places):
+            worths[names[0]] = torch.stack(together).sum(0)
     return worths
 
 
@@ -126,10 +134,19 @@ def _n_m_mask(worth: Tensor, kept: int, of: int) -> Tensor:
 def _masked(model: nn.Module, input_shape: tuple[int, int, int], masks: dict[str, Tensor], ratio: float) -> Pruned:
     sparse = copied(model)
     modules = dict(sparse.named_modules())
-    for name, mask in masks.items():
-        weight = _weight(modules[name])
-        parametrize.register_parametrization(modules[name], "weight", Masked(mask.to(weight)))
+    stored = {_stored(modules[name]): mask for name, mask in masks.items()}
+    for module in modules.values():
+        if isinstance(module, nn.Conv2d | nn.Linear) and (mask := stored.get(_stored(module))) is not None:
+            parametrize.register_parametrization(module, "weight", Masked(mask.to(_weight(module))))
     return replace(pruned_network(model, sparse, input_shape, ratio), zero_share=zero_share(sparse))
+
+
+def _stored(module: nn.Module) -> int:
+    """The same for layers that have one weight in common, masked or not."""
+    steps: Any = getattr(module, "parametrizations", {})
+    if "weight" in steps and isinstance(steps["weight"][0], Masked):
+        return id(steps["weight"].original)
+    return id(module if is_computed(module) else module.weight)
 
 
 def _weight(module: nn.Module) -> Tensor:

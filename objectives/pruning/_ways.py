@@ -15,7 +15,8 @@ from torch import nn
 
 from edgesearch.objectives.pruning._budget import MacBudget, TimeBudget, dear_keys
 from edgesearch.objectives.pruning._channels import Integers
-from edgesearch.objectives.pruning._groups import Group, Layers, remove_channels
+from edgesearch.objectives.pruning._groups import Group, remove_channels
+from edgesearch.objectives.pruning._layers import Layers
 from edgesearch.objectives.pruning._pruned import seeded
 from edgesearch.objectives.pruning._ratio import even_keys, levels, round_to_levels
 from edgesearch.objectives.pruning._sensitivity import Sensitivity, falls

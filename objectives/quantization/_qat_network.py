@@ -19,7 +19,14 @@ from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._checks import check_graph
 from edgesearch.objectives.quantization._equalization import layer_factors, read_shape
 from edgesearch.objectives.quantization._fake_quant import Scale, fixes_of, round_value, round_weight, scales_of, threshold_of
-from edgesearch.objectives.quantization._positions import Positions, obey_limits, owners, owns_position
+from edgesearch.objectives.quantization._positions import (
+    MAX_FIX,
+    Positions,
+    base_position,
+    obey_limits,
+    owners,
+    owns_position,
+)
 from edgesearch.spaces import PooledNorm
 
 #: A batch-norm that scales a channel by less than this has switched it off; dividing by it would only make noise.
@@ -75,6 +82,12 @@ class QatLayer(nn.Module):
         return weight / _per_channel(self.makes, weight), None if bias is None else bias / self.makes
 
     @torch.no_grad()
+    def fitting_bias(self, bits: int) -> int:
+        """The finest position at which no bias saturates, batch-norm folded in as it is now."""
+        _, bias = self.folded()
+        return MAX_FIX if bias is None else min(base_position(bias, bits), MAX_FIX)
+
+    @torch.no_grad()
     def rescale(self, reads: Tensor, makes: Tensor) -> None:
         """Multiply the channels read and divide those made by these scales, (channels,) each."""
         self.reads, self.makes = self._along_read(reads), makes
@@ -120,8 +133,11 @@ def _per_channel(values: Tensor, weight: Tensor) -> Tensor:
 class QatNetwork(nn.Module):
     """The network in training. In evaluation mode it computes what the integer executor computes.
 
-    What a node computes passes a module in `values`, so that hooks see it.
+    What a node computes passes a module in `values`, so that hooks see it. `settled`: batch-norm went into biases, whose
+    positions stay.
     """
+
+    settled: Tensor
 
     def __init__(self, model: nn.Module, lowered: Lowered, bits: int) -> None:
         super().__init__()
@@ -136,6 +152,7 @@ class QatNetwork(nn.Module):
         self.value_thresholds = nn.ParameterDict()
         self.values = nn.ModuleDict()
         self._frozen: list[int] | None = None  # positions of `thresholds`, once they stay
+        self.register_buffer("settled", torch.zeros((), dtype=torch.bool))
         for place, node in enumerate(self.graph):
             key = self._keys[node.name] = f"n{place}"
             if not isinstance(node, Input):
@@ -213,14 +230,26 @@ class QatNetwork(nn.Module):
         return found
 
     def _fixes(self) -> dict[nn.Parameter, int]:
+        """Of all thresholds. A bias that batch-norm does not go into in training yet has no gradient that would move its own:
+        it has the position that fits it now.
+        """
         thresholds = self.thresholds()
-        fixes = fixes_of(thresholds, self.bits) if self._frozen is None else self._frozen
-        return dict(zip(thresholds, fixes, strict=True))
+        if self._frozen is not None:
+            return dict(zip(thresholds, self._frozen, strict=True))
+        found = dict(zip(thresholds, fixes_of(thresholds, self.bits), strict=True))
+        if not self.settled:
+            for layer in self.layers.values():
+                assert isinstance(layer, QatLayer)
+                if layer.norm is not None:
+                    found[layer.bias_threshold] = layer.fitting_bias(self.bits)
+        return found
 
     def _grids(self) -> Mapping[nn.Parameter, _Grid]:
         thresholds = self.thresholds()
-        if self._frozen is not None or not thresholds or not thresholds[0].is_cuda:
+        if self._frozen is not None or not self.training:
             return self._fixes()
+        if not thresholds or not thresholds[0].is_cuda:
+            return dict(zip(thresholds, fixes_of(thresholds, self.bits), strict=True))
         return dict(zip(thresholds, scales_of(thresholds, self.bits), strict=True))
 
     @torch.no_grad()
@@ -260,10 +289,11 @@ class QatNetwork(nn.Module):
     def freeze(self) -> None:
         """From now on batch-norm is part of the weights and positions stay, within the limits of the DPU's shifts."""
         self._frozen = None
+        positions = self.positions()
+        self.settled.fill_(True)
         for layer in self.layers.values():
             assert isinstance(layer, QatLayer)
             layer.frozen = True
-        positions = self.positions()
         obey_limits(self.graph, positions)
         if positions != self.positions():
             self.set_positions(positions)

@@ -8,9 +8,10 @@ Self-distillation is the first line with a teacher of the student's own architec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ from edgesearch.objectives.training._soft_targets import Second, SoftTargets, la
 
 __all__ = ["Batch", "Loss", "Supervision", "stored_view", "teacher_logits"]
 
+Kind: TypeAlias = Literal["logit", "intermediate", "self", "nkd"]
+
 #: Views for which logits are stored come from this seed, so that one teacher's logits serve students of every seed.
 _VIEW_SEED = 0x7EAC
 
@@ -58,7 +61,7 @@ class Supervision:
     stages: pairs (student's module, teacher's module) whose outputs are compared; None finds them by their resolution.
     """
 
-    kind: Literal["logit", "intermediate", "self", "nkd"] = "logit"
+    kind: Kind = "logit"
     temperature: float = 4.0
     alpha: float = 0.5
     beta: float = 0.5
@@ -70,9 +73,14 @@ class Supervision:
     stages: tuple[tuple[str, str], ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.nkd_temperature <= 0:
-            wrong = min(self.temperature, self.nkd_temperature)
-            raise TrainingError(f"the distillation temperature is {wrong}; expected a number above 0")
+        if self.kind not in get_args(Kind):
+            raise TrainingError(f"distillation is {self.kind!r}; expected one of {', '.join(get_args(Kind))}")
+        for temperature in (self.temperature, self.nkd_temperature):
+            if not 0 < temperature < math.inf:
+                raise TrainingError(f"the distillation temperature is {temperature}; expected a number above 0")
+        for name, weight in (("beta", self.beta), ("gamma", self.gamma)):
+            if not 0 <= weight < math.inf:
+                raise TrainingError(f"{name}, a weight in distillation, is {weight}; expected 0 or more")
         if not 0 <= self.alpha <= 1:
             raise TrainingError(f"alpha, the weight of the labels in distillation, is {self.alpha}; expected 0 to 1")
         if self.teacher is None and (self.stored_logits is None or self.kind == "intermediate"):

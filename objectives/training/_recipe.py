@@ -37,7 +37,7 @@ class Recipe(Settings):
     Beta(mix_alpha, mix_alpha) that labels are shared by, too. In a study [train] decides how images are shown to every network
     but the teacher. small_epochs: so many first epochs see the images at three quarters of their side, which takes little more
     than half the time; the network must take images of both sizes.
-    whitened: the first layer tells windows of the training images apart with every direction counted alike, and is not trained.
+    whitened: the first layer tells windows of the training images apart with every direction counted alike; its kernels stay.
     identity: the kernels of other convolutions begin as identities, which serves networks without shortcuts. Both are for
     networks that start from random weights; those that do not begin with a convolution over the image, or compute its weight,
     have no whitened layer.
@@ -101,6 +101,8 @@ class Recipe(Settings):
         if not isinstance(given, dict):
             return given
         optimizer, epochs = (given.get(name, cls.model_fields[name].default) for name in ("optimizer", "epochs"))
+        if isinstance(epochs, float) and epochs.is_integer():  # as the field takes it
+            epochs = int(epochs)
         return {**cls.usual(str(optimizer), epochs if isinstance(epochs, int) else cls.MOST_EPOCHS), **given}
 
     @model_serializer(mode="wrap")

@@ -93,7 +93,7 @@ def _place(plan: Plan) -> Stage | None:
         packages=dict(conditions.packages) if pruning.backend == "vai" else {},
         chance=conditions.guessing if _asks_for_chance(plan) else 0.0,
         rounds_version=ROUNDS_VERSION if pruning.method == "iterative" and pruning.backend == "edgesearch" else 1,
-        groups_version=groups_version(plan.candidate) if pruning.removes else 1,
+        groups_version=groups_version(plan.candidate),
     )
     return plan.make(
         "pruned",

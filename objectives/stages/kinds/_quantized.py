@@ -32,6 +32,7 @@ class QuantizedSettings(TrainedSettings):
     """How the network is quantized and, with QAT, trained. `student` is given where nothing trained it before.
 
     keep_zeros: whether the network's weights at zero stay there whatever the algorithm does to the others.
+    norm_version: of the code that finds the positions of biases which a batch-norm goes into, where QAT may have one.
     relu6_version: of the code that trains the positions of values behind a ReLU6, where the network may have one.
     best_version: of the code of PTQ by "best".
     vitis_version: of the code of PTQ by "vitis", where the network may have a batch-norm behind a linear layer.
@@ -43,6 +44,7 @@ class QuantizedSettings(TrainedSettings):
     recipe: quantizer.QatRecipe | None = None
     student: Student | None = None
     keep_zeros: bool = False
+    norm_version: int = 1
     relu6_version: int = 1
     best_version: int = 1
     vitis_version: int = 1
@@ -69,6 +71,7 @@ def _place(plan: Plan) -> Stage:
         recipe=_recipe(plan),
         distillation=plan.distillation,
         student=plan.candidate.student if scratch else None,
+        norm_version=_norm_version(plan.candidate.student, quantization),
         relu6_version=_relu6_version(plan.candidate.student, quantization),
         lowering_version=_lowering_version(plan.candidate.student, quantization),
         packages=_packages(plan),
@@ -85,6 +88,11 @@ def _place(plan: Plan) -> Stage:
 
 def _packages(plan: Plan) -> dict[str, str]:
     return dict(plan.conditions.packages) if plan.candidate.quantization.backend == "nndct" else {}
+
+
+def _norm_version(student: Student, quantization: Quantization) -> int:
+    may_have_one = student.architecture != "mlp"
+    return 2 if may_have_one and quantization.backend == "edgesearch" else 1  # 1: those of the network before its training
 
 
 def _relu6_version(student: Student, quantization: Quantization) -> int:

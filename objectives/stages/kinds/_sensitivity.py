@@ -49,7 +49,9 @@ def _place(plan: Plan) -> Stage | None:
 def groups_version(candidate: Candidate) -> int:
     """See `SensitivitySettings`."""
     is_own = candidate.pruning.backend == "edgesearch" and is_import_path(candidate.student.architecture)
-    return 2 if is_own else 1  # 1: layers that have one parameter in common were pruned apart
+    # 1: layers that have one parameter in common were pruned apart; 2: and masked apart, and the MACs of layers whose channels
+    # are joined and then added were counted by shares of a channel
+    return 3 if is_own else 1
 
 
 def _run(context: Context[SensitivitySettings]) -> Result:

@@ -134,13 +134,13 @@ def test_the_server_dies_in_a_job(lab: LoopbackBoard) -> None:
 def test_the_server_hangs_in_a_job(lab: LoopbackBoard) -> None:
     lab.program("sleeper", SLEEPER)
     with ThreadPoolExecutor(1) as thread:
-        job = thread.submit(run, lab.settings(python="sleeper", timeout_s=4))
+        job = thread.submit(run, lab.settings(python="sleeper", timeout_s=10))  # a busy machine takes some for each step
         wait_for_job(lab)
         lab.signal(signal.SIGSTOP)
         begin = time.monotonic()
-        with pytest.raises(BoardLost, match=r"did not finish a step in time .timeout_s = 4.; its last word: checking"):
+        with pytest.raises(BoardLost, match=r"did not finish a step in time .timeout_s = 10.; its last word: checking"):
             job.result(60)
-        assert time.monotonic() - begin < 40
+        assert time.monotonic() - begin < 50
         lab.signal(signal.SIGCONT)
     assert lab.programs("sleeper") == []
     assert_works(lab)

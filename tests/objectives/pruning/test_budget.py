@@ -14,8 +14,9 @@ from torch import nn
 from edgesearch.board_eval import BoardProfile, SimulatedBoard, find_board, lower
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._budget import Clock, MacBudget, TimeBudget, _slopes, dear_keys
-from edgesearch.objectives.pruning._groups import find_groups, layers_of, remove_channels
+from edgesearch.objectives.pruning._groups import find_groups, remove_channels
 from edgesearch.objectives.pruning._iterative import prune_iterative
+from edgesearch.objectives.pruning._layers import layers_of
 from edgesearch.objectives.pruning._macs import layer_macs
 from edgesearch.objectives.pruning._one_step import prune_one_step
 from edgesearch.objectives.pruning._ratio import even_keys, levels, prefixes

@@ -8,12 +8,13 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from edgesearch.objectives.pruning import prune_iterative, prune_one_step
+from edgesearch.objectives.pruning import PrunableShape, layer_macs, prune_iterative, prune_one_step
 from edgesearch.objectives.pruning._budget import Clock
 from edgesearch.objectives.pruning._course import Course
-from edgesearch.objectives.pruning._groups import find_groups, layers_of, remove_channels
+from edgesearch.objectives.pruning._groups import find_groups, remove_channels
+from edgesearch.objectives.pruning._layers import layers_of
 from edgesearch.objectives.pruning._ratio import approach, even_keys, levels
 from edgesearch.spaces import Student, build
 
@@ -85,3 +86,69 @@ def test_every_network_on_the_course_has_a_way_on_that_stays_there() -> None:
         assert course.allows(rest, end, last=True)
         assert abs(float(rest.macs(end)) - target) <= 0.02 * whole
     assert 1 < allowed < 64
+
+
+class Joined(nn.Module):
+    """Branches side by side that are added to their input; `widths`: of the branches."""
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, sum(widths), 3, padding=1), nn.Linear(sum(widths), 5)
+        self.branches = nn.ModuleList(nn.Conv2d(sum(widths), width, 3, padding=1) for width in widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        answer: Tensor = self.head((x + torch.cat([branch(x) for branch in self.branches], 1)).relu().mean((2, 3)))
+        return answer
+
+
+@pytest.mark.parametrize(("widths", "granularity"), [((8, 8), 1), ((4,) * 6, 4), ((16, 48, 24), 8), ((32, 32, 32), 16)])
+def test_what_layers_cost_whose_channels_are_joined_and_added_is_counted_in_whole_channels(
+    widths: tuple[int, ...], granularity: int
+) -> None:
+    torch.manual_seed(0)
+    model = Joined(widths).eval()
+    (group,) = groups = find_groups(model, SHAPE)
+    layers = layers_of(model, SHAPE, groups)
+    for count in levels(group.channels, granularity).tolist():
+        slim = remove_channels(model, groups, [count])
+        assert float(layers.macs(np.array([count]))) == sum(layer_macs(slim, SHAPE).values())
+        again, rest = layers.narrowed(np.array([count])), layers_of(slim, SHAPE, find_groups(slim, SHAPE))
+        assert again.channels.tolist() == rest.channels.tolist()
+        fewer = np.maximum(rest.channels // 2, 1)
+        assert float(again.macs(fewer)) == float(rest.macs(fewer))
+    narrowest = remove_channels(model, groups, [int(levels(group.channels, granularity)[-1])])
+    whole = sum(layer_macs(model, SHAPE).values())
+    reach = PrunableShape(model, SHAPE).reach(granularity=granularity)
+    assert reach == pytest.approx(1 - sum(layer_macs(narrowest, SHAPE).values()) / whole)
+
+
+@pytest.mark.parametrize(("widths", "granularity"), [((8, 8), 1), ((32, 32, 32), 16)])
+@pytest.mark.parametrize("steps", [2, 3, 4])
+def test_rounds_end_where_one_step_does_whose_channels_are_joined_and_added(
+    widths: tuple[int, ...], granularity: int, steps: int
+) -> None:
+    torch.manual_seed(0)
+    model = Joined(widths).eval()
+    for ratio in (0.2, 0.4, 0.8, 0.95):
+        at_once = prune_one_step(
+            model,
+            SHAPE,
+            ratio=ratio,
+            granularity=granularity,
+            draws=1,
+            score=lambda _: 0.5,
+            recalibrate=lambda _: None,
+            seed=0,
+        )
+        in_rounds = prune_iterative(
+            model,
+            SHAPE,
+            ratio=ratio,
+            granularity=granularity,
+            steps=steps,
+            score=lambda _: 0.5,
+            finetune=lambda *_: None,
+            seed=0,
+        )
+        assert abs(in_rounds.reached_ratio - ratio) <= abs(at_once.reached_ratio - ratio) + 0.01

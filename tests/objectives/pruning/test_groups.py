@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
-from edgesearch.objectives.pruning._groups import Group, _least, _shares, find_groups, layers_of, remove_channels
+from edgesearch.objectives.pruning._groups import Group, _least, find_groups, remove_channels, shares
+from edgesearch.objectives.pruning._layers import layers_of
 from edgesearch.objectives.pruning._macs import layer_macs
 from edgesearch.objectives.pruning._resize import resize_to
 from edgesearch.spaces import Student, build
@@ -265,6 +266,6 @@ def test_a_group_without_which_the_network_raises_whatever_it_is_stays() -> None
 @pytest.mark.parametrize("sizes", [[4, 4, 4, 52], [1, 1, 1, 61], [8, 8], [3], [2, 2, 2, 2, 2]])
 def test_parts_of_a_group_keep_as_many_as_was_decided(sizes: list[int]) -> None:
     for count in range(1, sum(sizes) + 1):
-        shares = _shares(sizes, count)
-        assert sum(shares) == max(count, len(sizes))  # none of its parts may go whole
-        assert all(1 <= share <= size for share, size in zip(shares, sizes, strict=True))
+        kept = shares(sizes, count)
+        assert sum(kept) == max(count, len(sizes))  # none of its parts may go whole
+        assert all(1 <= share <= size for share, size in zip(kept, sizes, strict=True))

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._batch_norm import re_estimate_batch_norm
-from edgesearch.objectives.pruning._groups import find_groups, layers_of, remove_channels
+from edgesearch.objectives.pruning._groups import find_groups, remove_channels
 from edgesearch.objectives.pruning._iterative import prune_iterative
+from edgesearch.objectives.pruning._layers import layers_of
 from edgesearch.objectives.pruning._macs import layer_macs
 from edgesearch.objectives.pruning._one_step import prune_one_step
 from edgesearch.objectives.pruning._ratio import approach, even_keys, levels, round_to_levels

@@ -130,3 +130,49 @@ def test_what_cannot_be_asked_for() -> None:
         unstructured(network(), 0.99)
     with pytest.raises(SpaceError, match="the pattern is 4:4; expected N:M"):
         prune_n_m(network(), SHAPE, pattern=(4, 4), score=shows, seed=0)
+
+
+class Tied(nn.Module):
+    """Two convolutions of one weight; `apart`: a third layer has it, too, which is none that loses single weights."""
+
+    def __init__(self, *, apart: bool = False) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(16, 5)
+        self.one, self.other = (nn.Conv2d(16, 16, 3, padding=1) for _ in range(2))
+        self.other.weight = self.one.weight
+        if apart:
+            self.third = nn.ConvTranspose2d(16, 16, 3, padding=1)
+            self.third.weight = self.one.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.other(self.one(self.stem(x).relu()).relu()).relu()
+        x = self.third(x).relu() if hasattr(self, "third") else x
+        answer: Tensor = self.head(x.mean((2, 3)))
+        return answer
+
+
+@pytest.mark.parametrize("pattern", [None, (2, 4)])
+def test_a_weight_that_layers_share_has_one_mask_and_counts_once(pattern: tuple[int, int] | None) -> None:
+    torch.manual_seed(0)
+    model = Tied().eval()
+    pruned = unstructured(model, 0.5) if pattern is None else prune_n_m(model, SHAPE, pattern=pattern, score=shows, seed=0)
+    with torch.no_grad():
+        before = pruned.model(IMAGES)
+        share = zero_share(pruned.model)
+        plain = settle(pruned.model)
+        assert torch.equal(plain(IMAGES), before)
+    assert isinstance(plain, Tied)
+    assert plain.one.weight is plain.other.weight
+    assert zero_share(plain) == share == pruned.zero_share
+    if pattern is None:
+        assert share == pytest.approx(0.5, abs=1e-3)
+    else:
+        assert float(zeros(plain.one).float().mean()) == 0.5
+
+
+def test_a_weight_that_another_kind_of_layer_has_too_stays_whole() -> None:
+    torch.manual_seed(0)
+    plain = settle(unstructured(Tied(apart=True).eval(), 0.5).model)
+    assert isinstance(plain, Tied)
+    assert not zeros(plain.one).any()
+    assert zeros(plain.stem).any()

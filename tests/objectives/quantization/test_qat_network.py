@@ -40,3 +40,46 @@ def test_statistics_are_those_of_what_a_pool_passes_on_where_the_network_is_trai
 
 def norms(network: nn.Module) -> list[nn.BatchNorm2d]:
     return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def moved() -> QatNetwork:
+    """A network whose biases left the grids that fitted them at first, as in a training."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    )
+    network = QatNetwork(model.eval(), lower_with_sources(model, SHAPE), 8)
+    start(network, torch.randn(16, 16, 16, 3).numpy(), 8, 0, scale=False)
+    with torch.no_grad():
+        for norm in norms(network):
+            norm.bias.add_(torch.linspace(-3, 2.5, 8))
+    return network
+
+
+def biases_fit(network: QatNetwork) -> bool:
+    grids = network.positions().biases
+    return all(float(bias.abs().max()) <= 128.5 * 2.0 ** -grids[name] for name, bias in network.to_network().biases.items())
+
+
+def test_biases_that_batch_norm_goes_into_have_the_grid_that_fits_them_then_and_keep_it() -> None:
+    network = moved()
+    assert biases_fit(network)
+    network.freeze()
+    assert biases_fit(network)
+    kept = network.positions()
+    with torch.no_grad():
+        for norm in norms(network):
+            norm.bias.mul_(4.0)
+    assert network.positions() == kept
+    resumed = moved()  # as behind a checkpoint: it has the numbers, and is frozen anew
+    resumed.load_state_dict(network.state_dict())
+    resumed.freeze()
+    assert resumed.positions() == kept
+
+
+def test_what_a_network_says_before_its_batch_norm_is_frozen_is_what_its_graph_says() -> None:
+    network, images = moved().eval(), torch.randn(8, *SHAPE)
+    with torch.no_grad():
+        said = network(images)
+        network.freeze()
+        assert torch.equal(network(images), said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -210,6 +211,10 @@ def test_a_teacher_helps_with_few_labels_and_is_not_changed() -> None:
         ({"kind": "nkd"}, "needs a teacher or its stored logits"),
         ({"teacher": nn.Identity(), "kind": "nkd", "nkd_temperature": -1.0}, r"temperature is -1\.0"),
         ({"teacher": nn.Identity(), "alpha": 1.5}, "alpha"),
+        ({"teacher": nn.Identity(), "kind": "logits"}, "'logits'; expected one of logit, intermediate, self, nkd"),
+        ({"teacher": nn.Identity(), "temperature": math.nan}, "temperature is nan"),
+        ({"teacher": nn.Identity(), "beta": -1.0}, r"beta, a weight in distillation, is -1\.0"),
+        ({"teacher": nn.Identity(), "kind": "nkd", "gamma": math.nan}, "gamma"),
     ],
 )
 def test_what_cannot_be_distilled(wrong: dict[str, Any], complaint: str) -> None:

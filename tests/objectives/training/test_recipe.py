@@ -49,6 +49,7 @@ def test_a_recipe_of_qat_comes_to_the_worker_as_it_was_given(optimizer: str, dec
         ({"epochs": 2}, 0.5),
         ({"epochs": 1}, 0.25),
         ({"epochs": 2, "warmup_epochs": 1.0}, 1.0),
+        ({"epochs": 2.0}, 0.5),
         ({"epochs": 1, "warmup_epochs": 0.0}, 0.0),
     ],
 )
