@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._groups import Group, _least, find_groups, remove_channels, shares
+from edgesearch.objectives.pruning._iterative import prune_iterative
 from edgesearch.objectives.pruning._layers import layers_of
 from edgesearch.objectives.pruning._macs import layer_macs
 from edgesearch.objectives.pruning._resize import resize_to
@@ -269,3 +271,25 @@ def test_parts_of_a_group_keep_as_many_as_was_decided(sizes: list[int]) -> None:
         kept = shares(sizes, count)
         assert sum(kept) == max(count, len(sizes))  # none of its parts may go whole
         assert all(1 <= share <= size for share, size in zip(kept, sizes, strict=True))
+
+
+class Pair(nn.Module):
+    """Answers with two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layer(x), self.layer(x)
+
+
+def test_a_network_that_answers_with_two_tensors_is_not_pruned() -> None:
+    with pytest.raises(SpaceError, match="Pair cannot be pruned, since it answers with a tuple and not with a tensor"):
+        find_groups(Pair().eval(), SHAPE)
+
+
+def test_rounds_leave_a_network_whole_that_computes_nothing() -> None:
+    pools = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    options: dict[str, Any] = {"score": lambda _: 0.5, "finetune": lambda *_: None, "seed": 0}
+    assert prune_iterative(pools, SHAPE, ratio=0.5, granularity=1, steps=2, **options).reached_ratio == 0.0
