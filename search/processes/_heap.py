@@ -44,7 +44,7 @@ def with_whole_blocks(environment: Mapping[str, str]) -> dict[str, str]:
 
     torch's blocks begin at multiples of 64 bytes. glibc (before 2.38) cuts each out of one that is up to 96 bytes larger, and
     gives the cuttings to small objects, or to its stores for such. A block that is freed is then too small for the next one of
-    its size, which is put elsewhere, and so on: a training took up to twice the memory that was alive in it. The cuttings are
+    its size, which is put elsewhere, and so on: the heap of a training grows far beyond what is alive in it. The cuttings are
     there for their block again where they are in no store.
     """
     own = environment.get("GLIBC_TUNABLES")

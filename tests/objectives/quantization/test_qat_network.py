@@ -77,7 +77,7 @@ def test_biases_that_batch_norm_goes_into_have_the_grid_that_fits_them_then_and_
     assert resumed.positions() == kept
 
 
-def test_what_a_network_says_before_its_batch_norm_is_frozen_is_what_its_graph_says() -> None:
+def test_what_a_network_says_is_the_same_before_and_behind_the_freezing_of_its_batch_norm() -> None:
     network, images = moved().eval(), torch.randn(8, *SHAPE)
     with torch.no_grad():
         said = network(images)
