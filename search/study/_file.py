@@ -126,13 +126,13 @@ class StudyFile(Settings):
         return load_study(str(name_or_path))
 
     @classmethod
-    def parse(cls, tables: Mapping[str, Any], *, folder: Path | None = None, where: str = "the study") -> StudyFile:
+    def parse(cls, tables: Mapping[str, Any], *, folder: Path | str | None = None, where: str = "the study") -> StudyFile:
         """A study from the tables of its file, as nested mappings; settings made in Python may stand in for their tables.
 
         Relative paths in tables, and import paths, start at `folder` (default: the working directory). Raises SpaceError naming
         every key that is wrong with its value; `where` is what its sentence starts with.
         """
-        return parse_tables(tables, where=where, folder=Path.cwd() if folder is None else folder)
+        return parse_tables(tables, where=where, folder=Path.cwd() if folder is None else Path(folder))
 
     @property
     def folder(self) -> Path:

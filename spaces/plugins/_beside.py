@@ -29,7 +29,7 @@ def beside(folder: Path | None, here: Path | None = None) -> Iterator[None]:
     """Look into `folder` first, then where Python looks, then into `here`, the working directory; sys stays what it was."""
     with lock:
         path, finders, writes_none = sys.path, sys.meta_path, sys.dont_write_bytecode
-        first = None if folder is None else Path(folder).resolve()
+        first = None if folder is None else folder.resolve()
         last = here or Path.cwd()
         # Other lists: a thread that walks through the old ones while they change would miss an entry, and not find torch, say.
         sys.path = list(dict.fromkeys([*([] if first is None else [str(first)]), *path, os.fspath(last)]))

@@ -255,3 +255,8 @@ def test_options_without_a_form_in_toml_are_refused() -> None:
     )
     with pytest.raises(StudyError, match="the study cannot be written as TOML"):
         study.to_toml()
+
+
+def test_a_folder_may_be_a_text(tmp_path: Path) -> None:
+    tables = {"name": "x", "data": {"name": "digits"}, "candidates": [{"student": {"architecture": "mlp", "input_size": 8}}]}
+    assert StudyFile.parse(tables, folder=str(tmp_path)).folder == tmp_path
