@@ -30,6 +30,7 @@ from ._presets import PRESETS as PRESETS
 from ._pruning import HIGHEST_RATIO as HIGHEST_RATIO
 from ._pruning import SPARSE_METHODS as SPARSE_METHODS
 from ._pruning import Pruning as Pruning
+from ._reach import reach as reach
 from ._space import Space as Space
 from ._space import StudentOverride as StudentOverride
 from ._staged import NetworkStage as NetworkStage

@@ -173,12 +173,12 @@ class Space(Settings):
 
     def suggest_training(self, trial: Suggester) -> tuple[Student, Distillation]:
         """The first half of a candidate: a student, and how it is taught."""
-        return self._student(trial), self._distillation(trial)
+        return self._student(trial), self.suggest_distillation(trial)
 
     def suggest_compression(self, trial: Suggester, student: Student, distillation: Distillation) -> Candidate:
         """A candidate with this first half: how the trained student is pruned and quantized."""
-        pruning = self._pruning(trial)
-        quantization = self._quantization(trial, pruning)
+        pruning = self.suggest_pruning(trial)
+        quantization = self.suggest_quantization(trial, pruning)
         return Candidate(student=student, distillation=distillation, pruning=pruning, quantization=quantization).canonical()
 
     def choices(self, student: str, setting: str) -> Any:
@@ -268,12 +268,14 @@ class Space(Settings):
         stem = choose("stem") if name in TORCHVISION_STUDENTS else "small"
         return self._make(name, width, input_size, stem, trial)
 
-    def _distillation(self, trial: Suggester) -> Distillation:
+    def suggest_distillation(self, trial: Suggester) -> Distillation:
+        """How a student is taught."""
         kind: DistillationKind = pick(trial, "distillation", self.distillation)
         settings = {name: pick(trial, name, getattr(self, name)) for name in DISTILLATION_SETTINGS[kind]}
         return Distillation(kind=kind, **settings)
 
-    def _pruning(self, trial: Suggester) -> Pruning:
+    def suggest_pruning(self, trial: Suggester) -> Pruning:
+        """How a trained student is pruned."""
         method = pick(trial, "pruning", self.pruning)
         if method == "none":
             return Pruning()
@@ -293,7 +295,8 @@ class Space(Settings):
             **steps,
         )
 
-    def _quantization(self, trial: Suggester, pruning: Pruning) -> Quantization:
+    def suggest_quantization(self, trial: Suggester, pruning: Pruning) -> Quantization:
+        """How a student that is pruned so is quantized."""
         bits, pruned, alone = pick(trial, "bits", self.bits), pruning.removes, pruning.sparse
         method: Any = "ptq" if bits == 16 or alone else pick(trial, "quantization", self.quantization)
         own_only = bits != DEPLOYABLE_BITS or alone

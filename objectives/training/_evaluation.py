@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgesearch.board_eval.execution import full_float32
-from edgesearch.objectives.data import Normalisation, Split, View, answer_of, prepare_tensor, show, stored_images
+from edgesearch.objectives.data import Normalisation, Split, View, answer_of, blank_images, prepare_tensor, show, stored_images
 from edgesearch.objectives.pruning import quiet
+from edgesearch.objectives.training._cached_batch import PROBED, cached_batch
 from edgesearch.objectives.training._device import choose_device
 from edgesearch.objectives.training._shown import Shown
 
@@ -21,9 +22,6 @@ __all__ = ["Scorer", "evaluate", "evaluation_batch", "predict_logits"]
 _BATCH_BYTES = 64 << 20
 #: Images of a batch, where that is not said and memory allows.
 _BATCH = 256
-#: Pixels of a batch that many networks are shown on a CPU: at 32 x 32 so many images that the values between two layers stay in
-#: caches, and below the size from which the C library asks the system for each block anew. A pass of a MobileNet takes half.
-_CACHED_PIXELS = 1 << 15
 #: Bytes of prepared images that are kept for all networks.
 _KEPT_BYTES = 256 << 20
 
@@ -71,21 +69,25 @@ def evaluate(
     *,
     input_size: int | tuple[int, int] | None,
     normalisation: Normalisation,
-    batch_size: int = _BATCH,
     device: str | torch.device = "cpu",
     note: Callable[[str], object] = lambda line: None,
 ) -> float:
     """The share of the split's images whose greatest logit is their label's; the first of equals counts.
 
-    Memory and `note` are as in `predict_logits`.
+    Memory and `note` are as in `predict_logits`. On a CPU batches are as large as suits the network's values: logits may differ
+    in their last digits from those of `predict_logits`.
     """
+    where = device if isinstance(device, torch.device) else choose_device(device)
+    first = prepare_tensor(stored_images(split.images[:PROBED], where), input_size, normalisation)
+    with full_float32(), quiet(model):
+        batch_size = cached_batch(model, first, _BATCH)
     logits = predict_logits(
         model,
         split.images,
         input_size=input_size,
         normalisation=normalisation,
         batch_size=batch_size,
-        device=device,
+        device=where,
         note=note,
     )
     return float((logits.argmax(1) == split.labels).mean())
@@ -94,8 +96,7 @@ def evaluate(
 class Scorer:
     """Called with one network after another: `evaluate` on the same images, which are made ready once where memory allows.
 
-    Networks are moved to `device`; memory and `note` are as in `predict_logits`. On a CPU batches are small: logits may differ
-    in their last digits from those of `evaluate`.
+    Networks are moved to `device`; memory and `note` are as in `predict_logits`.
     """
 
     def __init__(
@@ -111,30 +112,28 @@ class Scorer:
         self._split, self._size, self._normalisation = split, input_size, normalisation
         height, width = (input_size, input_size) if isinstance(input_size, int) else input_size or split.images.shape[1:3]
         channels = split.images.shape[3]
-        on_cpu = self._device.type == "cpu"
-        fitting = max(1, _CACHED_PIXELS // (height * width)) if on_cpu else _BATCH
-        batch = evaluation_batch((height, width), channels, min(_BATCH, fitting))
-        self._places = torch.split(torch.arange(len(split)), batch)
+        batch = evaluation_batch((height, width), channels)
         self._shown = Shown(batch, note)
-        self._kept: list[Tensor] | None = None
+        self._kept: Tensor | None = None
         if 4 * channels * height * width * len(split) <= _KEPT_BYTES:
-            self._kept = [self._prepared(places) for places in self._places]
+            self._kept = blank_images(len(split), (channels, height, width), self._device)
+            for start in range(0, len(split), batch):
+                self._kept[start : start + batch] = self._prepared(start, start + batch)
 
     def __call__(self, model: nn.Module) -> float:
         """The share of images that the network tells right, in eval mode."""
         model.to(self._device)
-        answers: list[Tensor] = []
+
+        def inputs(start: int, end: int) -> Tensor:
+            return self._prepared(start, end) if self._kept is None else self._kept[start:end]
+
         with full_float32(), quiet(model):
-            for number, places in enumerate(self._places):
-
-                def answer(start: int, end: int, number: int = number, places: Tensor = places) -> Tensor:
-                    inputs = self._prepared(places[start:end]) if self._kept is None else self._kept[number][start:end]
-                    return answer_of(model, inputs).float()
-
-                answers += self._shown.answers(len(places), answer)
+            most = cached_batch(model, inputs(0, PROBED), _BATCH)
+            answers = self._shown.answers(
+                len(self._split), lambda start, end: answer_of(model, inputs(start, end)).float(), most
+            )
         found = torch.cat(answers).cpu().numpy().argmax(1)
         return float((found == self._split.labels).mean())
 
-    def _prepared(self, places: Tensor) -> Tensor:
-        images = stored_images(self._split.images[places.numpy()], self._device)
-        return prepare_tensor(images, self._size, self._normalisation)
+    def _prepared(self, start: int, end: int) -> Tensor:
+        return prepare_tensor(stored_images(self._split.images[start:end], self._device), self._size, self._normalisation)

@@ -23,6 +23,7 @@ from edgesearch.board_eval.execution import full_float32
 from edgesearch.objectives.data import DataSet, Split, blank_images, settle_layout
 from edgesearch.objectives.pruning import copied, quiet
 from edgesearch.objectives.training._batches import chunk_images
+from edgesearch.objectives.training._cached_batch import PROBED, cached_batch
 from edgesearch.objectives.training._device import choose_device, use_bfloat16
 from edgesearch.objectives.training._distillation import Batch, Loss, Supervision
 from edgesearch.objectives.training._evaluation import evaluation_batch
@@ -225,7 +226,9 @@ def _answers(probe: nn.Module, data: DataShape, size: tuple[int, int], device: t
         return answer
 
     footprint = Footprint(work, lambda: list(_tensors([probe])))
-    images = min(data.validation, evaluation_batch(size, data.channels))
+    with full_float32(), quiet(probe):
+        few = blank_images(PROBED, (data.channels, *size), device)
+        images = min(data.validation, cached_batch(probe, few, evaluation_batch(size, data.channels)))
     peak = footprint.peak(images, holes=device.type == "cpu")
     with full_float32():
         return peak + _kernels(work, footprint, images, device)

@@ -22,15 +22,15 @@ class Shown:
     def __init__(self, batch: int, note: Callable[[str], object]) -> None:
         self.batch, self._note = batch, note
 
-    def answers(self, count: int, answer: Callable[[int, int], Tensor]) -> list[Tensor]:
-        """What `answer(start, end)` gives for images start .. end - 1, together for all `count`, in order.
+    def answers(self, count: int, answer: Callable[[int, int], Tensor], most: int | None = None) -> list[Tensor]:
+        """What `answer(start, end)` gives for images start .. end - 1, together for all `count`, in order, `most` at a time.
 
         Raises OutOfMemory where memory does not suffice for one image, and what else `answer` raises.
         """
         parts: list[Tensor] = []
         start = 0
         while start < count:
-            end = min(start + self.batch, count)
+            end = min(start + min(self.batch, most or self.batch), count)
             part = _tried(answer, start, end)
             if part is None:
                 # Here the exception is gone, and with it the frames that hold what filled the memory.

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from edgesearch.objectives import Recipe
 from edgesearch.search.proposals import READ_BY
 from edgesearch.search.study import SearchSettings, StudyFile
-from edgesearch.spaces import TAUGHT_BY_TEACHER, unused_choices
+from edgesearch.spaces import TAUGHT_BY_TEACHER, reach, unused_choices
 
 __all__ = ["without_effect"]
 
@@ -27,8 +27,9 @@ def without_effect(settings: StudyFile) -> list[str]:
 def _idle_tables(settings: StudyFile) -> dict[str, str]:
     """Tables of what none of the candidates goes through, and what that is."""
     space, candidates = settings.space, settings.candidates
-    pruned = {each.pruning.method for each in candidates} | set(() if space is None else space.pruning)
-    quantized = {each.quantization.method for each in candidates} | set(() if space is None else space.quantization)
+    drawn = {} if space is None else reach(space).had
+    pruned = {each.pruning.method for each in candidates} | drawn.get("pruning", set())
+    quantized = {each.quantization.method for each in candidates} | drawn.get("quantization", set())
     idle = {} if pruned - {"none"} else {"finetune": "pruned", "prune": "pruned"}
     return idle if "qat" in quantized else idle | {"qat": "quantized by qat"}
 

@@ -10,6 +10,7 @@ from torch import nn
 from edgesearch.errors import OutOfMemory
 from edgesearch.objectives.data import Normalisation, Split
 from edgesearch.objectives.training import Scorer, evaluate
+from edgesearch.objectives.training import _cached_batch as cached
 from edgesearch.objectives.training import _evaluation as evaluation
 from edgesearch.objectives.training._evaluation import predict_logits
 
@@ -21,7 +22,7 @@ def test_the_share_is_that_of_an_evaluation(
 ) -> None:
     if not kept:
         monkeypatch.setattr(evaluation, "_KEPT_BYTES", 0)
-    monkeypatch.setattr(evaluation, "_CACHED_PIXELS", 3000)
+    monkeypatch.setattr(cached, "_LARGEST_BYTES", 40_000)
     dice = np.random.default_rng(0)
     split = Split(dice.integers(0, 256, (61, side, side, 3), dtype=np.uint8), dice.integers(0, 4, 61))
     normalisation = Normalisation(mean=(0.4,), std=(0.3,))

@@ -46,6 +46,14 @@ def test_each_is_one_sentence(text: str, sentence: str) -> None:
     assert told(text) == [sentence]
 
 
+def test_a_table_of_what_no_candidate_can_go_through() -> None:
+    sparse = SPACE + 'pruning = ["n_m"]\nquantization = ["ptq", "qat"]\n'
+    assert told("[qat]\nepochs = 9\n[finetune]\nepochs = 9\n" + sparse) == [
+        "`quantization` in [space] decides nothing, since no choice of `pruning` = ['n_m'] has it",
+        "[qat] decides nothing: no candidate of the study is quantized by qat",
+    ]
+
+
 @pytest.mark.parametrize(
     "text",
     [
