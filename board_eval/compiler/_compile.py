@@ -19,7 +19,7 @@ from edgesearch.board_eval.graph import Graph
 from edgesearch.board_eval.isa import MAX_TOKENS, End, Instruction, encode
 from edgesearch.board_eval.targets import DEFAULT_BOARD, BoardProfile, Target, TimingConstants, load_profile
 from edgesearch.board_eval.timing import LayeredCode, Timing, check_fits, input_pixels, kind_of_network, time_code
-from edgesearch.errors import CompileError
+from edgesearch.errors import CompileError, GraphError
 
 __all__ = ["CODE_VERSION", "Compiled", "Options", "compile_graph"]
 
@@ -113,10 +113,10 @@ def _without_collection() -> Iterator[None]:
 
 
 def finished(graph: Graph, target: Target, schedule: Scheduled, options: Options) -> Compiled:
-    """A schedule with its tokens. Raises CompileError for what the options do not allow."""
+    """A schedule with its tokens. Raises CompileError for what options do not allow, GraphError where there are no layers."""
     plan, code, end = schedule.plan, schedule.code, schedule.cycles
     if not plan.layers:
-        raise CompileError(f"network {graph.name!r} has no layers: its result is the image itself; nothing is left for the DPU")
+        raise GraphError(f"network {graph.name!r} has no layers: its result is the image itself; nothing is left for the DPU")
     timed = [*schedule.steps, Timed(Step(End(), Stream.SAVE, len(plan.layers)), end, end)]
     program = _with_few_tokens(timed)
     if "save_pairs" in options.allow:

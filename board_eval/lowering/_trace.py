@@ -257,7 +257,7 @@ class _Lowering(Layers):
         elif node.op == "output":
             if not isinstance(node.args[0], fx.Node):
                 raise Unsupported(output_reason(node.args[0]))
-            self.output = self.in_torch_order(self.value(node.args[0]))
+            self.output = self.result(self.value(node.args[0]))
         elif node.op == "get_attr" and any(user.target not in LAYER_FUNCTIONS for user in node.users):
             raise Unsupported("a constant or parameter used outside a layer; make it the weight or bias of one")
 

@@ -135,9 +135,18 @@ class Values:
         return shape
 
     def in_torch_order(self, name: str) -> str:
-        """The node, unless its elements stand in another order than torch's."""
+        """The node that an operation reads, unless its elements stand in another order than torch's."""
         if name in self.flattened:
             raise Unsupported("reads a flattened image; only activations and linear layers may follow a flatten")
+        return name
+
+    def result(self, name: str) -> str:
+        """The node as the network's own result, unless its elements stand in another order than torch's."""
+        if name in self.flattened:
+            raise Unsupported(
+                "the result is a flattened image, whose elements a DPU has in another order (height, width, channels); let the "
+                "network return the image, and flatten it behind the network"
+            )
         return name
 
     def _aliases(self, name: str) -> list[fx.Node]:

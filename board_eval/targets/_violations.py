@@ -131,8 +131,11 @@ class _Reading:
 
     def _window(self, node: Depthwise | Pool) -> Iterator[Violation]:
         limits = self.target.limits
-        yield from self._most(node, "kernel", node.kernel, limits.window_kernel, "use a smaller one")
-        yield from self._most(node, "stride", node.stride, limits.window_stride, "use a smaller one")
+        over_all = node.kernel == self.graph.by_name[node.inputs[0]].shape[:2]
+        advice = "pool in two steps, or make the image smaller before" if over_all else "use a smaller one"
+        yield from self._most(node, "kernel", node.kernel, limits.window_kernel, advice)
+        if not (over_all and node.stride == node.kernel):  # nobody chose the stride of a pool over the whole image
+            yield from self._most(node, "stride", node.stride, limits.window_stride, "use a smaller one")
         left, right, top, bottom = node.padding
         before, after = limits.window_padding_before, limits.window_padding_after
         yield from self._most(node, "padding to the left and on top", (left, top), before, "pad less there", least=0)

@@ -14,7 +14,6 @@ from edgesearch.board_eval.timing._measurements import MeasurementRow
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._throughput import BusyCores, Moves
 from edgesearch.board_eval.timing._timing import input_pixels, instruction_costs, run
-from edgesearch.errors import GraphError
 
 #: This project's program in C++ (run_on_board.cpp) as rows and profiles call it: `cpp` is Vitis AI's library, which prepares
 #: pictures on the CPU. No shipped profile has it, since nothing was measured with it; until then it is taken for the other.
@@ -59,12 +58,7 @@ class Foretold:
     @classmethod
     def of(cls, graph: Graph, profile: BoardProfile) -> Foretold:
         """The network of a graph on a profile's DPU; raises GraphError where it does not fit."""
-        program = schedule(graph, profile.dpu)
-        if not program.allocation.layers:
-            raise GraphError(
-                f"network {graph.name!r} has no layers: its result is the image itself; nothing is left for the DPU"
-            )
-        return cls(program, input_pixels(graph))
+        return cls(schedule(graph, profile.dpu), input_pixels(graph))
 
     @property
     def conv_cycles(self) -> int:

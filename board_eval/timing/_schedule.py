@@ -109,10 +109,15 @@ class Program:
 
 
 def schedule(graph: Graph, dpu: Target) -> Program:
-    """The program of `graph` on `dpu`; raises GraphError naming the layer that `check_fits` refuses."""
+    """The program of `graph` on `dpu`.
+
+    Raises GraphError naming the layer that `check_fits` refuses, and for a network without layers.
+    """
     check_fits(graph, dpu)
     fused = fuse(graph, longest=dpu.limits.channel_groups * dpu.input_parallel)
     allocation = allocate(fused, dpu)
+    if not allocation.layers:
+        raise GraphError(f"network {graph.name!r} has no layers: its result is the image itself; nothing is left for the DPU")
     result = fused.result
     prefetch = all(allocation.on_chip(layer.output) or layer.output == result for layer in allocation.layers)
     tape = emit(allocation, fused.image, dpu, prefetch=prefetch)

@@ -28,6 +28,9 @@ def parse_message(path: Path) -> Any:
         message.ParseFromString(data)
     except DecodeError as error:
         raise XmodelError("its bytes are not a protobuf message of XIR") from error
-    if not 0 < len(message.op_node) <= MAX_OPERATIONS:
-        raise XmodelError(f"it holds {len(message.op_node)} operations, expected 1..{MAX_OPERATIONS}")
+    if not message.op_node:
+        what = "its bytes hold no operation of XIR" if data else "it is empty"
+        raise XmodelError(f"{what}; give a file that edgesearch or Vitis AI wrote, NAME_int.xmodel or NAME.xmodel")
+    if len(message.op_node) > MAX_OPERATIONS:
+        raise XmodelError(f"it holds {len(message.op_node)} operations, expected at most {MAX_OPERATIONS}")
     return message

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgesearch.objectives.pruning._groups import Group
+from edgesearch.objectives.pruning._pruned import scored
 
 __all__ = ["watch_inputs", "weigh"]
 
@@ -84,7 +85,7 @@ def watch_inputs(
     handles = [modules[name].register_forward_hook(watch(name), with_kwargs=True) for name in layers]
     handles += [model.register_forward_pre_hook(lambda *_: pending.clear()), model.register_forward_hook(take)]
     try:
-        base = float(score(model))
+        base = scored(score, model)
         take()  # of a score that runs parts of the network alone
         return {name: spread.variance for name, spread in seen.items()}, base
     finally:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -14,7 +15,7 @@ from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._macs import layer_macs
 from edgesearch.spaces import HIGHEST_RATIO
 
-__all__ = ["Curve", "Pruned", "check_pruning", "pruned_network", "seeded"]
+__all__ = ["Curve", "Pruned", "check_pruning", "pruned_network", "scored", "seeded"]
 
 
 #: (channels kept, score) of a group, fewer and fewer channels.
@@ -48,6 +49,14 @@ class Pruned:
         if self.seconds_before is not None and self.seconds_after is not None:
             return 1 - self.seconds_after / self.seconds_before
         return 1 - self.macs_after / self.macs_before if self.macs_before else 0.0
+
+
+def scored(score: Callable[[nn.Module], float], network: nn.Module) -> float:
+    """The network's score; raises SpaceError where it is not a number, which nothing could be compared with."""
+    found = float(score(network))
+    if math.isnan(found):
+        raise SpaceError("the score of a network is NaN; expected a number, more of which is better")
+    return found
 
 
 def check_pruning(ratio: float, granularity: int) -> None:

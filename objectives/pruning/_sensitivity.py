@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._groups import Group, find_groups, remove_channels
 from edgesearch.objectives.pruning._importance import weigh
-from edgesearch.objectives.pruning._pruned import Curve, check_pruning, seeded
+from edgesearch.objectives.pruning._pruned import Curve, check_pruning, scored, seeded
 from edgesearch.objectives.pruning._ratio import levels, round_to_levels
 
 __all__ = ["Sensitivity", "falls", "measure_groups", "measure_sensitivity"]
@@ -57,11 +58,19 @@ def _curve(model: nn.Module, group: Group, granularity: int, score: Callable[[nn
     """(channels kept, score) with only `group` pruned, at the levels nearest to 10..90 %."""
     kept = round_to_levels(_SENSITIVITY_RATIOS[:, None], [group.channels], granularity)[:, 0]
     wanted = sorted(set(kept.tolist()) - {group.channels}, reverse=True)
-    return tuple((count, float(score(remove_channels(model, [group], [count])))) for count in wanted)
+    return tuple((count, scored(score, remove_channels(model, [group], [count]))) for count in wanted)
 
 
 def falls(group: Group, sensitivity: Sensitivity, granularity: int) -> NDArray[np.float64]:
-    """For each step down of a group: the fall in score behind it, between the measured points on straight lines."""
+    """For each step down of a group: the fall in score behind it, between the measured points on straight lines.
+
+    Raises SpaceError where the sensitivity is of a network without that group.
+    """
+    if group.name not in sensitivity.curves:
+        raise SpaceError(
+            f"the sensitivity has no curve of the group {group.name!r}: it is another network's; measure it of this one, or "
+            "leave it out"
+        )
     curve, base = sensitivity.curves[group.name], sensitivity.base
     shares = np.array([0.0, *(1 - count / group.channels for count, _ in curve)])
     measured = np.maximum.accumulate([0.0, *(base - value for _, value in curve)])

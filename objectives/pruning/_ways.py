@@ -17,7 +17,7 @@ from edgesearch.objectives.pruning._budget import MacBudget, TimeBudget, dear_ke
 from edgesearch.objectives.pruning._channels import Integers
 from edgesearch.objectives.pruning._groups import Group, remove_channels
 from edgesearch.objectives.pruning._layers import Layers
-from edgesearch.objectives.pruning._pruned import seeded
+from edgesearch.objectives.pruning._pruned import scored, seeded
 from edgesearch.objectives.pruning._ratio import even_keys, levels, round_to_levels
 from edgesearch.objectives.pruning._sensitivity import Sensitivity, falls
 
@@ -46,7 +46,7 @@ class Scoring:
         """More is better; what the functions draw follows the seed."""
         with seeded(self.seed):
             self.recalibrate(network)
-            return float(self.score(network))
+            return scored(self.score, network)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from edgesearch.board_eval.execution import Network, activate, activation_of, la
 from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Linear
 from edgesearch.errors import QuantizationError
 from edgesearch.objectives.quantization._assembly import assemble
+from edgesearch.objectives.quantization._ceiling import octaves_under_the_ceiling
 from edgesearch.objectives.quantization._channels import find_channels
 from edgesearch.objectives.quantization._checks import check_value
 from edgesearch.objectives.quantization._distance import Judge, clearly_less
@@ -156,8 +157,15 @@ def find_grids(
     if not scale:
         _, positions = choose_grids(network, channels, [], sensitivity, shown, bits)
         return Grids(network, torch.ones(channels.count, dtype=torch.float64), positions)
-    peaks = relu6_peaks(network, images) if scale_relu6 else None
-    scales = equalizing_scales(network, channels, sensitivity, peaks)
+    owned_by = owners(network.graph)
+    ranges = {node.name: sensitivity.reach(node.name) for node in network.graph if owns_position(node, owned_by)}
+    octaves = octaves_under_the_ceiling(network, channels, ranges, bits)
+    lifted = network
+    if octaves.any():
+        lifted = scaled(network, channels, torch.exp2(octaves))
+        sensitivity = measure(lifted, shown, seed)
+    peaks = relu6_peaks(lifted, images) if scale_relu6 else None
+    scales = octaves + equalizing_scales(lifted, channels, sensitivity, peaks)
     equalized = scaled(network, channels, torch.exp2(scales))
     sensitivity = measure(equalized, shown, seed)
     moves, positions = choose_grids(equalized, channels, channels.movable, sensitivity, shown, bits)

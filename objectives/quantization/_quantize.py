@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from edgesearch.objectives.quantization._best import quantize_best
 from edgesearch.objectives.quantization._checks import check_bits, check_calibration, check_graph, check_seed
 from edgesearch.objectives.quantization._method import Method, Quantizer
 from edgesearch.objectives.quantization._per_channel import quantize_per_channel
+from edgesearch.objectives.quantization._positions import MAX_FIX
 from edgesearch.objectives.quantization._vitis import quantize_vitis
 from edgesearch.plugins import Registry, calling, is_import_path
+
+_LOG = logging.getLogger(__name__)
 
 #: The quantizers of this program by name; a study gives others by their import paths.
 QUANTIZERS: Registry[Quantizer] = Registry("quantization method")
@@ -67,7 +71,24 @@ def quantize(
     ):
         if asked != got:
             raise QuantizationError(f"quantization method {method!r} returned a Graph with {what} {got}, expected {asked}")
+    _tell_lost_layers(graph, quantized)
     return quantized
+
+
+def _tell_lost_layers(graph: Graph, quantized: Graph) -> None:
+    """Warn of layers that nothing is left of."""
+    for node in quantized:
+        given = getattr(graph.by_name.get(node.name), "weight", None)
+        left = getattr(node, "weight", None)
+        if given is not None and left is not None and np.any(given) and not np.any(left):
+            _LOG.warning(
+                "network %s: layer %s: all its weights, %.3g at most, are rounded to 0, since no grid is finer than 2**-%d; "
+                "train with normalised images, or scale the weights up and what reads them down",
+                graph.name,
+                node.name,
+                float(np.abs(given).max()),
+                MAX_FIX,
+            )
 
 
 def _find(method: Method, folder: Path | None) -> Quantizer:

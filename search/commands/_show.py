@@ -18,6 +18,7 @@ from edgesearch.search.report import (
     certainty_note,
     front_csv,
     front_json,
+    missed,
     print_table,
     study_of,
     why_no_front,
@@ -54,9 +55,7 @@ def print_front(front: Front, console: Console) -> None:
     misses = nearest_misses(view.records, view.constraints, limit=5)
     click.echo(why_no_front(view) + ("; the nearest trials:" if misses else ""))
     for miss in misses:
-        amounts = ", ".join(f"{name} missed by {amount:g}" for name, amount in miss.amounts.items())
-        expected = ", as was expected when it was stopped" if miss.is_expected else ""
-        click.echo(f"  trial {miss.record.number}  {miss.record.recipe}  {amounts}{expected}")
+        click.echo(f"  trial {miss.record.number}  {miss.record.recipe}  {missed(miss)}")
 
 
 def pareto(*, style: str, picture: Path | None, study_name: str | None, storage: str | None, home: Path) -> int:

@@ -148,8 +148,8 @@ class Engine:
                 self._settle(end)
         self._ledger.set_attributes(self._tallies())
         finished, failed, stopped = map(self._ends.in_this_run, (TrialState.COMPLETE, TrialState.FAIL, TrialState.PRUNED))
-        rejected, repeats, exhausted = self._intake.rejections.count, self._intake.repeats, self._intake.exhausted
-        return Summary(finished, failed, rejected, repeats, exhausted, stopped)
+        rejected, repeats = self._intake.in_this_run
+        return Summary(finished, failed, rejected, repeats, self._intake.exhausted, stopped)
 
     def _show(self) -> None:
         self._progress.update(self._ends.total, self._wanted, {trial.number: trial.waits_for().kind for trial in self._active})

@@ -74,8 +74,11 @@ class Intake:
         self._unknown: Proposal | None = None  # of which it is being found out what it is like
         self._began = 0.0
         self._seen: set[str] = set()  # candidate keys
+        self._rejected: set[str] = set()  # those of them that no trial has
+        self._again = 0  # proposals that a trial had, since the last that became one
         self._networks = Networks(int(attributes.get("repeats", 0)), note=note)
         self.rejections = Rejections(settings.constraints, attributes, note=note)
+        self._before = self.rejections.count, self.repeats
         self._retry: list[Proposal] = []
         #: Whether nothing is left to propose.
         self.exhausted = False
@@ -102,8 +105,14 @@ class Intake:
 
     @property
     def repeats(self) -> int:
-        """Proposals that a trial had before."""
+        """Proposals that a trial had before; those of a search that found nothing, as the last one's, do not count."""
         return self._networks.repeats
+
+    @property
+    def in_this_run(self) -> tuple[int, int]:
+        """Candidates that were rejected, and repeats, without those of earlier runs."""
+        rejected, repeats = self._before
+        return self.rejections.count - rejected, self.repeats - repeats
 
     def tallies(self) -> dict[str, Any]:
         """What a study keeps of it, where there is something to keep."""
@@ -120,12 +129,12 @@ class Intake:
         except StopIteration:
             if not self.exhausted:
                 self._note(self._asking.why_none_is_left())
-            self._search, self.exhausted = None, True
+            self._search, self.exhausted, self._again = None, True, 0
             return None
         if proposal is None:
             return None
         if proposal.key in self._seen:
-            self._networks.repeats += proposal.drawn
+            self._again += proposal.drawn if proposal.key not in self._rejected else 0
             return None
         try:
             return self._judge(proposal)
@@ -137,13 +146,15 @@ class Intake:
         estimate = self._screen(proposal)
         self._seen.add(proposal.key)
         if estimate is None:
+            self._rejected.add(proposal.key)
             return None
         network = self._estimator.network_key(proposal.candidate)
         if (reach := self._estimator.beyond_reach(proposal.candidate)) is not None:
             self._networks.reached(network, proposal.candidate, reach)
         if self._networks.has(network, proposal.candidate):
             return None
-        self._search = None
+        self._networks.repeats += self._again
+        self._search, self._again = None, 0
         return Accepted(proposal, estimate, network, time.perf_counter() - self._began)
 
     def _proposals(self, number: int) -> Iterator[Proposal | None]:

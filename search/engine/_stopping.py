@@ -268,8 +268,12 @@ class Stopping:
             epochs = f"{kept['epochs']} of {kept['of']} epochs"
             so_far = f"stopped after {epochs}: its student has {kept['accuracies'][-1]:.2%} so far"
         expected = f"{kept['middle']:.2%} is expected of the candidate ({kept['low']:.2%} to {kept['high']:.2%})"
-        reason = f"{so_far}; {expected}, which has too small a chance to reach the front"
-        return kept | {"reason": reason}
+        least = self._settings.constraints.min_accuracy
+        if least is not None and kept["high"] < least:
+            why = f"which does not reach min_accuracy = {least:.2%}"
+        else:
+            why = "which has too small a chance to reach the front"
+        return kept | {"reason": f"{so_far}; {expected}, {why}"}
 
     def _climbed(self, trial: ActiveTrial) -> list[float]:
         return [] if trial.student is None else list(self._rungs.results(trial.student.key))

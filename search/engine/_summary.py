@@ -9,7 +9,7 @@ __all__ = ["Summary"]
 
 @dataclass(frozen=True)
 class Summary:
-    """Trials that were completed, failed or were stopped at a rung of their training, and asks that became none.
+    """Trials that this run completed, that failed or were stopped at a rung of their training, and asks that became none.
 
     `exhausted`: nothing was left to propose before the study had its trials.
     """

@@ -9,6 +9,7 @@ from ._results import study_of as study_of
 from ._results import write_results as write_results
 from ._results_table import refresh as refresh
 from ._sections import describe_rejected as describe_rejected
+from ._sections import missed as missed
 from ._table import LEGEND as LEGEND
 from ._table import board_note as board_note
 from ._table import certainty_note as certainty_note

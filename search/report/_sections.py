@@ -12,7 +12,7 @@ from typing import Any
 from edgesearch.search.report._data import FrontPicture, StageTime
 from edgesearch.search.report._named import NAMED, named
 from edgesearch.search.report._table import columns, number, percent, size
-from edgesearch.search.study import Record, StudyView, duration, family_of, nearest_misses
+from edgesearch.search.study import Miss, Record, StudyView, duration, family_of, nearest_misses
 
 _CONSTRAINTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "min_accuracy": ("accuracy at least", percent),
@@ -147,11 +147,16 @@ def misses(view: StudyView) -> list[tuple[int, str, str]]:
         (
             miss.record.number,
             miss.record.recipe,
-            "; ".join(_MISSES.get(n, lambda v, n=n: f"{n} missed by {v:g}")(v) for n, v in miss.amounts.items())
-            + (", as was expected when it was stopped" if miss.is_expected else ""),
+            missed(miss),
         )
         for miss in nearest_misses(view.records, view.constraints, limit=8)
     ]
+
+
+def missed(miss: Miss) -> str:
+    """By how much a trial misses each constraint that it breaks."""
+    amounts = "; ".join(_MISSES.get(n, lambda v, n=n: f"{n} missed by {v:g}")(v) for n, v in miss.amounts.items())
+    return amounts + (", as was expected when it was stopped" if miss.is_expected else "")
 
 
 def front_caption(picture: FrontPicture) -> str:

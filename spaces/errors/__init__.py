@@ -70,6 +70,10 @@ __all__ = [
 ]
 
 
+#: Places of one problem that a sentence names.
+_PLACES = 3
+
+
 class EdgesearchError(Exception):
     """The root: one sentence saying what was given, what was expected and what to do."""
 
@@ -111,15 +115,25 @@ class LoweringProblem:
 
 
 class LoweringError(GraphError):
-    """A torch model with operations the DPU does not have."""
+    """A torch model with operations the DPU does not have; all of them are in `problems`."""
 
     def __init__(self, model: str, problems: Sequence[LoweringProblem]) -> None:
         self.model = model
         self.problems = tuple(problems)
-        super().__init__(f"{model} does not fit on the DPU: " + "; ".join(str(p) for p in self.problems))
+        alike: dict[tuple[str, str], list[str]] = {}
+        for problem in self.problems:
+            alike.setdefault((problem.operation, problem.reason), []).append(problem.where)
+        told = (f"{_first(places)} ({operation}): {reason}" for (operation, reason), places in alike.items())
+        super().__init__(f"{model} does not fit on the DPU: {'; '.join(told)}")
 
     def __reduce__(self) -> tuple[type[LoweringError], tuple[str, tuple[LoweringProblem, ...]]]:
         return type(self), (self.model, self.problems)
+
+
+def _first(places: Sequence[str]) -> str:
+    """The first places, and how many there are besides."""
+    more = len(places) - _PLACES
+    return ", ".join(places[:_PLACES]) + (f" and {more} more" if more > 0 else "")
 
 
 class CompileError(GraphError):

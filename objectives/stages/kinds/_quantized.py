@@ -34,7 +34,7 @@ class QuantizedSettings(TrainedSettings):
     keep_zeros: whether the network's weights at zero stay there whatever the algorithm does to the others.
     norm_version: of the code that finds the positions of biases which a batch-norm goes into, where QAT may have one.
     relu6_version: of the code that trains the positions of values behind a ReLU6, where the network may have one.
-    best_version: of the code of PTQ by "best".
+    best_version: of the code of PTQ by "best", and of the scales that QAT starts from with it.
     vitis_version: of the code of PTQ by "vitis", where the network may have a batch-norm behind a linear layer.
     lowering_version: of the code that lowers networks of the user's own, which may change tensors in place.
     packages: versions of Vitis AI's, where its quantizer does it.
@@ -59,7 +59,7 @@ def _place(plan: Plan) -> Stage:
         settings = QuantizedSettings(
             quantization=quantization,
             keep_zeros=plan.candidate.pruning.sparse,
-            best_version=_best_version(plan.candidate.student, quantization),
+            best_version=_best_version(quantization),
             vitis_version=_vitis_version(plan.candidate.student, quantization),
             lowering_version=_lowering_version(plan.candidate.student, quantization),
             packages=_packages(plan),
@@ -72,6 +72,7 @@ def _place(plan: Plan) -> Stage:
         distillation=plan.distillation,
         student=plan.candidate.student if scratch else None,
         norm_version=_norm_version(plan.candidate.student, quantization),
+        best_version=_best_start_version(quantization),
         relu6_version=_relu6_version(plan.candidate.student, quantization),
         lowering_version=_lowering_version(plan.candidate.student, quantization),
         packages=_packages(plan),
@@ -100,11 +101,17 @@ def _relu6_version(student: Student, quantization: Quantization) -> int:
     return 2 if may_have_one and quantization.backend == "edgesearch" else 1  # 1: what is clipped at 6 moved its position
 
 
-def _best_version(student: Student, quantization: Quantization) -> int:
+def _best_version(quantization: Quantization) -> int:
     is_best = quantization.algorithm == "best" and quantization.backend == "edgesearch" and quantization.bits != 16
     # 1: what `vitis` makes of some of the images was its rival; 2: both were judged on single images alone; 3: biases in front
-    # of a leaky ReLU, which networks of the user's own may have, were too fine for the compiler
-    return (4 if is_import_path(student.architecture) else 3) if is_best else 1
+    # of a leaky ReLU, which networks of the user's own may have, were too fine for the compiler; 4: what is too small for the
+    # finest grid stayed so
+    return 5 if is_best else 1
+
+
+def _best_start_version(quantization: Quantization) -> int:
+    is_best = quantization.algorithm == "best" and quantization.backend == "edgesearch"
+    return 2 if is_best else 1  # 1: what is too small for the finest grid stayed so
 
 
 def _vitis_version(student: Student, quantization: Quantization) -> int:

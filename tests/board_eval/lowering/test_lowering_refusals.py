@@ -12,7 +12,7 @@ from torch import nn
 
 from edgesearch.board_eval.lowering._trace import lower
 from edgesearch.board_eval.targets import Dpu
-from edgesearch.errors import GraphError, TargetError
+from edgesearch.errors import GraphError, LoweringError, TargetError
 
 from ._functions import Function, refusals
 
@@ -181,3 +181,13 @@ def test_sparse_weights_are_those_that_they_stand_for() -> None:
 def test_a_name_that_is_no_text_is_refused() -> None:
     with pytest.raises(GraphError, match="the network's name is of type int, expected a text"):
         lower(nn.Sequential(nn.Conv2d(3, 4, 1)), (3, 8, 8), name=5)  # type: ignore[arg-type]
+
+
+def test_one_problem_in_many_places_is_told_once() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), *[nn.Tanh() for _ in range(5)], nn.Sigmoid(), nn.Tanh())
+    with pytest.raises(LoweringError) as caught:
+        lower(model, (3, 4, 4))
+    assert [problem.where for problem in caught.value.problems] == ["1", "2", "3", "4", "5", "6", "7"]
+    told = str(caught.value)
+    assert "1, 2, 3 and 3 more (Tanh): " in told
+    assert told.count("(Tanh)") == told.count("6 (Sigmoid)") == 1

@@ -39,7 +39,9 @@ def test_a_flatten_is_merged_into_the_linear_layer(forward: Any) -> None:
 
 
 def test_a_flattened_image_may_not_be_the_output() -> None:
-    assert "reads a flattened image" in refusals(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()))["output"]
+    flattened = refusals(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()))["output"]
+    assert "the result is a flattened image" in flattened
+    assert "let the network return the image, and flatten it behind the network" in flattened
 
 
 @pytest.mark.parametrize(

@@ -213,3 +213,19 @@ def test_a_pixel_lies_in_one_bank() -> None:
     node = Concat(name="cat", inputs=("image",) * 3, shape=(1, 1, 3 * 12_000))
     (violation,) = DPUS["B4096"].violations(graph(node, (1, 1, 12_000)))
     assert str(violation) == "36000 channels take 2250 words a pixel; a bank of B4096 has 2048; use fewer channels"
+
+
+@pytest.mark.parametrize(("side", "told"), [(256, 0), (257, 1)])
+def test_a_pool_over_the_whole_image_is_told_once_and_what_to_do(side: int, told: int) -> None:
+    whole = Pool(
+        name="pool", inputs=("image",), shape=(1, 1, 4), kind="avg", kernel=(3, side), stride=(3, side), is_global=True
+    )  # fmt: skip
+    found = DPUS["B4096"].violations(graph(whole, (3, side, 4)))
+    assert len(found) == told
+    assert all("pool in two steps, or make the image smaller before" in str(each) for each in found)
+
+
+def test_a_stride_that_somebody_chose_is_told_beside_one_position() -> None:
+    strided = Pool(name="pool", inputs=("image",), shape=(1, 1, 4), kind="max", kernel=(3, 3), stride=(300, 1))
+    (found,) = DPUS["B4096"].violations(graph(strided, (3, 3, 4)))
+    assert str(found).startswith("stride (300, 1)")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edgesearch.board_eval import board_report, board_timing, isa
-from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph
+from edgesearch.board_eval import Compiler, board_report, board_timing, isa
+from edgesearch.board_eval.graph._graph import Conv, Depthwise, Graph, Input
 from edgesearch.board_eval.lowering._widths import with_widths
 from edgesearch.board_eval.targets import DPUS, HalfWidths, HostRunner, load_profile
 from edgesearch.board_eval.timing._code import code_cycles, run_code
@@ -16,7 +16,7 @@ from edgesearch.board_eval.timing._instructions import ENGINE_OF, Engine
 from edgesearch.board_eval.timing._layer_report import layer_report
 from edgesearch.board_eval.timing._schedule import Program, schedule
 from edgesearch.board_eval.timing._timing import instruction_costs, run, time_graph
-from edgesearch.errors import InstructionError, TargetError
+from edgesearch.errors import GraphError, InstructionError, TargetError
 
 from .._networks import Net, residual_net
 
@@ -237,10 +237,9 @@ def networks() -> list[Graph]:
     alone = Net(8, 8, 1)
     x = alone.conv("image", 5, 3)
     alone.add(alone.relu(x), x)
-    vector = Graph("vector", residual_net(8, (16, 16, 16)).nodes[:1])
     pooled = Net(32, 32, 3)
     pooled.pool(pooled.depthwise("image", 3), "avg", 4, 4)
-    return [mlp.graph(), alone.graph(), vector, pooled.graph(), residual_net(8, (1, 2, 3), channels=1)]
+    return [mlp.graph(), alone.graph(), pooled.graph(), residual_net(8, (1, 2, 3), channels=1)]
 
 
 @pytest.mark.parametrize("graph", networks())
@@ -261,3 +260,11 @@ def test_code_that_waits_for_ever_is_refused_in_a_sentence() -> None:
     program = [isa.Conv(dpdon=1 << isa.Engine.LOAD), isa.End()]
     with pytest.raises(InstructionError, match=r"instruction 0 \(Conv on CONV\) waits for a token of LOAD that no instruction"):
         run_code(program, code_cycles(program, PROFILE.constants, PROFILE.dpu))
+
+
+@pytest.mark.parametrize("compiler", ["edgesearch", "vai"])
+def test_a_network_without_layers_has_no_time(compiler: Compiler) -> None:
+    graph = Graph("idle", (Input(name="image", inputs=(), shape=(4, 4, 3)),))
+    for timed in (board_timing, board_report):
+        with pytest.raises(GraphError, match=r"network 'idle' has no layers: .*; nothing is left for the DPU$"):
+            timed(graph, PROFILE, compiler=compiler)

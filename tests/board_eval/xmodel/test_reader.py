@@ -195,7 +195,7 @@ DAMAGE: dict[str, tuple[Callable[[Any, dict[str, Any]], Any], str]] = {
     "an unknown operation": (lambda m, o: setattr(o["a"], "op_type", "magic"), "'magic' have no form on the DPU"),
     "a compiled operation": (lambda m, o: setattr(o["a"], "op_type", "fix2float"), "_int.xmodel"),
     "two operations of a name": (lambda m, o: setattr(o["a"], "op_name", "Small__c"), "no name of its own"),
-    "no operations": (lambda m, o: m.ClearField("op_node"), "0 operations"),
+    "no operations": (lambda m, o: m.ClearField("op_node"), "no operation of XIR; give a file that"),
     "an unsigned fix": (lambda m, o: setattr(o["a_fix"].op_attr["if_signed"], "bool_value", False), "DPU_ROUND"),
     "another rounding": (lambda m, o: setattr(o["a_fix"].op_attr["round_mode"], "string_value", "PY3"), "DPU_ROUND"),
     "16 bits": (lambda m, o: setattr(o["a_fix"].op_attr["bit_width"], "int32_value", 16), "bit width 16"),
@@ -232,6 +232,12 @@ def test_an_operation_missing_at_the_end_is_noticed(small: Path, tmp_path: Path)
 def _put_nan(op: Any) -> None:
     size = len(op.op_attr["data"].bytes_value.value) // 4
     op.op_attr["data"].bytes_value.value = np.full(size, np.nan, "<f4").tobytes()
+
+
+def test_an_empty_file_is_told_to_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty.xmodel").touch()
+    with pytest.raises(XmodelError, match="it is empty; give a file that edgesearch or Vitis AI wrote"):
+        read_xmodel(tmp_path / "empty.xmodel")
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:

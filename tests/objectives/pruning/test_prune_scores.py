@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgesearch.errors import SpaceError
 from edgesearch.objectives.pruning._groups import find_groups, remove_channels
 from edgesearch.objectives.pruning._iterative import prune_iterative
 from edgesearch.objectives.pruning._one_step import prune_one_step
@@ -167,3 +168,25 @@ def test_nothing_asked_nothing_removed() -> None:
     )
     assert pruned.reached_ratio == 0
     assert all(torch.equal(value, pruned.model.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("good", [0, 1, 5])
+def test_a_score_that_is_no_number_is_refused(good: int) -> None:
+    asked = []
+
+    def score(network: nn.Module) -> float:
+        asked.append(network)
+        return 0.5 if len(asked) <= good else float("nan")
+
+    options = {"ratio": 0.6, "granularity": 4, "score": score, "seed": 0}
+    with pytest.raises(SpaceError, match="the score of a network is NaN; expected a number"):
+        prune_one_step(residual(), SHAPE, draws=2, recalibrate=lambda m: None, **options)  # type: ignore[arg-type]
+
+
+def test_the_sensitivity_of_another_network_is_refused() -> None:
+    other = Sensitivity(0.5, {"another": ((4, 0.4),)})
+    options = {"ratio": 0.6, "granularity": 4, "score": fixed(0.5), "seed": 0, "sensitivity": other}
+    with pytest.raises(SpaceError, match=r"no curve of the group '.*': it is another network's; measure it"):
+        prune_one_step(residual(), SHAPE, draws=2, recalibrate=lambda m: None, **options)  # type: ignore[arg-type]
+    with pytest.raises(SpaceError, match="it is another network's"):
+        prune_iterative(residual(), SHAPE, steps=2, finetune=lambda m, step: None, **options)  # type: ignore[arg-type]

@@ -176,8 +176,9 @@ def test_the_version_of_the_own_quantizer_is_in_the_keys_of_what_it_makes() -> N
         method = Quantization.model_validate(quantization)
         return chain(Candidate(student=STUDENT, quantization=method))["quantized"].parameters.get("best_version")
 
-    assert version() == version(bits=5) == 3
-    for other in ({"algorithm": "vitis"}, {"bits": 16}, {"backend": "nndct"}, {"method": "qat"}):
+    assert version() == version(bits=5) == 5
+    assert version(method="qat") == 2
+    for other in ({"algorithm": "vitis"}, {"bits": 16}, {"backend": "nndct"}, {"method": "qat", "algorithm": "vitis"}):
         assert version(**other) is None
 
 

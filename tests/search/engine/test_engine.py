@@ -53,6 +53,15 @@ def test_an_exhausted_space_ends_the_study(tmp_path: Path) -> None:
     summary = bench.run(50)
     assert summary.exhausted
     assert len(bench.results()) == 8  # two students, two widths, pruned or not
+    again = bench.run(51)  # a search that finds nothing is no repeat
+    assert (again.finished, again.rejected, again.repeats, again.exhausted) == (0, 0, 0, True)
+
+
+def test_candidates_that_were_rejected_are_told_once_and_are_no_repeats(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, TEXT + "\n[constraints]\nmin_fps = 1e9\n")
+    for _ in range(2):  # what an earlier run counted is not told again
+        summary = bench.run(3)
+        assert (summary.finished, summary.rejected, summary.repeats, summary.exhausted) == (0, 8, 0, True)
 
 
 def test_a_driver_killed_at_any_job_leaves_a_study_that_ends_the_same(tmp_path: Path) -> None:

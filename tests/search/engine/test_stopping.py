@@ -116,6 +116,17 @@ def test_trainings_that_lead_to_nothing_are_stopped(finished: tuple[Bench, Curve
     assert sum("which has too small a chance to reach the front" in note for note in bench.progress.notes) == len(stopped)
 
 
+def test_what_stays_below_the_least_accuracy_is_told_so(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, TEXT + "[constraints]\nmin_accuracy = 0.995\n")
+    bench.run(12)
+    stopped = [trial.user_attrs["stopped"] for trial in bench.trials(TrialState.PRUNED)]
+    below = [account for account in stopped if account["high"] < 0.995]
+    assert below
+    for account in stopped:
+        told = "does not reach min_accuracy = 99.50%" if account in below else "has too small a chance to reach the front"
+        assert account["reason"].endswith(f"%), which {told}")
+
+
 def test_what_was_stopped_would_not_have_come_to_the_front(finished: tuple[Bench, CurvePool, Summary]) -> None:
     bench, _, _ = finished
     best = np.array(sorted(front(bench.trials(TrialState.COMPLETE))))

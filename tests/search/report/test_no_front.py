@@ -62,8 +62,8 @@ def test_trials_that_were_stopped_are_shown_with_what_they_miss(tmp_path: Path, 
     print_front(Front([], study), Console(width=150))
     assert capsys.readouterr().out.splitlines() == [
         "no trial keeps every constraint (2 stopped early); the nearest trials:",
-        "  trial 1  candidate 1  min_fps missed by 20",
-        "  trial 2  candidate 2  min_accuracy missed by 0.25, as was expected when it was stopped",
+        "  trial 1  candidate 1  20.0 FPS too slow",
+        "  trial 2  candidate 2  accuracy 25.00 points too low, as was expected when it was stopped",
     ]
     page = tmp_path / "report.html"
     write_report(study, page)
