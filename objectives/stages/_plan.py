@@ -245,6 +245,11 @@ class Plan:
             return self._plain(teacher.student)
         return self.stage("teacher")
 
+    def teaching_student(self) -> Student:
+        """The network that `teacher` is, where there is one."""
+        teacher = None if self.distillation.kind == "self" else self.pipeline.teacher
+        return self.candidate.student if teacher is None else teacher.student
+
     def _trained_alike(self, teacher: Teacher) -> bool:
         """Whether the teacher is trained as the study's students are."""
         own = self.recipe(teacher.recipe, own_views=True, student=teacher.student)

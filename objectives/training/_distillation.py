@@ -136,14 +136,15 @@ def teacher_logits(
     augmentation: Augmentation | Literal["auto"] = "auto",
     strength: float = 1.0,
     views: int = 8,
-    batch_size: int = 256,
+    batch_size: int | None = 256,
     device: str = "auto",
     note: Callable[[str], object] = lambda line: None,
 ) -> NDArray[np.float32]:
     """The teacher's logits (views, N, classes) for fixed views of the training images, so that students need not run it.
 
     Without augmentation view 0 (see `stored_view`) is the only one. A student trained with these logits sees view
-    `epoch % views` in each epoch, thus exactly the images that the teacher saw. Memory and `note` are as in `predict_logits`.
+    `epoch % views` in each epoch, thus exactly the images that the teacher saw. `batch_size`, memory and `note` are as in
+    `predict_logits`.
     """
     kind = choose_augmentation(augmentation, data.name)
     where = choose_device(device)

@@ -37,19 +37,24 @@ def predict_logits(
     *,
     input_size: int | tuple[int, int] | None,
     normalisation: Normalisation,
-    batch_size: int = _BATCH,
+    batch_size: int | None = _BATCH,
     device: str | torch.device = "cpu",
     view: View | None = None,
     note: Callable[[str], object] = lambda line: None,
 ) -> NDArray[np.float32]:
     """Logits float32 (N, classes) of images uint8 (N, H, W, C), resized to `input_size` and normalised; eval mode, float32.
 
-    `model` must be on `device`. Where memory does not suffice for a batch it goes on with half of it, and `note` is told;
-    raises OutOfMemory where it does not for one image.
+    `model` must be on `device`. Without a `batch_size` so many images are shown at a time as suit the network's values; it
+    decides last digits. Where memory does not suffice for a batch it goes on with half of it, and `note` is told; raises
+    OutOfMemory where it does not for one image.
     """
     pixels = images if isinstance(images, Tensor) else stored_images(images)
     where = device if isinstance(device, torch.device) else choose_device(device)
     height, width = (input_size, input_size) if isinstance(input_size, int) else input_size or pixels.shape[1:3]
+    if batch_size is None:
+        with full_float32(), quiet(model):
+            first = prepare_tensor(pixels[:PROBED].to(where), input_size, normalisation)
+            batch_size = cached_batch(model, first, _BATCH)
     batch_size = evaluation_batch((height, width), pixels.shape[3], batch_size)
 
     def answer(start: int, end: int) -> Tensor:
@@ -74,20 +79,15 @@ def evaluate(
 ) -> float:
     """The share of the split's images whose greatest logit is their label's; the first of equals counts.
 
-    Memory and `note` are as in `predict_logits`. On a CPU batches are as large as suits the network's values: logits may differ
-    in their last digits from those of `predict_logits`.
+    Memory and `note` are as in `predict_logits`.
     """
-    where = device if isinstance(device, torch.device) else choose_device(device)
-    first = prepare_tensor(stored_images(split.images[:PROBED], where), input_size, normalisation)
-    with full_float32(), quiet(model):
-        batch_size = cached_batch(model, first, _BATCH)
     logits = predict_logits(
         model,
         split.images,
         input_size=input_size,
         normalisation=normalisation,
-        batch_size=batch_size,
-        device=where,
+        batch_size=None,
+        device=device,
         note=note,
     )
     return float((logits.argmax(1) == split.labels).mean())

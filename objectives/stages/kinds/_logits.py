@@ -14,15 +14,21 @@ from edgesearch.settings import Settings
 
 #: Views of the training images that logits are stored for.
 VIEWS = 4
+#: From this input on, in pixels a side, a teacher is shown as many images at a time as suit its values: of smaller ones 256 do.
+_LARGE = 96
 
 
 class LogitSettings(Settings):
-    """How the images are shown, and in how many views, of which the first may be the images as they are."""
+    """How the images are shown, and in how many views, of which the first may be the images as they are.
+
+    batch_version: of how many images are shown at a time, where the teacher's inputs are large.
+    """
 
     augmentation: Augmentation = "none"
     augmentation_strength: float = 1.0
     views: int = 1
     plain_first: bool = True
+    batch_version: int = 1
 
 
 def _place(plan: Plan) -> Stage | None:
@@ -35,7 +41,13 @@ def _place(plan: Plan) -> Stage | None:
     if in_turn:  # an even number, so that the last view and the first are mirrored unlike
         count += count % 2
     strength = plan.recipe(plan.pipeline.train).augmentation_strength
-    settings = LogitSettings(augmentation=views, augmentation_strength=strength, views=count, plain_first=not in_turn)
+    settings = LogitSettings(
+        augmentation=views,
+        augmentation_strength=strength,
+        views=count,
+        plain_first=not in_turn,
+        batch_version=2 if plan.teaching_student().input_size >= _LARGE else 1,  # 1: 256 images, which decides last digits
+    )
     return plan.make("logits", settings, reads=("train",), teacher=teacher)
 
 
@@ -48,6 +60,7 @@ def _run(context: Context[LogitSettings]) -> Result:
         augmentation=context.settings.augmentation,
         strength=context.settings.augmentation_strength,
         views=context.settings.views,
+        batch_size=256 if context.settings.batch_version == 1 else None,
         device=context.device,
         note=context.report,
     )

@@ -227,6 +227,15 @@ def test_a_stage_that_draws_nothing_serves_every_seed() -> None:
     assert "seed" not in stage.recipe()
 
 
+@pytest.mark.parametrize(("side", "version"), [(95, None), (96, 2), (224, 2)])
+def test_a_teacher_with_large_inputs_is_shown_few_images_at_a_time(side: int, version: int | None) -> None:
+    large = Student(architecture="cnn_small", input_size=side)
+    pipeline = PIPELINE.model_copy(update={"teacher": Teacher(student=large, recipe=Recipe(epochs=30))})
+    assert chain(EVERYTHING, pipeline)["logits"].parameters.get("batch_version") == version
+    own = Candidate(student=large, distillation=Distillation(kind="self"))
+    assert chain(own, PIPELINE)["logits"].parameters.get("batch_version") == version
+
+
 def test_a_weights_file_counts_by_its_content() -> None:
     def key(path: str, checksum: str) -> str:
         student = STUDENT.model_copy(update={"weights": path, "weights_sha256": checksum})

@@ -118,6 +118,15 @@ def test_a_step_is_one_pass_of_the_student_and_at_most_one_of_the_teacher(digits
         loss.close()
 
 
+def test_logits_of_any_batch_are_alike(digits: DataSet) -> None:
+    teacher = network(6, seed=1).eval()
+    whole, suited, few = (
+        teacher_logits(teacher, digits, input_size=None, views=2, device="cpu", batch_size=size) for size in (256, None, 3)
+    )
+    np.testing.assert_allclose(suited, whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(few, whole, rtol=1e-4, atol=1e-5)
+
+
 def test_nkd_reads_stored_logits_and_a_teacher_alike(digits: DataSet) -> None:
     student, teacher = network(4).eval(), network(6, seed=1).eval()
     stored = teacher_logits(teacher, digits, input_size=None, views=1, device="cpu")
