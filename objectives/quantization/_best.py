@@ -52,6 +52,8 @@ _PART = 16
 _IMAGES = 32
 #: Images held back for the comparison with "vitis"; of fewer than so many none is.
 _HELD, _FEW = 64, 10
+#: Of fewer images "vitis" is taken: what is chosen by one or two, and judged by them, tells chance.
+_LEAST = 3
 #: Means of two such images, for each of them.
 _MEANS = 3
 
@@ -63,6 +65,11 @@ _LOG = logging.getLogger(__name__)
 
 def quantize_best(graph: Graph, images: npt.NDArray[np.float32], *, bits: int = 8, seed: int = 0, device: str = "cpu") -> Graph:
     """See `quantize`. What was taken, and by which figures, is logged."""
+    if len(images) < _LEAST:
+        try:
+            return with_coarse_biases(quantize_as_it_is(graph, images, bits=bits, device=device))
+        except QuantizationError as error:
+            _LOG.info('network %s: "vitis", which few images suffice for, cannot quantize it: %s', graph.name, error)
     shown, held = hold_back(images, seed)
     rivals = quantize_alone(graph, shown, bits=bits, seed=seed, device=device)
     judge = Judge.of(graph, judged_on(held, seed), device=device)

@@ -45,10 +45,10 @@ def quantize(
     `images` is float32 (N, H, W, C), normalised as in training. "vitis" does what pytorch_nndct 3.5 does by default, one image
     at a time in the order given; "best" uses the same arithmetic, looks at the network's output instead, and returns what
     "vitis" makes of the same nodes where that is closer to the float network on held-back images and means of two: by how far
-    probabilities move, see `answer_distances`. "per_channel" is for analysis: a position for the weights of each output
-    channel. Any other `method` is the import path of a `Quantizer`, looked for in `folder` first. All are deterministic; `seed`
-    chooses the images "best" looks at, and their order. `bits` other than 8 are for analysis. `device` is torch's name of where
-    to compute.
+    probabilities move, see `answer_distances`; and where there are fewer than three images. "per_channel" is for analysis: a
+    position for the weights of each output channel. Any other `method` is the import path of a `Quantizer`, looked for in
+    `folder` first. All are deterministic; `seed` chooses the images "best" looks at, and their order. `bits` other than 8 are
+    for analysis. `device` is torch's name of where to compute.
     Raises QuantizationError naming the layer or image that cannot be quantized, the method that is unknown or that fails, what
     is no seed, the `device` that torch does not have, and when there are fewer than `expected_images`.
     """

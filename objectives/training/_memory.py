@@ -226,7 +226,7 @@ def _answers(probe: nn.Module, data: DataShape, size: tuple[int, int], device: t
         return answer
 
     footprint = Footprint(work, lambda: list(_tensors([probe])))
-    with full_float32(), quiet(probe):
+    with quiet(probe):
         few = blank_images(PROBED, (data.channels, *size), device)
         images = min(data.validation, cached_batch(probe, few, evaluation_batch(size, data.channels)))
     peak = footprint.peak(images, holes=device.type == "cpu")
