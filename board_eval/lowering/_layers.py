@@ -29,7 +29,7 @@ from edgesearch.board_eval.graph import (
     window_output,
 )
 from edgesearch.board_eval.lowering._batch_norm import batch_norm_factors, fold_batch_norm
-from edgesearch.board_eval.lowering._reasons import add_reason, groups_reason, reason_for
+from edgesearch.board_eval.lowering._reasons import groups_reason, reason_for
 from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
 from edgesearch.board_eval.lowering._weights import array, parameter_of
 from edgesearch.board_eval.lowering._windows import Windows, padding_of, pair
@@ -124,7 +124,7 @@ class Layers(Windows):
 
     def _weighted(self, at: fx.Node, node: Node) -> None:
         self.put(at, node)
-        self.sources[self.values[at]] = Source(str(at.target), None)
+        self.sources[self.values[at]] = Source(name_of(at), None)
 
     def batch_norm(self, at: fx.Node, module: nn.BatchNorm2d | nn.BatchNorm1d) -> None:
         source = self.value(at.args[0])
@@ -148,34 +148,69 @@ class Layers(Windows):
         if foldable and not (self.apart and isinstance(node, Linear)):
             assert isinstance(node, Conv | Depthwise | Linear)
             self.nodes[source] = fold_batch_norm(node, scale, shift)
-            self.sources[source] = Source(self.sources[source].module, str(at.target))
+            if source not in self.with_constants:
+                self.sources[source] = Source(self.sources[source].module, str(at.target))
             self.values[at] = source
             return
         if self._fold_before_concat(at, node, scale, shift):
             self.values[at] = source
             return
-        if len(node.shape) == 1:
+        self._scale_value(at, source, scale, shift)
+
+    def affine(
+        self, at: fx.Node, operand: Any, scale: Array, shift: Array, *, inplace: bool = False, unread: bool = True
+    ) -> None:
+        """Y = x * scale + shift of `operand`, (C,) each in torch's order; `unread` is that of `_rebind`."""
+        source = self.value(operand)
+        if inplace:
+            self.check_in_place(at)
+        layer = self.vector_scales.get(source, source)
+        node = self.nodes[layer]
+        if (
+            isinstance(node, Conv | Depthwise | Linear)
+            and node.activation == "none"
+            and self._only_reader(at, source, inplace=inplace)
+        ):
+            if source in self.flattened:
+                scale, shift = self._as_flattened(source, scale, shift)
+            self.nodes[layer] = fold_batch_norm(node, scale, shift)
+            self.sources[layer] = Source(self.sources[layer].module, None)
+            self.with_constants.add(layer)
+            self.values[at] = source
+            if inplace:
+                self.share(at, operand)
+            return
+        self._scale_value(at, source, scale, shift)
+        if inplace:
+            self._rebind(at, unread=unread)
+
+    def _scale_value(self, at: fx.Node, source: str, scale: Array, shift: Array) -> None:
+        if len(self.shape(source)) == 1:
             self._scale_vector(at, source, scale, shift)
         else:
             self._scale(at, source, scale, shift)
 
     def _scale(self, at: fx.Node, source: str, scale: Array, shift: Array) -> None:
-        common: dict[str, Any] = {"name": str(at.target), "inputs": (source,), "shape": self.image(source)}
+        common: dict[str, Any] = {"name": name_of(at), "inputs": (source,), "shape": self.image(source)}
         self._weighted(at, Depthwise(kernel=(1, 1), weight=scale.reshape(1, 1, -1), bias=shift, scale=True, **common))
 
     def _scale_vector(self, at: fx.Node, source: str, scale: Array, shift: Array) -> None:
         """A factor and a shift for each element of a vector, which the DPU takes as an image of one pixel."""
         size = len(scale)
-        if source in self.flattened:  # elements of the vector are in the order (H, W, C)
-            h, w, c = self.flattened[source]
-            scale, shift = (values.reshape(c, h, w).transpose(1, 2, 0).ravel() for values in (scale, shift))
-        self.put(at, Reshape(name=f"{at.target}_pixel", inputs=(source,), shape=(1, 1, size)), "_pixel")
+        if source in self.flattened:
+            scale, shift = self._as_flattened(source, scale, shift)
+        self.put(at, Reshape(name=f"{name_of(at)}_pixel", inputs=(source,), shape=(1, 1, size)), "_pixel")
         self._scale(at, self.values[at], scale, shift)
         layer = self.values[at]
-        self.put(at, Reshape(name=f"{at.target}_vector", inputs=(layer,), shape=(size,)), "_vector")
+        self.put(at, Reshape(name=f"{name_of(at)}_vector", inputs=(layer,), shape=(size,)), "_vector")
         self.vector_scales[self.values[at]] = layer
         if source in self.flattened:
             self.flattened[self.values[at]] = self.flattened[source]
+
+    def _as_flattened(self, source: str, *values: Array) -> list[Array]:
+        """Values for each element of a flattened image, in torch's order, in the order (H, W, C)."""
+        h, w, c = self.flattened[source]
+        return [each.reshape(c, h, w).transpose(1, 2, 0).ravel() for each in values]
 
     def _fold_before_concat(self, at: fx.Node, node: Node, scale: Array, shift: Array) -> bool:
         """Whether `node` is a concat of channels of convolutions that nothing else reads; if so each takes its part."""
@@ -236,8 +271,9 @@ class Layers(Windows):
             if inplace:
                 self.share(at, at.args[0])
             return
-        if numbers:
-            raise Unsupported(add_reason(numbers[0]))
+        if numbers:  # others are lowered before
+            factor = at.kwargs.get("alpha", 1) != 1
+            raise Unsupported("an addition with a factor" if factor else f"an operand that is the constant {numbers[0]!r}")
         if inplace:
             self.check_in_place(at)
         a, b = (self.in_torch_order(self.value(operand)) for operand in at.args[:2])

@@ -19,7 +19,7 @@ from edgesearch.board_eval.graph import Shape
 from edgesearch.board_eval.lowering._values import argument
 from edgesearch.board_eval.targets import MODELLED, Target
 
-__all__ = ["LEFT_OUT_PADDING", "PART", "add_reason", "clip_reason", "groups_reason", "output_reason", "reason_for"]
+__all__ = ["LEFT_OUT_PADDING", "PART", "clip_reason", "groups_reason", "output_reason", "reason_for"]
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,6 @@ class _Call:
         if self.module is not None:
             return getattr(self.module, name, default)
         return argument(self.at, position, name, default)
-
-    @property
-    def constant(self) -> Any:
-        """The operand, of two, that is a number; None where both are tensors."""
-        return next((operand for operand in self.at.args[:2] if isinstance(operand, int | float)), None)
 
 
 _Reason: TypeAlias = Callable[[_Call], str]
@@ -63,14 +58,6 @@ def _unknown(call: _Call) -> str:
 def clip_reason(name: str, low: Any, high: Any) -> str:
     """Why a clip at other values is refused."""
     return f"{name}({low}, {high}); the DPU clips at 0 and 6 (ReLU6), or at 0 alone (ReLU), and has no other clip"
-
-
-def add_reason(constant: Any) -> str:
-    """Why an addition of a number is refused."""
-    return (
-        f"an operand that is the constant {constant!r}: {_lacks('an addition of a constant')}; "
-        "put it into the bias of the layer in front, or of a batch-norm"
-    )
 
 
 def groups_reason(groups: int, inputs: int, outputs: int) -> str:
@@ -127,21 +114,16 @@ def _pixel_shuffle(call: _Call) -> str:
 
 
 def _multiplication(call: _Call) -> str:
-    if call.constant is not None:
-        return (
-            f"an operand that is the constant {call.constant!r}: {_lacks('a multiplication by a constant')}; "
-            "put the factor into the weights and bias of the layer in front, or into a batch-norm"
-        )
     return f"{_lacks('a multiplication of two tensors of one shape, or by one of 1 x 1 x C')}; use an addition"
 
 
 def _division(call: _Call) -> str:
-    divisor = call.at.args[1] if len(call.at.args) > 1 else None
-    return _multiplication(call) if isinstance(divisor, int | float) else _unknown(call)
+    rounds = call.at.kwargs.get("rounding_mode") is not None
+    return "a division that rounds; leave out rounding_mode, or round on the host" if rounds else _unknown(call)
 
 
 def _subtraction(call: _Call) -> str:
-    return _unknown(call) if call.constant is None else add_reason(call.constant)
+    return "a subtraction with a factor; multiply first" if call.at.kwargs.get("alpha", 1) != 1 else _unknown(call)
 
 
 def _padding(call: _Call) -> str:

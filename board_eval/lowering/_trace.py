@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -19,13 +20,14 @@ from torch.nn.parameter import is_lazy
 from edgesearch.board_eval.execution import run_float
 from edgesearch.board_eval.graph import Array, Graph, Input, Node
 from edgesearch.board_eval.lowering._batch_norm import fold_batch_norm
+from edgesearch.board_eval.lowering._constants import lowers_constant, read_constant
 from edgesearch.board_eval.lowering._hooks import changes_values, differ, values_apart
 from edgesearch.board_eval.lowering._layers import Layers
 from edgesearch.board_eval.lowering._operations import BY_NAME, DECIDED_BY_TRAINING, FUNCTIONS, MODULES
-from edgesearch.board_eval.lowering._reasons import LAYER_FUNCTIONS, output_reason
+from edgesearch.board_eval.lowering._reasons import output_reason
 from edgesearch.board_eval.lowering._sizes import Sizes
 from edgesearch.board_eval.lowering._tracer import Untraceable, is_layer, program, traced
-from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
+from edgesearch.board_eval.lowering._values import OUTSIDE, BlockedByEarlierProblem, Source, Unsupported, name_of
 from edgesearch.board_eval.targets import DEFAULT_TARGET, Target, check_target
 from edgesearch.errors import GraphError, LoweringError, LoweringProblem
 
@@ -245,7 +247,7 @@ class _Lowering(Layers):
                     return
             raise Unsupported(self.reason(node, module))
         elif node.op in ("call_function", "call_method"):
-            if self.sizes.read(node):
+            if self.sizes.read(node) or read_constant(self, node, self._attribute):
                 return
             function = FUNCTIONS.get(node.target) or BY_NAME.get(_full_name(node.target))
             if function is None:
@@ -253,13 +255,18 @@ class _Lowering(Layers):
             self.sizes.check_known(node)
             if node.kwargs.get("out") is not None:
                 raise Unsupported("writes its result over another tensor (out=); use the result instead")
-            function(self, node)
+            if not lowers_constant(self, node):
+                function(self, node)
         elif node.op == "output":
             if not isinstance(node.args[0], fx.Node):
                 raise Unsupported(output_reason(node.args[0]))
             self.output = self.result(self.value(node.args[0]))
-        elif node.op == "get_attr" and any(user.target not in LAYER_FUNCTIONS for user in node.users):
-            raise Unsupported("a constant or parameter used outside a layer; make it the weight or bias of one")
+        elif node.op == "get_attr" and not read_constant(self, node, self._attribute):
+            raise Unsupported(OUTSIDE)
+
+    def _attribute(self, path: str) -> Any:
+        owner, _, name = path.rpartition(".")
+        return getattr(self.traced.get_submodule(owner), name)
 
     def _visit_placeholder(self, node: fx.Node) -> None:
         if any(isinstance(existing, Input) for existing in self.nodes.values()):

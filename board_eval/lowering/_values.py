@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from edgesearch.board_eval.graph import Conv, Depthwise, Linear, Node, Pool, Shape, sanitize
@@ -18,6 +19,12 @@ class Unsupported(Exception):
 
 class BlockedByEarlierProblem(Exception):
     """The operation reads the result of one that was reported already."""
+
+
+#: Methods that give a tensor the type and the place of another.
+CONVERTING = ("to", "type_as")
+#: Why what reads a tensor of the network's own is refused, where it is no layer's and no factor or shift of channels.
+OUTSIDE = "a constant or parameter used outside a layer; make it the weight or bias of one"
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,10 @@ class Values:
         #: Whether a batch-norm behind a linear layer stays an operation of its own, and whether there is one.
         self.apart, self.joins_vectors = False, False
         self.sources: dict[str, Source] = {}
+        #: Tensors of the network's own, and what is computed of them alone.
+        self.constants: dict[fx.Node, torch.Tensor] = {}
+        #: Layers that constants went into: training them with a batch-norm of their own would be training without these.
+        self.with_constants: set[str] = set()
         self.halves: dict[fx.Node, Half] = {}
         #: Zeros around an image that the convolution behind it pads with: left, right, top, bottom. Its value lacks them.
         self.padded: dict[fx.Node, tuple[int, int, int, int]] = {}
@@ -91,6 +102,8 @@ class Values:
                 f"reads an image with zeros around it ({name_of(node)}); the DPU pads in convolutions and pools alone: pad in "
                 "front of a convolution, or by the pool's own `padding`"
             )
+        if node in self.constants:
+            raise Unsupported(OUTSIDE)
         if node not in self.values:
             raise BlockedByEarlierProblem
         return self.values[node]
@@ -231,8 +244,12 @@ class Values:
 
 
 def _readers(at: fx.Node) -> list[fx.Node]:
-    """The operations that read the values of a result."""
-    return [user for user in at.users if not reads_shape(user)]
+    """The operations that read the values of a result, and not its shape, type or place alone."""
+    return [user for user in at.users if not (reads_shape(user) or _reads_type(user, at))]
+
+
+def _reads_type(user: fx.Node, at: fx.Node) -> bool:
+    return user.target in CONVERTING and user.args[0] is not at
 
 
 def name_of(at: fx.Node) -> str:

@@ -10,7 +10,7 @@ import click
 from edgesearch.search.commands._next import given, hint, options
 from edgesearch.search.commands._show import make_console, print_front
 from edgesearch.search.engine import Summary, make_progress
-from edgesearch.search.library import Front, Study, describe_cost, preview, why_empty
+from edgesearch.search.library import Front, Resources, Study, describe_cost, preview, why_empty
 from edgesearch.search.report import write_report
 from edgesearch.search.study import Score
 
@@ -57,6 +57,7 @@ def optimize(
     for sentence in opened.findings:
         click.echo(sentence, err=True)
     if dry_run:
+        Resources(workers, ray_address, gpus_per_stage)  # raises for what does not go together
         click.echo(describe_cost(opened.inputs, opened.home, trials or opened.trials, storage=storage))
         return 0
     console = make_console()

@@ -5,6 +5,7 @@ from ._front import Front as Front
 from ._front import StudyRecord as StudyRecord
 from ._preview import preview as preview
 from ._preview import why_empty as why_empty
+from ._run import Resources as Resources
 from ._study import Study as Study
 from ._tune import TriedRecipe as TriedRecipe
 from ._tune import TunedRecipe as TunedRecipe

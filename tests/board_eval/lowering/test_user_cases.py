@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from edgesearch.board_eval.graph import Conv
 from edgesearch.board_eval.lowering import lower
 from edgesearch.board_eval.targets import DPUS, MODELLED, Dpu, Limits
 from edgesearch.errors import LoweringError
@@ -304,9 +305,17 @@ def test_arguments_given_by_name_are_those_given_by_place() -> None:
     assert shown[0] == shown[1]
 
 
-def test_a_sum_by_name_with_a_constant_is_refused_as_one_by_place() -> None:
-    with pytest.raises(LoweringError, match=r"2\.0"):
-        lower(Block(lambda m, x: torch.add(input=m.conv(x), other=2.0), conv=conv(3, 16)), (3, 8, 8))
+def test_a_sum_by_name_with_a_constant_is_one_by_place() -> None:
+    layer = conv(3, 16)
+    by_name, by_place = (
+        lower(Block(forward, conv=layer), (3, 8, 8))
+        for forward in (lambda m, x: torch.add(input=m.conv(x), other=2.0, alpha=1), lambda m, x: m.conv(x) + 2.0)
+    )
+    for graph in (by_name, by_place):
+        found = graph.output
+        assert isinstance(found, Conv)
+        assert found.bias is not None
+        np.testing.assert_array_equal(found.bias, layer.bias.detach().numpy() + np.float32(2))
 
 
 def test_what_only_this_tool_lacks_names_the_dpu_it_models() -> None:

@@ -293,3 +293,27 @@ def test_rounds_leave_a_network_whole_that_computes_nothing() -> None:
     pools = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     options: dict[str, Any] = {"score": lambda _: 0.5, "finetune": lambda *_: None, "seed": 0}
     assert prune_iterative(pools, SHAPE, ratio=0.5, granularity=1, steps=2, **options).reached_ratio == 0.0
+
+
+class Scaled(nn.Module):
+    """A parameter beside the channels of one layer, numbers beside those of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 12, 3), nn.Linear(12, 4)
+        self.gamma = nn.Parameter(torch.rand(8, 1, 1) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(2 * x - 1) * self.gamma)
+        return self.head((torch.relu(self.second(x) / 3 + 0.1) * 0.5).mean((2, 3)))
+
+
+def test_numbers_go_with_any_channels_and_a_parameter_for_each_channel_keeps_its_own() -> None:
+    model = Scaled().eval()
+    groups = find_groups(model, (3, 9, 9))
+    assert [group.name for group in groups] == ["second"]
+    pruned = remove_channels(model, groups, [4])
+    image = torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        torch.testing.assert_close(pruned(image), ignoring(model, groups, [4])(image))

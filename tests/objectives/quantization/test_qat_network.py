@@ -83,3 +83,36 @@ def test_what_a_network_says_is_the_same_before_and_behind_the_freezing_of_its_b
         said = network(images)
         network.freeze()
         assert torch.equal(network(images), said)
+
+
+class Scaled(nn.Module):
+    """Factors in front of a batch-norm, behind one, and behind an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3, bias=False)
+        self.na, self.nb, self.nc, self.head = nn.BatchNorm2d(8), nn.BatchNorm2d(8), nn.BatchNorm2d(8), nn.Linear(8, 5)
+        self.gamma = nn.Parameter(torch.rand(8, 1, 1) + 0.5)
+        with torch.no_grad():
+            for norm in (self.na, self.nb, self.nc):
+                norm.running_mean.uniform_(-1, 1), norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.na(self.a(x) * self.gamma))
+        x = torch.relu(self.nb(self.b(x)) * self.gamma + 0.25) * 0.5
+        return self.head(torch.relu(self.nc(self.c(x))).amax((2, 3)))
+
+
+def test_constants_of_a_network_are_in_the_one_that_is_trained() -> None:
+    model = Scaled().eval()
+    images = torch.randn(16, *SHAPE)
+    network = QatNetwork(model, lower_with_sources(model, SHAPE), 8)
+    with torch.no_grad():
+        torch.testing.assert_close(network.to_network().logits(images), model(images), rtol=1e-4, atol=1e-4)
+    start(network, images.permute(0, 2, 3, 1).numpy(), 8, 0, scale=True)
+    assert len(norms(network)) == 1  # that of the layer which no constant went into
+    with torch.no_grad():
+        in_training = network.train()(images)
+        assert float((network.eval()(images) - model(images)).std()) < 0.1 * float(model(images).std())
+    assert bool(torch.isfinite(in_training).all())

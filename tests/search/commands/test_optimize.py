@@ -113,6 +113,8 @@ def test_a_dry_run_refuses_what_the_run_would(tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert run(["optimize", file, "--seed", "7", "--dry-run", "--home", str(home.folder)]) == 2
     assert "study 'tiny' was started with other settings (seed: was 0, is 7)" in capsys.readouterr().err
+    assert run(["optimize", file, "--workers", "0", "--ray-address", "auto", "--dry-run", "--home", str(home.folder)]) == 2
+    assert "workers = 0 runs stages without Ray, and ray_address = 'auto' is a cluster of it" in capsys.readouterr().err
 
 
 @pytest.mark.slow
