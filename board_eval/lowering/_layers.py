@@ -181,6 +181,7 @@ class Layers(Windows):
                 self.share(at, operand)
             return
         self._scale_value(at, source, scale, shift)
+        self.with_constants.add(self.vector_scales.get(self.values[at], self.values[at]))
         if inplace:
             self._rebind(at, unread=unread)
 

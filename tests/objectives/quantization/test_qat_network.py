@@ -92,15 +92,16 @@ class Scaled(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.a, self.b, self.c = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3, bias=False)
-        self.na, self.nb, self.nc, self.head = nn.BatchNorm2d(8), nn.BatchNorm2d(8), nn.BatchNorm2d(8), nn.Linear(8, 5)
+        self.na, self.nb, self.nc, self.nd = (nn.BatchNorm2d(8) for _ in range(4))
+        self.head = nn.Linear(8, 5)
         self.gamma = nn.Parameter(torch.rand(8, 1, 1) + 0.5)
         with torch.no_grad():
-            for norm in (self.na, self.nb, self.nc):
+            for norm in (self.na, self.nb, self.nc, self.nd):
                 norm.running_mean.uniform_(-1, 1), norm.running_var.uniform_(0.5, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.na(self.a(x) * self.gamma))
-        x = torch.relu(self.nb(self.b(x)) * self.gamma + 0.25) * 0.5
+        x = self.nd(torch.relu(self.nb(self.b(x)) * self.gamma + 0.25) * 0.5)
         return self.head(torch.relu(self.nc(self.c(x))).amax((2, 3)))
 
 
