@@ -147,4 +147,7 @@ def _usual(name: str) -> Any:
 
 
 def _is_given(space: Space, name: str) -> bool:
+    """Whether the setting was chosen; a single granularity may be the DPU's, which is filled in."""
+    if name == "granularity":
+        return len(space.granularity or ()) > 1
     return bool(getattr(space, name) != Space.model_fields[name].default)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from edgesearch.objectives.data import answer_of
 from edgesearch.objectives.training._device import out_of_memory
 
 __all__ = ["PROBED", "cached_batch"]
@@ -33,7 +34,7 @@ def cached_batch(model: nn.Module, images: Tensor, most: int) -> int:
     seen = _Largest(model)
     try:
         with seen:
-            model(images)
+            answer_of(model, images)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise

@@ -41,6 +41,20 @@ def test_a_network_that_memory_does_not_suffice_for_gets_one_image() -> None:
         cached_batch(nn.Sequential(*[Broken()]), torch.zeros(2, 3, 8, 8), 256)
 
 
+def test_a_network_that_takes_images_in_plain_order_alone_is_shown_such() -> None:
+    class Viewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 64, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            maps = self.conv(x)
+            return maps.view(len(maps), -1).mean(1, keepdim=True)
+
+    images = torch.zeros(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    assert cached_batch(Viewing().eval(), images, 256) == 64
+
+
 class Broken(nn.Module):
     """A network with a fault of its own."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgesearch.search import Study, StudyFile
 from edgesearch.search.library._without_effect import without_effect
 from edgesearch.search.study._file import bundled_studies, load_study, parse_study
 
@@ -71,6 +72,11 @@ def test_a_table_of_what_no_candidate_can_go_through() -> None:
 )
 def test_what_is_read_is_not_told(text: str) -> None:
     assert told(text) == []
+
+
+def test_what_is_left_to_the_dpu_is_not_told_as_if_somebody_had_said_it(tmp_path: Path) -> None:
+    opened = Study.open(StudyFile.parse({"name": "s", "space": {"students": ["mlp"]}}, folder=tmp_path), tmp_path / "home")
+    assert [sentence for sentence in opened.findings if "decides nothing" in sentence] == []
 
 
 @pytest.mark.parametrize("name", bundled_studies())
