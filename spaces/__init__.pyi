@@ -12,6 +12,7 @@ from ._candidate import parse_candidate as parse_candidate
 from ._chain import PooledNorm as PooledNorm
 from ._choices import Range as Range
 from ._choices import Suggester as Suggester
+from ._choices import next_places as next_places
 from ._custom import complete as complete
 from ._custom import complete_candidate as complete_candidate
 from ._custom import with_declared_parameters as with_declared_parameters

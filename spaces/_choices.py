@@ -31,6 +31,7 @@ __all__ = [
     "draw",
     "least",
     "most",
+    "next_places",
     "pick",
 ]
 
@@ -124,6 +125,17 @@ def pick(trial: Suggester, name: str, choices: Range | Sequence[Any]) -> Any:
     if isinstance(choices, Range):
         return choices.low if choices.low == choices.high else choices.suggest(trial, name)
     return choices[0] if len(choices) == 1 else trial.suggest_categorical(name, list(choices))
+
+
+def next_places(places: Sequence[int], sizes: Sequence[int]) -> list[int] | None:
+    """Which of so many choices each comes behind these: the last that has another takes it, and what follows it starts anew.
+
+    None where none has another.
+    """
+    for depth in reversed(range(len(sizes))):
+        if places[depth] + 1 < sizes[depth]:
+            return [*places[:depth], places[depth] + 1]
+    return None
 
 
 def choices_of(parameter: Parameter) -> Range | Sequence[Value]:

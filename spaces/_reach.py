@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
 from edgesearch.spaces._candidate import Candidate, Distillation, Quantization, Student
-from edgesearch.spaces._choices import Suggester, least, most
+from edgesearch.spaces._choices import Suggester, least, most, next_places
 from edgesearch.spaces._pruning import Pruning
 from edgesearch.spaces._space import Space
 
@@ -104,7 +104,5 @@ class _Way:
 
     def next(self) -> _Way | None:
         """The way behind this one: the last choice that has another value takes it."""
-        for depth in reversed(range(len(self._sizes))):
-            if self._places[depth] + 1 < self._sizes[depth]:
-                return _Way([*self._places[:depth], self._places[depth] + 1], self._asked)
-        return None
+        places = next_places(self._places, self._sizes)
+        return None if places is None else _Way(places, self._asked)

@@ -160,7 +160,7 @@ class Layers(Windows):
     def affine(
         self, at: fx.Node, operand: Any, scale: Array, shift: Array, *, inplace: bool = False, unread: bool = True
     ) -> None:
-        """Y = x * scale + shift of `operand`, (C,) each in torch's order; `unread` is that of `_rebind`."""
+        """Channels of `operand` times `scale`, plus `shift`, (C,) each in torch's order; `unread` is that of `_rebind`."""
         source = self.value(operand)
         if inplace:
             self.check_in_place(at)

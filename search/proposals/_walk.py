@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from edgesearch.spaces import Candidate, Space, Suggester
+from edgesearch.spaces import Candidate, Space, Suggester, next_places
 
 T = TypeVar("T")
 
@@ -56,10 +56,8 @@ class Path:
 
     def next(self) -> Path | None:
         """The path after this one: the last choice that has another value takes it, those behind it start anew."""
-        for depth in reversed(range(len(self.sizes))):
-            if self.indices[depth] + 1 < self.sizes[depth]:
-                return Path([*self.indices[:depth], self.indices[depth] + 1], grid=self.grid)
-        return None
+        places = next_places(self.indices, self.sizes)
+        return None if places is None else Path(places, grid=self.grid)
 
     def _index(self, size: int) -> int:
         depth = len(self.sizes)
