@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Input, Linear, Node, Pool, Reshape, average_factor
+from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Input, Linear, Node, Pool, Reshape, average_factor, group_mask
 
 __all__ = ["with_random_integers"]
 
@@ -46,10 +46,13 @@ def _weighted(node: Conv | Depthwise | Linear, channels: int, fix_in: int, rando
     shape = (*kernel, out) if isinstance(node, Depthwise) else (out, *kernel, channels)
     fan = math.prod(shape) // out
     weight_fix = round(math.log2(math.sqrt(fan) * _SPREAD))  # sums spread as what they are made of
+    weight = _integers(random, shape, weight_fix)
+    if isinstance(node, Conv) and node.groups > 1:
+        weight *= group_mask(out, channels, node.groups)[:, None, None]
     return dataclasses.replace(
         node,
         fix=fix_in,
-        weight=_integers(random, shape, weight_fix),
+        weight=weight,
         bias=_integers(random, (out,), fix_in + 1) if node.has_bias else None,
         weight_fix=weight_fix,
         bias_fix=fix_in + 1 if node.has_bias else None,

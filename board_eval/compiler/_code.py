@@ -45,18 +45,20 @@ class Code:
         self._parameters(Transfer(PARAMETERS, address, channels, self.bias_bank, word, words, 1, channels))
         return word
 
-    def load_weights(self, address: int, lanes: int, taps: int, channels: int) -> int:
+    def load_weights(self, address: int, lanes: int, taps: int, channels: int, *, part: int | None = None) -> int:
         """LOADs of the weights of `lanes` output channels, each in a bank of its own; returns their first word.
 
-        `channels` values of each of `taps` pixels of the kernel follow one another in memory. CONVs read all banks alike, so
-        the first LOAD waits for all of them, and the last one is waited for: those between need no look of their own.
+        `channels` values of each of `taps` pixels of the kernel follow one another in memory; `part` of them are loaded. CONVs
+        read all banks alike, so the first LOAD waits for all of them, and the last one is waited for: those between need no
+        look of their own.
         """
-        pixel = ceil_div(channels, self.target.input_parallel)
+        size = channels if part is None else part
+        pixel = ceil_div(size, self.target.input_parallel)
         word = self.weights.take(taps * pixel)
         first = len(self.steps)
         for lane in range(lanes):
             start = address + lane * taps * channels
-            self._parameters(Transfer(PARAMETERS, start, channels, self.weight_bank + lane, word, pixel, taps, channels))
+            self._parameters(Transfer(PARAMETERS, start, channels, self.weight_bank + lane, word, pixel, taps, size))
         for step in self.steps[first:]:
             step.writes = ()
         self.steps[first].writes = self.steps[-1].writes = (Span(self.weight_bank, word, taps * pixel, lanes),)

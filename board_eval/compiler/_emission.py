@@ -17,7 +17,7 @@ from edgesearch.board_eval.compiler._rows import Rows, ceil_div
 from edgesearch.board_eval.graph import Activation, Add, Conv, Depthwise, Graph, Linear, Node, Pool
 from edgesearch.board_eval.isa import AluInit
 from edgesearch.board_eval.targets import Target
-from edgesearch.board_eval.timing import Window
+from edgesearch.board_eval.timing import Window, read_words
 from edgesearch.errors import CompileError
 
 __all__ = ["write_code"]
@@ -150,7 +150,11 @@ class _LayerWriter:
                 first = group - block.start if target is not result or plan.output.external is not None else group
                 one = Result(target.rows, first, 1)
                 bias_at = (loaded.bias + group - block.start) % self.target.bank_words
-                convolve(self.code, layer.name, sliding, one, how, out, tile.mid, loaded.weights[group], bias_at)
+                part = sliding
+                if not plan.augmented:
+                    read = read_words(layer, group, self.target)
+                    part = dataclasses.replace(sliding, first_word=read.start, words=len(read))
+                convolve(self.code, layer.name, part, one, how, out, tile.mid, loaded.weights[group], bias_at)
             if behind is None:
                 sink.put(out, tile.out)
             else:
@@ -169,8 +173,12 @@ class _LayerWriter:
         size = kernel_h * kernel_w * channels
         address = self.code.parameters.add(node.name, "weights", node.shape[-1] * size, values)
         count = min(lanes, node.shape[-1] - group * lanes)
-        taps, inner = (kernel_h, kernel_w * channels) if self.plan.augmented else (kernel_h * kernel_w, channels)
-        return self.code.load_weights(address + group * lanes * size, count, taps, inner)
+        first = address + group * lanes * size
+        if self.plan.augmented:
+            return self.code.load_weights(first, count, kernel_h, kernel_w * channels)
+        read, word = read_words(self.layer, group, self.target), self.target.input_parallel
+        part = range(read.start * word, min(read.stop * word, channels))
+        return self.code.load_weights(first + part.start, count, kernel_h * kernel_w, channels, part=len(part))
 
     # -- everything else
 

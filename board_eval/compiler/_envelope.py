@@ -51,7 +51,8 @@ def check_features(graph: Graph, allow: Iterable[str]) -> None:
 
 def unseen(program: Iterable[Instruction]) -> tuple[str, ...]:
     """What of a program no measured file has, in words, each once."""
-    return tuple(dict.fromkeys(text for one in program for text in _unseen(one)))
+    program = tuple(program)
+    return tuple(dict.fromkeys((*(text for one in program for text in _unseen(one)), *_parts(program))))
 
 
 def _unseen(one: Instruction) -> Iterator[str]:
@@ -87,6 +88,16 @@ def _unseen(one: Instruction) -> Iterator[str]:
             yield f"load of pieces of {one.channel} bytes"
         case _:
             pass
+
+
+def _parts(program: Iterable[Instruction]) -> Iterator[str]:
+    """Convolutions in groups read a part of each pixel, those of compiled files all of it."""
+    pixel = 0
+    for one in program:
+        if isinstance(one, ConvInit):
+            pixel = one.jump_read
+        elif isinstance(one, ConvInstruction) and one.channel_group < pixel:
+            yield "convolution of a part of the input's channels"
 
 
 def _weighted(what: str, one: ConvInit | AluInit) -> Iterator[str]:

@@ -110,7 +110,8 @@ def _convolve(
     bank, offset, addresses = rows.window(row, column)
     place = result.first_line(out.start, columns.start)
     height, width, channels = sliding.shape
-    groups = ceil_div(channels, target.input_parallel)
+    whole, depth = ceil_div(channels, target.input_parallel), rows.depth
+    masked = -channels % target.input_parallel if sliding.first_word + sliding.words == whole else 0
     last_row, last_column = (out.stop - 1) * stride_h - window.padding[2], (columns.stop - 1) * stride_w - window.padding[0]
     code.set(_conv_settings(sliding, result, how, offset, out))
     bottom, right = _after(last_row, kernel_h, height), _after(last_column, kernel_w, width)
@@ -118,17 +119,17 @@ def _convolve(
     code.add(
         Conv(
             bank_id_in=bank,
-            bank_addr_in=addresses[0],
-            bank_addr_in_1=addresses[1],
-            bank_addr_in_2=addresses[2],
-            bank_addr_in_3=addresses[3],
+            bank_addr_in=(addresses[0] + sliding.first_word) % depth,
+            bank_addr_in_1=(addresses[1] + sliding.first_word) % depth,
+            bank_addr_in_2=(addresses[2] + sliding.first_word) % depth,
+            bank_addr_in_3=(addresses[3] + sliding.first_word) % depth,
             bank_id_out=place.bank,
-            bank_addr_out=(place.word + result.first_word) % rows.depth,
+            bank_addr_out=(place.word + result.first_word) % depth,
             bank_addr_weights=weights,
             bank_addr_bias=bias,
             length=len(columns),
-            channel_group=groups,
-            channel_offset=-channels % target.input_parallel,
+            channel_group=sliding.words,
+            channel_offset=masked,
             pad_left=max(0, -column),
             pad_top=max(0, -row),
             pad_right=right,
@@ -137,7 +138,7 @@ def _convolve(
         Stream.CONV,
         [
             *sliding.spans(out.start, out.stop, columns),
-            Span(code.weight_bank, weights, kernel_h * kernel_w * groups, target.output_parallel),
+            Span(code.weight_bank, weights, kernel_h * kernel_w * sliding.words, target.output_parallel),
             Span(code.bias_bank, bias, 1),
         ],
         result.spans(out, columns),

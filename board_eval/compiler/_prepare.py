@@ -10,7 +10,7 @@ from edgesearch.board_eval.compiler._rows import ceil_div
 from edgesearch.board_eval.compiler._sequence import earlier, shortest_first
 from edgesearch.board_eval.graph import Graph, Node, Pool
 from edgesearch.board_eval.targets import Target
-from edgesearch.board_eval.timing import Fused, Layer, Window, fuse
+from edgesearch.board_eval.timing import Fused, Layer, Window, fuse, read_words
 
 __all__ = ["Prepared", "is_thinning"]
 
@@ -71,12 +71,12 @@ class Prepared:
         return augmented(layer, self.fused.image, self.target)
 
     def steps(self, layer: Layer) -> int:
-        """Words of a convolution's weights in the bank of one output channel."""
+        """Words of a convolution's weights in the bank of one output channel: of that with the most."""
         kernel_h, kernel_w = layer.window.kernel
-        channels, lanes = layer.in_shape[2], self.target.input_parallel
         if self.augmented(layer):
-            return kernel_h * ceil_div(kernel_w * channels, lanes)
-        return kernel_h * kernel_w * ceil_div(channels, lanes)
+            return kernel_h * ceil_div(kernel_w * layer.in_shape[2], self.target.input_parallel)
+        groups = ceil_div(layer.mid_shape[2], self.target.output_parallel)
+        return kernel_h * kernel_w * max(len(read_words(layer, group, self.target)) for group in range(groups))
 
     def demands(self, layer: Layer, tensor: str) -> set[int]:
         """How many rows to a bank the layer wants of a feature map on chip that it reads; empty: any number will do."""

@@ -8,6 +8,7 @@ from ._arithmetic import quantize_images as quantize_images
 from ._arithmetic import round_activations as round_activations
 from ._arithmetic import rounding_positions as rounding_positions
 from ._arithmetic import weight_integers as weight_integers
+from ._averages import average_factor as average_factor
 from ._graph import LEAKY_SLOPE as LEAKY_SLOPE
 from ._graph import Activation as Activation
 from ._graph import ActivationKind as ActivationKind
@@ -23,11 +24,13 @@ from ._graph import Node as Node
 from ._graph import Pool as Pool
 from ._graph import Reshape as Reshape
 from ._graph import Shape as Shape
-from ._graph import average_factor as average_factor
 from ._graph import check_is_graph as check_is_graph
 from ._graph import reads_unrounded as reads_unrounded
 from ._graph import window_output as window_output
 from ._graph import without_weights as without_weights
+from ._groups import group_mask as group_mask
+from ._groups import groups_of as groups_of
+from ._groups import spread as spread
 from ._layout import from_torch_layout as from_torch_layout
 from ._layout import to_torch_layout as to_torch_layout
 from ._names import SHAPE_SUFFIXES as SHAPE_SUFFIXES

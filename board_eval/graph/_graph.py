@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from edgesearch.board_eval.graph._groups import between_groups
 from edgesearch.errors import GraphError
 
 Array: TypeAlias = npt.NDArray[np.float32]
@@ -64,12 +65,16 @@ class _Weighted(Node):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conv(_Weighted):
-    """A convolution; weight is (out, kernel height, kernel width, in)."""
+    """A convolution; weight is (out, kernel height, kernel width, in).
+
+    `groups`: outputs and inputs are so many equal parts, and an output is made of its part alone; other weights are zero.
+    """
 
     kernel: tuple[int, int]  # (height, width)
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # (left, right, top, bottom)
     dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -233,8 +238,12 @@ class Graph:
 
     @property
     def weight_bytes(self) -> int:
-        """Size of the weights and biases as stored for the DPU, at `bits` bits each, rounded up to whole bytes."""
-        return math.ceil(self.parameters * self.bits / 8)
+        """Size of the weights and biases as stored for the DPU, at `bits` bits each, rounded up to whole bytes.
+
+        Those of convolutions in groups are stored with the zeros around them.
+        """
+        whole = self.map(lambda node: dataclasses.replace(node, groups=1) if isinstance(node, Conv) else node)
+        return math.ceil(whole.parameters * self.bits / 8)
 
 
 def check_is_graph(network: object) -> None:
@@ -255,7 +264,7 @@ def node_macs(node: Node, input_shapes: list[Shape]) -> int:
     """Multiply-accumulates of one node for one image."""
     match node:
         case Conv():
-            return math.prod(node.shape) * math.prod(node.kernel) * input_shapes[0][-1]
+            return math.prod(node.shape) * math.prod(node.kernel) * input_shapes[0][-1] // node.groups
         case Depthwise():
             return math.prod(node.shape) * math.prod(node.kernel)
         case Linear():
@@ -271,7 +280,7 @@ def node_parameters(node: Node, input_shapes: list[Shape]) -> int:
     bias = node.shape[-1] if node.has_bias else 0
     match node:
         case Conv():
-            return node.shape[-1] * math.prod(node.kernel) * input_shapes[0][-1] + bias
+            return node.shape[-1] * math.prod(node.kernel) * input_shapes[0][-1] // node.groups + bias
         case Depthwise():
             return node.shape[-1] * math.prod(node.kernel) + bias
         case _:
@@ -349,6 +358,7 @@ def _infer_window(node: Conv | Depthwise | Pool, source: Shape) -> Shape:
             channels = node.shape[-1]
             if node.weight is not None and node.weight.shape != (channels, *node.kernel, source[2]):
                 raise GraphError(f"conv {node.name!r}: weights {node.weight.shape} on an input of {source}")
+            _check_groups(node, source[2])
         case Depthwise():
             channels = source[2]
             if node.weight is not None and node.weight.shape != (*node.kernel, channels):
@@ -358,29 +368,13 @@ def _infer_window(node: Conv | Depthwise | Pool, source: Shape) -> Shape:
     return (height, width, channels)
 
 
-def average_coefficient(kernel: tuple[int, int]) -> tuple[int, int]:
-    """(m, s) with which the DPU replaces the mean of a window by sum * m / 2**s.
-
-    Fixed pairs for the sizes the hardware knows; otherwise the first s for which round(2**s / k) / 2**s is strictly closest to
-    1 / k, k being the number of elements (Vitis AI 3.5, pytorch_nndct).
-    """
-    known = {(3, 3): (7, 6), (5, 5): (10, 8), (6, 6): (7, 8), (7, 7): (21, 10), (14, 14): (21, 12)}
-    known |= {(3, 6): (7, 7), (6, 3): (7, 7)}  # two of them are averaged as one 6 x 6
-    if kernel in known:
-        return known[kernel]
-    k = kernel[0] * kernel[1]
-    best, error = (1, 0), abs(1.0 - 1.0 / k)
-    for s in range(1, math.ceil(math.log2(128 * k))):
-        m = round(2**s / k)
-        if abs(m / 2**s - 1.0 / k) < error:
-            best, error = (m, s), abs(m / 2**s - 1.0 / k)
-    return best
-
-
-def average_factor(kernel: tuple[int, int]) -> float:
-    """What the plain mean is multiplied with on the DPU: k * m / 2**s."""
-    m, s = average_coefficient(kernel)
-    return float(kernel[0] * kernel[1] * m / 2**s)
+def _check_groups(node: Conv, inputs: int) -> None:
+    if node.groups == 1:
+        return
+    if node.groups < 1 or inputs % node.groups or node.shape[-1] % node.groups:
+        raise GraphError(f"conv {node.name!r}: {node.groups} groups of {inputs} channels to {node.shape[-1]}; use a divisor")
+    if node.weight is not None and bool(between_groups(node.weight, node.groups).any()):
+        raise GraphError(f"conv {node.name!r}: {node.groups} groups, and weights that are not zero between them")
 
 
 def without_weights(graph: Graph) -> Graph:

@@ -26,10 +26,11 @@ from edgesearch.board_eval.graph import (
     Node,
     Reshape,
     Shape,
+    spread,
     window_output,
 )
 from edgesearch.board_eval.lowering._batch_norm import batch_norm_factors, fold_batch_norm
-from edgesearch.board_eval.lowering._reasons import groups_reason, reason_for
+from edgesearch.board_eval.lowering._reasons import reason_for
 from edgesearch.board_eval.lowering._values import BlockedByEarlierProblem, Source, Unsupported, name_of
 from edgesearch.board_eval.lowering._weights import array, parameter_of
 from edgesearch.board_eval.lowering._windows import Windows, padding_of, pair
@@ -80,12 +81,11 @@ class Layers(Windows):
             "dilation": dilation,
             "padding": padding,
         }
-        if module.groups == 1:
-            self._weighted(at, Conv(weight=np.ascontiguousarray(weight.transpose(0, 2, 3, 1)), **common))
-        elif module.groups == module.in_channels == module.out_channels:
+        if 1 < module.groups == module.in_channels == module.out_channels:
             self._weighted(at, Depthwise(weight=np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0)), **common))
-        else:
-            raise Unsupported(groups_reason(module.groups, module.in_channels, module.out_channels))
+            return
+        whole = np.ascontiguousarray(spread(weight, module.groups).transpose(0, 2, 3, 1))
+        self._weighted(at, Conv(weight=whole, groups=module.groups, **common))
 
     def linear(self, at: fx.Node, module: nn.Linear) -> None:
         source = self.value(at.args[0])

@@ -19,7 +19,7 @@ from edgesearch.board_eval.graph import Shape
 from edgesearch.board_eval.lowering._values import argument
 from edgesearch.board_eval.targets import MODELLED, Target
 
-__all__ = ["LEFT_OUT_PADDING", "PART", "clip_reason", "groups_reason", "output_reason", "reason_for"]
+__all__ = ["LEFT_OUT_PADDING", "PART", "clip_reason", "output_reason", "reason_for"]
 
 
 @dataclass(frozen=True)
@@ -58,19 +58,6 @@ def _unknown(call: _Call) -> str:
 def clip_reason(name: str, low: Any, high: Any) -> str:
     """Why a clip at other values is refused."""
     return f"{name}({low}, {high}); the DPU clips at 0 and 6 (ReLU6), or at 0 alone (ReLU), and has no other clip"
-
-
-def groups_reason(groups: int, inputs: int, outputs: int) -> str:
-    """Why a convolution with groups is refused."""
-    if groups == inputs:
-        return (
-            f"a depthwise convolution that makes {outputs // groups} channels of each; the DPU runs it as {outputs // groups} "
-            f"depthwise convolutions and this tool has those with one only; write them one by one, with a concatenation"
-        )
-    return (
-        f"{groups} groups of {inputs // groups} channels; a grouped convolution is not in the DPU's list, which has full and "
-        "depthwise convolutions; use groups=1, or a depthwise convolution with one of 1 x 1 behind it"
-    )
 
 
 def output_reason(returned: Any) -> str:

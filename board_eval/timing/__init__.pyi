@@ -5,6 +5,7 @@ from ._code import LayeredCode as LayeredCode
 from ._code import code_cycles as code_cycles
 from ._code import run_code as run_code
 from ._code import time_code as time_code
+from ._columns import read_words as read_words
 from ._fusion import Fused as Fused
 from ._fusion import Layer as Layer
 from ._fusion import Window as Window

@@ -34,13 +34,29 @@ def is_augmented(layer: Layer, image: str, dpu: Target) -> bool:
     return folds and layer.window.kernel[1] * layer.in_shape[2] <= dpu.augmented_inputs
 
 
-def conv_steps(layer: Layer, image: str, dpu: Target) -> int:
-    """Cycles per column of one CONV, and words of one group's weights in their bank."""
+def conv_steps(layer: Layer, image: str, dpu: Target) -> list[int]:
+    """Cycles per column of one CONV, and words of weights in their bank: of each group of output channels."""
     kernel_h, kernel_w = layer.window.kernel
-    channels = layer.in_shape[2]
+    groups = output_groups(layer, dpu)
     if is_augmented(layer, image, dpu):
-        return kernel_h * ceil_div(kernel_w * channels, dpu.input_parallel)
-    return kernel_h * kernel_w * ceil_div(channels, dpu.input_parallel)
+        return [kernel_h * ceil_div(kernel_w * layer.in_shape[2], dpu.input_parallel)] * len(groups)
+    return [kernel_h * kernel_w * len(read_words(layer, group, dpu)) for group in groups]
+
+
+def output_groups(layer: Layer, dpu: Target) -> range:
+    """The groups of output channels that a convolution makes with one CONV each."""
+    return range(ceil_div(layer.mid_shape[2], dpu.output_parallel))
+
+
+def read_words(layer: Layer, group: int, dpu: Target) -> range:
+    """Words of a pixel that the CONVs of a group of output channels read: all, or of a convolution in groups their part."""
+    channels, outputs = layer.in_shape[2], layer.mid_shape[2]
+    if layer.groups == 1:
+        return range(ceil_div(channels, dpu.input_parallel))
+    first = group * dpu.output_parallel
+    last = min(first + dpu.output_parallel, outputs) - 1
+    made, read = outputs // layer.groups, channels // layer.groups
+    return range(first // made * read // dpu.input_parallel, ceil_div((last // made + 1) * read, dpu.input_parallel))
 
 
 def tiles(layer: Layer, image: str, dpu: Target, *, loads: bool) -> list[Tile]:

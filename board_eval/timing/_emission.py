@@ -12,7 +12,7 @@ from collections import deque
 
 from edgesearch.board_eval.targets import Target
 from edgesearch.board_eval.timing._allocation import Allocation
-from edgesearch.board_eval.timing._columns import Tile, ceil_div, conv_steps, is_augmented, read_columns, tiles
+from edgesearch.board_eval.timing._columns import Tile, ceil_div, conv_steps, is_augmented, read_columns, read_words, tiles
 from edgesearch.board_eval.timing._fusion import Layer, Window
 from edgesearch.board_eval.timing._instructions import Kind, Tape
 from edgesearch.board_eval.timing._rows import RowCounter, rows_ready
@@ -197,17 +197,20 @@ class _Emitter:
         if layer.has_bias:
             self._load(Kind.LOAD_BIAS, (), bytes=channels, words=ceil_div(channels, dpu.output_parallel))
         steps = conv_steps(layer, self.image, dpu)
-        per_block = dpu.bank_words // steps
-        groups = ceil_div(channels, dpu.output_parallel)
+        per_block = dpu.bank_words // max(steps)
+        groups = len(steps)
         pieces = tiles(layer, self.image, dpu, loads=self.source_external)
         for first in range(0, groups, per_block):
             block = range(first, min(first + per_block, groups))
             self._block(layer, block, pieces, steps)
 
-    def _block(self, layer: Layer, block: range, tiles: list[Tile], steps: int) -> None:
+    def _block(self, layer: Layer, block: range, tiles: list[Tile], steps: list[int]) -> None:
         dpu = self.dpu
         kernel_h, kernel_w = layer.window.kernel
-        size = kernel_h * kernel_w * layer.in_shape[2]
+        lanes = dpu.input_parallel
+        read = [read_words(layer, group, dpu) for group in range(len(steps))]
+        sizes = [kernel_h * kernel_w * (min(words.stop * lanes, layer.in_shape[2]) - words.start * lanes) for words in read]
+        usual = ceil_div(sum(steps[block.start : block.stop]), len(block))
         channels = min(layer.mid_shape[2], block.stop * dpu.output_parallel) - block.start * dpu.output_parallel
         entries: list[list[int]] = []
         height = layer.mid_shape[0]
@@ -221,16 +224,16 @@ class _Emitter:
                 waits = self._conv_inputs(layer, loader, s, bottom, bottom - top, tile, channels)
                 last = t == len(tiles) - 1 and bottom == height
                 if not last and (t > 0 or s > 0):  # no loads in between, weights still needed: nothing to tell groups apart
-                    at = self._convolve(waits, s, block.start, tile.mid * steps, len(block))
+                    at = self._convolve(waits, s, block.start, tile.mid * usual, len(block))
                     done_out = self._after_stripe(layer, s, top, bottom, done_out, tile, channels, at)
                     continue
                 for group in block:
                     if t == 0 and s == 0:
                         lanes = min(dpu.output_parallel, layer.mid_shape[2] - group * dpu.output_parallel)
-                        loaded, entry = self._group_weights(group, lanes, steps, size)
+                        loaded, entry = self._group_weights(group, lanes, steps[group], sizes[group])
                         entries.append(entry)
                         waits = (*waits, loaded)
-                    at = self._convolve(waits, s, group, tile.mid * steps)
+                    at = self._convolve(waits, s, group, tile.mid * steps[group])
                     entries[group - block.start][1] = at
                     waits = ()
                 done_out = self._after_stripe(layer, s, top, bottom, done_out, tile, channels, at)

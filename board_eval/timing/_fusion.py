@@ -63,6 +63,8 @@ class Layer:
     mid_shape: Image  # what the main operation makes
     out_shape: Image
     window: Window
+    #: Of the convolution: see `graph.Conv`.
+    groups: int = 1
     has_bias: bool = False
     skip: str | None = None
     post: Literal["none", "depthwise", "pool", "add"] = "none"
@@ -248,6 +250,7 @@ class _Fusion:
             mid_shape=as_image(node.shape),
             out_shape=as_image(last.shape),
             window=window,
+            groups=node.groups if isinstance(node, Conv) else 1,
             has_bias=node.has_bias,
         )
         match behind:

@@ -24,6 +24,7 @@ from edgesearch.board_eval.graph import (
     Node,
     Pool,
     Reshape,
+    groups_of,
     limits,
     reads_unrounded,
     round_activations,
@@ -221,7 +222,8 @@ class _Reader:
             "dilation": (dilation_h, dilation_w),
             "padding": (pad[0], pad[1], pad[2], pad[3]),
         }
-        self._put(op, Depthwise(weight=weight[0], **common) if depthwise else Conv(weight=weight, **common))
+        node = Depthwise(weight=weight[0], **common) if depthwise else Conv(weight=weight, groups=groups_of(weight), **common)
+        self._put(op, node)
 
     def scale(self, op: Op) -> None:
         """A batch-norm that was not folded: a weight and a bias per channel."""

@@ -27,6 +27,7 @@ def workloads(node: Node, source: Shape, target: Dpu, *, augmented: bool = False
             kernel = node.kernel if isinstance(node, Conv) else (1, 1)
             rows = target.pixel_parallel
             taps = kernel[0] if augmented else math.prod(kernel)
+            inputs //= node.groups if isinstance(node, Conv) else 1
             alone = 2 * math.prod(kernel) * inputs + 1
             on_dpu = 2 * taps * _up(inputs, target.input_parallel) + 1
         case Depthwise():

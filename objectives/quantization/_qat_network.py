@@ -10,7 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgesearch.board_eval.execution import Network, activate, activation_of, apply_layer, apply_node, last_readers
+from edgesearch.board_eval.execution import (
+    Network,
+    activate,
+    activation_of,
+    apply_layer,
+    apply_node,
+    blocks,
+    last_readers,
+    own_weights,
+    spread_blocks,
+)
 from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Input, Linear, Node
 from edgesearch.board_eval.lowering import Lowered, lower_with_sources, parameter_of
 from edgesearch.board_eval.targets import Target
@@ -41,12 +51,14 @@ _Grid: TypeAlias = int | Scale
 class QatLayer(nn.Module):
     """One convolution or linear layer with the batch-norm behind it, weights and bias on their grids.
 
-    Parameters are those of the float network, `reads` and `makes` the scales of the channels it reads and makes. Scales belong
-    to the grids and not to the parameters: an optimizer that normalises its steps would train scaled channels at scaled rates.
+    Parameters are those of the float network, of a convolution in groups the blocks alone; `reads` and `makes` are the scales
+    of the channels it reads and makes. Scales belong to the grids and not to the parameters: an optimizer that normalises its
+    steps would train scaled channels at scaled rates.
     """
 
     reads: Tensor
     makes: Tensor
+    own: Tensor | None
 
     def __init__(self, node: Conv | Depthwise | Linear, weight: Tensor, bias: Tensor | None, norm: _Norm | None) -> None:
         super().__init__()
@@ -56,7 +68,10 @@ class QatLayer(nn.Module):
         self.norm = norm
         self.weight_threshold = nn.Parameter(torch.zeros(()))
         self.bias_threshold = nn.Parameter(torch.zeros(()))
-        self.register_buffer("reads", self._along_read(torch.ones(weight.shape[0 if isinstance(node, Depthwise) else 1])))
+        groups = node.groups if isinstance(node, Conv) else 1
+        self.register_buffer("own", own_weights(weight, groups) if groups > 1 else None, persistent=False)
+        read = len(weight) if isinstance(node, Depthwise) else weight.shape[1] * groups
+        self.register_buffer("reads", self._along_read(torch.ones(read)))
         self.register_buffer("makes", torch.ones(len(weight)))
         self.frozen = norm is None
 
@@ -72,7 +87,7 @@ class QatLayer(nn.Module):
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """Weights and bias with batch-norm folded in and channels scaled, not rounded."""
         scale, norm = self.scale(), self.norm
-        weight: Tensor = self.weight * self.reads
+        weight: Tensor = self._whole() * self.reads
         bias: Tensor | None = self.bias
         if norm is not None and scale is not None:
             assert norm.running_mean is not None
@@ -91,6 +106,10 @@ class QatLayer(nn.Module):
     def rescale(self, reads: Tensor, makes: Tensor) -> None:
         """Multiply the channels read and divide those made by these scales, (channels,) each."""
         self.reads, self.makes = self._along_read(reads), makes
+
+    def _whole(self) -> Tensor:
+        """The weights as a Graph has them: with zeros between the groups."""
+        return self.weight if self.own is None else spread_blocks(self.weight, self.own)
 
     def _along_read(self, values: Tensor) -> Tensor:
         """One value for each channel read, in a shape that multiplies weights."""
@@ -111,7 +130,7 @@ class QatLayer(nn.Module):
         scale = _per_channel(torch.where(scale.abs() < _DEAD, torch.ones_like(scale), scale), self.weight)
         # the weights are rounded as they will be stored, folded and scaled; batch statistics normalise what comes out
         stored = scale / _per_channel(self.makes, self.weight)
-        weight = round_weight(self.weight * (self.reads * stored), self.weight_threshold, fixes[0], bits) / stored
+        weight = round_weight(self._whole() * (self.reads * stored), self.weight_threshold, fixes[0], bits) / stored
         return self._normalise(self.norm, apply_layer(self.node, x, weight, self.bias))
 
     def _normalise(self, norm: _Norm, y: Tensor) -> Tensor:
@@ -323,6 +342,7 @@ class QatNetwork(nn.Module):
 def _layer(node: Conv | Depthwise | Linear, lowered: Lowered, modules: dict[str, nn.Module], floats: Network) -> QatLayer:
     """The layer behind a node: the torch layer's own weights and its batch-norm, or folded weights where there is none."""
     weight, bias = floats.weights[node.name], floats.biases.get(node.name)
+    weight = blocks(weight, node.groups) if isinstance(node, Conv) else weight
     source = lowered.sources.get(node.name)
     # Of two batch-norms the first is the layer, and trains with the second folded.
     if source is None or source.batch_norm is None or isinstance(modules[source.module], _Norm):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from edgesearch.board_eval.execution import Network
-from edgesearch.board_eval.graph import Input
+from edgesearch.board_eval.graph import Conv, Input, group_mask
 from edgesearch.objectives.quantization._checks import check_value
 from edgesearch.objectives.training import safe_kernels
 
@@ -74,6 +74,10 @@ def measure(network: Network, images: Tensor, seed: int) -> Sensitivity:
     found.peak = {name: torch.stack(parts) for name, parts in peaks.items()}
     found.cost = {name: torch.stack(parts) for name, parts in costs.items()}
     found.noise = torch.tensor(noises, dtype=torch.float64)
+    for node in network.graph:
+        if isinstance(node, Conv) and node.groups > 1:  # the zeros between the groups are no weights: nothing rounds them
+            cost = found.weight_cost[node.name]
+            cost *= torch.from_numpy(group_mask(cost.shape[0], cost.shape[1], node.groups))[:, :, None, None]
     return found
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgesearch.board_eval.execution import Network, activation_of
+from edgesearch.board_eval.execution import Network, activation_of, blocks
 from edgesearch.board_eval.graph import Activation, Conv, Depthwise, Graph, Node, Pool
 
 #: Channels whose two ranges sum to less stay as they are.
@@ -57,7 +57,8 @@ def _equalize(network: Network, first: str, second: Conv | Depthwise) -> None:
     range_out = weight.abs().amax((1, 2, 3))
     if bias is not None:
         counted = torch.where(range_out == 0, 0.0, bias.abs())  # a channel of zeros has no range to move
-        range_out = torch.maximum(range_out, counted / bias_shrink(weight, bias))
+        own = blocks(weight, _groups(network.graph.by_name[first]))
+        range_out = torch.maximum(range_out, counted / bias_shrink(own, bias))
     range_in = after.abs().amax((1, 2, 3) if isinstance(second, Depthwise) else (0, 2, 3))
     scale = range_out / torch.sqrt(range_out * range_in)
     keep = (range_out + range_in < _NEGLIGIBLE) | (range_out * range_in == 0)
@@ -67,6 +68,10 @@ def _equalize(network: Network, first: str, second: Conv | Depthwise) -> None:
         network.biases[first] = bias / scale
     shape = (-1, 1, 1, 1) if isinstance(second, Depthwise) else (1, -1, 1, 1)
     network.weights[second.name] = after * scale.reshape(shape)
+
+
+def _groups(node: Node) -> int:
+    return node.groups if isinstance(node, Conv) else 1
 
 
 def bias_shrink(weight: Tensor, bias: Tensor) -> float:

@@ -16,6 +16,7 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
+from edgesearch.board_eval.graph._averages import average_factor
 from edgesearch.board_eval.graph._graph import (
     Activation,
     Add,
@@ -28,7 +29,6 @@ from edgesearch.board_eval.graph._graph import (
     Node,
     Pool,
     Reshape,
-    average_factor,
     infer_shape,
 )
 from edgesearch.board_eval.xmodel._reader import read_xmodel

@@ -63,6 +63,8 @@ ACCEPTED = {
         nn.Sequential(conv(3, 16), nn.LeakyReLU(0.1), nn.MaxPool2d(5, 1, 2)),
         (3, 32, 32),
     ),
+    "four groups": (nn.Sequential(conv(16, 16, groups=4)), (16, 16, 16)),
+    "a channel multiplier": (nn.Sequential(conv(16, 32, groups=16)), (16, 16, 16)),
     "one weight": (nn.Sequential(nn.Flatten(), nn.Linear(1, 1)), (1, 1, 1)),
     "twice the same": (Block(lambda m, x: m.conv(torch.cat([x, x], 1)), conv=conv(32, 16)), (16, 8, 8)),
     "a large depthwise kernel": (nn.Sequential(conv(32, 32, 31, groups=32), conv(32, 16, 1)), (32, 40, 40)),
@@ -161,16 +163,6 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, int, int], dict[str, str]]] = {
         Block(lambda m, x: (m.a(x), m.b(x)), a=conv(3, 4), b=conv(3, 2)),
         (3, 16, 16),
         {"output": "more than one tensor; the DPU can, this tool cannot"},
-    ),
-    "four groups": (
-        nn.Sequential(conv(16, 16, groups=4)),
-        (16, 16, 16),
-        {"0": "4 groups of 4 channels; a grouped convolution is not in the DPU's list, which has full and depthwise"},
-    ),
-    "a channel multiplier": (
-        nn.Sequential(conv(16, 32, groups=16)),
-        (16, 16, 16),
-        {"0": "makes 2 channels of each; the DPU runs it as 2 depthwise convolutions"},
     ),
     "a linear layer alone": (nn.Sequential(nn.Linear(1, 1)), (1, 1, 1), {"0": "flatten it first"}),
     "a linear layer on a large image": (

@@ -3,12 +3,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from edgesearch.board_eval.graph._graph import Conv
+from edgesearch.board_eval.lowering import lower
 from edgesearch.board_eval.lowering._widths import channel_groups, pruned_estimate, with_widths
 from edgesearch.board_eval.targets import load_profile
 from edgesearch.board_eval.timing._timing import time_graph
 from edgesearch.errors import GraphError
+from edgesearch.objectives.pruning._groups import find_groups
 
 from .._networks import Net, residual_net
 
@@ -27,6 +30,17 @@ def test_channels_tied_to_the_image_or_to_a_concat_stay() -> None:
     joined = net.concat(net.conv(a, 8, name="left"), net.conv(a, 8, name="right"))
     net.head(net.conv(net.add(joined, net.conv(a, 16, name="other")), 32, name="free"))
     assert channel_groups(net.graph()) == (("free",),)
+
+
+def test_channels_that_are_made_or_read_in_groups_stay() -> None:
+    layers = [nn.Conv2d(3, 32, 3), nn.Conv2d(32, 48, 1), nn.Conv2d(48, 48, 3, groups=3), nn.ReLU(), nn.Conv2d(48, 32, 1)]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5))
+    graph = lower(model, (3, 8, 8))
+    assert channel_groups(graph) == (("0",), ("4",))
+    assert [group.name for group in find_groups(model, (3, 8, 8))] == ["0", "4"]
+    assert [node.shape[-1] for node in pruned_estimate(graph, 0.2, granularity=8) if isinstance(node, Conv)][1:3] == [48, 48]
+    with pytest.raises(GraphError, match="3 groups of 47 channels to 48"):
+        with_widths(graph, {"1": 47})
 
 
 @given(st.floats(0.05, 0.9), st.sampled_from([1, 2, 16]))
