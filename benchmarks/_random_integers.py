@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Input, Linear, Node, Pool, Reshape, average_factor, group_mask
+from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Input, Linear, Node, Pool, Reshape, average_factor, part_mask
 
 __all__ = ["with_random_integers"]
 
@@ -47,8 +47,9 @@ def _weighted(node: Conv | Depthwise | Linear, channels: int, fix_in: int, rando
     fan = math.prod(shape) // out
     weight_fix = round(math.log2(math.sqrt(fan) * _SPREAD))  # sums spread as what they are made of
     weight = _integers(random, shape, weight_fix)
-    if isinstance(node, Conv) and node.groups > 1:
-        weight *= group_mask(out, channels, node.groups)[:, None, None]
+    own = part_mask(out, channels, node.groups, node.picks) if isinstance(node, Conv) else None
+    if own is not None:
+        weight *= own[:, None, None]
     return dataclasses.replace(
         node,
         fix=fix_in,

@@ -2,8 +2,8 @@ from ._execute import Executor as Executor
 from ._execute import execute as execute
 from ._execute import execute_all as execute_all
 from ._execute import run_float as run_float
+from ._grouped import block_mask as block_mask
 from ._grouped import blocks as blocks
-from ._grouped import own_weights as own_weights
 from ._grouped import spread_blocks as spread_blocks
 from ._images import check_device as check_device
 from ._images import to_tensor as to_tensor

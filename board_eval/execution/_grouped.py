@@ -7,7 +7,7 @@ from torch import Tensor
 
 from edgesearch.board_eval.graph import group_mask
 
-__all__ = ["blocks", "own_weights", "spread_blocks"]
+__all__ = ["block_mask", "blocks", "spread_blocks"]
 
 
 def blocks(weight: Tensor, groups: int) -> Tensor:
@@ -20,11 +20,11 @@ def blocks(weight: Tensor, groups: int) -> Tensor:
     return parts[own, :, own].reshape(groups * outputs, inputs, *weight.shape[2:])
 
 
-def own_weights(weight: Tensor, groups: int) -> Tensor:
+def block_mask(weight: Tensor, groups: int) -> Tensor:
     """(out, in, 1, 1) of bool for blocks (out, in / groups, kh, kw): which weights of the whole are theirs."""
     return torch.from_numpy(group_mask(len(weight), weight.shape[1] * groups, groups))[:, :, None, None]
 
 
 def spread_blocks(weight: Tensor, own: Tensor) -> Tensor:
-    """The inverse of `blocks`, with what `own_weights` gives; gradients reach the blocks alone."""
+    """The inverse of `blocks`, with what `block_mask` gives; gradients reach the blocks alone."""
     return weight.repeat(1, own.shape[1] // weight.shape[1], 1, 1) * own

@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edgesearch.board_eval.graph._groups import between_groups
+from edgesearch.board_eval.graph._groups import wrong_parts
 from edgesearch.errors import GraphError
 
 Array: TypeAlias = npt.NDArray[np.float32]
@@ -68,6 +68,7 @@ class Conv(_Weighted):
     """A convolution; weight is (out, kernel height, kernel width, in).
 
     `groups`: outputs and inputs are so many equal parts, and an output is made of its part alone; other weights are zero.
+    `picks`: the input that each output is, by weights of 1 x 1 that no training changes; other weights are zero.
     """
 
     kernel: tuple[int, int]  # (height, width)
@@ -75,6 +76,7 @@ class Conv(_Weighted):
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)  # (left, right, top, bottom)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    picks: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -240,9 +242,9 @@ class Graph:
     def weight_bytes(self) -> int:
         """Size of the weights and biases as stored for the DPU, at `bits` bits each, rounded up to whole bytes.
 
-        Those of convolutions in groups are stored with the zeros around them.
+        Those of convolutions in groups are stored with the zeros around them, as are picks.
         """
-        whole = self.map(lambda node: dataclasses.replace(node, groups=1) if isinstance(node, Conv) else node)
+        whole = self.map(lambda node: dataclasses.replace(node, groups=1, picks=None) if isinstance(node, Conv) else node)
         return math.ceil(whole.parameters * self.bits / 8)
 
 
@@ -264,7 +266,8 @@ def node_macs(node: Node, input_shapes: list[Shape]) -> int:
     """Multiply-accumulates of one node for one image."""
     match node:
         case Conv():
-            return math.prod(node.shape) * math.prod(node.kernel) * input_shapes[0][-1] // node.groups
+            whole = math.prod(node.shape) * math.prod(node.kernel) * input_shapes[0][-1]
+            return whole // node.groups if node.picks is None else 0
         case Depthwise():
             return math.prod(node.shape) * math.prod(node.kernel)
         case Linear():
@@ -280,7 +283,8 @@ def node_parameters(node: Node, input_shapes: list[Shape]) -> int:
     bias = node.shape[-1] if node.has_bias else 0
     match node:
         case Conv():
-            return node.shape[-1] * math.prod(node.kernel) * input_shapes[0][-1] // node.groups + bias
+            whole = node.shape[-1] * math.prod(node.kernel) * input_shapes[0][-1]
+            return (whole // node.groups if node.picks is None else 0) + bias
         case Depthwise():
             return node.shape[-1] * math.prod(node.kernel) + bias
         case _:
@@ -358,7 +362,8 @@ def _infer_window(node: Conv | Depthwise | Pool, source: Shape) -> Shape:
             channels = node.shape[-1]
             if node.weight is not None and node.weight.shape != (channels, *node.kernel, source[2]):
                 raise GraphError(f"conv {node.name!r}: weights {node.weight.shape} on an input of {source}")
-            _check_groups(node, source[2])
+            if wrong := wrong_parts((channels, source[2]), node.groups, node.picks, node.kernel, node.weight):
+                raise GraphError(f"conv {node.name!r}: {wrong}")
         case Depthwise():
             channels = source[2]
             if node.weight is not None and node.weight.shape != (*node.kernel, channels):
@@ -366,15 +371,6 @@ def _infer_window(node: Conv | Depthwise | Pool, source: Shape) -> Shape:
         case _:
             channels = source[2]
     return (height, width, channels)
-
-
-def _check_groups(node: Conv, inputs: int) -> None:
-    if node.groups == 1:
-        return
-    if node.groups < 1 or inputs % node.groups or node.shape[-1] % node.groups:
-        raise GraphError(f"conv {node.name!r}: {node.groups} groups of {inputs} channels to {node.shape[-1]}; use a divisor")
-    if node.weight is not None and bool(between_groups(node.weight, node.groups).any()):
-        raise GraphError(f"conv {node.name!r}: {node.groups} groups, and weights that are not zero between them")
 
 
 def without_weights(graph: Graph) -> Graph:

@@ -1,4 +1,4 @@
-"""Convolutions in groups: each output is made of one part of the inputs, and its other weights are zero.
+"""Convolutions whose outputs are made of a part of the inputs each: in groups, or of one input; other weights are zero.
 
 A Graph keeps such weights whole, as the DPU has them, which knows full and depthwise convolutions: a block for each group, and
 zeros around them. (torch keeps the blocks alone.)
@@ -7,11 +7,12 @@ zeros around them. (torch keeps the blocks alone.)
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["between_groups", "group_mask", "groups_of", "spread"]
+__all__ = ["group_mask", "groups_of", "part_mask", "picks_of", "spread", "wrong_parts"]
 
 
 def group_mask(outputs: int, inputs: int, groups: int) -> npt.NDArray[np.bool_]:
@@ -21,9 +22,38 @@ def group_mask(outputs: int, inputs: int, groups: int) -> npt.NDArray[np.bool_]:
     return np.equal(made[:, None], read[None, :])
 
 
-def between_groups(weight: npt.NDArray[np.float32], groups: int) -> npt.NDArray[np.float32]:
-    """Of weights (out, kh, kw, in) those that are zero in a convolution in `groups`: (count, kh, kw)."""
-    return weight.transpose(0, 3, 1, 2)[~group_mask(weight.shape[0], weight.shape[3], groups)]
+def pick_mask(inputs: int, picks: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """(outputs, inputs): whether an output is that input."""
+    taken: npt.NDArray[np.int64] = np.array(picks)
+    return np.equal(taken[:, None], np.arange(inputs)[None, :])
+
+
+def part_mask(outputs: int, inputs: int, groups: int, picks: Sequence[int] | None) -> npt.NDArray[np.bool_] | None:
+    """(outputs, inputs): which weights a convolution in groups, or one that picks, has; None: all."""
+    if picks is not None:
+        return pick_mask(inputs, picks)
+    return group_mask(outputs, inputs, groups) if groups > 1 else None
+
+
+def wrong_parts(
+    sizes: tuple[int, int],
+    groups: int,
+    picks: Sequence[int] | None,
+    kernel: tuple[int, int],
+    weight: npt.NDArray[np.float32] | None,
+) -> str:
+    """What of a convolution's groups or picks does not go with its sizes (outputs, inputs), or its weights with them."""
+    outputs, inputs = sizes
+    if groups < 1 or inputs % groups or outputs % groups:
+        return f"{groups} groups of {inputs} channels to {outputs}; use a divisor"
+    if picks is not None and ((len(picks), kernel, groups) != (outputs, (1, 1), 1) or not {*picks} <= {*range(inputs)}):
+        return f"kernel {kernel} picks {len(picks)} of {inputs} channels as {outputs}"
+    own = part_mask(outputs, inputs, groups, picks)
+    if own is not None and weight is not None:
+        used: npt.NDArray[np.bool_] = (weight != 0).any((1, 2))
+        if used[~own].any():
+            return "weights between its groups, or of channels that it does not pick, are not zero"
+    return ""
 
 
 def spread(weight: npt.NDArray[np.float32], groups: int) -> npt.NDArray[np.float32]:
@@ -32,6 +62,14 @@ def spread(weight: npt.NDArray[np.float32], groups: int) -> npt.NDArray[np.float
         return weight
     mask = group_mask(len(weight), weight.shape[1] * groups, groups)
     return np.where(mask[:, :, None, None], np.tile(weight, (1, groups, 1, 1)), np.float32(0))
+
+
+def picks_of(weight: npt.NDArray[np.float32]) -> tuple[int, ...] | None:
+    """The input that each output is made of alone, of weights (out, 1, 1, in); None where it is not one each."""
+    used = weight[:, 0, 0] != 0
+    if weight.shape[1:3] != (1, 1) or weight.shape[3] == 1 or not (used.sum(1) == 1).all():
+        return None
+    return tuple(used.argmax(1).tolist())
 
 
 def groups_of(weight: npt.NDArray[np.float32]) -> int:

@@ -82,10 +82,10 @@ class Layers(Windows):
             "padding": padding,
         }
         if 1 < module.groups == module.in_channels == module.out_channels:
-            self._weighted(at, Depthwise(weight=np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0)), **common))
+            self.weighted(at, Depthwise(weight=np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0)), **common))
             return
         whole = np.ascontiguousarray(spread(weight, module.groups).transpose(0, 2, 3, 1))
-        self._weighted(at, Conv(weight=whole, groups=module.groups, **common))
+        self.weighted(at, Conv(weight=whole, groups=module.groups, **common))
 
     def linear(self, at: fx.Node, module: nn.Linear) -> None:
         source = self.value(at.args[0])
@@ -108,7 +108,7 @@ class Layers(Windows):
             bias=bias,
             has_bias=bias is not None,
         )
-        self._weighted(at, node)
+        self.weighted(at, node)
 
     def known_shape(self, operand: Any) -> Shape | None:
         """That of an operand's value; None where what makes it was refused."""
@@ -122,7 +122,8 @@ class Layers(Windows):
             self.value(source)
         return reason_for(at, module, self.target, self.known_shape(source))
 
-    def _weighted(self, at: fx.Node, node: Node) -> None:
+    def weighted(self, at: fx.Node, node: Node) -> None:
+        """Add a layer with weights as the value of `at`."""
         self.put(at, node)
         self.sources[self.values[at]] = Source(name_of(at), None)
 
@@ -193,7 +194,7 @@ class Layers(Windows):
 
     def _scale(self, at: fx.Node, source: str, scale: Array, shift: Array) -> None:
         common: dict[str, Any] = {"name": name_of(at), "inputs": (source,), "shape": self.image(source)}
-        self._weighted(at, Depthwise(kernel=(1, 1), weight=scale.reshape(1, 1, -1), bias=shift, scale=True, **common))
+        self.weighted(at, Depthwise(kernel=(1, 1), weight=scale.reshape(1, 1, -1), bias=shift, scale=True, **common))
 
     def _scale_vector(self, at: fx.Node, source: str, scale: Array, shift: Array) -> None:
         """A factor and a shift for each element of a vector, which the DPU takes as an image of one pixel."""

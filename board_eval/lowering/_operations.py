@@ -11,6 +11,18 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from edgesearch.board_eval.lowering._layers import Layers
+from edgesearch.board_eval.lowering._parts import (
+    chunk,
+    fold,
+    narrow,
+    part,
+    shuffle,
+    slice_of,
+    split,
+    swap,
+    tensor_split,
+    unfold,
+)
 from edgesearch.board_eval.lowering._reasons import LEFT_OUT_PADDING, PART, clip_reason
 from edgesearch.board_eval.lowering._values import Unsupported, argument
 from edgesearch.board_eval.lowering._windows import MEAN_ADVICE, pair
@@ -75,8 +87,37 @@ def _flatten_function(low: Layers, at: fx.Node) -> None:
 
 
 def _view(low: Layers, at: fx.Node) -> None:
-    sizes = at.args[1:]
-    low.view(at, sizes[0] if len(sizes) == 1 and isinstance(sizes[0], list | tuple) else sizes)
+    sizes: Any = _several(at.args[1:])
+    if at.args[0] in low.folded:
+        unfold(low, at, sizes)
+    elif not fold(low, at, sizes):
+        low.view(at, sizes)
+
+
+def _several(given: Any) -> Any:
+    """Arguments that may be given as one list."""
+    return given[0] if len(given) == 1 and isinstance(given[0], list | tuple) else given
+
+
+def _transpose(low: Layers, at: fx.Node) -> None:
+    axes = list(range(5))
+    first, second = argument(at, 1, "dim0", None), argument(at, 2, "dim1", None)
+    if isinstance(first, int) and isinstance(second, int) and min(first, second) >= -5 and max(first, second) < 5:
+        axes[first], axes[second] = axes[second], axes[first]
+    swap(low, at, axes)
+
+
+def _permute(low: Layers, at: fx.Node) -> None:
+    given = _several(at.args[1:])
+    swap(low, at, [axis % 5 if isinstance(axis, int) else axis for axis in given])
+
+
+def _contiguous(low: Layers, at: fx.Node) -> None:
+    source: Any = at.args[0]
+    if source in low.folded:
+        low.folded[at] = low.folded[source]
+    else:
+        low.lay_out(at)
 
 
 def _mean(low: Layers, at: fx.Node) -> None:
@@ -96,14 +137,19 @@ def _squeeze(low: Layers, at: fx.Node) -> None:
 def _index(low: Layers, at: fx.Node) -> None:
     if isinstance(at.args[1], str):
         raise Unsupported(f"takes {at.args[1]!r} out of a dictionary; the DPU is given one image: let `forward` take that")
-    if not low.index(at, at.args[1]):
+    if part(low, at):
+        return
+    if not low.index(at, at.args[1]) and not slice_of(low, at, at.args[1]):
         low.value(at.args[0])  # raises what can be done instead of half an image
         key = at.args[1] if isinstance(at.args[1], tuple) else (at.args[1],)
         raise Unsupported("it adds a dimension; keep it where it goes, as by mean(..., keepdim=True)" if None in key else PART)
 
 
 def _concat(low: Layers, at: fx.Node) -> None:
-    low.concat(at, argument(at, 0, "tensors", None), argument(at, 1, "dim", 0))
+    tensors: Any = argument(at, 0, "tensors", None)
+    if isinstance(tensors, fx.Node) and tensors in low.divided:
+        raise Unsupported("all parts of a tensor side by side, which is the tensor; read it")
+    low.concat(at, tensors, argument(at, 1, "dim", 0))
 
 
 def _relu_function(low: Layers, at: fx.Node) -> None:
@@ -271,6 +317,7 @@ MODULES: Mapping[type[nn.Module], Callable[[Layers, fx.Node, Any], None]] = {
     nn.Flatten: _flatten_module,
     nn.ConstantPad2d: _pad,  # ZeroPad2d is one
     nn.Upsample: _resize,
+    nn.ChannelShuffle: shuffle,
     **dict.fromkeys(_NOTHING, lambda low, at, _: low.identity(at)),
 }
 
@@ -287,7 +334,14 @@ FUNCTIONS: Mapping[Any, Callable[[Layers, fx.Node], None]] = {
     torch.reshape: _view,
     "reshape": _view,
     "view": _view,
-    "contiguous": Layers.lay_out,
+    "contiguous": _contiguous,
+    **dict.fromkeys((torch.transpose, torch.swapaxes, "transpose", "swapaxes"), _transpose),
+    **dict.fromkeys((torch.permute, "permute"), _permute),
+    **dict.fromkeys((torch.chunk, "chunk"), chunk),
+    **dict.fromkeys((torch.split, "split"), split),
+    **dict.fromkeys((torch.tensor_split, "tensor_split"), tensor_split),
+    **dict.fromkeys((torch.narrow, "narrow"), narrow),
+    torch.channel_shuffle: shuffle,
     "mean": _mean,
     torch.mean: _mean,
     **dict.fromkeys((torch.amax, "amax"), _amax),

@@ -202,7 +202,7 @@ _LOGITS = _on_arm("softmax", "it comes behind the DPU: return the logits")
 _HARD_SWISH = _missing_here("hard-swish, as x * hard-sigmoid(x)", "use ReLU or ReLU6")
 _HARD_SIGMOID = _missing_here("hard-sigmoid", "use ReLU or ReLU6")
 #: Why a part of a tensor is refused.
-PART = f"{_lacks('chunk, split and slice')}; make each part by a layer of its own"
+PART = f"the {MODELLED} has chunk, split and slice, this tool those of channels of images; make other parts by layers"
 _PRELU = _missing_here("PReLU", "use leaky ReLU with slope 26/256")
 _OVER_AXES = _missing_here("a maximum over a dimension", "use a max pool over height and width")
 _OF_TWO = _on_arm("a maximum of two tensors", "use an addition, or a concatenation")

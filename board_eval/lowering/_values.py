@@ -47,6 +47,16 @@ class Half:
     kept: bool = False
 
 
+@dataclass(frozen=True)
+class Folded:
+    """An image whose channels were made two dimensions, (N, outer, inner, H, W), and may have changed places since."""
+
+    operand: Any
+    outer: int
+    inner: int
+    swapped: bool = False
+
+
 class Values:
     """The nodes made so far. `values` maps each operation of the trace to the node whose value it stands for."""
 
@@ -79,6 +89,11 @@ class Values:
         #: Layers that constants went into: training them with a batch-norm of their own would be training without these.
         self.with_constants: set[str] = set()
         self.halves: dict[fx.Node, Half] = {}
+        #: What an operation divides a tensor into: of each part the operand and its channels.
+        self.divided: dict[fx.Node, list[tuple[Any, list[int]]]] = {}
+        self.folded: dict[fx.Node, Folded] = {}
+        #: Nodes that take channels of what they read: as they were made, and which.
+        self.picked: dict[str, tuple[Node, list[int]]] = {}
         #: Zeros around an image that the convolution behind it pads with: left, right, top, bottom. Its value lacks them.
         self.padded: dict[fx.Node, tuple[int, int, int, int]] = {}
         #: Names of the xmodel operations of each node, without constants: the operation and its activation.
@@ -102,6 +117,10 @@ class Values:
                 f"reads an image with zeros around it ({name_of(node)}); the DPU pads in convolutions and pools alone: pad in "
                 "front of a convolution, or by the pool's own `padding`"
             )
+        if node in self.folded:
+            raise Unsupported("reads an image whose channels are two dimensions; the DPU has one: make them one before")
+        if node in self.divided:
+            raise Unsupported("reads all parts of a tensor at once; read them one by one, or put them side by side")
         if node in self.constants:
             raise Unsupported(OUTSIDE)
         if node not in self.values:
@@ -190,6 +209,11 @@ class Values:
         self._owners[at] = self.owner(operand)
         if operand in self._layouts:
             self._layouts[at] = self._layouts[operand]
+
+    def copied(self, at: fx.Node) -> None:
+        """The result of `at` lies in memory of its own."""
+        self._owners.pop(at, None)
+        self._layouts.pop(at, None)
 
     def lay_out(self, at: fx.Node) -> None:
         """The values of the operand, in its memory where that has the layout already, else in memory of their own."""

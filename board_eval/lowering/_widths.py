@@ -61,7 +61,8 @@ def channel_groups(graph: Graph) -> tuple[tuple[str, ...], ...]:
     """Layers that must keep equal widths, group by group, those that can be pruned only.
 
     Operands of an addition share their channels. Left out are the layers tied to the network's result, to its image, or to a
-    concat of channels through an addition, and those that make or read channels in groups.
+    concat of channels through an addition, those that make or read channels in groups, and those of
+    which parts are read.
     """
     leader: dict[str, str] = {}
 
@@ -75,7 +76,7 @@ def channel_groups(graph: Graph) -> tuple[tuple[str, ...], ...]:
     for node in graph.nodes:
         if isinstance(node, Conv | Linear):
             makers[node.name] = (node.name,)
-            if isinstance(node, Conv) and node.groups > 1:
+            if isinstance(node, Conv) and (node.groups > 1 or node.picks is not None):
                 frozen.update((node.name, *makers[node.inputs[0]]))
         elif isinstance(node, Input):
             makers[node.name] = ()

@@ -49,12 +49,15 @@ def output_groups(layer: Layer, dpu: Target) -> range:
 
 
 def read_words(layer: Layer, group: int, dpu: Target) -> range:
-    """Words of a pixel that the CONVs of a group of output channels read: all, or of a convolution in groups their part."""
+    """Words of a pixel that the CONVs of a group of output channels read: all, or those from the first to the last needed."""
     channels, outputs = layer.in_shape[2], layer.mid_shape[2]
-    if layer.groups == 1:
-        return range(ceil_div(channels, dpu.input_parallel))
     first = group * dpu.output_parallel
     last = min(first + dpu.output_parallel, outputs) - 1
+    if layer.picks is not None:
+        taken = layer.picks[first : last + 1]
+        return range(min(taken) // dpu.input_parallel, max(taken) // dpu.input_parallel + 1)
+    if layer.groups == 1:
+        return range(ceil_div(channels, dpu.input_parallel))
     made, read = outputs // layer.groups, channels // layer.groups
     return range(first // made * read // dpu.input_parallel, ceil_div((last // made + 1) * read, dpu.input_parallel))
 

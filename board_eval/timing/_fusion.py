@@ -65,6 +65,7 @@ class Layer:
     window: Window
     #: Of the convolution: see `graph.Conv`.
     groups: int = 1
+    picks: tuple[int, ...] | None = None
     has_bias: bool = False
     skip: str | None = None
     post: Literal["none", "depthwise", "pool", "add"] = "none"
@@ -251,6 +252,7 @@ class _Fusion:
             out_shape=as_image(last.shape),
             window=window,
             groups=node.groups if isinstance(node, Conv) else 1,
+            picks=node.picks if isinstance(node, Conv) else None,
             has_bias=node.has_bias,
         )
         match behind:

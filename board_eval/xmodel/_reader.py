@@ -26,6 +26,7 @@ from edgesearch.board_eval.graph import (
     Reshape,
     groups_of,
     limits,
+    picks_of,
     reads_unrounded,
     round_activations,
 )
@@ -222,8 +223,10 @@ class _Reader:
             "dilation": (dilation_h, dilation_w),
             "padding": (pad[0], pad[1], pad[2], pad[3]),
         }
-        node = Depthwise(weight=weight[0], **common) if depthwise else Conv(weight=weight, groups=groups_of(weight), **common)
-        self._put(op, node)
+        if depthwise:
+            self._put(op, Depthwise(weight=weight[0], **common))
+        else:
+            self._put(op, Conv(weight=weight, groups=groups_of(weight), picks=picks_of(weight), **common))
 
     def scale(self, op: Op) -> None:
         """A batch-norm that was not folded: a weight and a bias per channel."""

@@ -16,9 +16,9 @@ from edgesearch.board_eval.execution import (
     activation_of,
     apply_layer,
     apply_node,
+    block_mask,
     blocks,
     last_readers,
-    own_weights,
     spread_blocks,
 )
 from edgesearch.board_eval.graph import Conv, Depthwise, Graph, Input, Linear, Node
@@ -56,6 +56,7 @@ class QatLayer(nn.Module):
     steps would train scaled channels at scaled rates.
     """
 
+    weight: Tensor
     reads: Tensor
     makes: Tensor
     own: Tensor | None
@@ -63,13 +64,16 @@ class QatLayer(nn.Module):
     def __init__(self, node: Conv | Depthwise | Linear, weight: Tensor, bias: Tensor | None, norm: _Norm | None) -> None:
         super().__init__()
         self.node = node
-        self.weight = nn.Parameter(weight.detach().clone())
+        if isinstance(node, Conv) and node.picks is not None:  # its weights stay
+            self.register_buffer("weight", weight.detach().clone())
+        else:
+            self.weight = nn.Parameter(weight.detach().clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
         self.norm = norm
         self.weight_threshold = nn.Parameter(torch.zeros(()))
         self.bias_threshold = nn.Parameter(torch.zeros(()))
         groups = node.groups if isinstance(node, Conv) else 1
-        self.register_buffer("own", own_weights(weight, groups) if groups > 1 else None, persistent=False)
+        self.register_buffer("own", block_mask(weight, groups) if groups > 1 else None, persistent=False)
         read = len(weight) if isinstance(node, Depthwise) else weight.shape[1] * groups
         self.register_buffer("reads", self._along_read(torch.ones(read)))
         self.register_buffer("makes", torch.ones(len(weight)))

@@ -77,7 +77,8 @@ def _groups(trained: QatNetwork, positions: Positions) -> list[dict[str, object]
     groups: list[dict[str, object]] = []
     for name, fix in positions.weights.items():
         layer: QatLayer = trained.layer(name)
-        groups.append({"params": [layer.weight], "highest": _RATE * 2.0**-fix})
+        if isinstance(layer.weight, nn.Parameter):
+            groups.append({"params": [layer.weight], "highest": _RATE * 2.0**-fix})
         if layer.bias is not None:
             groups.append({"params": [layer.bias], "highest": _RATE * 2.0 ** -positions.biases[name]})
     return groups

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from edgesearch.board_eval.execution import Network
-from edgesearch.board_eval.graph import Conv, Input, group_mask
+from edgesearch.board_eval.graph import Conv, Input, part_mask
 from edgesearch.objectives.quantization._checks import check_value
 from edgesearch.objectives.training import safe_kernels
 
@@ -75,9 +75,11 @@ def measure(network: Network, images: Tensor, seed: int) -> Sensitivity:
     found.cost = {name: torch.stack(parts) for name, parts in costs.items()}
     found.noise = torch.tensor(noises, dtype=torch.float64)
     for node in network.graph:
-        if isinstance(node, Conv) and node.groups > 1:  # the zeros between the groups are no weights: nothing rounds them
-            cost = found.weight_cost[node.name]
-            cost *= torch.from_numpy(group_mask(cost.shape[0], cost.shape[1], node.groups))[:, :, None, None]
+        if isinstance(node, Conv):
+            weight_cost = found.weight_cost[node.name]
+            kept = part_mask(weight_cost.shape[0], weight_cost.shape[1], node.groups, node.picks)
+            if kept is not None:  # nothing rounds the zeros
+                weight_cost *= torch.from_numpy(kept)[:, :, None, None]
     return found
 
 

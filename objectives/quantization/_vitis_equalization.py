@@ -35,8 +35,8 @@ def equalized_pairs(graph: Graph) -> list[tuple[Conv | Depthwise, Conv | Depthwi
 
 
 def _is_convolution(node: Node) -> TypeGuard[Conv | Depthwise]:
-    """Whether nndct sees a convolution; a batch-norm that was not folded is none."""
-    return isinstance(node, Conv) or (isinstance(node, Depthwise) and not node.scale)
+    """Whether nndct sees a convolution; a batch-norm that was not folded is none, nor is a part of a tensor."""
+    return (isinstance(node, Conv) and node.picks is None) or (isinstance(node, Depthwise) and not node.scale)
 
 
 def _next_convolution(graph: Graph, node: Node) -> Conv | Depthwise | None:

@@ -1,13 +1,14 @@
-"""Convolutions in groups: each CONV reads and multiplies the words of its own groups alone."""
+"""Convolutions in groups, and parts of channels: each CONV reads and multiplies the words alone that it needs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from edgesearch.board_eval.compiler import compile_graph, write_file
 from edgesearch.board_eval.graph import Conv, Graph
@@ -40,6 +41,40 @@ def test_their_code_gives_their_integers(network: tuple[Graph, int], size: str, 
     graph, groups = network
     assume(groups > 1)
     assert_right(quantized(graph, seed), size, seed=seed)
+
+
+class Parts(nn.Module):
+    """A slice of channels and a shuffle, side by side."""
+
+    def __init__(self, channels: int, taken: slice) -> None:
+        super().__init__()
+        self.stem, self.taken, self.shuffle = nn.Conv2d(3, channels, 3, padding=1), taken, nn.ChannelShuffle(2)
+        self.head = nn.Conv2d(channels + len(range(channels)[taken]), 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        return self.head(torch.cat([torch.relu(x[:, self.taken]), self.shuffle(x)], 1))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(2, 70), st.sampled_from(SIZES), st.data())
+def test_the_code_of_parts_gives_their_integers(half: int, size: str, data: st.DataObject) -> None:
+    start, stop = sorted(data.draw(st.lists(st.integers(0, 2 * half), min_size=2, max_size=2, unique=True)))
+    step = data.draw(st.integers(1, 3))
+    graph = lower(Parts(2 * half, slice(start, stop, step)), (3, 7, 9))
+    assert_right(quantized(graph), size)
+
+
+def test_files_keep_the_picks(tmp_path: Path) -> None:
+    graph = quantized(lower(Parts(64, slice(32, 64)), (3, 7, 9)))
+    picks = {node.picks for node in graph if isinstance(node, Conv)}
+    compiled = assert_right(graph)
+    assert [one.channel_group for one in compiled.program if isinstance(one, ConvInstruction)].count(1) >= 2  # words 2 and 3
+    write_xmodel(graph, tmp_path / "int.xmodel")
+    write_file(compiled, tmp_path / "dpu.xmodel")
+    for again in (read_xmodel(tmp_path / "int.xmodel"), read_compiled_graph(tmp_path / "dpu.xmodel")):
+        assert {node.picks for node in again if isinstance(node, Conv)} == picks
+        assert same_network(graph, again)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgesearch.board_eval.execution import blocks, own_weights, spread_blocks
+from edgesearch.board_eval.execution import block_mask, blocks, spread_blocks
 from edgesearch.board_eval.graph import Conv, Graph, Input, group_mask, groups_of, spread
 from edgesearch.errors import GraphError
 
@@ -28,7 +28,7 @@ def test_a_full_convolution_with_them_is_the_one_in_groups(groups: int, made: in
     whole = torch.from_numpy(spread(weight.numpy(), groups))
     x = torch.randn(1, groups * read, 5, 5, generator=torch.Generator().manual_seed(seed))
     torch.testing.assert_close(F.conv2d(x, whole), F.conv2d(x, weight, groups=groups), rtol=1e-4, atol=1e-4)
-    assert torch.equal(spread_blocks(weight, own_weights(weight, groups)), whole)
+    assert torch.equal(spread_blocks(weight, block_mask(weight, groups)), whole)
     assert torch.equal(blocks(whole, groups), weight)
     assert groups_of(whole.permute(0, 2, 3, 1).numpy()) == groups
 
@@ -65,5 +65,5 @@ def test_weights_between_groups_are_refused() -> None:
     weight = np.where(group_mask(4, 6, 2)[:, None, None], np.float32(1), np.float32(0))
     network(2, weight)
     weight[3, 0, 0, 0] = 1
-    with pytest.raises(GraphError, match="2 groups, and weights that are not zero between them"):
+    with pytest.raises(GraphError, match="weights between its groups, or of channels that it does not pick, are not zero"):
         network(2, weight)

@@ -96,7 +96,11 @@ def test_what_is_longer_than_one_is_not_squeezed_away() -> None:
         (lambda x: x.mean(3, keepdim=True).mean(2), "mean_1", "of which one was squeezed or kept before"),
         (lambda x: x.mean(2), "output", "reads a mean over height or width alone"),
         (lambda x: F.max_pool2d(x, (1, 12)).squeeze(3)[:, :, 0], "getitem", "reads a squeeze of height or width alone"),
-        (lambda x: x[:, :, 0, 0], "getitem", "has chunk, split and slice, this tool does not yet"),
+        (
+            lambda x: x[:, :, 0, 0],
+            "getitem",
+            "has chunk, split and slice, this tool those of channels of images; make other parts by layers",
+        ),
         (lambda x: x[0], "getitem", "has chunk, split and slice"),
         (lambda x: F.adaptive_avg_pool2d(x, 1)[:, 0, 0, 0], "getitem", "has chunk, split and slice"),
         (lambda x: F.adaptive_avg_pool2d(x, 1)[:, :, 1:, 0], "getitem", "has chunk, split and slice"),

@@ -206,18 +206,18 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, int, int], dict[str, str]]] = {
         (3, 16, 16),
         {"pad": "padding of channels runs on the ARM"},
     ),
-    "a shuffle of two chunks": (  # its parts and their concatenation are not refused once more
-        Block(lambda m, x: torch.cat([m.conv(x.chunk(2, 1)[0]), x.chunk(2, 1)[1]], 1), conv=conv(8, 8)),
+    "rows of two chunks": (  # their concatenation is not refused once more
+        Block(lambda m, x: torch.cat([m.conv(x.chunk(2, 2)[0]), x.chunk(2, 2)[1]], 1), conv=conv(8, 8)),
         (16, 16, 16),
         {
-            "chunk": "has chunk, split and slice, this tool does not yet; make each part by a layer of its own",
+            "chunk": "has chunk, split and slice, this tool those of channels of images; make other parts by layers",
             "chunk_1": "slice",
         },
     ),
     "a concatenation of chunks": (
         Block(lambda m, x: torch.cat(torch.split(x, 8, 1), 1)),
         (16, 16, 16),
-        {"split": "has chunk, split and slice"},
+        {"cat": "all parts of a tensor side by side, which is the tensor; read it"},
     ),
     "a dimension more": (
         Block(lambda m, x: m.conv(x.mean((2, 3))[:, :, None, None]), conv=nn.Conv2d(16, 16, 1)),
@@ -254,7 +254,7 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, int, int], dict[str, str]]] = {
         (3, 9, 10),
         {"0": "which torch drops and the DPU keeps; use ceil_mode=False"},
     ),
-    "a slice": (Block(lambda m, x: m.conv(x[:, :8]), conv=conv(8, 8)), (16, 16, 16), {"getitem": "has chunk, split and slice"}),
+    "a slice of rows": (Block(lambda m, x: m.conv(x[:, :, :8]), conv=conv(8, 8)), (8, 16, 16), {"getitem": "has chunk, split"}),
 }
 
 

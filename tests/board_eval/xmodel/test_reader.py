@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgesearch.board_eval.execution import execute
+from edgesearch.board_eval.graph._averages import average_factor
 from edgesearch.board_eval.graph._graph import (
     Activation,
     Add,
@@ -26,7 +27,6 @@ from edgesearch.board_eval.graph._graph import (
     Linear,
     Pool,
     Reshape,
-    average_factor,
 )
 from edgesearch.board_eval.xmodel._reader import read_xmodel
 from edgesearch.board_eval.xmodel._wire import graph_message

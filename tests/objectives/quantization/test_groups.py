@@ -94,6 +94,40 @@ def test_training_leaves_what_lies_between_groups_zero(model: nn.Module, few: Da
     assert_zero_between_groups(trained.graph)
 
 
+class InParts(nn.Module):
+    """Half of the channels goes through a layer, and all of them are shuffled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.side, self.shuffle = nn.Conv2d(8, 8, 3, padding=1), nn.ChannelShuffle(2)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.stem(x).chunk(2, 1)
+        x = self.shuffle(torch.cat([first, torch.relu(self.side(second))], 1))
+        return self.head(torch.relu(x).mean((2, 3)))
+
+
+def test_what_takes_channels_is_not_trained(few: DataSet, images: np.ndarray) -> None:
+    torch.manual_seed(0)
+    model = InParts().eval()
+    exact = lower(model, SHAPE)
+    network = QatNetwork(model, lower_with_sources(model, SHAPE), 8)
+    trained = qat(model, few, {"epochs": 2}).graph
+    picked = [node for node in exact if isinstance(node, Conv) and node.picks is not None]
+    assert len(picked) == 3
+    for node in picked:
+        assert not [name for name, _ in network.layer(node.name).named_parameters() if name == "weight"]
+        again = trained.by_name[node.name]
+        assert isinstance(again, Conv)
+        assert again.picks == node.picks  # a Graph refuses weights of other channels
+    vitis = quantize(exact, images[:100], method="vitis", seed=0)
+    for node in picked:
+        assert np.array_equal(vitis.by_name[node.name].weight, node.weight)  # type: ignore[attr-defined]
+        assert vitis.by_name[node.name].fix in (None, vitis.fix_of(node.inputs[0]))
+
+
 def test_gradients_are_those_of_torchs_own_convolution(model: nn.Module, images: np.ndarray) -> None:
     network = QatNetwork(copy.deepcopy(model), lower_with_sources(model, SHAPE), 8)
     layer = network.layer("plain")
