@@ -31,7 +31,7 @@ from ._graph import without_weights as without_weights
 from ._groups import group_mask as group_mask
 from ._groups import groups_of as groups_of
 from ._groups import part_mask as part_mask
-from ._groups import picks_of as picks_of
+from ._groups import parts_of as parts_of
 from ._groups import spread as spread
 from ._layout import from_torch_layout as from_torch_layout
 from ._layout import to_torch_layout as to_torch_layout

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["group_mask", "groups_of", "part_mask", "picks_of", "spread", "wrong_parts"]
+__all__ = ["group_mask", "groups_of", "part_mask", "parts_of", "picks_of", "spread", "wrong_parts"]
 
 
 def group_mask(outputs: int, inputs: int, groups: int) -> npt.NDArray[np.bool_]:
@@ -70,6 +71,12 @@ def picks_of(weight: npt.NDArray[np.float32]) -> tuple[int, ...] | None:
     if weight.shape[1:3] != (1, 1) or weight.shape[3] == 1 or not (used.sum(1) == 1).all():
         return None
     return tuple(used.argmax(1).tolist())
+
+
+def parts_of(weight: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """What a Graph's convolution with these weights, (out, kh, kw, in), says of its parts: `picks`, or else `groups`."""
+    picks = picks_of(weight)
+    return {"groups": groups_of(weight)} if picks is None else {"picks": picks}
 
 
 def groups_of(weight: npt.NDArray[np.float32]) -> int:

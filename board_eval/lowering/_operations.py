@@ -14,6 +14,7 @@ from edgesearch.board_eval.lowering._layers import Layers
 from edgesearch.board_eval.lowering._parts import (
     chunk,
     fold,
+    joined,
     narrow,
     part,
     shuffle,
@@ -75,6 +76,9 @@ def _flatten_module(low: Layers, at: fx.Node, module: nn.Flatten) -> None:
 
 
 def _flatten(low: Layers, at: fx.Node, start: Any, end: Any) -> None:
+    if at.args[0] in low.folded and (start, end) in ((1, 2), (1, -3), (-4, 2), (-4, -3)):
+        unfold(low, at, None)
+        return
     rank = low.rank(at)
     if start not in (1, 1 - rank) or end not in (-1, rank - 1):
         advice = MEAN_ADVICE if start in (2, 2 - rank) else ""
@@ -148,8 +152,9 @@ def _index(low: Layers, at: fx.Node) -> None:
 def _concat(low: Layers, at: fx.Node) -> None:
     tensors: Any = argument(at, 0, "tensors", None)
     if isinstance(tensors, fx.Node) and tensors in low.divided:
-        raise Unsupported("all parts of a tensor side by side, which is the tensor; read it")
-    low.concat(at, tensors, argument(at, 1, "dim", 0))
+        joined(low, at, tensors, argument(at, 1, "dim", 0))
+    else:
+        low.concat(at, tensors, argument(at, 1, "dim", 0))
 
 
 def _relu_function(low: Layers, at: fx.Node) -> None:

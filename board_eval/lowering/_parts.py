@@ -19,7 +19,7 @@ from edgesearch.board_eval.lowering._layers import Layers
 from edgesearch.board_eval.lowering._reasons import PART
 from edgesearch.board_eval.lowering._values import Folded, Unsupported, argument, name_of
 
-__all__ = ["chunk", "fold", "narrow", "part", "shuffle", "slice_of", "split", "swap", "tensor_split", "unfold"]
+__all__ = ["chunk", "fold", "joined", "narrow", "part", "shuffle", "slice_of", "split", "swap", "tensor_split", "unfold"]
 
 #: Where torch has the channels of an image, (N, C, H, W).
 _CHANNELS = (1, -3)
@@ -58,11 +58,23 @@ def part(low: Layers, at: fx.Node) -> bool:
     parts: Any = low.divided.get(at.args[0])  # type: ignore[arg-type]
     if parts is None:
         return False
+    if isinstance(at.args[1], slice):
+        low.divided[at] = parts[at.args[1]]
+        return True
     if not isinstance(at.args[1], int) or not -len(parts) <= at.args[1] < len(parts):
         raise Unsupported(f"part {at.args[1]!r} of {len(parts)}")
     operand, channels = parts[at.args[1]]
     _take(low, at, operand, channels)
     return True
+
+
+def joined(low: Layers, at: fx.Node, parts: fx.Node, dim: Any) -> None:
+    """All parts of a tensor side by side."""
+    divided = low.divided[parts]
+    if dim not in _CHANNELS or not divided:
+        raise Unsupported("a concatenation of parts along another dimension than that of channels")
+    _take(low, at, divided[0][0], [channel for _, channels in divided for channel in channels])
+    low.copied(at)
 
 
 def slice_of(low: Layers, at: fx.Node, given: Any) -> bool:
@@ -98,7 +110,7 @@ def shuffle(low: Layers, at: fx.Node, module: nn.ChannelShuffle | None = None) -
 
 def fold(low: Layers, at: fx.Node, sizes: Sequence[Any]) -> bool:
     """An image whose channels become two dimensions, as for a shuffle; whether `at` makes such."""
-    if len(sizes) != 5 or at.args[0] in low.folded or not all(isinstance(size, int) for size in sizes):
+    if len(sizes) != 5 or not all(isinstance(size, int) for size in sizes) or sizes[0] not in (-1, 1):
         return False
     height, width, channels = low.image(low.value(at.args[0]))
     outer, inner = sizes[1:3]
@@ -119,11 +131,12 @@ def swap(low: Layers, at: fx.Node, axes: Sequence[Any]) -> None:
     low.folded[at] = Folded(known.operand, known.outer, known.inner, swapped=not known.swapped)
 
 
-def unfold(low: Layers, at: fx.Node, sizes: Sequence[Any]) -> None:
-    """The image again, its channels in the order that they have by then."""
+def unfold(low: Layers, at: fx.Node, sizes: Sequence[Any] | None) -> None:
+    """The image again, its channels in the order that they have by then; `sizes` None: of whatever size."""
     known = low.folded[at.args[0]]  # type: ignore[index]
     height, width, channels = low.image(low.value(known.operand))
-    if len(sizes) != 4 or [*sizes[2:]] != [height, width] or sizes[1] not in (channels, -1):
+    sizes = (-1, channels, height, width) if sizes is None else sizes
+    if len(sizes) != 4 or [*sizes[2:]] != [height, width] or sizes[1] not in (channels, -1) or sizes[0] not in (-1, 1):
         raise Unsupported("a shape other than that of the image whose channels were taken apart")
     order = np.arange(channels).reshape(known.outer, known.inner)
     _take(low, at, known.operand, (order.T if known.swapped else order).ravel().tolist())

@@ -28,8 +28,7 @@ from edgesearch.board_eval.graph import (
     Pool,
     Reshape,
     average_factor,
-    groups_of,
-    picks_of,
+    parts_of,
 )
 from edgesearch.board_eval.xmodel._compiled import CompiledModel, CompiledOperation, CompiledTensor
 from edgesearch.board_eval.xmodel._compiled_reader import read_compiled
@@ -180,8 +179,7 @@ class _Builder:
         fields = self._weighted(operation)
         if _attributes(operation).integer("group", 1) != 1:
             raise _error(operation, "has groups; the DPU has full and depthwise convolutions only")
-        weight = fields["weight"]
-        self._put(operation, Conv(groups=groups_of(weight), picks=picks_of(weight), **fields))
+        self._put(operation, Conv(**parts_of(fields["weight"]), **fields))
 
     def depthwise(self, operation: CompiledOperation) -> None:
         fields = self._weighted(operation)

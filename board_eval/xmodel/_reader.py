@@ -24,9 +24,8 @@ from edgesearch.board_eval.graph import (
     Node,
     Pool,
     Reshape,
-    groups_of,
     limits,
-    picks_of,
+    parts_of,
     reads_unrounded,
     round_activations,
 )
@@ -226,7 +225,7 @@ class _Reader:
         if depthwise:
             self._put(op, Depthwise(weight=weight[0], **common))
         else:
-            self._put(op, Conv(weight=weight, groups=groups_of(weight), picks=picks_of(weight), **common))
+            self._put(op, Conv(weight=weight, **parts_of(weight), **common))
 
     def scale(self, op: Op) -> None:
         """A batch-norm that was not folded: a weight and a bias per channel."""

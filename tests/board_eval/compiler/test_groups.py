@@ -65,11 +65,12 @@ def test_the_code_of_parts_gives_their_integers(half: int, size: str, data: st.D
     assert_right(quantized(graph), size)
 
 
-def test_files_keep_the_picks(tmp_path: Path) -> None:
-    graph = quantized(lower(Parts(64, slice(32, 64)), (3, 7, 9)))
+@pytest.mark.parametrize("taken", [slice(32, 64), slice(0, 64, 2)])  # the second could be 32 groups of two
+def test_files_keep_the_picks(taken: slice, tmp_path: Path) -> None:
+    graph = quantized(lower(Parts(64, taken), (3, 7, 9)))
     picks = {node.picks for node in graph if isinstance(node, Conv)}
     compiled = assert_right(graph)
-    assert [one.channel_group for one in compiled.program if isinstance(one, ConvInstruction)].count(1) >= 2  # words 2 and 3
+    assert [one.channel_group for one in compiled.program if isinstance(one, ConvInstruction)].count(1) >= 1
     write_xmodel(graph, tmp_path / "int.xmodel")
     write_file(compiled, tmp_path / "dpu.xmodel")
     for again in (read_xmodel(tmp_path / "int.xmodel"), read_compiled_graph(tmp_path / "dpu.xmodel")):

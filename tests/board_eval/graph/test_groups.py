@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edgesearch.board_eval.execution import block_mask, blocks, spread_blocks
-from edgesearch.board_eval.graph import Conv, Graph, Input, group_mask, groups_of, spread
+from edgesearch.board_eval.graph import Conv, Graph, Input, group_mask, groups_of, parts_of, spread
 from edgesearch.errors import GraphError
 
 
@@ -42,6 +44,25 @@ def test_weights_without_a_pattern_are_one_group() -> None:
     assert groups_of(weight) == 2
     assert groups_of(np.zeros((4, 1, 1, 4), np.float32)) == 1
     assert groups_of(np.ones((3, 1, 1, 2), np.float32)) == 1
+
+
+def test_weights_of_one_input_each_are_picks() -> None:
+    weight = np.zeros((3, 1, 1, 6), np.float32)
+    weight[[0, 1, 2], 0, 0, [0, 2, 5]] = 1, -0.5, 2
+    assert parts_of(weight) == {"picks": (0, 2, 5)}
+    weight[0, 0, 0, 1] = 1
+    assert parts_of(weight) == {"groups": 3}
+    assert parts_of(np.ones((3, 1, 1, 1), np.float32)) == {"groups": 1}
+
+
+@pytest.mark.parametrize(
+    ("picks", "more"), [((0, 2), {}), ((0, 1, 2, 6), {}), ((0, 1, 2, 3), {"groups": 2}), ((0, 1, 2, 3), {"kernel": (3, 3)})]
+)
+def test_picks_that_do_not_go_with_a_convolution_are_refused(picks: tuple[int, ...], more: dict[str, Any]) -> None:
+    image = Input(name="image", inputs=(), shape=(4, 4, 6))
+    what: Any = {"kernel": (1, 1), "padding": (1, 1, 1, 1) if "kernel" in more else (0, 0, 0, 0), "has_bias": False, **more}
+    with pytest.raises(GraphError, match=r"'conv': kernel .* picks . of 6 channels as 4"):
+        Graph("network", (image, Conv(name="conv", inputs=("image",), shape=(4, 4, 4), picks=picks, **what)))
 
 
 def network(groups: int, weight: np.ndarray | None = None) -> Graph:

@@ -90,6 +90,9 @@ HALF, OTHER = tuple(range(4)), tuple(range(4, 8))
         (lambda m, x: torch.cat([F.relu(x), x], 1)[:, 8:], []),
         (lambda m, x: torch.cat([F.relu(x), x], 1)[:, 6:10], [(6, 7, 8, 9)]),
         (lambda m, x: x.split([8], 1)[0], []),
+        (lambda m, x: torch.cat(x.chunk(2, 1), 1), []),
+        (lambda m, x: torch.cat(x.chunk(4, 1)[1:3], 1), [(2, 3, 4, 5)]),
+        (lambda m, x: x.reshape(-1, 4, 2, 6, 5).transpose(2, 1).flatten(1, 2), [(0, 2, 4, 6, 1, 3, 5, 7)]),
     ],
 )  # fmt: skip
 def test_channels_are_those_of_torch(does: Any, expected: list[tuple[int, ...]]) -> None:
@@ -179,7 +182,8 @@ class First(nn.Module):
         (lambda m, x: x.view(-1, 2, 4, 6, 5) + 1, "add", "whose channels are two dimensions; the DPU has one"),
         (lambda m, x: x.view(-1, 2, 4, 6, 5).transpose(1, 3), "transpose", "whose channels are two dimensions"),
         (lambda m, x: x.transpose(2, 3), "transpose", "not among the operations that this tool knows"),
-        (lambda m, x: F.relu(torch.cat(x.chunk(2, 1), 1)), "cat", "all parts of a tensor side by side"),
+        (lambda m, x: F.relu(torch.cat(x.chunk(2, 1), 2)), "cat", "of parts along another dimension than that of channels"),
+        (lambda m, x: F.relu(x.view(3, 2, 4, 6, 5).transpose(1, 2).reshape(3, 8, 6, 5)), "view", "other than to (batch"),
         (lambda m, x: (torch.relu_(x[:, 4:]), x)[1], "Calls", "write in-place operations out of place"),
     ],
 )  # fmt: skip

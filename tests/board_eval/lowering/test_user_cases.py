@@ -214,11 +214,6 @@ REFUSED: dict[str, tuple[nn.Module, tuple[int, int, int], dict[str, str]]] = {
             "chunk_1": "slice",
         },
     ),
-    "a concatenation of chunks": (
-        Block(lambda m, x: torch.cat(torch.split(x, 8, 1), 1)),
-        (16, 16, 16),
-        {"cat": "all parts of a tensor side by side, which is the tensor; read it"},
-    ),
     "a dimension more": (
         Block(lambda m, x: m.conv(x.mean((2, 3))[:, :, None, None]), conv=nn.Conv2d(16, 16, 1)),
         (16, 16, 16),

@@ -18,7 +18,10 @@ def parse(text: str, folder: Path = Path("/base")) -> object:
 
 
 def test_the_bundled_studies_are_valid() -> None:
-    names = ["cifar10", "cifar10_evening", "cifar10_gpu", "cifar10_hour", "fashion_mnist", "mnist_mlp", "quickstart", "thesis", "thesis_32"]
+    names = [
+        *("cifar10", "cifar10_evening", "cifar10_gpu", "cifar10_hour", "fashion_mnist"),
+        *("mnist_mlp", "quickstart", "thesis", "thesis_32"),
+    ]
     assert bundled_studies() == names
     for name in bundled_studies():
         assert load_study(name).name == name
