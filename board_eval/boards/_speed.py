@@ -17,7 +17,7 @@ __all__ = ["Compiler", "board_report", "board_timing", "check_compiler"]
 #: What makes the code: this program's own compiler, or vai_c_xir of Vitis AI 3.5, whose code `time_graph` foretells.
 Compiler: TypeAlias = Literal["edgesearch", "vai"]
 
-#: Where the code keeps feature maps that found no room on the chip.
+#: Where the code keeps feature maps that are not on the chip.
 _WORKSPACE = 1
 
 
@@ -68,9 +68,9 @@ def board_report(
     profile.runner(runner)
     compiled = _compiled(graph, profile, allow)
     plan = compiled.plan
-    spilled = {name for name, place in plan.external.items() if place.register == _WORKSPACE}
+    outside = {name for name, place in plan.external.items() if place.register == _WORKSPACE}
     timing = compiled.time(profile, runner=runner)
-    return report_on(plan.graph, timing, [layer.layer for layer in plan.layers], spilled, profile)
+    return report_on(plan.graph, timing, [layer.layer for layer in plan.layers], outside - plan.never_on_chip, profile)
 
 
 def _compiled(graph: Graph, profile: BoardProfile, allow: Collection[Feature]) -> Compiled:

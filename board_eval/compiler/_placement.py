@@ -100,6 +100,7 @@ class _Placer:
             memory.workspace,
             memory.input_bytes,
             memory.output_bytes,
+            self.fused.external,
         )
 
     # -- who wants what

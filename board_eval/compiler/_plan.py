@@ -97,6 +97,8 @@ class Plan:
     workspace_bytes: int
     input_bytes: int
     output_bytes: int
+    #: Feature maps that are in external memory whatever room there is: parts of concats, flattened images, the result.
+    never_on_chip: frozenset[str]
 
 
 def slides(node: Node | None) -> bool:

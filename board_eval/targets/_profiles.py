@@ -204,7 +204,8 @@ def _profile_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise TargetError(f"board profile {name!r} cannot be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise TargetError(f"board profile {name!r} cannot be read: {why}") from error
 
 
 def check_profile(profile: object) -> None:

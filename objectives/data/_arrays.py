@@ -172,7 +172,8 @@ def as_images(array: NDArray[Any], where: str, white: float | None = None) -> Im
         array = array.astype(np.float32)  # which holds every `white`
     low, high = (array.min(), array.max()) if array.size else (0, 0)
     if not (low >= 0 and high <= top):  # NaN fails both
-        raise DataError(f"{where} ({array.dtype}) goes from {low:g} to {high:g}; {_range_advice(float(low), float(high), top)}")
+        advice = _range_advice(float(low), float(high), top, is_bytes=array.dtype == np.uint8)
+        raise DataError(f"{where} ({array.dtype}) goes from {low:g} to {high:g}; {advice}")
     if array.dtype == np.uint8:  # by a table, since eight times the memory would be needed to multiply
         scaled: Images = np.rint(np.minimum(np.arange(256), top) * (255 / top)).astype(np.uint8)[array]
         return scaled
@@ -190,8 +191,10 @@ def dark_note(images: Images) -> list[str]:
     ]
 
 
-def _range_advice(low: float, high: float, top: float) -> str:
+def _range_advice(low: float, high: float, top: float, *, is_bytes: bool) -> str:
     expected = f"expected 0 to {top:g}"
+    if is_bytes:
+        return f"{expected}; leave `white` out, or set it to the number that means white"
     if not (np.isfinite(low) and np.isfinite(high)):
         return f"{expected}, all finite; remove the images that are not"
     if low < 0:

@@ -88,6 +88,10 @@ def _find_idx(folder: Path, name: str, file: str) -> Path | None:
     return None
 
 
+#: Axes of an IDX file: images and labels have three and one.
+_MOST_AXES = 8
+
+
 def read_idx(path: Path) -> Images:
     """One IDX file of bytes, plain or gzip (Y. LeCun's format: magic 0 0 8 ndim, big-endian sizes, data)."""
     try:
@@ -96,7 +100,7 @@ def read_idx(path: Path) -> Images:
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}; expected an IDX file, as MNIST comes in") from error
-    if len(content) < 4 or content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
+    if len(content) < 4 or content[:3] != b"\0\0\x08" or content[3] > _MOST_AXES or len(content) < 4 + 4 * content[3]:
         raise DataError(f"{path} is not an IDX file of bytes: it starts with {content[:4].hex(' ') or 'nothing'}")
     shape = struct.unpack_from(f">{content[3]}I", content, 4)
     data = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])

@@ -14,6 +14,7 @@ import torch
 
 from edgesearch.board_eval import BoardReference, VitisSettings
 from edgesearch.errors import (
+    KNOWN_FAILURE,
     DataError,
     DeviceError,
     EdgesearchError,
@@ -23,6 +24,7 @@ from edgesearch.errors import (
     QuantizationError,
     StageFailed,
     TrainingError,
+    in_one_line,
 )
 from edgesearch.objectives.data import DataSet, DataSettings, load_data
 from edgesearch.objectives.stages._artifact import Artifact, ArtifactStore
@@ -30,8 +32,9 @@ from edgesearch.objectives.stages._context import Context
 from edgesearch.objectives.stages._limits import NetworkLimits
 from edgesearch.objectives.stages._spec import stage_specs
 from edgesearch.objectives.stages._stage import Stage
-from edgesearch.objectives.training import choose_device, processor_name
+from edgesearch.objectives.training import choose_device, out_of_memory, processor_name
 from edgesearch.plugins import is_import_path
+from edgesearch.spaces import Student
 
 _PACKAGES = ("edgesearch", "torch", "torchvision", "numpy", "scipy", "pillow")
 #: What a stage would raise again with the same inputs: its network or its numbers are the reason, not the machine.
@@ -82,7 +85,7 @@ def _make(
     made_by = _made_by(device)
     failure = store.failure(stage.kind, stage.key)
     if failure is not None and _is_of(failure["made_by"].get("versions"), made_by["versions"]):
-        raise StageFailed(f"{failure['message']} (known from an earlier attempt; --retry-failed tries it again)")
+        raise StageFailed(f"{failure['message']} {KNOWN_FAILURE}")
     spec = stage_specs().find(stage.kind)
     settings = spec.settings_of(stage)
     data = _data(DataSettings.model_validate(data_settings).model_dump_json(), folder)
@@ -101,6 +104,10 @@ def _make(
         if isinstance(error, _DETERMINISTIC) and not by_machine:
             store.record_failure(stage.kind, stage.key, message=str(error), made_by=made_by)
         raise
+    except Exception as error:  # of a network of the user's own, whose code is part of the key
+        if _is_of_users_network(error, settings):
+            store.record_failure(stage.kind, stage.key, message=in_one_line(error), made_by=made_by)
+        raise
     if result.instead is not None:
         return result.instead
     artifact = store.put(
@@ -114,6 +121,14 @@ def _make(
     )
     store.checkpoints(stage.key).clear()
     return artifact
+
+
+def _is_of_users_network(error: Exception, settings: object) -> bool:
+    """Whether an error is one that a network of the user's own would make again: neither the machine's nor a GPU's."""
+    student = getattr(settings, "student", None)
+    if not isinstance(student, Student) or not is_import_path(student.architecture):
+        return False
+    return not (isinstance(error, _OF_THE_MACHINE) or out_of_memory(error) or "CUDA error" in str(error))
 
 
 def _is_of(recorded: Mapping[str, str] | None, versions: Mapping[str, str]) -> bool:

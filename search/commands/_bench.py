@@ -49,6 +49,9 @@ def bench(
     """Time a network's code on the simulated board, fed by one of its runners; returns the exit code."""
     profile = load_profile(board or DEFAULT_BOARD)
     profile.runner(runner)
+    if picture is not None:
+        check_output(picture, "--picture", {"the network": Path(network)})
+        check_replaceable(picture, "HTML")
 
     def seconds(graph: Graph) -> float:
         return board_timing(graph, profile, compiler=compiler, allow=allow, layers=False).dpu_s
@@ -74,7 +77,6 @@ def _draw(report: LayerReport, picture: Path) -> None:
 
     page = figure(report).to_html(include_plotlyjs=True, full_html=True)
     try:
-        check_replaceable(picture, "HTML")
         write_atomically(picture, page.encode())
     except OSError as error:
         raise TargetError(f"--picture {str(picture)!r} cannot be written: {error.strerror or error}") from error

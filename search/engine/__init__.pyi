@@ -4,7 +4,6 @@ from ._progress import Progress as Progress
 from ._progress import describe_metrics as describe_metrics
 from ._progress import make_progress as make_progress
 from ._rejections import Rejections as Rejections
-from ._retries import failed_candidates as failed_candidates
 from ._retries import form as form
 from ._stages import StageEnd as StageEnd
 from ._stages import StageRunner as StageRunner

@@ -120,7 +120,7 @@ class Engine:
     # --- the loop
 
     def run(self, trials: int) -> Summary:
-        """Go on until the study has `trials` trials in all.
+        """Go on until the study has `trials` trials in all, or one more for each failed candidate that becomes one again.
 
         Meanwhile this process computes with one thread: several would wait for each other, busily, on cores of the workers.
         From now on it gives large blocks of memory back to the system as soon as they are free.
@@ -130,8 +130,9 @@ class Engine:
             return self._run(trials)
 
     def _run(self, trials: int) -> Summary:
-        self._wanted = trials
+        before = self._count
         while True:
+            self._wanted = max(trials, before + len(self._intake.retried))
             self._advance()
             busy = self._take_up()
             wants = not busy and self._wants_trial()
@@ -198,8 +199,7 @@ class Engine:
         return self._stages.has_room and len(self._active) < self._pace.most_trials
 
     def _wants_trial(self) -> bool:
-        is_left = not self._intake.exhausted or self._stopping.has_hope
-        return self._count < self._wanted and is_left and self._has_room
+        return self._count < self._wanted and self._has_room and (not self._intake.exhausted or self._stopping.has_hope)
 
     def _take_up(self) -> bool:
         """Go on with a trial that waited at a rung, if there is room and one that may; whether there was.

@@ -78,8 +78,10 @@ class Intake:
         self._again = 0  # proposals that a trial had, since the last that became one
         self._networks = Networks(int(attributes.get("repeats", 0)), note=note)
         self.rejections = Rejections(settings.constraints, attributes, note=note)
-        self._before = self.rejections.count, self.repeats
+        self._before = self.repeats
         self._retry: list[Proposal] = []
+        #: Keys of candidates to be tried again that may still become trials, or did.
+        self.retried: set[str] = set()
         #: Whether nothing is left to propose.
         self.exhausted = False
 
@@ -102,6 +104,7 @@ class Intake:
     def try_again(self, failures: Iterable[Failure]) -> None:
         """Propose these first."""
         self._retry = [Proposal(each.candidate, each.trial.params, each.trial.distributions) for each in failures]
+        self.retried = {proposal.key for proposal in self._retry}
 
     @property
     def repeats(self) -> int:
@@ -111,8 +114,7 @@ class Intake:
     @property
     def in_this_run(self) -> tuple[int, int]:
         """Candidates that were rejected, and repeats, without those of earlier runs."""
-        rejected, repeats = self._before
-        return self.rejections.count - rejected, self.repeats - repeats
+        return self.rejections.in_this_run, self.repeats - self._before
 
     def tallies(self) -> dict[str, Any]:
         """What a study keeps of it, where there is something to keep."""
@@ -133,14 +135,18 @@ class Intake:
             return None
         if proposal is None:
             return None
-        if proposal.key in self._seen:
-            self._again += proposal.drawn if proposal.key not in self._rejected else 0
-            return None
+        accepted = None
         try:
-            return self._judge(proposal)
+            if proposal.key in self._seen:
+                self._again += proposal.drawn if proposal.key not in self._rejected else 0
+            else:
+                accepted = self._judge(proposal)
         except Pending:
             self._unknown = proposal
             return None
+        if accepted is None:
+            self.retried.discard(proposal.key)
+        return accepted
 
     def _judge(self, proposal: Proposal) -> Accepted | None:
         estimate = self._screen(proposal)

@@ -27,11 +27,6 @@ class Failure(NamedTuple):
     trial: FrozenTrial
 
 
-def failed_candidates(trials: Iterable[FrozenTrial], folder: Path | None) -> list[Candidate]:
-    """The candidates of `failures`."""
-    return [failure.candidate for failure in failures(trials, folder)]
-
-
 def failures(trials: Iterable[FrozenTrial], folder: Path | None) -> list[Failure]:
     """The candidates whose last trial failed, each once; trials come in their order.
 

@@ -20,7 +20,6 @@ from edgesearch.search.engine import (
     Progress,
     StageRunner,
     Summary,
-    failed_candidates,
     form,
     make_pool,
     run_stages,
@@ -148,7 +147,6 @@ def run_study(
             refuse_other_inputs(inputs, study)
             keep_inputs(inputs, study)
             store_places(study, settings, file)
-            store_use(study)
             trials = _asked_for(settings, study) if trials is None else trials
             if made := made_otherwise(inputs, study):
                 progress.note(made)
@@ -177,7 +175,8 @@ def run_study(
                     foresight=foresight,
                     retry_failed=retry_failed,
                 )
-                summary = engine.run(_with_retries(settings, study, trials) if retry_failed else trials)
+                store_use(study)  # not of one that the engine refused
+                summary = engine.run(trials)
                 runner = _stage_runner(settings, store, pool, logs, progress)
                 ledger = Ledger(study, lease, say=progress.note)
                 forget = store.forget_failure if retry_failed else _keep_in_mind
@@ -215,12 +214,6 @@ def _is_open(study: optuna.Study, trials: int, retry_failed: bool) -> bool:
     states = [trial.state for trial in study.get_trials(deepcopy=False)]
     is_failed_tried = retry_failed and TrialState.FAIL in states
     return len(states) < trials or TrialState.RUNNING in states or is_failed_tried
-
-
-def _with_retries(settings: StudyFile, study: optuna.Study, trials: int) -> int:
-    """`trials`, or as many more as there have to be for the candidates of failed trials to be tried again."""
-    recorded = study.get_trials(deepcopy=False)
-    return max(trials, len(recorded) + len(failed_candidates(recorded, settings.folder)))
 
 
 def made_otherwise(inputs: Inputs, study: optuna.Study) -> str:

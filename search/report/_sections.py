@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgesearch.errors import KNOWN_FAILURE
 from edgesearch.search.report._data import FrontPicture, StageTime
 from edgesearch.search.report._named import NAMED, named
 from edgesearch.search.report._table import columns, number, percent, size
@@ -327,5 +328,5 @@ _LOG = re.compile(r"\s*\(log: (.*?\.log)\)")
 
 
 def reason_of(record: Record) -> str:
-    """Why a trial failed, without the path of its log, so that equal reasons are equal."""
-    return _LOG.sub("", record.failure).strip() or "no reason was recorded"
+    """Why a trial failed, without its log's path and what is said of earlier attempts, so that equal reasons are equal."""
+    return _LOG.sub("", record.failure).replace(KNOWN_FAILURE, "").strip() or "no reason was recorded"

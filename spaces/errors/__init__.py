@@ -219,6 +219,10 @@ class StageFailed(EdgesearchError):
     """A stage that failed before and would fail again."""
 
 
+#: What the reason of a `StageFailed` ends with.
+KNOWN_FAILURE = "(known from an earlier attempt; --retry-failed tries it again)"
+
+
 class StudyError(EdgesearchError):
     """A study that does not exist, that changed, or that cannot be stored."""
 

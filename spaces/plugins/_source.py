@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -154,13 +155,23 @@ def _module_file(folder: Path, name: str) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def _imports(file: Path, module: str) -> Iterator[str]:
+def _imports(file: Path, module: str) -> tuple[str, ...]:
     """Modules that a file's import statements may mean. A file that does not parse imports nothing."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    return _imported_by(file.read_bytes(), package)
+
+
+@lru_cache(maxsize=4096)  # a study asks some hundred times, and a package may have as many files
+def _imported_by(content: bytes, package: str) -> tuple[str, ...]:
+    """Of a file with this content in `package`."""
+    return tuple(dict.fromkeys(_names_in(content, package)))
+
+
+def _names_in(content: bytes, package: str) -> Iterator[str]:
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = ast.parse(content)
     except (SyntaxError, ValueError):
         return
-    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edgesearch.errors import PluginError
-from edgesearch.plugins import load, source_fingerprint
+from edgesearch.plugins import _source, load, source_fingerprint
 
 
 @pytest.fixture(autouse=True)
@@ -281,3 +281,15 @@ def test_code_in_a_folder_of_pythonpath_counts(tmp_path: Path, monkeypatch: pyte
     before = source_fingerprint("net:Net", folder=tmp_path / "study")
     project(library, blocks="body = 32")
     assert len({alone, before, source_fingerprint("net:Net", folder=tmp_path / "study")}) == 3
+
+
+def test_files_that_are_as_they_were_are_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = project(tmp_path, once_net="import once_parts\nclass Net: ...", once_parts="SIZE = 1")
+    first = source_fingerprint("once_net:Net", folder=folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(_source, "_names_in", None)
+        assert source_fingerprint("once_net:Net", folder=folder) == first
+    project(folder, once_parts="import once_more", once_more="SIZE = 2")
+    changed = source_fingerprint("once_net:Net", folder=folder)
+    project(folder, once_more="SIZE = 3")
+    assert len({first, changed, source_fingerprint("once_net:Net", folder=folder)}) == 3

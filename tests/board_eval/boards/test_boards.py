@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from edgesearch.board_eval import execution, timing
 from edgesearch.board_eval.boards import (
@@ -22,6 +24,7 @@ from edgesearch.board_eval.boards import (
 )
 from edgesearch.board_eval.compiler import compile_graph
 from edgesearch.board_eval.graph._graph import Conv, Graph, Input, Linear, Reshape
+from edgesearch.board_eval.lowering import lower
 from edgesearch.board_eval.targets import load_profile
 from edgesearch.errors import BoardError, CompileError, GraphError, PluginError, SettingsError, TargetError
 from edgesearch.testing import BoardContract
@@ -217,6 +220,19 @@ def test_feature_maps_that_found_no_room_are_named_with_this_compiler_too() -> N
     advice = [a for a in board_report(Graph("large", nodes), load_profile("zcu104")).advice if a.kind == "spill"]
     assert [a.layer for a in advice] == ["wide"]
     assert "2097 kB go to external memory and back" in advice[0].text
+
+
+def test_parts_of_concats_and_flattened_images_found_no_lack_of_room() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), Twice(), nn.Conv2d(32, 16, 3), nn.Flatten(), nn.Linear(16 * 16, 10))
+    report = board_report(lower(model, (3, 8, 8)), load_profile("zcu104"))
+    assert [advice for advice in report.advice if advice.kind == "spill"] == []
+
+
+class Twice(nn.Module):
+    """What it is given beside its activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, torch.relu(x)], 1)
 
 
 def test_energy_is_the_power_of_a_second_shared_among_its_images() -> None:

@@ -81,7 +81,7 @@ def test_white_scales_bytes_that_are_darker(tmp_path: Path) -> None:
     assert not scaled.notes
     masks = (levels > 8).astype(np.uint8)
     assert np.array_equal(as_images(masks, "here", 1.0)[..., 0], masks * 255)
-    with pytest.raises(DataError, match=r"here \(uint8\) goes from 0 to 16; expected 0 to 8"):
+    with pytest.raises(DataError, match=r"here \(uint8\) goes from 0 to 16; expected 0 to 8; leave `white` out, or set"):
         as_images(levels, "here", 8)
 
 

@@ -46,6 +46,7 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
     for name, content, complaint in (
         ("short", good.read_bytes()[:-1], "47 bytes of data"),
         ("other", b"GIF89a", "not an IDX"),
+        ("deep", b"\0\0\x08\x64" + b"\0\0\0\1" * 100 + b"\0", "not an IDX"),
         ("empty", b"", "nothing"),
         ("packed.gz", gzip.compress(good.read_bytes())[:-9], "cannot read"),
         ("plain.gz", b"not gzip at all", "cannot read"),

@@ -281,6 +281,21 @@ def test_a_network_whose_own_code_fails_is_not_tried_again_unless_a_file_is_miss
         run_stage(stage, store, data_settings=JSON, device="cpu", folder=tmp_path)
 
 
+@pytest.mark.parametrize(("raised", "is_kept"), [("ValueError('odd')", True), ("MemoryError('no room')", False)])
+def test_own_code_that_fails_on_a_batch_alone_is_not_tried_again_either(tmp_path: Path, raised: str, is_kept: bool) -> None:
+    (tmp_path / "moody_nets.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, num_classes):\n        super().__init__()\n"
+        "        self.head = nn.Linear(64, num_classes)\n    def forward(self, x):\n"
+        f"        if self.training and len(x) > 2: raise {raised}\n        return self.head(x.flatten(1))\n"
+    )
+    student = complete(Student(architecture="moody_nets:Net", input_size=8), folder=tmp_path)
+    stage, store = stages({"student": student.model_dump(mode="json")})[0], Store(tmp_path / "store")
+    for kind in (Exception, StageFailed if is_kept else Exception):
+        with pytest.raises(kind, match=r"odd|no room|memory"):
+            run_stage(stage, store, data_settings=JSON, device="cpu", folder=tmp_path)
+    assert (store.failure(stage.kind, stage.key) is not None) == is_kept
+
+
 def test_a_failure_of_the_machine_may_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(*_: Any, **__: Any) -> Any:
         raise MemoryError

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from edgesearch.board_eval import Conv, Graph, Input, Pool, compile_xmodel, load_profile
 from edgesearch.board_eval.targets import DPUS
 from edgesearch.errors import CompileError, DataError, EdgesearchError, LoweringError, MeasurementError, SpaceError, StudyError
+from edgesearch.search.commands import _bench
 from edgesearch.search.commands._cli import cli
 from edgesearch.search.commands._networks import find_network, read_candidate
 
@@ -136,7 +137,7 @@ def test_code_that_a_candidates_file_names_is_found_beside_it(tmp_path: Path, mo
     assert json.loads(run("bench", path, "--format", "json"))["macs"] == 3 * 64 * 8 + 80
 
 
-def test_bench_shows_every_layer_and_a_picture(tmp_path: Path) -> None:
+def test_bench_shows_every_layer_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = tmp_path / "layers.html"
     facts = json.loads(
         run("bench", "squeezenet1_1", "--per-layer", "--format", "json", "--picture", picture).partition("picture:")[0]
@@ -145,8 +146,11 @@ def test_bench_shows_every_layer_and_a_picture(tmp_path: Path) -> None:
     assert picture.stat().st_size > 1_000_000  # plotly.js is inside: the page needs no network
     assert "layers" not in json.loads(run("bench", "squeezenet1_1", "--format", "json"))
     (tmp_path / "study.toml").write_text("name = 'mine'")
+    monkeypatch.setattr(_bench, "board_report", None)  # refused before the work
     with pytest.raises(StudyError, match=r"study\.toml is no HTML"):
         run("bench", "squeezenet1_1", "--picture", tmp_path / "study.toml")
+    with pytest.raises(DataError, match=r"--picture .* cannot be written: there is no folder"):
+        run("bench", "squeezenet1_1", "--picture", tmp_path / "none" / "layers.html")
     assert (tmp_path / "study.toml").read_text() == "name = 'mine'"
 
 

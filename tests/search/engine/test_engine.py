@@ -64,6 +64,17 @@ def test_candidates_that_were_rejected_are_told_once_and_are_no_repeats(tmp_path
         assert (summary.finished, summary.rejected, summary.repeats, summary.exhausted) == (0, 8, 0, True)
 
 
+def test_a_study_that_goes_on_counts_each_rejected_candidate_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, TEXT + "\n[constraints]\nmax_size_bytes = 5000\n")
+    kept = ("rejected", "rejections", "rejected_keys")
+    counted = []
+    for trials in (1, 50, 50):
+        bench.run(trials)
+        counted.append({name: bench.study().user_attrs.get(name) for name in kept})
+    assert counted[1]["rejected"] == len(counted[1]["rejected_keys"]) > 0
+    assert counted[2] == counted[1]
+
+
 def test_a_driver_killed_at_any_job_leaves_a_study_that_ends_the_same(tmp_path: Path) -> None:
     whole = Bench(tmp_path / "whole")
     whole.run(5)

@@ -9,9 +9,10 @@ import pytest
 from _bench import TEXT, Bench, Spy
 from optuna.trial import TrialState
 
-from edgesearch.errors import StudyError
-from edgesearch.objectives import Store
+from edgesearch.errors import GraphError, StudyError
+from edgesearch.objectives import Estimator, Store
 from edgesearch.search.processes._jobs import Job, JobResult
+from edgesearch.spaces import Candidate
 
 
 def test_a_worker_that_dies_is_replaced_and_the_trial_does_not_notice(tmp_path: Path) -> None:
@@ -47,6 +48,26 @@ def test_failed_candidates_are_tried_again_when_asked(tmp_path: Path) -> None:
     last = bench.study().get_trials()[-1]
     assert last.user_attrs["candidate_key"] == failed.user_attrs["candidate_key"]
     assert last.state == TrialState.COMPLETE
+
+
+def test_failed_candidates_that_are_refused_by_now_make_no_room_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path)
+    bench.run(2, Spy(lambda count, job: JobResult(job.key, "refused", 0.0, "no luck") if count == 1 else None))
+    failed = {t.user_attrs["candidate_key"] for t in bench.study().get_trials() if t.state == TrialState.FAIL}
+    assert len(failed) == 1
+    estimate = Estimator.estimate
+
+    def refuses(self: Estimator, candidate: Candidate) -> dict[str, float]:
+        if candidate.key in failed:
+            raise GraphError("it does not fit any more")
+        return estimate(self, candidate)
+
+    monkeypatch.setattr(Estimator, "estimate", refuses)
+    summary = bench.run(2, retry_failed=True)
+    assert (summary.finished, summary.failed, summary.rejected) == (0, 0, 1)
+    assert len(bench.study().get_trials()) == 2
 
 
 def test_what_is_tried_again_has_the_parameters_that_it_was_drawn_with(tmp_path: Path) -> None:

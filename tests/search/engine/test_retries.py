@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from edgesearch.search.engine import failed_candidates
+from edgesearch.search.engine._retries import failures
 from edgesearch.spaces import Candidate, Pruning, Student, complete_candidate
 
 FAIL, COMPLETE, RUNNING = TrialState.FAIL, TrialState.COMPLETE, TrialState.RUNNING
@@ -23,6 +23,10 @@ def trial(state: TrialState, candidate: Candidate) -> FrozenTrial:
 def project(tmp_path: Path) -> Path:
     edit(tmp_path, "first")
     return tmp_path
+
+
+def tried_again(trials: list[FrozenTrial], project: Path) -> list[Candidate]:
+    return [failure.candidate for failure in failures(trials, project)]
 
 
 def edit(project: Path, what: str) -> None:
@@ -41,18 +45,18 @@ def own(project: Path) -> Candidate:
 def test_each_candidate_that_failed_last_is_tried_once(project: Path) -> None:
     other = complete_candidate(OTHER, folder=project)
     trials = [trial(FAIL, own(project)), trial(FAIL, other), trial(FAIL, own(project))]
-    assert failed_candidates(trials, project) == [own(project), other]
+    assert tried_again(trials, project) == [own(project), other]
 
 
 @pytest.mark.parametrize("state", [COMPLETE, RUNNING, TrialState.PRUNED])
 def test_what_ended_otherwise_since_is_left_out(state: TrialState, project: Path) -> None:
-    assert failed_candidates([trial(FAIL, OTHER), trial(state, OTHER)], project) == []
+    assert tried_again([trial(FAIL, OTHER), trial(state, OTHER)], project) == []
 
 
 def test_mended_code_is_what_is_tried(project: Path) -> None:
     old = own(project)
     edit(project, "mended")
-    found = failed_candidates([trial(FAIL, old)], project)
+    found = tried_again([trial(FAIL, old)], project)
     assert found == [own(project)]
     assert found[0].student.source_sha256 != old.student.source_sha256
     assert found[0].pruning.source_sha256 != old.pruning.source_sha256
@@ -63,7 +67,7 @@ def test_failures_of_several_versions_of_the_code_are_one_candidate(project: Pat
     edit(project, "second")
     trials.append(trial(FAIL, own(project)))
     edit(project, "third")
-    assert failed_candidates(trials, project) == [own(project)]
+    assert tried_again(trials, project) == [own(project)]
 
 
 def test_what_succeeded_with_other_code_is_not_tried_again(project: Path) -> None:
@@ -71,7 +75,7 @@ def test_what_succeeded_with_other_code_is_not_tried_again(project: Path) -> Non
     edit(project, "second")
     trials.append(trial(COMPLETE, own(project)))
     edit(project, "third")
-    assert failed_candidates(trials, project) == []
+    assert tried_again(trials, project) == []
 
 
 def test_what_was_spoilt_and_put_back_has_its_trial(project: Path) -> None:
@@ -79,6 +83,6 @@ def test_what_was_spoilt_and_put_back_has_its_trial(project: Path) -> None:
     edit(project, "spoilt")
     trials.append(trial(FAIL, own(project)))
     edit(project, "first")
-    assert failed_candidates(trials, project) == []
+    assert tried_again(trials, project) == []
     edit(project, "another")
-    assert failed_candidates(trials, project) == [own(project)]
+    assert tried_again(trials, project) == [own(project)]

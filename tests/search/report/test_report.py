@@ -12,7 +12,7 @@ import pytest
 from _chromium import render
 from _studies import crowded_view, make_study, plain_record
 
-from edgesearch.errors import StudyError
+from edgesearch.errors import KNOWN_FAILURE, StudyError
 from edgesearch.search.report._data import front_picture, page_data, stage_times
 from edgesearch.search.report._report import report_html, write_report
 from edgesearch.search.report._sections import reason_of
@@ -220,6 +220,8 @@ def test_equal_failures_are_grouped_though_their_logs_differ() -> None:
     first, second = (Record(i, "FAIL", objectives, failure=f"stage pruned: no (log: a/{i}.log)") for i in range(2))
     assert reason_of(first) == reason_of(second) == "stage pruned: no"
     assert reason_of(Record(3, "FAIL", objectives, failure="stage pruned: no (log: runs (2)/3.log)")) == "stage pruned: no"
+    known = Record(4, "FAIL", objectives, failure=f"stage pruned: no {KNOWN_FAILURE} (log: 4.log)")
+    assert reason_of(known) == "stage pruned: no"
     assert reason_of(Record(2, "FAIL", objectives)) == "no reason was recorded"
 
 
