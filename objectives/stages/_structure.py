@@ -15,6 +15,8 @@ __all__ = ["network_key", "structure"]
 
 #: What a node is called, and what only a trained or quantized one has.
 _NOT_STRUCTURE = ("name", "inputs", "op_names", "weight", "bias", "fix", "weight_fix", "bias_fix", "channel_fix")
+#: Fields of nodes that came later, and what all nodes were before: keys that studies have stay.
+_BEFORE = {"groups": 1, "picks": None}
 #: Settings of a student that say how its network is made, and nothing once it is made.
 _MAKES = {"architecture", "width", "stem", "head", "staged"}
 
@@ -32,7 +34,8 @@ def structure(model: nn.Module, graph: Graph) -> str:
 
 
 def _settings(node: Any) -> dict[str, Any]:
-    return {field.name: getattr(node, field.name) for field in dataclasses.fields(node) if field.name not in _NOT_STRUCTURE}
+    found = {field.name: getattr(node, field.name) for field in dataclasses.fields(node) if field.name not in _NOT_STRUCTURE}
+    return {name: value for name, value in found.items() if name not in _BEFORE or value != _BEFORE[name]}
 
 
 def network_key(candidate: Candidate, structure: str, *, narrowest: bool = False) -> str:

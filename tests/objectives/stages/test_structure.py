@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from edgesearch.board_eval import find_board, lower
 from edgesearch.objectives import Estimator
@@ -43,6 +44,18 @@ def test_a_width_that_is_ignored_makes_no_other_network(estimator: Estimator, tm
     assert keys("net", 0.5, 1.0, 2.0) == 3
     assert keys("net", 1.0, 1.2) == 1  # rounds to the same channels
     assert keys("dropped", 0.5, 1.0) == 2  # its training is another
+
+
+def test_keys_that_studies_have_stay_and_groups_and_orders_of_channels_are_in_them() -> None:
+    model = build(Student(architecture="mlp", input_size=32), channels=3, classes=10)
+    assert structure(model, lower(model, (3, 32, 32))) == "8445d4e22e671b34ef2970a0a3cbfb9e568b8f71d8a13023c466522aef5b4482"
+    found = set()
+    for groups in (2, 4):
+        plain = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU())
+        shuffled = lower(nn.Sequential(*plain, nn.ChannelShuffle(groups), nn.Conv2d(8, 8, 1)), (3, 8, 8))
+        parted = lower(nn.Sequential(*plain, nn.Conv2d(8, 8, 1, groups=groups)), (3, 8, 8))
+        found |= {structure(plain, shuffled), structure(plain, parted)}
+    assert len(found) == 4
 
 
 def test_parameters_of_a_class_may_mean_what_no_layer_shows(estimator: Estimator, tmp_path: Path) -> None:
