@@ -27,4 +27,4 @@ def block_mask(weight: Tensor, groups: int) -> Tensor:
 
 def spread_blocks(weight: Tensor, own: Tensor) -> Tensor:
     """The inverse of `blocks`, with what `block_mask` gives; gradients reach the blocks alone."""
-    return weight.repeat(1, own.shape[1] // weight.shape[1], 1, 1) * own
+    return torch.where(own, weight.repeat(1, own.shape[1] // weight.shape[1], 1, 1), 0)

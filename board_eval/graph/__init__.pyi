@@ -32,7 +32,6 @@ from ._groups import group_mask as group_mask
 from ._groups import groups_of as groups_of
 from ._groups import part_mask as part_mask
 from ._groups import parts_of as parts_of
-from ._groups import spread as spread
 from ._layout import from_torch_layout as from_torch_layout
 from ._layout import to_torch_layout as to_torch_layout
 from ._names import SHAPE_SUFFIXES as SHAPE_SUFFIXES

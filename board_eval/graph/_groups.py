@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["group_mask", "groups_of", "part_mask", "parts_of", "picks_of", "spread", "wrong_parts"]
+__all__ = ["group_mask", "groups_of", "part_mask", "parts_of", "picks_of", "wrong_parts"]
 
 
 def group_mask(outputs: int, inputs: int, groups: int) -> npt.NDArray[np.bool_]:
@@ -55,14 +55,6 @@ def wrong_parts(
         if used[~own].any():
             return "weights between its groups, or of channels that it does not pick, are not zero"
     return ""
-
-
-def spread(weight: npt.NDArray[np.float32], groups: int) -> npt.NDArray[np.float32]:
-    """A convolution's weights in torch's blocks, (out, in / groups, kh, kw), as those of a full one: (out, in, kh, kw)."""
-    if groups == 1:
-        return weight
-    mask = group_mask(len(weight), weight.shape[1] * groups, groups)
-    return np.where(mask[:, :, None, None], np.tile(weight, (1, groups, 1, 1)), np.float32(0))
 
 
 def picks_of(weight: npt.NDArray[np.float32]) -> tuple[int, ...] | None:

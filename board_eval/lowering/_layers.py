@@ -11,8 +11,10 @@ import operator
 from typing import Any
 
 import numpy as np
+import torch
 from torch import fx, nn
 
+from edgesearch.board_eval.execution import block_mask, spread_blocks
 from edgesearch.board_eval.graph import (
     LEAKY_SLOPE,
     Activation,
@@ -26,7 +28,6 @@ from edgesearch.board_eval.graph import (
     Node,
     Reshape,
     Shape,
-    spread,
     window_output,
 )
 from edgesearch.board_eval.lowering._batch_norm import batch_norm_factors, fold_batch_norm
@@ -84,7 +85,10 @@ class Layers(Windows):
         if 1 < module.groups == module.in_channels == module.out_channels:
             self.weighted(at, Depthwise(weight=np.ascontiguousarray(weight[:, 0].transpose(1, 2, 0)), **common))
             return
-        whole = np.ascontiguousarray(spread(weight, module.groups).transpose(0, 2, 3, 1))
+        if module.groups > 1:
+            given = torch.from_numpy(weight)
+            weight = spread_blocks(given, block_mask(given, module.groups)).numpy()
+        whole = np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
         self.weighted(at, Conv(weight=whole, groups=module.groups, **common))
 
     def linear(self, at: fx.Node, module: nn.Linear) -> None:

@@ -80,16 +80,10 @@ def joined(low: Layers, at: fx.Node, parts: fx.Node, dim: Any) -> None:
 def slice_of(low: Layers, at: fx.Node, given: Any) -> bool:
     """Channels by a slice, of all rows and columns; whether `at` takes such."""
     shape = low.shape(low.value(at.args[0]))
-    parts = list(given) if isinstance(given, list | tuple) else [given]
-    if Ellipsis in parts:
-        place = parts.index(Ellipsis)
-        parts[place : place + 1] = [slice(None)] * (5 - len(parts))
-    parts += [slice(None)] * (4 - len(parts))
-    if len(shape) != 3 or len(parts) != 4 or not all(isinstance(one, slice) for one in parts):
+    parts = low.parts_by_axis(at, given)
+    if len(shape) != 3 or parts is None or not isinstance(parts[1], slice):
         return False
-    sizes = (shape[0], shape[1])
-    rest = [one.indices(size) == (0, size, 1) for one, size in zip(parts[2:], sizes, strict=True)]
-    if parts[0] != slice(None) or not all(rest):
+    if any(parts[axis] != slice(None) for axis in (0, 2, 3)):
         return False
     _take(low, at, at.args[0], range(shape[2])[parts[1]])
     return True

@@ -152,19 +152,24 @@ class Windows(Values):
 
     def index(self, at: fx.Node, given: Any) -> bool:
         """A part that is whole: x[:, :, 0, 0] of one pixel. Whether it is such."""
+        lengths, parts = self._lengths(at.args[0]), self.parts_by_axis(at, given)
+        gone = [axis for axis, part in enumerate(parts or ()) if part != slice(None)]
+        if parts is None or any(lengths[axis] != 1 or parts[axis] not in (0, -1) for axis in gone):
+            return False
+        self.squeeze(at, gone)
+        return True
+
+    def parts_by_axis(self, at: fx.Node, given: Any) -> list[Any] | None:
+        """What an index takes of each axis that `at` reads, `slice(None)` where it is all; None where it has other axes."""
         lengths = self._lengths(at.args[0])
         parts = list(given) if isinstance(given, list | tuple) else [given]
         if Ellipsis in parts:
             place = parts.index(Ellipsis)
             parts[place : place + 1] = [slice(None)] * (len(lengths) - len(parts) + 1)
         parts += [slice(None)] * (len(lengths) - len(parts))
-        if len(parts) == len(lengths):
-            parts = [slice(None) if _is_whole(part, length) else part for part, length in zip(parts, lengths, strict=True)]
-        gone = [axis for axis, part in enumerate(parts) if part != slice(None)]
-        if len(parts) != len(lengths) or any(lengths[axis] != 1 or parts[axis] not in (0, -1) for axis in gone):
-            return False
-        self.squeeze(at, gone)
-        return True
+        if len(parts) != len(lengths):
+            return None
+        return [slice(None) if _is_whole(part, length) else part for part, length in zip(parts, lengths, strict=True)]
 
     def _lengths(self, operand: Any) -> list[int]:
         """Those of the axes that torch's tensor has; 0 for the batch, of which nothing is known."""

@@ -65,12 +65,14 @@ def test_the_code_of_parts_gives_their_integers(half: int, size: str, data: st.D
     assert_right(quantized(graph), size)
 
 
-@pytest.mark.parametrize("taken", [slice(32, 64), slice(0, 64, 2)])  # the second could be 32 groups of two
-def test_files_keep_the_picks(taken: slice, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("taken", "words"), [(slice(32, 64), [1, 1]), (slice(0, 64, 2), [2, 2])])  # the second could be groups
+def test_files_keep_the_picks(taken: slice, words: list[int], tmp_path: Path) -> None:
     graph = quantized(lower(Parts(64, taken), (3, 7, 9)))
     picks = {node.picks for node in graph if isinstance(node, Conv)}
     compiled = assert_right(graph)
-    assert [one.channel_group for one in compiled.program if isinstance(one, ConvInstruction)].count(1) >= 1
+    layer = next(at for at, plan in enumerate(compiled.plan.layers) if plan.layer.picks == tuple(range(64))[taken])
+    steps = zip(compiled.program, compiled.layer_of, strict=True)
+    assert [one.channel_group for one, at in steps if isinstance(one, ConvInstruction) and at == layer] == words
     write_xmodel(graph, tmp_path / "int.xmodel")
     write_file(compiled, tmp_path / "dpu.xmodel")
     for again in (read_xmodel(tmp_path / "int.xmodel"), read_compiled_graph(tmp_path / "dpu.xmodel")):
